@@ -1,0 +1,88 @@
+//! How the daemon stops: a soft stop, then a hard one, with every task tracked; the only place that spawns.
+
+use std::time::Duration;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A cheap handle to the one shutdown of this process.
+#[derive(Clone, Debug, Default)]
+pub struct Drain {
+    soft: CancellationToken,
+    hard: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drain {
+    /// Nothing is stopping yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Begins the soft stop: no new work; what runs is asked to end.
+    pub fn start(&self) {
+        self.soft.cancel();
+    }
+
+    /// The soft stop has begun.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.soft.is_cancelled()
+    }
+
+    /// Waits for the soft stop.
+    pub async fn started(&self) {
+        self.soft.cancelled().await;
+    }
+
+    /// Begins the hard stop: what still runs ends now, after the request or frame in hand.
+    pub fn finish(&self) {
+        self.soft.cancel();
+        self.hard.cancel();
+    }
+
+    /// Waits for the hard stop.
+    pub async fn finished(&self) {
+        self.hard.cancelled().await;
+    }
+
+    /// Starts a task that the shutdown waits for.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    /// Starts an endless task, which the hard stop ends.
+    pub fn spawn_endless<F>(&self, task: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let hard = self.hard.clone();
+        self.tasks.spawn(async move { hard.run_until_cancelled(task).await });
+    }
+
+    /// Waits until all tasks have ended, at most for `patience`. Says whether they have.
+    pub async fn wait(&self, patience: Duration) -> bool {
+        self.tasks.close();
+        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn signals() -> std::io::Result<impl AsyncFnMut()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

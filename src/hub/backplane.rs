@@ -1,0 +1,49 @@
+//! The seam to other nodes: what the hub asks of them, and what they may ask of the hub.
+
+use std::pin::Pin;
+
+use crate::{
+    error::Error,
+    model::{Address, DeviceId, Message, Outcome, UserId},
+};
+
+/// What a [`Backplane`] answers with, some time later.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// The way out: asked only after this node has looked at its own devices.
+pub trait Backplane: Send + Sync + 'static {
+    /// Hands a message to the node that holds the device.
+    ///
+    /// Answers [`Error::NotConnected`] when no node does, [`Error::Unreachable`] when that cannot be told, and
+    /// [`Error::UnknownOutcome`] when the node did not answer in time.
+    fn send<'a>(&'a self, to: &'a Address, message: &'a Message) -> Answer<'a, Outcome>;
+
+    /// The devices of a user that are connected to other nodes.
+    fn devices<'a>(&'a self, user: &'a UserId) -> Answer<'a, Vec<DeviceId>>;
+}
+
+/// The way in: what another node may do here.
+pub trait Inbound: Send + Sync + 'static {
+    /// Hands a message that another node accepted to a device of this node.
+    ///
+    /// # Errors
+    /// As [`Hub::send`](super::Hub::send), and never asks further.
+    fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error>;
+
+    /// The devices of a user that are connected to this node, sorted.
+    fn local_devices(&self, user: &UserId) -> Vec<DeviceId>;
+}
+
+/// The default: there are no other nodes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local;
+
+impl Backplane for Local {
+    fn send<'a>(&'a self, _to: &'a Address, _message: &'a Message) -> Answer<'a, Outcome> {
+        Box::pin(std::future::ready(Err(Error::NotConnected)))
+    }
+
+    fn devices<'a>(&'a self, _user: &'a UserId) -> Answer<'a, Vec<DeviceId>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}

@@ -1,0 +1,84 @@
+//! One stream of a device's messages: a cursor into its mailbox that detaches itself when dropped.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio_stream::Stream;
+
+use super::{Hub, mailbox::Next, slot::Slot};
+use crate::model::{Address, Continuity, Cursor, EndReason, Message};
+
+/// What a stream carries after its opening.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A message, and the cursor to come back with after it.
+    Message(Cursor, Arc<Message>),
+    /// Nothing else happened for the length of a heartbeat.
+    Ping,
+    /// The last event: the server ends the stream.
+    End(EndReason),
+}
+
+/// What a stream opens with.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Whose stream it is.
+    pub address: Address,
+    /// Where it begins.
+    pub cursor: Cursor,
+    /// How it relates to the streams before it.
+    pub continuity: Continuity,
+    /// How many stored messages come before live ones.
+    pub replayed: u32,
+}
+
+/// A device's live stream. Dropping it takes the device off the list, unless a newer stream has taken its place.
+///
+/// Ends after [`Event::End`], and without one when the same page came back on another stream.
+pub struct Subscription {
+    hub: Hub,
+    slot: Arc<Slot>,
+    generation: u32,
+    page: u32,
+    over: bool,
+}
+
+impl Subscription {
+    pub(super) fn new(hub: Hub, slot: Arc<Slot>, generation: u32, page: u32) -> Self {
+        Self { hub, slot, generation, page, over: false }
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let (shared, now) = (&self.hub.0, self.hub.now());
+        match self.slot.next(&shared.totals, self.generation, self.page, context.waker(), now) {
+            Next::Wait => Poll::Pending,
+            Next::Message(cursor, message) => Poll::Ready(Some(Event::Message(cursor, message))),
+            Next::Ping => Poll::Ready(Some(Event::Ping)),
+            Next::End(reason) => {
+                shared.metrics.stream_ended(reason);
+                self.over = true;
+                Poll::Ready(Some(Event::End(reason)))
+            }
+            Next::Replaced => {
+                self.over = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.slot.detach(&self.hub.0.totals, self.generation, self.hub.now());
+    }
+}

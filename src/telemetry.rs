@@ -1,0 +1,235 @@
+//! What the daemon tells its operators: logs on standard error, and every metric it has.
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::AtomicI64},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    error::Error,
+    model::{Continuity, EndReason, Outcome},
+};
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For a person at a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Faults of this server.
+    Error,
+    /// And what an operator should look into.
+    Warn,
+    /// And a line per start and stop.
+    Info,
+    /// And a span per request.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Starts logging to standard error. Lines that nobody takes are dropped, so no request ever waits for a log.
+///
+/// The level applies to this crate alone. Its dependencies may say no more than warnings, because below that the HTTP
+/// libraries write out whole headers, and those hold claims and tokens.
+#[must_use = "dropping the guard ends the log"]
+pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).finish(std::io::stderr());
+    let level = match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let filter =
+        Targets::new().with_default(level.min(tracing::Level::WARN)).with_target(env!("CARGO_CRATE_NAME"), level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Human => registry.with(lines.with_ansi(false)).init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+    }
+    guard
+}
+
+/// Counts every panic and logs where it happened, but not its message, which may hold data.
+pub fn watch_panics(metrics: Metrics) {
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.0.panics.inc();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panic");
+    }));
+}
+
+/// Every metric of the daemon, behind one cheap handle.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    registry: Registry,
+    streams: Gauge<i64, AtomicI64>,
+    mailboxes: Gauge<i64, AtomicI64>,
+    mailbox_bytes: Gauge<i64, AtomicI64>,
+    opened: Family<ContinuityLabel, Counter>,
+    ended: Family<ReasonLabel, Counter>,
+    sends: Family<OutcomeLabel, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    refused_identities: Counter,
+    connections: Counter,
+    accept_errors: Counter,
+    panics: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ContinuityLabel {
+    continuity: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: String,
+}
+
+/// What the gauges show at the moment somebody asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Levels {
+    /// Live streams.
+    pub streams: usize,
+    /// Mailboxes.
+    pub mailboxes: usize,
+    /// Bytes of messages in mailboxes.
+    pub mailbox_bytes: usize,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("signal");
+        macro_rules! register {
+            ($name:literal, $help:literal) => {{
+                let metric = Default::default();
+                registry.register($name, $help, Clone::clone(&metric));
+                metric
+            }};
+        }
+        let families = Families {
+            streams: register!("streams", "Live streams"),
+            mailboxes: register!("mailboxes", "Mailboxes, with and without a live stream"),
+            mailbox_bytes: register!("mailbox_bytes", "Bytes of messages in all mailboxes"),
+            opened: register!("streams_opened", "Streams opened, by how they relate to the one before"),
+            ended: register!("streams_ended", "Streams that the server ended, by reason"),
+            sends: register!("sends", "Messages sent, by what became of them"),
+            requests: register!("requests", "Requests, by route and status (for gRPC: its status name)"),
+            refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
+            connections: register!("connections", "Connections accepted"),
+            accept_errors: register!("accept_errors", "Failures to accept a connection"),
+            panics: register!("panics", "Panics caught"),
+            registry: Registry::default(),
+        };
+        Self(Arc::new(Families { registry, ..families }))
+    }
+
+    /// The Prometheus text of all metrics.
+    #[must_use]
+    pub fn render(&self, levels: Levels) -> String {
+        let gauge = |gauge: &Gauge<i64, AtomicI64>, level| {
+            gauge.set(i64::try_from(level).unwrap_or(i64::MAX));
+        };
+        gauge(&self.0.streams, levels.streams);
+        gauge(&self.0.mailboxes, levels.mailboxes);
+        gauge(&self.0.mailbox_bytes, levels.mailbox_bytes);
+        let mut text = String::new();
+        if encode(&mut text, &self.0.registry).is_err() {
+            text.clear();
+            let _ = writeln!(text, "# EOF");
+        }
+        text
+    }
+
+    /// A stream was opened.
+    pub fn stream_opened(&self, continuity: Continuity) {
+        let continuity = match continuity {
+            Continuity::New => "new",
+            Continuity::Resumed => "resumed",
+            Continuity::Broken => "broken",
+        };
+        self.0.opened.get_or_create(&ContinuityLabel { continuity }).inc();
+    }
+
+    /// The server ended a stream.
+    pub fn stream_ended(&self, reason: EndReason) {
+        let reason = match reason {
+            EndReason::Superseded => "superseded",
+            EndReason::Draining => "draining",
+            EndReason::Expired => "expired",
+            EndReason::Stalled => "stalled",
+        };
+        self.0.ended.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A send was answered.
+    pub fn sent(&self, answer: Result<Outcome, Error>) {
+        let outcome = match answer {
+            Ok(Outcome::Delivered) => "delivered",
+            Ok(Outcome::Held) => "held",
+            Err(error) => error.code(),
+        };
+        self.0.sends.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A request was answered. `route` is a pattern, never a path.
+    pub fn requested(&self, route: &str, status: &str) {
+        self.0.requests.get_or_create(&RequestLabels { route: route.to_owned(), status: status.to_owned() }).inc();
+    }
+
+    /// A request was refused for its identity.
+    pub fn identity_refused(&self) {
+        self.0.refused_identities.inc();
+    }
+
+    /// A connection was accepted.
+    pub fn connected(&self) {
+        self.0.connections.inc();
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_failed(&self) {
+        self.0.accept_errors.inc();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Log lines that wait for a slow reader before further ones are dropped.
+const BUFFERED_LINES: usize = 8_192;

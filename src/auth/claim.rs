@@ -1,0 +1,124 @@
+//! The claim header that a forward-auth proxy sets: exactly one line, a JSON object with `userid` and `clientid`.
+
+use http::{HeaderMap, HeaderName};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{error::Unproven, json, model::Address};
+
+/// The header's name, as the 2019 server knew it.
+const NAME: HeaderName = HeaderName::from_static("x-user-claim");
+
+/// The longest claim that is read, in bytes.
+const LIMIT: usize = 4 * 1024;
+
+#[derive(Deserialize)]
+struct Claim {
+    userid: Value,
+    clientid: Value,
+}
+
+/// The claim in these headers, if there is one.
+///
+/// A second line, or a name that a proxy may fold into the real one, is refused: the proxy removes only what it knows, and
+/// the other line may be the client's own.
+pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
+    if headers.keys().any(|name| name != NAME && is_look_alike(name)) {
+        return Err(Unproven::Ambiguous);
+    }
+    let mut lines = headers.get_all(NAME).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(line), None) => parse(line.as_bytes()).map(Some).ok_or(Unproven::Malformed),
+        (Some(_), Some(_)) => Err(Unproven::Ambiguous),
+    }
+}
+
+fn is_look_alike(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    name.len() == NAME.as_str().len()
+        && name
+            .iter()
+            .zip(NAME.as_str().bytes())
+            .all(|(&found, known)| found == known || (known == b'-' && b"_.".contains(&found)))
+}
+
+fn parse(line: &[u8]) -> Option<Address> {
+    if line.len() > LIMIT {
+        return None;
+    }
+    let claim: Claim = json::object(line).ok()?;
+    Address::new(&id(claim.userid)?, &id(claim.clientid)?).ok()
+}
+
+/// A string as it is, a number as its decimal text.
+fn id(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn read_line(line: &str) -> Result<Option<Address>, Unproven> {
+        let mut headers = HeaderMap::new();
+        headers.insert(NAME, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        read(&headers)
+    }
+
+    #[test]
+    fn strings_and_numbers_are_ids() {
+        let address = |user, device| Ok(Some(Address::new(user, device).unwrap()));
+        assert_eq!(read_line(r#"{"userid":"bob","clientid":"phone"}"#), address("bob", "phone"));
+        assert_eq!(
+            read_line(r#" {"clientid":7,"x":[1],"userid":12345678901234567890123} "#),
+            address("12345678901234567890123", "7")
+        );
+        assert_eq!(read_line(r#"{"userid":"☎","clientid":"\u00e9"}"#), address("☎", "é"));
+    }
+
+    #[test]
+    fn anything_else_is_no_claim() {
+        for line in [
+            "",
+            "bob",
+            "null",
+            "7",
+            r#"["bob","phone"]"#,
+            r#"{"userid":"bob"}"#,
+            r#"{"userid":"bob","clientid":"phone""#,
+            r#"{"userid":"bob","clientid":"phone"}x"#,
+            r#"{"userid":"bob","userid":"bob","clientid":"phone"}"#,
+            r#"{"userid":"bob","clientid":""}"#,
+            r#"{"userid":"bob","clientid":null}"#,
+            r#"{"userid":true,"clientid":"phone"}"#,
+            r#"{"userid":{},"clientid":"phone"}"#,
+            r#"{"userid":"..","clientid":"phone"}"#,
+            r#"{"userid":"a\nb","clientid":"phone"}"#,
+            r#"{"userid":"\ud800","clientid":"phone"}"#,
+        ] {
+            assert_eq!(read_line(line), Err(Unproven::Malformed), "{line}");
+        }
+        let long = format!(r#"{{"userid":"bob","clientid":"phone","x":"{}"}}"#, "x".repeat(LIMIT));
+        assert_eq!(read_line(&long), Err(Unproven::Malformed));
+        let mut headers = HeaderMap::new();
+        headers.insert(NAME, HeaderValue::from_bytes(b"{\"userid\":\"\xff\",\"clientid\":\"a\"}").unwrap());
+        assert_eq!(read(&headers), Err(Unproven::Malformed));
+    }
+
+    #[test]
+    fn a_second_line_is_refused_under_any_name() {
+        for name in ["x_user_claim", "x.user.claim", "x-user_claim", "x-user-claim"] {
+            let mut headers = HeaderMap::new();
+            headers.append(NAME, HeaderValue::from_static(r#"{"userid":"bob","clientid":"phone"}"#));
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("{}"));
+            assert_eq!(read(&headers), Err(Unproven::Ambiguous), "{name}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The accept loop: connections in, requests to one router, every limit of the transport; knows nothing of the domain.
+
+mod connection;
+mod cut;
+mod detect;
+mod socket;
+mod watch;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::Instant,
+};
+
+pub use self::cut::Cut;
+use crate::{drain::Drain, telemetry::Metrics};
+
+/// The limits of the transport that are options; the others are constants beside the code they bind.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Open connections; past it nothing is accepted until one closes.
+    pub max_connections: usize,
+    /// Concurrent streams of one HTTP/2 connection.
+    pub max_streams: u32,
+    /// For the first bytes, for a request's head, and for the idle time between two requests of HTTP/1.1.
+    pub header_timeout: Duration,
+    /// How long a peer may leave written bytes unread before its connection is cut.
+    pub stall: Duration,
+}
+
+/// Request extension: the address that the connection came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// A bound listener that serves one router.
+pub struct Server {
+    listener: TcpListener,
+    settings: Settings,
+    metrics: Metrics,
+}
+
+impl Server {
+    /// Listens on an address; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// When the address is taken or not one of this machine.
+    pub fn bind(address: SocketAddr, settings: Settings, metrics: Metrics) -> io::Result<Self> {
+        Ok(Self { listener: socket::listen(address)?, settings, metrics })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts connections until the hard stop. Connections end themselves on the soft one.
+    pub async fn run(self, router: Router, drain: Drain) {
+        let places = Arc::new(Semaphore::new(self.settings.max_connections.min(Semaphore::MAX_PERMITS)));
+        let mut backoff = Backoff::default();
+        loop {
+            let accepted = tokio::select! {
+                accepted = async {
+                    let place = places.clone().acquire_owned().await;
+                    (place, self.listener.accept().await)
+                } => accepted,
+                () = drain.finished() => return,
+            };
+            match accepted {
+                (Ok(place), Ok((socket, peer))) => {
+                    backoff = Backoff::default();
+                    self.metrics.connected();
+                    let connection = self.connect(socket, peer, &router, &drain);
+                    drain.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                (_, Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                (_, Err(error)) => {
+                    self.metrics.accept_failed();
+                    backoff.wait(&error).await;
+                }
+                (Err(_closed), Ok(_)) => return,
+            }
+        }
+    }
+
+    fn connect(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        router: &Router,
+        drain: &Drain,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        connection::serve(socket, Peer(peer.ip()), router.clone(), self.settings, drain.clone())
+    }
+}
+
+/// What to do when the system has no descriptor or memory for another connection: wait, longer each time.
+struct Backoff {
+    next: Duration,
+    logged: Option<Instant>,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Duration::from_millis(10), logged: None }
+    }
+}
+
+impl Backoff {
+    async fn wait(&mut self, error: &io::Error) {
+        if self.logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            tracing::warn!(%error, "cannot accept a connection");
+            self.logged = Some(Instant::now());
+        }
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(Duration::from_secs(1));
+    }
+}

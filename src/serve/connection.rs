@@ -1,0 +1,140 @@
+//! One connection: which protocol it speaks, with which limits, and how it ends.
+
+use std::{convert::Infallible, pin::pin, time::Duration};
+
+use axum::{Router, body::Body};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
+};
+use tokio::net::TcpStream;
+use tower::Service as _;
+
+use super::{
+    Peer, Settings,
+    cut::Streams,
+    detect::{Protocol, Rewound, detect},
+    socket,
+    watch::{Proof, Watched},
+};
+use crate::drain::Drain;
+
+/// Bytes of a request's head, and of what HTTP/1.1 buffers for a peer that reads slowly.
+const HTTP1_BUFFER: usize = 32 * 1024;
+/// Bytes of the header list of an HTTP/2 request, after decompression.
+const HTTP2_HEADER_LIST: u32 = 16 * 1024;
+/// What one request, and all of a connection, may send before it is read.
+const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
+const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes kept for one stream whose peer reads slowly.
+const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+/// Streams that the peer reset before they were looked at (CVE-2023-44487).
+const HTTP2_PENDING_RESETS: usize = 20;
+/// Streams that the peer made the server reset (CVE-2025-8671); hyper would take `None` for no limit.
+const HTTP2_LOCAL_RESETS: usize = 1_024;
+/// A PING after this much silence, and the patience for its answer; with the interval above the heartbeat's.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Io = TokioIo<Watched<Rewound<TcpStream>>>;
+
+/// Serves a connection to its end. How it ended is its peer's business, so errors are for debugging only.
+pub(super) async fn serve(socket: TcpStream, peer: Peer, router: Router, settings: Settings, drain: Drain) {
+    if let Err(error) = socket::tune(&socket) {
+        tracing::debug!(%error, "the peer left before its first byte");
+        return;
+    }
+    let (protocol, io) = match tokio::time::timeout(settings.header_timeout, detect(socket)).await {
+        Ok(Ok(Some(detected))) => detected,
+        Ok(Ok(None) | Err(_)) => return,
+        Err(_) => {
+            tracing::debug!("the peer said nothing in time");
+            return;
+        }
+    };
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let io = TokioIo::new(Watched::new(io, Proof::Drained, settings.stall));
+            until_drained(http1_connection(io, peer, router, settings), &drain).await
+        }
+        Protocol::Http2 => {
+            let io = TokioIo::new(Watched::new(io, Proof::Progress, settings.stall));
+            until_drained(http2_connection(io, peer, router, settings, drain.clone()), &drain).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+fn http1_connection(
+    io: Io,
+    peer: Peer,
+    router: Router,
+    settings: Settings,
+) -> impl GracefulConnection<Error = hyper::Error> {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        route(&router, request)
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(HTTP1_BUFFER)
+        .serve_connection(io, service)
+}
+
+fn http2_connection(
+    io: Io,
+    peer: Peer,
+    router: Router,
+    settings: Settings,
+    drain: Drain,
+) -> impl GracefulConnection<Error = hyper::Error> {
+    let streams = Streams::new(drain);
+    let arming = streams.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(arming.arm());
+        route(&router, request)
+    });
+    http2::Builder::new(streams)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT)
+        .max_concurrent_streams(settings.max_streams)
+        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
+        .max_local_error_reset_streams(HTTP2_LOCAL_RESETS)
+        .max_header_list_size(HTTP2_HEADER_LIST)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .max_send_buf_size(HTTP2_SEND_BUFFER)
+        .serve_connection(io, service)
+}
+
+/// The router is always ready, so it is called without asking.
+fn route(
+    router: &Router,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
+    router.clone().call(request)
+}
+
+/// Runs a connection; when the drain begins, lets it finish the requests in hand. A connection that came during the drain
+/// is for health checks and lives until the hard stop.
+async fn until_drained(connection: impl GracefulConnection<Error = hyper::Error>, drain: &Drain) -> hyper::Result<()> {
+    let late = drain.has_started();
+    let stop = async { if late { drain.finished().await } else { drain.started().await } };
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stop => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}

@@ -1,0 +1,43 @@
+//! The options of the listening socket and of every connection.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections that wait to be accepted; the system's default of 128 loses some when everybody comes back at once.
+const BACKLOG: u32 = 4_096;
+/// A peer that acknowledges nothing for so long is gone, even if it is only its window that is closed.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Together 30 s until a silent peer without unacknowledged bytes is gone.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_PROBES: u32 = 3;
+/// Bytes that the system keeps for a peer that does not read; it would grow to 4 MiB by itself.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Of these, unsent: beyond it the socket is not writable, so that a stalled peer shows early.
+const UNSENT: u32 = 16 * 1024;
+
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+pub(super) fn tune(socket: &TcpStream) -> io::Result<()> {
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_IDLE)
+        .with_interval(KEEP_ALIVE_INTERVAL)
+        .with_retries(KEEP_ALIVE_PROBES);
+    let options = SockRef::from(socket);
+    options.set_tcp_nodelay(true)?;
+    options.set_tcp_keepalive(&keep_alive)?;
+    options.set_send_buffer_size(SEND_BUFFER)?;
+    #[cfg(target_os = "linux")]
+    {
+        options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        options.set_tcp_notsent_lowat(UNSENT)?;
+    }
+    Ok(())
+}

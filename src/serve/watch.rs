@@ -1,0 +1,90 @@
+//! The watchdog of one connection: bytes that its peer leaves unread for too long end it.
+//!
+//! hyper does not poll a response body while the socket takes nothing, so a time-out in the body would sleep for ever. It
+//! does poll the socket, and that is where this stands.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// What shows that a peer still reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// All that was to be written is written. For HTTP/1.1, where the connection carries one response at a time, so that a
+    /// byte a second is no reading.
+    Drained,
+    /// Any progress. For HTTP/2, where a busy connection may have something to write at all times; a single stream that
+    /// does not read is cut by itself.
+    Progress,
+}
+
+/// A connection that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
+pub(super) struct Watched<T> {
+    io: T,
+    proof: Proof,
+    patience: Duration,
+    /// Runs from the first write that the socket did not take until the proof.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn new(io: T, proof: Proof, patience: Duration) -> Self {
+        Self { io, proof, patience, alarm: None }
+    }
+
+    fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            if self.proof == Proof::Progress {
+                self.alarm = None;
+            }
+            return written;
+        }
+        let patience = self.patience;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
+        alarm.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.watch(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
+        self.watch(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    /// Called when nothing is left to write.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.alarm = None;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,187 @@
+//! What handlers take out of a request: the caller first, then the address, then the body; each parsed once.
+
+use std::{future::poll_fn, pin::pin, time::Duration};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    extract::{FromRequest, FromRequestParts, RawPathParams},
+};
+use http::{HeaderMap, Request, header, request::Parts};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Api, Problem, form};
+use crate::{
+    auth::{Caller, Subscriber},
+    error::{Error, Invalid, Unproven},
+    hub::Draft,
+    json,
+    model::{Address, Data, EventName, UserId},
+    serve::Peer,
+};
+
+/// The device that a path names.
+pub(super) struct To(pub(super) Address);
+
+/// The user that a path names.
+pub(super) struct Of(pub(super) UserId);
+
+/// The message that a POST brings.
+pub(super) struct Incoming(pub(super) Draft);
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let peer = peer(parts)?;
+        api.auth.caller(&parts.headers, peer.0).map_err(|error| refuse(api, error))
+    }
+}
+
+impl FromRequestParts<Api> for Subscriber {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let peer = peer(parts)?;
+        let path = match path(parts).await {
+            Ok(found) => found.address(),
+            Err(error) => Some(Err(error)),
+        };
+        api.auth.subscriber(&parts.headers, peer.0, path).map_err(|error| refuse(api, error))
+    }
+}
+
+impl FromRequestParts<Api> for To {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let address = path(parts).await?.address().unwrap_or(Err(Error::NoRoute))?;
+        Ok(Self(address))
+    }
+}
+
+impl FromRequestParts<Api> for Of {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let user = path(parts).await?.user.ok_or(Error::NoRoute)?;
+        Ok(Self(UserId::new(&user).map_err(Error::from)?))
+    }
+}
+
+impl FromRequest<Api> for Incoming {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request<Body>, api: &Api) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body, api.settings.body_limit, api.settings.body_timeout)
+            .await
+            .map_err(|error| Problem::closing(error, parts.version))?;
+        Ok(Self(draft(&parts.headers, &bytes)?))
+    }
+}
+
+/// The parameters of a path, decoded once.
+#[derive(Default)]
+struct Params {
+    user: Option<String>,
+    device: Option<String>,
+}
+
+impl Params {
+    fn address(&self) -> Option<Result<Address, Error>> {
+        let (user, device) = (self.user.as_ref()?, self.device.as_ref()?);
+        Some(Address::new(user, device).map_err(Error::from))
+    }
+}
+
+async fn path(parts: &mut Parts) -> Result<Params, Error> {
+    // The router fails here only when a part is not UTF-8.
+    let raw = RawPathParams::from_request_parts(parts, &()).await.map_err(|_| Error::from(Invalid::User))?;
+    let mut params = Params::default();
+    for (name, value) in &raw {
+        match name {
+            "user" => params.user = Some(value.to_owned()),
+            "device" => params.device = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    Ok(params)
+}
+
+fn peer(parts: &Parts) -> Result<Peer, Error> {
+    parts.extensions.get().copied().ok_or(Error::Internal)
+}
+
+fn refuse(api: &Api, error: Error) -> Problem {
+    if matches!(error, Error::Unauthenticated(fault) if fault != Unproven::Absent) {
+        api.metrics.identity_refused();
+    }
+    error.into()
+}
+
+/// Reads a whole body, within its limits of size and time.
+async fn read(body: Body, limit: usize, patience: Duration) -> Result<Vec<u8>, Error> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Error::TooLarge);
+    }
+    let whole = async {
+        let (mut body, mut bytes) = (pin!(body), Vec::new());
+        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            let Ok(frame) = frame else { return Err(Error::from(Invalid::Body)) };
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > limit {
+                return Err(Error::TooLarge);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes)
+    };
+    tokio::time::timeout(patience, whole).await.unwrap_or(Err(Error::SlowRequest))
+}
+
+/// The two fields of a POST, as JSON.
+#[derive(Deserialize)]
+struct Fields {
+    data: Option<Value>,
+    event: Option<String>,
+}
+
+fn draft(headers: &HeaderMap, bytes: &[u8]) -> Result<Draft, Error> {
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+        return Err(Error::UnsupportedMedia);
+    }
+    let (data, event) = match content_type(headers) {
+        Some(kind) if kind.eq_ignore_ascii_case("application/json") => {
+            let fields: Fields = if bytes.is_empty() {
+                Fields { data: None, event: None }
+            } else {
+                json::object(bytes).map_err(|_| Invalid::Body)?
+            };
+            (fields.data.map(text), fields.event)
+        }
+        Some(kind) if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") => {
+            let [data, event] = form::fields(bytes, ["data", "event"]).ok_or(Invalid::Body)?;
+            (data, event)
+        }
+        _ if bytes.is_empty() => (None, None),
+        _ => return Err(Error::UnsupportedMedia),
+    };
+    let event = event.as_deref().map(EventName::new).transpose()?;
+    Ok(Draft { event, data: Data::new(data.unwrap_or_default())? })
+}
+
+/// A string as it is, null as nothing, any other value as its compact JSON text.
+fn text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// The type without its parameters.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    value.split(';').next().map(str::trim)
+}

@@ -1,0 +1,205 @@
+//! The event stream format (WHATWG HTML, section 9.2), in the three looks that a client may choose.
+//!
+//! What is written here is one event for every message, whatever its data: a field's value ends at any of CR, LF and CRLF,
+//! so data is cut there and its lines become `data` fields, which the client's parser joins with LF.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+
+use crate::{
+    error::Invalid,
+    hub::{Event, Ready},
+    model::{Address, Continuity, Cursor, EndReason, Message},
+};
+
+/// How a message looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The data and nothing else.
+    #[default]
+    Plain,
+    /// JSON with the sender and the time.
+    Envelope,
+    /// What the 2019 server wrote.
+    Legacy,
+}
+
+impl Format {
+    /// Reads the query's `format`.
+    pub(super) fn parse(name: Option<&str>) -> Result<Self, Invalid> {
+        match name {
+            None | Some("plain") => Ok(Self::Plain),
+            Some("envelope") => Ok(Self::Envelope),
+            Some("legacy") => Ok(Self::Legacy),
+            Some(_) => Err(Invalid::Format),
+        }
+    }
+
+    /// What a stream begins with. `retry` is when a client that lost it comes back.
+    pub(super) fn opening(self, ready: &Ready, heartbeat: Duration, retry: Duration) -> String {
+        if self == Self::Legacy {
+            return LEGACY_HEARTBEAT.to_owned();
+        }
+        let data = json(&Opened {
+            user: ready.address.user.as_str(),
+            device: ready.address.device.as_str(),
+            continuity: match ready.continuity {
+                Continuity::New => "new",
+                Continuity::Resumed => "resumed",
+                Continuity::Broken => "broken",
+            },
+            replayed: ready.replayed,
+            heartbeat_ms: heartbeat.as_millis(),
+        });
+        let (retry, cursor) = (retry.as_millis(), ready.cursor);
+        format!(": backend-signal\nretry: {retry}\nid: {cursor}\n\nevent: signal.ready\ndata: {data}\n\n")
+    }
+
+    /// One event of the stream. Empty where this look has none for it.
+    pub(super) fn event(self, event: &Event, now: SystemTime) -> String {
+        match (self, event) {
+            (Self::Plain, Event::Message(cursor, message)) => plain(*cursor, message),
+            (Self::Envelope, Event::Message(cursor, message)) => envelope(*cursor, message),
+            (Self::Legacy, Event::Message(_, message)) => legacy(message),
+            (Self::Legacy, Event::Ping) => LEGACY_HEARTBEAT.to_owned(),
+            (Self::Legacy, Event::End(_)) => String::new(),
+            (_, Event::Ping) => format!("event: signal.ping\ndata: {}\n\n", unix_millis(now)),
+            (_, Event::End(reason)) => format!("event: signal.end\ndata: {{\"reason\":\"{}\"}}\n\n", name(*reason)),
+        }
+    }
+}
+
+/// The whole stream for a client that should come back later: any status but 200 would stop an `EventSource` for good.
+pub(super) fn come_back(retry: Duration) -> String {
+    format!(": backend-signal\nretry: {}\n\n", retry.as_millis())
+}
+
+fn plain(cursor: Cursor, message: &Message) -> String {
+    let data = message.data.as_str();
+    let mut text = head(cursor, message, data.len());
+    let mut rest = data;
+    while let Some(end) = rest.find(['\r', '\n']) {
+        line(&mut text, &rest[..end]);
+        let wide = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
+        rest = &rest[end + wide..];
+    }
+    line(&mut text, rest);
+    text.push('\n');
+    text
+}
+
+fn envelope(cursor: Cursor, message: &Message) -> String {
+    let data = json(&Envelope {
+        from: message.from.as_ref().map(Sender::of),
+        data: message.data.as_str(),
+        sent_at: humantime::format_rfc3339_millis(message.sent_at).to_string(),
+    });
+    let mut text = head(cursor, message, data.len());
+    line(&mut text, &data);
+    text.push('\n');
+    text
+}
+
+fn legacy(message: &Message) -> String {
+    let (user, device) =
+        message.from.as_ref().map_or((ABSENT, ABSENT), |from| (from.user.as_str(), from.device.as_str()));
+    let event = message.event.as_ref().map_or(ABSENT, |event| event.as_str());
+    let data = utf8_percent_encode(message.data.as_str(), ENCODE_URI);
+    format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n\n")
+}
+
+/// The `id` and `event` lines, with room for the data.
+fn head(cursor: Cursor, message: &Message, room: usize) -> String {
+    let mut text = String::with_capacity(room + 128);
+    let _ = writeln!(text, "id: {cursor}");
+    if let Some(event) = &message.event {
+        let _ = writeln!(text, "event: {}", event.as_str());
+    }
+    text
+}
+
+/// The space is part of the format: without it a parser would take one away from data that begins with a space.
+fn line(text: &mut String, value: &str) {
+    text.push_str("data: ");
+    text.push_str(value);
+    text.push('\n');
+}
+
+#[derive(Serialize)]
+struct Opened<'a> {
+    user: &'a str,
+    device: &'a str,
+    continuity: &'static str,
+    replayed: u32,
+    heartbeat_ms: u128,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    from: Option<Sender<'a>>,
+    data: &'a str,
+    sent_at: String,
+}
+
+#[derive(Serialize)]
+struct Sender<'a> {
+    user: &'a str,
+    device: &'a str,
+}
+
+impl<'a> Sender<'a> {
+    fn of(address: &'a Address) -> Self {
+        Self { user: address.user.as_str(), device: address.device.as_str() }
+    }
+}
+
+/// JSON on one line: line ends inside strings are escaped.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn name(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Superseded => "superseded",
+        EndReason::Draining => "draining",
+        EndReason::Expired => "expired",
+        EndReason::Stalled => "stalled",
+    }
+}
+
+fn unix_millis(now: SystemTime) -> u128 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+}
+
+const LEGACY_HEARTBEAT: &str = ":\n\n";
+
+/// What JavaScript wrote for a field that was not there.
+const ABSENT: &str = "undefined";
+
+/// What ECMAScript's `encodeURI` escapes: all but letters, digits, `;/?:@&=+$,#` and `-_.!~*'()`.
+const ENCODE_URI: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b';')
+    .remove(b'/')
+    .remove(b'?')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'&')
+    .remove(b'=')
+    .remove(b'+')
+    .remove(b'$')
+    .remove(b',')
+    .remove(b'#')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');

@@ -1,0 +1,168 @@
+//! The gRPC service `signal.v1.Signal`: the same steps as the HTTP API, in the same order, with the same names.
+
+mod convert;
+mod deadline;
+mod status;
+mod stream;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use tonic::{Request, Response, Status, service::Routes};
+use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
+
+pub use self::deadline::{Deadline, HANDLER_TIME};
+use self::{
+    proto::{
+        BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
+        SubscribeRequest, WatchDevicesRequest, WatchDevicesResponse,
+        signal_server::{Signal, SignalServer},
+    },
+    stream::Responses,
+};
+use crate::{
+    auth::{Auth, Caller, Subscriber},
+    error::{Error, Unproven},
+    hub::{Breaker, Hub, Opening},
+    model::{DeviceId, Start, UserId},
+    serve::{Cut, Peer},
+    telemetry::Metrics,
+};
+
+/// The generated messages, client and server of `proto/signal/v1/signal.proto`.
+#[expect(clippy::pedantic, reason = "generated; the proto is the manual")]
+pub mod proto {
+    tonic::include_proto!("signal.v1");
+
+    /// The descriptors of all of it, for reflection.
+    pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/signal.bin"));
+}
+
+/// What the methods share.
+#[derive(Clone)]
+pub struct Service {
+    /// The one hub.
+    pub hub: Hub,
+    /// Who may be believed.
+    pub auth: Arc<Auth>,
+    /// What operators see.
+    pub metrics: Metrics,
+    /// The silence after which a stream gets a ping.
+    pub heartbeat: Duration,
+}
+
+/// The service, health and both versions of reflection as routes; `limit` is in bytes of a message.
+///
+/// # Errors
+/// When the descriptors cannot be read, which the build has just written.
+pub fn routes(
+    service: Service,
+    limit: usize,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(Routes::default()
+        .add_service(SignalServer::new(service).max_decoding_message_size(limit))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}
+
+/// Tells health checks whether the service takes work.
+pub async fn report(health: &HealthReporter, serving: bool) {
+    if serving {
+        health.set_serving::<SignalServer<Service>>().await;
+    } else {
+        health.set_not_serving::<SignalServer<Service>>().await;
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    }
+}
+
+/// The answer to a gRPC request for a service that is not there.
+#[must_use]
+pub fn no_service() -> Status {
+    Status::unimplemented("unknown service")
+}
+
+/// The answer to a call that took too long.
+#[must_use]
+pub fn too_late() -> Status {
+    Status::deadline_exceeded("the deadline of the call is over")
+}
+
+#[tonic::async_trait]
+impl Signal for Service {
+    type SubscribeStream = Responses;
+    type WatchDevicesStream = tokio_stream::Empty<Result<WatchDevicesResponse, Status>>;
+
+    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Responses>, Status> {
+        let subscriber = self.subscriber(&request)?;
+        let start = Start::parse(Some(&request.get_ref().cursor));
+        let cut = request.extensions().get::<Cut>().cloned();
+        let breaker = cut.map(|cut| Arc::new(move || cut.cut()) as Breaker);
+        let deadline = request.extensions().get::<Deadline>().copied();
+        let opening = Opening { start, heartbeat: self.heartbeat, breaker };
+        let (ready, subscription) = self.hub.subscribe(&subscriber, opening).map_err(status::from)?;
+        Ok(Response::new(Responses::new(convert::ready(&ready, self.heartbeat), subscription, deadline)))
+    }
+
+    async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let (to, draft, ttl) = convert::send(request.into_inner()).map_err(status::from)?;
+        if ttl > 0 {
+            return Err(status::from(Error::NotImplemented));
+        }
+        let outcome = self.hub.send(&caller, &to, draft).await.map_err(status::from)?;
+        Ok(Response::new(convert::sent(outcome)))
+    }
+
+    async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
+        self.caller(&request)?;
+        Err(status::from(Error::NotImplemented))
+    }
+
+    async fn list_devices(
+        &self,
+        request: Request<ListDevicesRequest>,
+    ) -> Result<Response<ListDevicesResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
+        let devices = self.hub.devices(&caller, &user).await.map_err(status::from)?;
+        let devices = devices.iter().map(DeviceId::as_str).map(str::to_owned).collect();
+        Ok(Response::new(ListDevicesResponse { devices }))
+    }
+
+    async fn watch_devices(
+        &self,
+        request: Request<WatchDevicesRequest>,
+    ) -> Result<Response<Self::WatchDevicesStream>, Status> {
+        self.caller(&request)?;
+        Err(status::from(Error::NotImplemented))
+    }
+}
+
+impl Service {
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let peer = peer(request).map_err(status::from)?;
+        self.auth.caller(request.metadata().as_ref(), peer).map_err(|error| self.refuse(error))
+    }
+
+    fn subscriber<T>(&self, request: &Request<T>) -> Result<Subscriber, Status> {
+        let peer = peer(request).map_err(status::from)?;
+        self.auth.subscriber(request.metadata().as_ref(), peer, None).map_err(|error| self.refuse(error))
+    }
+
+    fn refuse(&self, error: Error) -> Status {
+        if matches!(error, Error::Unauthenticated(fault) if fault != Unproven::Absent) {
+            self.metrics.identity_refused();
+        }
+        status::from(error)
+    }
+}
+
+fn peer<T>(request: &Request<T>) -> Result<IpAddr, Error> {
+    request.extensions().get::<Peer>().map(|peer| peer.0).ok_or(Error::Internal)
+}

@@ -1,0 +1,89 @@
+//! Between the messages of the proto and the nouns of the model.
+
+use std::time::{Duration, SystemTime};
+
+use super::proto::{self, subscribe_response::Kind};
+use crate::{
+    error::{Error, Invalid},
+    hub::{Draft, Event, Ready},
+    model::{self, Continuity, Cursor, Data, EndReason, EventName, Message, Outcome},
+};
+
+/// What a request to send says: to whom, what, and how many seconds to hold it.
+pub(super) fn send(request: proto::SendRequest) -> Result<(model::Address, Draft, u64), Error> {
+    let to = request.to.unwrap_or_default();
+    let to = model::Address::new(&to.user, &to.device)?;
+    let ttl = request.ttl.map_or(Ok(0), |ttl| ttl_seconds(&ttl))?;
+    Ok((to, draft(&request.event, request.data)?, ttl))
+}
+
+fn draft(event: &str, data: String) -> Result<Draft, Error> {
+    let event = if event.is_empty() { None } else { Some(EventName::new(event)?) };
+    Ok(Draft { event, data: Data::new(data)? })
+}
+
+/// Whole seconds, as over HTTP.
+fn ttl_seconds(ttl: &prost_types::Duration) -> Result<u64, Invalid> {
+    if ttl.nanos != 0 {
+        return Err(Invalid::Ttl);
+    }
+    u64::try_from(ttl.seconds).map_err(|_| Invalid::Ttl)
+}
+
+pub(super) fn sent(outcome: Outcome) -> proto::SendResponse {
+    let outcome = match outcome {
+        Outcome::Delivered => proto::Outcome::Delivered,
+        Outcome::Held => proto::Outcome::Held,
+    };
+    proto::SendResponse { outcome: outcome.into() }
+}
+
+pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeResponse {
+    let continuity = match ready.continuity {
+        Continuity::New => proto::Continuity::New,
+        Continuity::Resumed => proto::Continuity::Resumed,
+        Continuity::Broken => proto::Continuity::Broken,
+    };
+    response(Kind::Ready(proto::Ready {
+        self_: Some(address(&ready.address)),
+        cursor: ready.cursor.to_string(),
+        continuity: continuity.into(),
+        replayed: ready.replayed,
+        heartbeat: prost_types::Duration::try_from(heartbeat).ok(),
+    }))
+}
+
+pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse {
+    response(match event {
+        Event::Message(cursor, message) => Kind::Message(self::message(*cursor, message)),
+        Event::Ping => Kind::Ping(proto::Ping { at: Some(now.into()) }),
+        Event::End(reason) => Kind::End(proto::End { reason: end_reason(*reason).into() }),
+    })
+}
+
+fn message(cursor: Cursor, message: &Message) -> proto::Message {
+    proto::Message {
+        cursor: cursor.to_string(),
+        from: message.from.as_ref().map(address),
+        event: message.event.as_ref().map(|event| event.as_str().to_owned()).unwrap_or_default(),
+        data: message.data.as_str().to_owned(),
+        sent_at: Some(message.sent_at.into()),
+    }
+}
+
+fn end_reason(reason: EndReason) -> proto::EndReason {
+    match reason {
+        EndReason::Superseded => proto::EndReason::Superseded,
+        EndReason::Draining => proto::EndReason::Draining,
+        EndReason::Expired => proto::EndReason::Expired,
+        EndReason::Stalled => proto::EndReason::Stalled,
+    }
+}
+
+fn address(address: &model::Address) -> proto::Address {
+    proto::Address { user: address.user.as_str().to_owned(), device: address.device.as_str().to_owned() }
+}
+
+fn response(kind: Kind) -> proto::SubscribeResponse {
+    proto::SubscribeResponse { kind: Some(kind) }
+}

@@ -1,0 +1,54 @@
+//! The deadline of a call: the client's `grpc-timeout`, and our own for everything that is no stream.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+/// How long a call may take until its response begins: the request's message has to arrive, and the hub to answer.
+pub const HANDLER_TIME: Duration = Duration::from_secs(10);
+
+/// Request extension: when the client no longer waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub Instant);
+
+impl Deadline {
+    /// Reads `grpc-timeout` (gRPC over HTTP/2: up to 8 digits and a unit). One that cannot be read is none.
+    #[must_use]
+    pub fn parse(headers: &HeaderMap) -> Option<Self> {
+        let timeout = timeout(headers.get("grpc-timeout")?.to_str().ok()?)?;
+        Instant::now().checked_add(timeout).map(Self)
+    }
+}
+
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3_600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_has_digits_and_a_unit() {
+        assert_eq!(timeout("2H"), Some(Duration::from_secs(7_200)));
+        assert_eq!(timeout("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for bad in ["", "S", "1", "1s", "-1S", "123456789S", "1é"] {
+            assert_eq!(timeout(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,1 +1,71 @@
-fn main(){}
+//! Reads the configuration, starts the logs, runs the app, and says how it ended.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::ExitCode,
+    time::Duration,
+};
+
+use backend_signal::{
+    app::App,
+    config::{Command, Config, Refused},
+    drain, telemetry,
+};
+
+fn main() -> ExitCode {
+    let config = match Config::from_process() {
+        Ok(config) => config,
+        Err(Refused::Answered(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Refused::Wrong(reason)) => return refuse(&reason),
+    };
+    if let Some(Command::Healthcheck) = config.command {
+        return if is_healthy(config.port) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(serve(config)),
+        Err(error) => refuse(&format!("cannot start: {error}")),
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let wanted = format!("{}:{}", config.host, config.port);
+    let (level, format) = (config.log, config.log_format);
+    let (app, mut stop) = match App::bind(config).and_then(|app| Ok((app, drain::signals()?))) {
+        Ok(bound) => bound,
+        Err(error) => return refuse(&format!("cannot listen on {wanted}: {error}")),
+    };
+    let _log = telemetry::start(level, format);
+    tracing::info!("listening on {}", app.local_addr());
+    let drain = app.drain();
+    let mut running = std::pin::pin!(app.run());
+    tokio::select! {
+        () = &mut running => return ExitCode::SUCCESS,
+        () = stop() => drain.start(),
+    }
+    tokio::select! {
+        () = running => ExitCode::SUCCESS,
+        () = stop() => ExitCode::FAILURE,
+    }
+}
+
+fn refuse(reason: &str) -> ExitCode {
+    eprintln!("backend-signal: {reason}");
+    ExitCode::from(2)
+}
+
+/// Asks this machine's daemon; without an HTTP client, because a status line is all there is to read.
+fn is_healthy(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(1024).read_to_string(&mut answer)?;
+        Ok(answer.starts_with("HTTP/1.1 200 "))
+    };
+    ask().unwrap_or(false)
+}

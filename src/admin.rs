@@ -1,0 +1,52 @@
+//! Health, readiness and metrics: what an operator's tools ask, without an identity.
+
+use axum::{
+    Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderValue, header};
+
+use crate::{
+    drain::Drain,
+    error::Error,
+    http::Problem,
+    hub::Hub,
+    telemetry::{Levels, Metrics},
+};
+
+/// What the answers are made of.
+#[derive(Clone)]
+pub struct Admin {
+    /// Whose levels the gauges show.
+    pub hub: Hub,
+    /// All metrics.
+    pub metrics: Metrics,
+    /// Whether this node still takes work.
+    pub drain: Drain,
+}
+
+/// `/healthz`, `/readyz` and `/metrics`.
+pub fn routes(admin: Admin) -> Router {
+    Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
+}
+
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
+    if admin.drain.has_started() { Err(Error::Draining.into()) } else { Ok("ready\n") }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let census = admin.hub.census();
+    let levels = Levels { streams: census.streams, mailboxes: census.mailboxes, mailbox_bytes: census.bytes };
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], admin.metrics.render(levels)).into_response()
+}

@@ -13,7 +13,6 @@ use crate::telemetry::{LogFormat, LogLevel};
 /// daemon exits with 0; a second signal exits at once. A bad option, a taken port or an unreadable file exits with 2.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "backend-signal", version, max_term_width = 120)]
-#[expect(clippy::doc_markdown, reason = "the text is --help, not Markdown")]
 pub struct Config {
     /// What to do instead of serving
     #[command(subcommand)]
@@ -212,6 +211,7 @@ fn origin(text: &str) -> Result<http::HeaderValue, String> {
 }
 
 /// A message never is larger than what may wait in a mailbox.
+#[expect(clippy::cast_possible_wrap, reason = "a quarter of a mebibyte fits")]
 const MAX_BODY: i64 = crate::hub::WAITING_BYTES as i64;
 
 /// A day; nothing here makes sense beyond.

@@ -29,7 +29,12 @@ use crate::{
 };
 
 /// The generated messages, client and server of `proto/signal/v1/signal.proto`.
-#[expect(clippy::pedantic, reason = "generated; the proto is the manual")]
+#[expect(
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the proto is the manual"
+)]
 pub mod proto {
     tonic::include_proto!("signal.v1");
 
@@ -104,7 +109,7 @@ impl Signal for Service {
         let cut = request.extensions().get::<Cut>().cloned();
         let breaker = cut.map(|cut| Arc::new(move || cut.cut()) as Breaker);
         let deadline = request.extensions().get::<Deadline>().copied();
-        let opening = Opening { start, heartbeat: self.heartbeat, breaker };
+        let opening = &Opening { start, heartbeat: self.heartbeat, breaker };
         let (ready, subscription) = self.hub.subscribe(&subscriber, opening).map_err(status::from)?;
         Ok(Response::new(Responses::new(convert::ready(&ready, self.heartbeat), subscription, deadline)))
     }

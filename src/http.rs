@@ -12,8 +12,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    response::AppendHeaders,
     routing::{get, post},
 };
+use http::{HeaderName, header};
 
 pub use self::problem::Problem;
 use crate::{auth::Auth, error::Error, hub::Hub, telemetry::Metrics};
@@ -55,16 +57,6 @@ pub fn routes(api: Api) -> Router {
         .with_state(api)
 }
 
-/// The answer where no route is.
-pub async fn no_route() -> Problem {
-    Problem::from(Error::NoRoute)
-}
-
-/// The answer where a route does not know the method.
-pub async fn no_method() -> Problem {
-    Problem::from(Error::MethodNotAllowed)
-}
-
-async fn no_head() -> Problem {
-    Problem::from(Error::MethodNotAllowed)
+async fn no_head() -> (AppendHeaders<[(HeaderName, &'static str); 1]>, Problem) {
+    (AppendHeaders([(header::ALLOW, "GET")]), Error::MethodNotAllowed.into())
 }

@@ -129,7 +129,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::Superseded`] when a newer page of the device is connected.
-    pub fn subscribe(&self, subscriber: &Subscriber, opening: Opening) -> Result<(Ready, Subscription), Error> {
+    pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         if self.0.draining.load(Ordering::Acquire) {
             return Err(Error::Draining);
         }

@@ -38,7 +38,7 @@ pub(super) fn join(api: Api, grpc: Routes, admin: Admin, origins: &[HeaderValue]
         .merge(admin::routes(admin))
         .merge(grpc)
         .fallback(no_route)
-        .method_not_allowed_fallback(api::no_method)
+        .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed))
         .layer(CatchPanicLayer::custom(|_| Problem::from(Error::Internal).into_response()))
         .layer(from_fn_with_state(metrics, observe))
         .layer(cors(origins))
@@ -69,7 +69,7 @@ async fn within_deadline(mut request: Request, next: Next) -> Response {
 }
 
 async fn no_route(request: Request) -> Response {
-    if is_grpc(&request) { grpc::no_service().into_http() } else { api::no_route().await.into_response() }
+    if is_grpc(&request) { grpc::no_service().into_http() } else { Problem::from(Error::NoRoute).into_response() }
 }
 
 fn is_grpc(request: &Request) -> bool {

@@ -15,16 +15,24 @@ use crate::hub::{Event, Subscription};
 
 /// A stream of responses, for as long as the call's deadline allows.
 pub struct Responses {
-    ready: Option<SubscribeResponse>,
+    phase: Phase,
     subscription: Subscription,
     deadline: Option<Pin<Box<Sleep>>>,
-    ended: Option<Option<Status>>,
+}
+
+enum Phase {
+    /// Nothing was written yet.
+    Opening(Box<SubscribeResponse>),
+    /// The hub has the word.
+    Live,
+    /// The last response was written; this status follows, unless it is OK.
+    Ended(Option<Status>),
 }
 
 impl Responses {
     pub(super) fn new(ready: SubscribeResponse, subscription: Subscription, deadline: Option<Deadline>) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline.0)));
-        Self { ready: Some(ready), subscription, deadline, ended: None }
+        Self { phase: Phase::Opening(Box::new(ready)), subscription, deadline }
     }
 }
 
@@ -32,25 +40,23 @@ impl Stream for Responses {
     type Item = Result<SubscribeResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(ready) = self.ready.take() {
-            return Poll::Ready(Some(Ok(ready)));
-        }
-        if let Some(status) = &mut self.ended {
-            return Poll::Ready(status.take().map(Err));
+        match std::mem::replace(&mut self.phase, Phase::Live) {
+            Phase::Opening(ready) => return Poll::Ready(Some(Ok(*ready))),
+            Phase::Ended(status) => {
+                self.phase = Phase::Ended(None);
+                return Poll::Ready(status.map(Err));
+            }
+            Phase::Live => {}
         }
         if let Poll::Ready(event) = Pin::new(&mut self.subscription).poll_next(cx) {
-            let Some(event) = event else {
-                self.ended = Some(None);
-                return Poll::Ready(None);
-            };
-            if let Event::End(reason) = event {
-                self.ended = Some(status::after(reason));
+            if let Some(Event::End(reason)) = event {
+                self.phase = Phase::Ended(status::after(reason));
             }
-            return Poll::Ready(Some(Ok(convert::event(&event, SystemTime::now()))));
+            return Poll::Ready(event.map(|event| Ok(convert::event(&event, SystemTime::now()))));
         }
         let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         if late {
-            self.ended = Some(None);
+            self.phase = Phase::Ended(None);
             return Poll::Ready(Some(Err(too_late())));
         }
         Poll::Pending

@@ -41,7 +41,7 @@ pub(super) async fn subscribe(
     let legacy = wish.format == Format::Legacy;
     let heartbeat = if legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
     let breaker = cut.map(|Extension(cut)| Arc::new(move || cut.cut()) as Breaker);
-    match api.hub.subscribe(&subscriber, Opening { start: wish.start, heartbeat, breaker }) {
+    match api.hub.subscribe(&subscriber, &Opening { start: wish.start, heartbeat, breaker }) {
         Ok((ready, subscription)) => {
             let opening = wish.format.opening(&ready, heartbeat, random(RETRY));
             let events = Events { opening: Some(opening), format: wish.format, subscription };

@@ -175,8 +175,9 @@ impl Mailbox {
         self.handed = self.handed.max(position);
         self.page = self.page.max(page);
         self.generation = self.generation.wrapping_add(1);
-        let (generation, pace) = (self.generation, Pace::new(heartbeat_ms, now));
-        self.stream = Some(Attached { generation, page, position, since: now, pace, ending: None });
+        let generation = self.generation;
+        let rhythm = Pace::new(heartbeat_ms, now);
+        self.stream = Some(Attached { generation, page, position, since: now, pace: rhythm, ending: None });
         let replayed = u32::try_from(self.log.len() - self.index(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor: Cursor { epoch: self.epoch, page, seq: position }, continuity, replayed })
     }

@@ -1,6 +1,7 @@
 //! The hub: send, subscribe and list; the whole of what the daemon does, in memory, free of any protocol.
 
 mod backplane;
+mod log;
 mod mailbox;
 mod pace;
 mod registry;
@@ -18,7 +19,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-pub(crate) use self::mailbox::WAITING_BYTES;
+pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Answer, Backplane, Inbound, Local},
     slot::Breaker,

@@ -1,13 +1,9 @@
 //! Reads the configuration, starts the logs, runs the app, and says how it ended.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    process::ExitCode,
-    time::Duration,
-};
+use std::process::ExitCode;
 
 use backend_signal::{
+    admin,
     app::App,
     config::{Command, Config, Refused},
     drain, telemetry,
@@ -23,7 +19,7 @@ fn main() -> ExitCode {
         Err(Refused::Wrong(reason)) => return refuse(&reason),
     };
     if let Some(Command::Healthcheck) = config.command {
-        return if is_healthy(config.port) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if admin::is_healthy(config.port) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(serve(config)),
@@ -55,17 +51,4 @@ async fn serve(config: Config) -> ExitCode {
 fn refuse(reason: &str) -> ExitCode {
     eprintln!("backend-signal: {reason}");
     ExitCode::from(2)
-}
-
-/// Asks this machine's daemon; without an HTTP client, because a status line is all there is to read.
-fn is_healthy(port: u16) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(1024).read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200 "))
-    };
-    ask().unwrap_or(false)
 }

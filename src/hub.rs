@@ -3,6 +3,8 @@
 mod backplane;
 mod log;
 mod mailbox;
+#[cfg(test)]
+mod mailbox_properties;
 mod pace;
 mod registry;
 mod slot;

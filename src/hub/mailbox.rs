@@ -150,8 +150,10 @@ impl Mailbox {
             }
             // Whoever comes with a cursor that is not of this log is a new page here, and has lost something.
             Start::After(_) | Start::Lost => Ok((anew, handed, Continuity::Broken)),
-            Start::Anew if handed > self.confirmed => Ok((anew, handed, Continuity::Broken)),
             Start::Anew if self.page == 0 => Ok((anew, handed, Continuity::New)),
+            Start::Anew if handed > self.confirmed || !self.log.is_whole_after(handed) => {
+                Ok((anew, handed, Continuity::Broken))
+            }
             Start::Anew => Ok((anew, handed, Continuity::Resumed)),
         }
     }

@@ -1,0 +1,166 @@
+//! The numbered messages of one mailbox and their bounds; pure, with time as an argument.
+//!
+//! `handed` is the highest number that was ever given to a stream. Messages up to it are kept for replay and may be evicted;
+//! those above it wait for a stream and may not:
+//!
+//! ```text
+//!   gone | handed over, kept for replay | waiting
+//!        ^ gap                          ^ handed  ^ last
+//! ```
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::pace::Millis;
+use crate::{error::Error, model::Message};
+
+/// Messages that wait for a stream, at most; one more is refused.
+pub(super) const WAITING: usize = 64;
+/// Their bytes, at most. A single message is never larger than this: the body limit is not.
+pub(crate) const WAITING_BYTES: usize = 256 * 1024;
+/// Messages kept for replay after they were handed over, at most.
+pub(super) const REPLAY: usize = 256;
+/// Their bytes, at most.
+pub(super) const REPLAY_BYTES: usize = 512 * 1024;
+/// How long they are kept, at most.
+pub(super) const REPLAY_MS: u64 = 60_000;
+
+/// Messages in the order of their numbers; an empty log holds no buffer.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    entries: VecDeque<Entry>,
+    last: u64,
+    handed: u64,
+    gap: u64,
+    waiting: usize,
+    waiting_bytes: usize,
+    replay_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    seq: u64,
+    message: Arc<Message>,
+    /// When it was pushed; once it was handed over, when that was.
+    at: Millis,
+    /// How long it waits for an absent device. 0: as long as the mailbox remembers its last stream.
+    ttl_ms: u64,
+}
+
+/// A message on its way to a stream.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) seq: u64,
+    pub(super) message: Arc<Message>,
+    /// When it was pushed or, on a replay, last handed over.
+    pub(super) since: Millis,
+}
+
+impl Log {
+    /// The highest number that was ever given to a stream.
+    pub(super) fn handed(&self) -> u64 {
+        self.handed
+    }
+
+    /// Nothing after this number is missing.
+    pub(super) fn is_whole_after(&self, seq: u64) -> bool {
+        self.gap <= seq
+    }
+
+    /// Messages wait for a stream.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// The bytes of all messages.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting_bytes + self.replay_bytes
+    }
+
+    /// How many messages come after this number.
+    pub(super) fn count_after(&self, seq: u64) -> usize {
+        self.entries.len() - self.index(seq)
+    }
+
+    /// Gives a message the next number and keeps it.
+    pub(super) fn push(&mut self, message: Arc<Message>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
+        let cost = message.cost();
+        if self.waiting >= WAITING || self.waiting_bytes + cost > WAITING_BYTES {
+            return Err(Error::MailboxFull);
+        }
+        self.last += 1;
+        self.waiting += 1;
+        self.waiting_bytes += cost;
+        self.entries.push_back(Entry { seq: self.last, message, at: now, ttl_ms });
+        Ok(())
+    }
+
+    /// The position of a stream that has seen everything up to `seq`. Numbers that are gone are skipped, so that they count
+    /// as missing once.
+    pub(super) fn enter_after(&mut self, seq: u64) -> u64 {
+        let position = self.entries.get(self.index(seq)).map_or(self.last, |entry| entry.seq - 1);
+        self.handed = self.handed.max(position);
+        position
+    }
+
+    /// Hands over the message after this number.
+    pub(super) fn hand_over(&mut self, seq: u64, now: Millis) -> Option<Handed> {
+        let at = self.index(seq);
+        let entry = self.entries.get_mut(at)?;
+        if entry.seq > self.handed {
+            self.handed = entry.seq;
+            self.waiting -= 1;
+            self.waiting_bytes -= entry.message.cost();
+            self.replay_bytes += entry.message.cost();
+        }
+        let since = std::mem::replace(&mut entry.at, now);
+        Some(Handed { seq: entry.seq, message: entry.message.clone(), since })
+    }
+
+    /// Drops handed messages up to `limit` that are too many, too large or too old. Tells `aged` the number and the time of
+    /// handing over of each that was too old.
+    pub(super) fn evict(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
+        while let Some(entry) = self.entries.front().filter(|entry| entry.seq <= limit.min(self.handed)) {
+            let old = now.since(entry.at) >= REPLAY_MS;
+            if !old && self.entries.len() - self.waiting <= REPLAY && self.replay_bytes <= REPLAY_BYTES {
+                break;
+            }
+            if old {
+                aged(entry.seq, entry.at);
+            }
+            self.gap = self.gap.max(entry.seq);
+            self.replay_bytes -= entry.message.cost();
+            self.entries.pop_front();
+        }
+        self.release();
+    }
+
+    /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`.
+    pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) {
+        if self.waiting == 0 {
+            return;
+        }
+        let handed = self.handed;
+        self.entries.retain(|entry| {
+            let over = if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms };
+            let dropped = over && entry.seq > handed;
+            if dropped {
+                self.gap = self.gap.max(entry.seq);
+                self.waiting -= 1;
+                self.waiting_bytes -= entry.message.cost();
+            }
+            !dropped
+        });
+        self.release();
+    }
+
+    fn release(&mut self) {
+        if self.entries.is_empty() && self.entries.capacity() > 0 {
+            self.entries = VecDeque::new();
+        }
+    }
+
+    /// Where the messages after `seq` begin.
+    fn index(&self, seq: u64) -> usize {
+        self.entries.partition_point(|entry| entry.seq <= seq)
+    }
+}

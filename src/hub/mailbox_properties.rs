@@ -1,0 +1,257 @@
+//! The mailbox against a naive model that keeps every message for ever and only marks what is gone.
+
+use std::{sync::Arc, time::SystemTime};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    log::{REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
+    mailbox::{Mailbox, Next},
+    pace::Millis,
+};
+use crate::model::{Continuity, Cursor, Data, Message, Start};
+
+const EPOCH: u64 = 0xe90c;
+const STALL_MS: u64 = 5_000;
+const WINDOW_MS: u64 = 60_000;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push {
+        bytes: usize,
+        ttl_ms: u64,
+    },
+    /// Attach with the last cursor that the client has seen, less a few messages.
+    Return {
+        back: u64,
+    },
+    Anew,
+    Stranger(Start),
+    /// Take up to so many messages.
+    Read(usize),
+    Detach,
+    Wait(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let stranger = prop_oneof![
+        Just(Start::Lost),
+        (0..200u64).prop_map(|seq| Start::After(Cursor { epoch: 1, page: 1, seq })),
+        Just(Start::After(Cursor { epoch: EPOCH, page: 1, seq: 1 << 40 })),
+        Just(Start::After(Cursor { epoch: EPOCH, page: 1 << 30, seq: 0 })),
+    ];
+    prop_oneof![
+        8 => (prop_oneof![4 => 1..300usize, 1 => 40_000..100_000usize], prop_oneof![Just(0), 1_000..50_000u64])
+            .prop_map(|(bytes, ttl_ms)| Op::Push { bytes, ttl_ms }),
+        2 => (0..4u64).prop_map(|back| Op::Return { back }),
+        1 => Just(Op::Anew),
+        1 => stranger.prop_map(Op::Stranger),
+        6 => (1..100usize).prop_map(Op::Read),
+        1 => Just(Op::Detach),
+        2 => prop_oneof![0..3_000u64, 10_000..70_000u64].prop_map(Op::Wait),
+    ]
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Waiting,
+    Handed,
+    Gone,
+}
+
+struct Record {
+    seq: u64,
+    bytes: usize,
+    at: u64,
+    ttl_ms: u64,
+    fate: Fate,
+}
+
+/// A stream as its client sees it.
+struct Client {
+    generation: u32,
+    page: u32,
+    seen: u64,
+    whole: bool,
+}
+
+struct World {
+    mailbox: Mailbox,
+    records: Vec<Record>,
+    now: u64,
+    client: Option<Client>,
+    /// The newest cursor that any client has seen.
+    cursor: Option<Cursor>,
+    left_at: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let mailbox = Mailbox::new(EPOCH, Millis(0));
+        Self { mailbox, records: Vec::new(), now: 0, client: None, cursor: None, left_at: 0 }
+    }
+
+    fn with(&self, fate: Fate) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(move |record| record.fate == fate)
+    }
+
+    fn bytes(&self, fate: Fate) -> usize {
+        self.with(fate).map(|record| record.bytes).sum()
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Push { bytes, ttl_ms } => self.push(bytes, ttl_ms),
+            Op::Return { back } => {
+                let Some(mut cursor) = self.cursor else { return };
+                cursor.seq = cursor.seq.saturating_sub(back);
+                self.attach(Start::After(cursor), true);
+            }
+            Op::Anew => self.attach(Start::Anew, true),
+            Op::Stranger(start) => self.attach(start, false),
+            Op::Read(most) => (0..most).for_each(|_| self.read()),
+            Op::Detach => {
+                let Some(client) = self.client.take() else { return };
+                self.mailbox.detach(client.generation, Millis(self.now));
+                self.left_at = self.now;
+            }
+            Op::Wait(ms) => self.wait(ms),
+        }
+    }
+
+    fn push(&mut self, bytes: usize, ttl_ms: u64) {
+        let seq = self.records.len() as u64 + 1;
+        let text = seq.to_string();
+        let data = Data::new("0".repeat(bytes.saturating_sub(text.len())) + &text).expect("not empty");
+        let bytes = data.as_str().len();
+        let live = self.client.is_some();
+        let room = self.with(Fate::Waiting).count() < WAITING && self.bytes(Fate::Waiting) + bytes <= WAITING_BYTES;
+        let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
+        let pushed = self.mailbox.push(Arc::new(message), ttl_ms, Millis(self.now));
+        assert_eq!(pushed.is_ok(), room && (live || ttl_ms > 0), "{pushed:?}");
+        if pushed.is_ok() {
+            let ttl_ms = if live { 0 } else { ttl_ms };
+            self.records.push(Record { seq, bytes, at: self.now, ttl_ms, fate: Fate::Waiting });
+        }
+    }
+
+    fn attach(&mut self, start: Start, known: bool) {
+        let attached = self.mailbox.attach(start, 15_000, Millis(self.now)).expect("no newer page is here");
+        let began = attached.cursor.seq;
+        match start {
+            Start::After(cursor) if known => {
+                let gone = self.with(Fate::Gone).any(|record| record.seq > cursor.seq);
+                let expected = if gone { Continuity::Broken } else { Continuity::Resumed };
+                assert_eq!(attached.continuity, expected);
+                assert_eq!(attached.cursor.page, cursor.page);
+                assert!(gone || began == cursor.seq);
+            }
+            Start::After(_) | Start::Lost => assert_eq!(attached.continuity, Continuity::Broken),
+            Start::Anew => assert_eq!(attached.continuity == Continuity::New, self.cursor.is_none()),
+        }
+        let later = self.records.iter().filter(|record| record.seq > began && record.fate != Fate::Gone);
+        assert_eq!(attached.replayed as usize, later.count());
+        let whole = attached.continuity == Continuity::Resumed;
+        let page = attached.cursor.page;
+        self.client = Some(Client { generation: attached.generation, page, seen: began, whole });
+        self.cursor = Some(attached.cursor);
+    }
+
+    fn read(&mut self) {
+        let Some(client) = &mut self.client else { return };
+        let next = self.mailbox.next(client.generation, client.page, Millis(self.now));
+        let expected = self.records.iter_mut().find(|record| record.seq > client.seen && record.fate != Fate::Gone);
+        match (next, expected) {
+            (Next::Message(cursor, message), Some(record)) => {
+                assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
+                assert!(!client.whole || cursor.seq == client.seen + 1, "no gap in what was said to be whole");
+                assert_eq!(message.data.as_str().parse(), Ok(record.seq));
+                (record.fate, record.at) = (Fate::Handed, self.now);
+                client.seen = cursor.seq;
+                self.cursor = Some(cursor);
+                self.evict();
+            }
+            (Next::Wait | Next::Ping, None) => {}
+            (next, expected) => panic!("{next:?} instead of {:?}", expected.map(|record| record.seq)),
+        }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        // The client reads what it can, so that it does not stall.
+        (0..400).for_each(|_| self.read());
+        self.now += ms;
+        let ticked = self.mailbox.tick(STALL_MS, WINDOW_MS, Millis(self.now));
+        assert!(!ticked.stalled);
+        self.evict();
+        let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
+        if self.client.is_none() {
+            for record in self.records.iter_mut().filter(|record| record.fate == Fate::Waiting) {
+                let late = if record.ttl_ms == 0 { over } else { self.now - record.at >= record.ttl_ms };
+                record.fate = if late { Fate::Gone } else { Fate::Waiting };
+            }
+        }
+        assert_eq!(ticked.forget, over && self.with(Fate::Waiting).count() == 0);
+    }
+
+    /// The oldest handed messages go, one by one, while a bound is exceeded; none that the client still has to get.
+    fn evict(&mut self) {
+        let seen = self.client.as_ref().map_or(u64::MAX, |client| client.seen);
+        loop {
+            let (count, bytes) = (self.with(Fate::Handed).count(), self.bytes(Fate::Handed));
+            let now = self.now;
+            let Some(oldest) = self.records.iter_mut().find(|record| record.fate != Fate::Gone) else { return };
+            let over = count > REPLAY || bytes > REPLAY_BYTES || now - oldest.at >= REPLAY_MS;
+            if oldest.fate != Fate::Handed || oldest.seq > seen || !over {
+                return;
+            }
+            oldest.fate = Fate::Gone;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_repeated_or_reordered_and_every_gap_is_declared(ops in vec(op(), 1..200)) {
+        let mut world = World::new();
+        for op in &ops {
+            world.apply(op);
+            prop_assert_eq!(world.mailbox.bytes(), world.bytes(Fate::Waiting) + world.bytes(Fate::Handed));
+            prop_assert!(world.with(Fate::Waiting).count() <= WAITING && world.bytes(Fate::Waiting) <= WAITING_BYTES);
+        }
+    }
+}
+
+#[test]
+fn a_superseded_page_is_refused_while_the_newer_one_is_live_and_may_resume_when_it_is_gone() {
+    let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+    let attach = |mailbox: &mut Mailbox, start| mailbox.attach(start, 15_000, Millis(0));
+    let first = attach(&mut mailbox, Start::Anew).expect("free");
+    let second = attach(&mut mailbox, Start::Anew).expect("takes over");
+    assert!(second.cursor.page > first.cursor.page);
+    assert!(attach(&mut mailbox, Start::After(first.cursor)).is_err());
+    let again = attach(&mut mailbox, Start::After(second.cursor)).expect("the same page");
+    assert_eq!(again.cursor.page, second.cursor.page);
+    mailbox.detach(second.generation, Millis(0));
+    assert!(mailbox.is_live(), "a late end of an older stream touches nothing");
+    mailbox.detach(again.generation, Millis(0));
+    assert_eq!(attach(&mut mailbox, Start::After(first.cursor)).map(|it| it.continuity), Ok(Continuity::Resumed));
+    assert!(attach(&mut mailbox, Start::After(second.cursor)).is_ok(), "the newer page is never the one refused");
+}
+
+#[test]
+fn a_stream_that_is_not_read_stalls_and_keeps_its_messages() {
+    let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+    let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+    assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
+    let data = Data::new("offer").expect("not empty");
+    let message = Arc::new(Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH });
+    mailbox.push(message.clone(), 0, Millis(1_000)).expect("live");
+    assert!(!mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_000)).stalled);
+    assert!(mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_001)).stalled);
+    assert!(!mailbox.is_live());
+    assert!(mailbox.push(message, 0, Millis(6_001)).is_err());
+    let next = mailbox.attach(Start::After(stream.cursor), 15_000, Millis(7_000)).expect("back");
+    assert_eq!((next.continuity, next.replayed), (Continuity::Resumed, 1));
+}

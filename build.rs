@@ -4,6 +4,7 @@ use std::{env, fs, path::PathBuf};
 
 use protox::prost::Message as _;
 
+#[expect(clippy::disallowed_methods, reason = "cargo tells a build script in its environment where to write")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(["signal/v1/signal.proto"], ["proto"])?;

@@ -17,7 +17,7 @@ use crate::{
     grpc,
     http::{self, Api},
     hub::{Hub, Limits, Local},
-    serve::{self, Server},
+    serve::{self, Identity, Server, Tls},
     telemetry::{self, Metrics},
 };
 
@@ -101,7 +101,12 @@ fn resolve(config: &Config) -> io::Result<SocketAddr> {
 fn serving(config: &Config) -> io::Result<serve::Settings> {
     let descriptors = rlimit::increase_nofile_limit(u64::MAX)?;
     let most = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX).max(1);
+    let tls = match (&config.tls_cert, &config.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
+        _ => None,
+    };
     Ok(serve::Settings {
+        tls,
         max_connections: config.max_connections.unwrap_or(most),
         max_streams: config.max_streams,
         header_timeout: config.header_timeout,

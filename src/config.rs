@@ -1,6 +1,6 @@
 //! Every flag and variable, parsed into types; the only room that reads the environment.
 
-use std::{ffi::OsString, fmt, time::Duration};
+use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use ipnet::IpNet;
@@ -84,6 +84,14 @@ pub struct Config {
     /// How long streams may take to end after SIGTERM or SIGINT
     #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub drain_window: Duration,
+
+    /// Certificate chain to speak TLS with, PEM; with --tls-key
+    #[arg(long, env = "SIGNAL_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, PEM
+    #[arg(long, env = "SIGNAL_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 
     /// How much is logged
     #[arg(long, env = "SIGNAL_LOG", value_name = "LEVEL", value_enum, default_value = "info")]

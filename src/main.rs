@@ -32,7 +32,7 @@ async fn serve(config: Config) -> ExitCode {
     let (level, format) = (config.log, config.log_format);
     let (app, mut stop) = match App::bind(config).and_then(|app| Ok((app, drain::signals()?))) {
         Ok(bound) => bound,
-        Err(error) => return refuse(&format!("cannot listen on {wanted}: {error}")),
+        Err(error) => return refuse(&format!("cannot serve on {wanted}: {error}")),
     };
     let _log = telemetry::start(level, format);
     tracing::info!("listening on {}", app.local_addr());

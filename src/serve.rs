@@ -4,6 +4,7 @@ mod connection;
 mod cut;
 mod detect;
 mod socket;
+mod tls;
 mod watch;
 
 use std::{
@@ -14,18 +15,20 @@ use std::{
 };
 
 use axum::Router;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::Instant,
-};
+use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 
-pub use self::cut::Cut;
+use self::connection::Connections;
+pub use self::{
+    cut::Cut,
+    tls::{Identity, Tls},
+};
 use crate::{drain::Drain, telemetry::Metrics};
 
 /// The limits of the transport that are options; the others are constants beside the code they bind.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Settings {
+    /// Speak TLS, if so.
+    pub tls: Option<Tls>,
     /// Open connections; past it nothing is accepted until one closes.
     pub max_connections: usize,
     /// Concurrent streams of one HTTP/2 connection.
@@ -68,6 +71,7 @@ impl Server {
     pub async fn run(self, router: Router, drain: Drain) {
         let places = Arc::new(Semaphore::new(self.settings.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut backoff = Backoff::default();
+        let connections = Connections::new(router, self.settings, drain.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = async {
@@ -80,7 +84,7 @@ impl Server {
                 (Ok(place), Ok((socket, peer))) => {
                     backoff = Backoff::default();
                     self.metrics.connected();
-                    let connection = self.connect(socket, peer, &router, &drain);
+                    let connection = connections.clone().serve(socket, Peer(peer.ip()));
                     drain.spawn(async move {
                         connection.await;
                         drop(place);
@@ -94,16 +98,6 @@ impl Server {
                 (Err(_closed), Ok(_)) => return,
             }
         }
-    }
-
-    fn connect(
-        &self,
-        socket: TcpStream,
-        peer: SocketAddr,
-        router: &Router,
-        drain: &Drain,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        connection::serve(socket, Peer(peer.ip()), router.clone(), self.settings, drain.clone())
     }
 }
 

@@ -1,6 +1,6 @@
 //! One connection: which protocol it speaks, with which limits, and how it ends.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use http::{Request, Response};
@@ -21,6 +21,7 @@ use super::{
     cut::Streams,
     detect::{Protocol, Rewound, detect},
     socket,
+    tls::{self, Transport},
     watch::{Proof, Watched},
 };
 use crate::drain::Drain;
@@ -42,80 +43,86 @@ const HTTP2_LOCAL_RESETS: usize = 1_024;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Io = TokioIo<Watched<Rewound<TcpStream>>>;
+type Io = TokioIo<Watched<Rewound<Transport>>>;
 
-/// Serves a connection to its end. How it ended is its peer's business, so errors are for debugging only.
-pub(super) async fn serve(socket: TcpStream, peer: Peer, router: Router, settings: Settings, drain: Drain) {
-    if let Err(error) = socket::tune(&socket) {
-        tracing::debug!(%error, "the peer left before its first byte");
-        return;
-    }
-    let (protocol, io) = match tokio::time::timeout(settings.header_timeout, detect(socket)).await {
-        Ok(Ok(Some(detected))) => detected,
-        Ok(Ok(None) | Err(_)) => return,
-        Err(_) => {
-            tracing::debug!("the peer said nothing in time");
-            return;
-        }
-    };
-    let ended = match protocol {
-        Protocol::Http1 => {
-            let io = TokioIo::new(Watched::new(io, Proof::Drained, settings.stall));
-            until_drained(http1_connection(io, peer, router, settings), &drain).await
-        }
-        Protocol::Http2 => {
-            let io = TokioIo::new(Watched::new(io, Proof::Progress, settings.stall));
-            until_drained(http2_connection(io, peer, router, settings, drain.clone()), &drain).await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
-    }
-}
+/// What all connections share.
+#[derive(Clone)]
+pub(super) struct Connections(Arc<Shared>);
 
-fn http1_connection(
-    io: Io,
-    peer: Peer,
-    router: Router,
-    settings: Settings,
-) -> impl GracefulConnection<Error = hyper::Error> {
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        route(&router, request)
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(HTTP1_BUFFER)
-        .serve_connection(io, service)
-}
-
-fn http2_connection(
-    io: Io,
-    peer: Peer,
+struct Shared {
     router: Router,
     settings: Settings,
     drain: Drain,
-) -> impl GracefulConnection<Error = hyper::Error> {
-    let streams = Streams::new(drain);
-    let arming = streams.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        request.extensions_mut().insert(arming.arm());
-        route(&router, request)
-    });
-    http2::Builder::new(streams)
-        .timer(TokioTimer::new())
-        .keep_alive_interval(HTTP2_PING_INTERVAL)
-        .keep_alive_timeout(HTTP2_PING_TIMEOUT)
-        .max_concurrent_streams(settings.max_streams)
-        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
-        .max_local_error_reset_streams(HTTP2_LOCAL_RESETS)
-        .max_header_list_size(HTTP2_HEADER_LIST)
-        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-        .max_send_buf_size(HTTP2_SEND_BUFFER)
-        .serve_connection(io, service)
+}
+
+impl Connections {
+    pub(super) fn new(router: Router, settings: Settings, drain: Drain) -> Self {
+        Self(Arc::new(Shared { router, settings, drain }))
+    }
+
+    /// Serves a connection to its end. How it ended is its peer's business, so errors are for debugging only.
+    pub(super) async fn serve(self, socket: TcpStream, peer: Peer) {
+        let settings = &self.0.settings;
+        let first_bytes = async {
+            socket::tune(&socket)?;
+            detect(tls::accept(settings.tls.as_ref(), socket).await?).await
+        };
+        let (protocol, io) = match tokio::time::timeout(settings.header_timeout, first_bytes).await {
+            Ok(Ok(Some(detected))) => detected,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return tracing::debug!(%error, "a connection did not begin"),
+            Err(_) => return tracing::debug!("a peer said nothing in time"),
+        };
+        let ended = match protocol {
+            Protocol::Http1 => {
+                let io = TokioIo::new(Watched::new(io, Proof::Drained, settings.stall));
+                until_drained(self.http1(io, peer), &self.0.drain).await
+            }
+            Protocol::Http2 => {
+                let io = TokioIo::new(Watched::new(io, Proof::Progress, settings.stall));
+                until_drained(self.http2(io, peer), &self.0.drain).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    fn http1(&self, io: Io, peer: Peer) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+        let shared = self.0.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            route(&shared.router, request)
+        });
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.0.settings.header_timeout)
+            .max_buf_size(HTTP1_BUFFER)
+            .serve_connection(io, service)
+    }
+
+    fn http2(&self, io: Io, peer: Peer) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+        let shared = self.0.clone();
+        let streams = Streams::new(self.0.drain.clone());
+        let arming = streams.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(arming.arm());
+            route(&shared.router, request)
+        });
+        http2::Builder::new(streams)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING_INTERVAL)
+            .keep_alive_timeout(HTTP2_PING_TIMEOUT)
+            .max_concurrent_streams(self.0.settings.max_streams)
+            .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
+            .max_local_error_reset_streams(HTTP2_LOCAL_RESETS)
+            .max_header_list_size(HTTP2_HEADER_LIST)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .max_send_buf_size(HTTP2_SEND_BUFFER)
+            .serve_connection(io, service)
+    }
 }
 
 /// The router is always ready, so it is called without asking.

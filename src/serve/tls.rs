@@ -1,0 +1,63 @@
+//! TLS on the same port: certificates in, streams out, HTTP/2 and HTTP/1.1 by ALPN.
+
+use std::{io, path::Path, sync::Arc};
+
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
+    server::TlsStream,
+};
+use tokio_util::either::Either;
+
+/// A connection with or without TLS; boxed, because the state of TLS is large and most connections have none.
+pub(super) type Transport = Either<Box<TlsStream<TcpStream>>, TcpStream>;
+
+/// The files that say who this server is.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// The certificate and its chain, PEM.
+    pub certificate: &'a Path,
+    /// Its private key, PEM.
+    pub key: &'a Path,
+}
+
+/// How to speak TLS.
+#[derive(Clone)]
+pub struct Tls(TlsAcceptor);
+
+impl Tls {
+    /// Reads both files. The crypto provider is named, because rustls panics when it has to choose from two.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is not PEM, or the key is not the certificate's; the message names the file.
+    pub fn read(identity: Identity<'_>) -> io::Result<Self> {
+        let (certificate, key) = (identity.certificate, identity.key);
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| unreadable(certificate, &error))?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+            .map_err(|error| unreadable(certificate, &error))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+/// Shakes hands where TLS is spoken.
+pub(super) async fn accept(tls: Option<&Tls>, socket: TcpStream) -> io::Result<Transport> {
+    match tls {
+        Some(tls) => Ok(Either::Left(Box::new(tls.0.accept(socket).await?))),
+        None => Ok(Either::Right(socket)),
+    }
+}
+
+fn unreadable(file: &Path, error: &dyn std::error::Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", file.display()))
+}

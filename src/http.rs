@@ -6,6 +6,8 @@ mod form;
 mod problem;
 mod send;
 mod sse;
+#[cfg(test)]
+mod sse_properties;
 mod subscribe;
 
 use std::{sync::Arc, time::Duration};

@@ -1,0 +1,134 @@
+//! What the writer writes, read back by a reference parser: always exactly one event with exactly the data.
+
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use self::event_stream::{Event, Parser};
+use super::sse::Format;
+use crate::{
+    hub::{self, Ready},
+    model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message},
+};
+
+#[expect(unreachable_pub, reason = "the tests over the wire use it too")]
+#[path = "../../tests/it/harness/event_stream.rs"]
+mod event_stream;
+
+const CURSOR: Cursor = Cursor { epoch: 7, page: 1, seq: 42 };
+
+/// Any text, with much of what could break a line.
+fn text() -> impl Strategy<Value = String> {
+    let nasty = prop_oneof![
+        Just("\r".to_owned()),
+        Just("\n".to_owned()),
+        Just("\r\n".to_owned()),
+        Just("\0".to_owned()),
+        Just("\u{2028}".to_owned()),
+        Just("\u{feff}".to_owned()),
+        Just(" ".to_owned()),
+        Just(":".to_owned()),
+        Just("\n\nid: x\ndata: y\n\n".to_owned()),
+        "\\PC{0,8}",
+        any::<String>(),
+    ];
+    proptest::collection::vec(nasty, 1..12)
+        .prop_map(|parts| parts.concat())
+        .prop_filter("no data", |text| !text.is_empty())
+}
+
+fn message(event: Option<&str>, data: &str) -> hub::Event {
+    let event = event.map(|name| EventName::new(name).expect("a name"));
+    let from = Some(Address::new("ana:x", "phone\u{2028}").expect("ids"));
+    let data = Data::new(data).expect("not empty");
+    hub::Event::Message(CURSOR, Message { from, event, data, sent_at: SystemTime::UNIX_EPOCH }.into())
+}
+
+/// Reads a stream in portions that end at the given places.
+fn read(stream: &str, cuts: &[prop::sample::Index]) -> (Vec<Event>, Parser) {
+    let mut places: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).chain([0, stream.len()]).collect();
+    places.sort_unstable();
+    let mut parser = Parser::default();
+    let events = places.windows(2).flat_map(|pair| parser.push(&stream.as_bytes()[pair[0]..pair[1]])).collect();
+    (events, parser)
+}
+
+fn opening(format: Format) -> String {
+    let address = Address::new("bob", "phone").expect("ids");
+    let ready = Ready { address, cursor: CURSOR, continuity: Continuity::New, replayed: 0 };
+    format.opening(&ready, Duration::from_secs(15), Duration::from_millis(2_413))
+}
+
+/// What `decodeURI` does to the output of `encodeURI`.
+fn decode_uri(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8().expect("UTF-8").into_owned()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_exactly_one_event_however_the_bytes_are_cut(
+        data in text(),
+        event in prop::option::of("[A-Za-z0-9._:-]{1,64}".prop_filter("reserved", |name| !name.starts_with("signal."))),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let event = event.as_deref();
+        for format in [Format::Plain, Format::Envelope, Format::Legacy] {
+            let stream = opening(format) + &format.event(&message(event, &data), SystemTime::now());
+            let (mut events, parser) = read(&stream, &cuts);
+            if format != Format::Legacy {
+                prop_assert_eq!(events.remove(0).name, "signal.ready");
+                prop_assert_eq!(parser.last_event_id, CURSOR.to_string());
+            }
+            prop_assert_eq!(events.len(), 1, "{:?}", stream);
+            let found = events.remove(0);
+            let absent = if format == Format::Legacy { "undefined" } else { "message" };
+            prop_assert_eq!(&found.name, event.unwrap_or(absent));
+            let found = match format {
+                Format::Plain => found.data,
+                Format::Envelope => {
+                    let envelope: serde_json::Value = serde_json::from_str(&found.data).expect("JSON");
+                    envelope["data"].as_str().expect("a string").to_owned()
+                }
+                Format::Legacy => decode_uri(&found.data),
+            };
+            let lines = if format == Format::Plain { data.replace("\r\n", "\n").replace('\r', "\n") } else { data.clone() };
+            prop_assert_eq!(found, lines);
+        }
+    }
+}
+
+#[test]
+fn the_opening_is_what_the_contract_says() {
+    let expected = format!(
+        ": backend-signal\nretry: 2413\nid: {CURSOR}\n\nevent: signal.ready\ndata: {{\"user\":\"bob\",\"device\":\"phone\",\
+         \"continuity\":\"new\",\"replayed\":0,\"heartbeat_ms\":15000}}\n\n"
+    );
+    assert_eq!(opening(Format::Plain), expected);
+    assert_eq!(opening(Format::Envelope), expected);
+    assert_eq!(opening(Format::Legacy), ":\n\n");
+}
+
+#[test]
+fn the_looks_are_what_the_contract_says() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+    let offer = message(Some("offer"), "a ü;\"\nb");
+    assert_eq!(Format::Plain.event(&offer, now), format!("id: {CURSOR}\nevent: offer\ndata: a ü;\"\ndata: b\n\n"));
+    assert_eq!(
+        Format::Envelope.event(&offer, now),
+        format!(
+            "id: {CURSOR}\nevent: offer\ndata: {{\"from\":{{\"user\":\"ana:x\",\"device\":\"phone\u{2028}\"}},\
+             \"data\":\"a ü;\\\"\\nb\",\"sent_at\":\"1970-01-01T00:00:00.000Z\"}}\n\n"
+        )
+    );
+    assert_eq!(
+        Format::Legacy.event(&offer, now),
+        "id: ana:x:phone\u{2028}\nevent: offer\ndata: a%20%C3%BC;%22%0Ab\n\n"
+    );
+    assert_eq!(Format::Plain.event(&hub::Event::Ping, now), "event: signal.ping\ndata: 1500\n\n");
+    assert_eq!(Format::Legacy.event(&hub::Event::Ping, now), ":\n\n");
+    let end = hub::Event::End(EndReason::Superseded);
+    assert_eq!(Format::Plain.event(&end, now), "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
+    assert_eq!(Format::Legacy.event(&end, now), "");
+}

@@ -1,0 +1,214 @@
+//! The gRPC service, row by row, with a native client.
+
+use std::time::{Duration, Instant};
+
+use backend_signal::grpc::proto::{
+    Address, Continuity, EndReason, ListDevicesRequest, Outcome, SendRequest, SubscribeRequest,
+    signal_client::SignalClient, subscribe_response::Kind,
+};
+use tonic::{Code, Request, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::harness::{Server, grpc::{Stream, claimed, message}, within};
+
+#[tokio::test]
+async fn a_stream_begins_with_ready_and_carries_messages_and_pings() {
+    let server = Server::with(&["--heartbeat", "0.5"]).await;
+    let mut stream = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    let ready = &stream.ready;
+    assert_eq!(ready.self_, Some(Address { user: "bob".into(), device: "phone".into() }));
+    assert_eq!((ready.continuity(), ready.replayed), (Continuity::New, 0));
+    assert_eq!(ready.heartbeat.as_ref().map(|it| (it.seconds, it.nanos)), Some((0, 500_000_000)));
+    let mut client = server.grpc().await;
+    let sent = within(client.send(claimed("ana/laptop", message("bob/phone", "offer", "a\r\nb")))).await;
+    assert_eq!(sent.expect("sent").into_inner().outcome(), Outcome::Delivered);
+    let found = stream.message().await;
+    assert_eq!((found.event.as_str(), found.data.as_str()), ("offer", "a\r\nb"));
+    assert_eq!(found.from, Some(Address { user: "ana".into(), device: "laptop".into() }));
+    assert!(found.sent_at.is_some_and(|at| at.seconds > 1_700_000_000));
+    assert!(found.cursor > stream.ready.cursor);
+    assert_eq!(server.grpc_send("bob/phone", "anonymous").await.map(|sent| sent.outcome()), Ok(Outcome::Delivered));
+    assert_eq!(stream.message().await.from, None);
+    let ping = stream.next().await.expect("a response");
+    assert!(matches!(&ping, Some(Kind::Ping(ping)) if ping.at.is_some()), "{ping:?}");
+}
+
+#[tokio::test]
+async fn requests_of_the_wrong_shape_are_invalid_arguments() {
+    let server = Server::start().await;
+    let _phone = server.sse("bob/phone").await;
+    let mut client = server.grpc().await;
+    let long = "x".repeat(257);
+    for request in [
+        message("bob/phone", "", ""),
+        message("bob/phone", "a b", "x"),
+        message("bob/phone", "signal.end", "x"),
+        message("/phone", "", "x"),
+        message("bob/..", "", "x"),
+        message("bob/a\nb", "", "x"),
+        message(&format!("{long}/phone"), "", "x"),
+        SendRequest { to: None, ..message("bob/phone", "", "x") },
+        SendRequest { ttl: Some(prost_types::Duration { seconds: -1, nanos: 0 }), ..message("bob/phone", "", "x") },
+        SendRequest { ttl: Some(prost_types::Duration { seconds: 0, nanos: 1 }), ..message("bob/phone", "", "x") },
+    ] {
+        let refused = within(client.send(request.clone())).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{request:?}");
+    }
+    for user in ["", "a\0", long.as_str()] {
+        let refused = within(client.list_devices(ListDevicesRequest { user: user.into() })).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+}
+
+#[tokio::test]
+async fn identity_comes_before_shape_and_shape_before_the_device() {
+    let server = Server::start().await;
+    let mut client = server.grpc().await;
+    let mut request = Request::new(message("bob/phone", "", ""));
+    request.metadata_mut().insert("x-user-claim", "no claim".parse().expect("ASCII"));
+    assert_eq!(within(client.send(request)).await.expect_err("refused").code(), Code::Unauthenticated);
+    assert_eq!(server.grpc_send("bob/phone", "").await, Err(Code::InvalidArgument));
+    assert_eq!(server.grpc_send("bob/phone", "x").await, Err(Code::NotFound));
+}
+
+#[tokio::test]
+async fn devices_are_listed_sorted() {
+    let server = Server::start().await;
+    assert!(server.grpc_devices("bob").await.is_empty());
+    let _streams = [server.grpc_stream("bob/phone", "").await, server.grpc_stream("bob/Watch", "").await];
+    assert_eq!(server.grpc_devices("bob").await, ["Watch", "phone"]);
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_out_of_range() {
+    let server = Server::with(&["--body-limit", "1000"]).await;
+    let _phone = server.sse("bob/phone").await;
+    assert_eq!(server.grpc_send("bob/phone", &"x".repeat(2_000)).await, Err(Code::OutOfRange));
+    assert!(server.grpc_send("bob/phone", &"x".repeat(900)).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_call_is_honoured() {
+    let server = Server::start().await;
+    let mut client = server.grpc().await;
+    let mut request = claimed("bob/phone", SubscribeRequest::default());
+    request.metadata_mut().insert("grpc-timeout", "300m".parse().expect("ASCII"));
+    let began = Instant::now();
+    let mut responses = within(client.subscribe(request)).await.expect("a stream").into_inner();
+    within(responses.message()).await.expect("ready");
+    let ended = within(responses.message()).await.expect_err("too late");
+    assert_eq!(ended.code(), Code::DeadlineExceeded);
+    assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
+    crate::harness::until(|| server.grpc_devices("bob"), Vec::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_call_whose_message_does_not_come_ends_at_its_deadline() {
+    let server = Server::start().await;
+    let mut connection = crate::harness::http2::Http2::open(server.address).await;
+    // A channel whose sender is kept, so that the body never ends.
+    let (body, _sender) = stalled_body();
+    let request = http::Request::post(connection.uri("/signal.v1.Signal/Send"))
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "200m")
+        .body(body)
+        .expect("a request");
+    let response = connection.send(request).await;
+    assert_eq!(response.headers()["grpc-status"], "4");
+}
+
+fn stalled_body() -> (axum::body::Body, tokio::sync::mpsc::Sender<Result<Vec<u8>, std::io::Error>>) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    (axum::body::Body::from_stream(tokio_stream::StreamExt::chain(tokio_stream::empty(), Pending(receiver))), sender)
+}
+
+struct Pending(tokio::sync::mpsc::Receiver<Result<Vec<u8>, std::io::Error>>);
+
+impl tokio_stream::Stream for Pending {
+    type Item = Result<Vec<u8>, std::io::Error>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_a_reason_and_its_status() {
+    let server = Server::start().await;
+    let first = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    let second = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    assert_eq!(first.end().await, (EndReason::Superseded.into(), Code::Aborted));
+    server.drain.start();
+    assert_eq!(second.end().await, (EndReason::Draining.into(), Code::Ok));
+}
+
+#[tokio::test]
+async fn many_streams_share_one_connection() {
+    let server = Server::start().await;
+    let mut client = server.grpc().await;
+    let mut streams = Vec::new();
+    for device in 0..20 {
+        streams.push(Stream::open(&mut client, &format!("bob/{device}"), "").await.expect("a stream"));
+    }
+    for (device, stream) in streams.iter_mut().enumerate() {
+        let to = format!("bob/{device}");
+        within(client.send(message(&to, "", &to))).await.expect("sent");
+        assert_eq!(stream.data().await, to);
+    }
+}
+
+#[tokio::test]
+async fn health_tells_whether_the_service_takes_work() {
+    let server = Server::with(&["--drain-window", "5"]).await;
+    let _held = server.sse("bob/phone").await;
+    let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
+    let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
+    for service in ["", "signal.v1.Signal"] {
+        let request = HealthCheckRequest { service: service.into() };
+        assert_eq!(within(health.check(request)).await.expect("known").into_inner().status, 1);
+    }
+    let unknown = within(health.check(HealthCheckRequest { service: "x".into() })).await.expect_err("unknown");
+    assert_eq!(unknown.code(), Code::NotFound);
+    server.drain.start();
+    // The old connection takes no new calls; a probe opens another.
+    let ask = async || {
+        let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
+        let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
+        let request = HealthCheckRequest { service: "signal.v1.Signal".into() };
+        within(health.check(request)).await.map(|answer| answer.into_inner().status).unwrap_or(0)
+    };
+    crate::harness::until(ask, |status| *status == 2).await;
+}
+
+#[tokio::test]
+async fn an_unknown_service_or_method_is_unimplemented() {
+    let server = Server::start().await;
+    for path in ["/nobody.v1.Nothing/Call", "/signal.v1.Signal/Nothing"] {
+        let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
+        let mut client = tonic::client::Grpc::new(within(channel.connect()).await.expect("listens"));
+        client.ready().await.expect("ready");
+        let codec = tonic_prost::ProstCodec::<ListDevicesRequest, ListDevicesRequest>::default();
+        let call = client.unary(Request::new(ListDevicesRequest::default()), path.parse().expect("a path"), codec);
+        assert_eq!(within(call).await.expect_err("unknown").code(), Code::Unimplemented, "{path}");
+    }
+    let _ = SignalClient::<Channel>::max_decoding_message_size;
+}
+
+#[tokio::test]
+async fn anything_else_on_a_grpc_path_is_415() {
+    let server = Server::start().await;
+    let path = "/signal.v1.Signal/Send";
+    for (head, kind) in [
+        (format!("POST {path}"), "text/plain"),
+        (format!("POST {path}"), "application/json"),
+        (format!("POST {path}"), "application/grpcx"),
+        (format!("GET {path}"), "application/grpc"),
+        ("POST /grpc.health.v1.Health/Check".to_owned(), "application/x-www-form-urlencoded"),
+    ] {
+        let answer = server.request(&head, &[("content-type", kind)], b"x").await;
+        assert_eq!((answer.status, answer.problem().as_str()), (415, "unsupported_media_type"), "{head} {kind}");
+    }
+}

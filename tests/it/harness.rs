@@ -1,0 +1,113 @@
+//! A server on a free port, and clients that speak its protocols.
+
+pub mod event_stream;
+pub mod grpc;
+pub mod http1;
+pub mod http2;
+pub mod process;
+pub mod sse;
+
+use std::{net::SocketAddr, time::Duration};
+
+use backend_signal::{app::App, config::Config, drain::Drain};
+use tokio::task::JoinHandle;
+
+pub use self::{
+    event_stream::Event,
+    http1::{Connection, Response},
+    process::Process,
+    sse::Sse,
+};
+
+/// How long a test waits for what must come; far more than it takes, because the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running daemon, in this process.
+pub struct Server {
+    pub address: SocketAddr,
+    pub drain: Drain,
+    running: JoinHandle<()>,
+}
+
+impl Server {
+    /// With the options that a newcomer gets.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With some options set.
+    pub async fn with(options: &[&str]) -> Self {
+        let config = Config::parse_args([&["--port", "0", "--host", "127.0.0.1"], options].concat()).expect("options");
+        let app = App::bind(config).expect("a free port");
+        let (address, drain) = (app.local_addr(), app.drain());
+        let running = tokio::spawn(app.run());
+        Self { address, drain, running }
+    }
+
+    /// Waits until the drain is complete.
+    pub async fn stopped(self) {
+        within(self.running).await.expect("no panic");
+    }
+
+    /// One request over HTTP/1.1, on a connection of its own.
+    pub async fn request(&self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        Connection::open(self.address).await.request(head, headers, body).await
+    }
+
+    /// Posts a form with just `data`.
+    pub async fn post(&self, device: &str, data: &str) -> Response {
+        let body = format!("data={data}");
+        self.request(&format!("POST {}", path(device)), &[("content-type", FORM)], body.as_bytes()).await
+    }
+
+    /// The connected devices of a user.
+    pub async fn devices(&self, user: &str) -> String {
+        self.request(&format!("GET /user/{user}/devices"), &[], b"").await.text()
+    }
+
+    /// The stream of a device, as server-sent events over HTTP/1.1.
+    pub async fn sse(&self, device: &str) -> Sse {
+        self.sse_with(device, "/subscribe", &[]).await
+    }
+
+    /// The same with a path and headers of one's own.
+    pub async fn sse_with(&self, device: &str, path: &str, headers: &[(&str, &str)]) -> Sse {
+        let claim = claim(device);
+        let headers = [&[("x-user-claim", claim.as_str())], headers].concat();
+        Sse::open(self.address, path, &headers).await
+    }
+}
+
+/// Gives up on what does not come.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
+
+/// Asks again until the answer is as wished.
+pub async fn until<T, F: Future<Output = T>>(mut ask: impl FnMut() -> F, wish: impl Fn(&T) -> bool) -> T {
+    within(async {
+        loop {
+            let answer = ask().await;
+            if wish(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+/// The claim of `user/device`.
+pub fn claim(device: &str) -> String {
+    let (user, device) = device.split_once('/').expect("user/device");
+    serde_json::json!({"userid": user, "clientid": device}).to_string()
+}
+
+/// The path that posts to `user/device`.
+pub fn path(device: &str) -> String {
+    let (user, device) = device.split_once('/').expect("user/device");
+    format!("/user/{user}/device/{device}")
+}
+
+pub const FORM: &str = "application/x-www-form-urlencoded";
+pub const JSON: &str = "application/json";

@@ -1,0 +1,65 @@
+//! The real executable, for what only a process shows: its log, its signals, its exit code.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+/// A running daemon, in a process of its own.
+pub struct Process {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    /// The first line of its log.
+    pub first_line: String,
+    pub address: std::net::SocketAddr,
+}
+
+impl Process {
+    pub fn start(options: &[&str]) -> Self {
+        let mut child = command()
+            .args([&["--port", "0", "--host", "127.0.0.1"], options].concat())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the executable");
+        let mut log = BufReader::new(child.stderr.take().expect("standard error"));
+        let mut first_line = String::new();
+        log.read_line(&mut first_line).expect("UTF-8");
+        let address = first_line.split("listening on ").nth(1).unwrap_or_else(|| panic!("{first_line}"));
+        let address = address.trim_end().trim_end_matches(|c| "\"}".contains(c)).parse().expect("an address");
+        Self { child, log, first_line, address }
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    /// Waits for the exit; gives the code and the rest of the log.
+    pub fn exited(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).expect("UTF-8");
+        (self.child.wait().expect("a child").code(), rest)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The executable, without the options that this environment may hold.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backend-signal"));
+    command.env_remove("PORT");
+    command
+}
+
+/// Runs to the exit; gives the code, standard output and standard error.
+pub fn run(options: &[&str]) -> (Option<i32>, String, String) {
+    let output = command().args(options).output().expect("the executable");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}

@@ -1,0 +1,118 @@
+//! A client of an event stream, over HTTP/1.1 or HTTP/2.
+
+use std::{collections::VecDeque, net::SocketAddr};
+
+use axum::body::Body;
+use hyper::body::{Body as _, Incoming};
+
+use super::{
+    Connection, Event, Response,
+    event_stream::Parser,
+    http2::Http2,
+    within,
+};
+
+/// An open stream.
+pub struct Sse {
+    pub parser: Parser,
+    pub ready: serde_json::Value,
+    events: VecDeque<Event>,
+    transport: Transport,
+}
+
+enum Transport {
+    Http1(Connection),
+    Http2(std::pin::Pin<Box<Incoming>>, #[expect(dead_code, reason = "keeps the connection")] Http2),
+}
+
+impl Sse {
+    /// Opens a stream over HTTP/1.1 and reads its opening.
+    pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        let mut connection = Connection::open(address).await;
+        connection.ask(&format!("GET {path}"), headers).await;
+        let head = connection.head().await;
+        Self::begin(head, Transport::Http1(connection)).await
+    }
+
+    /// Opens a stream on a connection of HTTP/2.
+    pub async fn open_h2(connection: &Http2, device: &str) -> Self {
+        let mut connection = connection.clone();
+        let claim = super::claim(device);
+        let request = http::Request::get(connection.uri("/subscribe")).header("x-user-claim", claim).body(Body::empty());
+        let response = connection.send(request.expect("a request")).await;
+        let (parts, body) = response.into_parts();
+        let headers = parts.headers.iter();
+        let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()));
+        let head = Response { status: parts.status.as_u16(), headers: headers.collect(), body: Vec::new() };
+        Self::begin(head, Transport::Http2(Box::pin(body), connection)).await
+    }
+
+    async fn begin(head: Response, transport: Transport) -> Self {
+        assert_eq!(head.status, 200, "{head:?}");
+        let (parser, events) = (Parser::default(), VecDeque::new());
+        let mut sse = Self { parser, ready: serde_json::Value::Null, events, transport };
+        // A stream that only says when to come back has no events.
+        if let Some(ready) = sse.try_next().await {
+            assert_eq!(ready.name, "signal.ready");
+            sse.ready = serde_json::from_str(&ready.data).expect("JSON");
+        }
+        sse
+    }
+
+    /// The next event, which must come.
+    pub async fn next(&mut self) -> Event {
+        self.try_next().await.expect("an event and not the end of the stream")
+    }
+
+    /// The next event; nothing at a clean end of the stream.
+    pub async fn try_next(&mut self) -> Option<Event> {
+        while self.events.is_empty() {
+            let bytes = self.bytes().await?;
+            self.events.extend(self.parser.push(&bytes));
+        }
+        self.events.pop_front()
+    }
+
+    /// The next message, whatever heartbeats come before it.
+    pub async fn message(&mut self) -> Event {
+        loop {
+            let event = self.next().await;
+            if !event.name.starts_with("signal.") {
+                return event;
+            }
+        }
+    }
+
+    /// The data of the next message.
+    pub async fn data(&mut self) -> String {
+        self.message().await.data
+    }
+
+    /// The reason that the server gives, and the clean end after it.
+    pub async fn end(mut self) -> String {
+        loop {
+            let event = self.next().await;
+            if event.name == "signal.end" {
+                assert_eq!(self.try_next().await, None);
+                let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+                return data["reason"].as_str().expect("a reason").to_owned();
+            }
+        }
+    }
+
+    /// Leaves, and gives the cursor to come back with.
+    pub fn leave(self) -> String {
+        self.parser.last_event_id
+    }
+
+    /// The next bytes of the body; nothing at its clean end. Anything else is a failure.
+    pub async fn bytes(&mut self) -> Option<Vec<u8>> {
+        match &mut self.transport {
+            Transport::Http1(connection) => connection.chunk().await,
+            Transport::Http2(body, _) => {
+                let frame = within(std::future::poll_fn(|cx| body.as_mut().poll_frame(cx))).await?;
+                Some(frame.expect("no reset").into_data().unwrap_or_default().to_vec())
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Who may be believed: claims, proxies, and the modes.
+
+use backend_signal::grpc::proto::SubscribeRequest;
+use tonic::{Code, Request};
+
+use crate::harness::{FORM, Response, Server, claim, grpc::claimed, process, within};
+
+async fn subscribe(server: &Server, claims: &[(&str, &str)]) -> Response {
+    // With a format that does not exist, so that a valid identity gets 400 and not a stream that stays open.
+    server.request("GET /subscribe?format=none", claims, b"").await
+}
+
+#[tokio::test]
+async fn a_claim_that_is_not_valid_is_401_everywhere() {
+    let server = Server::start().await;
+    let long = format!(r#"{{"userid":"bob","clientid":"phone","x":"{}"}}"#, "x".repeat(4_096));
+    let nested = format!(r#"{{"userid":"bob","clientid":"phone","x":{}"#, "[".repeat(3_000));
+    for bad in [
+        "",
+        "bob",
+        "7",
+        "null",
+        r#"["bob","phone"]"#,
+        r#"{"userid":"bob"}"#,
+        r#"{"userid":"bob","clientid":null}"#,
+        r#"{"userid":"bob","clientid":""}"#,
+        r#"{"userid":"bob","clientid":true}"#,
+        r#"{"userid":"bob","clientid":{}}"#,
+        r#"{"userid":"bob","clientid":"phone""#,
+        r#"{"userid":"bob","clientid":"phone"}{}"#,
+        r#"{"userid":"bob","clientid":"phone","clientid":"phone"}"#,
+        r#"{"userid":"bob","clientid":"a\nb"}"#,
+        r#"{"userid":"..","clientid":"phone"}"#,
+        r#"{"userid":"bob","clientid":"\udc00"}"#,
+        &format!(r#"{{"userid":"bob","clientid":"{}"}}"#, "x".repeat(257)),
+        &long,
+        &nested,
+    ] {
+        let claim = [("x-user-claim", bad)];
+        let answer = subscribe(&server, &claim).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (401, "unauthenticated"), "{bad:.60}");
+        assert_eq!(server.request("GET /user/bob/devices", &claim, b"").await.status, 401, "{bad:.60}");
+        let post = server.request("POST /user/bob/device/phone", &[claim[0], ("content-type", FORM)], b"data=x").await;
+        assert_eq!(post.status, 401, "{bad:.60}");
+        let mut request = Request::new(SubscribeRequest::default());
+        request.metadata_mut().insert("x-user-claim", bad.parse().expect("ASCII"));
+        let refused = within(server.grpc().await.subscribe(request)).await.expect_err("no claim");
+        assert_eq!(refused.code(), Code::Unauthenticated, "{bad:.60}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_claim_is_401_and_counted() {
+    let server = Server::start().await;
+    let claim = claim("bob/phone");
+    for other in ["x-user-claim", "X-User-Claim", "X_User_Claim", "X.User.Claim", "x-user_claim"] {
+        let answer = subscribe(&server, &[("x-user-claim", &claim), (other, &claim)]).await;
+        assert_eq!(answer.status, 401, "{other}");
+    }
+    let metrics = server.request("GET /metrics", &[], b"").await.text();
+    assert!(metrics.contains("signal_refused_identities_total 5"), "{metrics}");
+}
+
+#[tokio::test]
+async fn numbers_are_ids_and_text_is_utf_8() {
+    let server = Server::start().await;
+    let mut connection = crate::harness::Sse::open(
+        server.address,
+        "/subscribe/12345678901234567890/device/%C3%A9",
+        &[("x-user-claim", r#"{"userid":12345678901234567890,"clientid":"é"}"#)],
+    )
+    .await;
+    assert_eq!(connection.ready["user"], "12345678901234567890");
+    let post = "POST /user/12345678901234567890/device/%c3%a9";
+    assert_eq!(server.request(post, &[("content-type", FORM)], b"data=hi").await.status, 200);
+    assert_eq!(connection.data().await, "hi");
+}
+
+#[tokio::test]
+async fn subscribing_requires_a_claim_and_the_path_has_to_be_ones_own() {
+    let server = Server::start().await;
+    assert_eq!(subscribe(&server, &[]).await.status, 401);
+    let claim = claim("bob/phone");
+    for (path, status) in [
+        ("/subscribe/bob/device/laptop", 403),
+        ("/subscribe/ana/device/phone", 403),
+        ("/subscribe/bob/device/%00", 400),
+        ("/subscribe/Bob/device/phone", 403),
+    ] {
+        let answer = server.request(&format!("GET {path}"), &[("x-user-claim", &claim)], b"").await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(server.request(&format!("GET {path}"), &[], b"").await.status, 401, "{path}");
+    }
+    let refused = within(server.grpc().await.subscribe(SubscribeRequest::default())).await.expect_err("no claim");
+    assert_eq!(refused.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn other_routes_take_anonymous_callers_unless_all_require_a_claim() {
+    let server = Server::with(&["--require-claim", "all"]).await;
+    assert_eq!(server.request("GET /user/bob/devices", &[], b"").await.status, 401);
+    assert_eq!(server.post("bob/phone", "hi").await.status, 401);
+    assert_eq!(server.grpc_send("bob/phone", "hi").await, Err(Code::Unauthenticated));
+    for open in ["GET /healthz", "GET /readyz", "GET /metrics"] {
+        assert_eq!(server.request(open, &[], b"").await.status, 200);
+    }
+    let claim = claim("ana/laptop");
+    assert_eq!(server.request("GET /user/bob/devices", &[("x-user-claim", &claim)], b"").await.status, 200);
+    let server = Server::start().await;
+    assert_eq!(server.request("GET /user/bob/devices", &[], b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn only_trusted_proxies_may_call() {
+    let claim = claim("bob/phone");
+    let server = Server::with(&["--trusted-proxies", "10.0.0.0/8,192.0.2.7"]).await;
+    assert_eq!(subscribe(&server, &[("x-user-claim", &claim)]).await.status, 401);
+    assert_eq!(server.request("GET /user/bob/devices", &[], b"").await.status, 401);
+    let mut client = server.grpc().await;
+    let refused = within(client.subscribe(claimed("bob/phone", SubscribeRequest::default()))).await;
+    assert_eq!(refused.expect_err("not trusted").code(), Code::Unauthenticated);
+    assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);
+    let metrics = server.request("GET /metrics", &[], b"").await.text();
+    assert!(metrics.contains("signal_refused_identities_total 3"), "{metrics}");
+    let server = Server::with(&["--trusted-proxies", "10.0.0.0/8,127.0.0.0/8"]).await;
+    assert_eq!(server.sse("bob/phone").await.ready["user"], "bob");
+}
+
+#[tokio::test]
+async fn without_authentication_the_path_names_the_caller() {
+    let server = Server::with(&["--auth", "none"]).await;
+    let mut phone = crate::harness::Sse::open(server.address, "/subscribe/bob/device/phone?format=envelope", &[]).await;
+    assert_eq!(phone.ready["device"], "phone");
+    let claim = claim("ana/laptop");
+    for (headers, from) in [
+        (vec![], serde_json::Value::Null),
+        (vec![("x-user-claim", claim.as_str())], serde_json::json!({"user":"ana","device":"laptop"})),
+    ] {
+        let headers = [vec![("content-type", FORM)], headers].concat();
+        assert_eq!(server.request("POST /user/bob/device/phone", &headers, b"data=x").await.status, 200);
+        let envelope: serde_json::Value = serde_json::from_str(&phone.data().await).expect("JSON");
+        assert_eq!(envelope["from"], from);
+    }
+    assert_eq!(server.request("GET /subscribe", &[], b"").await.status, 401);
+    assert_eq!(subscribe(&server, &[("x-user-claim", "no claim")]).await.status, 401);
+}
+
+#[test]
+fn tokens_are_refused_at_start() {
+    let (code, _, log) = process::run(&["--auth", "jwt"]);
+    assert_eq!((code, log.lines().count()), (Some(2), 1), "{log}");
+    assert!(log.contains("jwt"));
+}

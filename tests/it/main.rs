@@ -1,0 +1,19 @@
+//! The daemon over the wire: every promise of its contract, spoken in the real protocols against a server on a free port.
+
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+#![expect(unreachable_pub, reason = "everything in a test binary is")]
+
+mod drain;
+mod grpc;
+mod harness;
+mod http;
+mod identity;
+mod later;
+mod limits;
+mod options;
+mod parity;
+mod resume;
+mod serve;
+mod stream;
+mod takeover;
+mod web;

@@ -1,0 +1,99 @@
+//! The executable as an operator meets it: options, variables, its log and its health check.
+
+use crate::harness::{Connection, FORM, Process, Sse, claim, process, until};
+
+#[test]
+fn a_bad_option_is_one_line_and_exit_code_2() {
+    let nowhere = format!("{}/nothing.pem", env!("CARGO_TARGET_TMPDIR"));
+    for options in [
+        &["--port", "x"][..],
+        &["--port", "65536"],
+        &["--nonsense"],
+        &["--auth", "password"],
+        &["--auth", "jwt"],
+        &["--trusted-proxies", "10.0.0.0/33"],
+        &["--cors-origins", "a.example"],
+        &["--body-limit", "300000"],
+        &["--heartbeat", "0"],
+        &["--heartbeat", "soon"],
+        &["--drain-window", "-1"],
+        &["--max-connections", "0"],
+        &["--host", "192.0.2.1"],
+        &["--tls-cert", &nowhere],
+        &["--tls-cert", &nowhere, "--tls-key", &nowhere, "--port", "0"],
+    ] {
+        let (code, out, log) = process::run(options);
+        assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{options:?}: {log}");
+        assert!(log.starts_with("backend-signal: "), "{log}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_one_line_and_exit_code_2() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let (code, _, log) = process::run(&["--host", "127.0.0.1", "--port", &port]);
+    assert_eq!((code, log.lines().count()), (Some(2), 1), "{log}");
+    assert!(log.contains("in use"), "{log}");
+}
+
+#[tokio::test]
+async fn the_first_line_says_what_is_listened_on() {
+    let process = Process::start(&[]);
+    assert!(process.first_line.trim_end().ends_with(&format!("listening on {}", process.address)), "{}", process.first_line);
+    assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);
+    let process = Process::start(&["--log-format", "json"]);
+    let line: serde_json::Value = serde_json::from_str(&process.first_line).expect("JSON");
+    assert_eq!(line["message"], format!("listening on {}", process.address));
+}
+
+#[test]
+fn every_option_is_also_a_variable() {
+    for (variable, value) in [("PORT", "x"), ("SIGNAL_AUTH", "password"), ("SIGNAL_HEARTBEAT", "soon"), ("SIGNAL_LOG", "loud")] {
+        let output = process::command().env(variable, value).output().expect("the executable");
+        assert_eq!(output.status.code(), Some(2), "{variable}");
+    }
+    let output = process::command().env("PORT", "1").args(["--port", "x"]).output().expect("the executable");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("'x'"), "a flag wins over a variable");
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    let (code, out, log) = process::run(&["--help"]);
+    assert_eq!((code, log.as_str()), (Some(0), ""));
+    assert!(out.contains("--trusted-proxies") && out.contains("SIGNAL_TRUSTED_PROXIES"), "{out}");
+    assert_eq!(process::run(&["--version"]).0, Some(0));
+}
+
+#[test]
+fn the_health_check_tells_by_its_exit_code() {
+    let process = Process::start(&[]);
+    let port = process.address.port().to_string();
+    assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(0));
+    let output = process::command().env("PORT", &port).arg("healthcheck").output().expect("the executable");
+    assert_eq!(output.status.code(), Some(0));
+    drop(process);
+    assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(1));
+}
+
+#[tokio::test]
+async fn no_log_holds_a_claim_a_query_or_data() {
+    let process = Process::start(&["--log", "trace", "--drain-window", "1"]);
+    let claim = claim("secret-user/secret-device").replace("secret-", "s3cret");
+    let path = "/subscribe?token=s3crettoken&last_event_id=s3cretcursor";
+    let mut stream = Sse::open(process.address, path, &[("x-user-claim", &claim)]).await;
+    let headers = [("content-type", FORM), ("x-user-claim", claim.as_str()), ("cookie", "s3cretcookie")];
+    let post = "POST /user/s3cretuser/device/s3cretdevice?s3cretquery";
+    let answer = Connection::open(process.address).await.request(post, &headers, b"data=s3cretdata").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(stream.data().await, "s3cretdata");
+    let refused = Connection::open(process.address).await.request(post, &[("x-user-claim", "s3cretclaim")], b"").await;
+    assert_eq!(refused.status, 401);
+    drop(stream);
+    let devices = async || Connection::open(process.address).await.request("GET /user/s3cretuser/devices", &[], b"").await.text();
+    until(devices, |devices| devices == "[]").await;
+    process.signal("TERM");
+    let (_, log) = process.exited();
+    assert!(log.contains("request") && log.contains("/user/{user}/device/{device}"), "{log}");
+    assert!(!log.contains("s3cret"), "{log}");
+}

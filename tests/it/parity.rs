@@ -1,0 +1,115 @@
+//! Both protocols side by side: the same errors, the same messages, the same cursors.
+
+use backend_signal::grpc::proto::SubscribeRequest;
+use tonic::Code;
+
+use crate::harness::{FORM, Server, claim, grpc::{claimed, message}, path, within};
+
+/// What a request to both protocols is made of.
+struct Try<'a> {
+    claim: Option<&'a str>,
+    to: &'a str,
+    event: &'a str,
+    data: &'a str,
+}
+
+async fn answers(server: &Server, attempt: &Try<'_>) -> (u16, Code) {
+    let body = format!("data={}{}{}", attempt.data, if attempt.event.is_empty() { "" } else { "&event=" }, attempt.event);
+    let mut headers = vec![("content-type", FORM)];
+    headers.extend(attempt.claim.map(|claim| ("x-user-claim", claim)));
+    let head = format!("POST {}", path(attempt.to));
+    let status = server.request(&head, &headers, body.as_bytes()).await.status;
+    let mut request = tonic::Request::new(message(attempt.to, attempt.event, attempt.data));
+    if let Some(claim) = attempt.claim {
+        request.metadata_mut().insert("x-user-claim", claim.parse().expect("ASCII"));
+    }
+    let code = within(server.grpc().await.send(request)).await.map_or_else(|status| status.code(), |_| Code::Ok);
+    (status, code)
+}
+
+#[tokio::test]
+async fn every_error_of_a_send_has_its_row_in_both_protocols() {
+    let server = Server::with(&["--body-limit", "1000", "--drain-window", "5"]).await;
+    let _phone = server.sse("bob/phone").await;
+    let (ok, big) = (Try { claim: None, to: "bob/phone", event: "", data: "x" }, "x".repeat(2_000));
+    for (attempt, expected) in [
+        (Try { ..ok }, (200, Code::Ok)),
+        (Try { data: "", ..ok }, (400, Code::InvalidArgument)),
+        (Try { event: "signal.x", ..ok }, (400, Code::InvalidArgument)),
+        (Try { to: "bob/..", ..ok }, (400, Code::InvalidArgument)),
+        (Try { claim: Some("{}"), ..ok }, (401, Code::Unauthenticated)),
+        (Try { to: "bob/laptop", ..ok }, (404, Code::NotFound)),
+        (Try { data: &big, ..ok }, (413, Code::OutOfRange)),
+    ] {
+        assert_eq!(answers(&server, &attempt).await, expected);
+    }
+    server.drain.start();
+    crate::harness::until(|| answers(&server, &ok), |found| *found == (503, Code::Unavailable)).await;
+}
+
+#[tokio::test]
+async fn every_error_of_a_subscribe_has_its_row_in_both_protocols() {
+    let server = Server::start().await;
+    let older = server.sse("bob/phone").await;
+    let cursor = older.parser.last_event_id.clone();
+    let _newer = server.sse("bob/phone").await;
+    let bob = claim("bob/phone");
+    for (claim, cursor, expected) in
+        [("no claim", "", (401, Code::Unauthenticated)), (bob.as_str(), cursor.as_str(), (204, Code::Aborted))]
+    {
+        let headers = [("x-user-claim", claim), ("last-event-id", cursor)];
+        let status = server.request("GET /subscribe", &headers, b"").await.status;
+        let mut request = tonic::Request::new(SubscribeRequest { cursor: cursor.into() });
+        request.metadata_mut().insert("x-user-claim", claim.parse().expect("ASCII"));
+        let code = within(server.grpc().await.subscribe(request)).await.expect_err("refused").code();
+        assert_eq!((status, code), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_full_budget_is_unavailable_in_both_protocols() {
+    let server = Server::with(&["--memory-budget", "10"]).await;
+    let mut phone = server.sse("bob/phone").await;
+    assert_eq!(server.post("bob/phone", "12345678").await.status, 200);
+    assert_eq!(phone.data().await, "12345678");
+    let refused = server.post("bob/phone", "123").await;
+    assert_eq!((refused.status, refused.problem().as_str(), refused.header("retry-after")), (503, "over_memory_budget", "5"));
+    assert_eq!(server.grpc_send("bob/phone", "123").await, Err(Code::Unavailable));
+    assert_eq!(server.post("bob/phone", "12").await.status, 200);
+}
+
+#[tokio::test]
+async fn messages_cross_in_all_four_directions() {
+    let server = Server::start().await;
+    let mut sse = server.sse("bob/sse").await;
+    let mut grpc = server.grpc_stream("bob/grpc", "").await.expect("a stream");
+    assert_eq!(server.devices("bob").await, r#"["grpc","sse"]"#);
+    assert_eq!(server.grpc_devices("bob").await, ["grpc", "sse"]);
+    for round in ["1", "2"] {
+        assert_eq!(server.post("bob/sse", &format!("http{round}")).await.status, 200);
+        assert!(server.grpc_send("bob/sse", &format!("grpc{round}")).await.is_ok());
+        assert_eq!(server.post("bob/grpc", &format!("http{round}")).await.status, 200);
+        assert!(server.grpc_send("bob/grpc", &format!("grpc{round}")).await.is_ok());
+        for expected in [format!("http{round}"), format!("grpc{round}")] {
+            assert_eq!(sse.data().await, expected);
+            assert_eq!(grpc.data().await, expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_has_the_same_cursor_sender_and_time_in_both_protocols() {
+    let server = Server::start().await;
+    let mut sse = server.sse_with("bob/phone", "/subscribe?format=envelope", &[]).await;
+    let start = sse.parser.last_event_id.clone();
+    within(server.grpc().await.send(claimed("ana/laptop", message("bob/phone", "offer", "x")))).await.expect("sent");
+    let event = sse.message().await;
+    let mut grpc = server.grpc_stream("bob/phone", &start).await.expect("the same page");
+    let message = grpc.message().await;
+    let envelope: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+    assert_eq!((&message.cursor, &message.event, message.data.as_str()), (&event.id, &event.name, "x"));
+    let from = message.from.expect("a sender");
+    assert_eq!(envelope["from"], serde_json::json!({"user": from.user, "device": from.device}));
+    let sent_at = message.sent_at.expect("a time").to_string();
+    assert_eq!(envelope["sent_at"].as_str().expect("a time")[..19], sent_at[..19]);
+}

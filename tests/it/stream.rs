@@ -1,0 +1,152 @@
+//! The event stream as it looks on the wire.
+
+use std::time::Instant;
+
+use crate::harness::{FORM, Server, Sse, claim, http2::Http2, within};
+
+#[tokio::test]
+async fn a_stream_opens_at_once_in_one_write() {
+    let server = Server::start().await;
+    let mut connection = crate::harness::Connection::open(server.address).await;
+    let claim = claim("bob/phone");
+    connection.ask("GET /subscribe", &[("x-user-claim", &claim), ("accept-encoding", "gzip, br")]).await;
+    let head = connection.head().await;
+    assert_eq!(head.status, 200);
+    for (name, value) in [
+        ("content-type", "text/event-stream"),
+        ("cache-control", "no-cache, no-transform"),
+        ("x-accel-buffering", "no"),
+        ("content-encoding", ""),
+    ] {
+        assert_eq!(head.header(name), value);
+    }
+    let opening = String::from_utf8(connection.chunk().await.expect("the opening")).expect("UTF-8");
+    let lines: Vec<_> = opening.split('\n').collect();
+    let [comment, retry, id, "", "event: signal.ready", data, "", ""] = lines[..] else { panic!("{opening}") };
+    assert_eq!(comment, ": backend-signal");
+    let retry: u64 = retry.strip_prefix("retry: ").and_then(|retry| retry.parse().ok()).expect("a time");
+    assert!((1_000..=4_000).contains(&retry));
+    assert!(id.strip_prefix("id: ").is_some_and(|cursor| cursor.split('.').count() == 3), "{id}");
+    let expected = r#"data: {"user":"bob","device":"phone","continuity":"new","replayed":0,"heartbeat_ms":15000}"#;
+    assert_eq!(data, expected);
+}
+
+#[tokio::test]
+async fn retry_differs_from_stream_to_stream() {
+    let server = Server::start().await;
+    let mut retries = std::collections::HashSet::new();
+    for device in 0..5 {
+        retries.insert(server.sse(&format!("bob/{device}")).await.parser.retry);
+    }
+    assert!(retries.len() > 1, "{retries:?}");
+}
+
+#[tokio::test]
+async fn a_message_carries_an_id_and_control_events_do_not() {
+    let server = Server::with(&["--heartbeat", "0.3"]).await;
+    let mut phone = server.sse("bob/phone").await;
+    let opened = phone.parser.last_event_id.clone();
+    let ping = phone.next().await;
+    assert_eq!((ping.name.as_str(), &ping.id), ("signal.ping", &opened));
+    let millis: u128 = ping.data.parse().expect("milliseconds");
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis();
+    assert!(now.abs_diff(millis) < 60_000);
+    assert_eq!(server.post("bob/phone", "hi").await.status, 200);
+    let message = phone.message().await;
+    assert_eq!(message.name, "message");
+    assert_ne!(message.id, opened);
+    let raw = String::from_utf8(phone.bytes().await.expect("a ping")).expect("UTF-8");
+    assert!(raw.starts_with("event: signal.ping\ndata: ") && raw.ends_with("\n\n") && !raw.contains("id"), "{raw}");
+}
+
+#[tokio::test]
+async fn a_heartbeat_comes_after_silence_and_not_before() {
+    let server = Server::with(&["--heartbeat", "1"]).await;
+    let mut phone = server.sse("bob/phone").await;
+    for _ in 0..3 {
+        let quiet = Instant::now();
+        assert_eq!(phone.next().await.name, "signal.ping");
+        let silence = quiet.elapsed().as_millis();
+        assert!((850..3_000).contains(&silence), "{silence} ms");
+    }
+}
+
+#[tokio::test]
+async fn the_envelope_says_who_sent_what_and_when() {
+    let server = Server::start().await;
+    let mut phone = server.sse_with("bob/phone", "/subscribe?format=envelope", &[]).await;
+    let claim = claim("ana/laptop");
+    for sender in [&[("x-user-claim", claim.as_str())][..], &[]] {
+        let headers = [&[("content-type", FORM)], sender].concat();
+        let sent = server.request("POST /user/bob/device/phone", &headers, b"event=offer&data=a%0D%0Ab").await;
+        assert_eq!(sent.status, 200);
+        let event = phone.next().await;
+        assert_eq!(event.name, "offer");
+        let envelope: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+        let from = if sender.is_empty() { serde_json::Value::Null } else { serde_json::json!({"user":"ana","device":"laptop"}) };
+        assert_eq!((&envelope["from"], &envelope["data"]), (&from, &"a\r\nb".into()));
+        let sent_at = envelope["sent_at"].as_str().expect("a time");
+        assert!(sent_at.len() == 24 && sent_at.ends_with('Z') && sent_at.as_bytes()[19] == b'.', "{sent_at}");
+    }
+}
+
+#[tokio::test]
+async fn legacy_is_what_the_2019_server_wrote() {
+    let server = Server::start().await;
+    let claim = claim("ana/laptop");
+    let mut phone = crate::harness::Connection::open(server.address).await;
+    let bob = crate::harness::claim("bob/phone");
+    phone.ask("GET /subscribe?format=legacy", &[("x-user-claim", &bob), ("last-event-id", "ana:laptop")]).await;
+    assert_eq!(phone.head().await.header("content-type"), "text/event-stream");
+    assert_eq!(phone.chunk().await.as_deref(), Some(&b":\n\n"[..]));
+    let headers = [("content-type", FORM), ("x-user-claim", claim.as_str())];
+    server.request("POST /user/bob/device/phone", &headers, "data=a b/é\n\"&event=x".as_bytes()).await;
+    let expected = "id: ana:laptop\nevent: x\ndata: a%20b/%C3%A9%0A%22\n\n";
+    assert_eq!(phone.chunk().await.as_deref(), Some(expected.as_bytes()));
+    server.post("bob/phone", "1").await;
+    let expected = "id: undefined:undefined\nevent: undefined\ndata: 1\n\n";
+    assert_eq!(phone.chunk().await.as_deref(), Some(expected.as_bytes()));
+    let _newer = server.sse("bob/phone").await;
+    assert_eq!(phone.chunk().await, None, "no control event, and a clean end");
+}
+
+#[tokio::test]
+async fn data_that_looks_like_the_format_is_exactly_one_event() {
+    let server = Server::start().await;
+    let connection = Http2::open(server.address).await;
+    let mut streams = [server.sse("bob/phone").await, Sse::open_h2(&connection, "bob/laptop").await];
+    let nasty = "\u{feff} a\r\n\r\nid: x\n\nevent: y\rdata: z\0\u{2028}:";
+    let body = serde_json::json!({ "data": nasty }).to_string();
+    for (device, stream) in ["phone", "laptop"].into_iter().zip(&mut streams) {
+        let post = format!("POST /user/bob/device/{device}");
+        assert_eq!(server.request(&post, &[("content-type", "application/json")], body.as_bytes()).await.status, 200);
+        let event = stream.message().await;
+        assert_eq!((event.name.as_str(), event.data), ("message", nasty.replace("\r\n", "\n").replace('\r', "\n")));
+        server.post(&format!("bob/{device}"), "next").await;
+        assert_eq!(stream.data().await, "next");
+    }
+}
+
+#[tokio::test]
+async fn a_format_that_does_not_exist_is_400() {
+    let server = Server::start().await;
+    let claim = claim("bob/phone");
+    let answer = server.request("GET /subscribe?format=xml", &[("x-user-claim", &claim)], b"").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (400, "invalid_format"));
+    assert_eq!(server.devices("bob").await, "[]");
+}
+
+#[tokio::test]
+async fn while_draining_an_event_source_is_told_to_come_back_and_others_get_503() {
+    let server = Server::with(&["--drain-window", "5"]).await;
+    let _held = server.sse("bob/phone").await;
+    server.drain.start();
+    let claim = claim("bob/laptop");
+    let ask = async |accept| server.request("GET /subscribe", &[("x-user-claim", &claim), ("accept", accept)], b"").await;
+    let refused = crate::harness::until(|| ask("*/*"), |answer| answer.status == 503).await;
+    assert_eq!((refused.problem().as_str(), refused.header("retry-after")), ("draining", "5"));
+    let polite = within(ask("text/event-stream")).await;
+    assert_eq!((polite.status, polite.header("content-type")), (200, "text/event-stream"));
+    let retry = polite.text().lines().find_map(|line| line.strip_prefix("retry: ")?.parse().ok()).unwrap_or(0);
+    assert!((5_000..=20_000).contains(&retry), "{retry}");
+}

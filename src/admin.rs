@@ -58,10 +58,15 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 /// Asks the daemon on this machine whether it is alive; without an HTTP client, because a status line is all there is to read.
+///
+/// Behind TLS, whose name is not this machine's, an accepted connection has to do.
 #[must_use]
-pub fn is_healthy(port: u16) -> bool {
+pub fn is_healthy(port: u16, tls: bool) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(("localhost", port))?;
+        if tls {
+            return Ok(true);
+        }
         stream.set_read_timeout(Some(Duration::from_secs(3)))?;
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();

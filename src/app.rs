@@ -18,7 +18,7 @@ use crate::{
     http::{self, Api},
     hub::{Hub, Limits, Local},
     serve::{self, Identity, Server, Tls},
-    telemetry::{self, Metrics},
+    telemetry::Metrics,
 };
 
 /// A bound daemon that does not serve yet.
@@ -28,6 +28,7 @@ pub struct App {
     router: axum::Router,
     hub: Hub,
     health: tonic_health::server::HealthReporter,
+    metrics: Metrics,
     drain: Drain,
     config: Config,
 }
@@ -39,7 +40,6 @@ impl App {
     /// When the address cannot be listened on.
     pub fn bind(config: Config) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
-        telemetry::watch_panics(metrics.clone());
         let server = Server::bind(resolve(&config)?, serving(&config)?, metrics.clone())?;
         let address = server.local_addr()?;
         let limits = Limits {
@@ -59,14 +59,20 @@ impl App {
         let service = grpc::Service { hub: hub.clone(), auth, metrics: metrics.clone(), heartbeat: config.heartbeat };
         let grpc = grpc::routes(service, config.body_limit as usize, health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), drain: drain.clone() };
-        let router = router::join(api, grpc, admin, &config.cors_origins, metrics);
-        Ok(Self { server, address, router, hub, health, drain, config })
+        let router = router::join(api, grpc, admin, &config.cors_origins, metrics.clone());
+        Ok(Self { server, address, router, hub, health, metrics, drain, config })
     }
 
     /// The address that is listened on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Every metric of this daemon.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// The handle that stops this daemon.

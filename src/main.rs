@@ -19,7 +19,11 @@ fn main() -> ExitCode {
         Err(Refused::Wrong(reason)) => return refuse(&reason),
     };
     if let Some(Command::Healthcheck) = config.command {
-        return if admin::is_healthy(config.port) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if admin::is_healthy(config.port, config.tls_cert.is_some()) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(serve(config)),
@@ -35,6 +39,7 @@ async fn serve(config: Config) -> ExitCode {
         Err(error) => return refuse(&format!("cannot serve on {wanted}: {error}")),
     };
     let _log = telemetry::start(level, format);
+    telemetry::watch_panics(app.metrics());
     tracing::info!("listening on {}", app.local_addr());
     let drain = app.drain();
     let mut running = std::pin::pin!(app.run());

@@ -26,8 +26,13 @@ pub(super) struct To(pub(super) Address);
 /// The user that a path names.
 pub(super) struct Of(pub(super) UserId);
 
-/// The message that a POST brings.
-pub(super) struct Incoming(pub(super) Draft);
+/// What a POST brings, for a receiver of the kind `T`; checked in the order identity, shape.
+pub(super) struct Post<T> {
+    pub(super) caller: Caller,
+    pub(super) to: T,
+    pub(super) ttl: u64,
+    pub(super) draft: Draft,
+}
 
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
@@ -69,16 +74,33 @@ impl FromRequestParts<Api> for Of {
     }
 }
 
-impl FromRequest<Api> for Incoming {
+impl<T> FromRequest<Api> for Post<T>
+where
+    T: FromRequestParts<Api, Rejection = Problem> + Send,
+{
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, api: &Api) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        let bytes = read(body, api.settings.body_limit, api.settings.body_timeout)
-            .await
-            .map_err(|error| Problem::closing(error, parts.version))?;
-        Ok(Self(draft(&parts.headers, &bytes)?))
+        let (mut parts, body) = request.into_parts();
+        let head = head(&mut parts, api).await;
+        // The body is read even when nobody wants it, so that the connection stays usable.
+        let body = read(body, api.settings.body_limit, api.settings.body_timeout).await;
+        match (head, body) {
+            (Ok((caller, to, ttl)), Ok(bytes)) => Ok(Self { caller, to, ttl, draft: draft(&parts.headers, &bytes)? }),
+            (Err(refused), Ok(_)) => Err(refused),
+            (Err(refused), Err(_)) => Err(refused.closing(parts.version)),
+            (Ok(_), Err(error)) => Err(Problem::from(error).closing(parts.version)),
+        }
     }
+}
+
+async fn head<T>(parts: &mut Parts, api: &Api) -> Result<(Caller, T, u64), Problem>
+where
+    T: FromRequestParts<Api, Rejection = Problem>,
+{
+    let caller = Caller::from_request_parts(parts, api).await?;
+    let to = T::from_request_parts(parts, api).await?;
+    Ok((caller, to, ttl(&parts.headers)?))
 }
 
 /// The parameters of a path, decoded once.
@@ -184,4 +206,16 @@ fn text(value: Value) -> String {
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     value.split(';').next().map(str::trim)
+}
+
+/// The `TTL` header (RFC 8030, section 5.2): whole seconds, 0 when absent.
+fn ttl(headers: &HeaderMap) -> Result<u64, Error> {
+    let mut lines = headers.get_all("ttl").iter();
+    let Some(line) = lines.next() else { return Ok(0) };
+    let digits = line.as_bytes();
+    if lines.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Invalid::Ttl.into());
+    }
+    // More than fits is as good as for ever, and the server caps it anyway.
+    Ok(line.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
 }

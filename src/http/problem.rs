@@ -27,8 +27,8 @@ struct Document {
 
 impl Problem {
     /// Says that the connection ends after the answer, because the rest of the request is not read (HTTP/1.1 only).
-    pub(super) fn closing(error: Error, version: http::Version) -> Self {
-        Self { error, close: version <= http::Version::HTTP_11 }
+    pub(super) fn closing(self, version: http::Version) -> Self {
+        Self { close: version <= http::Version::HTTP_11, ..self }
     }
 }
 

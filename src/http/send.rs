@@ -4,32 +4,23 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::{
     Api, Problem,
-    extract::{Incoming, Of, To},
+    extract::{Of, Post, To},
 };
-use crate::{
-    auth::Caller,
-    error::{Error, Invalid},
-    model::Outcome,
-};
+use crate::{error::Error, model::Outcome};
 
-pub(super) async fn send(
-    State(api): State<Api>,
-    caller: Caller,
-    To(to): To,
-    headers: HeaderMap,
-    Incoming(draft): Incoming,
-) -> Result<Sent, Problem> {
-    if ttl(&headers)? > 0 {
+pub(super) async fn send(State(api): State<Api>, post: Post<To>) -> Result<Sent, Problem> {
+    let Post { caller, to: To(to), ttl, draft } = post;
+    if ttl > 0 {
         return Err(Error::NotImplemented.into());
     }
     Ok(Sent(api.hub.send(&caller, &to, draft).await?))
 }
 
-pub(super) async fn broadcast(_caller: Caller, Of(_user): Of) -> Problem {
+pub(super) async fn broadcast(_post: Post<Of>) -> Problem {
     Error::NotImplemented.into()
 }
 
@@ -43,16 +34,4 @@ impl IntoResponse for Sent {
             Outcome::Held => StatusCode::ACCEPTED.into_response(),
         }
     }
-}
-
-/// The `TTL` header (RFC 8030, section 5.2): whole seconds, 0 when absent.
-fn ttl(headers: &HeaderMap) -> Result<u64, Error> {
-    let mut lines = headers.get_all("ttl").iter();
-    let Some(line) = lines.next() else { return Ok(0) };
-    let digits = line.as_bytes();
-    if lines.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Invalid::Ttl.into());
-    }
-    // More than fits is as good as for ever, and the server caps it anyway.
-    Ok(line.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
 }

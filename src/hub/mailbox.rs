@@ -225,6 +225,9 @@ impl Mailbox {
             let window_is_over = now.since(self.left_at) >= window_ms;
             self.log.expire(window_is_over, now);
             ticked.forget = window_is_over && !self.log.has_waiting();
+            if ticked.forget {
+                self.log = Log::default();
+            }
         }
         ticked
     }

@@ -190,7 +190,12 @@ impl World {
                 record.fate = if late { Fate::Gone } else { Fate::Waiting };
             }
         }
-        assert_eq!(ticked.forget, over && self.with(Fate::Waiting).count() == 0);
+        let forget = over && self.with(Fate::Waiting).count() == 0;
+        assert_eq!(ticked.forget, forget);
+        if forget {
+            assert_eq!(self.mailbox.bytes(), 0);
+            *self = Self::new();
+        }
     }
 
     /// The oldest handed messages go, one by one, while a bound is exceeded; none that the client still has to get.

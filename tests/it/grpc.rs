@@ -9,7 +9,11 @@ use backend_signal::grpc::proto::{
 use tonic::{Code, Request, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::harness::{Server, grpc::{Stream, claimed, message}, within};
+use crate::harness::{
+    Server,
+    grpc::{Stream, claimed, message},
+    within,
+};
 
 #[tokio::test]
 async fn a_stream_begins_with_ready_and_carries_messages_and_pings() {

@@ -13,7 +13,12 @@ async fn a_post_is_delivered_as_json_or_as_a_form() {
     for (body, kind, event, data) in [
         (r#"{"data":"a"}"#, JSON, "message", "a"),
         (r#" {"data":"b","event":"offer","unknown":[{}]} "#, "application/json; charset=utf-8", "offer", "b"),
-        (r#"{"event":null,"data":{ "z": [1.0, 1e3], "a": "\u00e9\"" }}"#, JSON, "message", r#"{"z":[1.0,1e+3],"a":"é\""}"#),
+        (
+            r#"{"event":null,"data":{ "z": [1.0, 1e3], "a": "\u00e9\"" }}"#,
+            JSON,
+            "message",
+            r#"{"z":[1.0,1e+3],"a":"é\""}"#,
+        ),
         (r#"{"data":false}"#, JSON, "message", "false"),
         (r#"{"data":12345678901234567890123}"#, JSON, "message", "12345678901234567890123"),
         ("data=a+b%26c&event=x.y_z:1-2", FORM, "x.y_z:1-2", "a b&c"),
@@ -112,7 +117,10 @@ async fn a_body_that_does_not_come_is_408_and_one_that_breaks_off_queues_nothing
             assert_eq!(connection.head().await.status, 100);
         }
         let answer = connection.response(false).await;
-        assert_eq!((answer.status, answer.problem().as_str(), answer.header("connection")), (408, "request_timeout", "close"));
+        assert_eq!(
+            (answer.status, answer.problem().as_str(), answer.header("connection")),
+            (408, "request_timeout", "close")
+        );
         assert_eq!(connection.closed().await, b"");
     }
     let mut connection = Connection::open(server.address).await;
@@ -127,8 +135,13 @@ async fn a_body_that_does_not_come_is_408_and_one_that_breaks_off_queues_nothing
 async fn checks_run_in_the_order_identity_shape_device() {
     let server = Server::start().await;
     let (no_claim, claim) = (("x-user-claim", "no claim"), claim("ana/laptop"));
-    for (claim, body, status) in [(no_claim, "event=x", 401), (("x-user-claim", &claim), "event=x", 400), (("x-user-claim", &claim), "data=x", 404)] {
-        let answer = server.request("POST /user/bob/device/phone", &[claim, ("content-type", FORM)], body.as_bytes()).await;
+    for (claim, body, status) in [
+        (no_claim, "event=x", 401),
+        (("x-user-claim", &claim), "event=x", 400),
+        (("x-user-claim", &claim), "data=x", 404),
+    ] {
+        let answer =
+            server.request("POST /user/bob/device/phone", &[claim, ("content-type", FORM)], body.as_bytes()).await;
         assert_eq!(answer.status, status);
         answer.problem();
     }
@@ -163,7 +176,8 @@ async fn ids_are_decoded_once_and_work_end_to_end() {
 async fn ids_out_of_bounds_are_400() {
     let server = Server::start().await;
     for bad in ["%00", "%0a", "%ff", ".", "..", "%2e%2e", &"x".repeat(257)] {
-        let answer = server.request(&format!("POST /user/bob/device/{bad}"), &[("content-type", FORM)], b"data=x").await;
+        let answer =
+            server.request(&format!("POST /user/bob/device/{bad}"), &[("content-type", FORM)], b"data=x").await;
         assert_eq!(answer.status, 400, "{bad:.20}");
         answer.problem();
         assert_eq!(server.request(&format!("GET /user/{bad}/devices"), &[], b"").await.status, 400, "{bad:.20}");
@@ -216,7 +230,14 @@ async fn head_of_a_stream_is_405_and_registers_nothing() {
 async fn every_response_to_a_browser_carries_cors_headers() {
     let server = Server::with(&["--body-timeout", "0.3", "--body-limit", "100"]).await;
     let _phone = server.sse_with("bob/phone", "/subscribe", &[("origin", "https://a.example")]).await;
-    for head in ["GET /user/bob/devices", "GET /subscribe", "GET /nowhere", "PUT /subscribe", "POST /user/bob/device/x", "GET /healthz"] {
+    for head in [
+        "GET /user/bob/devices",
+        "GET /subscribe",
+        "GET /nowhere",
+        "PUT /subscribe",
+        "POST /user/bob/device/x",
+        "GET /healthz",
+    ] {
         let answer = server.request(head, &[("origin", "https://a.example")], b"").await;
         assert_eq!(answer.header("access-control-allow-origin"), "*", "{head}");
         assert_eq!(answer.header("access-control-allow-credentials"), "", "{head}");
@@ -240,7 +261,9 @@ async fn every_response_to_a_browser_carries_cors_headers() {
 #[tokio::test]
 async fn configured_origins_are_exact_and_may_send_credentials() {
     let server = Server::with(&["--cors-origins", "https://a.example,http://localhost:8080"]).await;
-    for (origin, allowed) in [("https://a.example", true), ("http://localhost:8080", true), ("https://a.example.org", false)] {
+    for (origin, allowed) in
+        [("https://a.example", true), ("http://localhost:8080", true), ("https://a.example.org", false)]
+    {
         let answer = server.request("GET /user/bob/devices", &[("origin", origin)], b"").await;
         let expected = if allowed { (origin, "true") } else { ("", "") };
         let found = answer.header("access-control-allow-origin");

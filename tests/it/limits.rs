@@ -3,7 +3,9 @@
 use backend_signal::grpc::proto::SubscribeRequest;
 use tonic::Code;
 
-use crate::harness::{Connection, FORM, JSON, Response, Server, Sse, claim, grpc::claimed, http2::Http2, path, until, within};
+use crate::harness::{
+    Connection, FORM, JSON, Response, Server, Sse, claim, grpc::claimed, http2::Http2, path, until, within,
+};
 
 async fn post_large(server: &Server, device: &str) -> Response {
     let body = format!("data={}", "x".repeat(60_000));
@@ -125,7 +127,8 @@ async fn a_grpc_stream_that_does_not_read_is_cut() {
     }
     until(|| server.devices("bob"), |devices| devices == "[]").await;
     assert_eq!(server.grpc_send("bob/grpc", "x").await, Err(Code::NotFound));
-    let listed = within(client.list_devices(backend_signal::grpc::proto::ListDevicesRequest { user: "bob".into() })).await;
+    let listed =
+        within(client.list_devices(backend_signal::grpc::proto::ListDevicesRequest { user: "bob".into() })).await;
     assert!(listed.is_ok(), "the connection lives on");
 }
 

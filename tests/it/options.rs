@@ -40,7 +40,11 @@ fn a_taken_port_is_one_line_and_exit_code_2() {
 #[tokio::test]
 async fn the_first_line_says_what_is_listened_on() {
     let process = Process::start(&[]);
-    assert!(process.first_line.trim_end().ends_with(&format!("listening on {}", process.address)), "{}", process.first_line);
+    assert!(
+        process.first_line.trim_end().ends_with(&format!("listening on {}", process.address)),
+        "{}",
+        process.first_line
+    );
     assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);
     let process = Process::start(&["--log-format", "json"]);
     let line: serde_json::Value = serde_json::from_str(&process.first_line).expect("JSON");
@@ -49,7 +53,9 @@ async fn the_first_line_says_what_is_listened_on() {
 
 #[test]
 fn every_option_is_also_a_variable() {
-    for (variable, value) in [("PORT", "x"), ("SIGNAL_AUTH", "password"), ("SIGNAL_HEARTBEAT", "soon"), ("SIGNAL_LOG", "loud")] {
+    for (variable, value) in
+        [("PORT", "x"), ("SIGNAL_AUTH", "password"), ("SIGNAL_HEARTBEAT", "soon"), ("SIGNAL_LOG", "loud")]
+    {
         let output = process::command().env(variable, value).output().expect("the executable");
         assert_eq!(output.status.code(), Some(2), "{variable}");
     }
@@ -90,7 +96,8 @@ async fn no_log_holds_a_claim_a_query_or_data() {
     let refused = Connection::open(process.address).await.request(post, &[("x-user-claim", "s3cretclaim")], b"").await;
     assert_eq!(refused.status, 401);
     drop(stream);
-    let devices = async || Connection::open(process.address).await.request("GET /user/s3cretuser/devices", &[], b"").await.text();
+    let devices =
+        async || Connection::open(process.address).await.request("GET /user/s3cretuser/devices", &[], b"").await.text();
     until(devices, |devices| devices == "[]").await;
     process.signal("TERM");
     let (_, log) = process.exited();

@@ -3,7 +3,11 @@
 use backend_signal::grpc::proto::SubscribeRequest;
 use tonic::Code;
 
-use crate::harness::{FORM, Server, claim, grpc::{claimed, message}, path, within};
+use crate::harness::{
+    FORM, Server, claim,
+    grpc::{claimed, message},
+    path, within,
+};
 
 /// What a request to both protocols is made of.
 struct Try<'a> {
@@ -14,7 +18,8 @@ struct Try<'a> {
 }
 
 async fn answers(server: &Server, attempt: &Try<'_>) -> (u16, Code) {
-    let body = format!("data={}{}{}", attempt.data, if attempt.event.is_empty() { "" } else { "&event=" }, attempt.event);
+    let body =
+        format!("data={}{}{}", attempt.data, if attempt.event.is_empty() { "" } else { "&event=" }, attempt.event);
     let mut headers = vec![("content-type", FORM)];
     headers.extend(attempt.claim.map(|claim| ("x-user-claim", claim)));
     let head = format!("POST {}", path(attempt.to));
@@ -73,7 +78,10 @@ async fn a_full_budget_is_unavailable_in_both_protocols() {
     assert_eq!(server.post("bob/phone", "12345678").await.status, 200);
     assert_eq!(phone.data().await, "12345678");
     let refused = server.post("bob/phone", "123").await;
-    assert_eq!((refused.status, refused.problem().as_str(), refused.header("retry-after")), (503, "over_memory_budget", "5"));
+    assert_eq!(
+        (refused.status, refused.problem().as_str(), refused.header("retry-after")),
+        (503, "over_memory_budget", "5")
+    );
     assert_eq!(server.grpc_send("bob/phone", "123").await, Err(Code::Unavailable));
     assert_eq!(server.post("bob/phone", "12").await.status, 200);
 }

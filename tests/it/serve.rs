@@ -49,7 +49,9 @@ async fn a_refused_request_leaves_the_connection_usable() {
     let server = Server::start().await;
     let mut connection = Connection::open(server.address).await;
     for _ in 0..2 {
-        for (headers, status) in [(&[("x-user-claim", "no claim")][..], 401), (&[("content-type", "text/plain")], 415), (&[], 415)] {
+        for (headers, status) in
+            [(&[("x-user-claim", "no claim")][..], 401), (&[("content-type", "text/plain")], 415), (&[], 415)]
+        {
             assert_eq!(connection.request("POST /user/bob/device/phone", headers, b"data=x").await.status, status);
         }
     }
@@ -123,10 +125,14 @@ async fn tls_speaks_both_versions_of_http_by_alpn() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let files = tempfiles(&identity);
     let server = Server::with(&["--tls-cert", &files[0], "--tls-key", &files[1]]).await;
-    for (protocol, first) in [(&b"http/1.1"[..], &b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"[..]), (b"h2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")] {
+    for (protocol, first) in [
+        (&b"http/1.1"[..], &b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"[..]),
+        (b"h2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+    ] {
         let socket = within(TcpStream::connect(server.address)).await.expect("listens");
         let name = "localhost".try_into().expect("a name");
-        let mut stream = within(connector(identity.cert.der(), protocol).connect(name, socket)).await.expect("a handshake");
+        let mut stream =
+            within(connector(identity.cert.der(), protocol).connect(name, socket)).await.expect("a handshake");
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
         tokio::io::AsyncWriteExt::write_all(&mut stream, first).await.expect("writable");
         let mut answer = [0; 9];

@@ -83,7 +83,11 @@ async fn the_envelope_says_who_sent_what_and_when() {
         let event = phone.next().await;
         assert_eq!(event.name, "offer");
         let envelope: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
-        let from = if sender.is_empty() { serde_json::Value::Null } else { serde_json::json!({"user":"ana","device":"laptop"}) };
+        let from = if sender.is_empty() {
+            serde_json::Value::Null
+        } else {
+            serde_json::json!({"user":"ana","device":"laptop"})
+        };
         assert_eq!((&envelope["from"], &envelope["data"]), (&from, &"a\r\nb".into()));
         let sent_at = envelope["sent_at"].as_str().expect("a time");
         assert!(sent_at.len() == 24 && sent_at.ends_with('Z') && sent_at.as_bytes()[19] == b'.', "{sent_at}");
@@ -142,7 +146,8 @@ async fn while_draining_an_event_source_is_told_to_come_back_and_others_get_503(
     let _held = server.sse("bob/phone").await;
     server.drain.start();
     let claim = claim("bob/laptop");
-    let ask = async |accept| server.request("GET /subscribe", &[("x-user-claim", &claim), ("accept", accept)], b"").await;
+    let ask =
+        async |accept| server.request("GET /subscribe", &[("x-user-claim", &claim), ("accept", accept)], b"").await;
     let refused = crate::harness::until(|| ask("*/*"), |answer| answer.status == 503).await;
     assert_eq!((refused.problem().as_str(), refused.header("retry-after")), ("draining", "5"));
     let polite = within(ask("text/event-stream")).await;

@@ -62,13 +62,13 @@ async fn a_stream_that_comes_back_replaces_itself_without_a_word() {
     let server = Server::start().await;
     let mut first = server.sse("bob/phone").await;
     let cursor = first.parser.last_event_id.clone();
+    // With the same cursor again and again, because an answer may be lost on its way.
     for _ in 0..3 {
-        let mut again = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
+        let again = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
         assert_eq!(again.ready["continuity"], "resumed");
         assert_eq!(first.try_next().await, None);
-        assert_eq!(server.post("bob/phone", "hi").await.status, 200);
-        assert_eq!(again.data().await, "hi");
-        first = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &again.parser.last_event_id)]).await;
-        assert_eq!(again.try_next().await, None);
+        first = again;
     }
+    assert_eq!(server.post("bob/phone", "hi").await.status, 200);
+    assert_eq!(first.data().await, "hi");
 }

@@ -94,7 +94,8 @@ impl Connection {
     /// Reads a response's head.
     pub async fn head(&mut self) -> Response {
         let status = self.line().await;
-        let status = status.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{status:?}"));
+        let status =
+            status.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{status:?}"));
         let mut headers = Vec::new();
         loop {
             let line = self.line().await;

@@ -21,12 +21,15 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the executable");
-        let mut log = BufReader::new(child.stderr.take().expect("standard error"));
-        let mut first_line = String::new();
-        log.read_line(&mut first_line).expect("UTF-8");
-        let address = first_line.split("listening on ").nth(1).unwrap_or_else(|| panic!("{first_line}"));
-        let address = address.trim_end().trim_end_matches(|c| "\"}".contains(c)).parse().expect("an address");
-        Self { child, log, first_line, address }
+        let log = BufReader::new(child.stderr.take().expect("standard error"));
+        let address = ([0, 0, 0, 0], 0).into();
+        // Made before anything can fail, so that the child ends with the test.
+        let mut process = Self { child, log, first_line: String::new(), address };
+        process.log.read_line(&mut process.first_line).expect("UTF-8");
+        let address = process.first_line.split("listening on ").nth(1);
+        let address = address.and_then(|rest| rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok());
+        process.address = address.unwrap_or_else(|| panic!("{}", process.first_line));
+        process
     }
 
     /// Sends a signal by its name.

@@ -5,12 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr};
 use axum::body::Body;
 use hyper::body::{Body as _, Incoming};
 
-use super::{
-    Connection, Event, Response,
-    event_stream::Parser,
-    http2::Http2,
-    within,
-};
+use super::{Connection, Event, Response, event_stream::Parser, http2::Http2, within};
 
 /// An open stream.
 pub struct Sse {
@@ -38,7 +33,8 @@ impl Sse {
     pub async fn open_h2(connection: &Http2, device: &str) -> Self {
         let mut connection = connection.clone();
         let claim = super::claim(device);
-        let request = http::Request::get(connection.uri("/subscribe")).header("x-user-claim", claim).body(Body::empty());
+        let request =
+            http::Request::get(connection.uri("/subscribe")).header("x-user-claim", claim).body(Body::empty());
         let response = connection.send(request.expect("a request")).await;
         let (parts, body) = response.into_parts();
         let headers = parts.headers.iter();

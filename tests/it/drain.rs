@@ -95,7 +95,7 @@ async fn streams_end_over_the_window_and_not_all_at_once() {
         times.push(within(end).await.expect("no panic"));
     }
     times.sort();
-    assert!(times[49] - times[0] > Duration::from_millis(500), "{times:?}");
+    assert!(times[49] > times[0] + Duration::from_millis(500), "{times:?}");
     server.stopped().await;
 }
 

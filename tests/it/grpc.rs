@@ -182,7 +182,7 @@ async fn health_tells_whether_the_service_takes_work() {
         let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
         let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
         let request = HealthCheckRequest { service: "signal.v1.Signal".into() };
-        within(health.check(request)).await.map(|answer| answer.into_inner().status).unwrap_or(0)
+        within(health.check(request)).await.map_or(0, |answer| answer.into_inner().status)
     };
     crate::harness::until(ask, |status| *status == 2).await;
 }

@@ -36,6 +36,7 @@ impl Server {
     }
 
     /// With some options set.
+    #[expect(clippy::unused_async, reason = "it needs a runtime around it")]
     pub async fn with(options: &[&str]) -> Self {
         let config = Config::parse_args([&["--port", "0", "--host", "127.0.0.1"], options].concat()).expect("options");
         let app = App::bind(config).expect("a free port");

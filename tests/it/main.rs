@@ -12,6 +12,7 @@ mod later;
 mod limits;
 mod options;
 mod parity;
+mod readme;
 mod resume;
 mod serve;
 mod stream;

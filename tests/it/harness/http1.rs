@@ -60,7 +60,7 @@ impl Connection {
     pub async fn ask(&mut self, head: &str, headers: &[(&str, &str)]) {
         let mut text = format!("{head} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
-            text += &format!("{name}: {value}\r\n");
+            text.extend([name, ": ", value, "\r\n"]);
         }
         self.write((text + "\r\n").as_bytes()).await;
     }

@@ -1,0 +1,212 @@
+//! Holds the house in order: the arrows between the rooms, sizes, and papers that say what the code does.
+
+#[path = "tidy/code.rs"]
+mod code;
+#[path = "tidy/papers.rs"]
+mod papers;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use code::Code;
+
+/// What a room must not name. A room is a file of `src` and the folder beside it; a path is as long as it has to be.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("model", &["tokio", "axum", "http", "tonic", "prost", "async_nats"]),
+    ("error", &["tokio", "axum", "http", "tonic", "prost", "async_nats"]),
+    ("hub/mailbox", &["tokio", "tracing", "Instant::now", "SystemTime::now"]),
+    ("hub/log", &["tokio", "tracing", "Instant::now", "SystemTime::now"]),
+    ("hub", &["axum", "http", "tonic", "prost", "serde", "async_nats"]),
+    ("hub", &["crate::http", "crate::grpc", "crate::cluster", "crate::config", "crate::drain"]),
+    ("auth", &["axum", "tonic", "crate::hub", "crate::http", "crate::grpc"]),
+    ("cluster", &["axum", "tonic", "crate::http", "crate::grpc"]),
+    ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),
+    ("http", &["tonic", "prost", "crate::grpc", "crate::cluster"]),
+    ("grpc", &["axum", "crate::http", "crate::cluster"]),
+    ("serve", &["crate::model", "crate::error", "crate::auth", "crate::hub"]),
+    ("serve", &["crate::http", "crate::grpc", "crate::cluster", "crate::admin"]),
+];
+
+/// The only rooms that know the configuration; everybody else is handed what it needs.
+const KNOW_CONFIG: &[&str] = &["app", "main", "config"];
+
+/// The only rooms that write to a terminal by themselves; everybody else logs.
+const MAY_PRINT: &[&str] = &["main", "config"];
+
+/// Lines of a file of `src`, without the tests at its end.
+const FILE: usize = 300;
+/// Lines of `main.rs`, which joins nothing and decides nothing.
+const MAIN: usize = 60;
+/// Lines of a function.
+const FUNCTION: usize = 60;
+
+#[test]
+fn every_room_keeps_to_its_arrows() {
+    let mut faults = Faults::default();
+    for file in files("src") {
+        let paths = file.code.paths(&file.module());
+        for (_, forbidden) in ARROWS.iter().filter(|(room, _)| file.is_in(room)) {
+            for (line, path) in &paths {
+                for word in forbidden.iter().filter(|word| points_at(path, word)) {
+                    faults.add(&file.name, *line, format!("`{path}`: this room must not use `{word}`"));
+                }
+            }
+        }
+        if !KNOW_CONFIG.iter().any(|room| file.is_in(room)) {
+            for (line, path) in paths.iter().filter(|(_, path)| points_at(path, "crate::config")) {
+                faults.add(&file.name, *line, format!("`{path}`: only {KNOW_CONFIG:?} know the configuration"));
+            }
+        }
+    }
+    faults.report();
+}
+
+/// Whether a path leads to what a word of the arrows names: a crate with its family (`tonic` and `tonic_web`), a room with what
+/// is in it, or a function under any name that its type was imported by.
+fn points_at(path: &str, word: &str) -> bool {
+    let inside = |separator: &str| path.strip_prefix(word).is_some_and(|rest| rest.starts_with(separator));
+    path == word || inside("::") || inside("_") || path.ends_with(&format!("::{word}"))
+}
+
+#[test]
+fn a_room_with_an_arrow_is_there() {
+    let files = files("src");
+    for (room, _) in ARROWS.iter().filter(|(room, _)| *room != "cluster") {
+        assert!(
+            files.iter().any(|file| file.is_in(room)),
+            "src/{room}.rs: an arrow begins there, but there is no such room"
+        );
+    }
+}
+
+#[test]
+fn every_file_opens_with_what_it_is_for() {
+    let mut faults = Faults::default();
+    let folders = ["src", "tests", "benches"].into_iter().flat_map(files);
+    for file in folders.chain([File::read("build.rs".into())]) {
+        if !file.text.starts_with("//! ") {
+            faults.add(&file.name, 1, "the first line is a `//!` sentence that says what the file is for");
+        }
+    }
+    faults.report();
+}
+
+#[test]
+fn files_and_functions_stay_small() {
+    let mut faults = Faults::default();
+    for file in files("src") {
+        let most = if file.name == "src/main.rs" { MAIN } else { FILE };
+        let lines = file.lines_before_tests();
+        if lines > most {
+            faults.add(&file.name, lines, format!("a file has at most {most} lines; this is two rooms"));
+        }
+        for (line, name, lines) in file.code.functions().into_iter().filter(|(.., lines)| *lines > FUNCTION) {
+            faults.add(&file.name, line, format!("`{name}` has {lines} lines; a function has at most {FUNCTION}"));
+        }
+    }
+    faults.report();
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let mut faults = Faults::default();
+    for file in files("src") {
+        for (index, line) in file.text.lines().enumerate() {
+            for mark in ["TODO", "FIXME", "XXX"].into_iter().filter(|mark| line.contains(mark)) {
+                faults.add(&file.name, index + 1, format!("`{mark}`: what is to be done is an issue, not a comment"));
+            }
+        }
+        for (line, name) in file.code.macros() {
+            if ["dbg", "todo", "unimplemented"].contains(&name) {
+                faults.add(&file.name, line, format!("`{name}!` does not stay"));
+            }
+            let prints = ["print", "println", "eprint", "eprintln"].contains(&name);
+            if prints && !MAY_PRINT.iter().any(|room| file.is_in(room)) {
+                faults.add(&file.name, line, format!("`{name}!`: only {MAY_PRINT:?} print, everybody else logs"));
+            }
+        }
+    }
+    faults.report();
+}
+
+/// A Rust file.
+struct File {
+    /// Its path from the root of the project.
+    name: String,
+    text: String,
+    code: Code,
+}
+
+impl File {
+    fn read(name: String) -> Self {
+        let text = read(&name);
+        let code = Code::of(&text);
+        Self { name, text, code }
+    }
+
+    /// `src/hub/mailbox.rs` is in the rooms `hub/mailbox` and `hub`.
+    fn is_in(&self, room: &str) -> bool {
+        let inside = self.name.strip_prefix("src/").and_then(|name| name.strip_prefix(room));
+        inside.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+    }
+
+    /// `src/hub/mailbox.rs` is the module `crate::hub::mailbox`.
+    fn module(&self) -> String {
+        let name = self.name.trim_start_matches("src/").trim_end_matches(".rs").replace('/', "::");
+        if ["lib", "main"].contains(&name.as_str()) { "crate".to_owned() } else { format!("crate::{name}") }
+    }
+
+    fn lines_before_tests(&self) -> usize {
+        let lines: Vec<_> = self.text.lines().collect();
+        let tests = lines.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && pair[1].ends_with('{'));
+        tests.unwrap_or(lines.len())
+    }
+}
+
+/// What was found, each with its place, so that one run tells all.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn add(&mut self, file: &str, line: usize, rule: impl std::fmt::Display) {
+        self.0.push(format!("{file}:{line}: {rule}"));
+    }
+
+    fn report(self) {
+        assert!(self.0.is_empty(), "\n{}\n", self.0.join("\n"));
+    }
+}
+
+/// All Rust files of a folder and of the folders in it, in the order of their names.
+fn files(folder: &str) -> Vec<File> {
+    let mut names = Vec::new();
+    collect(&root().join(folder), &mut names);
+    names.sort();
+    assert!(!names.is_empty(), "{folder}: no Rust file");
+    names.into_iter().map(File::read).collect()
+}
+
+fn collect(folder: &Path, names: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            if path.file_name().is_none_or(|name| name != "node_modules") {
+                collect(&path, names);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(root()).expect("below the root");
+            names.push(name.to_str().expect("UTF-8").replace('\\', "/"));
+        }
+    }
+}
+
+/// A file of the project, by its path from the root.
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}

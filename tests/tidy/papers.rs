@@ -1,0 +1,167 @@
+//! What the project says of itself is true: the README's tables, the dependencies' reasons, the map of the rooms, the image.
+
+use std::{collections::BTreeMap, process::Command};
+
+use super::{Faults, files, read, root};
+
+/// Variable and default of every option, by its flag; the line is where it stands.
+type Options = BTreeMap<String, (usize, String, String)>;
+
+#[test]
+fn the_readme_has_every_option_as_help_has_it() {
+    let (help, readme) = (help(), readme_options());
+    assert!(help.len() > 5, "--help names only {} options", help.len());
+    let mut faults = Faults::default();
+    for (flag, (_, variable, default)) in &help {
+        match readme.get(flag) {
+            None => {
+                faults.add("README.md", 1, format!("`{flag}` is in --help, but has no row among the options"));
+            }
+            Some((line, ours, _)) if ours != variable => {
+                faults.add(
+                    "README.md",
+                    *line,
+                    format!("`{flag}` has the variable `{variable}` in --help, here `{ours}`"),
+                );
+            }
+            Some((line, _, ours)) if ours != default => {
+                faults.add(
+                    "README.md",
+                    *line,
+                    format!("`{flag}` has the default `{default}` in --help, here `{ours}`"),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    for (flag, (line, ..)) in readme.iter().filter(|(flag, _)| !help.contains_key(*flag)) {
+        faults.add("README.md", *line, format!("`{flag}` has a row, but --help does not know it"));
+    }
+    faults.report();
+}
+
+/// As the executable prints them, without this environment, whose values it would show.
+fn help() -> Options {
+    let output = Command::new(env!("CARGO_BIN_EXE_backend-signal")).arg("--help").env_clear().output();
+    let help = String::from_utf8(output.expect("the executable").stdout).expect("UTF-8");
+    let mut options = Options::new();
+    let mut flag = String::new();
+    for (index, line) in help.lines().enumerate() {
+        // An option stands at the margin of its section, its text deeper.
+        if line.starts_with("  ") && !line.starts_with("       ") {
+            line.trim().split(' ').find(|word| word.starts_with("--")).unwrap_or_default().clone_into(&mut flag);
+            if !["", "--help", "--version"].contains(&flag.as_str()) {
+                options.insert(flag.clone(), (index + 1, String::new(), String::new()));
+            }
+        }
+        let Some((_, variable, default)) = options.get_mut(&flag) else { continue };
+        let line = line.trim();
+        if let Some(named) = line.strip_prefix("[env: ") {
+            named.split(['=', ']']).next().unwrap_or_default().clone_into(variable);
+        } else if let Some(given) = line.strip_prefix("[default: ") {
+            given.trim_end_matches(']').clone_into(default);
+        }
+    }
+    options
+}
+
+/// The rows `| Flag | Variable | Default | Meaning |`.
+fn readme_options() -> Options {
+    let readme = read("README.md");
+    let rows = readme.lines().enumerate().filter(|(_, line)| line.starts_with("| `--"));
+    let row = |(index, line): (usize, &str)| {
+        let mut cells = line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`').to_owned());
+        let mut cell = || cells.next().unwrap_or_default();
+        (cell(), (index + 1, cell(), cell()))
+    };
+    rows.map(row).collect()
+}
+
+#[test]
+fn the_readme_names_every_metric() {
+    let (telemetry, readme) = (read("src/telemetry.rs"), read("README.md"));
+    let prefix = between(&telemetry, "with_prefix(\"", '"').next().map_or("", |(_, prefix)| prefix);
+    let registered: Vec<_> = between(&telemetry, "register!(\"", '"').collect();
+    assert!(!registered.is_empty(), "src/telemetry.rs:1: no `register!(\"...\"` was found");
+    let mut faults = Faults::default();
+    let names = |name: &str| [format!("{prefix}_{name}"), format!("{prefix}_{name}_total")];
+    for (line, name) in &registered {
+        if !names(name).iter().any(|name| readme.contains(&format!("`{name}`"))) {
+            faults.add("src/telemetry.rs", *line, format!("the metric `{prefix}_{name}` is not named in README.md"));
+        }
+    }
+    for (line, rest) in between(&readme, &format!("| `{prefix}_"), '`') {
+        let metric = format!("{prefix}_{rest}");
+        if !registered.iter().any(|(_, name)| names(name).contains(&metric)) {
+            faults.add("README.md", line, format!("the metric `{metric}` is not registered in src/telemetry.rs"));
+        }
+    }
+    faults.report();
+}
+
+/// What stands between two marks, at most once a line, each with its line.
+fn between<'a>(text: &'a str, open: &'a str, close: char) -> impl Iterator<Item = (usize, &'a str)> {
+    let lines = text.lines().enumerate();
+    lines.filter_map(move |(index, line)| Some((index + 1, line.split_once(open)?.1.split(close).next()?)))
+}
+
+#[test]
+fn every_dependency_says_what_it_is_for() {
+    let mut faults = Faults::default();
+    let mut section = String::new();
+    for (index, line) in read("Cargo.toml").lines().enumerate() {
+        if line.starts_with('[') {
+            line.clone_into(&mut section);
+        } else if section.ends_with("dependencies]") && line.contains('=') {
+            let reason = line.split_once('#').is_some_and(|(_, reason)| !reason.trim().is_empty());
+            if !reason {
+                faults.add("Cargo.toml", index + 1, "a dependency has a `#` comment that says what it is for");
+            }
+        }
+    }
+    faults.report();
+}
+
+#[test]
+fn the_map_names_every_room() {
+    let map = read("src/lib.rs");
+    let mut faults = Faults::default();
+    for file in files("src") {
+        let room = file.name.trim_start_matches("src/").trim_end_matches(".rs");
+        if !room.contains('/') && !["lib", "main"].contains(&room) && !map.contains(&format!("| [`{room}`] |")) {
+            faults.add("src/lib.rs", 1, format!("the map has no row for the room `{room}`"));
+        }
+    }
+    faults.report();
+}
+
+#[test]
+fn the_image_is_built_of_what_is_there_and_runs_as_nobody() {
+    let dockerfile = read("Dockerfile").replace("\\\n", " ");
+    let context = read(".dockerignore");
+    let mut faults = Faults::default();
+    for (index, line) in dockerfile.lines().enumerate() {
+        let mut words = line.split_whitespace();
+        let copies = words.next() == Some("COPY") && !line.contains("--from=");
+        let mut sources: Vec<_> = words.filter(|word| copies && !word.starts_with("--")).collect();
+        sources.pop();
+        for source in sources {
+            if !root().join(source).exists() {
+                faults.add("Dockerfile", index + 1, format!("there is no `{source}` to copy"));
+            }
+            if context.starts_with("*\n") && !context.lines().any(|line| line == format!("!{source}")) {
+                faults.add("Dockerfile", index + 1, format!("`{source}` is kept out by .dockerignore"));
+            }
+        }
+    }
+    let last = dockerfile.rsplit("\nFROM ").next().unwrap_or_default();
+    for instruction in ["USER ", "HEALTHCHECK ", "EXPOSE 1837", "ENV PORT=1837", "ENTRYPOINT [\"/backend-signal\"]"] {
+        if !last.lines().any(|line| line.starts_with(instruction)) {
+            faults.add("Dockerfile", 1, format!("the image has no `{}`", instruction.trim()));
+        }
+    }
+    if last.lines().any(|line| line.starts_with("USER root") || line.starts_with("USER 0")) {
+        faults.add("Dockerfile", 1, "the daemon does not run as root");
+    }
+    faults.report();
+}

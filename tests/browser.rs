@@ -1,0 +1,122 @@
+//! A real Chromium against the real executable: what only a browser proves stands in `tests/browser/browser.mjs`.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the environment says where the browser is, and whether it may be absent"
+)]
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+#[test]
+fn a_browser_gets_what_the_contract_promises() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(absent) => return skip(&absent),
+    };
+    let daemon = Daemon::start();
+    let output = Command::new(&tools.node)
+        .current_dir(folder())
+        .arg("browser.mjs")
+        .arg(&daemon.url)
+        .env("CHROMIUM", &tools.chromium)
+        .stdin(Stdio::null())
+        .output()
+        .expect("node");
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // Shown when the test fails, or on demand.
+    println!("{said}{complained}");
+    assert!(output.status.success(), "node browser.mjs: {}", output.status);
+    assert!(said.contains(" passed, 0 failed"), "the script has run to its end");
+}
+
+/// Says aloud, past the harness that keeps the output of what passes, that nothing was tested. In CI that is a failure.
+fn skip(absent: &str) {
+    assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "with CI=true the browser is a must: {absent}");
+    let _ = std::io::stderr().write_all(format!("\nSKIPPED: the test in a real browser: {absent}\n").as_bytes());
+}
+
+/// What the test needs besides Rust.
+struct Tools {
+    node: PathBuf,
+    chromium: PathBuf,
+}
+
+impl Tools {
+    fn find() -> Result<Self, String> {
+        let node = on_path(&["node"]).ok_or("there is no Node.js (node) on the PATH")?;
+        let named = env::var_os("CHROMIUM").map(PathBuf::from);
+        let chromium =
+            named.or_else(|| on_path(&["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]));
+        let chromium =
+            chromium.filter(|file| file.is_file()).ok_or("there is no Chromium on the PATH or in $CHROMIUM")?;
+        if !folder().join("node_modules/playwright-core/package.json").is_file() {
+            install()?;
+        }
+        Ok(Self { node, chromium })
+    }
+}
+
+/// Brings the driver of the browser, in the version and with the checksum of the lock file.
+fn install() -> Result<(), String> {
+    let npm = on_path(&["npm"]).ok_or("there is no npm on the PATH")?;
+    let output = Command::new(npm)
+        .current_dir(folder())
+        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("npm: {error}"))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("`npm ci` in tests/browser failed: {complaint}")) }
+}
+
+fn on_path(names: &[&str]) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let files = |name: &&str| env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    names.iter().find_map(files)
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser")
+}
+
+/// The daemon in a process of its own, which ends with the test.
+struct Daemon {
+    child: Child,
+    url: String,
+    /// Kept open: a daemon whose log has no reader would still serve, but this one should have one.
+    _log: BufReader<ChildStderr>,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_backend-signal"))
+            .args(["--host", "127.0.0.1", "--auth", "none"])
+            .env_clear()
+            .env("PORT", "0")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the executable");
+        let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        while !line.contains("listening on ") {
+            line.clear();
+            let length = log.read_line(&mut line).expect("UTF-8");
+            assert!(length > 0, "the daemon has ended before it listened");
+        }
+        let address = line.rsplit("listening on ").next().unwrap_or_default().trim();
+        Self { child, url: format!("http://{address}"), _log: log }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -25,7 +25,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Joins the routes of all rooms. Before them stand, outermost first: CORS, the request's span and count, panics.
+/// Joins the routes of all rooms.
 pub(super) fn join(api: Api, grpc: Routes, admin: Admin, origins: &[HeaderValue], metrics: Metrics) -> Router {
     // Two fallbacks would not merge, and as a `layer` gRPC-Web would also answer for unknown paths.
     let grpc = grpc
@@ -34,11 +34,17 @@ pub(super) fn join(api: Api, grpc: Routes, admin: Admin, origins: &[HeaderValue]
         .route_layer(from_fn(within_deadline))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
-    api::routes(api)
+    let routes = api::routes(api)
         .merge(admin::routes(admin))
         .merge(grpc)
         .fallback(no_route)
-        .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed))
+        .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
+    behind(routes, origins, metrics)
+}
+
+/// What stands before all routes, outermost first: CORS, the request's span and count, panics.
+fn behind(routes: Router, origins: &[HeaderValue], metrics: Metrics) -> Router {
+    routes
         .layer(CatchPanicLayer::custom(|_| Problem::from(Error::Internal).into_response()))
         .layer(from_fn_with_state(metrics, observe))
         .layer(cors(origins))
@@ -123,4 +129,26 @@ async fn no_content_for_options(request: Request, next: Next) -> Response {
         *response.status_mut() = StatusCode::NO_CONTENT;
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, routing::get};
+    use tower::Service as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
+        let metrics = Metrics::new();
+        let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
+        let mut router = behind(routes, &[], metrics.clone());
+        let request = Request::get("/panic").body(Body::empty()).expect("a request");
+        let response = router.call(request).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        let levels = crate::telemetry::Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0 };
+        assert!(metrics.render(levels).contains(r#"signal_requests_total{route="/panic",status="500"} 1"#));
+    }
 }

@@ -20,7 +20,8 @@ COPY --from=build /src/target/release/backend-signal /backend-signal
 COPY LICENSE-APACHE LICENSE-MIT /licenses/
 ENV PORT=1837
 EXPOSE 1837
-USER nonroot
+# The same user by its number, so that an orchestrator can see that it is not root.
+USER 65532:65532
 HEALTHCHECK --interval=10s --timeout=4s --start-period=2s CMD ["/backend-signal", "healthcheck"]
 # In the exec form, so that the daemon gets SIGTERM itself and drains.
 ENTRYPOINT ["/backend-signal"]

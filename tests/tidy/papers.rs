@@ -128,7 +128,9 @@ fn the_map_names_every_room() {
     let mut faults = Faults::default();
     for file in files("src") {
         let room = file.name.trim_start_matches("src/").trim_end_matches(".rs");
-        if !room.contains('/') && !["lib", "main"].contains(&room) && !map.contains(&format!("| [`{room}`] |")) {
+        // A private room is named without a link.
+        let rows = [format!("| [`{room}`] |"), format!("| `{room}` |")];
+        if !room.contains('/') && !["lib", "main"].contains(&room) && !rows.iter().any(|row| map.contains(row)) {
             faults.add("src/lib.rs", 1, format!("the map has no row for the room `{room}`"));
         }
     }

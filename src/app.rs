@@ -45,6 +45,7 @@ impl App {
         let limits = Limits {
             stall: config.stall_timeout,
             resume_window: config.resume_window,
+            hold: config.hold_limit,
             memory_budget: config.memory_budget,
         };
         let hub = Hub::new(limits, Local, metrics.clone());

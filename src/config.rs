@@ -68,6 +68,10 @@ pub struct Config {
     #[arg(long, env = "SIGNAL_RESUME_WINDOW", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub resume_window: Duration,
 
+    /// How long a message is held for a device that is not connected, at most, if its sender asks for it
+    #[arg(long, env = "SIGNAL_HOLD_LIMIT", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub hold_limit: Duration,
+
     /// Bytes of messages in all mailboxes together, at most
     #[arg(long, env = "SIGNAL_MEMORY_BUDGET", value_name = "BYTES", default_value_t = 1 << 30)]
     pub memory_budget: usize,

@@ -35,8 +35,6 @@ pub enum Error {
     UnknownOutcome,
     /// A newer page of the same device is connected; this one should stop coming back.
     Superseded,
-    /// The interface is known and not yet there.
-    NotImplemented,
     /// A fault of this server.
     Internal,
 }
@@ -99,7 +97,6 @@ impl Error {
             Self::Unreachable => "unreachable",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Superseded => "superseded",
-            Self::NotImplemented => "not_implemented",
             Self::Internal => "internal",
         }
     }
@@ -126,7 +123,6 @@ impl Error {
             Self::Unreachable => "This server cannot tell where the device is connected; try again later.",
             Self::UnknownOutcome => "The server that holds the device did not answer in time; the outcome is unknown.",
             Self::Superseded => "A newer stream of the same device is connected.",
-            Self::NotImplemented => "This part of the interface is not there yet.",
             Self::Internal => "The server failed; the fault is in its log.",
         }
     }

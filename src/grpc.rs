@@ -5,7 +5,11 @@ mod deadline;
 mod status;
 mod stream;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tonic::{Request, Response, Status, service::Routes};
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
@@ -14,16 +18,16 @@ pub use self::deadline::{Deadline, HANDLER_TIME};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
-        SubscribeRequest, WatchDevicesRequest, WatchDevicesResponse,
+        SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
         signal_server::{Signal, SignalServer},
     },
-    stream::Responses,
+    stream::{Responses, Step},
 };
 use crate::{
     auth::{Auth, Caller, Subscriber},
     error::{Error, Unproven},
-    hub::{Breaker, Hub, Opening},
-    model::{DeviceId, Start, UserId},
+    hub::{Breaker, Event, Hub, Opening, Sighting, Subscription, Watch},
+    model::{Start, UserId},
     serve::{Cut, Peer},
     telemetry::Metrics,
 };
@@ -100,33 +104,34 @@ pub fn too_late() -> Status {
 
 #[tonic::async_trait]
 impl Signal for Service {
-    type SubscribeStream = Responses;
-    type WatchDevicesStream = tokio_stream::Empty<Result<WatchDevicesResponse, Status>>;
+    type SubscribeStream = Responses<Subscription, SubscribeResponse>;
+    type WatchDevicesStream = Responses<Watch, WatchDevicesResponse>;
 
-    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Responses>, Status> {
+    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         let subscriber = self.subscriber(&request)?;
         let start = Start::parse(Some(&request.get_ref().cursor));
-        let cut = request.extensions().get::<Cut>().cloned();
-        let breaker = cut.map(|cut| Arc::new(move || cut.cut()) as Breaker);
-        let deadline = request.extensions().get::<Deadline>().copied();
-        let opening = &Opening { start, heartbeat: self.heartbeat, breaker };
-        let (ready, subscription) = self.hub.subscribe(&subscriber, opening).map_err(status::from)?;
-        Ok(Response::new(Responses::new(convert::ready(&ready, self.heartbeat), subscription, deadline)))
+        let (ready, subscription) =
+            self.hub.subscribe(&subscriber, &self.opening(&request, start)).map_err(status::from)?;
+        let ready = convert::ready(&ready, self.heartbeat);
+        let convert = |event| {
+            let end = if let Event::End(reason) = event { Some(reason) } else { None };
+            Step { response: Some(convert::event(&event, SystemTime::now())), end }
+        };
+        Ok(Response::new(Responses::new(Some(ready), subscription, convert, deadline(&request))))
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
         let caller = self.caller(&request)?;
-        let (to, draft, ttl) = convert::send(request.into_inner()).map_err(status::from)?;
-        if ttl > 0 {
-            return Err(status::from(Error::NotImplemented));
-        }
+        let (to, draft) = convert::send(request.into_inner()).map_err(status::from)?;
         let outcome = self.hub.send(&caller, &to, draft).await.map_err(status::from)?;
         Ok(Response::new(convert::sent(outcome)))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
-        self.caller(&request)?;
-        Err(status::from(Error::NotImplemented))
+        let caller = self.caller(&request)?;
+        let (user, draft) = convert::broadcast(request.into_inner()).map_err(status::from)?;
+        let delivered = self.hub.broadcast(&caller, &user, draft).await.map_err(status::from)?;
+        Ok(Response::new(BroadcastResponse { delivered: convert::names(&delivered) }))
     }
 
     async fn list_devices(
@@ -136,16 +141,21 @@ impl Signal for Service {
         let caller = self.caller(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let devices = self.hub.devices(&caller, &user).await.map_err(status::from)?;
-        let devices = devices.iter().map(DeviceId::as_str).map(str::to_owned).collect();
-        Ok(Response::new(ListDevicesResponse { devices }))
+        Ok(Response::new(ListDevicesResponse { devices: convert::names(&devices) }))
     }
 
     async fn watch_devices(
         &self,
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
-        self.caller(&request)?;
-        Err(status::from(Error::NotImplemented))
+        let caller = self.caller(&request)?;
+        let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
+        let watch = self.hub.watch(&caller, &user, &self.opening(&request, Start::Anew)).map_err(status::from)?;
+        let convert = |sighting| {
+            let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
+            Step { response: convert::sighting(sighting), end }
+        };
+        Ok(Response::new(Responses::new(None, watch, convert, deadline(&request))))
     }
 }
 
@@ -160,12 +170,22 @@ impl Service {
         self.auth.subscriber(request.metadata().as_ref(), peer, None).map_err(|error| self.refuse(error))
     }
 
+    fn opening<T>(&self, request: &Request<T>, start: Start) -> Opening {
+        let cut = request.extensions().get::<Cut>().cloned();
+        let breaker = cut.map(|cut| Arc::new(move || cut.cut()) as Breaker);
+        Opening { start, heartbeat: self.heartbeat, breaker }
+    }
+
     fn refuse(&self, error: Error) -> Status {
         if matches!(error, Error::Unauthenticated(fault) if fault != Unproven::Absent) {
             self.metrics.identity_refused();
         }
         status::from(error)
     }
+}
+
+fn deadline<T>(request: &Request<T>) -> Option<Deadline> {
+    request.extensions().get().copied()
 }
 
 fn peer<T>(request: &Request<T>) -> Result<IpAddr, Error> {

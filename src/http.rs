@@ -1,6 +1,7 @@
 //! The HTTP API: routes, what they extract, and how the hub's answers look as HTTP.
 
 mod devices;
+mod events;
 mod extract;
 mod form;
 mod problem;

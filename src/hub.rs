@@ -6,36 +6,43 @@ mod mailbox;
 #[cfg(test)]
 mod mailbox_properties;
 mod pace;
+mod presence;
 mod registry;
+mod send;
 mod slot;
 mod subscription;
+mod tend;
+mod watch;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Answer, Backplane, Inbound, Local},
+    presence::Sighting,
     slot::Breaker,
     subscription::{Event, Ready, Subscription},
+    watch::Watch,
 };
 use self::{
     pace::Millis,
-    registry::{Registry, SHARDS},
-    slot::{Gone, Totals},
+    presence::Presence,
+    registry::Registry,
+    slot::{Gone, Slot, Totals},
 };
 use crate::{
     auth::{Caller, Subscriber},
     error::Error,
-    model::{Address, Data, DeviceId, EndReason, EventName, Message, Outcome, Start, UserId},
+    model::{Address, Data, DeviceId, EventName, Message, Outcome, Start, UserId},
     telemetry::Metrics,
 };
 
@@ -46,6 +53,8 @@ pub struct Limits {
     pub stall: Duration,
     /// How long a mailbox remembers its last stream.
     pub resume_window: Duration,
+    /// How long a message is held for an absent device, at most.
+    pub hold: Duration,
     /// The bytes of all messages in all mailboxes together.
     pub memory_budget: usize,
 }
@@ -57,6 +66,8 @@ pub struct Draft {
     pub event: Option<EventName>,
     /// What to deliver.
     pub data: Data,
+    /// How long to hold it for a device that is not connected; zero: not at all.
+    pub ttl: Duration,
 }
 
 /// How a stream wants to be opened.
@@ -86,6 +97,7 @@ pub struct Hub(Arc<Shared>);
 
 struct Shared {
     registry: Registry,
+    presence: Presence,
     totals: Totals,
     limits: Limits,
     backplane: Box<dyn Backplane>,
@@ -102,6 +114,7 @@ impl Hub {
     pub fn new(limits: Limits, backplane: impl Backplane, metrics: Metrics) -> Self {
         Self(Arc::new(Shared {
             registry: Registry::new(),
+            presence: Presence::default(),
             totals: Totals::default(),
             limits,
             backplane: Box::new(backplane),
@@ -110,22 +123,6 @@ impl Hub {
             draining: AtomicBool::new(false),
             leaving: Mutex::default(),
         }))
-    }
-
-    /// Hands one message to one device, here or on another node.
-    ///
-    /// # Errors
-    /// [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], and with more nodes
-    /// [`Error::Unreachable`] and [`Error::UnknownOutcome`]. Nothing is queued then (but for the last, which cannot tell).
-    pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
-        let from = caller.address().cloned();
-        let message = Arc::new(Message { from, event: draft.event, data: draft.data, sent_at: SystemTime::now() });
-        let answer = match self.push(to, message.clone()) {
-            Err(Error::NotConnected) => self.0.backplane.send(to, &message).await,
-            answer => answer,
-        };
-        self.0.metrics.sent(answer);
-        answer
     }
 
     /// Opens the stream of the caller's device and ends the one before it.
@@ -137,9 +134,11 @@ impl Hub {
             return Err(Error::Draining);
         }
         let address = subscriber.address();
-        // The sweep adds up to a period, so the jitter only shortens.
-        let heartbeat = opening.heartbeat.mul_f64(0.9 + 0.1 * fastrand::f64());
-        let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
+        // A device that has a mailbox may come and empty it.
+        if self.is_over_budget(1) && self.0.registry.find(address).is_none() {
+            return Err(Error::OverBudget);
+        }
+        let heartbeat_ms = heartbeat_ms(opening.heartbeat);
         loop {
             let now = self.now();
             let slot = self.0.registry.enter(address, &self.0.totals, now);
@@ -151,12 +150,13 @@ impl Hub {
                     let (cursor, continuity, replayed) =
                         (attachment.cursor, attachment.continuity, attachment.replayed);
                     let ready = Ready { address: address.clone(), cursor, continuity, replayed };
+                    self.0.presence.note(&slot, now);
                     let stream = Subscription::new(self.clone(), slot, attachment.generation, cursor.page);
                     // A drain that began meanwhile may have walked past this slot.
                     if self.0.draining.load(Ordering::Acquire) {
                         return Err(Error::Draining);
                     }
-                    self.0.metrics.stream_opened(continuity);
+                    self.0.metrics.stream_opened(continuity, replayed);
                     return Ok((ready, stream));
                 }
             }
@@ -175,6 +175,21 @@ impl Hub {
         Ok(devices)
     }
 
+    /// Shows who comes and goes: the list of a user's connected devices as of one instant, then every change once, in order.
+    ///
+    /// # Errors
+    /// [`Error::Draining`].
+    pub fn watch(&self, _caller: &Caller, user: &UserId, opening: &Opening) -> Result<Watch, Error> {
+        let (now, number) = (self.now(), fastrand::u64(..));
+        self.0.presence.watch(user, number, heartbeat_ms(opening.heartbeat), opening.breaker.clone(), now);
+        let watch = Watch::new(self.clone(), user.clone(), number);
+        for slot in self.0.registry.of_user(user) {
+            self.0.presence.note(&slot, now);
+        }
+        // A drain that began meanwhile may have missed this watcher.
+        if self.0.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(watch) }
+    }
+
     /// What is in the hub now.
     #[must_use]
     pub fn census(&self) -> Census {
@@ -186,78 +201,10 @@ impl Hub {
         }
     }
 
-    /// Walks over all mailboxes again and again: heartbeats, stalled streams, messages and mailboxes whose time is over.
-    ///
-    /// Never ends. `heartbeat` is the shortest one in use.
-    pub async fn tend(self, heartbeat: Duration) {
-        // A heartbeat may be late by a fifteenth of it, a stalled stream by a fifth of its time.
-        let round = (heartbeat / 15).min(self.0.limits.stall / 5).max(Duration::from_millis(20));
-        let mut slices = tokio::time::interval(round / SHARDS_IN_U32);
-        slices.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            for shard in 0..SHARDS {
-                slices.tick().await;
-                self.tick(shard);
-            }
-            self.cut_leaving();
-        }
-    }
-
-    /// Refuses new work from now on and ends all streams, spread over `window`; returns early when none is left.
-    pub async fn drain(&self, window: Duration) {
-        self.0.draining.store(true, Ordering::Release);
-        let mut slices = tokio::time::interval(window / SHARDS_IN_U32);
-        for shard in 0..SHARDS {
-            slices.tick().await;
-            if self.census().streams == 0 {
-                return;
-            }
-            for slot in self.0.registry.of_shard(shard) {
-                slot.end(&self.0.totals, EndReason::Draining, self.now());
-            }
-        }
-    }
-
-    fn push(&self, to: &Address, message: Arc<Message>) -> Result<Outcome, Error> {
-        if self.0.draining.load(Ordering::Acquire) {
-            return Err(Error::Draining);
-        }
-        let Some(slot) = self.0.registry.find(to) else { return Err(Error::NotConnected) };
-        if self.0.totals.bytes.load(Ordering::Relaxed) + message.cost() > self.0.limits.memory_budget {
-            return Err(Error::OverBudget);
-        }
-        slot.push(&self.0.totals, message, 0, self.now()).unwrap_or(Err(Error::NotConnected))
-    }
-
-    fn tick(&self, shard: usize) {
-        let limits = &self.0.limits;
-        let (stall, window) = (millis(limits.stall), millis(limits.resume_window));
-        for slot in self.0.registry.of_shard(shard) {
-            let now = self.now();
-            let (ticked, leaving) = slot.tick(&self.0.totals, stall, window, now);
-            self.see_off(leaving.breaker, now);
-            if ticked.stalled {
-                tracing::debug!("a stream was cut: its peer does not read");
-            }
-            if ticked.forget {
-                self.0.registry.remove(&slot, &self.0.totals);
-            }
-        }
-    }
-
-    /// Leaves a stream that was told to end the time to say its last word.
-    fn see_off(&self, breaker: Option<Breaker>, now: Millis) {
-        if let Some(breaker) = breaker {
-            self.0.leaving.lock().push((Millis(now.0 + LAST_WORD_MS), breaker));
-        }
-    }
-
-    fn cut_leaving(&self) {
+    fn detach(&self, slot: &Slot, generation: u32) {
         let now = self.now();
-        let due: Vec<_> = self.0.leaving.lock().extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, breaker) in due {
-            breaker();
-        }
+        slot.detach(&self.0.totals, generation, now);
+        self.0.presence.note(slot, now);
     }
 
     fn now(&self) -> Millis {
@@ -267,7 +214,7 @@ impl Hub {
 
 impl Inbound for Hub {
     fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error> {
-        self.push(to, Arc::new(message))
+        self.push(to, &Arc::new(message))
     }
 
     fn local_devices(&self, user: &UserId) -> Vec<DeviceId> {
@@ -279,12 +226,12 @@ impl Inbound for Hub {
     }
 }
 
+/// The sweep adds up to a round, so the jitter only shortens.
+fn heartbeat_ms(heartbeat: Duration) -> u32 {
+    let jittered = heartbeat.mul_f64(0.9 + 0.1 * fastrand::f64());
+    u32::try_from(jittered.as_millis()).unwrap_or(u32::MAX)
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// How long a stream that was told to end may take for it before it is cut.
-const LAST_WORD_MS: u64 = 5_000;
-
-#[expect(clippy::cast_possible_truncation, reason = "64 fits")]
-const SHARDS_IN_U32: u32 = SHARDS as u32;

@@ -89,6 +89,8 @@ struct Families {
     ended: Family<ReasonLabel, Counter>,
     sends: Family<OutcomeLabel, Counter>,
     requests: Family<RequestLabels, Counter>,
+    replayed: Counter,
+    expired: Counter,
     refused_identities: Counter,
     connections: Counter,
     accept_errors: Counter,
@@ -147,6 +149,8 @@ impl Metrics {
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
             sends: register!("sends", "Messages sent, by what became of them"),
             requests: register!("requests", "Requests, by route and status (for gRPC: its status name)"),
+            replayed: register!("replayed", "Stored messages that streams began with"),
+            expired: register!("expired", "Messages whose device did not come in time"),
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
@@ -173,14 +177,22 @@ impl Metrics {
         text
     }
 
-    /// A stream was opened.
-    pub fn stream_opened(&self, continuity: Continuity) {
+    /// A stream was opened, with so many stored messages to begin with.
+    pub fn stream_opened(&self, continuity: Continuity, replayed: u32) {
         let continuity = match continuity {
             Continuity::New => "new",
             Continuity::Resumed => "resumed",
             Continuity::Broken => "broken",
         };
         self.0.opened.get_or_create(&ContinuityLabel { continuity }).inc();
+        self.0.replayed.inc_by(u64::from(replayed));
+    }
+
+    /// Messages waited for their device until their time was over.
+    pub fn expired(&self, messages: usize) {
+        if messages > 0 {
+            self.0.expired.inc_by(messages as u64);
+        }
     }
 
     /// The server ended a stream.

@@ -5,29 +5,35 @@ use std::time::{Duration, SystemTime};
 use super::proto::{self, subscribe_response::Kind};
 use crate::{
     error::{Error, Invalid},
-    hub::{Draft, Event, Ready},
-    model::{self, Continuity, Cursor, Data, EndReason, EventName, Message, Outcome},
+    hub::{Draft, Event, Ready, Sighting},
+    model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
 };
 
-/// What a request to send says: to whom, what, and how many seconds to hold it.
-pub(super) fn send(request: proto::SendRequest) -> Result<(model::Address, Draft, u64), Error> {
+/// What a request to send says: to whom, and what.
+pub(super) fn send(request: proto::SendRequest) -> Result<(model::Address, Draft), Error> {
     let to = request.to.unwrap_or_default();
     let to = model::Address::new(&to.user, &to.device)?;
-    let ttl = request.ttl.map_or(Ok(0), |ttl| ttl_seconds(&ttl))?;
-    Ok((to, draft(&request.event, request.data)?, ttl))
+    let ttl = request.ttl.map_or(Ok(Duration::ZERO), |ttl| whole_seconds(&ttl))?;
+    Ok((to, draft(&request.event, request.data, ttl)?))
 }
 
-fn draft(event: &str, data: String) -> Result<Draft, Error> {
+/// What a request to broadcast says: to whom, and what.
+pub(super) fn broadcast(request: proto::BroadcastRequest) -> Result<(UserId, Draft), Error> {
+    let user = UserId::new(&request.user)?;
+    Ok((user, draft(&request.event, request.data, Duration::ZERO)?))
+}
+
+fn draft(event: &str, data: String, ttl: Duration) -> Result<Draft, Error> {
     let event = if event.is_empty() { None } else { Some(EventName::new(event)?) };
-    Ok(Draft { event, data: Data::new(data)? })
+    Ok(Draft { event, data: Data::new(data)?, ttl })
 }
 
 /// Whole seconds, as over HTTP.
-fn ttl_seconds(ttl: &prost_types::Duration) -> Result<u64, Invalid> {
+fn whole_seconds(ttl: &prost_types::Duration) -> Result<Duration, Invalid> {
     if ttl.nanos != 0 {
         return Err(Invalid::Ttl);
     }
-    u64::try_from(ttl.seconds).map_err(|_| Invalid::Ttl)
+    u64::try_from(ttl.seconds).map(Duration::from_secs).map_err(|_| Invalid::Ttl)
 }
 
 pub(super) fn sent(outcome: Outcome) -> proto::SendResponse {
@@ -59,6 +65,22 @@ pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse 
         Event::Ping => Kind::Ping(proto::Ping { at: Some(now.into()) }),
         Event::End(reason) => Kind::End(proto::End { reason: end_reason(*reason).into() }),
     })
+}
+
+/// The response for a sighting, where there is one.
+pub(super) fn sighting(sighting: Sighting) -> Option<proto::WatchDevicesResponse> {
+    use proto::watch_devices_response::Kind;
+    let kind = match sighting {
+        Sighting::Devices(devices) => Kind::Devices(proto::DeviceList { devices: names(&devices) }),
+        Sighting::Online(device) => Kind::Online(device.as_str().to_owned()),
+        Sighting::Offline(device) => Kind::Offline(device.as_str().to_owned()),
+        Sighting::Ping | Sighting::End(_) => return None,
+    };
+    Some(proto::WatchDevicesResponse { kind: Some(kind) })
+}
+
+pub(super) fn names(devices: &[DeviceId]) -> Vec<String> {
+    devices.iter().map(DeviceId::as_str).map(str::to_owned).collect()
 }
 
 fn message(cursor: Cursor, message: &Message) -> proto::Message {

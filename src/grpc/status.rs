@@ -29,9 +29,7 @@ fn code(error: Error) -> Code {
         Error::MailboxFull => Code::ResourceExhausted,
         Error::Draining | Error::OverBudget | Error::Unreachable => Code::Unavailable,
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
-        Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia | Error::NotImplemented => {
-            Code::Unimplemented
-        }
+        Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia => Code::Unimplemented,
         Error::Superseded => Code::Aborted,
         Error::Internal => Code::Internal,
     }

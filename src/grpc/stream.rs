@@ -1,58 +1,79 @@
-//! The responses of one `Subscribe`: ready, whatever the hub has, and the status that fits the end.
+//! The responses of one streaming call: whatever the hub has, as long as the call's deadline allows, and the status of its end.
 
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::SystemTime,
 };
 
 use tokio::time::{Sleep, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::{Deadline, convert, proto::SubscribeResponse, status, too_late};
-use crate::hub::{Event, Subscription};
+use super::{Deadline, status, too_late};
+use crate::model::EndReason;
 
-/// A stream of responses, for as long as the call's deadline allows.
-pub struct Responses {
-    phase: Phase,
-    subscription: Subscription,
+/// What becomes of one event of the hub.
+pub(super) struct Step<T> {
+    /// The response for it, where there is one.
+    pub(super) response: Option<T>,
+    /// The server ends the stream with it.
+    pub(super) end: Option<EndReason>,
+}
+
+/// A stream of responses made of the events of another stream.
+pub struct Responses<S: Stream, T> {
+    phase: Phase<T>,
+    events: S,
+    convert: fn(S::Item) -> Step<T>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-enum Phase {
+enum Phase<T> {
     /// Nothing was written yet.
-    Opening(Box<SubscribeResponse>),
+    Opening(Box<T>),
     /// The hub has the word.
     Live,
     /// The last response was written; this status follows, unless it is OK.
     Ended(Option<Status>),
 }
 
-impl Responses {
-    pub(super) fn new(ready: SubscribeResponse, subscription: Subscription, deadline: Option<Deadline>) -> Self {
+impl<S: Stream, T> Responses<S, T> {
+    pub(super) fn new(
+        opening: Option<T>,
+        events: S,
+        convert: fn(S::Item) -> Step<T>,
+        deadline: Option<Deadline>,
+    ) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline.0)));
-        Self { phase: Phase::Opening(Box::new(ready)), subscription, deadline }
+        let phase = opening.map_or(Phase::Live, |opening| Phase::Opening(Box::new(opening)));
+        Self { phase, events, convert, deadline }
     }
 }
 
-impl Stream for Responses {
-    type Item = Result<SubscribeResponse, Status>;
+impl<S: Stream + Unpin, T: Unpin> Stream for Responses<S, T> {
+    type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match std::mem::replace(&mut self.phase, Phase::Live) {
-            Phase::Opening(ready) => return Poll::Ready(Some(Ok(*ready))),
-            Phase::Ended(status) => {
-                self.phase = Phase::Ended(None);
-                return Poll::Ready(status.map(Err));
+        loop {
+            match std::mem::replace(&mut self.phase, Phase::Live) {
+                Phase::Opening(opening) => return Poll::Ready(Some(Ok(*opening))),
+                Phase::Ended(status) => {
+                    self.phase = Phase::Ended(None);
+                    return Poll::Ready(status.map(Err));
+                }
+                Phase::Live => {}
             }
-            Phase::Live => {}
-        }
-        if let Poll::Ready(event) = Pin::new(&mut self.subscription).poll_next(cx) {
-            if let Some(Event::End(reason)) = event {
+            let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(cx) else { break };
+            let Some(Step { response, end }) = event.map(self.convert) else {
+                self.phase = Phase::Ended(None);
+                continue;
+            };
+            if let Some(reason) = end {
                 self.phase = Phase::Ended(status::after(reason));
             }
-            return Poll::Ready(event.map(|event| Ok(convert::event(&event, SystemTime::now()))));
+            if let Some(response) = response {
+                return Poll::Ready(Some(Ok(response)));
+            }
         }
         let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         if late {

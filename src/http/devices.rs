@@ -1,30 +1,50 @@
-//! `GET /user/{user}/devices`: which devices of a user are connected.
+//! `GET /user/{user}/devices`: which devices of a user are connected, once or as a stream of changes.
+
+use std::time::SystemTime;
 
 use axum::{
+    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, header};
+use serde::Serialize;
 
-use super::{Api, Problem, extract::Of, subscribe::accepts_events};
-use crate::{auth::Caller, error::Error, model::DeviceId};
+use super::{
+    Api, Problem,
+    events::{self, accepts_events},
+    extract::Of,
+    sse,
+};
+use crate::{
+    auth::Caller,
+    model::{DeviceId, Start},
+    serve::Cut,
+};
 
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
     Of(user): Of,
     headers: HeaderMap,
+    cut: Option<Extension<Cut>>,
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
-        return Err(Error::NotImplemented.into());
+        let opening = events::opening(Start::Anew, api.settings.heartbeat, cut);
+        return match api.hub.watch(&caller, &user, &opening) {
+            Ok(watch) => Ok(events::stream(sse::begin(events::retry()), watch, |sighting| {
+                sse::sighting(&sighting, SystemTime::now())
+            })),
+            Err(error) => events::refuse(error, &headers),
+        };
     }
     let devices = api.hub.devices(&caller, &user).await?;
-    let json = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, json)], array(&devices)).into_response())
+    let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
+    Ok(json(&devices))
 }
 
-/// A JSON array of ids.
-fn array(devices: &[DeviceId]) -> String {
-    let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
-    serde_json::to_string(&devices).unwrap_or_default()
+/// A value as JSON.
+pub(super) fn json(value: &impl Serialize) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], sse::json(value)).into_response()
 }

@@ -30,7 +30,6 @@ pub(super) struct Of(pub(super) UserId);
 pub(super) struct Post<T> {
     pub(super) caller: Caller,
     pub(super) to: T,
-    pub(super) ttl: u64,
     pub(super) draft: Draft,
 }
 
@@ -86,7 +85,7 @@ where
         // The body is read even when nobody wants it, so that the connection stays usable.
         let body = read(body, api.settings.body_limit, api.settings.body_timeout).await;
         match (head, body) {
-            (Ok((caller, to, ttl)), Ok(bytes)) => Ok(Self { caller, to, ttl, draft: draft(&parts.headers, &bytes)? }),
+            (Ok((caller, to, ttl)), Ok(bytes)) => Ok(Self { caller, to, draft: draft(&parts.headers, ttl, &bytes)? }),
             (Err(refused), Ok(_)) => Err(refused),
             (Err(refused), Err(_)) => Err(refused.closing(parts.version)),
             (Ok(_), Err(error)) => Err(Problem::from(error).closing(parts.version)),
@@ -94,7 +93,7 @@ where
     }
 }
 
-async fn head<T>(parts: &mut Parts, api: &Api) -> Result<(Caller, T, u64), Problem>
+async fn head<T>(parts: &mut Parts, api: &Api) -> Result<(Caller, T, Duration), Problem>
 where
     T: FromRequestParts<Api, Rejection = Problem>,
 {
@@ -169,7 +168,7 @@ struct Fields {
     event: Option<String>,
 }
 
-fn draft(headers: &HeaderMap, bytes: &[u8]) -> Result<Draft, Error> {
+fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Error> {
     if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
         return Err(Error::UnsupportedMedia);
     }
@@ -190,7 +189,7 @@ fn draft(headers: &HeaderMap, bytes: &[u8]) -> Result<Draft, Error> {
         _ => return Err(Error::UnsupportedMedia),
     };
     let event = event.as_deref().map(EventName::new).transpose()?;
-    Ok(Draft { event, data: Data::new(data.unwrap_or_default())? })
+    Ok(Draft { event, data: Data::new(data.unwrap_or_default())?, ttl })
 }
 
 /// A string as it is, null as nothing, any other value as its compact JSON text.
@@ -208,14 +207,15 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
     value.split(';').next().map(str::trim)
 }
 
-/// The `TTL` header (RFC 8030, section 5.2): whole seconds, 0 when absent.
-fn ttl(headers: &HeaderMap) -> Result<u64, Error> {
+/// The `TTL` header (RFC 8030, section 5.2): whole seconds, none when absent.
+fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
     let mut lines = headers.get_all("ttl").iter();
-    let Some(line) = lines.next() else { return Ok(0) };
+    let Some(line) = lines.next() else { return Ok(Duration::ZERO) };
     let digits = line.as_bytes();
     if lines.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Invalid::Ttl.into());
     }
-    // More than fits is as good as for ever, and the server caps it anyway.
-    Ok(line.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
+    // More than fits is capped by the hub like any other large number.
+    let seconds = line.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
+    Ok(Duration::from_secs(seconds))
 }

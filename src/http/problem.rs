@@ -78,7 +78,6 @@ fn status(error: Error) -> StatusCode {
         Error::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::MailboxFull => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Error::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         Error::Draining | Error::OverBudget | Error::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
         Error::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,
         // The polite stop: it ends an EventSource's reconnecting.

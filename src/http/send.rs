@@ -5,23 +5,30 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use serde::Serialize;
 
 use super::{
     Api, Problem,
+    devices::json,
     extract::{Of, Post, To},
 };
-use crate::{error::Error, model::Outcome};
+use crate::model::{DeviceId, Outcome};
 
 pub(super) async fn send(State(api): State<Api>, post: Post<To>) -> Result<Sent, Problem> {
-    let Post { caller, to: To(to), ttl, draft } = post;
-    if ttl > 0 {
-        return Err(Error::NotImplemented.into());
-    }
+    let Post { caller, to: To(to), draft } = post;
     Ok(Sent(api.hub.send(&caller, &to, draft).await?))
 }
 
-pub(super) async fn broadcast(_post: Post<Of>) -> Problem {
-    Error::NotImplemented.into()
+pub(super) async fn broadcast(State(api): State<Api>, post: Post<Of>) -> Result<Response, Problem> {
+    let Post { caller, to: Of(user), draft } = post;
+    let delivered = api.hub.broadcast(&caller, &user, draft).await?;
+    Ok(json(&Delivered { delivered: delivered.iter().map(DeviceId::as_str).collect() }))
+}
+
+/// The answer to a broadcast.
+#[derive(Serialize)]
+struct Delivered<'a> {
+    delivered: Vec<&'a str>,
 }
 
 /// What became of a message, as a status with an empty body.

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::{
     error::Invalid,
-    hub::{Event, Ready},
-    model::{Address, Continuity, Cursor, EndReason, Message},
+    hub::{Event, Ready, Sighting},
+    model::{Address, Continuity, Cursor, DeviceId, EndReason, Message},
 };
 
 /// How a message looks.
@@ -56,8 +56,8 @@ impl Format {
             replayed: ready.replayed,
             heartbeat_ms: heartbeat.as_millis(),
         });
-        let (retry, cursor) = (retry.as_millis(), ready.cursor);
-        format!(": backend-signal\nretry: {retry}\nid: {cursor}\n\nevent: signal.ready\ndata: {data}\n\n")
+        let (first, cursor) = (first_lines(retry), ready.cursor);
+        format!("{first}id: {cursor}\n\nevent: signal.ready\ndata: {data}\n\n")
     }
 
     /// One event of the stream. Empty where this look has none for it.
@@ -68,15 +68,41 @@ impl Format {
             (Self::Legacy, Event::Message(_, message)) => legacy(message),
             (Self::Legacy, Event::Ping) => LEGACY_HEARTBEAT.to_owned(),
             (Self::Legacy, Event::End(_)) => String::new(),
-            (_, Event::Ping) => format!("event: signal.ping\ndata: {}\n\n", unix_millis(now)),
-            (_, Event::End(reason)) => format!("event: signal.end\ndata: {{\"reason\":\"{}\"}}\n\n", name(*reason)),
+            (_, Event::Ping) => ping(now),
+            (_, Event::End(reason)) => end(*reason),
         }
     }
 }
 
-/// The whole stream for a client that should come back later: any status but 200 would stop an `EventSource` for good.
-pub(super) fn come_back(retry: Duration) -> String {
-    format!(": backend-signal\nretry: {}\n\n", retry.as_millis())
+/// What a stream without a cursor begins with; and the whole stream for a client that should come back later.
+pub(super) fn begin(retry: Duration) -> String {
+    first_lines(retry) + "\n"
+}
+
+/// One event of a stream of devices.
+pub(super) fn sighting(sighting: &Sighting, now: SystemTime) -> String {
+    match sighting {
+        Sighting::Devices(devices) => {
+            let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
+            format!("event: signal.devices\ndata: {}\n\n", json(&devices))
+        }
+        Sighting::Online(device) => format!("event: signal.online\ndata: {}\n\n", json(&Seen::of(device))),
+        Sighting::Offline(device) => format!("event: signal.offline\ndata: {}\n\n", json(&Seen::of(device))),
+        Sighting::Ping => ping(now),
+        Sighting::End(reason) => end(*reason),
+    }
+}
+
+fn first_lines(retry: Duration) -> String {
+    format!(": backend-signal\nretry: {}\n", retry.as_millis())
+}
+
+fn ping(now: SystemTime) -> String {
+    format!("event: signal.ping\ndata: {}\n\n", now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis())
+}
+
+fn end(reason: EndReason) -> String {
+    format!("event: signal.end\ndata: {{\"reason\":\"{}\"}}\n\n", name(reason))
 }
 
 fn plain(cursor: Cursor, message: &Message) -> String {
@@ -152,6 +178,17 @@ struct Sender<'a> {
     device: &'a str,
 }
 
+#[derive(Serialize)]
+struct Seen<'a> {
+    device: &'a str,
+}
+
+impl<'a> Seen<'a> {
+    fn of(device: &'a DeviceId) -> Self {
+        Self { device: device.as_str() }
+    }
+}
+
 impl<'a> Sender<'a> {
     fn of(address: &'a Address) -> Self {
         Self { user: address.user.as_str(), device: address.device.as_str() }
@@ -159,7 +196,7 @@ impl<'a> Sender<'a> {
 }
 
 /// JSON on one line: line ends inside strings are escaped.
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -170,10 +207,6 @@ fn name(reason: EndReason) -> &'static str {
         EndReason::Expired => "expired",
         EndReason::Stalled => "stalled",
     }
-}
-
-fn unix_millis(now: SystemTime) -> u128 {
-    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
 }
 
 const LEGACY_HEARTBEAT: &str = ":\n\n";

@@ -1,31 +1,14 @@
 //! `GET /subscribe` and `GET /subscribe/{user}/device/{device}`: the stream of the caller's device as server-sent events.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use axum::{
-    Extension,
-    body::{Body, Bytes, HttpBody},
-    extract::State,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use hyper::body::Frame;
-use tokio_stream::Stream as _;
+use axum::{Extension, extract::State, response::Response};
+use http::{HeaderMap, HeaderName, Uri};
 
-use super::{
-    Api, Problem, form,
-    sse::{self, Format},
-};
+use super::{Api, Problem, events, form, sse::Format};
 use crate::{
     auth::Subscriber,
     error::{Error, Invalid},
-    hub::{Breaker, Opening, Subscription},
     model::Start,
     serve::Cut,
 };
@@ -37,32 +20,15 @@ pub(super) async fn subscribe(
     headers: HeaderMap,
     cut: Option<Extension<Cut>>,
 ) -> Result<Response, Problem> {
-    let wish = Wish::parse(&uri, &headers)?;
-    let legacy = wish.format == Format::Legacy;
-    let heartbeat = if legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
-    let breaker = cut.map(|Extension(cut)| Arc::new(move || cut.cut()) as Breaker);
-    match api.hub.subscribe(&subscriber, &Opening { start: wish.start, heartbeat, breaker }) {
+    let Wish { format, start } = Wish::parse(&uri, &headers)?;
+    let heartbeat = if format == Format::Legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
+    match api.hub.subscribe(&subscriber, &events::opening(start, heartbeat, cut)) {
         Ok((ready, subscription)) => {
-            let opening = wish.format.opening(&ready, heartbeat, random(RETRY));
-            let events = Events { opening: Some(opening), format: wish.format, subscription };
-            Ok(stream(Body::new(events)))
+            let opening = format.opening(&ready, heartbeat, events::retry());
+            Ok(events::stream(opening, subscription, move |event| format.event(&event, SystemTime::now())))
         }
-        Err(Error::Draining | Error::OverBudget) if accepts_events(&headers) => {
-            Ok(stream(Body::from(sse::come_back(random(OVERLOAD_RETRY)))))
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => events::refuse(error, &headers),
     }
-}
-
-/// Whether the client asks for an event stream by name, as every `EventSource` does.
-pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
-    let named = |line: &HeaderValue| {
-        let kinds = line.to_str().unwrap_or_default().split(',');
-        kinds
-            .filter_map(|kind| kind.split(';').next())
-            .any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
-    };
-    headers.get_all(header::ACCEPT).iter().any(named)
 }
 
 /// How a client wants its stream.
@@ -87,51 +53,6 @@ impl Wish {
     }
 }
 
-/// The body of an event stream: the opening, then whatever the hub has.
-struct Events {
-    opening: Option<String>,
-    format: Format,
-    subscription: Subscription,
-}
-
-impl HttpBody for Events {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(opening) = self.opening.take() {
-            return Poll::Ready(Some(Ok(Frame::data(opening.into()))));
-        }
-        loop {
-            let Some(event) = std::task::ready!(Pin::new(&mut self.subscription).poll_next(cx)) else {
-                return Poll::Ready(None);
-            };
-            let text = self.format.event(&event, SystemTime::now());
-            // An empty frame would end the body of a chunked response.
-            if !text.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(text.into()))));
-            }
-        }
-    }
-}
-
-fn stream(body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
-        (ACCEL_BUFFERING, HeaderValue::from_static("no")),
-    ];
-    (headers, body).into_response()
-}
-
-fn random((least, most): (u64, u64)) -> Duration {
-    Duration::from_millis(fastrand::u64(least..=most))
-}
-
-/// When a client that lost its stream comes back, in milliseconds; random, so that they do not come in step.
-const RETRY: (u64, u64) = (1_000, 4_000);
-/// When a client that was not served comes back.
-const OVERLOAD_RETRY: (u64, u64) = (5_000, 20_000);
 /// As the 2019 server did it.
 const LEGACY_HEARTBEAT: Duration = Duration::from_secs(25);
 
@@ -139,4 +60,3 @@ const LEGACY_HEARTBEAT: Duration = Duration::from_secs(25);
 const NOT_A_CURSOR: &str = "?";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

@@ -18,6 +18,9 @@ pub trait Backplane: Send + Sync + 'static {
     /// [`Error::UnknownOutcome`] when the node did not answer in time.
     fn send<'a>(&'a self, to: &'a Address, message: &'a Message) -> Answer<'a, Outcome>;
 
+    /// Hands a message to the devices of a user that are connected to other nodes, and names them.
+    fn broadcast<'a>(&'a self, user: &'a UserId, message: &'a Message) -> Answer<'a, Vec<DeviceId>>;
+
     /// The devices of a user that are connected to other nodes.
     fn devices<'a>(&'a self, user: &'a UserId) -> Answer<'a, Vec<DeviceId>>;
 }
@@ -41,6 +44,10 @@ pub struct Local;
 impl Backplane for Local {
     fn send<'a>(&'a self, _to: &'a Address, _message: &'a Message) -> Answer<'a, Outcome> {
         Box::pin(std::future::ready(Err(Error::NotConnected)))
+    }
+
+    fn broadcast<'a>(&'a self, _user: &'a UserId, _message: &'a Message) -> Answer<'a, Vec<DeviceId>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     fn devices<'a>(&'a self, _user: &'a UserId) -> Answer<'a, Vec<DeviceId>> {

@@ -134,11 +134,12 @@ impl Log {
         self.release();
     }
 
-    /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`.
-    pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) {
+    /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`. Says how many.
+    pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
         if self.waiting == 0 {
-            return;
+            return 0;
         }
+        let before = self.waiting;
         let handed = self.handed;
         self.entries.retain(|entry| {
             let over = if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms };
@@ -151,6 +152,7 @@ impl Log {
             !dropped
         });
         self.release();
+        before - self.waiting
     }
 
     fn release(&mut self) {

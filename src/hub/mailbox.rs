@@ -73,6 +73,8 @@ pub(super) struct Ticked {
     pub(super) wake: bool,
     /// The stream was cut because its peer does not read.
     pub(super) stalled: bool,
+    /// How many messages waited until their time was over.
+    pub(super) expired: usize,
     /// Nobody needs this mailbox any more.
     pub(super) forget: bool,
 }
@@ -215,7 +217,7 @@ impl Mailbox {
                 let generation = stream.generation;
                 self.stalled = Some(generation);
                 self.detach(generation, now);
-                ticked = Ticked { wake: true, stalled: true, forget: false };
+                ticked = Ticked { wake: true, stalled: true, ..Ticked::default() };
             } else {
                 ticked.wake = stream.pace.beat(now);
             }
@@ -223,7 +225,7 @@ impl Mailbox {
         self.evict(now);
         if self.stream.is_none() {
             let window_is_over = now.since(self.left_at) >= window_ms;
-            self.log.expire(window_is_over, now);
+            ticked.expired = self.log.expire(window_is_over, now);
             ticked.forget = window_is_over && !self.log.has_waiting();
             if ticked.forget {
                 self.log = Log::default();

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -32,6 +32,8 @@ pub(super) struct Totals {
 
 pub(super) struct Slot {
     pub(super) address: Address,
+    /// As the mailbox has it; readable without the lock.
+    live: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -65,11 +67,11 @@ impl Leaving {
 impl Slot {
     pub(super) fn new(address: Address, epoch: u64, now: Millis) -> Self {
         let state = State { mailbox: Mailbox::new(epoch, now), waker: None, breaker: None, gone: false };
-        Self { address, state: Mutex::new(state) }
+        Self { address, live: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     pub(super) fn is_live(&self) -> bool {
-        self.state.lock().mailbox.is_live()
+        self.live.load(Ordering::Acquire)
     }
 
     /// See [`Mailbox::push`].
@@ -162,13 +164,14 @@ impl Slot {
     /// Changes the state under its lock and keeps the totals true.
     fn update<T>(&self, totals: &Totals, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
-        let (live, bytes) = (state.mailbox.is_live(), state.mailbox.bytes());
+        let bytes = state.mailbox.bytes();
         let result = change(&mut state);
-        match (live, state.mailbox.is_live()) {
-            (false, true) => totals.streams.fetch_add(1, Ordering::Relaxed),
-            (true, false) => totals.streams.fetch_sub(1, Ordering::Relaxed),
-            _ => 0,
-        };
+        let live = state.mailbox.is_live();
+        if self.live.load(Ordering::Relaxed) != live {
+            self.live.store(live, Ordering::Release);
+            // Wrapping, so that one less is added too.
+            totals.streams.fetch_add(if live { 1 } else { usize::MAX }, Ordering::Relaxed);
+        }
         // Wrapping, so that a smaller log subtracts.
         let delta = state.mailbox.bytes().wrapping_sub(bytes);
         if delta != 0 {

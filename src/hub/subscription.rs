@@ -66,6 +66,7 @@ impl Stream for Subscription {
             Next::Ping => Poll::Ready(Some(Event::Ping)),
             Next::End(reason) => {
                 shared.metrics.stream_ended(reason);
+                shared.presence.note(&self.slot, now);
                 self.over = true;
                 Poll::Ready(Some(Event::End(reason)))
             }
@@ -79,6 +80,6 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.slot.detach(&self.hub.0.totals, self.generation, self.hub.now());
+        self.hub.detach(&self.slot, self.generation);
     }
 }

@@ -6,12 +6,13 @@
 mod drain;
 mod grpc;
 mod harness;
+mod hold;
 mod http;
 mod identity;
-mod later;
 mod limits;
 mod options;
 mod parity;
+mod presence;
 mod readme;
 mod resume;
 mod serve;

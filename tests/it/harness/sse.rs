@@ -29,6 +29,16 @@ impl Sse {
         Self::begin(head, Transport::Http1(connection)).await
     }
 
+    /// Opens a stream that has no `signal.ready`.
+    pub async fn open_plain(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        let mut connection = Connection::open(address).await;
+        connection.ask(&format!("GET {path}"), headers).await;
+        let head = connection.head().await;
+        assert_eq!((head.status, head.header("content-type")), (200, "text/event-stream"), "{head:?}");
+        let (parser, events) = (Parser::default(), VecDeque::new());
+        Self { parser, ready: serde_json::Value::Null, events, transport: Transport::Http1(connection) }
+    }
+
     /// Opens a stream on a connection of HTTP/2.
     pub async fn open_h2(connection: &Http2, device: &str) -> Self {
         let mut connection = connection.clone();

@@ -1,0 +1,120 @@
+//! Event streams as HTTP responses: their headers, their body, and the polite refusal.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Extension,
+    body::{Body, Bytes, HttpBody},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use hyper::body::Frame;
+use tokio_stream::Stream;
+
+use super::{Problem, sse};
+use crate::{
+    error::Error,
+    hub::{Breaker, Opening},
+    model::Start,
+    serve::Cut,
+};
+
+/// Whether the client asks for an event stream by name, as every `EventSource` does.
+pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
+    let named = |line: &HeaderValue| {
+        let kinds = line.to_str().unwrap_or_default().split(',');
+        kinds
+            .filter_map(|kind| kind.split(';').next())
+            .any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    };
+    headers.get_all(header::ACCEPT).iter().any(named)
+}
+
+/// How the hub opens a stream that may be cut.
+pub(super) fn opening(start: Start, heartbeat: Duration, cut: Option<Extension<Cut>>) -> Opening {
+    let breaker = cut.map(|Extension(cut)| Arc::new(move || cut.cut()) as Breaker);
+    Opening { start, heartbeat, breaker }
+}
+
+/// The response that writes the opening at once, then every event; `write` may leave one out with an empty text.
+pub(super) fn stream<S, W>(opening: String, events: S, write: W) -> Response
+where
+    S: Stream + Send + Unpin + 'static,
+    W: FnMut(S::Item) -> String + Send + Unpin + 'static,
+{
+    respond(Body::new(Events { opening: Some(opening), events, write }))
+}
+
+/// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for
+/// events by name is told when to come back.
+pub(super) fn refuse(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
+    match error {
+        Error::Draining | Error::OverBudget if accepts_events(headers) => {
+            Ok(respond(Body::from(sse::begin(random(OVERLOAD_RETRY)))))
+        }
+        error => Err(error.into()),
+    }
+}
+
+/// When a client that lost its stream comes back; random, so that they do not come in step.
+pub(super) fn retry() -> Duration {
+    random(RETRY)
+}
+
+/// The body of an event stream.
+struct Events<S, W> {
+    opening: Option<String>,
+    events: S,
+    write: W,
+}
+
+impl<S, W> HttpBody for Events<S, W>
+where
+    S: Stream + Unpin,
+    W: FnMut(S::Item) -> String + Unpin,
+{
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(opening) = self.opening.take() {
+            return Poll::Ready(Some(Ok(Frame::data(opening.into()))));
+        }
+        loop {
+            let Some(event) = std::task::ready!(Pin::new(&mut self.events).poll_next(cx)) else {
+                return Poll::Ready(None);
+            };
+            let text = (self.write)(event);
+            // An empty frame would end the body of a chunked response.
+            if !text.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(text.into()))));
+            }
+        }
+    }
+}
+
+fn respond(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
+        (ACCEL_BUFFERING, HeaderValue::from_static("no")),
+    ];
+    (headers, body).into_response()
+}
+
+fn random((least, most): (u64, u64)) -> Duration {
+    Duration::from_millis(fastrand::u64(least..=most))
+}
+
+/// In milliseconds.
+const RETRY: (u64, u64) = (1_000, 4_000);
+/// For a client that was not served.
+const OVERLOAD_RETRY: (u64, u64) = (5_000, 20_000);
+
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

@@ -1,0 +1,85 @@
+//! The hub's look at the clock: one walk over all mailboxes stands for every timer, and another one for the drain.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::MissedTickBehavior;
+
+use super::{Hub, millis, pace::Millis, registry::SHARDS, slot::Breaker};
+use crate::model::EndReason;
+
+impl Hub {
+    /// Walks over all mailboxes again and again: heartbeats, stalled streams, messages and mailboxes whose time is over.
+    ///
+    /// Never ends. `heartbeat` is the shortest one in use.
+    pub async fn tend(self, heartbeat: Duration) {
+        // A heartbeat may be late by a fifteenth of it, a stalled stream by a fifth of its time.
+        let round = (heartbeat / 15).min(self.0.limits.stall / 5).max(Duration::from_millis(20));
+        let mut slices = tokio::time::interval(round / SHARDS_IN_U32);
+        slices.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            for shard in 0..SHARDS {
+                slices.tick().await;
+                self.tick(shard);
+            }
+            let now = self.now();
+            for breaker in self.0.presence.tick(millis(self.0.limits.stall), now) {
+                self.see_off(Some(breaker), now);
+            }
+            self.cut_leaving(now);
+        }
+    }
+
+    /// Refuses new work from now on and ends all streams, spread over `window`; returns early when none is left.
+    pub async fn drain(&self, window: Duration) {
+        self.0.draining.store(true, Ordering::Release);
+        self.0.presence.end(EndReason::Draining, self.now());
+        let mut slices = tokio::time::interval(window / SHARDS_IN_U32);
+        for shard in 0..SHARDS {
+            slices.tick().await;
+            if self.census().streams == 0 {
+                return;
+            }
+            for slot in self.0.registry.of_shard(shard) {
+                slot.end(&self.0.totals, EndReason::Draining, self.now());
+            }
+        }
+    }
+
+    fn tick(&self, shard: usize) {
+        let limits = &self.0.limits;
+        let (stall, window) = (millis(limits.stall), millis(limits.resume_window));
+        for slot in self.0.registry.of_shard(shard) {
+            let now = self.now();
+            let (ticked, leaving) = slot.tick(&self.0.totals, stall, window, now);
+            self.see_off(leaving.breaker, now);
+            if ticked.stalled {
+                self.0.presence.note(&slot, now);
+                tracing::debug!("a stream was cut: its peer does not read");
+            }
+            self.0.metrics.expired(ticked.expired);
+            if ticked.forget {
+                self.0.registry.remove(&slot, &self.0.totals);
+            }
+        }
+    }
+
+    /// Leaves a stream that was told to end the time to say its last word.
+    pub(super) fn see_off(&self, breaker: Option<Breaker>, now: Millis) {
+        if let Some(breaker) = breaker {
+            self.0.leaving.lock().push((Millis(now.0 + LAST_WORD_MS), breaker));
+        }
+    }
+
+    fn cut_leaving(&self, now: Millis) {
+        let due: Vec<_> = self.0.leaving.lock().extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, breaker) in due {
+            breaker();
+        }
+    }
+}
+
+/// How long a stream that was told to end may take for it before it is cut.
+const LAST_WORD_MS: u64 = 5_000;
+
+#[expect(clippy::cast_possible_truncation, reason = "64 fits")]
+const SHARDS_IN_U32: u32 = SHARDS as u32;

@@ -1,0 +1,102 @@
+//! Holding a message for a device that is not connected, because its sender asked for it.
+
+use backend_signal::grpc::proto::{Outcome, SendRequest};
+use tonic::Code;
+
+use crate::harness::{FORM, Response, Server, grpc::message, until, within};
+
+async fn post(server: &Server, data: &str, ttl: &str) -> Response {
+    let headers = [("content-type", FORM), ("ttl", ttl)];
+    server.request("POST /user/bob/device/phone", &headers, format!("data={data}").as_bytes()).await
+}
+
+async fn send(server: &Server, data: &str, seconds: i64) -> Result<Outcome, Code> {
+    let ttl = Some(prost_types::Duration { seconds, nanos: 0 });
+    let request = SendRequest { ttl, ..message("bob/phone", "", data) };
+    let sent = within(server.grpc().await.send(request)).await;
+    sent.map(|answer| answer.into_inner().outcome()).map_err(|status| status.code())
+}
+
+#[tokio::test]
+async fn a_message_with_a_time_to_live_waits_for_its_device() {
+    let server = Server::start().await;
+    let held = post(&server, "1", "60").await;
+    assert_eq!((held.status, held.body.len()), (202, 0));
+    assert_eq!(send(&server, "2", 60).await, Ok(Outcome::Held));
+    assert_eq!(server.devices("bob").await, "[]", "a held-for device is not listed");
+    assert_eq!(post(&server, "now", "0").await.status, 404);
+    assert_eq!(send(&server, "now", 0).await, Err(Code::NotFound));
+    let mut phone = server.sse("bob/phone").await;
+    assert_eq!((&phone.ready["continuity"], &phone.ready["replayed"]), (&"new".into(), &2.into()));
+    assert_eq!((phone.data().await.as_str(), phone.data().await.as_str()), ("1", "2"));
+    assert_eq!(post(&server, "3", "60").await.status, 200, "delivered when the device is there");
+    assert_eq!(send(&server, "4", 60).await, Ok(Outcome::Delivered));
+    assert_eq!((phone.data().await.as_str(), phone.data().await.as_str()), ("3", "4"));
+}
+
+#[tokio::test]
+async fn a_held_message_comes_over_grpc_too() {
+    let server = Server::start().await;
+    assert_eq!(post(&server, "1", "60").await.status, 202);
+    let mut phone = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    assert_eq!(phone.ready.replayed, 1);
+    assert_eq!(phone.data().await, "1");
+}
+
+#[tokio::test]
+async fn a_held_message_is_dropped_when_its_time_is_over() {
+    let server = Server::start().await;
+    assert_eq!(post(&server, "short", "1").await.status, 202);
+    assert_eq!(post(&server, "long", "60").await.status, 202);
+    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
+    until(metrics, |text| text.contains("signal_expired_total 1")).await;
+    let mut phone = server.sse("bob/phone").await;
+    assert_eq!(phone.ready["replayed"], 1);
+    assert_eq!(phone.data().await, "long");
+}
+
+#[tokio::test]
+async fn the_server_caps_how_long_it_holds() {
+    let server = Server::with(&["--hold-limit", "0.3"]).await;
+    assert_eq!(post(&server, "x", "99999999999999999999999").await.status, 202);
+    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
+    until(metrics, |text| text.contains("signal_expired_total 1")).await;
+    assert_eq!(server.sse("bob/phone").await.ready["replayed"], 0);
+}
+
+#[tokio::test]
+async fn a_time_to_live_has_to_be_a_whole_number() {
+    let server = Server::start().await;
+    for ttl in ["-1", "1.5", "x", "", "1, 2"] {
+        let answer = post(&server, "x", ttl).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (400, "invalid_ttl"), "{ttl}");
+    }
+    assert_eq!(send(&server, "x", -1).await, Err(Code::InvalidArgument));
+}
+
+#[tokio::test]
+async fn no_more_is_held_than_a_mailbox_may_have_waiting() {
+    let server = Server::start().await;
+    for number in 0..64 {
+        assert_eq!(post(&server, &number.to_string(), "60").await.status, 202);
+    }
+    assert_eq!(post(&server, "one more", "60").await.problem(), "mailbox_full");
+    assert_eq!(send(&server, "one more", 60).await, Err(Code::ResourceExhausted));
+    let mut phone = server.sse("bob/phone").await;
+    for number in 0..64 {
+        assert_eq!(phone.data().await, number.to_string());
+    }
+    assert_eq!(server.post("bob/phone", "room again").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_device_that_comes_back_late_for_a_held_message_is_told_that_one_is_missing() {
+    let server = Server::start().await;
+    let cursor = server.sse("bob/phone").await.leave();
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    assert_eq!(post(&server, "missed", "1").await.status, 202);
+    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
+    until(metrics, |text| text.contains("signal_expired_total 1")).await;
+    let phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
+    assert_eq!(phone.ready["continuity"], "broken");
+}

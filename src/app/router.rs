@@ -142,9 +142,9 @@ mod tests {
     async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
         let metrics = Metrics::new();
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let mut router = behind(routes, &[], metrics.clone());
+        let mut guarded = behind(routes, &[], metrics.clone());
         let request = Request::get("/panic").body(Body::empty()).expect("a request");
-        let response = router.call(request).await.expect("infallible");
+        let response = guarded.call(request).await.expect("infallible");
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");

@@ -48,7 +48,7 @@ where
     S: Stream + Send + Unpin + 'static,
     W: FnMut(S::Item) -> String + Send + Unpin + 'static,
 {
-    respond(Body::new(Events { opening: Some(opening), events, write }))
+    respond(Body::new(Events { opening: Some(opening), source: events, write }))
 }
 
 /// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for
@@ -70,7 +70,7 @@ pub(super) fn retry() -> Duration {
 /// The body of an event stream.
 struct Events<S, W> {
     opening: Option<String>,
-    events: S,
+    source: S,
     write: W,
 }
 
@@ -87,7 +87,7 @@ where
             return Poll::Ready(Some(Ok(Frame::data(opening.into()))));
         }
         loop {
-            let Some(event) = std::task::ready!(Pin::new(&mut self.events).poll_next(cx)) else {
+            let Some(event) = std::task::ready!(Pin::new(&mut self.source).poll_next(cx)) else {
                 return Poll::Ready(None);
             };
             let text = (self.write)(event);

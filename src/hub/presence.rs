@@ -157,12 +157,11 @@ impl Watched {
         let sighting = sighting
             .or_else(|| watcher.ending.map(Sighting::End))
             .or_else(|| watcher.pace.take_ping(now).then_some(Sighting::Ping));
-        match &sighting {
-            Some(_) => watcher.pace.give(now, now),
-            None => {
-                watcher.pace.rest();
-                watcher.waker = Some(waker.clone());
-            }
+        if sighting.is_some() {
+            watcher.pace.give(now, now);
+        } else {
+            watcher.pace.rest();
+            watcher.waker = Some(waker.clone());
         }
         sighting
     }

@@ -5,6 +5,7 @@ pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod process;
+pub mod proxy;
 pub mod sse;
 
 use std::{net::SocketAddr, time::Duration};

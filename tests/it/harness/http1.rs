@@ -49,6 +49,7 @@ pub struct Connection {
 impl Connection {
     pub async fn open(address: SocketAddr) -> Self {
         let stream = within(TcpStream::connect(address)).await.expect("listens");
+        stream.set_nodelay(true).expect("an open socket");
         Self { stream, ahead: Vec::new() }
     }
 

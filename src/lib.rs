@@ -19,7 +19,7 @@
 //! | [`telemetry`] | logs and every metric | a new metric |
 //! | [`config`] | every flag and variable; alone reads the environment | a new option |
 //! | [`app`] | joins the rooms; the one router of both protocols | what a new option does |
-//! | [`json`] | JSON objects from outside, strictly | |
+//! | `json` | JSON objects from outside, strictly | |
 //!
 //! Arrows point inwards: `http` and `grpc` know `hub`, and `hub` knows neither. `tests/tidy.rs` holds this.
 //!

@@ -7,6 +7,8 @@ mod mailbox;
 mod mailbox_properties;
 mod pace;
 mod presence;
+#[cfg(test)]
+mod races;
 mod registry;
 mod send;
 mod slot;

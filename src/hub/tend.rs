@@ -45,7 +45,7 @@ impl Hub {
         }
     }
 
-    fn tick(&self, shard: usize) {
+    pub(super) fn tick(&self, shard: usize) {
         let limits = &self.0.limits;
         let (stall, window) = (millis(limits.stall), millis(limits.resume_window));
         for slot in self.0.registry.of_shard(shard) {

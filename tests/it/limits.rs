@@ -87,6 +87,25 @@ async fn a_peer_that_does_not_read_is_cut_and_the_device_is_gone() {
 }
 
 #[tokio::test]
+async fn a_peer_that_reads_a_byte_at_a_time_is_cut_too() {
+    let server = Server::with(&["--stall-timeout", "0.5"]).await;
+    let mut phone = Connection::open(server.address).await;
+    let claim = claim("bob/phone");
+    phone.ask("GET /subscribe", &[("x-user-claim", &claim)]).await;
+    phone.head().await;
+    let reading = tokio::spawn(async move {
+        // A byte a moment is no reading; it ends when the server has cut the connection and all is read.
+        let mut byte = [0];
+        while matches!(tokio::io::AsyncReadExt::read(&mut phone.stream, &mut byte).await, Ok(1)) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    });
+    fill(&server, "bob/phone").await;
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    reading.abort();
+}
+
+#[tokio::test]
 async fn one_stream_that_does_not_read_is_cut_and_the_others_on_its_connection_live_on() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let connection = Http2::with_window(server.address, 1_000).await;

@@ -1,0 +1,132 @@
+//! Many threads at one mailbox: attach against detach against send against the sweep.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
+};
+
+use tokio_stream::Stream as _;
+
+use super::{Draft, Event, Hub, Limits, Local, Opening, Subscription};
+use crate::{
+    auth::{Auth, Caller, Mode, Subscriber},
+    error::Error,
+    model::{Address, Continuity, Data, Outcome, Start},
+    telemetry::Metrics,
+};
+
+const ROUNDS: u64 = 1_000;
+
+struct Stage {
+    hub: Hub,
+    subscriber: Subscriber,
+    caller: Caller,
+    address: Address,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Stage {
+    fn new(resume_window: Duration) -> Arc<Self> {
+        let limits = Limits {
+            stall: Duration::from_secs(60),
+            resume_window,
+            hold: Duration::from_secs(60),
+            memory_budget: 1 << 30,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let hub = Hub::new(limits, Local, Metrics::new());
+        let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new() };
+        let (headers, peer) = (Default::default(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let address = Address::new("bob", "phone").expect("ids");
+        let subscriber = auth.subscriber(&headers, peer, Some(Ok(address.clone()))).expect("named by the path");
+        let caller = auth.caller(&headers, peer).expect("anonymous");
+        Arc::new(Self { hub, subscriber, caller, address, runtime })
+    }
+
+    fn subscribe(&self, start: Start) -> (super::Ready, Subscription) {
+        let opening = Opening { start, heartbeat: Duration::from_secs(60), breaker: None };
+        self.hub.subscribe(&self.subscriber, &opening).expect("a stream")
+    }
+
+    fn send(&self, number: u64, ttl: Duration) -> Result<Outcome, Error> {
+        let draft = Draft { event: None, data: Data::new(number.to_string()).expect("not empty"), ttl };
+        // Nothing here waits: there are no other nodes.
+        self.runtime.block_on(self.hub.send(&self.caller, &self.address, draft))
+    }
+}
+
+/// What a stream has ready now.
+fn drain(stream: &mut Subscription) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(event)) = Pin::new(&mut *stream).poll_next(&mut context) {
+        if let Event::Message(_, message) = event {
+            numbers.push(message.data.as_str().parse().expect("a number"));
+        }
+    }
+    numbers
+}
+
+#[test]
+fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
+    let stage = Stage::new(Duration::from_secs(60));
+    let (first, mut stream) = stage.subscribe(Start::Anew);
+    let mut cursor = first.cursor;
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut sent = 0;
+            while sent < ROUNDS {
+                match stage.send(sent, Duration::from_secs(60)) {
+                    Ok(_) => sent += 1,
+                    Err(Error::MailboxFull) => thread::yield_now(),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        });
+        let mut next = 0;
+        while next < ROUNDS {
+            for number in drain(&mut stream) {
+                assert_eq!(number, next, "in order, nothing lost or repeated");
+                next += 1;
+                cursor.seq += 1;
+            }
+            // The old stream ends late, on another thread, while its successor is already there.
+            let (ready, successor) = stage.subscribe(Start::After(cursor));
+            assert_eq!(ready.continuity, Continuity::Resumed);
+            let old = std::mem::replace(&mut stream, successor);
+            scope.spawn(move || drop(old));
+        }
+        sender.join().expect("no panic");
+    });
+    assert_eq!(stage.send(0, Duration::ZERO), Ok(Outcome::Delivered), "the newest stream is still attached");
+}
+
+#[test]
+fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
+    let stage = Stage::new(Duration::ZERO);
+    thread::scope(|scope| {
+        let sweeper = scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                (0..super::registry::SHARDS).for_each(|shard| stage.hub.tick(shard));
+            }
+        });
+        for number in 0..ROUNDS {
+            let (_, mut stream) = stage.subscribe(Start::Anew);
+            assert_eq!(stage.send(number, Duration::ZERO), Ok(Outcome::Delivered));
+            assert_eq!(drain(&mut stream), [number]);
+            drop(stream);
+            if number % 2 == 0 {
+                assert!(stage.send(number, Duration::from_secs(60)).is_ok());
+                let (_, mut stream) = stage.subscribe(Start::Anew);
+                assert_eq!(drain(&mut stream), [number], "a held message outlives the sweep");
+            }
+        }
+        sweeper.join().expect("no panic");
+    });
+    (0..super::registry::SHARDS).for_each(|shard| stage.hub.tick(shard));
+    assert_eq!(stage.hub.census(), super::Census { streams: 0, mailboxes: 0, bytes: 0 });
+}

@@ -96,6 +96,22 @@ impl Caller {
     }
 }
 
+#[cfg(test)]
+impl Caller {
+    /// Nobody in particular, for tests of the hub.
+    pub(crate) fn anonymous() -> Self {
+        Self(None)
+    }
+}
+
+#[cfg(test)]
+impl Subscriber {
+    /// A device that proved who it is, for tests of the hub.
+    pub(crate) fn proven(address: Address) -> Self {
+        Self(address)
+    }
+}
+
 impl Subscriber {
     /// The caller's device.
     #[must_use]

@@ -1,7 +1,6 @@
 //! Many threads at one mailbox: attach against detach against send against the sweep.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -13,7 +12,7 @@ use tokio_stream::Stream as _;
 
 use super::{Draft, Event, Hub, Limits, Local, Opening, Subscription};
 use crate::{
-    auth::{Auth, Caller, Mode, Subscriber},
+    auth::{Caller, Subscriber},
     error::Error,
     model::{Address, Continuity, Data, Outcome, Start},
     telemetry::Metrics,
@@ -39,12 +38,9 @@ impl Stage {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let hub = Hub::new(limits, Local, Metrics::new());
-        let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new() };
-        let (headers, peer) = (Default::default(), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let address = Address::new("bob", "phone").expect("ids");
-        let subscriber = auth.subscriber(&headers, peer, Some(Ok(address.clone()))).expect("named by the path");
-        let caller = auth.caller(&headers, peer).expect("anonymous");
-        Arc::new(Self { hub, subscriber, caller, address, runtime })
+        let subscriber = Subscriber::proven(address.clone());
+        Arc::new(Self { hub, subscriber, caller: Caller::anonymous(), address, runtime })
     }
 
     fn subscribe(&self, start: Start) -> (super::Ready, Subscription) {

@@ -194,7 +194,7 @@ impl Feed {
         let io = TokioIo::new(TcpStream::connect(address).await.ok()?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
         tokio::spawn(connection);
-        Self::sse(sender.send_request(request("/subscribe", number, cursor)).await.ok()?)
+        Some(Self::sse(sender.send_request(request("/subscribe", number, cursor)).await.ok()?))
     }
 
     async fn sse2(number: usize, address: SocketAddr, cursor: &str) -> Option<Self> {
@@ -202,12 +202,12 @@ impl Feed {
         let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.ok()?;
         tokio::spawn(connection);
         let uri = format!("http://{address}/subscribe");
-        Self::sse(sender.send_request(request(&uri, number, cursor)).await.ok()?)
+        Some(Self::sse(sender.send_request(request(&uri, number, cursor)).await.ok()?))
     }
 
-    fn sse(response: http::Response<Incoming>) -> Option<Self> {
+    fn sse(response: http::Response<Incoming>) -> Self {
         assert_eq!(response.status(), 200);
-        Some(Self::Sse { body: Box::pin(response.into_body()), parser: Parser::default(), items: Vec::new() })
+        Self::Sse { body: Box::pin(response.into_body()), parser: Parser::default(), items: Vec::new() }
     }
 
     async fn grpc(number: usize, address: SocketAddr, cursor: String) -> Option<Self> {

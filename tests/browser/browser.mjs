@@ -24,6 +24,7 @@ const SCENARIOS = {
   "a listener gets a named event, and onmessage does not": namedEvent,
   "data arrives exactly, in any script and over many lines": exactData,
   "an error can be read by the page": readableError,
+  "a page that watches devices gets the whole list, then changes, and the whole list again when it comes back": watches,
   "gRPC-Web works from a page": grpcWeb,
   "the browser comes back by itself with Last-Event-ID and gets what it missed": resumes,
   "the newer page takes over, and the older one stops by itself": takenOver,
@@ -90,6 +91,24 @@ async function readableError({ page, post }) {
   assert.deepEqual([status, JSON.parse(body).code], [404, "not_connected"]);
   const devices = await page.evaluate(async (url) => (await fetch(url)).json(), `${DAEMON}/user/nobody/devices`);
   assert.deepEqual(devices, []);
+}
+
+async function watches({ open, seen, close, relay }) {
+  const events = ["signal.devices", "signal.online", "signal.offline"];
+  const watched = ({ log }) => log.filter(({ type }) => events.includes(type)).map(({ type, data }) => [type, JSON.parse(data)]);
+  await open("phone", "/subscribe/uma/device/phone");
+  await seen("phone", "signal.ready");
+  await open("watch", "/user/uma/devices", events, relay.url);
+  await seen("watch", "signal.devices");
+  await open("laptop", "/subscribe/uma/device/laptop");
+  await seen("watch", "signal.online");
+  await close("phone");
+  const expected = [["signal.devices", ["phone"]], ["signal.online", { device: "laptop" }], ["signal.offline", { device: "phone" }]];
+  assert.deepEqual(watched(await seen("watch", "signal.offline")), expected);
+  relay.end();
+  const whole = ["signal.devices", ["laptop"]];
+  assert.deepEqual(watched(await seen("watch", "signal.devices", 2)), [...expected, whole]);
+  assert.deepEqual(relay.requests().map(({ lastEventId }) => lastEventId), [undefined, undefined], "no cursor to come back with");
 }
 
 async function grpcWeb({ open, seen, page }) {

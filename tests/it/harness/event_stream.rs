@@ -16,6 +16,8 @@ pub struct Event {
 pub struct Parser {
     bytes: Vec<u8>,
     begun: bool,
+    /// The last line ended at a CR, and an LF right behind it belongs to it.
+    half_ended: bool,
     name: String,
     data: String,
     id: String,
@@ -38,7 +40,7 @@ impl Parser {
         events
     }
 
-    /// A line ends at LF, CR or CRLF; a CR at the very end may be the first half of a CRLF, so it waits for the next byte.
+    /// A line ends at LF, CR or CRLF. A CR ends it at once: an LF that follows may come much later, and is then skipped.
     fn take_line(&mut self) -> Option<String> {
         if !self.begun {
             if self.bytes.len() < 3 {
@@ -49,14 +51,16 @@ impl Parser {
             }
             self.begun = true;
         }
+        if self.half_ended && !self.bytes.is_empty() {
+            self.half_ended = false;
+            if self.bytes[0] == b'\n' {
+                self.bytes.remove(0);
+            }
+        }
         let end = self.bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
-        let width = match (self.bytes[end], self.bytes.get(end + 1)) {
-            (b'\r', None) => return None,
-            (b'\r', Some(b'\n')) => 2,
-            _ => 1,
-        };
+        self.half_ended = self.bytes[end] == b'\r';
         let line = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
-        self.bytes.drain(..end + width);
+        self.bytes.drain(..=end);
         Some(line)
     }
 
@@ -120,5 +124,43 @@ mod tests {
         assert_eq!(parser.last_event_id, "a");
         assert_eq!(parser.push(b"\ndata: 2\n\n"), [event("a", "x", "1\n2")]);
         assert_eq!(parser.retry, Some(5));
+    }
+
+    #[test]
+    fn a_carriage_return_at_the_end_of_what_came_ends_the_line() {
+        let mut parser = Parser::default();
+        assert_eq!(parser.push(b"data: 1\r\r"), [event("", "message", "1")]);
+        assert_eq!(parser.push(b"\ndata: 2\r"), []);
+        assert_eq!(parser.push(b"\n\r"), [event("", "message", "2")]);
+    }
+
+    #[test]
+    fn what_a_browser_ignores_is_ignored() {
+        let mut parser = Parser::default();
+        let stream = ": one\nid: a\nid: b\0c\nretry: 1x\nretry: -1\nretry\nDATA: no\n data: no\nnonsense\nevent: x\n\ndata: 1\n\n";
+        // An event without data fires nothing, and its name is forgotten.
+        assert_eq!(parser.push(stream.as_bytes()), [event("a", "message", "1")]);
+        assert_eq!((parser.retry, parser.comments.as_slice()), (None, &["one".to_owned()][..]));
+        // A byte order mark is one only at the beginning.
+        assert_eq!(parser.push("\u{feff}data: 2\n\n".as_bytes()), []);
+        assert_eq!(parser.push(b"data: unfinished"), []);
+    }
+
+    #[test]
+    fn the_bytes_may_be_cut_anywhere() {
+        let stream =
+            "\u{feff}: c\r\rid: 1\r\nevent: \u{e9}\rdata: a\r\ndata:\n\r\nretry: 7\n\ndata: \u{260e}\r\rdata: b\n\r"
+                .as_bytes();
+        let whole = Parser::default().push(stream);
+        assert_eq!(whole.len(), 3);
+        for size in 1..stream.len() {
+            for from in 0..=size {
+                let (first, rest) = stream.split_at(from);
+                let mut parser = Parser::default();
+                let mut events = parser.push(first);
+                events.extend(rest.chunks(size).flat_map(|part| parser.push(part)));
+                assert_eq!((events, parser.retry), (whole.clone(), Some(7)), "{from} and then by {size}");
+            }
+        }
     }
 }

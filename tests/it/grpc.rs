@@ -110,8 +110,7 @@ async fn the_deadline_of_a_call_is_honoured() {
 async fn a_call_whose_message_does_not_come_ends_at_its_deadline() {
     let server = Server::start().await;
     let mut connection = crate::harness::http2::Http2::open(server.address).await;
-    // A channel whose sender is kept, so that the body never ends.
-    let (body, _sender) = stalled_body();
+    let (body, _kept) = crate::harness::http2::body_without_end();
     let request = http::Request::post(connection.uri("/signal.v1.Signal/Send"))
         .header("content-type", "application/grpc")
         .header("grpc-timeout", "200m")
@@ -119,24 +118,6 @@ async fn a_call_whose_message_does_not_come_ends_at_its_deadline() {
         .expect("a request");
     let response = connection.send(request).await;
     assert_eq!(response.headers()["grpc-status"], "4");
-}
-
-fn stalled_body() -> (axum::body::Body, tokio::sync::mpsc::Sender<Result<Vec<u8>, std::io::Error>>) {
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    (axum::body::Body::from_stream(tokio_stream::StreamExt::chain(tokio_stream::empty(), Pending(receiver))), sender)
-}
-
-struct Pending(tokio::sync::mpsc::Receiver<Result<Vec<u8>, std::io::Error>>);
-
-impl tokio_stream::Stream for Pending {
-    type Item = Result<Vec<u8>, std::io::Error>;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx)
-    }
 }
 
 #[tokio::test]

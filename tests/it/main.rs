@@ -5,6 +5,7 @@
 
 mod cutting;
 mod drain;
+mod errors;
 mod grpc;
 mod harness;
 mod hold;

@@ -1,15 +1,20 @@
 //! A connection of HTTP/2 with prior knowledge.
 
-use std::net::SocketAddr;
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::mpsc};
 
 use super::within;
 
@@ -40,5 +45,25 @@ impl Http2 {
 
     pub async fn send(&mut self, request: Request<Body>) -> Response<Incoming> {
         within(self.sender.send_request(request)).await.expect("an answer")
+    }
+}
+
+/// A body that brings nothing and does not end as long as the other half is kept.
+pub fn body_without_end() -> (Body, mpsc::Sender<Infallible>) {
+    let (kept, receiver) = mpsc::channel(1);
+    (Body::new(WithoutEnd(receiver)), kept)
+}
+
+struct WithoutEnd(mpsc::Receiver<Infallible>);
+
+impl hyper::body::Body for WithoutEnd {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|never| never.map(|never| match never {}))
     }
 }

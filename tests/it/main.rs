@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
 mod cutting;
+mod defaults;
 mod drain;
 mod errors;
 mod grpc;

@@ -1,0 +1,114 @@
+//! Data that could be taken for the format it travels in, and the exact bytes of what the server says by itself.
+
+use backend_signal::grpc::proto::SendRequest;
+
+use crate::harness::{Connection, JSON, Server, Sse, claim, grpc::message, http2::Http2, within};
+
+/// What could break a line, a field or an event.
+const NASTY: [&str; 18] = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\n\r",
+    "\n\n",
+    "a\rb\nc\r\nd",
+    "ends\n",
+    "\nbegins",
+    " leads",
+    "  leads",
+    ":",
+    ": comment",
+    "\0",
+    "\u{feff}mark",
+    "a\u{2028}b\u{2029}c\u{85}d",
+    "\n\nid: x\n\n",
+    "\r\rretry: 1\r\revent: signal.end\rdata: {}\r\r",
+    "data: id: event:",
+];
+
+/// The format's own change: every line end is an LF.
+fn normalised(data: &str) -> String {
+    data.replace("\r\n", "\n").replace('\r', "\n")
+}
+
+#[tokio::test]
+async fn any_data_is_exactly_one_event_in_every_transport_and_format() {
+    let server = Server::start().await;
+    let connection = Http2::open(server.address).await;
+    let mut plain = [server.sse("bob/0").await, Sse::open_h2(&connection, "bob/1").await];
+    let mut envelope = server.sse_with("bob/2", "/subscribe?format=envelope", &[]).await;
+    let mut legacy = Connection::open(server.address).await;
+    legacy.ask("GET /subscribe?format=legacy", &[("x-user-claim", &claim("bob/3"))]).await;
+    legacy.head().await;
+    legacy.chunk().await;
+    let mut client = server.grpc().await;
+    let mut grpc = server.grpc_stream("bob/4", "").await.expect("a stream");
+    for data in NASTY {
+        let body = serde_json::json!({"data": data, "event": "x"}).to_string();
+        for device in 0..5 {
+            // Half of them over each protocol.
+            if device % 2 == 0 {
+                let post = format!("POST /user/bob/device/{device}");
+                assert_eq!(server.request(&post, &[("content-type", JSON)], body.as_bytes()).await.status, 200);
+            } else {
+                let request = SendRequest { event: "x".into(), ..message(&format!("bob/{device}"), "", data) };
+                within(client.send(request)).await.expect("sent");
+            }
+        }
+        for stream in &mut plain {
+            let event = stream.next().await;
+            assert_eq!((event.name.as_str(), &event.data), ("x", &normalised(data)));
+            assert!(event.id.contains('.'), "{event:?}");
+        }
+        let event: serde_json::Value = serde_json::from_str(&envelope.next().await.data).expect("one line of JSON");
+        assert_eq!(event["data"], data);
+        let text = String::from_utf8(legacy.chunk().await.expect("an event")).expect("UTF-8");
+        let line = text.strip_prefix("id: undefined:undefined\nevent: x\ndata: ").expect("three lines");
+        let line = line.strip_suffix("\n\n").expect("an end");
+        assert_eq!(percent_encoding::percent_decode_str(line).decode_utf8().expect("UTF-8"), data);
+        assert_eq!(grpc.data().await, data);
+    }
+}
+
+#[tokio::test]
+async fn a_sender_with_an_odd_name_breaks_no_frame_either() {
+    let server = Server::start().await;
+    let mut envelope = server.sse_with("bob/phone", "/subscribe?format=envelope", &[]).await;
+    let (user, device) = ("a\": \u{2028}\\", "\u{feff}data: x:y/é");
+    let claim = serde_json::json!({"userid": user, "clientid": device}).to_string();
+    let headers = [("x-user-claim", claim.as_str()), ("content-type", JSON)];
+    assert_eq!(server.request("POST /user/bob/device/phone", &headers, br#"{"data":"hi"}"#).await.status, 200);
+    let event: serde_json::Value = serde_json::from_str(&envelope.next().await.data).expect("one line of JSON");
+    assert_eq!(event["from"], serde_json::json!({"user": user, "device": device}));
+}
+
+#[tokio::test]
+async fn the_last_event_has_no_id_and_the_stream_a_clean_end() {
+    let server = Server::start().await;
+    for format in ["plain", "envelope"] {
+        let mut phone = server.sse_with("bob/phone", &format!("/subscribe?format={format}"), &[]).await;
+        let _newer = server.sse("bob/phone").await;
+        let last = String::from_utf8(phone.bytes().await.expect("a last word")).expect("UTF-8");
+        assert_eq!(last, "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
+        assert_eq!(phone.bytes().await, None);
+    }
+}
+
+#[tokio::test]
+async fn each_message_is_an_id_an_event_if_there_is_one_and_a_line_of_data_for_each_of_its_lines() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    for (body, expected) in [
+        (r#"{"data":"a"}"#, "data: a\n\n"),
+        (r#"{"data":"a\nb\r\n","event":"offer"}"#, "event: offer\ndata: a\ndata: b\ndata: \n\n"),
+    ] {
+        assert_eq!(
+            server.request("POST /user/bob/device/phone", &[("content-type", JSON)], body.as_bytes()).await.status,
+            200
+        );
+        let text = String::from_utf8(phone.bytes().await.expect("an event")).expect("UTF-8");
+        let (id, rest) = text.split_once('\n').expect("lines");
+        assert!(id.strip_prefix("id: ").is_some_and(|cursor| cursor.split('.').count() == 3), "{id}");
+        assert_eq!(rest, expected);
+    }
+}

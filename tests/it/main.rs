@@ -18,6 +18,7 @@ mod options;
 mod parity;
 mod presence;
 mod readme;
+mod reflection;
 mod resume;
 mod serve;
 mod stream;

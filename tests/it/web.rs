@@ -1,9 +1,8 @@
-//! gRPC-Web over HTTP/1.1 and HTTP/2, framed by hand as its specification says, and reflection, as a client of it sees it.
+//! gRPC-Web over HTTP/1.1 and HTTP/2, framed by hand as its specification says.
 
 use axum::body::Body;
 use backend_signal::grpc::proto::{ListDevicesRequest, ListDevicesResponse};
 use prost::Message;
-use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{Server, http2::Http2, within};
 
@@ -84,34 +83,4 @@ async fn an_error_over_grpc_web_has_its_code() {
     let answer = server.request(&format!("POST {LIST}"), &headers, &body).await;
     let (_, trailers) = frames(&answer.body);
     assert!(answer.header("grpc-status") == "3" || trailers.contains("grpc-status:3"), "{answer:?}");
-}
-
-#[tokio::test]
-async fn reflection_names_the_services_in_both_versions() {
-    let server = Server::start().await;
-    let channel = tonic::transport::Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
-    let channel = within(channel.connect()).await.expect("listens");
-    let expected = ["grpc.health.v1.Health", "signal.v1.Signal"];
-    let request = v1::ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
-    };
-    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let answer = within(client.server_reflection_info(tokio_stream::iter([request]))).await.expect("known");
-    let answer = within(answer.into_inner().message()).await.expect("an answer").and_then(|it| it.message_response);
-    let Some(v1::server_reflection_response::MessageResponse::ListServicesResponse(list)) = answer else {
-        panic!("{answer:?}")
-    };
-    assert!(expected.iter().all(|name| list.service.iter().any(|service| service.name == *name)), "{list:?}");
-    let request = v1alpha::ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
-            "signal.v1.Signal".into(),
-        )),
-    };
-    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
-    let answer = within(client.server_reflection_info(tokio_stream::iter([request]))).await.expect("known");
-    let answer = within(answer.into_inner().message()).await.expect("an answer").and_then(|it| it.message_response);
-    let found = matches!(answer, Some(v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)));
-    assert!(found);
 }

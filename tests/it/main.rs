@@ -7,6 +7,7 @@ mod cutting;
 mod defaults;
 mod drain;
 mod errors;
+mod floods;
 mod format;
 mod grpc;
 mod harness;

@@ -1,0 +1,124 @@
+//! HTTP/2 frame by frame, for peers that a well-behaved client library cannot play.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+};
+
+use super::within;
+
+/// A frame (RFC 9113, section 4.1).
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub payload: Vec<u8>,
+}
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+/// A connection on which nothing is answered by itself.
+pub struct Frames(tokio::net::TcpStream);
+
+impl Frames {
+    /// Connects with settings as pairs of identifier and value.
+    pub async fn open(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // Small, so that a peer that does not read is felt soon.
+        socket.set_recv_buffer_size(16 * 1024).expect("a size");
+        let mut frames = Self(within(socket.connect(address)).await.expect("listens"));
+        frames.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        let pairs = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
+        frames.send(SETTINGS, 0, 0, &pairs.collect::<Vec<_>>()).await;
+        frames
+    }
+
+    pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.write(&frame(kind, flags, stream, payload)).await;
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) {
+        within(self.0.write_all(bytes)).await.expect("writable");
+    }
+
+    /// Writes as long as the peer takes it; one that has said goodbye may not.
+    pub async fn flood(&mut self, bytes: &[u8]) {
+        let _ = within(self.0.write_all(bytes)).await;
+    }
+
+    /// The next frame; nothing when the peer has closed or reset.
+    pub async fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        within(self.0.read_exact(&mut head)).await.ok()?;
+        let [a, b, c, kind, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        within(self.0.read_exact(&mut payload)).await.ok()?;
+        Some(Frame { kind, payload })
+    }
+
+    /// The next frame of a kind, whatever comes before it.
+    pub async fn next_of(&mut self, kind: u8) -> Option<Frame> {
+        loop {
+            let frame = self.next().await?;
+            if frame.kind == kind {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// The code that the server says goodbye with.
+    pub async fn goodbye(&mut self) -> u32 {
+        let frame = self.next_of(GOAWAY).await.expect("a GOAWAY before the end");
+        u32::from_be_bytes(frame.payload[4..8].try_into().expect("four bytes"))
+    }
+}
+
+/// The bytes of a frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A header block (RFC 7541) of a GET, with more headers; nothing of it is added to the dynamic table.
+pub fn get(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    // The method and the scheme stand in the static table; authority and path have names there.
+    let mut block = vec![0x82, 0x86, 0x01];
+    block.extend(string("localhost"));
+    block.push(0x04);
+    block.extend(string(path));
+    for (name, value) in headers {
+        block.push(0);
+        block.extend([string(name), string(value)].concat());
+    }
+    block
+}
+
+/// A string literal without Huffman coding.
+fn string(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.len();
+    if rest < 127 {
+        bytes.push(u8::try_from(rest).expect("short"));
+    } else {
+        bytes.push(127);
+        rest -= 127;
+        while rest >= 128 {
+            bytes.push(u8::try_from(rest % 128).expect("seven bits") | 128);
+            rest /= 128;
+        }
+        bytes.push(u8::try_from(rest).expect("seven bits"));
+    }
+    bytes.extend(text.as_bytes());
+    bytes
+}

@@ -22,6 +22,7 @@ mod readme;
 mod reflection;
 mod resume;
 mod serve;
+mod stalls;
 mod stream;
 mod takeover;
 mod web;

@@ -1,0 +1,166 @@
+//! Peers that stop reading, and what becomes of their messages: cut, kept, and told where they still listen.
+
+use std::time::Duration;
+
+use backend_signal::grpc::proto::{EndReason, SubscribeRequest, signal_client::SignalClient, subscribe_response::Kind};
+use tonic::Code;
+
+use crate::harness::{
+    Connection, Event, FORM, Server, claim,
+    event_stream::Parser,
+    frames::{self, Frames},
+    grpc::claimed,
+    http2::Http2,
+    until, within,
+};
+
+/// Posts until the device takes no more.
+async fn fill(server: &Server, device: &str) {
+    let (body, head) = (format!("data={}", "x".repeat(60_000)), format!("POST /user/bob/device/{device}"));
+    for _ in 0..2_000 {
+        let status = server.request(&head, &[("content-type", FORM)], body.as_bytes()).await.status;
+        if status != 200 {
+            assert!([404, 429].contains(&status), "{status}");
+            return;
+        }
+    }
+    panic!("a peer that does not read takes everything")
+}
+
+/// A stream over HTTP/2 whose peer takes no more than so many bytes before it reads.
+async fn unread(
+    connection: &Http2,
+    device: &str,
+) -> impl tokio_stream::Stream<Item = Result<axum::body::Bytes, axum::Error>> {
+    let mut connection = connection.clone();
+    let request = http::Request::get(connection.uri("/subscribe")).header("x-user-claim", claim(device));
+    let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
+    assert_eq!(response.status(), 200);
+    axum::body::Body::new(response.into_body()).into_data_stream()
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_again_after_it_was_cut_is_told_stalled() {
+    let server = Server::with(&["--stall-timeout", "0.5"]).await;
+    let connection = Http2::with_window(server.address, 10).await;
+    let mut body = Box::pin(unread(&connection, "bob/sse").await);
+    let endpoint = tonic::transport::Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
+    let channel = within(endpoint.initial_stream_window_size(10).connect()).await.expect("listens");
+    let mut client = SignalClient::new(channel);
+    let mut grpc = within(client.subscribe(claimed("bob/grpc", SubscribeRequest::default())))
+        .await
+        .expect("a stream")
+        .into_inner();
+    for device in ["sse", "grpc"].repeat(3) {
+        server.post(&format!("bob/{device}"), "x").await;
+    }
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    let (mut parser, mut events) = (Parser::default(), Vec::<Event>::new());
+    while let Some(bytes) = within(tokio_stream::StreamExt::next(&mut body)).await {
+        events.extend(parser.push(&bytes.expect("a clean end and no reset")));
+    }
+    assert_eq!(events.last().map(|event| event.data.as_str()), Some(r#"{"reason":"stalled"}"#), "{events:?}");
+    let mut last = None;
+    let status = loop {
+        match within(grpc.message()).await {
+            Ok(Some(response)) => last = response.kind,
+            Ok(None) => panic!("OK after {last:?}"),
+            Err(status) => break status,
+        }
+    };
+    assert!(matches!(&last, Some(Kind::End(end)) if end.reason() == EndReason::Stalled), "{last:?}");
+    assert_eq!(status.code(), Code::Aborted);
+}
+
+#[tokio::test]
+async fn what_a_stalled_stream_did_not_take_the_next_one_gets() {
+    let server = Server::with(&["--stall-timeout", "0.5"]).await;
+    let cursor = server.sse("bob/phone").await.leave();
+    let connection = Http2::with_window(server.address, 10).await;
+    let mut slow = connection.clone();
+    let request = http::Request::get(slow.uri("/subscribe"));
+    let request = request.header("x-user-claim", claim("bob/phone")).header("last-event-id", &cursor);
+    let _unread = slow.send(request.body(axum::body::Body::empty()).expect("a request")).await;
+    for data in ["1", "2", "3"] {
+        assert_eq!(server.post("bob/phone", data).await.status, 200);
+    }
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    assert_eq!(server.post("bob/phone", "too late").await.status, 404);
+    let mut back = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
+    assert_eq!((&back.ready["continuity"], &back.ready["replayed"]), (&"resumed".into(), &3.into()));
+    for data in ["1", "2", "3"] {
+        assert_eq!(back.data().await, data);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_a_byte_now_and_then_is_cut() {
+    let server = Server::with(&["--stall-timeout", "0.5"]).await;
+    let mut phone = Connection::open(server.address).await;
+    phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
+    phone.head().await;
+    let dripping = tokio::spawn(async move {
+        let mut byte = [0];
+        while phone.stream.try_read(&mut byte).is_ok_and(|length| length > 0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    fill(&server, "phone").await;
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    dripping.abort();
+}
+
+#[tokio::test]
+async fn a_connection_of_http_2_that_takes_nothing_is_cut_with_all_its_streams() {
+    let server = Server::with(&["--stall-timeout", "0.5"]).await;
+    let mut other = server.sse("bob/other").await;
+    // Windows that never end, so that only the socket can be full.
+    let mut peer = Frames::open(server.address, &[(4, 0x7fff_ffff)]).await;
+    peer.send(frames::WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
+    for (stream, device) in [(1, "a"), (3, "b")] {
+        let block = frames::get("/subscribe", &[("x-user-claim", &claim(&format!("bob/{device}")))]);
+        peer.send(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, stream, &block).await;
+    }
+    until(|| server.devices("bob"), |devices| devices == r#"["a","b","other"]"#).await;
+    fill(&server, "a").await;
+    until(|| server.devices("bob"), |devices| devices == r#"["other"]"#).await;
+    assert_eq!(server.post("bob/other", "unharmed").await.status, 200);
+    assert_eq!(other.data().await, "unharmed");
+}
+
+#[tokio::test]
+async fn one_unread_stream_among_forty_on_a_connection_hurts_no_other() {
+    let server = Server::with(&["--stall-timeout", "0.5"]).await;
+    let connection = Http2::with_window(server.address, 1_000).await;
+    let mut readers = Vec::new();
+    for device in 0..40 {
+        readers.push(crate::harness::Sse::open_h2(&connection, &format!("ana/{device}")).await);
+    }
+    let _unread = unread(&connection, "bob/phone").await;
+    fill(&server, "phone").await;
+    // While it is stalled, and after it was cut.
+    for gone in [false, true] {
+        if gone {
+            until(|| server.devices("bob"), |devices| devices == "[]").await;
+        }
+        for (device, reader) in readers.iter_mut().enumerate() {
+            assert_eq!(server.post(&format!("ana/{device}"), "hi").await.status, 200);
+            assert_eq!(reader.data().await, "hi");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_message_that_is_not_read_is_enough_to_be_cut() {
+    // A heartbeat would be something more to write.
+    let server = Server::with(&["--stall-timeout", "0.5", "--heartbeat", "600"]).await;
+    let mut peer = Frames::open(server.address, &[(4, 300)]).await;
+    let block = frames::get("/subscribe", &[("x-user-claim", &claim("bob/phone"))]);
+    peer.send(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 1, &block).await;
+    let opening = peer.next_of(frames::DATA).await.expect("the opening");
+    assert!(opening.payload.ends_with(b"\n\n"), "the whole of it: {opening:?}");
+    assert_eq!(server.post("bob/phone", &"x".repeat(1_000)).await.status, 200);
+    let begun = peer.next_of(frames::DATA).await.expect("the message's beginning").payload.len();
+    assert!(begun < 300, "{begun}");
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+}

@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Unproven},
     hub::{Breaker, Event, Hub, Opening, Sighting, Subscription, Watch},
     model::{Start, UserId},
-    serve::{Cut, Peer},
+    serve::{Cut, Paced, Peer},
     telemetry::Metrics,
 };
 
@@ -117,7 +117,7 @@ impl Signal for Service {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
             Step { response: Some(convert::event(&event, SystemTime::now())), end }
         };
-        Ok(Response::new(Responses::new(Some(ready), subscription, convert, deadline(&request))))
+        Ok(paced(Responses::new(Some(ready), subscription, convert, deadline(&request))))
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
@@ -155,7 +155,7 @@ impl Signal for Service {
             let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
             Step { response: convert::sighting(sighting), end }
         };
-        Ok(Response::new(Responses::new(None, watch, convert, deadline(&request))))
+        Ok(paced(Responses::new(None, watch, convert, deadline(&request))))
     }
 }
 
@@ -182,6 +182,13 @@ impl Service {
         }
         status::from(error)
     }
+}
+
+/// A stream whose peer is watched for reading.
+fn paced<S>(stream: S) -> Response<S> {
+    let mut response = Response::new(stream);
+    response.extensions_mut().insert(Paced);
+    response
 }
 
 fn deadline<T>(request: &Request<T>) -> Option<Deadline> {

@@ -1,18 +1,70 @@
-//! JSON objects from outside, strict about their shape.
+//! JSON from outside: objects strictly of their shape, values as they were written.
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
-/// Reads exactly one JSON object: UTF-8, no byte order mark, nothing behind it, at most 128 levels deep.
+/// Reads exactly one JSON object: UTF-8, no byte order mark, nothing behind it.
 ///
 /// # Errors
 /// Anything else, an array in the place of the object too (serde would read a struct from its elements).
-pub(crate) fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, NotAnObject> {
+pub(crate) fn object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Malformed> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(NotAnObject);
+        return Err(Malformed);
     }
-    serde_json::from_slice(bytes).map_err(|_| NotAnObject)
+    serde_json::from_slice(bytes).map_err(|_| Malformed)
 }
 
-/// The bytes are not a JSON object of the expected shape. Says no more, because the reason would echo input.
+/// A string as it is, a number as its digits; nothing for any other value.
+pub(crate) fn scalar(value: &RawValue) -> Option<String> {
+    match value.get().as_bytes().first() {
+        Some(b'"') => serde_json::from_str(value.get()).ok(),
+        Some(b'-' | b'0'..=b'9') => Some(value.get().to_owned()),
+        _ => None,
+    }
+}
+
+/// A string as it is, any other value as its compact text: as it was written, without white space between its tokens.
+///
+/// # Errors
+/// A lone surrogate, or more than 128 levels.
+pub(crate) fn text(value: &RawValue) -> Result<String, Malformed> {
+    match serde_json::from_str(value.get()) {
+        Ok(Value::String(text)) => Ok(text),
+        Ok(_) => Ok(compact(value.get())),
+        Err(_) => Err(Malformed),
+    }
+}
+
+fn compact(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let keep = |char: &char| {
+        let quote = *char == '"' && !escaped;
+        in_string ^= quote;
+        escaped = *char == '\\' && !escaped;
+        in_string || !matches!(char, ' ' | '\t' | '\r' | '\n')
+    };
+    json.chars().filter(keep).collect()
+}
+
+/// The bytes are not JSON of the expected shape. Says no more, because the reason would echo input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotAnObject;
+pub(crate) struct Malformed;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_of(json: &str) -> Result<String, Malformed> {
+        text(&RawValue::from_string(json.to_owned()).expect("JSON"))
+    }
+
+    #[test]
+    fn a_value_is_compact_and_otherwise_as_it_was_written() {
+        let written = "{ \"b\" : [ 1.0 , 1E3,\n12345678901234567890123 ],\t\"a\": \" \\\" \\\\\", \"b\": null }";
+        let compact = "{\"b\":[1.0,1E3,12345678901234567890123],\"a\":\" \\\" \\\\\",\"b\":null}";
+        assert_eq!(text_of(written), Ok(compact.to_owned()));
+        assert_eq!(text_of(r#""a \u00e9""#), Ok("a é".to_owned()));
+        assert_eq!(text_of(r#"{"a":"\ud800"}"#), Err(Malformed));
+        assert_eq!(text_of(&("[".repeat(200) + &"]".repeat(200))), Err(Malformed));
+    }
+}

@@ -3,6 +3,7 @@
 mod connection;
 mod cut;
 mod detect;
+mod paced;
 mod socket;
 mod tls;
 mod watch;
@@ -20,6 +21,7 @@ use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use self::connection::Connections;
 pub use self::{
     cut::Cut,
+    paced::Paced,
     tls::{Identity, Tls},
 };
 use crate::{drain::Drain, telemetry::Metrics};

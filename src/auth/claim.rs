@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{error::Unproven, json, model::Address};
 
@@ -13,9 +13,11 @@ const NAME: HeaderName = HeaderName::from_static("x-user-claim");
 const LIMIT: usize = 4 * 1024;
 
 #[derive(Deserialize)]
-struct Claim {
-    userid: Value,
-    clientid: Value,
+struct Claim<'a> {
+    #[serde(borrow)]
+    userid: &'a RawValue,
+    #[serde(borrow)]
+    clientid: &'a RawValue,
 }
 
 /// The claim in these headers, if there is one.
@@ -47,17 +49,8 @@ fn parse(line: &[u8]) -> Option<Address> {
     if line.len() > LIMIT {
         return None;
     }
-    let claim: Claim = json::object(line).ok()?;
-    Address::new(&id(claim.userid)?, &id(claim.clientid)?).ok()
-}
-
-/// A string as it is, a number as its decimal text.
-fn id(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
+    let claim: Claim<'_> = json::object(line).ok()?;
+    Address::new(&json::scalar(claim.userid)?, &json::scalar(claim.clientid)?).ok()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     hub::{Breaker, Opening},
     model::Start,
-    serve::Cut,
+    serve::{Cut, Paced},
 };
 
 /// Whether the client asks for an event stream by name, as every `EventSource` does.
@@ -105,7 +105,7 @@ fn respond(body: Body) -> Response {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         (ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    (headers, body).into_response()
+    (Extension(Paced), headers, body).into_response()
 }
 
 fn random((least, most): (u64, u64)) -> Duration {

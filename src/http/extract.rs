@@ -8,7 +8,7 @@ use axum::{
 };
 use http::{HeaderMap, Request, header, request::Parts};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Api, Problem, form};
 use crate::{
@@ -163,8 +163,9 @@ async fn read(body: Body, limit: usize, patience: Duration) -> Result<Vec<u8>, E
 
 /// The two fields of a POST, as JSON.
 #[derive(Deserialize)]
-struct Fields {
-    data: Option<Value>,
+struct Fields<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
     event: Option<String>,
 }
 
@@ -173,32 +174,19 @@ fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Erro
         return Err(Error::UnsupportedMedia);
     }
     let (data, event) = match content_type(headers) {
+        _ if bytes.is_empty() => (None, None),
         Some(kind) if kind.eq_ignore_ascii_case("application/json") => {
-            let fields: Fields = if bytes.is_empty() {
-                Fields { data: None, event: None }
-            } else {
-                json::object(bytes).map_err(|_| Invalid::Body)?
-            };
-            (fields.data.map(text), fields.event)
+            let fields: Fields<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;
+            (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, fields.event)
         }
         Some(kind) if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") => {
             let [data, event] = form::fields(bytes, ["data", "event"]).ok_or(Invalid::Body)?;
             (data, event)
         }
-        _ if bytes.is_empty() => (None, None),
         _ => return Err(Error::UnsupportedMedia),
     };
     let event = event.as_deref().map(EventName::new).transpose()?;
     Ok(Draft { event, data: Data::new(data.unwrap_or_default())?, ttl })
-}
-
-/// A string as it is, null as nothing, any other value as its compact JSON text.
-fn text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
 }
 
 /// The type without its parameters.

@@ -20,6 +20,7 @@ use super::{
     Peer, Settings,
     cut::Streams,
     detect::{Protocol, Rewound, detect},
+    paced::{Paced, PacedBody},
     socket,
     tls::{self, Transport},
     watch::{Proof, Watched},
@@ -108,7 +109,8 @@ impl Connections {
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(arming.arm());
-            route(&shared.router, request)
+            let response = route(&shared.router, request);
+            async move { response.await.map(pace) }
         });
         http2::Builder::new(streams)
             .timer(TokioTimer::new())
@@ -123,6 +125,13 @@ impl Connections {
             .max_send_buf_size(HTTP2_SEND_BUFFER)
             .serve_connection(io, service)
     }
+}
+
+fn pace(response: Response<Body>) -> Response<Body> {
+    if response.extensions().get::<Paced>().is_none() {
+        return response;
+    }
+    response.map(|body| Body::new(PacedBody::new(body)))
 }
 
 /// The router is always ready, so it is called without asking.

@@ -1,0 +1,55 @@
+//! A body that is asked for more only when what it gave before has been taken.
+//!
+//! hyper asks an HTTP/2 body for the next frame while the last one may still wait for the peer's window, so being asked proves
+//! nothing. Here the last byte of every frame is a frame of its own: hyper takes that one only when all before it has room in
+//! the window, and asks again only after that.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::Frame;
+
+/// Response extension: whoever made the body wants to know when its peer stops reading.
+#[derive(Clone, Copy, Debug)]
+pub struct Paced;
+
+/// Holds back the last byte of every frame.
+pub(super) struct PacedBody {
+    body: Body,
+    last_byte: Option<Bytes>,
+}
+
+impl PacedBody {
+    pub(super) fn new(body: Body) -> Self {
+        Self { body, last_byte: None }
+    }
+}
+
+impl HttpBody for PacedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(last_byte) = self.last_byte.take() {
+            return Poll::Ready(Some(Ok(Frame::data(last_byte))));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| match frame.into_data() {
+                Ok(mut data) if data.len() > 1 => {
+                    self.last_byte = Some(data.split_off(data.len() - 1));
+                    Frame::data(data)
+                }
+                Ok(data) => Frame::data(data),
+                Err(trailers) => trailers,
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.last_byte.is_none() && self.body.is_end_stream()
+    }
+}

@@ -1,62 +1,142 @@
 //! Stopping: nothing that was answered with 200 is lost, every stream is told, and the process ends with 0.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use crate::harness::{Connection, Process, Server, Sse, claim, http2::Http2, until, within};
+use backend_signal::grpc::proto::{EndReason, subscribe_response::Kind};
+use tonic::Code;
+
+use crate::harness::{
+    Connection, Process, Server, Sse, claim,
+    grpc::{Client, Stream, message},
+    http2::Http2,
+    until, within,
+};
+
+/// The devices that are sent to under load; a third of them over each of HTTP/1.1, HTTP/2 and gRPC.
+const DEVICES: usize = 42;
 
 #[tokio::test]
 async fn a_message_answered_200_is_written_before_its_stream_ends() {
     let server = Server::with(&["--drain-window", "2"]).await;
     let connection = Http2::open(server.address).await;
-    let mut streams = Vec::new();
-    for device in 0..40 {
+    let mut receivers = Vec::new();
+    for device in 0..DEVICES {
         let name = format!("bob/{device}");
-        streams.push(if device % 2 == 0 { server.sse(&name).await } else { Sse::open_h2(&connection, &name).await });
+        receivers.push(match device % 3 {
+            0 => tokio::spawn(received(server.sse(&name).await)),
+            1 => tokio::spawn(received(Sse::open_h2(&connection, &name).await)),
+            _ => tokio::spawn(received_over_grpc(server.grpc_stream(&name, "").await.expect("a stream"))),
+        });
     }
-    let address = server.address;
-    let senders: Vec<_> = (0..4).map(|first| tokio::spawn(send_until_refused(address, first))).collect();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let sent: Arc<Vec<AtomicUsize>> = Arc::new((0..DEVICES).map(|_| AtomicUsize::new(0)).collect());
+    let mut senders = Vec::new();
+    for first in 0..2 {
+        senders.push(tokio::spawn(send_until_refused(server.address, first, sent.clone())));
+        senders.push(tokio::spawn(send_over_grpc_until_refused(server.grpc().await, first, sent.clone())));
+    }
+    let total = async || sent.iter().map(|count| count.load(Ordering::Relaxed)).sum::<usize>();
+    until(total, |total| *total > 10 * DEVICES).await;
     server.drain.start();
-    let mut received = Vec::new();
-    for mut stream in streams {
-        let mut count = 0;
-        loop {
-            let event = stream.next().await;
-            match event.name.as_str() {
-                "message" => count += 1,
-                "signal.end" => break assert_eq!(event.data, r#"{"reason":"draining"}"#),
-                _ => {}
-            }
-        }
-        assert_eq!(stream.try_next().await, None, "a clean end");
-        received.push(count);
-    }
-    let mut accepted = vec![0; 40];
     for sender in senders {
-        for (device, count) in within(sender).await.expect("no panic") {
-            accepted[device] += count;
-        }
+        within(sender).await.expect("no panic");
     }
-    assert_eq!(received, accepted);
-    assert!(accepted.iter().sum::<i32>() > 40, "{accepted:?}");
+    for (device, receiver) in receivers.into_iter().enumerate() {
+        let received = within(receiver).await.expect("a clean end");
+        assert_eq!(received, sent[device].load(Ordering::Relaxed), "{device}");
+    }
     server.stopped().await;
 }
 
-/// Posts to every fourth device in turn until the server takes no more; gives how many each accepted.
-async fn send_until_refused(address: std::net::SocketAddr, first: usize) -> Vec<(usize, i32)> {
-    let devices: Vec<usize> = (first..40).step_by(4).collect();
-    let mut accepted: Vec<_> = devices.iter().map(|device| (*device, 0)).collect();
+/// How many messages come before the stream ends, as it has to: with a reason and without a reset.
+async fn received(mut stream: Sse) -> usize {
+    let mut count = 0;
     loop {
-        for (device, count) in &mut accepted {
+        let event = stream.next().await;
+        match event.name.as_str() {
+            "message" => count += 1,
+            "signal.end" => break assert_eq!(event.data, r#"{"reason":"draining"}"#),
+            _ => {}
+        }
+    }
+    assert_eq!(stream.try_next().await, None, "a clean end");
+    count
+}
+
+async fn received_over_grpc(mut stream: Stream) -> usize {
+    let mut count = 0;
+    loop {
+        match stream.next().await.expect("OK at the end") {
+            Some(Kind::Message(_)) => count += 1,
+            Some(Kind::End(end)) => break assert_eq!(end.reason(), EndReason::Draining),
+            Some(_) => {}
+            None => panic!("an end without a reason"),
+        }
+    }
+    assert_eq!(stream.next().await.expect("OK at the end"), None);
+    count
+}
+
+/// Posts to every second device in turn until the server takes no more, and counts what it took.
+async fn send_until_refused(address: std::net::SocketAddr, first: usize, sent: Arc<Vec<AtomicUsize>>) {
+    loop {
+        for device in (first..DEVICES).step_by(2) {
             let head = format!("POST /user/bob/device/{device}");
             let headers = [("content-type", crate::harness::FORM)];
             match Connection::open(address).await.request(&head, &headers, b"data=x").await.status {
-                200 => *count += 1,
-                503 | 404 => return accepted,
+                200 => sent[device].fetch_add(1, Ordering::Relaxed),
+                503 | 404 => return,
                 other => panic!("{other}"),
-            }
+            };
         }
     }
+}
+
+async fn send_over_grpc_until_refused(mut client: Client, first: usize, sent: Arc<Vec<AtomicUsize>>) {
+    loop {
+        for device in (first..DEVICES).step_by(2) {
+            match within(client.send(message(&format!("bob/{device}"), "", "x"))).await {
+                Ok(_) => sent[device].fetch_add(1, Ordering::Relaxed),
+                Err(status) if [Code::Unavailable, Code::NotFound].contains(&status.code()) => return,
+                Err(status) => panic!("{status:?}"),
+            };
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_in_hand_when_the_drain_begins_is_answered() {
+    let server = Server::with(&["--drain-window", "3"]).await;
+    let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
+    let mut connection = Connection::open(server.address).await;
+    let headers = [("content-type", crate::harness::FORM), ("content-length", "6"), ("expect", "100-continue")];
+    connection.ask("POST /user/bob/device/a", &headers).await;
+    // The server has begun to read the body.
+    assert_eq!(connection.head().await.status, 100);
+    server.drain.start();
+    until(|| server.request("GET /readyz", &[], b""), |answer| answer.status == 503).await;
+    connection.write(b"data=x").await;
+    let answer = connection.response(false).await;
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "draining"));
+    assert_eq!(connection.closed().await, b"");
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn without_streams_a_drain_does_not_wait_for_its_window() {
+    let process = Process::start(&["--drain-window", "600"]);
+    let mut idle = Connection::open(process.address).await;
+    assert_eq!(idle.request("GET /healthz", &[], b"").await.status, 200);
+    process.signal("TERM");
+    assert_eq!(idle.closed().await, b"");
+    let began = Instant::now();
+    assert_eq!(process.exited().0, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

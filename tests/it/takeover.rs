@@ -1,9 +1,9 @@
 //! A device has one stream: a newer one takes over, and the old one's late end touches nothing.
 
-use backend_signal::grpc::proto::EndReason;
+use backend_signal::grpc::proto::{EndReason, subscribe_response::Kind};
 use tonic::Code;
 
-use crate::harness::{Server, Sse, http2::Http2, until};
+use crate::harness::{Connection, FORM, Server, Sse, grpc::Stream, http2::Http2, path, until, within};
 
 #[tokio::test]
 async fn a_newer_stream_takes_over_in_every_pair_of_protocols() {
@@ -71,4 +71,71 @@ async fn a_stream_that_comes_back_replaces_itself_without_a_word() {
     }
     assert_eq!(server.post("bob/phone", "hi").await.status, 200);
     assert_eq!(first.data().await, "hi");
+}
+
+/// A stream of either protocol.
+enum Either {
+    Sse(Box<Sse>),
+    Grpc(Box<Stream>),
+}
+
+impl Either {
+    /// The data of the next message; nothing where the stream was superseded.
+    async fn next(&mut self) -> Option<String> {
+        match self {
+            Self::Sse(stream) => match stream.next().await {
+                end if end.name == "signal.end" => {
+                    assert_eq!((end.data.as_str(), stream.try_next().await), (r#"{"reason":"superseded"}"#, None));
+                    None
+                }
+                event => Some(event.data),
+            },
+            Self::Grpc(stream) => match stream.next().await.expect("a response") {
+                Some(Kind::Message(message)) => Some(message.data),
+                Some(Kind::End(end)) => {
+                    assert_eq!(end.reason(), EndReason::Superseded);
+                    None
+                }
+                other => panic!("{other:?}"),
+            },
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_message_is_lost_or_repeated_while_streams_take_over() {
+    const MESSAGES: usize = 300;
+    let server = Server::with(&["--heartbeat", "600"]).await;
+    let connection = Http2::open(server.address).await;
+    let mut stream = Either::Sse(Box::new(server.sse("bob/phone").await));
+    let address = server.address;
+    let sender = tokio::spawn(async move {
+        let mut connection = Connection::open(address).await;
+        for number in 0..MESSAGES {
+            let (head, body) = (format!("POST {}", path("bob/phone")), format!("data={number}"));
+            let answer = connection.request(&head, &[("content-type", FORM)], body.as_bytes()).await;
+            assert_eq!(answer.status, 200, "{number}");
+        }
+    });
+    let mut received = Vec::new();
+    for round in 0.. {
+        // A few messages each, while the sender goes on.
+        for _ in 0..(MESSAGES - received.len()).min(7) {
+            received.extend(stream.next().await);
+        }
+        if received.len() == MESSAGES {
+            break;
+        }
+        let newer = match round % 3 {
+            0 => Either::Grpc(Box::new(server.grpc_stream("bob/phone", "").await.expect("a stream"))),
+            1 => Either::Sse(Box::new(Sse::open_h2(&connection, "bob/phone").await)),
+            _ => Either::Sse(Box::new(server.sse("bob/phone").await)),
+        };
+        let mut older = std::mem::replace(&mut stream, newer);
+        while let Some(data) = older.next().await {
+            received.push(data);
+        }
+    }
+    within(sender).await.expect("no panic");
+    assert_eq!(received, (0..MESSAGES).map(|number| number.to_string()).collect::<Vec<_>>());
 }

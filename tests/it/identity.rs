@@ -1,9 +1,9 @@
 //! Who may be believed: claims, proxies, and the modes.
 
-use backend_signal::grpc::proto::SubscribeRequest;
+use backend_signal::grpc::proto::{ListDevicesRequest, SubscribeRequest};
 use tonic::{Code, Request};
 
-use crate::harness::{FORM, Response, Server, claim, grpc::claimed, process, within};
+use crate::harness::{Connection, FORM, Response, Server, claim, grpc::claimed, process, within};
 
 async fn subscribe(server: &Server, claims: &[(&str, &str)]) -> Response {
     // With a format that does not exist, so that a valid identity gets 400 and not a stream that stays open.
@@ -150,4 +150,101 @@ fn tokens_are_refused_at_start() {
     let (code, _, log) = process::run(&["--auth", "jwt"]);
     assert_eq!((code, log.lines().count()), (Some(2), 1), "{log}");
     assert!(log.contains("jwt"));
+}
+
+#[tokio::test]
+async fn a_claim_has_4_kib_at_most_and_deep_nesting_in_it_uses_no_stack() {
+    let server = Server::start().await;
+    let padded = |length: usize| {
+        let shell = r#"{"userid":"bob","clientid":"phone","x":""}"#;
+        shell.replace(r#""""#, &format!(r#""{}""#, "x".repeat(length - shell.len())))
+    };
+    let levels = |open: &str, close: &str| {
+        let (open, close) = (open.repeat(2_000 / open.len()), close.repeat(2_000 / open.len()));
+        format!(r#"{{"userid":"bob","clientid":"phone","x":{open}{close}}}"#)
+    };
+    // A format that does not exist is looked at after the identity.
+    for (claim, statuses) in [
+        (padded(4_096), &[400][..]),
+        (padded(4_097), &[401]),
+        (levels("[", "]"), &[400, 401]),
+        (levels(r#"{"a":"#, "}"), &[400, 401]),
+        ("[".repeat(10_000), &[401]),
+    ] {
+        let status = subscribe(&server, &[("x-user-claim", &claim)]).await.status;
+        assert!(statuses.contains(&status), "{status} for {} bytes", claim.len());
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_is_not_utf_8_is_401() {
+    let server = Server::start().await;
+    for bytes in [&b"\xff"[..], b"\xc3", b"\xed\xa0\x80", b"\xc0\xae", b"\xf4\x90\x80\x80"] {
+        let mut connection = Connection::open(server.address).await;
+        let head = b"GET /user/bob/devices HTTP/1.1\r\nhost: x\r\nx-user-claim: {\"userid\":\"bob\",\"clientid\":\"";
+        connection.write(&[&head[..], bytes, b"\"}\r\n\r\n"].concat()).await;
+        let answer = connection.response(false).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (401, "unauthenticated"), "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_field_of_a_claim_is_a_string_or_a_number_within_the_bounds_of_an_id() {
+    let server = Server::start().await;
+    let longest = "x".repeat(256);
+    for (value, valid) in [
+        (r#""bob""#, true),
+        ("7", true),
+        ("-1", true),
+        (&format!(r#""{longest}""#), true),
+        (r#""\u00e9\ud83d\ude00""#, true),
+        (r#""""#, false),
+        ("null", false),
+        ("true", false),
+        ("[]", false),
+        (r#"["bob"]"#, false),
+        ("{}", false),
+        (r#"".""#, false),
+        (r#""..""#, false),
+        (r#""a\u0000""#, false),
+        (r#""a\u007f""#, false),
+        (r#""a\u0085""#, false),
+        (r#""a\r""#, false),
+        (r#""\ud83d""#, false),
+        (&format!(r#""{longest}x""#), false),
+        (&"1".repeat(257), false),
+    ] {
+        for claim in
+            [format!(r#"{{"userid":{value},"clientid":"x"}}"#), format!(r#"{{"clientid":{value},"userid":"x"}}"#)]
+        {
+            let status = server.request("GET /user/bob/devices", &[("x-user-claim", &claim)], b"").await.status;
+            assert_eq!(status, if valid { 200 } else { 401 }, "{claim:.60}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_grpc_identity_is_read_as_over_http() {
+    let server = Server::start().await;
+    let mut client = server.grpc().await;
+    let ask = |lines: &[(&'static str, &str)]| {
+        let mut request = Request::new(ListDevicesRequest { user: "bob".into() });
+        for (name, value) in lines {
+            request.metadata_mut().append(*name, value.parse().expect("ASCII"));
+        }
+        request
+    };
+    let bob = claim("bob/phone");
+    for other in ["x-user-claim", "x_user_claim", "x.user.claim"] {
+        let refused = within(client.list_devices(ask(&[("x-user-claim", &bob), (other, &bob)]))).await;
+        assert_eq!(refused.expect_err("two claims").code(), Code::Unauthenticated, "{other}");
+    }
+    let numbers = ask(&[("x-user-claim", r#"{"userid":1,"clientid":2}"#)]);
+    assert!(within(client.list_devices(numbers)).await.is_ok());
+    // The development mode reads a path, and a call has none.
+    let server = Server::with(&["--auth", "none"]).await;
+    let mut client = server.grpc().await;
+    let refused = within(client.subscribe(SubscribeRequest::default())).await.expect_err("nobody");
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert!(server.grpc_stream("bob/phone", "").await.is_ok());
 }

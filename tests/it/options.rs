@@ -104,3 +104,55 @@ async fn no_log_holds_a_claim_a_query_or_data() {
     assert!(log.contains("request") && log.contains("/user/{user}/device/{device}"), "{log}");
     assert!(!log.contains("s3cret"), "{log}");
 }
+
+#[test]
+fn every_flag_has_its_variable_by_the_same_rule() {
+    use clap::CommandFactory as _;
+    let command = backend_signal::config::Config::command();
+    let mut count = 0;
+    for option in command.get_arguments().filter(|option| !["help", "version"].contains(&option.get_id().as_str())) {
+        let flag = option.get_long().expect("a long flag");
+        let variable = format!("SIGNAL_{}", flag.to_uppercase().replace('-', "_"));
+        let expected = if flag == "port" { "PORT" } else { variable.as_str() };
+        assert_eq!(option.get_env().and_then(|variable| variable.to_str()), Some(expected));
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+}
+
+#[test]
+fn the_defaults_are_those_of_the_contract() {
+    use clap::CommandFactory as _;
+    let command = backend_signal::config::Config::command();
+    for (flag, expected) in [
+        ("port", "1837"),
+        ("host", "0.0.0.0"),
+        ("auth", "claim"),
+        ("require_claim", "subscribe"),
+        ("body_limit", "102400"),
+        ("body_timeout", "10"),
+        ("header_timeout", "10"),
+        ("heartbeat", "15"),
+        ("stall_timeout", "5"),
+        ("resume_window", "60"),
+        ("memory_budget", "1073741824"),
+        ("max_streams", "1000"),
+        ("drain_window", "10"),
+        ("log_format", "human"),
+    ] {
+        let option = command.get_arguments().find(|option| option.get_id() == flag);
+        assert_eq!(option.expect("an option").get_default_values(), [expected], "{flag}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_request_and_no_exit() {
+    let process = Process::start(&["--log", "trace", "--drain-window", "1"]);
+    let mut connection = Connection::open(process.address).await;
+    // Several times what a pipe holds.
+    for _ in 0..3_000 {
+        assert_eq!(connection.request("GET /user/bob/devices", &[], b"").await.status, 200);
+    }
+    process.signal("TERM");
+    assert_eq!(process.exited_unread().await, Some(0));
+}

@@ -3,7 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, ChildStderr, Command, Stdio},
+    time::Duration,
 };
+
+use super::within;
 
 /// A running daemon, in a process of its own.
 pub struct Process {
@@ -36,6 +39,19 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.expect("kill").success());
+    }
+
+    /// Waits for the exit without reading the log; gives the code.
+    pub async fn exited_unread(mut self) -> Option<i32> {
+        within(async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("a child") {
+                    return status.code();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
     }
 
     /// Waits for the exit; gives the code and the rest of the log.

@@ -1,10 +1,12 @@
 //! gRPC-Web over HTTP/1.1 and HTTP/2, framed by hand as its specification says.
 
 use axum::body::Body;
-use backend_signal::grpc::proto::{ListDevicesRequest, ListDevicesResponse};
+use backend_signal::grpc::proto::{
+    EndReason, ListDevicesRequest, ListDevicesResponse, SubscribeRequest, SubscribeResponse, subscribe_response::Kind,
+};
 use prost::Message;
 
-use crate::harness::{Server, http2::Http2, within};
+use crate::harness::{Connection, JSON, Server, claim, http2::Http2, within};
 
 const LIST: &str = "/signal.v1.Signal/ListDevices";
 
@@ -83,4 +85,104 @@ async fn an_error_over_grpc_web_has_its_code() {
     let answer = server.request(&format!("POST {LIST}"), &headers, &body).await;
     let (_, trailers) = frames(&answer.body);
     assert!(answer.header("grpc-status") == "3" || trailers.contains("grpc-status:3"), "{answer:?}");
+}
+
+/// A stream over gRPC-Web and HTTP/1.1.
+struct Web {
+    connection: Connection,
+    text: bool,
+    bytes: Vec<u8>,
+}
+
+impl Web {
+    async fn subscribe(server: &Server, kind: &str) -> Self {
+        let text = kind.contains("text");
+        let mut connection = Connection::open(server.address).await;
+        let empty = framed(&SubscribeRequest::default());
+        // A frame without bytes is five zeros.
+        let body = if text { b"AAAAAAA=".to_vec() } else { empty };
+        let (length, claim) = (body.len().to_string(), claim("bob/phone"));
+        let headers = [("content-type", kind), ("accept", kind), ("content-length", &length), ("x-user-claim", &claim)];
+        connection.ask("POST /signal.v1.Signal/Subscribe", &headers).await;
+        connection.write(&body).await;
+        let head = connection.head().await;
+        assert_eq!((head.status, head.header("content-encoding")), (200, ""));
+        assert!(head.header("content-type").starts_with(kind.trim_end_matches("+proto")), "{head:?}");
+        Self { connection, text, bytes: Vec::new() }
+    }
+
+    /// The next frame: a message, or the trailers as text.
+    async fn next(&mut self) -> Result<Kind, String> {
+        loop {
+            if let [flag, a, b, c, d, rest @ ..] = self.bytes.as_slice() {
+                let (flag, length) = (*flag, u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+                if let Some(frame) = rest.get(..length).map(<[u8]>::to_vec) {
+                    self.bytes.drain(..5 + length);
+                    if flag & 0x80 != 0 {
+                        return Err(String::from_utf8(frame).expect("ASCII"));
+                    }
+                    return Ok(SubscribeResponse::decode(frame.as_slice()).expect("a response").kind.expect("a kind"));
+                }
+            }
+            let chunk = self.connection.chunk().await.expect("trailers before the end");
+            self.bytes.extend(if self.text { base64(&chunk) } else { chunk });
+        }
+    }
+}
+
+/// Decodes base64 whose parts may each be padded, as gRPC-Web has it.
+fn base64(text: &[u8]) -> Vec<u8> {
+    assert_eq!(text.len() % 4, 0, "whole groups: {}", String::from_utf8_lossy(text));
+    let mut bytes = Vec::new();
+    for group in text.chunks(4) {
+        let digits = group.iter().filter(|digit| **digit != b'=').map(|digit| match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            other => panic!("{other} in base64"),
+        });
+        let digits: Vec<u8> = digits.collect();
+        let value =
+            digits.iter().fold(0_u32, |value, digit| value << 6 | u32::from(*digit)) << (6 * (4 - digits.len()));
+        bytes.extend(&value.to_be_bytes()[1..digits.len()]);
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_browser_gets_a_stream_message_by_message_and_its_status_at_the_end() {
+    for kind in ["application/grpc-web+proto", "application/grpc-web-text"] {
+        let server = Server::start().await;
+        let mut stream = Web::subscribe(&server, kind).await;
+        let ready = stream.next().await;
+        assert!(matches!(&ready, Ok(Kind::Ready(ready)) if !ready.cursor.is_empty()), "{ready:?}");
+        for data in ["a", "bc", "def", &"\u{260e}".repeat(1_000)] {
+            let body = serde_json::json!({ "data": data }).to_string();
+            let post = server.request("POST /user/bob/device/phone", &[("content-type", JSON)], body.as_bytes()).await;
+            assert_eq!(post.status, 200);
+            let message = stream.next().await;
+            assert!(matches!(&message, Ok(Kind::Message(message)) if message.data == data), "{message:?}");
+        }
+        let _newer = server.sse("bob/phone").await;
+        assert!(matches!(stream.next().await, Ok(Kind::End(end)) if end.reason() == EndReason::Superseded));
+        let trailers = stream.next().await.expect_err("trailers");
+        assert!(trailers.lines().any(|line| line.trim() == "grpc-status:10"), "{kind}: {trailers}");
+        assert_eq!(stream.connection.chunk().await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_browser_may_ask_before_it_calls() {
+    let server = Server::start().await;
+    let asked = [
+        ("origin", "https://a.example"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type,x-grpc-web,x-user-agent,grpc-timeout"),
+    ];
+    let answer = server.request(&format!("OPTIONS {LIST}"), &asked, b"").await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (204, "*"));
+    assert!(answer.header("access-control-allow-headers").contains("x-grpc-web"));
+    assert!(answer.header("access-control-allow-methods").contains("POST"));
 }

@@ -83,7 +83,8 @@ fn path() -> String {
     let output = Command::new("go").args(["env", "GOPATH"]).output();
     let gopath = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
     let gopath = gopath.map(|path| PathBuf::from(path.trim()).join("bin").display().to_string());
-    [gopath, variable("PATH")].into_iter().flatten().collect::<Vec<_>>().join(":")
+    let home = variable("HOME").map(|home| format!("{home}/go/bin"));
+    [gopath, home, variable("PATH")].into_iter().flatten().collect::<Vec<_>>().join(":")
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -1,0 +1,147 @@
+//! Receivers and senders over HTTP/1.1, close to the socket, so that they take little of the machine.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use memchr::{memchr, memmem};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::load::{PUBLISHERS, Tally, post_head, spawn};
+
+/// Opens a stream for every device, some at a time, and leaves each with a task that reads it for ever.
+pub fn subscribe_all(address: SocketAddr, tally: &Arc<Tally>) {
+    let next = Arc::new(AtomicU32::new(0));
+    for _ in 0..PUBLISHERS {
+        let (next, tally) = (next.clone(), tally.clone());
+        spawn(async move {
+            loop {
+                let device = next.fetch_add(1, Ordering::Relaxed);
+                if device >= tally.devices() {
+                    return;
+                }
+                let Ok(receiver) = Receiver::open(address, device, &tally).await else { return };
+                spawn(receiver.read(tally.clone()));
+            }
+        });
+    }
+}
+
+/// One device's stream.
+struct Receiver {
+    device: u32,
+    expected: u64,
+    lines: Lines<TcpStream>,
+}
+
+impl Receiver {
+    async fn open(address: SocketAddr, device: u32, tally: &Tally) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(address).await?;
+        let head = format!("GET /subscribe/u{device}/device/d HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut receiver = Self { device, expected: 0, lines: Lines { io: stream, bytes: Vec::new(), from: 0 } };
+        while memmem::find(receiver.lines.next().await?, b"heartbeat_ms").is_none() {}
+        tally.open.fetch_add(1, Ordering::Relaxed);
+        Ok(receiver)
+    }
+
+    async fn read(mut self, tally: Arc<Tally>) {
+        while let Ok(line) = self.lines.next().await {
+            if let Some(data) = line.strip_prefix(b"data: D") {
+                tally.take(self.device, &mut self.expected, data);
+            }
+        }
+    }
+}
+
+/// The lines of a stream, without copying them.
+struct Lines<T> {
+    io: T,
+    bytes: Vec<u8>,
+    from: usize,
+}
+
+impl<T: AsyncRead + Unpin> Lines<T> {
+    async fn next(&mut self) -> io::Result<&[u8]> {
+        loop {
+            if let Some(length) = memchr(b'\n', &self.bytes[self.from..]) {
+                let line = self.from..self.from + length;
+                self.from = line.end + 1;
+                return Ok(&self.bytes[line]);
+            }
+            self.bytes.drain(..self.from);
+            self.from = 0;
+            self.bytes.reserve(2_048);
+            if self.io.read_buf(&mut self.bytes).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// Posts to each of some devices in turn, the next when the last is answered, until `end` or, without one, once to each.
+pub async fn publish(
+    address: SocketAddr,
+    devices: impl Iterator<Item = u32> + Clone,
+    size: usize,
+    end: Option<Duration>,
+    tally: Arc<Tally>,
+) -> io::Result<()> {
+    let mut connection = TcpStream::connect(address).await?;
+    connection.set_nodelay(true)?;
+    let heads: Vec<_> = devices.map(|device| (device, post_head(address, device, size))).collect();
+    let (mut request, mut answer) = (Vec::new(), Vec::with_capacity(1_024));
+    loop {
+        for (device, head) in &heads {
+            let now = tally.now();
+            if end.is_some_and(|end| now >= end) {
+                return Ok(());
+            }
+            request.clear();
+            request.extend_from_slice(head.as_bytes());
+            if size > 0 {
+                request.extend_from_slice(b"data=");
+                tally.compose(&mut request, *device, size, now);
+            }
+            connection.write_all(&request).await?;
+            if read_answer(&mut connection, &mut answer).await? {
+                tally.accepted.fetch_add(1, Ordering::Relaxed);
+            } else {
+                tally.refuse(*device);
+            }
+        }
+        if end.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads one whole answer; says whether it is 200.
+pub async fn read_answer(connection: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<bool> {
+    loop {
+        if let Some(head) = memmem::find(bytes, b"\r\n\r\n") {
+            let length = memmem::find(&bytes[..head], b"content-length: ").and_then(|at| {
+                let digits = bytes[at + 16..head].split(|&byte| byte == b'\r').next()?;
+                std::str::from_utf8(digits).ok()?.parse::<usize>().ok()
+            });
+            let whole = head + 4 + length.unwrap_or(0);
+            if bytes.len() >= whole {
+                let good = bytes.starts_with(b"HTTP/1.1 200 ");
+                bytes.drain(..whole);
+                return Ok(good);
+            }
+        }
+        if connection.read_buf(bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}

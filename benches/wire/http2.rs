@@ -1,0 +1,290 @@
+//! Subscribers and senders over HTTP/2, frame by frame (RFC 9113), for server-sent events, posts and gRPC.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use memchr::memmem;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::load::{Tally, post_head};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// Every opening is longer, and the frames that are no event are not.
+const EVENT: usize = 20;
+
+/// How a request is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// A POST, or a stream of server-sent events.
+    Http,
+    /// A unary `Send`, or a `Subscribe`.
+    Grpc,
+    /// Messages on one `SendStream`.
+    GrpcStream,
+}
+
+struct Frame<'a> {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: &'a [u8],
+}
+
+struct Connection {
+    address: SocketAddr,
+    io: TcpStream,
+    out: Vec<u8>,
+    input: Vec<u8>,
+    from: usize,
+    next_stream: u32,
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> io::Result<Self> {
+        let io = TcpStream::connect(address).await?;
+        io.set_nodelay(true)?;
+        let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        // Windows that do not end within a run: the initial one of a stream, and the connection's.
+        frame(&mut out, SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+        frame(&mut out, 8, 0, 0, &0x7ffe_0000_u32.to_be_bytes());
+        Ok(Self { address, io, out, input: Vec::new(), from: 0, next_stream: 1 })
+    }
+
+    /// Queues a request's head; gives its stream.
+    fn request(&mut self, method: u8, path: &str, headers: &[(&str, &str)], end: bool) -> u32 {
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        // HPACK (RFC 7541) without the dynamic table: method and scheme by index, authority and path by their name's.
+        let mut block = vec![method, 0x86, 0x01];
+        text(&mut block, &self.address.to_string());
+        block.push(0x04);
+        text(&mut block, path);
+        for (name, value) in headers {
+            block.push(0);
+            text(&mut block, name);
+            text(&mut block, value);
+        }
+        let flags = END_HEADERS | if end { END_STREAM } else { 0 };
+        frame(&mut self.out, HEADERS, flags, stream, &block);
+        stream
+    }
+
+    fn data(&mut self, stream: u32, payload: &[u8], end: bool) {
+        frame(&mut self.out, DATA, if end { END_STREAM } else { 0 }, stream, payload);
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.io.write_all(&self.out).await?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Reads what there is and gives every whole frame; answers what has to be answered at the next flush.
+    async fn read(&mut self, mut take: impl FnMut(Frame<'_>)) -> io::Result<()> {
+        self.input.reserve(16 * 1_024);
+        if self.io.read_buf(&mut self.input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while let [a, b, c, kind, flags, id @ ..] = &self.input[self.from..] {
+            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+            let Some((id, rest)) = id.split_first_chunk::<4>() else { break };
+            let Some(payload) = rest.get(..length) else { break };
+            let frame = Frame { kind: *kind, flags: *flags, stream: u32::from_be_bytes(*id), payload };
+            match frame.kind {
+                SETTINGS | PING if frame.flags & ACK == 0 => {
+                    let echo = if frame.kind == PING { payload } else { &[] };
+                    self::frame(&mut self.out, frame.kind, ACK, 0, echo);
+                }
+                GOAWAY => return Err(io::Error::other("the server said goodbye")),
+                _ => take(frame),
+            }
+            self.from += 9 + length;
+        }
+        self.input.drain(..self.from);
+        self.from = 0;
+        Ok(())
+    }
+}
+
+/// Opens streams for some devices on one connection and reads them for ever.
+pub async fn subscribe(
+    address: SocketAddr,
+    call: Call,
+    devices: std::ops::Range<u32>,
+    tally: Arc<Tally>,
+) -> io::Result<()> {
+    let mut connection = Connection::open(address).await?;
+    for device in devices {
+        if call == Call::Http {
+            connection.request(0x82, &format!("/subscribe/u{device}/device/d"), &[], true);
+        } else {
+            let claim = format!(r#"{{"userid":"u{device}","clientid":"d"}}"#);
+            let headers =
+                [("content-type", "application/grpc"), ("te", "trailers"), ("x-user-claim", claim.as_str())];
+            let stream = connection.request(0x83, "/signal.v1.Signal/Subscribe", &headers, false);
+            connection.data(stream, &[0; 5], true);
+        }
+        if connection.out.len() > 4_096 {
+            connection.flush().await?;
+        }
+    }
+    loop {
+        connection.flush().await?;
+        let count = |frame: Frame<'_>| match frame.kind {
+            DATA if memmem::find(frame.payload, b"D.").is_some() => drop(tally.received.fetch_add(1, Ordering::Relaxed)),
+            DATA if frame.payload.len() >= EVENT => drop(tally.open.fetch_add(1, Ordering::Relaxed)),
+            RST_STREAM => drop(tally.wrong.fetch_add(1, Ordering::Relaxed)),
+            _ => {}
+        };
+        connection.read(count).await?;
+    }
+}
+
+/// Sends to each of some devices, all of them at a time, the next when the last is answered.
+pub async fn publish(
+    address: SocketAddr,
+    call: Call,
+    devices: std::ops::Range<u32>,
+    size: usize,
+    end: Duration,
+    tally: Arc<Tally>,
+) -> io::Result<()> {
+    let mut connection = Connection::open(address).await?;
+    let headers = [("content-type", "application/grpc"), ("te", "trailers")];
+    let shared = (call == Call::GrpcStream)
+        .then(|| connection.request(0x83, "/signal.v1.Signal/SendStream", &headers, false));
+    let (mut waiting, mut free) = (HashMap::new(), devices.rev().collect::<Vec<_>>());
+    // The devices whose messages on the one stream were not answered yet, in order.
+    let (mut order, mut answers) = (std::collections::VecDeque::new(), Vec::new());
+    let mut refused = 0;
+    while tally.now() < end || !waiting.is_empty() || !order.is_empty() {
+        while tally.now() < end {
+            let Some(device) = free.pop() else { break };
+            let message = message(call, device, size, &tally);
+            match (call, shared) {
+                (Call::GrpcStream, Some(stream)) => {
+                    connection.data(stream, &message, false);
+                    order.push_back(device);
+                }
+                (Call::Grpc, _) => {
+                    let stream = connection.request(0x83, "/signal.v1.Signal/Send", &headers, false);
+                    connection.data(stream, &message, true);
+                    waiting.insert(stream, device);
+                }
+                _ => {
+                    let head = post_head(address, device, size);
+                    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                    let kind = [("content-type", "application/x-www-form-urlencoded")];
+                    let stream = connection.request(0x83, &path, &kind, false);
+                    connection.data(stream, &message, true);
+                    waiting.insert(stream, device);
+                }
+            }
+        }
+        connection.flush().await?;
+        let mut done = Vec::new();
+        let (mut good, mut over) = (0_u64, false);
+        let take = |frame: Frame<'_>| match (call, frame.kind) {
+            (Call::GrpcStream, DATA) => answers.extend_from_slice(frame.payload),
+            // DELIVERED, in its frame.
+            (Call::Grpc, DATA) => good += u64::from(frame.payload.ends_with(&[8, 1])),
+            (Call::Http, HEADERS) => {
+                // 200 has an index of its own.
+                good += u64::from(frame.payload.first() == Some(&0x88));
+                done.push(frame.stream);
+            }
+            (Call::Grpc, HEADERS) if frame.flags & END_STREAM != 0 => done.push(frame.stream),
+            (Call::GrpcStream, HEADERS) => over |= frame.flags & END_STREAM != 0,
+            _ => {}
+        };
+        connection.read(take).await?;
+        if over {
+            return Err(io::Error::other("the server ended the stream of sends"));
+        }
+        let whole = answers.len() / DELIVERED.len();
+        for answer in answers.drain(..whole * DELIVERED.len()).collect::<Vec<_>>().chunks(DELIVERED.len()) {
+            good += u64::from(answer == DELIVERED);
+            free.extend(order.pop_front());
+        }
+        let finished = done.len() + if shared.is_some() { whole } else { 0 };
+        free.extend(done.iter().filter_map(|stream| waiting.remove(stream)));
+        tally.accepted.fetch_add(good, Ordering::Relaxed);
+        // An answer and the end of its stream may come apart, so this is true only at the end.
+        refused += i64::try_from(finished).unwrap_or(i64::MAX) - i64::try_from(good).unwrap_or(i64::MAX);
+    }
+    tally.refused.fetch_add(u64::try_from(refused).unwrap_or_default(), Ordering::Relaxed);
+    Ok(())
+}
+
+/// `SendStreamResponse { sent: { outcome: DELIVERED } }` in its frame.
+const DELIVERED: [u8; 9] = [0, 0, 0, 0, 4, 0x0a, 2, 8, 1];
+
+/// The body of one request, with the next message to a device.
+fn message(call: Call, device: u32, size: usize, tally: &Tally) -> Vec<u8> {
+    let mut data = Vec::with_capacity(size + 64);
+    if call == Call::Http {
+        data.extend_from_slice(b"data=");
+        tally.compose(&mut data, device, size, tally.now());
+        return data;
+    }
+    tally.compose(&mut data, device, size, tally.now());
+    let mut address = Vec::new();
+    field(&mut address, 1, format!("u{device}").as_bytes());
+    field(&mut address, 2, b"d");
+    let mut send = Vec::with_capacity(size + 64);
+    field(&mut send, 1, &address);
+    field(&mut send, 3, &data);
+    let mut message = vec![0; 5];
+    if call == Call::GrpcStream {
+        field(&mut message, 1, &send);
+    } else {
+        message.extend_from_slice(&send);
+    }
+    let length = u32::try_from(message.len() - 5).unwrap_or(u32::MAX).to_be_bytes();
+    message[1..5].copy_from_slice(&length);
+    message
+}
+
+/// A field of protobuf that has a length, below 16,384 bytes.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+fn field(into: &mut Vec<u8>, number: u8, value: &[u8]) {
+    into.push(number << 3 | 2);
+    if value.len() >= 128 {
+        into.push(value.len() as u8 | 128);
+        into.push((value.len() >> 7) as u8);
+    } else {
+        into.push(value.len() as u8);
+    }
+    into.extend_from_slice(value);
+}
+
+fn frame(into: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+    into.extend_from_slice(&length[1..]);
+    into.extend_from_slice(&[kind, flags]);
+    into.extend_from_slice(&stream.to_be_bytes());
+    into.extend_from_slice(payload);
+}
+
+/// A string literal without Huffman coding, below 127 bytes.
+fn text(into: &mut Vec<u8>, value: &str) {
+    into.push(u8::try_from(value.len()).unwrap_or(126));
+    into.extend_from_slice(value.as_bytes());
+}

@@ -1,0 +1,141 @@
+//! Messages that know their receiver, their number and their time, and the account of what became of them.
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Runtime, time::Instant};
+
+/// Senders, each with a connection of its own.
+pub const PUBLISHERS: u32 = 64;
+
+/// Who sends and who receives: the account of one server's messages.
+pub struct Tally {
+    began: Instant,
+    /// By device: the number of the next message to it.
+    next: Vec<AtomicU64>,
+    pub open: AtomicU64,
+    pub accepted: AtomicU64,
+    pub refused: AtomicU64,
+    pub received: AtomicU64,
+    pub wrong: AtomicU64,
+    /// From the time at which a message was to be sent until its receiver had it, in microseconds.
+    latencies: Mutex<Vec<u32>>,
+}
+
+impl Tally {
+    pub fn new(devices: u32) -> Self {
+        Self {
+            began: Instant::now(),
+            next: (0..devices).map(|_| AtomicU64::new(0)).collect(),
+            open: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            wrong: AtomicU64::new(0),
+            latencies: Mutex::default(),
+        }
+    }
+
+    pub fn devices(&self) -> u32 {
+        u32::try_from(self.next.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The time since this account was opened.
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Writes the next message to a device: `size` bytes in all, to be sent at `due`.
+    pub fn compose(&self, into: &mut Vec<u8>, device: u32, size: usize, due: Duration) {
+        let number = self.next[device as usize].fetch_add(1, Ordering::Relaxed);
+        let begin = into.len();
+        // A vector takes everything.
+        let _ = write!(into, "D.{device}.{number}.{}.", due.as_micros());
+        into.resize(begin + size, b'x');
+    }
+
+    /// Takes back the number of a message that was refused.
+    pub fn refuse(&self, device: u32) {
+        self.next[device as usize].fetch_sub(1, Ordering::Relaxed);
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A device got this data; `expected` is the number that it waits for.
+    pub fn take(&self, device: u32, expected: &mut u64, data: &[u8]) {
+        let now = self.now();
+        let mut parts = data.split(|&byte| byte == b'.').skip(1).map(number);
+        let (receiver, count, due) = (parts.next().flatten(), parts.next().flatten(), parts.next().flatten());
+        if (receiver, count) != (Some(device.into()), Some(*expected)) {
+            self.wrong.fetch_add(1, Ordering::Relaxed);
+        }
+        *expected = count.unwrap_or(*expected) + 1;
+        let latency = now.saturating_sub(Duration::from_micros(due.unwrap_or_default())).as_micros();
+        self.latencies.lock().expect("not poisoned").push(u32::try_from(latency).unwrap_or(u32::MAX));
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The latencies since the last call.
+    pub fn latencies(&self) -> Vec<u32> {
+        std::mem::take(&mut self.latencies.lock().expect("not poisoned"))
+    }
+
+    /// Waits for what was accepted and has not come; gives everything that went wrong so far.
+    pub async fn settle(&self) -> u64 {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let missing = || read(&self.accepted).saturating_sub(read(&self.received));
+        let end = Instant::now() + Duration::from_secs(10);
+        while missing() > 0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        missing() + read(&self.wrong) + read(&self.refused)
+    }
+
+    /// Waits until so many streams are open.
+    ///
+    /// # Errors
+    /// When they are not within two minutes.
+    pub async fn opened(&self, streams: u64) -> io::Result<()> {
+        let end = Instant::now() + Duration::from_secs(120);
+        while self.open.load(Ordering::Relaxed) < streams {
+            if Instant::now() > end {
+                return Err(io::Error::other("the streams did not open"));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// One thread for the whole load, so that most of the machine is the server's.
+pub fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a load generator has no drain")]
+pub fn spawn<F>(future: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(future)
+}
+
+/// The head of a post of a form with `data` of `size` bytes, or of an empty post.
+pub fn post_head(address: SocketAddr, device: u32, size: usize) -> String {
+    let length = if size == 0 { 0 } else { size + "data=".len() };
+    format!(
+        "POST /user/u{device}/device/d HTTP/1.1\r\nhost: {address}\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n"
+    )
+}

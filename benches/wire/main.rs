@@ -1,0 +1,69 @@
+//! The daemon under load, over real sockets: `cargo bench --bench wire -- [memory | throughput | latency | opening | million]`.
+//!
+//! This process makes the load, and every server runs in a process of its own: the daemon, a bare hyper that answers empty posts
+//! and delivers nothing (the ceiling), and a plain axum server with its event streams and a channel for each of them. They
+//! take turns, so that every figure is a ratio too. Each message carries its receiver, its number and the time at which it
+//! was to be sent: one that is lost, repeated, out of order or at the wrong stream is counted and fails the run.
+//!
+//! Without a name all parts run but `million`. Options: `--streams` (18000), `--seconds` (4), `--rounds` (3), `--rate` (several).
+
+#![expect(unreachable_pub, reason = "everything in a bench is")]
+
+mod figures;
+mod http1;
+mod http2;
+mod load;
+mod memory;
+mod reference;
+mod servers;
+mod speed;
+
+use std::{io, time::Duration};
+
+use self::figures::Table;
+
+/// What the command line asks for.
+pub struct Wishes {
+    /// Streams of HTTP/1.1; each takes a descriptor on both sides.
+    pub streams: u32,
+    /// The length of one measurement.
+    pub length: Duration,
+    /// How often the servers take turns.
+    pub rounds: u32,
+    /// Messages a second in the open loop; none: several rates.
+    pub rate: Option<u32>,
+}
+
+fn main() -> io::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(kind) = option(&words, "--serve") {
+        return reference::serve(&kind);
+    }
+    let number = |name: &str| option(&words, name).and_then(|value| value.parse().ok());
+    let wishes = Wishes {
+        streams: number("--streams").unwrap_or(18_000),
+        length: Duration::from_secs(number("--seconds").unwrap_or(4).into()),
+        rounds: number("--rounds").unwrap_or(3),
+        rate: number("--rate"),
+    };
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    let parts: [(&str, fn(&Wishes, &mut Table) -> io::Result<()>); 5] = [
+        ("memory", memory::idle_and_busy),
+        ("throughput", speed::throughput),
+        ("latency", speed::latency),
+        ("opening", speed::opening),
+        ("million", memory::million),
+    ];
+    let named: Vec<_> = parts.iter().filter(|(name, _)| words.iter().any(|word| word == name)).collect();
+    let wanted = if named.is_empty() { parts[..4].iter().collect() } else { named };
+    let mut table = Table::new();
+    for (_, part) in wanted {
+        part(&wishes, &mut table)?;
+    }
+    table.print();
+    if table.is_clean() { Ok(()) } else { Err(io::Error::other("messages were lost, repeated, misdirected or refused")) }
+}
+
+fn option(words: &[String], name: &str) -> Option<String> {
+    words.iter().skip_while(|word| *word != name).nth(1).cloned()
+}

@@ -1,0 +1,229 @@
+//! How fast, and at what cost of CPU: messages in a closed loop, latency in an open one, streams opened a second.
+
+use std::{
+    io::{self, Write as _},
+    net::TcpStream,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    Wishes,
+    figures::{Table, median, quantile},
+    http1,
+    http2::{self, Call},
+    load::{PUBLISHERS, Tally, post_head, runtime, spawn},
+    servers::{Kind, Running},
+};
+
+/// A way of sending, at a server that has a stream open for every device.
+struct Lane {
+    what: &'static str,
+    server: Running,
+    kind: Kind,
+    call: Option<Call>,
+    size: usize,
+    tally: Arc<Tally>,
+    rates: Vec<f64>,
+    costs: Vec<f64>,
+    tails: Vec<f64>,
+}
+
+/// Connections of the lanes over HTTP/2; the senders share them evenly.
+const CONNECTIONS: u32 = 4;
+
+/// Closed loop: 64 senders, each with one receiver of its own, send the next message when the last is answered.
+pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
+    let lanes = [
+        ("empty POST", Kind::Bare, None, 0),
+        ("POST, 200 B", Kind::Axum, None, 200),
+        ("POST, 200 B", Kind::Daemon, None, 200),
+        ("POST, 1,200 B", Kind::Axum, None, 1_200),
+        ("POST, 1,200 B", Kind::Daemon, None, 1_200),
+        ("POST over HTTP/2, 200 B", Kind::Daemon, Some(Call::Http), 200),
+        ("gRPC Send, 200 B", Kind::Daemon, Some(Call::Grpc), 200),
+        //("gRPC SendStream, 200 B", Kind::Daemon, Some(Call::GrpcStream), 200),
+    ];
+    let load = runtime()?;
+    let mut lanes = lanes
+        .into_iter()
+        .map(|(what, kind, call, size)| load.block_on(Lane::open(what, kind, call, size)))
+        .collect::<io::Result<Vec<_>>>()?;
+    for _ in 0..wishes.rounds {
+        for lane in &mut lanes {
+            load.block_on(lane.run(wishes.length))?;
+        }
+    }
+    let ceiling = median(lanes[0].rates.clone());
+    for lane in lanes {
+        table.fault(lane.what, load.block_on(lane.tally.settle()));
+        let (rate, cost, tail) = (median(lane.rates), median(lane.costs), median(lane.tails));
+        let remark = format!("a second ({:.0} % of bare), {cost:.1} us of CPU each, p99 {tail:.2} ms", 100.0 * rate / ceiling);
+        table.row(lane.what, lane.kind.name(), format!("{rate:.0}"), remark);
+    }
+    Ok(())
+}
+
+impl Lane {
+    async fn open(what: &'static str, kind: Kind, call: Option<Call>, size: usize) -> io::Result<Self> {
+        let server = Running::start(kind, &[])?;
+        let tally = Arc::new(Tally::new(PUBLISHERS));
+        if kind != Kind::Bare {
+            http1::subscribe_all(server.address, &tally);
+            tally.opened(PUBLISHERS.into()).await?;
+        }
+        let figures = Vec::new;
+        Ok(Self { what, server, kind, call, size, tally, rates: figures(), costs: figures(), tails: figures() })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "figures")]
+    async fn run(&mut self, length: Duration) -> io::Result<()> {
+        let (tally, began) = (&self.tally, self.tally.now());
+        let (before, cpu) = (tally.accepted.load(Ordering::Relaxed), self.server.cpu()?);
+        tally.latencies();
+        let end = began + length;
+        let senders: Vec<_> = match self.call {
+            None => (0..PUBLISHERS)
+                .map(|sender| {
+                    spawn(http1::publish(self.server.address, sender..=sender, self.size, Some(end), tally.clone()))
+                })
+                .collect(),
+            Some(call) => (0..CONNECTIONS)
+                .map(|connection| {
+                    let each = PUBLISHERS / CONNECTIONS;
+                    let devices = connection * each..(connection + 1) * each;
+                    spawn(http2::publish(self.server.address, call, devices, self.size, end, tally.clone()))
+                })
+                .collect(),
+        };
+        for sender in senders {
+            sender.await.map_err(io::Error::other)??;
+        }
+        let seconds = (tally.now() - began).as_secs_f64();
+        let sent = (tally.accepted.load(Ordering::Relaxed) - before) as f64;
+        if self.kind == Kind::Bare {
+            // It delivers nothing.
+            tally.received.store(tally.accepted.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        tally.settle().await;
+        self.rates.push(sent / seconds);
+        self.costs.push((self.server.cpu()? - cpu).as_secs_f64() * 1e6 / sent);
+        self.tails.push(f64::from(quantile(&mut tally.latencies(), 0.99)) / 1e3);
+        Ok(())
+    }
+}
+
+/// Open loop: messages leave at their times, whatever became of those before, and latency counts from those times.
+pub fn latency(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
+    let rates = wishes.rate.map_or(vec![1_000, 5_000, 10_000, 20_000], |rate| vec![rate]);
+    for rate in rates {
+        for kind in [Kind::Axum, Kind::Daemon] {
+            let load = runtime()?;
+            let server = Running::start(kind, &[])?;
+            let tally = Arc::new(Tally::new(PUBLISHERS));
+            http1::subscribe_all(server.address, &tally);
+            load.block_on(tally.opened(PUBLISHERS.into()))?;
+            let (mut writers, readers) = connections(&server)?;
+            let length = wishes.length;
+            let pacing = {
+                let tally = tally.clone();
+                let heads: Vec<_> = (0..PUBLISHERS).map(|device| post_head(server.address, device, 200)).collect();
+                #[expect(clippy::disallowed_methods, reason = "a runtime's timer has a grain of a millisecond")]
+                thread::spawn(move || pace(&mut writers, &heads, rate, length, &tally))
+            };
+            let sent = load.block_on(async {
+                for (device, reader) in (0..).zip(readers) {
+                    spawn(read_answers(reader, device, tally.clone()));
+                }
+                while !pacing.is_finished() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                pacing.join().map_err(|_| io::Error::other("the pacing thread failed"))?
+            })?;
+            load.block_on(tally.settle());
+            let what = format!("latency of delivery at {rate} a second, 200 B");
+            table.fault(&what, load.block_on(tally.settle()));
+            let mut latencies = tally.latencies();
+            let [half, tail] = [0.5, 0.99].map(|share| quantile(&mut latencies, share));
+            let late = format!("us at p99, p50 {half} us, {sent} sent");
+            table.row(&what, kind.name(), tail, late);
+        }
+    }
+    Ok(())
+}
+
+/// The two halves of a connection for every sender.
+fn connections(server: &Running) -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
+    let mut halves = (Vec::new(), Vec::new());
+    for _ in 0..PUBLISHERS {
+        let connection = TcpStream::connect(server.address)?;
+        connection.set_nodelay(true)?;
+        connection.set_nonblocking(true)?;
+        halves.1.push(connection.try_clone()?);
+        halves.0.push(connection);
+    }
+    Ok(halves)
+}
+
+/// Writes each message when its time has come; sleeps between, as exactly as the system can.
+fn pace(writers: &mut [TcpStream], heads: &[String], rate: u32, length: Duration, tally: &Tally) -> io::Result<u32> {
+    let began = tally.now();
+    let step = Duration::from_secs(1) / rate;
+    let mut request = Vec::new();
+    let mut sent = 0;
+    while step * sent < length {
+        let due = began + step * sent;
+        let now = tally.now();
+        if now < due {
+            #[expect(clippy::disallowed_methods, reason = "there is no runtime on this thread")]
+            thread::sleep(due - now);
+            continue;
+        }
+        let device = sent % PUBLISHERS;
+        request.clear();
+        request.extend_from_slice(heads[device as usize].as_bytes());
+        request.extend_from_slice(b"data=");
+        tally.compose(&mut request, device, 200, due);
+        writers[device as usize].write_all(&request)?;
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+async fn read_answers(connection: TcpStream, device: u32, tally: Arc<Tally>) -> io::Result<()> {
+    let (mut connection, mut bytes) = (tokio::net::TcpStream::from_std(connection)?, Vec::with_capacity(1_024));
+    loop {
+        if http1::read_answer(&mut connection, &mut bytes).await? {
+            tally.accepted.fetch_add(1, Ordering::Relaxed);
+        } else {
+            tally.refuse(device);
+        }
+    }
+}
+
+/// Streams opened a second over HTTP/1.1, 64 at a time, each with a connection of its own.
+pub fn opening(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
+    let mut rates = [Vec::new(), Vec::new()];
+    let kinds = [Kind::Axum, Kind::Daemon];
+    for _ in 0..wishes.rounds {
+        for (kind, rates) in kinds.iter().zip(&mut rates) {
+            let server = Running::start(*kind, &[])?;
+            let tally = Arc::new(Tally::new(wishes.streams));
+            let began = Instant::now();
+            let load = runtime()?;
+            load.block_on(async {
+                http1::subscribe_all(server.address, &tally);
+                tally.opened(wishes.streams.into()).await
+            })?;
+            rates.push(f64::from(wishes.streams) / began.elapsed().as_secs_f64());
+        }
+    }
+    for (kind, rates) in kinds.iter().zip(rates) {
+        let what = format!("streams opened a second, {}", wishes.streams);
+        table.row(&what, kind.name(), format!("{:.0}", median(rates)), "");
+    }
+    Ok(())
+}

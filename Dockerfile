@@ -3,11 +3,13 @@
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
+# For the allocator; the C compiler is there already.
+RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 # The dependencies alone first, so that a change of the code does not build them again.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
-RUN mkdir -p src benches \
-    && echo 'fn main() {}' | tee src/main.rs benches/wire.rs > src/lib.rs \
+RUN mkdir -p src benches/wire \
+    && echo 'fn main() {}' | tee src/main.rs benches/hub.rs benches/wire/main.rs > src/lib.rs \
     && cargo build --release --locked \
     && rm -r src
 COPY src src

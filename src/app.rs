@@ -115,6 +115,7 @@ fn serving(config: &Config) -> io::Result<serve::Settings> {
     Ok(serve::Settings {
         tls,
         max_connections: config.max_connections.unwrap_or(most),
+        http1_takeover: config.http1_takeover,
         max_streams: config.max_streams,
         header_timeout: config.header_timeout,
         stall: config.stall_timeout,

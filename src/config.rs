@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use ipnet::IpNet;
 
 use crate::telemetry::{LogFormat, LogLevel};
@@ -84,6 +84,16 @@ pub struct Config {
     #[arg(long, env = "SIGNAL_MAX_STREAMS", value_name = "COUNT", default_value_t = 1_000,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
+
+    /// Write event streams of HTTP/1.1 past the HTTP library, whose buffers are twenty times as large as all else of an idle
+    /// stream; false lets the library write them
+    #[arg(long, env = "SIGNAL_HTTP1_TAKEOVER", value_name = "BOOL", default_value_t = true,
+          action = ArgAction::Set)]
+    pub http1_takeover: bool,
+
+    /// Threads that serve [default: one for each processor]
+    #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count)]
+    pub worker_threads: Option<usize>,
 
     /// How long streams may take to end after SIGTERM or SIGINT
     #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "10", value_parser = seconds)]

@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Unproven},
     hub::{Breaker, Event, Hub, Opening, Sighting, Subscription, Watch},
     model::{Start, UserId},
-    serve::{Cut, Paced, Peer},
+    serve::{Cut, Lasting, Peer},
     telemetry::Metrics,
 };
 
@@ -117,7 +117,7 @@ impl Signal for Service {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
             Step { response: Some(convert::event(&event, SystemTime::now())), end }
         };
-        Ok(paced(Responses::new(Some(ready), subscription, convert, deadline(&request))))
+        Ok(lasting(Responses::new(Some(ready), subscription, convert, deadline(&request))))
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
@@ -155,7 +155,7 @@ impl Signal for Service {
             let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
             Step { response: convert::sighting(sighting), end }
         };
-        Ok(paced(Responses::new(None, watch, convert, deadline(&request))))
+        Ok(lasting(Responses::new(None, watch, convert, deadline(&request))))
     }
 }
 
@@ -184,10 +184,10 @@ impl Service {
     }
 }
 
-/// A stream whose peer is watched for reading.
-fn paced<S>(stream: S) -> Response<S> {
+/// A stream that goes on for as long as its peer listens.
+fn lasting<S>(stream: S) -> Response<S> {
     let mut response = Response::new(stream);
-    response.extensions_mut().insert(Paced);
+    response.extensions_mut().insert(Lasting);
     response
 }
 

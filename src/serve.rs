@@ -1,10 +1,12 @@
 //! The accept loop: connections in, requests to one router, every limit of the transport; knows nothing of the domain.
 
+mod chunked;
 mod connection;
 mod cut;
 mod detect;
 mod paced;
 mod socket;
+mod takeover;
 mod tls;
 mod watch;
 
@@ -21,7 +23,6 @@ use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use self::connection::Connections;
 pub use self::{
     cut::Cut,
-    paced::Paced,
     tls::{Identity, Tls},
 };
 use crate::{drain::Drain, telemetry::Metrics};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Open connections; past it nothing is accepted until one closes.
     pub max_connections: usize,
+    /// Write lasting responses of HTTP/1.1 past hyper, which keeps large buffers for a connection.
+    pub http1_takeover: bool,
     /// Concurrent streams of one HTTP/2 connection.
     pub max_streams: u32,
     /// For the first bytes, for a request's head, and for the idle time between two requests of HTTP/1.1.
@@ -44,6 +47,11 @@ pub struct Settings {
 /// Request extension: the address that the connection came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
+
+/// Response extension: the body goes on for as long as its peer listens. Such a peer is watched for reading, and an idle
+/// connection of HTTP/1.1 keeps no buffers for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Lasting;
 
 /// A bound listener that serves one router.
 pub struct Server {
@@ -86,11 +94,7 @@ impl Server {
                 (Ok(place), Ok((socket, peer))) => {
                     backoff = Backoff::default();
                     self.metrics.connected();
-                    let connection = connections.clone().serve(socket, Peer(peer.ip()));
-                    drain.spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
+                    drain.spawn(connections.clone().serve(socket, Peer(peer.ip()), place));
                 }
                 (_, Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 (_, Err(error)) => {

@@ -49,7 +49,12 @@ pub fn median(mut figures: Vec<f64>) -> f64 {
 /// The share of all values that are at most this one, for `share` between 0 and 1.
 pub fn quantile(values: &mut [u32], share: f64) -> u32 {
     values.sort_unstable();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
     let at = (values.len() as f64 * share) as usize;
     values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or_default()
 }

@@ -136,8 +136,7 @@ pub async fn subscribe(
             connection.request(0x82, &format!("/subscribe/u{device}/device/d"), &[], true);
         } else {
             let claim = format!(r#"{{"userid":"u{device}","clientid":"d"}}"#);
-            let headers =
-                [("content-type", "application/grpc"), ("te", "trailers"), ("x-user-claim", claim.as_str())];
+            let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("x-user-claim", claim.as_str())];
             let stream = connection.request(0x83, "/signal.v1.Signal/Subscribe", &headers, false);
             connection.data(stream, &[0; 5], true);
         }
@@ -148,7 +147,9 @@ pub async fn subscribe(
     loop {
         connection.flush().await?;
         let count = |frame: Frame<'_>| match frame.kind {
-            DATA if memmem::find(frame.payload, b"D.").is_some() => drop(tally.received.fetch_add(1, Ordering::Relaxed)),
+            DATA if memmem::find(frame.payload, b"D.").is_some() => {
+                drop(tally.received.fetch_add(1, Ordering::Relaxed))
+            }
             DATA if frame.payload.len() >= EVENT => drop(tally.open.fetch_add(1, Ordering::Relaxed)),
             RST_STREAM => drop(tally.wrong.fetch_add(1, Ordering::Relaxed)),
             _ => {}
@@ -168,8 +169,8 @@ pub async fn publish(
 ) -> io::Result<()> {
     let mut connection = Connection::open(address).await?;
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
-    let shared = (call == Call::GrpcStream)
-        .then(|| connection.request(0x83, "/signal.v1.Signal/SendStream", &headers, false));
+    let shared =
+        (call == Call::GrpcStream).then(|| connection.request(0x83, "/signal.v1.Signal/SendStream", &headers, false));
     let (mut waiting, mut free) = (HashMap::new(), devices.rev().collect::<Vec<_>>());
     // The devices whose messages on the one stream were not answered yet, in order.
     let (mut order, mut answers) = (std::collections::VecDeque::new(), Vec::new());

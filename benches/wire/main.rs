@@ -61,7 +61,11 @@ fn main() -> io::Result<()> {
         part(&wishes, &mut table)?;
     }
     table.print();
-    if table.is_clean() { Ok(()) } else { Err(io::Error::other("messages were lost, repeated, misdirected or refused")) }
+    if table.is_clean() {
+        Ok(())
+    } else {
+        Err(io::Error::other("messages were lost, repeated, misdirected or refused"))
+    }
 }
 
 fn option(words: &[String], name: &str) -> Option<String> {

@@ -22,7 +22,9 @@ pub fn idle_and_busy(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     for kind in [Kind::Axum, Kind::Daemon] {
         http1_streams(wishes, kind, table)?;
     }
-    for (call, what) in [(Call::Http, "idle stream, HTTP/2, 100 x 1,000"), (Call::Grpc, "idle stream, gRPC, 100 x 1,000")] {
+    for (call, what) in
+        [(Call::Http, "idle stream, HTTP/2, 100 x 1,000"), (Call::Grpc, "idle stream, gRPC, 100 x 1,000")]
+    {
         let server = Running::start(Kind::Daemon, &[])?;
         let per_stream = http2_streams(&server, call, 100, 1_000)?;
         table.row(what, Kind::Daemon.name(), per_stream, "bytes of PSS");

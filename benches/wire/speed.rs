@@ -61,7 +61,8 @@ pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     for lane in lanes {
         table.fault(lane.what, load.block_on(lane.tally.settle()));
         let (rate, cost, tail) = (median(lane.rates), median(lane.costs), median(lane.tails));
-        let remark = format!("a second ({:.0} % of bare), {cost:.1} us of CPU each, p99 {tail:.2} ms", 100.0 * rate / ceiling);
+        let remark =
+            format!("a second ({:.0} % of bare), {cost:.1} us of CPU each, p99 {tail:.2} ms", 100.0 * rate / ceiling);
         table.row(lane.what, lane.kind.name(), format!("{rate:.0}"), remark);
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     hub::{Breaker, Opening},
     model::Start,
-    serve::{Cut, Paced},
+    serve::{Cut, Lasting},
 };
 
 /// Whether the client asks for an event stream by name, as every `EventSource` does.
@@ -48,7 +48,7 @@ where
     S: Stream + Send + Unpin + 'static,
     W: FnMut(S::Item) -> String + Send + Unpin + 'static,
 {
-    respond(Body::new(Events { opening: Some(opening), source: events, write }))
+    (Extension(Lasting), respond(Body::new(Events { opening: Some(opening), source: events, write }))).into_response()
 }
 
 /// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for
@@ -105,7 +105,7 @@ fn respond(body: Body) -> Response {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         (ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    (Extension(Paced), headers, body).into_response()
+    (headers, body).into_response()
 }
 
 fn random((least, most): (u64, u64)) -> Duration {

@@ -1,27 +1,30 @@
 //! One connection: which protocol it speaks, with which limits, and how it ends.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
-};
-use tokio::net::TcpStream;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tower::Service as _;
 
 use super::{
-    Peer, Settings,
+    Lasting, Peer, Settings, chunked,
     cut::Streams,
     detect::{Protocol, Rewound, detect},
-    paced::{Paced, PacedBody},
+    paced::PacedBody,
     socket,
+    takeover::{Handover, Http1},
     tls::{self, Transport},
     watch::{Proof, Watched},
 };
@@ -44,8 +47,6 @@ const HTTP2_LOCAL_RESETS: usize = 1_024;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Io = TokioIo<Watched<Rewound<Transport>>>;
-
 /// What all connections share.
 #[derive(Clone)]
 pub(super) struct Connections(Arc<Shared>);
@@ -61,8 +62,9 @@ impl Connections {
         Self(Arc::new(Shared { router, settings, drain }))
     }
 
-    /// Serves a connection to its end. How it ended is its peer's business, so errors are for debugging only.
-    pub(super) async fn serve(self, socket: TcpStream, peer: Peer) {
+    /// Serves a connection to its end, on its place among all. How it ended is its peer's business, so errors are for debugging
+    /// only.
+    pub(super) async fn serve(self, socket: TcpStream, peer: Peer, place: OwnedSemaphorePermit) {
         let settings = &self.0.settings;
         let first_bytes = async {
             socket::tune(&socket)?;
@@ -75,35 +77,52 @@ impl Connections {
             Err(_) => return tracing::debug!("a peer said nothing in time"),
         };
         let ended = match protocol {
-            Protocol::Http1 => {
-                let io = TokioIo::new(Watched::new(io, Proof::Drained, settings.stall));
-                until_drained(self.http1(io, peer), &self.0.drain).await
-            }
-            Protocol::Http2 => {
-                let io = TokioIo::new(Watched::new(io, Proof::Progress, settings.stall));
-                until_drained(self.http2(io, peer), &self.0.drain).await
-            }
+            Protocol::Http1 => self.http1(io, peer, place).await,
+            Protocol::Http2 => self.http2(io, peer).await,
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
         }
     }
 
-    fn http1(&self, io: Io, peer: Peer) -> impl GracefulConnection<Error = hyper::Error> + use<> {
-        let shared = self.0.clone();
+    async fn http1(&self, io: Rewound<Transport>, peer: Peer, place: OwnedSemaphorePermit) -> hyper::Result<()> {
+        let (shared, handover) = (self.0.clone(), Handover::default());
+        let settings = &self.0.settings;
+        let takeover = settings.http1_takeover.then(|| handover.clone());
+        let io = TokioIo::new(Watched::new(io, Proof::Drained, settings.stall, takeover.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
+            // A client of HTTP/1.0 knows no chunks.
+            let takeover = takeover.clone().filter(|_| request.version() == Version::HTTP_11);
             request.extensions_mut().insert(peer);
-            route(&shared.router, request)
+            let response = route(&shared.router, request);
+            async move {
+                let response = response.await?;
+                match takeover {
+                    Some(takeover) if is_lasting(&response) => {
+                        takeover.keep(response);
+                        std::future::pending().await
+                    }
+                    _ => Ok::<_, Infallible>(response),
+                }
+            }
         });
-        http1::Builder::new()
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.0.settings.header_timeout)
+            .header_read_timeout(settings.header_timeout)
             .max_buf_size(HTTP1_BUFFER)
-            .serve_connection(io, service)
+            .serve_connection(io, service);
+        let mut http1 = Http1 { connection, handover };
+        let stop = |mut http1: Pin<&mut Http1<_, _>>| Pin::new(&mut http1.connection).graceful_shutdown();
+        if let Some(response) = until_drained(Pin::new(&mut http1), stop, &self.0.drain).await? {
+            let io = http1.connection.into_parts().io.into_inner().unwrap(Rewound::into_inner);
+            self.0.drain.spawn(chunked::Stream::new(io, response, place));
+        }
+        Ok(())
     }
 
-    fn http2(&self, io: Io, peer: Peer) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+    async fn http2(&self, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
         let shared = self.0.clone();
+        let io = TokioIo::new(Watched::new(io, Proof::Progress, self.0.settings.stall, None));
         let streams = Streams::new(self.0.drain.clone());
         let arming = streams.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -112,7 +131,7 @@ impl Connections {
             let response = route(&shared.router, request);
             async move { response.await.map(pace) }
         });
-        http2::Builder::new(streams)
+        let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING_INTERVAL)
             .keep_alive_timeout(HTTP2_PING_TIMEOUT)
@@ -123,15 +142,17 @@ impl Connections {
             .initial_stream_window_size(HTTP2_STREAM_WINDOW)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .max_send_buf_size(HTTP2_SEND_BUFFER)
-            .serve_connection(io, service)
+            .serve_connection(io, service);
+        until_drained(pin!(connection), http2::Connection::graceful_shutdown, &self.0.drain).await
     }
 }
 
+fn is_lasting(response: &Response<Body>) -> bool {
+    response.extensions().get::<Lasting>().is_some()
+}
+
 fn pace(response: Response<Body>) -> Response<Body> {
-    if response.extensions().get::<Paced>().is_none() {
-        return response;
-    }
-    response.map(|body| Body::new(PacedBody::new(body)))
+    if is_lasting(&response) { response.map(|body| Body::new(PacedBody::new(body))) } else { response }
 }
 
 /// The router is always ready, so it is called without asking.
@@ -142,15 +163,18 @@ fn route(
     router.clone().call(request)
 }
 
-/// Runs a connection; when the drain begins, lets it finish the requests in hand. A connection that came during the drain
-/// is for health checks and lives until the hard stop.
-async fn until_drained(connection: impl GracefulConnection<Error = hyper::Error>, drain: &Drain) -> hyper::Result<()> {
+/// Runs a connection; when the drain begins, tells it to `stop`, which lets it finish the requests in hand. A connection that
+/// came during the drain is for health checks and lives until the hard stop.
+async fn until_drained<C: Future>(
+    mut connection: Pin<&mut C>,
+    stop: impl FnOnce(Pin<&mut C>),
+    drain: &Drain,
+) -> C::Output {
     let late = drain.has_started();
-    let stop = async { if late { drain.finished().await } else { drain.started().await } };
-    let mut connection = pin!(connection);
+    let stopped = async { if late { drain.finished().await } else { drain.started().await } };
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = stop => connection.as_mut().graceful_shutdown(),
+        () = stopped => stop(connection.as_mut()),
     }
     connection.await
 }

@@ -38,6 +38,13 @@ pub(super) struct Rewound<T> {
     io: T,
 }
 
+impl<T> Rewound<T> {
+    /// The connection itself, after its first bytes were read again.
+    pub(super) fn into_inner(self) -> T {
+        self.io
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.from == self.to {

@@ -12,10 +12,6 @@ use std::{
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::Frame;
 
-/// Response extension: whoever made the body wants to know when its peer stops reading.
-#[derive(Clone, Copy, Debug)]
-pub struct Paced;
-
 /// Holds back the last byte of every frame.
 pub(super) struct PacedBody {
     body: Body,

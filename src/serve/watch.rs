@@ -15,6 +15,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::takeover::Handover;
+
 /// What shows that a peer still reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
@@ -31,13 +33,20 @@ pub(super) struct Watched<T> {
     io: T,
     proof: Proof,
     patience: Duration,
+    /// Learns of every flush.
+    handover: Option<Handover>,
     /// Runs from the first write that the socket did not take until the proof.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(io: T, proof: Proof, patience: Duration) -> Self {
-        Self { io, proof, patience, alarm: None }
+    pub(super) fn new(io: T, proof: Proof, patience: Duration, handover: Option<Handover>) -> Self {
+        Self { io, proof, patience, handover, alarm: None }
+    }
+
+    /// The same watchdog for what is inside of the connection.
+    pub(super) fn unwrap<U>(self, inner: impl FnOnce(T) -> U) -> Watched<U> {
+        Watched { io: inner(self.io), proof: self.proof, patience: self.patience, handover: None, alarm: self.alarm }
     }
 
     fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -81,6 +90,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     /// Called when nothing is left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.alarm = None;
+        if let Some(handover) = &self.handover {
+            handover.flushed();
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -1,0 +1,174 @@
+//! One lasting response on a bare socket: a head, then chunks (RFC 9112, section 7.1) for as long as the body gives any.
+//!
+//! This is what an idle stream costs, so it holds no buffer: a chunk's frame is made when it is written, and its data is what the
+//! body gave.
+
+use std::{
+    io::{self, IoSlice, Write as _},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::SystemTime,
+};
+
+use axum::body::{Body, Bytes, HttpBody as _};
+use http::{Response, response::Parts};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
+
+/// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
+pub(super) struct Stream<T> {
+    io: T,
+    /// None when it has ended.
+    body: Option<Body>,
+    piece: Piece,
+    /// How much of the piece is written.
+    written: usize,
+    /// How much the peer has sent behind its request.
+    behind: u16,
+    /// The place among the connections that is given back with it.
+    _place: OwnedSemaphorePermit,
+}
+
+/// What is to be written next.
+enum Piece {
+    /// The head, which waits for the first chunk, so that a client gets both at once.
+    Head(Vec<u8>),
+    /// Bytes as they are.
+    Plain(Bytes),
+    /// Bytes that become a chunk.
+    Chunk(Bytes),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
+    pub(super) fn new(io: T, response: Response<Body>, place: OwnedSemaphorePermit) -> Self {
+        let (head, body) = response.into_parts();
+        Self { io, body: Some(body), piece: Piece::Head(self::head(&head)), written: 0, behind: 0, _place: place }
+    }
+
+    /// Reads what nobody waits for, because the end of it is how a peer shows that it left.
+    fn poll_peer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [0; 256];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer));
+            let length = u16::try_from(buffer.filled().len()).unwrap_or(u16::MAX);
+            let behind = self.behind.checked_add(length).filter(|behind| *behind <= BEHIND);
+            match (read, length, behind) {
+                (Ok(()), 1.., Some(behind)) => self.behind = behind,
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Writes pieces until the body has none; ready when there will be no more.
+    fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Piece::Head(head) = &mut self.piece {
+            let mut whole = std::mem::take(head);
+            if let Poll::Ready(first) = self.poll_next(cx) {
+                first?.slices(&mut [0; SIZE]).iter().for_each(|slice| whole.extend_from_slice(slice));
+            }
+            self.piece = Piece::Plain(whole.into());
+        }
+        loop {
+            ready!(self.poll_piece(cx))?;
+            if self.body.is_none() {
+                return Pin::new(&mut self.io).poll_shutdown(cx);
+            }
+            let Poll::Ready(next) = self.poll_next(cx) else {
+                ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+                return Poll::Pending;
+            };
+            (self.piece, self.written) = (next?, 0);
+        }
+    }
+
+    /// What the body has for the peer; after its end nothing is left of it.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Piece>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Piece::Plain(Bytes::new()))) };
+        Poll::Ready(Ok(match ready!(Pin::new(body).poll_frame(cx)) {
+            // Trailers were announced by nobody. An empty chunk would be the last one.
+            Some(frame) => match frame.map_err(io::Error::other)?.into_data() {
+                Ok(data) if !data.is_empty() => Piece::Chunk(data),
+                _ => Piece::Plain(Bytes::new()),
+            },
+            None => {
+                self.body = None;
+                Piece::Plain(Bytes::from_static(LAST))
+            }
+        }))
+    }
+
+    /// Writes the piece at hand to its end.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut size = [0; SIZE];
+        let mut slices = self.piece.slices(&mut size).map(IoSlice::new);
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, self.written);
+        while !rest.is_empty() {
+            let length = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, rest))?;
+            if length == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += length;
+            IoSlice::advance_slices(&mut rest, length);
+        }
+        // What is written is kept by nobody.
+        (self.piece, self.written) = (Piece::Plain(Bytes::new()), 0);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_peer(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // A socket that fails belongs to a peer that is gone.
+        self.poll_pieces(cx).map(drop)
+    }
+}
+
+impl Piece {
+    /// The bytes on the wire; `size` is where a chunk's size is written.
+    fn slices<'a>(&'a self, size: &'a mut [u8; SIZE]) -> [&'a [u8]; 3] {
+        match self {
+            Self::Head(bytes) => [bytes, &[], &[]],
+            Self::Plain(bytes) => [bytes, &[], &[]],
+            Self::Chunk(data) => {
+                let mut rest = &mut size[..];
+                // There is room for the largest.
+                let _ = write!(rest, "{:x}\r\n", data.len());
+                let length = SIZE - rest.len();
+                [&size[..length], data, b"\r\n"]
+            }
+        }
+    }
+}
+
+/// The head as hyper would write it, but that the connection ends with the stream.
+fn head(parts: &Parts) -> Vec<u8> {
+    let reason = parts.status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).into_bytes();
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let ours = [("transfer-encoding", "chunked"), ("connection", "close"), ("date", &date)];
+    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    for (name, value) in headers.chain(ours.map(|(name, value)| (name, value.as_bytes()))) {
+        head.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// Bytes that a listener may send behind its request. Nobody takes them for another one, because the connection ends with the
+/// stream.
+const BEHIND: u16 = 32 * 1_024;
+
+/// The chunk that says that there are no more, without trailers.
+const LAST: &[u8] = b"0\r\n\r\n";
+
+/// The longest size of a chunk, and the end of its line.
+const SIZE: usize = size_of::<usize>() * 2 + 2;

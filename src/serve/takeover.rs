@@ -1,0 +1,89 @@
+//! Takes a connection of HTTP/1.1 away from hyper when all that is left to do on it is to write one lasting response.
+//!
+//! hyper keeps about 24 KiB of buffers for a connection and cannot be told to keep fewer than 15; an idle stream needs none. So
+//! the connection's service keeps a [`Lasting`](super::Lasting) response back, and hyper goes on waiting for it while it flushes
+//! what it still owes to requests before. Then [`Http1`] ends, the connection is taken apart, and a [`Stream`](super::chunked::Stream)
+//! in a task of its own, because a task stays as large as it ever was, writes the response to the bare socket.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::body::Body;
+use http::Response;
+use hyper::{
+    body::Incoming,
+    rt::{Read, Write},
+    server::conn::http1::Connection,
+    service::HttpService,
+};
+use parking_lot::Mutex;
+
+/// Where the service leaves a response for the connection's driver.
+#[derive(Clone, Default)]
+pub(super) struct Handover(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    /// hyper writes all responses.
+    #[default]
+    Nothing,
+    /// This one was kept back; responses before it may not be written yet.
+    Kept(Response<Body>),
+    /// All before it is written.
+    Free(Response<Body>),
+}
+
+impl Handover {
+    /// Keeps a response back from hyper.
+    pub(super) fn keep(&self, response: Response<Body>) {
+        *self.0.lock() = State::Kept(response);
+    }
+
+    /// hyper has flushed the socket, which it does only when its own buffer is empty.
+    pub(super) fn flushed(&self) {
+        let mut state = self.0.lock();
+        *state = match std::mem::take(&mut *state) {
+            State::Kept(response) => State::Free(response),
+            other => other,
+        };
+    }
+
+    /// The response, when nothing stands before it any more.
+    fn take(&self) -> Option<Response<Body>> {
+        let mut state = self.0.lock();
+        match std::mem::take(&mut *state) {
+            State::Free(response) => Some(response),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+/// A connection of HTTP/1.1 until its end, or until a response that was kept back may be written past hyper.
+pub(super) struct Http1<T, S: HttpService<Incoming>> {
+    pub(super) connection: Connection<T, S>,
+    pub(super) handover: Handover,
+}
+
+impl<T, S> Future for Http1<T, S>
+where
+    T: Read + Write + Unpin,
+    S: HttpService<Incoming, ResBody = Body> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Output = hyper::Result<Option<Response<Body>>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        if let Some(response) = self.handover.take() {
+            return Poll::Ready(Ok(Some(response)));
+        }
+        ready!(polled)?;
+        Poll::Ready(Ok(None))
+    }
+}

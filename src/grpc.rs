@@ -1,5 +1,6 @@
 //! The gRPC service `signal.v1.Signal`: the same steps as the HTTP API, in the same order, with the same names.
 
+mod codec;
 mod convert;
 mod deadline;
 mod status;

@@ -57,7 +57,14 @@ impl App {
             heartbeat: config.heartbeat,
         };
         let api = Api { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
-        let service = grpc::Service { hub: hub.clone(), auth, metrics: metrics.clone(), heartbeat: config.heartbeat };
+        let service = grpc::Service {
+            hub: hub.clone(),
+            auth,
+            metrics: metrics.clone(),
+            heartbeat: config.heartbeat,
+            stall: config.stall_timeout,
+            drain: drain.clone(),
+        };
         let grpc = grpc::routes(service, config.body_limit as usize, health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), drain: drain.clone() };
         let router = router::join(api, grpc, admin, &config.cors_origins, metrics.clone());

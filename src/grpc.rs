@@ -3,8 +3,10 @@
 mod codec;
 mod convert;
 mod deadline;
+mod send_stream;
 mod status;
 mod stream;
+mod unread;
 
 use std::{
     net::IpAddr,
@@ -12,20 +14,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
 pub use self::deadline::{Deadline, HANDLER_TIME};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
-        SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
+        SendStreamRequest, SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
         signal_server::{Signal, SignalServer},
     },
+    send_stream::{Answers, Limits, Sender},
     stream::{Responses, Step},
 };
 use crate::{
     auth::{Auth, Caller, Subscriber},
+    drain::Drain,
     error::{Error, Unproven},
     hub::{Breaker, Event, Hub, Opening, Sighting, Subscription, Watch},
     model::{Start, UserId},
@@ -58,6 +62,10 @@ pub struct Service {
     pub metrics: Metrics,
     /// The silence after which a stream gets a ping.
     pub heartbeat: Duration,
+    /// How long a client may leave answers unread before its call is cut.
+    pub stall: Duration,
+    /// What ends the calls that would go on as long as their clients.
+    pub drain: Drain,
 }
 
 /// The service, health and both versions of reflection as routes; `limit` is in bytes of a message.
@@ -106,6 +114,7 @@ pub fn too_late() -> Status {
 #[tonic::async_trait]
 impl Signal for Service {
     type SubscribeStream = Responses<Subscription, SubscribeResponse>;
+    type SendStreamStream = Answers;
     type WatchDevicesStream = Responses<Watch, WatchDevicesResponse>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
@@ -126,6 +135,16 @@ impl Signal for Service {
         let (to, draft) = convert::send(request.into_inner()).map_err(status::from)?;
         let outcome = self.hub.send(&caller, &to, draft).await.map_err(status::from)?;
         Ok(Response::new(convert::sent(outcome)))
+    }
+
+    async fn send_stream(
+        &self,
+        request: Request<Streaming<SendStreamRequest>>,
+    ) -> Result<Response<Self::SendStreamStream>, Status> {
+        let sender = Sender { hub: self.hub.clone(), caller: self.caller(&request)? };
+        let limits =
+            Limits { deadline: deadline(&request), drain: self.drain.clone(), stall: self.stall, cut: cut(&request) };
+        Ok(paced(Answers::new(sender, request.into_inner(), limits)))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
@@ -172,8 +191,7 @@ impl Service {
     }
 
     fn opening<T>(&self, request: &Request<T>, start: Start) -> Opening {
-        let cut = request.extensions().get::<Cut>().cloned();
-        let breaker = cut.map(|cut| Arc::new(move || cut.cut()) as Breaker);
+        let breaker = cut(request).map(|cut| Arc::new(move || cut.cut()) as Breaker);
         Opening { start, heartbeat: self.heartbeat, breaker }
     }
 
@@ -194,6 +212,10 @@ fn lasting<S>(stream: S) -> Response<S> {
 
 fn deadline<T>(request: &Request<T>) -> Option<Deadline> {
     request.extensions().get().copied()
+}
+
+fn cut<T>(request: &Request<T>) -> Option<Cut> {
+    request.extensions().get().cloned()
 }
 
 fn peer<T>(request: &Request<T>) -> Result<IpAddr, Error> {

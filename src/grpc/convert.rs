@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::proto::{self, subscribe_response::Kind};
+use super::{
+    proto::{self, subscribe_response::Kind},
+    status,
+};
 use crate::{
     error::{Error, Invalid},
     hub::{Draft, Event, Ready, Sighting},
@@ -42,6 +45,18 @@ pub(super) fn sent(outcome: Outcome) -> proto::SendResponse {
         Outcome::Held => proto::Outcome::Held,
     };
     proto::SendResponse { outcome: outcome.into() }
+}
+
+/// The answer to one request of a stream of them.
+pub(super) fn answer(answer: Result<Outcome, Error>) -> proto::SendStreamResponse {
+    use proto::send_stream_response::Result;
+    let result = match answer {
+        Ok(outcome) => Result::Sent(sent(outcome)),
+        Err(error) => {
+            Result::Error(proto::SendError { code: status::code(error).into(), message: error.detail().to_owned() })
+        }
+    };
+    proto::SendStreamResponse { result: Some(result) }
 }
 
 pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeResponse {

@@ -19,7 +19,7 @@ pub(super) fn after(reason: EndReason) -> Option<Status> {
 }
 
 // No `_` arm: a new error has to choose its code here before it compiles.
-fn code(error: Error) -> Code {
+pub(super) fn code(error: Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
         Error::Unauthenticated(_) => Code::Unauthenticated,

@@ -21,6 +21,7 @@ mod presence;
 mod readme;
 mod reflection;
 mod resume;
+mod send_stream;
 mod serve;
 mod stalls;
 mod stream;

@@ -11,6 +11,7 @@ use crate::harness::{Server, within};
 const INTERFACE: &str = "\
 Subscribe(SubscribeRequest) stream SubscribeResponse
 Send(SendRequest) SendResponse
+SendStream(stream SendStreamRequest) stream SendStreamResponse
 Broadcast(BroadcastRequest) BroadcastResponse
 ListDevices(ListDevicesRequest) ListDevicesResponse
 WatchDevices(WatchDevicesRequest) stream WatchDevicesResponse
@@ -23,6 +24,9 @@ Ping: Timestamp at = 1
 End: EndReason reason = 1
 SendRequest: Address to = 1, string event = 2, string data = 3, Duration ttl = 4
 SendResponse: Outcome outcome = 1
+SendStreamRequest: SendRequest send = 1
+SendStreamResponse: SendResponse sent = 1, SendError error = 2
+SendError: int32 code = 1, string message = 2
 BroadcastRequest: string user = 1, string event = 2, string data = 3
 BroadcastResponse: repeated string delivered = 1
 ListDevicesRequest: string user = 1
@@ -103,14 +107,16 @@ fn described(file: &FileDescriptorProto) -> String {
     let [service] = file.service.as_slice() else { panic!("{:?}", file.service) };
     let short = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let methods = service.method.iter().map(|method| {
-        assert!(!method.client_streaming());
-        let stream = if method.server_streaming() { "stream " } else { "" };
-        format!("{}({}) {stream}{}", method.name(), short(method.input_type()), short(method.output_type()))
+        let stream = |streaming| if streaming { "stream " } else { "" };
+        let (input, output) = (short(method.input_type()), short(method.output_type()));
+        let (asks, answers) = (stream(method.client_streaming()), stream(method.server_streaming()));
+        format!("{}({asks}{input}) {answers}{output}", method.name())
     });
     let messages = file.message_type.iter().map(|message| {
         let fields = message.field.iter().map(|field| {
             let kind = match field.r#type() {
                 Type::String => "string".to_owned(),
+                Type::Int32 => "int32".to_owned(),
                 Type::Uint32 => "uint32".to_owned(),
                 _ => short(field.type_name()),
             };

@@ -92,8 +92,17 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A header block (RFC 7541) of a GET, with more headers; nothing of it is added to the dynamic table.
 pub fn get(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    head(0x82, path, headers)
+}
+
+/// The same of a POST.
+pub fn post(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    head(0x83, path, headers)
+}
+
+fn head(method: u8, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     // The method and the scheme stand in the static table; authority and path have names there.
-    let mut block = vec![0x82, 0x86, 0x01];
+    let mut block = vec![method, 0x86, 0x01];
     block.extend(string("localhost"));
     block.push(0x04);
     block.extend(string(path));

@@ -1,0 +1,50 @@
+//! Answers that a client does not read: while it does not, nobody asks for the next one, so the clock stands outside.
+//!
+//! The response is paced (see `serve::Paced`): being asked again after everything was given means that it has been taken.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{drain::Drain, serve::Cut};
+
+/// Since when answers of one call have been waiting for their client. Dropping it ends the watch.
+pub(super) struct Unread {
+    since: Arc<Mutex<Option<Instant>>>,
+    /// Answers were given that are not on their way yet: they go out together when there are no more.
+    gathering: bool,
+    _call: DropGuard,
+}
+
+impl Unread {
+    /// Cuts the call when its oldest answer has been unread for longer than `patience`.
+    pub(super) fn watched(drain: &Drain, patience: Duration, cut: Cut) -> Self {
+        let (since, call) = (Arc::new(Mutex::new(None)), CancellationToken::new());
+        let (watched, open) = (since.clone(), call.clone());
+        drain.spawn(async move { open.run_until_cancelled(watch(&watched, patience, cut)).await });
+        Self { since, gathering: false, _call: call.drop_guard() }
+    }
+
+    /// The transport asks for the next answer, and there is one or not.
+    pub(super) fn asked(&mut self, answered: bool) {
+        if !self.gathering {
+            // Whatever was given before has been taken.
+            *self.since.lock() = answered.then(Instant::now);
+        }
+        self.gathering = answered;
+    }
+}
+
+async fn watch(since: &Mutex<Option<Instant>>, patience: Duration, cut: Cut) {
+    loop {
+        let waiting = *since.lock();
+        let end = waiting.unwrap_or_else(Instant::now) + patience;
+        if waiting.is_some() && end <= Instant::now() {
+            tracing::debug!("a call was cut: its client does not read the answers");
+            return cut.cut();
+        }
+        sleep_until(end).await;
+    }
+}

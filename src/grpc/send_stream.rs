@@ -15,7 +15,7 @@ use tokio::{
     time::sleep_until,
 };
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{
     Deadline, convert,
@@ -24,6 +24,11 @@ use super::{
     unread::Unread,
 };
 use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome, serve::Cut};
+
+/// Requests as they come from a client.
+pub(super) trait Incoming: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static {}
+
+impl<S: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static> Incoming for S {}
 
 /// Who sends, and through what.
 pub(super) struct Sender {
@@ -50,7 +55,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    pub(super) fn new(sender: Sender, requests: Streaming<SendStreamRequest>, limits: Limits) -> Self {
+    pub(super) fn new(sender: Sender, requests: impl Incoming, limits: Limits) -> Self {
         let unread = limits.cut.map(|cut| Unread::watched(&limits.drain, limits.stall, cut));
         let sender = Arc::new(sender);
         let answers = Requests::new(requests, ended(limits.drain, limits.deadline)).then(move |request| {
@@ -95,15 +100,15 @@ async fn ended(drain: Drain, deadline: Option<Deadline>) -> Status {
 }
 
 /// The requests of a call that may be ended while the client is still talking.
-struct Requests<E> {
-    incoming: Streaming<SendStreamRequest>,
+struct Requests<S, E> {
+    incoming: S,
     /// Without a budget of its own: it is asked when the budget is used up, too.
     end: Pin<Box<Unconstrained<E>>>,
     over: bool,
 }
 
-impl<E: Future<Output = Status>> Requests<E> {
-    fn new(incoming: Streaming<SendStreamRequest>, end: E) -> Self {
+impl<S: Incoming, E: Future<Output = Status>> Requests<S, E> {
+    fn new(incoming: S, end: E) -> Self {
         Self { incoming, end: Box::pin(unconstrained(end)), over: false }
     }
 
@@ -118,7 +123,7 @@ impl<E: Future<Output = Status>> Requests<E> {
     }
 }
 
-impl<E: Future<Output = Status>> Stream for Requests<E> {
+impl<S: Incoming, E: Future<Output = Status>> Stream for Requests<S, E> {
     type Item = Result<SendStreamRequest, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -131,5 +136,84 @@ impl<E: Future<Output = Status>> Stream for Requests<E> {
         }
         self.over = matches!(request, Poll::Ready(None | Some(Err(_))));
         request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+    use tokio_stream::{iter, pending};
+    use tonic::Code;
+
+    use super::*;
+    use crate::{
+        grpc::proto::{Address, SendRequest, send_stream_response::Result as Answer},
+        hub::{self, Backplane},
+        model::{self, DeviceId, Message, UserId},
+        telemetry::Metrics,
+    };
+
+    /// Another node, which holds every device and takes a second for each message.
+    struct Far;
+
+    impl Backplane for Far {
+        fn send<'a>(&'a self, _: &'a model::Address, _: &'a Message) -> hub::Answer<'a, Outcome> {
+            Box::pin(async {
+                sleep(Duration::from_secs(1)).await;
+                Ok(Outcome::Delivered)
+            })
+        }
+
+        fn broadcast<'a>(&'a self, _: &'a UserId, _: &'a Message) -> hub::Answer<'a, Vec<DeviceId>> {
+            Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+
+        fn devices<'a>(&'a self, _: &'a UserId) -> hub::Answer<'a, Vec<DeviceId>> {
+            Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+    }
+
+    /// The answers to a client that sends these data and then says nothing more.
+    fn answers(drain: &Drain, data: &[&str]) -> Answers {
+        let second = Duration::from_secs(1);
+        let limits = hub::Limits { stall: second, resume_window: second, hold: second, memory_budget: 1_000 };
+        let sender = Sender { hub: Hub::new(limits, Far, Metrics::new()), caller: Caller::anonymous() };
+        let requests: Vec<_> = data
+            .iter()
+            .map(|&data| {
+                let to = Some(Address { user: "bob".into(), device: "phone".into() });
+                let send = SendRequest { to, event: String::new(), data: data.into(), ttl: None };
+                Ok(SendStreamRequest { send: Some(send) })
+            })
+            .collect();
+        let limits = Limits { deadline: None, drain: drain.clone(), stall: second, cut: None };
+        Answers::new(sender, iter(requests).chain(pending()), limits)
+    }
+
+    /// 0 for a message that was sent.
+    fn code(answer: Option<Result<SendStreamResponse, Status>>) -> i32 {
+        match answer.expect("no end").expect("an answer").result.expect("one of both") {
+            Answer::Sent(_) => 0,
+            Answer::Error(error) => error.code,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_another_node_takes_its_time_for_comes_before_the_quick_ones_after_it() {
+        let mut answers = answers(&Drain::new(), &["slow", "", "slow", ""]);
+        for expected in [Code::Ok, Code::InvalidArgument, Code::Ok, Code::InvalidArgument] {
+            assert_eq!(code(answers.next().await), i32::from(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_on_its_way_when_the_drain_begins_is_answered_and_then_the_call_ends() {
+        let drain = Drain::new();
+        let mut answers = answers(&drain, &["slow"]);
+        let (answer, ()) = tokio::join!(answers.next(), async { drain.start() });
+        assert_eq!(code(answer), 0);
+        let end = answers.next().await.expect("a status").expect_err("the end");
+        assert_eq!(end.code(), Code::Unavailable);
+        assert!(answers.next().await.is_none());
     }
 }

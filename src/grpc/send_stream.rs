@@ -173,21 +173,28 @@ mod tests {
         }
     }
 
-    /// The answers to a client that sends these data and then says nothing more.
-    fn answers(drain: &Drain, data: &[&str]) -> Answers {
+    /// A client whose next request is always there.
+    struct NeverSilent;
+
+    impl Stream for NeverSilent {
+        type Item = Result<SendStreamRequest, Status>;
+
+        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Ready(Some(Ok(request(""))))
+        }
+    }
+
+    fn request(data: &str) -> SendStreamRequest {
+        let to = Some(Address { user: "bob".into(), device: "phone".into() });
+        SendStreamRequest { send: Some(SendRequest { to, event: String::new(), data: data.into(), ttl: None }) }
+    }
+
+    fn answers(requests: impl Incoming, drain: &Drain, deadline: Option<Deadline>) -> Answers {
         let second = Duration::from_secs(1);
         let limits = hub::Limits { stall: second, resume_window: second, hold: second, memory_budget: 1_000 };
         let sender = Sender { hub: Hub::new(limits, Far, Metrics::new()), caller: Caller::anonymous() };
-        let requests: Vec<_> = data
-            .iter()
-            .map(|&data| {
-                let to = Some(Address { user: "bob".into(), device: "phone".into() });
-                let send = SendRequest { to, event: String::new(), data: data.into(), ttl: None };
-                Ok(SendStreamRequest { send: Some(send) })
-            })
-            .collect();
-        let limits = Limits { deadline: None, drain: drain.clone(), stall: second, cut: None };
-        Answers::new(sender, iter(requests).chain(pending()), limits)
+        let limits = Limits { deadline, drain: drain.clone(), stall: second, cut: None };
+        Answers::new(sender, requests, limits)
     }
 
     /// 0 for a message that was sent.
@@ -200,7 +207,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_another_node_takes_its_time_for_comes_before_the_quick_ones_after_it() {
-        let mut answers = answers(&Drain::new(), &["slow", "", "slow", ""]);
+        let requests = iter(["slow", "", "slow", ""]).map(|data| Ok(request(data)));
+        let mut answers = answers(requests, &Drain::new(), None);
         for expected in [Code::Ok, Code::InvalidArgument, Code::Ok, Code::InvalidArgument] {
             assert_eq!(code(answers.next().await), i32::from(expected));
         }
@@ -209,11 +217,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_that_is_on_its_way_when_the_drain_begins_is_answered_and_then_the_call_ends() {
         let drain = Drain::new();
-        let mut answers = answers(&drain, &["slow"]);
+        let mut answers = answers(iter([Ok(request("slow"))]).chain(pending()), &drain, None);
         let (answer, ()) = tokio::join!(answers.next(), async { drain.start() });
         assert_eq!(code(answer), 0);
         let end = answers.next().await.expect("a status").expect_err("the end");
         assert_eq!(end.code(), Code::Unavailable);
         assert!(answers.next().await.is_none());
+    }
+    #[tokio::test]
+    async fn a_client_that_is_never_silent_is_ended_all_the_same() {
+        let (going_on, stopping) = (Drain::new(), Drain::new());
+        stopping.start();
+        let over = Some(Deadline(tokio::time::Instant::now()));
+        for (drain, deadline, code) in [(going_on, over, Code::DeadlineExceeded), (stopping, None, Code::Unavailable)] {
+            let mut answers = answers(NeverSilent, &drain, deadline).take(10_000);
+            let end = loop {
+                if let Err(status) = answers.next().await.expect("an end in time") {
+                    break status;
+                }
+            };
+            assert_eq!(end.code(), code);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A stream of sends: one answer per request, in their order, until the client has said all or the call is over.
 //!
-//! There is no task and no queue in it: hyper asks for answers when there is room for them, an answer is made by sending, and
-//! only then the next request is looked at. All answers that are made before there is nothing more to do go out together.
+//! No message has a task, and there is no queue: hyper asks for answers when there is room for them, an answer is made by
+//! sending, and only then the next request is looked at. Answers that are made without a pause go out together.
 
 use std::{
     pin::Pin,
@@ -102,7 +102,7 @@ async fn ended(drain: Drain, deadline: Option<Deadline>) -> Status {
 /// The requests of a call that may be ended while the client is still talking.
 struct Requests<S, E> {
     incoming: S,
-    /// Without a budget of its own: it is asked when the budget is used up, too.
+    /// Outside the task's budget, because it is asked when that is used up, too.
     end: Pin<Box<Unconstrained<E>>>,
     over: bool,
 }

@@ -144,7 +144,7 @@ impl Signal for Service {
         let sender = Sender { hub: self.hub.clone(), caller: self.caller(&request)? };
         let limits =
             Limits { deadline: deadline(&request), drain: self.drain.clone(), stall: self.stall, cut: cut(&request) };
-        Ok(paced(Answers::new(sender, request.into_inner(), limits)))
+        Ok(lasting(Answers::new(sender, request.into_inner(), limits)))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {

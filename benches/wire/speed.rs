@@ -45,7 +45,7 @@ pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
         ("POST, 1,200 B", Kind::Daemon, None, 1_200),
         ("POST over HTTP/2, 200 B", Kind::Daemon, Some(Call::Http), 200),
         ("gRPC Send, 200 B", Kind::Daemon, Some(Call::Grpc), 200),
-        //("gRPC SendStream, 200 B", Kind::Daemon, Some(Call::GrpcStream), 200),
+        ("gRPC SendStream, 200 B", Kind::Daemon, Some(Call::GrpcStream), 200),
     ];
     let load = runtime()?;
     let mut lanes = lanes

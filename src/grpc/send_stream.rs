@@ -224,6 +224,7 @@ mod tests {
         assert_eq!(end.code(), Code::Unavailable);
         assert!(answers.next().await.is_none());
     }
+
     #[tokio::test]
     async fn a_client_that_is_never_silent_is_ended_all_the_same() {
         let (going_on, stopping) = (Drain::new(), Drain::new());

@@ -10,7 +10,7 @@ use std::{
 use axum::{Router, body::Body};
 use http::{Request, Response, Version};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -91,8 +91,9 @@ impl Connections {
         let takeover = settings.http1_takeover.then(|| handover.clone());
         let io = TokioIo::new(Watched::new(io, Proof::Drained, settings.stall, takeover.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
-            // A client of HTTP/1.0 knows no chunks.
-            let takeover = takeover.clone().filter(|_| request.version() == Version::HTTP_11);
+            // A client of HTTP/1.0 knows no chunks, and a body that is still to be read comes through hyper.
+            let may = request.version() == Version::HTTP_11 && request.body().is_end_stream();
+            let takeover = takeover.clone().filter(|_| may);
             request.extensions_mut().insert(peer);
             let response = route(&shared.router, request);
             async move {
@@ -128,7 +129,8 @@ impl Connections {
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(arming.arm());
-            let response = route(&shared.router, request);
+            // hyper keeps room for this future as long as the stream lives.
+            let response = Box::pin(route(&shared.router, request));
             async move { response.await.map(pace) }
         });
         let connection = http2::Builder::new(streams)

@@ -5,6 +5,7 @@
 
 mod cutting;
 mod defaults;
+mod door;
 mod drain;
 mod errors;
 mod floods;

@@ -41,11 +41,17 @@ impl Sse {
 
     /// Opens a stream on a connection of HTTP/2.
     pub async fn open_h2(connection: &Http2, device: &str) -> Self {
+        Self::open_h2_with(connection, device, &[]).await
+    }
+
+    /// The same with headers of one's own.
+    pub async fn open_h2_with(connection: &Http2, device: &str, headers: &[(&str, &str)]) -> Self {
         let mut connection = connection.clone();
-        let claim = super::claim(device);
-        let request =
-            http::Request::get(connection.uri("/subscribe")).header("x-user-claim", claim).body(Body::empty());
-        let response = connection.send(request.expect("a request")).await;
+        let mut request = http::Request::get(connection.uri("/subscribe")).header("x-user-claim", super::claim(device));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = connection.send(request.body(Body::empty()).expect("a request")).await;
         let (parts, body) = response.into_parts();
         let headers = parts.headers.iter();
         let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()));

@@ -2,7 +2,7 @@
 
 use backend_signal::grpc::proto::Continuity;
 
-use crate::harness::{Server, until};
+use crate::harness::{FORM, Server, until};
 
 /// Three messages that reach a stream, of which its client has seen only the first.
 async fn missed(server: &Server) -> String {
@@ -43,23 +43,92 @@ async fn a_cursor_of_one_protocol_resumes_over_the_other_and_back() {
     assert_eq!(sse.data().await, "3");
 }
 
+/// Opens the device's stream over HTTP or gRPC, reads what it replays and leaves. Gives its continuity, what it replayed, and
+/// the cursor to come back with.
+async fn visit(server: &Server, over_grpc: bool, cursor: &str) -> (String, Vec<String>, String) {
+    let mut replayed = Vec::new();
+    let (continuity, cursor) = if over_grpc {
+        let mut phone = server.grpc_stream("bob/phone", cursor).await.expect("a stream");
+        for _ in 0..phone.ready.replayed {
+            replayed.push(phone.data().await);
+        }
+        let continuity = phone.ready.continuity().as_str_name().trim_start_matches("CONTINUITY_").to_lowercase();
+        (continuity, phone.cursor)
+    } else {
+        let headers: &[_] = if cursor.is_empty() { &[] } else { &[("last-event-id", cursor)] };
+        let mut phone = server.sse_with("bob/phone", "/subscribe", headers).await;
+        for _ in 0..phone.ready["replayed"].as_u64().expect("a number") {
+            replayed.push(phone.data().await);
+        }
+        (phone.ready["continuity"].as_str().expect("a word").to_owned(), phone.leave())
+    };
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    (continuity, replayed, cursor)
+}
+
+/// Has the server hold a message for the device, which is away.
+async fn hold(server: &Server, data: &str) {
+    let (headers, body) = ([("content-type", FORM), ("ttl", "60")], format!("data={data}"));
+    let held = server.request("POST /user/bob/device/phone", &headers, body.as_bytes()).await;
+    assert_eq!(held.status, 202);
+}
+
 #[tokio::test]
-async fn a_cursor_that_is_not_known_is_said_to_be_broken() {
+async fn a_cursor_that_is_not_known_is_said_to_be_broken_and_what_is_held_comes() {
     let server = Server::start().await;
-    let seen = server.sse("bob/phone").await.leave();
+    let (_, _, seen) = visit(&server, false, "").await;
     let (epoch, _) = seen.split_once('.').expect("a cursor");
-    for cursor in [
-        "ana:laptop",
-        "0123456789abcdef.1.0",
-        &format!("{epoch}.1.ff"),
-        &format!("{epoch}.ff.0"),
-        &"x".repeat(5_000),
-        "\u{fc}",
-    ] {
-        let sse = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", cursor)]).await;
-        assert_eq!((&sse.ready["continuity"], &sse.ready["replayed"]), (&"broken".into(), &0.into()), "{cursor:.40}");
-        let grpc = server.grpc_stream("bob/phone", cursor).await.expect("a stream");
-        assert_eq!(grpc.ready.continuity(), Continuity::Broken, "{cursor:.40}");
+    let from_the_future = [format!("{epoch}.1.ff"), format!("{epoch}.ff.0")];
+    for cursor in
+        ["ana:laptop", "0123456789abcdef.1.0", &from_the_future[0], &from_the_future[1], &"x".repeat(5_000), "\u{fc}"]
+    {
+        for over_grpc in [false, true] {
+            hold(&server, "kept").await;
+            let (continuity, replayed, _) = visit(&server, over_grpc, cursor).await;
+            assert_eq!((continuity.as_str(), replayed), ("broken", vec!["kept".to_owned()]), "{cursor:.40}");
+            let (continuity, replayed, _) = visit(&server, over_grpc, cursor).await;
+            assert_eq!((continuity.as_str(), replayed.len()), ("broken", 0), "{cursor:.40}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_evicted_is_said_to_be_missing_and_all_that_is_kept_comes() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    let mut cursors = vec![phone.parser.last_event_id.clone()];
+    for number in 1..=300 {
+        assert_eq!(server.post("bob/phone", &number.to_string()).await.status, 200);
+        cursors.push(phone.message().await.id);
+    }
+    phone.leave();
+    // The last 256 are kept after they were handed over, so 44 are gone.
+    let kept: Vec<_> = (45..=300).map(|number| number.to_string()).collect();
+    for (seen, expected) in [(0, "broken"), (43, "broken"), (44, "resumed")] {
+        for over_grpc in [false, true] {
+            let (continuity, replayed, cursor) = visit(&server, over_grpc, &cursors[seen]).await;
+            assert_eq!((continuity.as_str(), &replayed), (expected, &kept), "after {seen}");
+            assert_eq!(cursor, cursors[300]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_cursor_comes_what_was_never_handed_to_a_stream() {
+    for over_grpc in [false, true] {
+        let server = Server::start().await;
+        hold(&server, "1").await;
+        let (continuity, replayed, _) = visit(&server, over_grpc, "").await;
+        assert_eq!((continuity.as_str(), replayed), ("new", vec!["1".to_owned()]));
+        // Nothing shows that the first message arrived.
+        hold(&server, "2").await;
+        let (continuity, replayed, cursor) = visit(&server, over_grpc, "").await;
+        assert_eq!((continuity.as_str(), replayed), ("broken", vec!["2".to_owned()]));
+        // A cursor does.
+        assert_eq!(visit(&server, over_grpc, &cursor).await, ("resumed".to_owned(), vec![], cursor));
+        hold(&server, "3").await;
+        let (continuity, replayed, _) = visit(&server, over_grpc, "").await;
+        assert_eq!((continuity.as_str(), replayed), ("resumed", vec!["3".to_owned()]));
     }
 }
 

@@ -12,8 +12,8 @@ impl Hub {
     ///
     /// Never ends. `heartbeat` is the shortest one in use.
     pub async fn tend(self, heartbeat: Duration) {
-        // A heartbeat may be late by a fifteenth of it, a stalled stream by a fifth of its time.
-        let round = (heartbeat / 15).min(self.0.limits.stall / 5).max(Duration::from_millis(20));
+        // A heartbeat may be late by a thirtieth of it, a stalled stream by a fifth of its time.
+        let round = (heartbeat / 30).min(self.0.limits.stall / 5).max(Duration::from_millis(20));
         let mut slices = tokio::time::interval(round / SHARDS_IN_U32);
         slices.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

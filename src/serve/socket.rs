@@ -9,7 +9,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 const BACKLOG: u32 = 4_096;
 /// A peer that acknowledges nothing for so long is gone, even if it is only its window that is closed.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Together 30 s until a silent peer without unacknowledged bytes is gone.
+/// A silent peer is asked after 15 s. It is gone at the second question, when it has been silent for the user timeout, and so
+/// before the heartbeat of the legacy format after 25 s would begin that time anew.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_PROBES: u32 = 3;

@@ -19,11 +19,12 @@ pub struct Process {
 
 impl Process {
     pub fn start(options: &[&str]) -> Self {
-        let mut child = command()
-            .args([&["--port", "0", "--host", "127.0.0.1"], options].concat())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the executable");
+        Self::spawn(command().args([&["--port", "0", "--host", "127.0.0.1"], options].concat()))
+    }
+
+    /// With a command of one's own.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the executable");
         let log = BufReader::new(child.stderr.take().expect("standard error"));
         let address = ([0, 0, 0, 0], 0).into();
         // Made before anything can fail, so that the child ends with the test.

@@ -44,7 +44,7 @@ use self::{
 use crate::{
     auth::{Caller, Subscriber},
     error::Error,
-    model::{Address, Data, DeviceId, EventName, Message, Outcome, Start, UserId},
+    model::{Address, Data, DeviceId, EndReason, EventName, Message, Outcome, Start, UserId},
     telemetry::Metrics,
 };
 
@@ -203,10 +203,12 @@ impl Hub {
         }
     }
 
-    fn detach(&self, slot: &Slot, generation: u32) {
+    /// A stream is over; gives the reason if it was the server that ended it.
+    fn detach(&self, slot: &Slot, generation: u32, page: u32) -> Option<EndReason> {
         let now = self.now();
-        slot.detach(&self.0.totals, generation, now);
+        let reason = slot.detach(&self.0.totals, generation, page, now);
         self.0.presence.note(slot, now);
+        reason
     }
 
     fn now(&self) -> Millis {

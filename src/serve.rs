@@ -81,7 +81,7 @@ impl Server {
     pub async fn run(self, router: Router, drain: Drain) {
         let places = Arc::new(Semaphore::new(self.settings.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut backoff = Backoff::default();
-        let connections = Connections::new(router, self.settings, drain.clone());
+        let connections = Connections::new(router, self.settings, self.metrics.clone(), drain.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = async {

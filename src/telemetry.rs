@@ -94,6 +94,7 @@ struct Families {
     refused_identities: Counter,
     connections: Counter,
     accept_errors: Counter,
+    stalled_connections: Counter,
     panics: Counter,
 }
 
@@ -154,6 +155,7 @@ impl Metrics {
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
+            stalled_connections: register!("stalled_connections", "Connections cut because their peer read nothing"),
             panics: register!("panics", "Panics caught"),
             registry: Registry::default(),
         };
@@ -229,6 +231,11 @@ impl Metrics {
     /// A connection was accepted.
     pub fn connected(&self) {
         self.0.connections.inc();
+    }
+
+    /// A connection was cut because its peer left written bytes unread.
+    pub fn connection_stalled(&self) {
+        self.0.stalled_connections.inc();
     }
 
     /// A connection could not be accepted.

@@ -163,7 +163,7 @@ impl Mailbox {
     /// What the stream of this generation and page has to do next.
     pub(super) fn next(&mut self, generation: u32, page: u32, now: Millis) -> Next {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.generation == generation) else {
-            return self.farewell(generation, page);
+            return self.farewell(generation, page).map_or(Next::Replaced, Next::End);
         };
         if let Some(handed) = self.log.hand_over(stream.position, now) {
             stream.position = handed.seq;
@@ -182,14 +182,14 @@ impl Mailbox {
         Next::Wait
     }
 
-    /// Why a stream that is no longer attached has to end.
-    fn farewell(&self, generation: u32, page: u32) -> Next {
+    /// Why a stream that is no longer attached has to end; none where the same page came back on another stream.
+    fn farewell(&self, generation: u32, page: u32) -> Option<EndReason> {
         if self.stalled == Some(generation) {
-            Next::End(EndReason::Stalled)
+            Some(EndReason::Stalled)
         } else if self.page > page {
-            Next::End(EndReason::Superseded)
+            Some(EndReason::Superseded)
         } else {
-            Next::Replaced
+            None
         }
     }
 
@@ -199,6 +199,17 @@ impl Mailbox {
         stream.ending = Some(reason);
         stream.pace.owe(now);
         true
+    }
+
+    /// The stream of this generation and page is over. Says why if it was the server that ended it, even one whose peer never
+    /// came to read the reason.
+    pub(super) fn leave(&mut self, generation: u32, page: u32, now: Millis) -> Option<EndReason> {
+        let reason = match self.stream.as_ref().filter(|stream| stream.generation == generation) {
+            Some(stream) => stream.ending,
+            None => self.farewell(generation, page),
+        };
+        self.detach(generation, now);
+        reason
     }
 
     /// The stream of this generation is over; an older one's late word changes nothing.

@@ -73,16 +73,18 @@ impl Presence {
         self.users.lock().entry(user.clone()).or_default().watchers.insert(number, watcher);
     }
 
-    /// Ends a watch; the user's record goes with its last watcher.
-    pub(super) fn forget(&self, user: &UserId, number: u64) {
+    /// Ends a watch and gives the reason if the server had ended it; the user's record goes with its last watcher.
+    pub(super) fn forget(&self, user: &UserId, number: u64) -> Option<EndReason> {
         let mut users = self.users.lock();
-        let Some(watched) = users.get_mut(user) else { return };
-        if watched.watchers.remove(&number).is_some() {
+        let watched = users.get_mut(user)?;
+        let gone = watched.watchers.remove(&number);
+        if gone.is_some() {
             self.watchers.fetch_sub(1, Ordering::AcqRel);
         }
         if watched.watchers.is_empty() {
             users.remove(user);
         }
+        gone?.ending
     }
 
     /// A device may have come or gone. What counts is how it is now, so notes may come late and twice.

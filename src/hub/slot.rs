@@ -138,14 +138,15 @@ impl Slot {
         wake(waker);
     }
 
-    /// See [`Mailbox::detach`].
-    pub(super) fn detach(&self, totals: &Totals, generation: u32, now: Millis) {
+    /// See [`Mailbox::leave`].
+    pub(super) fn detach(&self, totals: &Totals, generation: u32, page: u32, now: Millis) -> Option<EndReason> {
         self.update(totals, |state| {
-            state.mailbox.detach(generation, now);
+            let reason = state.mailbox.leave(generation, page, now);
             if !state.mailbox.has_stream() {
                 (state.waker, state.breaker) = (None, None);
             }
-        });
+            reason
+        })
     }
 
     /// See [`Mailbox::tick`]; also gives the stream that was cut for not reading. A slot to forget lets nothing in any more.

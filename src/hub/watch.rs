@@ -35,16 +35,16 @@ impl Stream for Watch {
         let Some(sighting) = shared.presence.next(&self.user, self.number, context.waker(), now) else {
             return Poll::Pending;
         };
-        if let Sighting::End(reason) = sighting {
-            shared.metrics.stream_ended(reason);
-            self.over = true;
-        }
+        self.over = matches!(sighting, Sighting::End(_));
         Poll::Ready(Some(sighting))
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.hub.0.presence.forget(&self.user, self.number);
+        // Counted here because a peer that does not read is never told.
+        if let Some(reason) = self.hub.0.presence.forget(&self.user, self.number) {
+            self.hub.0.metrics.stream_ended(reason);
+        }
     }
 }

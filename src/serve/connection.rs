@@ -28,7 +28,7 @@ use super::{
     tls::{self, Transport},
     watch::{Proof, Watched},
 };
-use crate::drain::Drain;
+use crate::{drain::Drain, telemetry::Metrics};
 
 /// Bytes of a request's head, and of what HTTP/1.1 buffers for a peer that reads slowly.
 const HTTP1_BUFFER: usize = 32 * 1024;
@@ -54,12 +54,13 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     router: Router,
     settings: Settings,
+    metrics: Metrics,
     drain: Drain,
 }
 
 impl Connections {
-    pub(super) fn new(router: Router, settings: Settings, drain: Drain) -> Self {
-        Self(Arc::new(Shared { router, settings, drain }))
+    pub(super) fn new(router: Router, settings: Settings, metrics: Metrics, drain: Drain) -> Self {
+        Self(Arc::new(Shared { router, settings, metrics, drain }))
     }
 
     /// Serves a connection to its end, on its place among all. How it ended is its peer's business, so errors are for debugging
@@ -85,11 +86,15 @@ impl Connections {
         }
     }
 
+    fn watched<T>(&self, io: T, proof: Proof, handover: Option<Handover>) -> Watched<T> {
+        Watched::new(io, proof, self.0.settings.stall, self.0.metrics.clone(), handover)
+    }
+
     async fn http1(&self, io: Rewound<Transport>, peer: Peer, place: OwnedSemaphorePermit) -> hyper::Result<()> {
         let (shared, handover) = (self.0.clone(), Handover::default());
         let settings = &self.0.settings;
         let takeover = settings.http1_takeover.then(|| handover.clone());
-        let io = TokioIo::new(Watched::new(io, Proof::Drained, settings.stall, takeover.clone()));
+        let io = TokioIo::new(self.watched(io, Proof::Drained, takeover.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
             // A client of HTTP/1.0 knows no chunks, and a body that is still to be read comes through hyper.
             let may = request.version() == Version::HTTP_11 && request.body().is_end_stream();
@@ -123,7 +128,7 @@ impl Connections {
 
     async fn http2(&self, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
         let shared = self.0.clone();
-        let io = TokioIo::new(Watched::new(io, Proof::Progress, self.0.settings.stall, None));
+        let io = TokioIo::new(self.watched(io, Proof::Progress, None));
         let streams = Streams::new(self.0.drain.clone());
         let arming = streams.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {

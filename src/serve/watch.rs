@@ -6,7 +6,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::takeover::Handover;
+use crate::telemetry::Metrics;
 
 /// What shows that a peer still reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(super) struct Watched<T> {
     io: T,
     proof: Proof,
     patience: Duration,
+    metrics: Metrics,
     /// Learns of every flush.
     handover: Option<Handover>,
     /// Runs from the first write that the socket did not take until the proof.
@@ -40,13 +42,20 @@ pub(super) struct Watched<T> {
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(io: T, proof: Proof, patience: Duration, handover: Option<Handover>) -> Self {
-        Self { io, proof, patience, handover, alarm: None }
+    pub(super) fn new(
+        io: T,
+        proof: Proof,
+        patience: Duration,
+        metrics: Metrics,
+        handover: Option<Handover>,
+    ) -> Self {
+        Self { io, proof, patience, metrics, handover, alarm: None }
     }
 
     /// The same watchdog for what is inside of the connection.
     pub(super) fn unwrap<U>(self, inner: impl FnOnce(T) -> U) -> Watched<U> {
-        Watched { io: inner(self.io), proof: self.proof, patience: self.patience, handover: None, alarm: self.alarm }
+        let Self { io, proof, patience, metrics, alarm, .. } = self;
+        Watched { io: inner(io), proof, patience, metrics, handover: None, alarm }
     }
 
     fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -58,7 +67,9 @@ impl<T> Watched<T> {
         }
         let patience = self.patience;
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
-        alarm.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        ready!(alarm.as_mut().poll(cx));
+        self.metrics.connection_stalled();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

@@ -17,6 +17,7 @@ mod hold;
 mod http;
 mod identity;
 mod limits;
+mod metrics;
 mod options;
 mod parity;
 mod presence;

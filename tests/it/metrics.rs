@@ -1,0 +1,139 @@
+//! What operators see of delivery: every number moves when it should, read over the wire.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::harness::{Connection, FORM, PATIENCE, Server, claim, grpc::message, http2::Http2, until, within};
+
+/// Waits until the metrics have these lines.
+async fn shown(server: &Server, lines: &[&str]) {
+    let missing = |text: &str| lines.iter().find(|line| !text.lines().any(|found| found == **line)).copied();
+    let mut text = String::new();
+    let asking = async {
+        while text.is_empty() || missing(&text).is_some() {
+            text = server.request("GET /metrics", &[], b"").await.text();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, asking).await.is_ok(), "{:?} in\n{text}", missing(&text));
+}
+
+async fn hold(server: &Server, data: &str, ttl: &str) -> u16 {
+    let (headers, body) = ([("content-type", FORM), ("ttl", ttl)], format!("data={data}"));
+    server.request("POST /user/bob/device/phone", &headers, body.as_bytes()).await.status
+}
+
+#[tokio::test]
+async fn openings_are_counted_by_continuity_and_so_is_what_they_replay() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    let cursor = phone.parser.last_event_id.clone();
+    for data in ["1", "2"] {
+        assert_eq!(server.post("bob/phone", data).await.status, 200);
+        phone.data().await;
+    }
+    shown(&server, &[r#"signal_streams_opened_total{continuity="new"} 1"#, "signal_replayed_total 0"]).await;
+    phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
+    shown(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 1"#, "signal_replayed_total 2"]).await;
+    drop(phone);
+    let _grpc = server.grpc_stream("bob/phone", &cursor).await.expect("a stream");
+    shown(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 2"#, "signal_replayed_total 4"]).await;
+    let _lost = server.grpc_stream("bob/phone", "of another server").await.expect("a stream");
+    let lines = [
+        r#"signal_streams_opened_total{continuity="new"} 1"#,
+        r#"signal_streams_opened_total{continuity="resumed"} 2"#,
+        r#"signal_streams_opened_total{continuity="broken"} 1"#,
+        "signal_replayed_total 4",
+        "signal_streams 1",
+    ];
+    shown(&server, &lines).await;
+}
+
+#[tokio::test]
+async fn what_is_held_is_counted_with_its_bytes_until_it_expires() {
+    let server = Server::start().await;
+    assert_eq!(hold(&server, "12345", "1").await, 202);
+    shown(&server, &[r#"signal_sends_total{outcome="held"} 1"#, "signal_mailbox_bytes 5", "signal_expired_total 0"])
+        .await;
+    shown(&server, &["signal_expired_total 1", "signal_mailbox_bytes 0"]).await;
+    let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let request = backend_signal::grpc::proto::SendRequest { ttl, ..message("bob/phone", "", "123") };
+    within(server.grpc().await.send(request)).await.expect("held");
+    shown(&server, &[r#"signal_sends_total{outcome="held"} 2"#, "signal_mailbox_bytes 3", "signal_streams 0"]).await;
+    let mut phone = server.sse("bob/phone").await;
+    assert_eq!(phone.data().await, "123");
+    shown(&server, &["signal_replayed_total 1", "signal_mailbox_bytes 3", "signal_expired_total 1"]).await;
+}
+
+#[tokio::test]
+async fn sends_that_are_refused_are_counted_by_their_reason() {
+    let server = Server::with(&["--memory-budget", "1000", "--drain-window", "60"]).await;
+    assert_eq!(hold(&server, "absent", "0").await, 404);
+    assert!(server.grpc_send("bob/phone", "absent").await.is_err());
+    shown(&server, &[r#"signal_sends_total{outcome="not_connected"} 2"#]).await;
+    for _ in 0..64 {
+        assert_eq!(hold(&server, "x", "60").await, 202);
+    }
+    assert_eq!(hold(&server, "one more", "60").await, 429);
+    shown(&server, &[r#"signal_sends_total{outcome="mailbox_full"} 1"#]).await;
+    assert_eq!(hold(&server, &"x".repeat(1_000), "60").await, 503);
+    shown(&server, &[r#"signal_sends_total{outcome="over_memory_budget"} 1"#]).await;
+    let _phones = [server.sse("bob/phone").await, server.sse("ana/phone").await];
+    server.drain.start();
+    until(|| server.request("GET /readyz", &[], b""), |answer| answer.status == 503).await;
+    assert_eq!(hold(&server, "too late", "60").await, 503);
+    shown(&server, &[r#"signal_sends_total{outcome="draining"} 1"#, r#"signal_sends_total{outcome="held"} 64"#]).await;
+}
+
+#[tokio::test]
+async fn a_superseded_stream_is_counted_whether_or_not_its_peer_reads_on() {
+    let server = Server::start().await;
+    let superseded = async |count: usize| {
+        shown(&server, &[&format!("signal_streams_ended_total{{reason=\"superseded\"}} {count}")]).await;
+    };
+    let first = server.sse("bob/phone").await;
+    let second = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    assert_eq!(first.end().await, "superseded");
+    superseded(1).await;
+    let connection = Http2::with_window(server.address, 10).await;
+    let _unread = unread(&connection, "/subscribe").await;
+    second.end().await;
+    superseded(2).await;
+    // One that comes back replaces itself, which is no end.
+    let third = server.sse("bob/phone").await;
+    superseded(3).await;
+    let cursor = third.parser.last_event_id.clone();
+    let _fourth = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
+    shown(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 4"#]).await;
+    superseded(3).await;
+}
+
+#[tokio::test]
+async fn a_stalled_stream_is_counted_though_its_peer_never_hears_of_it() {
+    let server = Server::with(&["--stall-timeout", "0.5"]).await;
+    let stalled = async |count: usize| {
+        shown(&server, &[&format!("signal_streams_ended_total{{reason=\"stalled\"}} {count}"), "signal_streams 0"])
+            .await;
+    };
+    let connection = Http2::with_window(server.address, 10).await;
+    let unread_stream = unread(&connection, "/subscribe").await;
+    let unread_watch = unread(&connection, "/user/bob/devices").await;
+    stalled(2).await;
+    shown(&server, &["signal_stalled_connections_total 0"]).await;
+    drop((unread_stream, unread_watch));
+    let mut phone = Connection::open(server.address).await;
+    phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
+    phone.head().await;
+    let data = "x".repeat(60_000);
+    until(|| server.post("bob/phone", &data), |answer| answer.status != 200).await;
+    shown(&server, &["signal_stalled_connections_total 1", "signal_streams 0"]).await;
+}
+
+/// A stream over HTTP/2 of which nothing is read.
+async fn unread(connection: &Http2, path: &str) -> http::Response<hyper::body::Incoming> {
+    let mut connection = connection.clone();
+    let request = http::Request::get(connection.uri(path)).header("x-user-claim", claim("bob/phone"));
+    let request = request.header("accept", "text/event-stream");
+    connection.send(request.body(axum::body::Body::empty()).expect("a request")).await
+}

@@ -27,6 +27,8 @@ const SCENARIOS = {
   "a page that watches devices gets the whole list, then changes, and the whole list again when it comes back": watches,
   "gRPC-Web works from a page": grpcWeb,
   "the browser comes back by itself with Last-Event-ID and gets what it missed": resumes,
+  "a block with only an id is what the browser comes back with, again and again": idAlone,
+  "of two pages of one device the older one is quiet for 30 s, until it is reloaded": duel,
   "the newer page takes over, and the older one stops by itself": takenOver,
   "the older page comes back when the newer one has left": comesBack,
 };
@@ -195,6 +197,54 @@ async function comesBack({ open, seen, post, close, relay }) {
   assert.deepEqual((await seen("older", "message")).messages.map(({ data }) => data), ["here again"]);
 }
 
+async function idAlone({ open, seen, relay }) {
+  // The first stream begins with a cursor that the page had from elsewhere; no message ever comes.
+  await open("phone", "/subscribe/ana/device/idle?last_event_id=elsewhere", [], relay.url);
+  const { log: [, { id }] } = await seen("phone", "signal.ready");
+  for (const times of [2, 3]) {
+    relay.end();
+    await seen("phone", "signal.ready", times);
+  }
+  assert.notEqual(id, "");
+  assert.deepEqual(relay.requests().map(({ lastEventId }) => lastEventId), [undefined, id, id]);
+  const { log } = await seen("phone", "open", 3);
+  const opening = ["open", "signal.ready"];
+  assert.deepEqual(log.map(({ type }) => type), [...opening, "error", ...opening, "error", ...opening], "and fires nothing");
+  const ready = log.filter(({ type }) => type === "signal.ready");
+  assert.deepEqual(ready.map(({ data }) => JSON.parse(data).continuity), ["broken", "resumed", "resumed"]);
+}
+
+async function duel({ open, seen, post, relay, page, another }) {
+  const path = "/subscribe/ana/device/duel";
+  const newer = await another();
+  await open("stream", path, [], relay.url);
+  await seen("stream", "signal.ready");
+  await newer.open("stream", path);
+  await newer.seen("stream", "signal.ready");
+  await until(async () => (await seen("stream", "signal.end")).state === 2, "the older page stops");
+  const asked = () => relay.requests().map(({ status }) => status);
+  assert.deepEqual(asked(), [200, 204]);
+  // The time itself is what is proved: a browser that did come back would do so after 4 s at most.
+  for (let second = 1; second <= 30; second += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    assert.equal((await post(path.replace("subscribe", "user"), { json: { data: `${second} s` } })).status, 200);
+    const { messages } = await newer.seen("stream", "message", second);
+    assert.equal(messages[second - 1].data, `${second} s`, "the newer page goes on receiving");
+  }
+  assert.deepEqual(asked(), [200, 204], "the older page asks for nothing");
+  const { messages, state } = await seen("stream", "open");
+  assert.deepEqual([messages, state], [[], 2]);
+  assert.equal((await newer.seen("stream", "open")).state, 1);
+  await newer.page.close();
+  await page.reload();
+  await page.evaluate(inPage);
+  await open("stream", path, [], relay.url);
+  await seen("stream", "signal.ready");
+  assert.equal((await post(path.replace("subscribe", "user"), { json: { data: "back" } })).status, 200);
+  assert.deepEqual((await seen("stream", "message")).messages.map(({ data }) => data), ["back"]);
+  assert.deepEqual(asked(), [200, 204, 200]);
+}
+
 /** What runs in the page: event sources by name, each with a log of everything that it fired. */
 function inPage() {
   const sources = {};
@@ -219,8 +269,8 @@ function inPage() {
   };
 }
 
-/** What a scenario does with its page. */
-function tools(page, relay) {
+/** What a scenario does with its page; `another` opens a second one beside it. */
+function tools(page, relay, another) {
   const log = async (name) => {
     const seen = await page.evaluate((name) => window.log_(name), name);
     return { ...seen, messages: seen.log.filter(({ type }) => type === "message") };
@@ -228,6 +278,7 @@ function tools(page, relay) {
   return {
     page,
     relay,
+    another,
     open: (name, path, events = [], base = DAEMON) => page.evaluate((args) => window.open_(...args), [name, base + path, events]),
     close: (name) => page.evaluate((name) => window.close_(name), name),
     post: (path, body) => page.evaluate((args) => window.post_(...args), [DAEMON + path, body]),
@@ -320,7 +371,8 @@ async function main() {
   const browser = await chromium.launch({ executablePath, headless: true, chromiumSandbox: false, args: FLAGS });
   console.log(`Chromium ${browser.version()}`);
   try {
-    for (const [name, scenario] of Object.entries(SCENARIOS)) await run(name, scenario, browser, origin);
+    // At the same time, because most of it is waiting. Each has a device and a profile of its own.
+    await Promise.all(Object.entries(SCENARIOS).map(([name, scenario]) => run(name, scenario, browser, origin)));
   } finally {
     await browser.close();
     stop(pages);
@@ -330,17 +382,22 @@ async function main() {
 
 async function run(name, scenario, browser, origin) {
   const relay = await new Relay().start();
-  const page = await browser.newPage();
-  try {
+  const context = await browser.newContext();
+  const open = async () => {
+    const page = await context.newPage();
     await page.goto(origin);
     await page.evaluate(inPage);
-    await scenario(tools(page, relay));
-    await page.evaluate(() => window.closeAll_());
+    return tools(page, relay, open);
+  };
+  try {
+    const first = await open();
+    await scenario(first);
+    await first.page.evaluate(() => window.closeAll_());
     console.log(`ok: ${name}`);
   } catch (error) {
     throw new Error(`failed: ${name}: ${error.message}`, { cause: error });
   } finally {
-    await page.close();
+    await context.close();
     relay.stop();
   }
 }

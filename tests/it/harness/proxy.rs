@@ -1,7 +1,9 @@
 //! A proxy that ends connections in every way a network can: by FIN, RST, silence and half-close, after any byte.
 
 use std::{
+    fmt,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,94 +17,164 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// The mean life of a connection.
-const LIFE_MS: f64 = 600.0;
-/// How long a silent connection stays open.
+/// The mean life of a connection; longer where the clients are slow, because they would do nothing but connect.
+const LIFE_MS: f64 = if cfg!(debug_assertions) { 2_000.0 } else { 300.0 };
+/// How long a connection that has gone silent or is half closed stays open.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// The deaths, in the order of their counts; the first is a FIN.
+const RST: usize = 1;
+const SILENT: usize = 2;
+const HALF_CLOSE: usize = 3;
 
 pub struct Proxy {
     pub address: SocketAddr,
-    cutting: Arc<AtomicBool>,
-    pub cuts: Arc<AtomicUsize>,
+    state: Arc<State>,
 }
 
-#[derive(Clone, Copy)]
-enum Death {
-    Fin,
-    Rst,
-    Silence,
-    HalfClose,
+struct State {
+    upstream: SocketAddr,
+    cutting: AtomicBool,
+    deaths: [AtomicUsize; 4],
+    torn: AtomicUsize,
+    within_ids: AtomicUsize,
+}
+
+/// How connections have ended so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Cuts {
+    /// By FIN, RST, silence and half-close.
+    pub deaths: [usize; 4],
+    /// Those that left a part of what the server wrote at once behind.
+    pub torn: usize,
+    /// Of these, within a line with an id of an event stream.
+    pub within_ids: usize,
+}
+
+impl Cuts {
+    pub fn all(&self) -> usize {
+        self.deaths.iter().sum()
+    }
+}
+
+impl fmt::Display for Cuts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [fin, rst, silence, half] = self.deaths;
+        write!(f, "{} cut ({fin} FIN, {rst} RST, {silence} silent, {half} half-closed; ", self.all())?;
+        write!(f, "{} in the middle of a write, {} of an id)", self.torn, self.within_ids)
+    }
 }
 
 impl Proxy {
     pub async fn start(upstream: SocketAddr, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let (cutting, cuts) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let state = Arc::new(State {
+            upstream,
+            cutting: AtomicBool::new(true),
+            deaths: Default::default(),
+            torn: AtomicUsize::new(0),
+            within_ids: AtomicUsize::new(0),
+        });
         tokio::spawn({
-            let (cutting, cuts, mut random) = (cutting.clone(), cuts.clone(), fastrand::Rng::with_seed(seed));
+            let (state, mut random) = (state.clone(), fastrand::Rng::with_seed(seed));
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    let random = random.fork();
-                    tokio::spawn(carry(client, upstream, random, cutting.clone(), cuts.clone()));
+                    tokio::spawn(carry(client, random.fork(), state.clone()));
                 }
             }
         });
-        Self { address, cutting, cuts }
+        Self { address, state }
     }
 
     /// Lets connections live from now on.
     pub fn heal(&self) {
-        self.cutting.store(false, Ordering::Relaxed);
+        self.state.cutting.store(false, Ordering::Relaxed);
+    }
+
+    pub fn cuts(&self) -> Cuts {
+        let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        let state = &self.state;
+        Cuts { deaths: state.deaths.each_ref().map(read), torn: read(&state.torn), within_ids: read(&state.within_ids) }
     }
 }
 
-async fn carry(
-    client: TcpStream,
-    upstream: SocketAddr,
-    mut random: fastrand::Rng,
-    cutting: Arc<AtomicBool>,
-    cuts: Arc<AtomicUsize>,
-) {
-    let Ok(server) = TcpStream::connect(upstream).await else { return };
-    let (mut client, mut server) = (client, server);
+/// Carries a connection until its time is over or, in every second one, so many bytes have come back; in some, until a part of
+/// the request has gone out.
+async fn carry(mut client: TcpStream, mut random: fastrand::Rng, state: Arc<State>) {
+    let Ok(mut server) = TcpStream::connect(state.upstream).await else { return };
     let life = Duration::from_secs_f64(-LIFE_MS / 1_000.0 * (1.0 - random.f64()).ln());
+    let death = random.usize(..4);
+    // What comes back after a half-close has to be whole.
+    let back = if death == HALF_CLOSE || random.bool() { usize::MAX } else { random.usize(1..1_000) };
+    let out = if random.u8(..10) == 0 { random.usize(1..300) } else { usize::MAX };
     {
         let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
-        let up = tokio::io::copy(&mut from_client, &mut to_server);
-        // Small portions, so that a life ends in the middle of a frame or of a line.
-        let down = trickle(&mut from_server, &mut to_client, random.usize(1..400));
-        tokio::select! {
-            _ = up => return,
-            () = down => return,
-            () = sleep(life) => {}
+        let mut returning = pin!(pass(&mut from_server, &mut to_client, back, &state.cutting));
+        let passed = tokio::select! {
+            passed = pass(&mut from_client, &mut to_server, out, &state.cutting) => passed,
+            passed = &mut returning => {
+                if let Passed::Part { torn, within_id } = passed {
+                    state.torn.fetch_add(usize::from(torn), Ordering::Relaxed);
+                    state.within_ids.fetch_add(usize::from(torn && within_id), Ordering::Relaxed);
+                }
+                passed
+            }
+            () = state.over(life) => Passed::Part { torn: false, within_id: false },
+        };
+        if matches!(passed, Passed::All) {
+            return;
+        }
+        state.deaths[death].fetch_add(1, Ordering::Relaxed);
+        if death == HALF_CLOSE {
+            let _ = to_server.shutdown().await;
+            let _ = timeout(SILENCE, returning).await;
         }
     }
-    if !cutting.load(Ordering::Relaxed) {
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-        return;
+    match death {
+        RST => drop((client.set_zero_linger(), server.set_zero_linger())),
+        SILENT => sleep(SILENCE).await,
+        _ => {}
     }
-    cuts.fetch_add(1, Ordering::Relaxed);
-    match [Death::Fin, Death::Rst, Death::Silence, Death::HalfClose][random.usize(..4)] {
-        Death::Fin => {}
-        Death::Rst => {
-            let _ = (client.set_zero_linger(), server.set_zero_linger());
-        }
-        Death::Silence => sleep(SILENCE).await,
-        Death::HalfClose => {
-            let _ = server.shutdown().await;
-            let _ = timeout(SILENCE, tokio::io::copy(&mut server, &mut client)).await;
+}
+
+impl State {
+    /// Waits for the end of a connection's life, which does not come once connections may live.
+    async fn over(&self, life: Duration) {
+        sleep(life).await;
+        while !self.cutting.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
     }
 }
 
-async fn trickle(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), portion: usize) {
-    let mut buffer = vec![0; portion];
+enum Passed {
+    /// One of the sides has ended.
+    All,
+    /// The connection has to end here.
+    Part { torn: bool, within_id: bool },
+}
+
+/// Passes bytes on to the end of either side or, while connections are cut, until so many have passed.
+async fn pass(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut allowance: usize,
+    cutting: &AtomicBool,
+) -> Passed {
+    // Large enough for what the server writes at once, so that a part of it is one.
+    let mut buffer = vec![0; 16 * 1024];
     loop {
-        let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
+        let Ok(length @ 1..) = from.read(&mut buffer).await else { return Passed::All };
+        if length >= allowance && cutting.load(Ordering::Relaxed) {
+            let part = &buffer[..allowance];
+            let _ = to.write_all(part).await;
+            let line = part.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            return Passed::Part { torn: length > allowance, within_id: line.starts_with(b"id: ") };
         }
-        tokio::task::yield_now().await;
+        allowance = allowance.saturating_sub(length);
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return Passed::All;
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The only place where rooms are joined: configuration in, a running daemon out.
 
+mod front;
 mod router;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use self::front::Front;
 use crate::{
     admin::Admin,
     auth::{self, Auth},
@@ -25,7 +27,7 @@ use crate::{
 pub struct App {
     server: Server,
     address: SocketAddr,
-    router: axum::Router,
+    front: Front,
     hub: Hub,
     health: tonic_health::server::HealthReporter,
     metrics: Metrics,
@@ -67,8 +69,8 @@ impl App {
         };
         let grpc = grpc::routes(service, config.body_limit as usize, health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), drain: drain.clone() };
-        let router = router::join(api, grpc, admin, &config.cors_origins, metrics.clone());
-        Ok(Self { server, address, router, hub, health, metrics, drain, config })
+        let front = router::join(api, grpc, admin, &config.cors_origins);
+        Ok(Self { server, address, front, hub, health, metrics, drain, config })
     }
 
     /// The address that is listened on.
@@ -91,10 +93,10 @@ impl App {
 
     /// Serves until [`Drain::start`] was called and everything has ended.
     pub async fn run(self) {
-        let Self { server, router, hub, health, drain, config, .. } = self;
+        let Self { server, front, hub, health, drain, config, .. } = self;
         grpc::report(&health, true).await;
         drain.spawn_endless(hub.clone().tend(config.heartbeat));
-        drain.spawn(server.run(router, drain.clone()));
+        drain.spawn(server.run(front, drain.clone()));
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::report(&health, false).await;

@@ -15,11 +15,14 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    response::AppendHeaders,
+    body::Body,
+    extract::{FromRequest as _, State},
+    response::{AppendHeaders, IntoResponse as _},
     routing::{get, post},
 };
-use http::{HeaderName, header};
+use http::{HeaderName, Method, Request, Response, header};
 
+use self::extract::Post;
 pub use self::problem::Problem;
 use crate::{auth::Auth, error::Error, hub::Hub, telemetry::Metrics};
 
@@ -56,8 +59,28 @@ pub fn routes(api: Api) -> Router {
         .route("/subscribe", subscribe())
         .route("/subscribe/{user}/device/{device}", subscribe())
         .route("/user/{user}/devices", get(devices::list).post(send::broadcast))
-        .route("/user/{user}/device/{device}", post(send::send))
+        .route(DEVICE, post(send::send))
         .with_state(api)
+}
+
+/// The path of a device, to which messages are posted.
+pub const DEVICE: &str = "/user/{user}/device/{device}";
+
+/// Whether a request is for [`send`]: it comes once for every message, so it is worth finding without the router.
+#[must_use]
+pub fn is_send<B>(request: &Request<B>) -> bool {
+    let mut segments = request.uri().path().split('/');
+    let mut segment = || segments.next().unwrap_or_default();
+    let found = (segment(), segment(), !segment().is_empty(), segment(), !segment().is_empty());
+    found == ("", "user", true, "device", true) && segments.next().is_none() && request.method() == Method::POST
+}
+
+/// What the router would do with such a request.
+pub async fn send(api: &Api, request: Request<Body>) -> Response<Body> {
+    match Post::from_request(request, api).await {
+        Ok(post) => send::send(State(api.clone()), post).await.into_response(),
+        Err(refused) => refused.into_response(),
+    }
 }
 
 async fn no_head() -> (AppendHeaders<[(HeaderName, &'static str); 1]>, Problem) {

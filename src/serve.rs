@@ -11,14 +11,17 @@ mod tls;
 mod watch;
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use axum::Router;
+use axum::body::Body;
+use http::{Request, Response};
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
+use tower::Service;
 
 use self::connection::Connections;
 pub use self::{
@@ -53,7 +56,22 @@ pub struct Peer(pub IpAddr);
 #[derive(Clone, Copy, Debug)]
 pub struct Lasting;
 
-/// A bound listener that serves one router.
+/// What answers requests; always ready, so it is called without asking.
+pub trait Handler:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Handler for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A bound listener that serves one handler.
 pub struct Server {
     listener: TcpListener,
     settings: Settings,
@@ -78,10 +96,10 @@ impl Server {
     }
 
     /// Accepts connections until the hard stop. Connections end themselves on the soft one.
-    pub async fn run(self, router: Router, drain: Drain) {
+    pub async fn run(self, handler: impl Handler, drain: Drain) {
         let places = Arc::new(Semaphore::new(self.settings.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut backoff = Backoff::default();
-        let connections = Connections::new(router, self.settings, self.metrics.clone(), drain.clone());
+        let connections = Connections::new(handler, self.settings, self.metrics.clone(), drain.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = async {

@@ -146,13 +146,14 @@ pub async fn subscribe(
     }
     loop {
         connection.flush().await?;
-        let count = |frame: Frame<'_>| match frame.kind {
-            DATA if memmem::find(frame.payload, b"D.").is_some() => {
-                drop(tally.received.fetch_add(1, Ordering::Relaxed))
-            }
-            DATA if frame.payload.len() >= EVENT => drop(tally.open.fetch_add(1, Ordering::Relaxed)),
-            RST_STREAM => drop(tally.wrong.fetch_add(1, Ordering::Relaxed)),
-            _ => {}
+        let count = |frame: Frame<'_>| {
+            let counter = match frame.kind {
+                DATA if memmem::find(frame.payload, b"D.").is_some() => &tally.received,
+                DATA if frame.payload.len() >= EVENT => &tally.open,
+                RST_STREAM => &tally.wrong,
+                _ => return,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
         };
         connection.read(count).await?;
     }

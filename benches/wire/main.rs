@@ -34,6 +34,9 @@ pub struct Wishes {
     pub rate: Option<u32>,
 }
 
+/// Measures something and adds it to the table.
+type Part = fn(&Wishes, &mut Table) -> io::Result<()>;
+
 fn main() -> io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let Some(kind) = option(&words, "--serve") {
@@ -47,7 +50,7 @@ fn main() -> io::Result<()> {
         rate: number("--rate"),
     };
     rlimit::increase_nofile_limit(u64::MAX)?;
-    let parts: [(&str, fn(&Wishes, &mut Table) -> io::Result<()>); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("memory", memory::idle_and_busy),
         ("throughput", speed::throughput),
         ("latency", speed::latency),

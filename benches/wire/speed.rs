@@ -103,7 +103,7 @@ impl Lane {
         for sender in senders {
             sender.await.map_err(io::Error::other)??;
         }
-        let seconds = (tally.now() - began).as_secs_f64();
+        let seconds = tally.now().saturating_sub(began).as_secs_f64();
         let sent = (tally.accepted.load(Ordering::Relaxed) - before) as f64;
         if self.kind == Kind::Bare {
             // It delivers nothing.
@@ -111,7 +111,7 @@ impl Lane {
         }
         tally.settle().await;
         self.rates.push(sent / seconds);
-        self.costs.push((self.server.cpu()? - cpu).as_secs_f64() * 1e6 / sent);
+        self.costs.push(self.server.cpu()?.saturating_sub(cpu).as_secs_f64() * 1e6 / sent);
         self.tails.push(f64::from(quantile(&mut tally.latencies(), 0.99)) / 1e3);
         Ok(())
     }
@@ -180,7 +180,7 @@ fn pace(writers: &mut [TcpStream], heads: &[String], rate: u32, length: Duration
         let now = tally.now();
         if now < due {
             #[expect(clippy::disallowed_methods, reason = "there is no runtime on this thread")]
-            thread::sleep(due - now);
+            thread::sleep(due.saturating_sub(now));
             continue;
         }
         let device = sent % PUBLISHERS;

@@ -1,12 +1,13 @@
 //! What handlers take out of a request: the caller first, then the address, then the body; each parsed once.
 
-use std::{future::poll_fn, pin::pin, time::Duration};
+use std::{borrow::Cow, future::poll_fn, pin::pin, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
-    extract::{FromRequest, FromRequestParts, RawPathParams},
+    extract::{FromRequest, FromRequestParts},
 };
 use http::{HeaderMap, Request, header, request::Parts};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -47,7 +48,7 @@ impl FromRequestParts<Api> for Subscriber {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let peer = peer(parts)?;
-        let path = match path(parts).await {
+        let path = match path(parts) {
             Ok(found) => found.address(),
             Err(error) => Some(Err(error)),
         };
@@ -59,7 +60,7 @@ impl FromRequestParts<Api> for To {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
-        let address = path(parts).await?.address().unwrap_or(Err(Error::NoRoute))?;
+        let address = path(parts)?.address().unwrap_or(Err(Error::NoRoute))?;
         Ok(Self(address))
     }
 }
@@ -68,7 +69,7 @@ impl FromRequestParts<Api> for Of {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
-        let user = path(parts).await?.user.ok_or(Error::NoRoute)?;
+        let user = path(parts)?.user.ok_or(Error::NoRoute)?;
         Ok(Self(UserId::new(&user).map_err(Error::from)?))
     }
 }
@@ -103,31 +104,25 @@ where
 }
 
 /// The parameters of a path, decoded once.
-#[derive(Default)]
-struct Params {
-    user: Option<String>,
-    device: Option<String>,
+struct Params<'a> {
+    user: Option<Cow<'a, str>>,
+    device: Option<Cow<'a, str>>,
 }
 
-impl Params {
+impl Params<'_> {
     fn address(&self) -> Option<Result<Address, Error>> {
         let (user, device) = (self.user.as_ref()?, self.device.as_ref()?);
         Some(Address::new(user, device).map_err(Error::from))
     }
 }
 
-async fn path(parts: &mut Parts) -> Result<Params, Error> {
-    // The router fails here only when a part is not UTF-8.
-    let raw = RawPathParams::from_request_parts(parts, &()).await.map_err(|_| Error::from(Invalid::User))?;
-    let mut params = Params::default();
-    for (name, value) in &raw {
-        match name {
-            "user" => params.user = Some(value.to_owned()),
-            "device" => params.device = Some(value.to_owned()),
-            _ => {}
-        }
-    }
-    Ok(params)
+/// In all paths the user is the second part, and the device the fourth.
+fn path(parts: &Parts) -> Result<Params<'_>, Error> {
+    let mut segments =
+        parts.uri.path().split('/').skip(2).step_by(2).map(|segment| percent_decode_str(segment).decode_utf8());
+    let user = segments.next().transpose().map_err(|_| Invalid::User)?;
+    let device = segments.next().transpose().map_err(|_| Invalid::Device)?;
+    Ok(Params { user, device })
 }
 
 fn peer(parts: &Parts) -> Result<Peer, Error> {

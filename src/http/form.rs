@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2};
 use percent_encoding::percent_decode;
 
 /// The named fields of a form, each at most once, in the order of `names`.
@@ -9,8 +10,11 @@ use percent_encoding::percent_decode;
 /// Fields with other names are ignored. Gives nothing when a name stands twice or a part is not UTF-8.
 pub(super) fn fields<const N: usize>(form: &[u8], names: [&str; N]) -> Option<[Option<String>; N]> {
     let mut found = [const { None }; N];
-    for pair in form.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = match pair.iter().position(|&byte| byte == b'=') {
+    let mut rest = form;
+    while !rest.is_empty() {
+        let pair = &rest[..memchr(b'&', rest).unwrap_or(rest.len())];
+        rest = rest.get(pair.len() + 1..).unwrap_or_default();
+        let (name, value) = match memchr(b'=', pair) {
             Some(at) => (&pair[..at], &pair[at + 1..]),
             None => (pair, &pair[pair.len()..]),
         };
@@ -19,15 +23,18 @@ pub(super) fn fields<const N: usize>(form: &[u8], names: [&str; N]) -> Option<[O
             if found[at].is_some() {
                 return None;
             }
-            found[at] = Some(decode(value)?);
+            found[at] = Some(decode(value)?.into_owned());
         }
     }
     Some(found)
 }
 
-fn decode(part: &[u8]) -> Option<String> {
+fn decode(part: &[u8]) -> Option<Cow<'_, str>> {
+    if memchr2(b'+', b'%', part).is_none() {
+        return std::str::from_utf8(part).ok().map(Cow::Borrowed);
+    }
     let spaced: Vec<u8> = part.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
-    percent_decode(&spaced).decode_utf8().ok().map(Cow::into_owned)
+    percent_decode(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
 }
 
 #[cfg(test)]

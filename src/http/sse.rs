@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use memchr::memchr2;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
@@ -109,7 +110,7 @@ fn plain(cursor: Cursor, message: &Message) -> String {
     let data = message.data.as_str();
     let mut text = head(cursor, message, data.len());
     let mut rest = data;
-    while let Some(end) = rest.find(['\r', '\n']) {
+    while let Some(end) = memchr2(b'\r', b'\n', rest.as_bytes()) {
         line(&mut text, &rest[..end]);
         let wide = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
         rest = &rest[end + wide..];

@@ -87,16 +87,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     /// What the body has for the peer; after its end nothing is left of it.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Piece>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(Piece::Plain(Bytes::new()))) };
-        Poll::Ready(Ok(match ready!(Pin::new(body).poll_frame(cx)) {
-            // Trailers were announced by nobody. An empty chunk would be the last one.
-            Some(frame) => match frame.map_err(io::Error::other)?.into_data() {
-                Ok(data) if !data.is_empty() => Piece::Chunk(data),
-                _ => Piece::Plain(Bytes::new()),
-            },
-            None => {
-                self.body = None;
-                Piece::Plain(Bytes::from_static(LAST))
-            }
+        let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else {
+            self.body = None;
+            return Poll::Ready(Ok(Piece::Plain(Bytes::from_static(LAST))));
+        };
+        Poll::Ready(Ok(match frame.map_err(io::Error::other)?.into_data() {
+            Ok(data) if !data.is_empty() => Piece::Chunk(data),
+            // An empty chunk would be the last one, and trailers were announced by nobody.
+            _ => Piece::Plain(Bytes::new()),
         }))
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http::{Request, Response, Version};
 use hyper::{
     body::{Body as _, Incoming},
@@ -16,10 +16,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
-use tower::Service as _;
 
 use super::{
-    Lasting, Peer, Settings, chunked,
+    Handler, Lasting, Peer, Settings, chunked,
     cut::Streams,
     detect::{Protocol, Rewound, detect},
     paced::PacedBody,
@@ -48,19 +47,24 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What all connections share.
-#[derive(Clone)]
-pub(super) struct Connections(Arc<Shared>);
+pub(super) struct Connections<H>(Arc<Shared<H>>);
 
-struct Shared {
-    router: Router,
+struct Shared<H> {
+    handler: H,
     settings: Settings,
     metrics: Metrics,
     drain: Drain,
 }
 
-impl Connections {
-    pub(super) fn new(router: Router, settings: Settings, metrics: Metrics, drain: Drain) -> Self {
-        Self(Arc::new(Shared { router, settings, metrics, drain }))
+impl<H> Clone for Connections<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<H: Handler> Connections<H> {
+    pub(super) fn new(handler: H, settings: Settings, metrics: Metrics, drain: Drain) -> Self {
+        Self(Arc::new(Shared { handler, settings, metrics, drain }))
     }
 
     /// Serves a connection to its end, on its place among all. How it ended is its peer's business, so errors are for debugging
@@ -100,7 +104,7 @@ impl Connections {
             let may = request.version() == Version::HTTP_11 && request.body().is_end_stream();
             let takeover = takeover.clone().filter(|_| may);
             request.extensions_mut().insert(peer);
-            let response = route(&shared.router, request);
+            let response = answer(&shared.handler, request);
             async move {
                 let response = response.await?;
                 match takeover {
@@ -135,7 +139,7 @@ impl Connections {
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(arming.arm());
             // hyper keeps room for this future as long as the stream lives.
-            let response = Box::pin(route(&shared.router, request));
+            let response = Box::pin(answer(&shared.handler, request));
             async move { response.await.map(pace) }
         });
         let connection = http2::Builder::new(streams)
@@ -162,12 +166,8 @@ fn pace(response: Response<Body>) -> Response<Body> {
     if is_lasting(&response) { response.map(|body| Body::new(PacedBody::new(body))) } else { response }
 }
 
-/// The router is always ready, so it is called without asking.
-fn route(
-    router: &Router,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
-    router.clone().call(request)
+fn answer<H: Handler>(handler: &H, request: Request<Incoming>) -> H::Future {
+    handler.clone().call(request.map(Body::new))
 }
 
 /// Runs a connection; when the drain begins, tells it to `stop`, which lets it finish the requests in hand. A connection that

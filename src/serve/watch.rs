@@ -42,13 +42,7 @@ pub(super) struct Watched<T> {
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(
-        io: T,
-        proof: Proof,
-        patience: Duration,
-        metrics: Metrics,
-        handover: Option<Handover>,
-    ) -> Self {
+    pub(super) fn new(io: T, proof: Proof, patience: Duration, metrics: Metrics, handover: Option<Handover>) -> Self {
         Self { io, proof, patience, metrics, handover, alarm: None }
     }
 

@@ -29,7 +29,7 @@ pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 /// A connection on which nothing is answered by itself.
-pub struct Frames(tokio::net::TcpStream);
+pub struct Frames(pub tokio::net::TcpStream);
 
 impl Frames {
     /// Connects with settings as pairs of identifier and value.

@@ -1,0 +1,163 @@
+//! What stands before all routes, outermost first: CORS, the request's span and count, panics.
+//!
+//! These are not layers of the router, because each of those costs a request as much as its routing does.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use tower::{Layer as _, Service};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders};
+use tracing::Instrument as _;
+
+use crate::{
+    error::Error,
+    http::{self as api, Api, Problem},
+    telemetry::Metrics,
+};
+
+/// All routes with what stands before them, and a shorter way for the one request that comes once for every message.
+#[derive(Clone)]
+pub(super) struct Front {
+    routes: Cors<Router>,
+    api: Api,
+}
+
+/// An answer on its way.
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl Front {
+    /// Puts everything before some routes.
+    pub(super) fn before(routes: Router, api: Api, origins: &[HeaderValue]) -> Self {
+        let routes = routes.layer(from_fn_with_state(api.metrics.clone(), routed));
+        Self { routes: cors(origins).layer(routes), api }
+    }
+
+    fn send(&self, request: Request) -> Answer {
+        let api = self.api.clone();
+        Box::pin(async move { Ok(observe(&api.metrics, &Method::POST, api::DEVICE, api::send(&api, request)).await) })
+    }
+}
+
+impl Service<Request> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Answer {
+        // A browser gives every POST an origin; without one there is nobody to tell about CORS.
+        if api::is_send(&request) && !request.headers().contains_key(header::ORIGIN) {
+            return self.send(request);
+        }
+        let asked = request.method() == Method::OPTIONS;
+        let answer = self.routes.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            // The CORS layer answers every OPTIONS with an empty 200.
+            if asked && response.status() == StatusCode::OK {
+                *response.status_mut() = StatusCode::NO_CONTENT;
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// Observes what the router answers.
+async fn routed(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let method = request.method().clone();
+    observe(&metrics, &method, route, next.run(request)).await
+}
+
+/// Counts a request, gives it a span, and makes a problem of a panic. A route is a pattern, so nothing of this holds an id, a query
+/// or a token.
+async fn observe(metrics: &Metrics, method: &Method, route: &str, answer: impl Future<Output = Response>) -> Response {
+    let span = tracing::debug_span!("request", %method, route);
+    let response = async {
+        let response = guard(answer).await;
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        response
+    }
+    .instrument(span)
+    .await;
+    let code =
+        response.headers().get("grpc-status").map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
+    metrics.requested(route, code.as_deref().unwrap_or(response.status().as_str()));
+    response
+}
+
+async fn guard(answer: impl Future<Output = Response>) -> Response {
+    let mut answer = pin!(answer);
+    // After a panic it is not polled again, so that nobody sees it broken.
+    let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    });
+    polled.await.unwrap_or_else(|_| Problem::from(Error::Internal).into_response())
+}
+
+/// `*` without credentials, or exactly the configured origins with them.
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    let exposed = [
+        header::RETRY_AFTER,
+        HeaderName::from_static("grpc-status"),
+        HeaderName::from_static("grpc-message"),
+        HeaderName::from_static("grpc-status-details-bin"),
+    ];
+    let layer = CorsLayer::new()
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(ExposeHeaders::list(exposed))
+        .max_age(Duration::from_secs(86_400));
+    if origins.is_empty() {
+        layer.allow_origin(AllowOrigin::any())
+    } else {
+        layer.allow_origin(AllowOrigin::list(origins.iter().cloned())).allow_credentials(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::{body::Body, routing::get};
+
+    use super::*;
+    use crate::{auth, hub, telemetry::Levels};
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
+        let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
+        let limits = hub::Limits { stall: second, resume_window: second, hold: second, memory_budget: 0 };
+        let auth = auth::Auth { mode: auth::Mode::None, require_all: false, trusted_proxies: Vec::new() };
+        let settings = api::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
+        let hub = hub::Hub::new(limits, hub::Local, metrics.clone());
+        let api = Api { hub, auth: Arc::new(auth), metrics: metrics.clone(), settings };
+        let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
+        let mut front = Front::before(routes, api, &[]);
+        let request = Request::get("/panic").body(Body::empty()).expect("a request");
+        let response = front.call(request).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0 };
+        assert!(metrics.render(levels).contains(r#"signal_requests_total{route="/panic",status="500"} 1"#));
+    }
+}

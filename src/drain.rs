@@ -46,6 +46,14 @@ impl Drain {
         self.hard.cancelled().await;
     }
 
+    /// Waits for the soft stop or, where that has begun already, for the hard one.
+    ///
+    /// On a token of its own: a task that is often woken for something else would take the lock of a shared one every time.
+    pub fn next_stop(&self) -> impl Future<Output = ()> + use<> {
+        let stop = if self.has_started() { &self.hard } else { &self.soft };
+        stop.child_token().cancelled_owned()
+    }
+
     /// Starts a task that the shutdown waits for.
     pub fn spawn<F>(&self, task: F)
     where

@@ -22,7 +22,7 @@ use axum::{
 };
 use http::{HeaderName, Method, Request, Response, header};
 
-use self::extract::Post;
+use self::extract::{Post, Segments};
 pub use self::problem::Problem;
 use crate::{auth::Auth, error::Error, hub::Hub, telemetry::Metrics};
 
@@ -69,10 +69,10 @@ pub const DEVICE: &str = "/user/{user}/device/{device}";
 /// Whether a request is for [`send`]: it comes once for every message, so it is worth finding without the router.
 #[must_use]
 pub fn is_send<B>(request: &Request<B>) -> bool {
-    let mut segments = request.uri().path().split('/');
-    let mut segment = || segments.next().unwrap_or_default();
-    let found = (segment(), segment(), !segment().is_empty(), segment(), !segment().is_empty());
-    found == ("", "user", true, "device", true) && segments.next().is_none() && request.method() == Method::POST
+    let mut segments = Segments(request.uri().path());
+    let mut next = || segments.next().filter(|segment| !segment.is_empty());
+    let (user, device) = (next() == Some("user") && next().is_some(), next() == Some("device") && next().is_some());
+    user && device && segments.next().is_none() && request.method() == Method::POST
 }
 
 /// What the router would do with such a request.

@@ -11,9 +11,9 @@ mod tls;
 mod watch;
 
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -21,7 +21,6 @@ use std::{
 use axum::body::Body;
 use http::{Request, Response};
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
-use tower::Service;
 
 use self::connection::Connections;
 pub use self::{
@@ -56,19 +55,10 @@ pub struct Peer(pub IpAddr);
 #[derive(Clone, Copy, Debug)]
 pub struct Lasting;
 
-/// What answers requests; always ready, so it is called without asking.
-pub trait Handler:
-    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
-{
-}
-
-impl<S> Handler for S where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static
-{
+/// What answers requests.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Answers one request.
+    fn answer(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 }
 
 /// A bound listener that serves one handler.

@@ -88,6 +88,8 @@ struct Families {
     opened: Family<ContinuityLabel, Counter>,
     ended: Family<ReasonLabel, Counter>,
     sends: Family<OutcomeLabel, Counter>,
+    /// One of `sends`, at hand, because it moves with every message.
+    delivered: Counter,
     requests: Family<RequestLabels, Counter>,
     replayed: Counter,
     expired: Counter,
@@ -157,9 +159,11 @@ impl Metrics {
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
             stalled_connections: register!("stalled_connections", "Connections cut because their peer read nothing"),
             panics: register!("panics", "Panics caught"),
+            delivered: Counter::default(),
             registry: Registry::default(),
         };
-        Self(Arc::new(Families { registry, ..families }))
+        let delivered = families.sends.get_or_create_owned(&OutcomeLabel { outcome: "delivered" });
+        Self(Arc::new(Families { registry, delivered, ..families }))
     }
 
     /// The Prometheus text of all metrics.
@@ -211,7 +215,10 @@ impl Metrics {
     /// A send was answered.
     pub fn sent(&self, answer: Result<Outcome, Error>) {
         let outcome = match answer {
-            Ok(Outcome::Delivered) => "delivered",
+            Ok(Outcome::Delivered) => {
+                self.0.delivered.inc();
+                return;
+            }
             Ok(Outcome::Held) => "held",
             Err(error) => error.code(),
         };

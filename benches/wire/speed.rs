@@ -125,8 +125,10 @@ pub fn latency(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
             let load = runtime()?;
             let server = Running::start(kind, &[])?;
             let tally = Arc::new(Tally::new(PUBLISHERS));
-            http1::subscribe_all(server.address, &tally);
-            load.block_on(tally.opened(PUBLISHERS.into()))?;
+            load.block_on(async {
+                http1::subscribe_all(server.address, &tally);
+                tally.opened(PUBLISHERS.into()).await
+            })?;
             let (mut writers, readers) = connections(&server)?;
             let length = wishes.length;
             let pacing = {
@@ -144,7 +146,6 @@ pub fn latency(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
                 }
                 pacing.join().map_err(|_| io::Error::other("the pacing thread failed"))?
             })?;
-            load.block_on(tally.settle());
             let what = format!("latency of delivery at {rate} a second, 200 B");
             table.fault(&what, load.block_on(tally.settle()));
             let mut latencies = tally.latencies();

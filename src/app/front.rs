@@ -3,11 +3,11 @@
 //! These are not layers of the router, because each of those costs a request as much as its routing does.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
-    task::{Context, Poll},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -18,62 +18,61 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use tower::{Layer as _, Service};
+use tower::{Layer as _, Service as _};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders};
 use tracing::Instrument as _;
 
 use crate::{
     error::Error,
     http::{self as api, Api, Problem},
+    serve::Handler,
     telemetry::Metrics,
 };
 
 /// All routes with what stands before them, and a shorter way for the one request that comes once for every message.
 #[derive(Clone)]
-pub(super) struct Front {
+pub(super) struct Front(Arc<Shared>);
+
+struct Shared {
     routes: Cors<Router>,
     api: Api,
 }
 
-/// An answer on its way.
-type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+/// An answer on its way. Boxed, because what waits for it is moved about, and it is large.
+type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Front {
     /// Puts everything before some routes.
     pub(super) fn before(routes: Router, api: Api, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.metrics.clone(), routed));
-        Self { routes: cors(origins).layer(routes), api }
+        Self(Arc::new(Shared { routes: cors(origins).layer(routes), api }))
     }
 
     fn send(&self, request: Request) -> Answer {
-        let api = self.api.clone();
-        Box::pin(async move { Ok(observe(&api.metrics, &Method::POST, api::DEVICE, api::send(&api, request)).await) })
+        let shared = self.0.clone();
+        let answer = Box::pin({
+            let shared = shared.clone();
+            async move { api::send(&shared.api, request).await }
+        });
+        Box::pin(async move { observe(&shared.api.metrics, &Method::POST, api::DEVICE, answer).await })
     }
 }
 
-impl Service<Request> for Front {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Answer {
+impl Handler for Front {
+    fn answer(&self, request: Request) -> Answer {
         // A browser gives every POST an origin; without one there is nobody to tell about CORS.
         if api::is_send(&request) && !request.headers().contains_key(header::ORIGIN) {
             return self.send(request);
         }
         let asked = request.method() == Method::OPTIONS;
-        let answer = self.routes.call(request);
+        let answer = self.0.routes.clone().call(request);
         Box::pin(async move {
-            let mut response = answer.await?;
+            let Ok(mut response) = answer.await;
             // The CORS layer answers every OPTIONS with an empty 200.
             if asked && response.status() == StatusCode::OK {
                 *response.status_mut() = StatusCode::NO_CONTENT;
             }
-            Ok(response)
+            response
         })
     }
 }
@@ -83,12 +82,12 @@ async fn routed(State(metrics): State<Metrics>, request: Request, next: Next) ->
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
-    observe(&metrics, &method, route, next.run(request)).await
+    observe(&metrics, &method, route, Box::pin(next.run(request))).await
 }
 
 /// Counts a request, gives it a span, and makes a problem of a panic. A route is a pattern, so nothing of this holds an id, a query
 /// or a token.
-async fn observe(metrics: &Metrics, method: &Method, route: &str, answer: impl Future<Output = Response>) -> Response {
+async fn observe(metrics: &Metrics, method: &Method, route: &str, answer: Answer) -> Response {
     let span = tracing::debug_span!("request", %method, route);
     let response = async {
         let response = guard(answer).await;
@@ -103,8 +102,7 @@ async fn observe(metrics: &Metrics, method: &Method, route: &str, answer: impl F
     response
 }
 
-async fn guard(answer: impl Future<Output = Response>) -> Response {
-    let mut answer = pin!(answer);
+async fn guard(mut answer: Answer) -> Response {
     // After a panic it is not polled again, so that nobody sees it broken.
     let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
         Ok(polled) => polled.map(Ok),
@@ -135,8 +133,6 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::{body::Body, routing::get};
 
     use super::*;
@@ -151,9 +147,9 @@ mod tests {
         let hub = hub::Hub::new(limits, hub::Local, metrics.clone());
         let api = Api { hub, auth: Arc::new(auth), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let mut front = Front::before(routes, api, &[]);
+        let front = Front::before(routes, api, &[]);
         let request = Request::get("/panic").body(Body::empty()).expect("a request");
-        let response = front.call(request).await.expect("infallible");
+        let response = front.answer(request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");

@@ -1,12 +1,13 @@
 //! What handlers take out of a request: the caller first, then the address, then the body; each parsed once.
 
-use std::{borrow::Cow, future::poll_fn, pin::pin, time::Duration};
+use std::{borrow::Cow, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
     extract::{FromRequest, FromRequestParts},
 };
 use http::{HeaderMap, Request, header, request::Parts};
+use memchr::memchr;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -116,13 +117,25 @@ impl Params<'_> {
     }
 }
 
-/// In all paths the user is the second part, and the device the fourth.
+/// In all paths the user is the second segment, and the device the fourth.
 fn path(parts: &Parts) -> Result<Params<'_>, Error> {
-    let mut segments =
-        parts.uri.path().split('/').skip(2).step_by(2).map(|segment| percent_decode_str(segment).decode_utf8());
-    let user = segments.next().transpose().map_err(|_| Invalid::User)?;
-    let device = segments.next().transpose().map_err(|_| Invalid::Device)?;
-    Ok(Params { user, device })
+    let mut segments = Segments(parts.uri.path()).skip(1).step_by(2);
+    let mut decoded = || segments.next().map(|segment| percent_decode_str(segment).decode_utf8()).transpose();
+    Ok(Params { user: decoded().map_err(|_| Invalid::User)?, device: decoded().map_err(|_| Invalid::Device)? })
+}
+
+/// The segments of a path, as they were sent.
+pub(super) struct Segments<'a>(pub(super) &'a str);
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.0.strip_prefix('/')?;
+        let end = memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
+        self.0 = &rest[end..];
+        Some(&rest[..end])
+    }
 }
 
 fn peer(parts: &Parts) -> Result<Peer, Error> {
@@ -153,6 +166,11 @@ async fn read(body: Body, limit: usize, patience: Duration) -> Result<Vec<u8>, E
         }
         Ok(bytes)
     };
+    let mut whole = pin!(whole);
+    // Most bodies come with their heads, and need no timer.
+    if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(whole.as_mut().poll(cx))).await {
+        return read;
+    }
     tokio::time::timeout(patience, whole).await.unwrap_or(Err(Error::SlowRequest))
 }
 

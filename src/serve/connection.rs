@@ -1,11 +1,6 @@
 //! One connection: which protocol it speaks, with which limits, and how it ends.
 
-use std::{
-    convert::Infallible,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response, Version};
@@ -94,7 +89,7 @@ impl<H: Handler> Connections<H> {
         Watched::new(io, proof, self.0.settings.stall, self.0.metrics.clone(), handover)
     }
 
-    async fn http1(&self, io: Rewound<Transport>, peer: Peer, place: OwnedSemaphorePermit) -> hyper::Result<()> {
+    async fn http1(self, io: Rewound<Transport>, peer: Peer, place: OwnedSemaphorePermit) -> hyper::Result<()> {
         let (shared, handover) = (self.0.clone(), Handover::default());
         let settings = &self.0.settings;
         let takeover = settings.http1_takeover.then(|| handover.clone());
@@ -104,9 +99,9 @@ impl<H: Handler> Connections<H> {
             let may = request.version() == Version::HTTP_11 && request.body().is_end_stream();
             let takeover = takeover.clone().filter(|_| may);
             request.extensions_mut().insert(peer);
-            let response = answer(&shared.handler, request);
+            let response = shared.handler.answer(request.map(Body::new));
             async move {
-                let response = response.await?;
+                let response = response.await;
                 match takeover {
                     Some(takeover) if is_lasting(&response) => {
                         takeover.keep(response);
@@ -122,15 +117,21 @@ impl<H: Handler> Connections<H> {
             .max_buf_size(HTTP1_BUFFER)
             .serve_connection(io, service);
         let mut http1 = Http1 { connection, handover };
-        let stop = |mut http1: Pin<&mut Http1<_, _>>| Pin::new(&mut http1.connection).graceful_shutdown();
-        if let Some(response) = until_drained(Pin::new(&mut http1), stop, &self.0.drain).await? {
+        let taken = tokio::select! {
+            ended = &mut http1 => ended,
+            () = self.0.drain.next_stop() => {
+                http1.graceful_shutdown();
+                (&mut http1).await
+            }
+        };
+        if let Some(response) = taken? {
             let io = http1.connection.into_parts().io.into_inner().unwrap(Rewound::into_inner);
             self.0.drain.spawn(chunked::Stream::new(io, response, place));
         }
         Ok(())
     }
 
-    async fn http2(&self, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
+    async fn http2(self, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
         let shared = self.0.clone();
         let io = TokioIo::new(self.watched(io, Proof::Progress, None));
         let streams = Streams::new(self.0.drain.clone());
@@ -138,9 +139,9 @@ impl<H: Handler> Connections<H> {
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(arming.arm());
-            // hyper keeps room for this future as long as the stream lives.
-            let response = Box::pin(answer(&shared.handler, request));
-            async move { response.await.map(pace) }
+            // hyper keeps room for this future as long as the stream lives, so it is a box.
+            let response = shared.handler.answer(request.map(Body::new));
+            async move { Ok::<_, Infallible>(pace(response.await)) }
         });
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
@@ -154,7 +155,12 @@ impl<H: Handler> Connections<H> {
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .max_send_buf_size(HTTP2_SEND_BUFFER)
             .serve_connection(io, service);
-        until_drained(pin!(connection), http2::Connection::graceful_shutdown, &self.0.drain).await
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = self.0.drain.next_stop() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
     }
 }
 
@@ -164,24 +170,4 @@ fn is_lasting(response: &Response<Body>) -> bool {
 
 fn pace(response: Response<Body>) -> Response<Body> {
     if is_lasting(&response) { response.map(|body| Body::new(PacedBody::new(body))) } else { response }
-}
-
-fn answer<H: Handler>(handler: &H, request: Request<Incoming>) -> H::Future {
-    handler.clone().call(request.map(Body::new))
-}
-
-/// Runs a connection; when the drain begins, tells it to `stop`, which lets it finish the requests in hand. A connection that
-/// came during the drain is for health checks and lives until the hard stop.
-async fn until_drained<C: Future>(
-    mut connection: Pin<&mut C>,
-    stop: impl FnOnce(Pin<&mut C>),
-    drain: &Drain,
-) -> C::Output {
-    let late = drain.has_started();
-    let stopped = async { if late { drain.finished().await } else { drain.started().await } };
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = stopped => stop(connection.as_mut()),
-    }
-    connection.await
 }

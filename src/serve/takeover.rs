@@ -70,6 +70,18 @@ pub(super) struct Http1<T, S: HttpService<Incoming>> {
     pub(super) handover: Handover,
 }
 
+impl<T, S> Http1<T, S>
+where
+    T: Read + Write + Unpin,
+    S: HttpService<Incoming, ResBody = Body> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Lets it finish the requests in hand.
+    pub(super) fn graceful_shutdown(&mut self) {
+        Pin::new(&mut self.connection).graceful_shutdown();
+    }
+}
+
 impl<T, S> Future for Http1<T, S>
 where
     T: Read + Write + Unpin,

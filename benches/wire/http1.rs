@@ -13,7 +13,7 @@ use std::{
 use memchr::{memchr, memmem};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::load::{PUBLISHERS, Tally, post_head, spawn};
@@ -45,7 +45,11 @@ struct Receiver {
 
 impl Receiver {
     async fn open(address: SocketAddr, device: u32, tally: &Tally) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(address).await?;
+        // The search for a free port of one address would take longer than the server does.
+        let socket = TcpSocket::new_v4()?;
+        let [.., last] = device.to_be_bytes();
+        socket.bind(([127, 0, 0, last.max(1)], 0).into())?;
+        let mut stream = socket.connect(address).await?;
         let head = format!("GET /subscribe/u{device}/device/d HTTP/1.1\r\nhost: {address}\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
         let mut receiver = Self { device, expected: 0, lines: Lines { io: stream, bytes: Vec::new(), from: 0 } };

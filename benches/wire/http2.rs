@@ -26,6 +26,9 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+/// Streams that one connection opens at a time, as a gateway does whose users come one after another.
+const AT_A_TIME: u32 = 50;
+
 /// Every opening is longer, and the frames that are no event are not.
 const EVENT: usize = 20;
 
@@ -86,6 +89,18 @@ impl Connection {
         stream
     }
 
+    /// Queues the request for a device's stream.
+    fn subscribe(&mut self, call: Call, device: u32) {
+        if call == Call::Http {
+            self.request(0x82, &format!("/subscribe/u{device}/device/d"), &[], true);
+            return;
+        }
+        let claim = format!(r#"{{"userid":"u{device}","clientid":"d"}}"#);
+        let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("x-user-claim", claim.as_str())];
+        let stream = self.request(0x83, "/signal.v1.Signal/Subscribe", &headers, false);
+        self.data(stream, &[0; 5], true);
+    }
+
     fn data(&mut self, stream: u32, payload: &[u8], end: bool) {
         frame(&mut self.out, DATA, if end { END_STREAM } else { 0 }, stream, payload);
     }
@@ -123,7 +138,7 @@ impl Connection {
     }
 }
 
-/// Opens streams for some devices on one connection and reads them for ever.
+/// Opens streams for some devices on one connection, some at a time, and reads them for ever.
 pub async fn subscribe(
     address: SocketAddr,
     call: Call,
@@ -131,25 +146,21 @@ pub async fn subscribe(
     tally: Arc<Tally>,
 ) -> io::Result<()> {
     let mut connection = Connection::open(address).await?;
-    for device in devices {
-        if call == Call::Http {
-            connection.request(0x82, &format!("/subscribe/u{device}/device/d"), &[], true);
-        } else {
-            let claim = format!(r#"{{"userid":"u{device}","clientid":"d"}}"#);
-            let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("x-user-claim", claim.as_str())];
-            let stream = connection.request(0x83, "/signal.v1.Signal/Subscribe", &headers, false);
-            connection.data(stream, &[0; 5], true);
-        }
-        if connection.out.len() > 4_096 {
-            connection.flush().await?;
-        }
-    }
+    let (mut devices, mut opening) = (devices, 0_u32);
     loop {
+        while opening < AT_A_TIME {
+            let Some(device) = devices.next() else { break };
+            connection.subscribe(call, device);
+            opening += 1;
+        }
         connection.flush().await?;
         let count = |frame: Frame<'_>| {
             let counter = match frame.kind {
                 DATA if memmem::find(frame.payload, b"D.").is_some() => &tally.received,
-                DATA if frame.payload.len() >= EVENT => &tally.open,
+                DATA if frame.payload.len() >= EVENT => {
+                    opening = opening.saturating_sub(1);
+                    &tally.open
+                }
                 RST_STREAM => &tally.wrong,
                 _ => return,
             };

@@ -17,7 +17,6 @@ use super::{
     cut::Streams,
     detect::{Protocol, Rewound, detect},
     paced::PacedBody,
-    socket,
     takeover::{Handover, Http1},
     tls::{self, Transport},
     watch::{Proof, Watched},
@@ -66,10 +65,7 @@ impl<H: Handler> Connections<H> {
     /// only.
     pub(super) async fn serve(self, socket: TcpStream, peer: Peer, place: OwnedSemaphorePermit) {
         let settings = &self.0.settings;
-        let first_bytes = async {
-            socket::tune(&socket)?;
-            detect(tls::accept(settings.tls.as_ref(), socket).await?).await
-        };
+        let first_bytes = async { detect(tls::accept(settings.tls.as_ref(), socket).await?).await };
         let (protocol, io) = match tokio::time::timeout(settings.header_timeout, first_bytes).await {
             Ok(Ok(Some(detected))) => detected,
             Ok(Ok(None)) => return,

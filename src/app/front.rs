@@ -3,11 +3,12 @@
 //! These are not layers of the router, because each of those costs a request as much as its routing does.
 
 use std::{
+    convert::Infallible,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -17,8 +18,8 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use tower::{Layer as _, Service as _};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders};
 use tracing::Instrument as _;
 
@@ -36,6 +37,8 @@ pub(super) struct Front(Arc<Shared>);
 struct Shared {
     routes: Cors<Router>,
     api: Api,
+    /// What the CORS layer adds to the answer of every request without an origin.
+    without_origin: HeaderMap,
 }
 
 /// An answer on its way. Boxed, because what waits for it is moved about, and it is large.
@@ -45,7 +48,8 @@ impl Front {
     /// Puts everything before some routes.
     pub(super) fn before(routes: Router, api: Api, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.metrics.clone(), routed));
-        Self(Arc::new(Shared { routes: cors(origins).layer(routes), api }))
+        let cors = cors(origins);
+        Self(Arc::new(Shared { routes: cors.layer(routes), api, without_origin: without_origin(&cors) }))
     }
 
     fn send(&self, request: Request) -> Answer {
@@ -54,13 +58,18 @@ impl Front {
             let shared = shared.clone();
             async move { api::send(&shared.api, request).await }
         });
-        Box::pin(async move { observe(&shared.api.metrics, &Method::POST, api::DEVICE, answer).await })
+        Box::pin(async move {
+            let mut response = observe(&shared.api.metrics, &Method::POST, api::DEVICE, answer).await;
+            let headers = shared.without_origin.iter().map(|(name, value)| (name.clone(), value.clone()));
+            response.headers_mut().extend(headers);
+            response
+        })
     }
 }
 
 impl Handler for Front {
     fn answer(&self, request: Request) -> Answer {
-        // A browser gives every POST an origin; without one there is nobody to tell about CORS.
+        // A browser gives every POST an origin; without one the answer about CORS is always the same.
         if api::is_send(&request) && !request.headers().contains_key(header::ORIGIN) {
             return self.send(request);
         }
@@ -128,6 +137,16 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         layer.allow_origin(AllowOrigin::any())
     } else {
         layer.allow_origin(AllowOrigin::list(origins.iter().cloned())).allow_credentials(true)
+    }
+}
+
+fn without_origin(cors: &CorsLayer) -> HeaderMap {
+    let nothing = service_fn(async |_: Request| Ok::<Response, Infallible>(Response::default()));
+    let answer = pin!(cors.layer(nothing).call(Request::default()));
+    // Nothing here waits.
+    match answer.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(response)) => response.into_parts().0.headers,
+        Poll::Pending => HeaderMap::new(),
     }
 }
 

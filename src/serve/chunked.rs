@@ -170,3 +170,38 @@ const LAST: &[u8] = b"0\r\n\r\n";
 
 /// The longest size of a chunk, and the end of its line.
 const SIZE: usize = size_of::<usize>() * 2 + 2;
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Arc};
+
+    use tokio::{
+        io::{AsyncReadExt as _, duplex},
+        sync::Semaphore,
+    };
+
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    fn response(frames: &'static [&'static str]) -> Response<Body> {
+        let frames = tokio_stream::iter(frames).map(|frame| Ok::<_, Infallible>(Bytes::from_static(frame.as_bytes())));
+        Response::builder().header("x-test", "1").body(Body::from_stream(frames)).expect("a response")
+    }
+
+    #[tokio::test]
+    async fn a_response_is_the_same_however_little_the_socket_takes_at_a_time() {
+        let places = Arc::new(Semaphore::new(1));
+        for takes in [1, 2, 3, 7, 64, 4_096] {
+            let place = places.clone().try_acquire_owned().expect("given back by the last one");
+            let (ours, mut theirs) = duplex(takes);
+            let stream = Stream::new(ours, response(&["first", "", "a second one"]), place);
+            let mut written = String::new();
+            let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
+            read.expect("UTF-8");
+            let (head, body) = written.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\nx-test: 1\r\ntransfer-encoding: chunked\r\n"), "{head}");
+            assert_eq!(body, "5\r\nfirst\r\nc\r\na second one\r\n0\r\n\r\n", "{takes} at a time");
+        }
+    }
+}

@@ -244,6 +244,15 @@ async fn every_response_to_a_browser_carries_cors_headers() {
     }
     let big = server.request("POST /user/bob/device/phone", &[("content-type", FORM)], &[b'x'; 200]).await;
     assert_eq!((big.status, big.header("access-control-allow-origin")), (413, "*"));
+    // With and without an origin, which are answered in different ways.
+    let mut sent = Vec::new();
+    for origin in [&[][..], &[("origin", "https://a.example")]] {
+        let headers = [&[("content-type", FORM)], origin].concat();
+        let answer = server.request("POST /user/bob/device/phone", &headers, b"data=x").await;
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, "*"));
+        sent.push(["access-control-expose-headers", "vary"].map(|name| answer.header(name).to_owned()));
+    }
+    assert_eq!(sent[0], sent[1]);
     for path in [path("bob/phone").as_str(), "/subscribe", "/user/bob/devices"] {
         let asked = [
             ("origin", "https://a.example"),

@@ -26,6 +26,7 @@ mod reflection;
 mod resume;
 mod send_stream;
 mod serve;
+mod socket;
 mod stalls;
 mod stream;
 mod takeover;

@@ -1,0 +1,128 @@
+//! The hub alone, without sockets: `cargo bench --bench hub`. What a message and a stream cost in mailboxes and the registry.
+
+use std::{
+    hint::black_box,
+    net::{IpAddr, Ipv4Addr},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use backend_signal::{
+    auth::{Auth, Caller, Mode},
+    hub::{Draft, Event, Hub, Limits, Local, Opening, Subscription},
+    model::{Address, Cursor, Data, Start},
+    telemetry::Metrics,
+};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use http::HeaderMap;
+use tokio_stream::Stream as _;
+
+/// Devices of a busy node.
+const MANY: u32 = 100_000;
+/// What a client has missed when it comes back.
+const MISSED: u32 = 50;
+
+/// A hub, and who asks it.
+struct Stage {
+    hub: Hub,
+    auth: Auth,
+    caller: Caller,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let limits = Limits {
+            stall: Duration::from_secs(5),
+            resume_window: Duration::from_secs(60),
+            hold: Duration::from_secs(60),
+            memory_budget: 1 << 30,
+        };
+        let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new() };
+        let caller = auth.caller(&HeaderMap::new(), PEER).expect("anybody may send");
+        Self { hub: Hub::new(limits, Local, Metrics::new()), auth, caller }
+    }
+
+    fn open(&self, address: &Address, start: Start) -> (Cursor, Subscription) {
+        let path = Some(Ok(address.clone()));
+        let subscriber = self.auth.subscriber(&HeaderMap::new(), PEER, path).expect("the path says who");
+        let opening = Opening { start, heartbeat: Duration::from_secs(15), breaker: None };
+        let (ready, stream) = self.hub.subscribe(&subscriber, &opening).expect("a stream");
+        (ready.cursor, stream)
+    }
+
+    fn send(&self, to: &Address) {
+        let draft = Draft { event: None, data: Data::new("x".repeat(200)).expect("data"), ttl: Duration::ZERO };
+        // Nothing here waits: there are no other nodes.
+        let Poll::Ready(sent) = pin!(self.hub.send(&self.caller, to, draft)).poll(&mut context()) else { return };
+        sent.expect("delivered");
+    }
+}
+
+/// The messages that a stream has ready.
+fn take(stream: &mut Subscription) -> u32 {
+    let mut messages = 0;
+    while let Poll::Ready(Some(event)) = Pin::new(&mut *stream).poll_next(&mut context()) {
+        messages += u32::from(matches!(black_box(event), Event::Message(..)));
+    }
+    messages
+}
+
+fn context() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn address(number: u32) -> Address {
+    Address::new(&format!("user {number}"), "phone").expect("ids")
+}
+
+fn messages(criterion: &mut Criterion) {
+    let stage = Stage::new();
+    let mut devices: Vec<_> = (0..MANY)
+        .map(|number| {
+            let address = address(number);
+            let stream = stage.open(&address, Start::Anew).1;
+            (address, stream)
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("message of 200 B, sent and taken");
+    group.throughput(Throughput::Elements(1));
+    let mut random = fastrand::Rng::with_seed(7);
+    for (name, among) in [("always the same device", 1), ("any of 100,000 devices", MANY)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let (address, stream) = &mut devices[random.u32(..among) as usize];
+                stage.send(address);
+                assert_eq!(take(stream), 1, "delivered once");
+            });
+        });
+    }
+}
+
+fn streams(criterion: &mut Criterion) {
+    let stage = Stage::new();
+    let address = address(0);
+    criterion.bench_function("stream, opened and left", |bencher| {
+        bencher.iter(|| black_box(stage.open(&address, Start::Anew)));
+    });
+    let mut group = criterion.benchmark_group("stream that comes back");
+    group.throughput(Throughput::Elements(MISSED.into()));
+    group.bench_function("for 50 missed messages", |bencher| {
+        let missed = || {
+            let (cursor, stream) = stage.open(&address, Start::Anew);
+            (0..MISSED).for_each(|_| stage.send(&address));
+            drop(stream);
+            cursor
+        };
+        let resume = |cursor| {
+            let (_, mut stream) = stage.open(&address, Start::After(cursor));
+            assert_eq!(take(&mut stream), MISSED, "nothing is missing");
+        };
+        bencher.iter_batched(missed, resume, BatchSize::PerIteration);
+    });
+}
+
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+criterion_group!(benches, messages, streams);
+criterion_main!(benches);

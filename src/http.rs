@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    extract::{FromRequest as _, State},
+    extract::FromRequest as _,
     response::{AppendHeaders, IntoResponse as _},
     routing::{get, post},
 };
@@ -78,7 +78,7 @@ pub fn is_send<B>(request: &Request<B>) -> bool {
 /// What the router would do with such a request.
 pub async fn send(api: &Api, request: Request<Body>) -> Response<Body> {
     match Post::from_request(request, api).await {
-        Ok(post) => send::send(State(api.clone()), post).await.into_response(),
+        Ok(post) => send::deliver(api, post).await.into_response(),
         Err(refused) => refused.into_response(),
     }
 }

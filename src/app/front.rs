@@ -42,7 +42,7 @@ struct Shared {
 }
 
 /// An answer on its way. Boxed, because what waits for it is moved about, and it is large.
-type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Answer<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
 
 impl Front {
     /// Puts everything before some routes.
@@ -52,13 +52,10 @@ impl Front {
         Self(Arc::new(Shared { routes: cors.layer(routes), api, without_origin: without_origin(&cors) }))
     }
 
-    fn send(&self, request: Request) -> Answer {
+    fn send(&self, request: Request) -> Answer<'static> {
         let shared = self.0.clone();
-        let answer = Box::pin({
-            let shared = shared.clone();
-            async move { api::send(&shared.api, request).await }
-        });
         Box::pin(async move {
+            let answer = Box::pin(api::send(&shared.api, request));
             let mut response = observe(&shared.api.metrics, &Method::POST, api::DEVICE, answer).await;
             let headers = shared.without_origin.iter().map(|(name, value)| (name.clone(), value.clone()));
             response.headers_mut().extend(headers);
@@ -68,7 +65,7 @@ impl Front {
 }
 
 impl Handler for Front {
-    fn answer(&self, request: Request) -> Answer {
+    fn answer(&self, request: Request) -> Answer<'static> {
         // A browser gives every POST an origin; without one the answer about CORS is always the same.
         if api::is_send(&request) && !request.headers().contains_key(header::ORIGIN) {
             return self.send(request);
@@ -96,7 +93,7 @@ async fn routed(State(metrics): State<Metrics>, request: Request, next: Next) ->
 
 /// Counts a request, gives it a span, and makes a problem of a panic. A route is a pattern, so nothing of this holds an id, a query
 /// or a token.
-async fn observe(metrics: &Metrics, method: &Method, route: &str, answer: Answer) -> Response {
+async fn observe(metrics: &Metrics, method: &Method, route: &str, answer: Answer<'_>) -> Response {
     let span = tracing::debug_span!("request", %method, route);
     let response = async {
         let response = guard(answer).await;
@@ -111,7 +108,7 @@ async fn observe(metrics: &Metrics, method: &Method, route: &str, answer: Answer
     response
 }
 
-async fn guard(mut answer: Answer) -> Response {
+async fn guard(mut answer: Answer<'_>) -> Response {
     // After a panic it is not polled again, so that nobody sees it broken.
     let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
         Ok(polled) => polled.map(Ok),
@@ -144,10 +141,15 @@ fn without_origin(cors: &CorsLayer) -> HeaderMap {
     let nothing = service_fn(async |_: Request| Ok::<Response, Infallible>(Response::default()));
     let answer = pin!(cors.layer(nothing).call(Request::default()));
     // Nothing here waits.
-    match answer.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(response)) => response.into_parts().0.headers,
-        Poll::Pending => HeaderMap::new(),
-    }
+    let Poll::Ready(Ok(response)) = answer.poll(&mut Context::from_waker(Waker::noop())) else {
+        return HeaderMap::new();
+    };
+    let headers = response.headers().iter().map(|(name, value)| {
+        // Static for good, because all threads would share the counter of anything else.
+        let value: &'static [u8] = Box::leak(value.as_bytes().into());
+        (name.clone(), HeaderValue::from_static(std::str::from_utf8(value).unwrap_or_default()))
+    });
+    headers.collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,10 @@ use super::{
 use crate::model::{DeviceId, Outcome};
 
 pub(super) async fn send(State(api): State<Api>, post: Post<To>) -> Result<Sent, Problem> {
+    deliver(&api, post).await
+}
+
+pub(super) async fn deliver(api: &Api, post: Post<To>) -> Result<Sent, Problem> {
     let Post { caller, to: To(to), draft } = post;
     Ok(Sent(api.hub.send(&caller, &to, draft).await?))
 }

@@ -1,10 +1,9 @@
 //! One lasting response on a bare socket: a head, then chunks (RFC 9112, section 7.1) for as long as the body gives any.
 //!
-//! This is what an idle stream costs, so it holds no buffer: a chunk's frame is made when it is written, and its data is what the
-//! body gave.
+//! This is what an idle stream costs, so it holds no buffer: there is one for a chunk that is being written, and none after it.
 
 use std::{
-    io::{self, IoSlice, Write as _},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::SystemTime,
@@ -23,8 +22,6 @@ pub(super) struct Stream<T> {
     /// None when it has ended.
     body: Option<Body>,
     piece: Piece,
-    /// How much of the piece is written.
-    written: usize,
     /// How much the peer has sent behind its request.
     behind: u16,
     /// The place among the connections that is given back with it.
@@ -37,14 +34,12 @@ enum Piece {
     Head(Vec<u8>),
     /// Bytes as they are.
     Plain(Bytes),
-    /// Bytes that become a chunk.
-    Chunk(Bytes),
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     pub(super) fn new(io: T, response: Response<Body>, place: OwnedSemaphorePermit) -> Self {
         let (head, body) = response.into_parts();
-        Self { io, body: Some(body), piece: Piece::Head(self::head(&head)), written: 0, behind: 0, _place: place }
+        Self { io, body: Some(body), piece: Piece::Head(self::head(&head)), behind: 0, _place: place }
     }
 
     /// Reads what nobody waits for, because the end of it is how a peer shows that it left.
@@ -67,7 +62,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
         if let Piece::Head(head) = &mut self.piece {
             let mut whole = std::mem::take(head);
             if let Poll::Ready(first) = self.poll_next(cx) {
-                first?.slices(&mut [0; SIZE]).iter().for_each(|slice| whole.extend_from_slice(slice));
+                whole.extend_from_slice(&first?);
             }
             self.piece = Piece::Plain(whole.into());
         }
@@ -80,40 +75,35 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
                 ready!(Pin::new(&mut self.io).poll_flush(cx))?;
                 return Poll::Pending;
             };
-            (self.piece, self.written) = (next?, 0);
+            self.piece = Piece::Plain(next?);
         }
     }
 
     /// What the body has for the peer; after its end nothing is left of it.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Piece>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Piece::Plain(Bytes::new()))) };
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Bytes::new())) };
         let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else {
             self.body = None;
-            return Poll::Ready(Ok(Piece::Plain(Bytes::from_static(LAST))));
+            return Poll::Ready(Ok(Bytes::from_static(LAST)));
         };
         Poll::Ready(Ok(match frame.map_err(io::Error::other)?.into_data() {
-            Ok(data) if !data.is_empty() => Piece::Chunk(data),
+            Ok(data) if !data.is_empty() => chunk(&data).into(),
             // An empty chunk would be the last one, and trailers were announced by nobody.
-            _ => Piece::Plain(Bytes::new()),
+            _ => Bytes::new(),
         }))
     }
 
-    /// Writes the piece at hand to its end.
+    /// Writes the piece at hand to its end, after which it is kept by nobody.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut size = [0; SIZE];
-        let mut slices = self.piece.slices(&mut size).map(IoSlice::new);
-        let mut rest = &mut slices[..];
-        IoSlice::advance_slices(&mut rest, self.written);
+        let Piece::Plain(rest) = &mut self.piece else { return Poll::Ready(Ok(())) };
         while !rest.is_empty() {
-            let length = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, rest))?;
+            let length = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
             if length == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += length;
-            IoSlice::advance_slices(&mut rest, length);
+            // Also lets go of what was written, when that was all.
+            *rest = rest.slice(length..);
         }
-        // What is written is kept by nobody.
-        (self.piece, self.written) = (Piece::Plain(Bytes::new()), 0);
         Poll::Ready(Ok(()))
     }
 }
@@ -130,21 +120,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
     }
 }
 
-impl Piece {
-    /// The bytes on the wire; `size` is where a chunk's size is written.
-    fn slices<'a>(&'a self, size: &'a mut [u8; SIZE]) -> [&'a [u8]; 3] {
-        match self {
-            Self::Head(bytes) => [bytes, &[], &[]],
-            Self::Plain(bytes) => [bytes, &[], &[]],
-            Self::Chunk(data) => {
-                let mut rest = &mut size[..];
-                // There is room for the largest.
-                let _ = write!(rest, "{:x}\r\n", data.len());
-                let length = SIZE - rest.len();
-                [&size[..length], data, b"\r\n"]
-            }
-        }
-    }
+/// A chunk: its size in hexadecimal, its data, and a line's end after each.
+fn chunk(data: &[u8]) -> Vec<u8> {
+    let size = format!("{:x}\r\n", data.len());
+    [size.as_bytes(), data, b"\r\n"].concat()
 }
 
 /// The head as hyper would write it, but that the connection ends with the stream.
@@ -167,9 +146,6 @@ const BEHIND: u16 = 32 * 1_024;
 
 /// The chunk that says that there are no more, without trailers.
 const LAST: &[u8] = b"0\r\n\r\n";
-
-/// The longest size of a chunk, and the end of its line.
-const SIZE: usize = size_of::<usize>() * 2 + 2;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ WORKDIR /src
 RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 # The dependencies alone first, so that a change of the code does not build them again.
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY .cargo .cargo
 COPY proto proto
 RUN mkdir -p src benches/wire \
     && echo 'fn main() {}' | tee src/main.rs benches/hub.rs benches/wire/main.rs > src/lib.rs \

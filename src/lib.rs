@@ -18,7 +18,7 @@
 //! | [`drain`] | the soft and the hard stop; the only place that spawns | the order of stopping |
 //! | [`telemetry`] | logs and every metric | a new metric |
 //! | [`config`] | every flag and variable; alone reads the environment | a new option |
-//! | [`app`] | joins the rooms; the one router of both protocols | what a new option does |
+//! | [`app`] | joins the rooms; the one router of both protocols, and what stands before it | what a new option does |
 //! | `json` | JSON objects from outside, strictly | |
 //!
 //! Arrows point inwards: `http` and `grpc` know `hub`, and `hub` knows neither. `tests/tidy.rs` holds this.
@@ -27,7 +27,9 @@
 //!
 //! `serve` takes a connection, `http` or `grpc` extracts and parses the request, `auth` gives the `Caller`, `Hub::send` finds
 //! the mailbox in the registry (or asks the backplane), `Mailbox::push` numbers and stores the message, the `Subscription`
-//! wakes, and `http::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order.
+//! wakes, and `http::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order. A POST to a device, which
+//! comes for every message, goes past the router: `app`'s front calls its handler. A stream of HTTP/1.1 goes past hyper: `serve`
+//! writes its response to the bare socket.
 //!
 //! # Invariants
 //!

@@ -66,7 +66,7 @@ pub fn routes(api: Api) -> Router {
 /// The path of a device, to which messages are posted.
 pub const DEVICE: &str = "/user/{user}/device/{device}";
 
-/// Whether a request is for [`send`]: it comes once for every message, so it is worth finding without the router.
+/// Whether a request is for [`send()`]: it comes once for every message, so it is worth finding without the router.
 #[must_use]
 pub fn is_send<B>(request: &Request<B>) -> bool {
     let mut segments = Segments(request.uri().path());

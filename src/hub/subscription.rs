@@ -44,13 +44,11 @@ pub struct Subscription {
     generation: u32,
     page: u32,
     over: bool,
-    /// The reason of the last event.
-    said: Option<EndReason>,
 }
 
 impl Subscription {
     pub(super) fn new(hub: Hub, slot: Arc<Slot>, generation: u32, page: u32) -> Self {
-        Self { hub, slot, generation, page, over: false, said: None }
+        Self { hub, slot, generation, page, over: false }
     }
 }
 
@@ -67,8 +65,9 @@ impl Stream for Subscription {
             Next::Message(cursor, message) => Poll::Ready(Some(Event::Message(cursor, message))),
             Next::Ping => Poll::Ready(Some(Event::Ping)),
             Next::End(reason) => {
+                shared.metrics.stream_ended(reason);
                 shared.presence.note(&self.slot, now);
-                (self.over, self.said) = (true, Some(reason));
+                self.over = true;
                 Poll::Ready(Some(Event::End(reason)))
             }
             Next::Replaced => {
@@ -82,8 +81,8 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let unsaid = self.hub.detach(&self.slot, self.generation, self.page);
-        // Counted here because a peer that does not read is never told.
-        if let Some(reason) = self.said.or(unsaid) {
+        // A peer that does not read is never told.
+        if let Some(reason) = unsaid.filter(|_| !self.over) {
             self.hub.0.metrics.stream_ended(reason);
         }
     }

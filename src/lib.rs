@@ -27,9 +27,10 @@
 //!
 //! `serve` takes a connection, `http` or `grpc` extracts and parses the request, `auth` gives the `Caller`, `Hub::send` finds
 //! the mailbox in the registry (or asks the backplane), `Mailbox::push` numbers and stores the message, the `Subscription`
-//! wakes, and `http::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order. A POST to a device, which
-//! comes for every message, goes past the router: `app`'s front calls its handler. A stream of HTTP/1.1 goes past hyper: `serve`
-//! writes its response to the bare socket.
+//! wakes, and `http::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order.
+//!
+//! There are two short ways. A POST to a device, which comes for every message, goes past the router: `app`'s front calls its
+//! handler. A stream of HTTP/1.1 goes past hyper: `serve` writes its response to the bare socket.
 //!
 //! # Invariants
 //!

@@ -1,6 +1,7 @@
 //! Answers that a client does not read: while it does not, nobody asks for the next one, so the clock stands outside.
 //!
-//! The response is a lasting one (see `serve::Lasting`) and so paced: being asked again after everything was given means that it has been taken.
+//! The response is a lasting one (see `serve::Lasting`) and so paced: being asked again after everything was given means that it
+//! has been taken.
 
 use std::{sync::Arc, time::Duration};
 

@@ -11,6 +11,13 @@ fn subscribe(version: &str) -> String {
     format!("GET /subscribe {version}\r\nhost: localhost\r\nx-user-claim: {}\r\n\r\n", claim("bob/phone"))
 }
 
+/// A connection that has asked for it.
+async fn asked(server: &Server) -> Connection {
+    let mut connection = Connection::open(server.address).await;
+    connection.write(subscribe("HTTP/1.1").as_bytes()).await;
+    connection
+}
+
 async fn is_listed(server: &Server, listed: bool) {
     let wanted = if listed { r#"["phone"]"# } else { "[]" };
     crate::harness::until(|| server.devices("bob"), |devices| devices == wanted).await;
@@ -43,8 +50,7 @@ async fn requests_before_a_stream_on_its_connection_are_answered_whole_and_in_or
 #[tokio::test]
 async fn a_stream_has_the_head_that_any_response_has() {
     let server = Server::start().await;
-    let mut connection = Connection::open(server.address).await;
-    connection.write(subscribe("HTTP/1.1").as_bytes()).await;
+    let mut connection = asked(&server).await;
     let mut first = vec![0; 4_096];
     let length = within(connection.stream.peek(&mut first)).await.expect("bytes");
     let first = String::from_utf8_lossy(&first[..length]);
@@ -81,8 +87,7 @@ async fn a_client_of_http_1_0_gets_its_stream_without_chunks() {
 #[tokio::test]
 async fn a_stream_ends_with_its_last_chunk_and_never_with_a_reset() {
     let server = Server::with(&["--drain-window", "1"]).await;
-    let mut connection = Connection::open(server.address).await;
-    connection.write(subscribe("HTTP/1.1").as_bytes()).await;
+    let mut connection = asked(&server).await;
     connection.head().await;
     connection.chunk().await.expect("the opening");
     server.drain.start();
@@ -96,8 +101,7 @@ async fn a_stream_ends_with_its_last_chunk_and_never_with_a_reset() {
 #[tokio::test]
 async fn a_listener_that_leaves_is_not_connected_any_more() {
     let server = Server::start().await;
-    let mut connection = Connection::open(server.address).await;
-    connection.write(subscribe("HTTP/1.1").as_bytes()).await;
+    let mut connection = asked(&server).await;
     connection.head().await;
     is_listed(&server, true).await;
     drop(connection);

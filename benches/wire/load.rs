@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Runtime, time::Instant};
+use tokio::{runtime::Runtime, task::yield_now, time::Instant};
 
 /// Senders, each with a connection of its own.
 pub const PUBLISHERS: u32 = 64;
@@ -117,9 +117,17 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// One thread for the whole load, so that most of the machine is the server's.
+/// One thread for the whole load, which never sleeps: to wake it would be work of the servers, and it would come late.
 pub fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { drop(spawn(never_sleep())) });
+    Ok(runtime)
+}
+
+async fn never_sleep() {
+    loop {
+        yield_now().await;
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a load generator has no drain")]

@@ -9,6 +9,7 @@
 
 #![expect(unreachable_pub, reason = "everything in a bench is")]
 
+mod cores;
 mod figures;
 mod http1;
 mod http2;

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use crate::cores;
+
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -51,7 +53,7 @@ impl Running {
                 command
             }
         };
-        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        let mut child = cores::start(command.stderr(Stdio::piped()))?;
         let mut log = BufReader::new(child.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?);
         let mut line = String::new();
         log.read_line(&mut line)?;

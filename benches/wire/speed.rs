@@ -4,11 +4,10 @@ use std::{
     io::{self, Write as _},
     net::TcpStream,
     sync::{Arc, atomic::Ordering},
-    thread,
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
 use crate::{
     Wishes,
@@ -130,21 +129,12 @@ pub fn latency(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
                 tally.opened(PUBLISHERS.into()).await
             })?;
             let (mut writers, readers) = connections(&server)?;
-            let length = wishes.length;
-            let pacing = {
-                let tally = tally.clone();
-                let heads: Vec<_> = (0..PUBLISHERS).map(|device| post_head(server.address, device, 200)).collect();
-                #[expect(clippy::disallowed_methods, reason = "a runtime's timer has a grain of a millisecond")]
-                thread::spawn(move || pace(&mut writers, &heads, rate, length, &tally))
-            };
+            let heads: Vec<_> = (0..PUBLISHERS).map(|device| post_head(server.address, device, 200)).collect();
             let sent = load.block_on(async {
                 for (device, reader) in (0..).zip(readers) {
                     spawn(read_answers(reader, device, tally.clone()));
                 }
-                while !pacing.is_finished() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                pacing.join().map_err(|_| io::Error::other("the pacing thread failed"))?
+                pace(&mut writers, &heads, rate, wishes.length, &tally).await
             })?;
             let what = format!("latency of delivery at {rate} a second, 200 B");
             table.fault(&what, load.block_on(tally.settle()));
@@ -170,19 +160,22 @@ fn connections(server: &Running) -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)>
     Ok(halves)
 }
 
-/// Writes each message when its time has come; sleeps between, as exactly as the system can.
-fn pace(writers: &mut [TcpStream], heads: &[String], rate: u32, length: Duration, tally: &Tally) -> io::Result<u32> {
+/// Writes each message when its time has come.
+async fn pace(
+    writers: &mut [TcpStream],
+    heads: &[String],
+    rate: u32,
+    length: Duration,
+    tally: &Tally,
+) -> io::Result<u32> {
     let began = tally.now();
     let step = Duration::from_secs(1) / rate;
     let mut request = Vec::new();
     let mut sent = 0;
     while step * sent < length {
         let due = began + step * sent;
-        let now = tally.now();
-        if now < due {
-            #[expect(clippy::disallowed_methods, reason = "there is no runtime on this thread")]
-            thread::sleep(due.saturating_sub(now));
-            continue;
+        while tally.now() < due {
+            yield_now().await;
         }
         let device = sent % PUBLISHERS;
         request.clear();

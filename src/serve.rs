@@ -1,6 +1,7 @@
 //! The accept loop: connections in, requests to one router, every limit of the transport; knows nothing of the domain.
 
 mod chunked;
+mod clock;
 mod connection;
 mod cut;
 mod detect;

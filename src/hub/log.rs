@@ -163,6 +163,9 @@ impl Log {
 
     /// Where the messages after `seq` begin.
     fn index(&self, seq: u64) -> usize {
-        self.entries.partition_point(|entry| entry.seq <= seq)
+        // As many messages as numbers come after it, but for those that expired: no need to search all that is kept.
+        let numbers = usize::try_from(self.last.saturating_sub(seq)).unwrap_or(usize::MAX);
+        let first = self.entries.len().saturating_sub(numbers);
+        first + self.entries.range(first..).take_while(|entry| entry.seq <= seq).count()
     }
 }

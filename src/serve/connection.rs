@@ -14,6 +14,7 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
 use super::{
     Handler, Lasting, Peer, Settings, chunked,
+    clock::Clock,
     cut::Streams,
     detect::{Protocol, Rewound, detect},
     paced::PacedBody,
@@ -108,7 +109,7 @@ impl<H: Handler> Connections<H> {
             }
         });
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(Clock::default())
             .header_read_timeout(settings.header_timeout)
             .max_buf_size(HTTP1_BUFFER)
             .serve_connection(io, service);

@@ -1,0 +1,79 @@
+//! The time-outs of one connection of HTTP/1.1, without a timer for each of its requests.
+//!
+//! hyper asks for a time-out before every request and drops it when the head is there, and each of both would take the lock of
+//! the runtime's timers. Here one alarm stays set for as long as the connection: when it goes off and a later request is what is
+//! waited for, it is set again.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
+
+/// What hyper asks for time-outs.
+#[derive(Default)]
+pub(super) struct Clock {
+    alarm: Arc<Mutex<Option<Alarm>>>,
+}
+
+type Alarm = Pin<Box<tokio::time::Sleep>>;
+
+/// One time-out. Setting it and dropping it leave the alarm alone.
+struct Until {
+    deadline: Instant,
+    alarm: Arc<Mutex<Option<Alarm>>>,
+}
+
+impl Timer for Clock {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(Instant::now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Until { deadline, alarm: self.alarm.clone() })
+    }
+}
+
+impl Sleep for Until {}
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline.into();
+        let mut alarm = self.alarm.lock();
+        let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        loop {
+            if alarm.deadline() > deadline {
+                alarm.as_mut().reset(deadline);
+            }
+            ready!(alarm.as_mut().poll(cx));
+            if alarm.deadline() == deadline {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(deadline);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_out_comes_at_its_time_whatever_the_alarm_was_set_for_before() {
+        let (clock, second) = (Clock::default(), Duration::from_secs(1));
+        for (seconds, dropped_after) in [(3, 0), (1, 1), (10, 4), (2, 2), (2, 0), (5, 5)] {
+            let began = tokio::time::Instant::now();
+            let mut sleep = clock.sleep_until(began.into_std() + second * seconds);
+            let waited = tokio::time::timeout(second * dropped_after + second / 2, sleep.as_mut()).await;
+            assert_eq!(waited.is_ok(), dropped_after >= seconds, "{seconds} s, dropped after {dropped_after}");
+            let woken = began.elapsed().as_millis();
+            assert!(waited.is_err() || woken / 1_000 == u128::from(seconds), "{seconds} s: {woken} ms");
+        }
+    }
+}

@@ -15,8 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
-    extract::FromRequest as _,
+    body::{Body, Bytes, HttpBody},
     response::{AppendHeaders, IntoResponse as _},
     routing::{get, post},
 };
@@ -24,7 +23,7 @@ use http::{HeaderName, Method, Request, Response, header};
 
 use self::extract::{Post, Segments};
 pub use self::problem::Problem;
-use crate::{auth::Auth, error::Error, hub::Hub, telemetry::Metrics};
+use crate::{auth::Auth, error::Error, hub::Hub, serve::Peer, telemetry::Metrics};
 
 /// The limits of the HTTP API that are options.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +75,12 @@ pub fn is_send<B>(request: &Request<B>) -> bool {
 }
 
 /// What the router would do with such a request.
-pub async fn send(api: &Api, request: Request<Body>) -> Response<Body> {
-    match Post::from_request(request, api).await {
+pub async fn send<B>(api: &Api, peer: Peer, request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    let (parts, body) = request.into_parts();
+    match Post::read(peer, parts, body, api).await {
         Ok(post) => send::deliver(api, post).await.into_response(),
         Err(refused) => refused.into_response(),
     }

@@ -19,7 +19,10 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::{
+    BoxError,
+    body::{Body, Bytes, HttpBody},
+};
 use http::{Request, Response};
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 
@@ -47,7 +50,7 @@ pub struct Settings {
     pub stall: Duration,
 }
 
-/// Request extension: the address that the connection came from.
+/// The address that a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
@@ -58,9 +61,14 @@ pub struct Lasting;
 
 /// What answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers one request.
-    fn answer(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+    /// Answers one request from a peer.
+    fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 }
+
+/// An answer on its way. Boxed, because what waits for it is moved about, and it is large.
+pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A bound listener that serves one handler.
 pub struct Server {

@@ -225,9 +225,10 @@ impl Metrics {
         self.0.sends.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// A request was answered. `route` is a pattern, never a path.
-    pub fn requested(&self, route: &str, status: &str) {
-        self.0.requests.get_or_create(&RequestLabels { route: route.to_owned(), status: status.to_owned() }).inc();
+    /// The count of requests with this route and answer. `route` is a pattern, never a path.
+    #[must_use]
+    pub fn requests(&self, route: &str, status: &str) -> Counter {
+        self.0.requests.get_or_create_owned(&RequestLabels { route: route.to_owned(), status: status.to_owned() })
     }
 
     /// A request was refused for its identity.

@@ -13,12 +13,14 @@ use std::{
 };
 
 use axum::{
-    Router,
-    extract::{MatchedPath, Request, State},
+    BoxError, Router,
+    body::{Body, Bytes, HttpBody},
+    extract::{MatchedPath, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use prometheus_client::metrics::counter::Counter;
 use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders};
 use tracing::Instrument as _;
@@ -26,7 +28,7 @@ use tracing::Instrument as _;
 use crate::{
     error::Error,
     http::{self as api, Api, Problem},
-    serve::Handler,
+    serve::{Answer, Handler, Peer},
     telemetry::Metrics,
 };
 
@@ -39,39 +41,51 @@ struct Shared {
     api: Api,
     /// What the CORS layer adds to the answer of every request without an origin.
     without_origin: HeaderMap,
+    /// The count of messages that were delivered, which moves with each of them.
+    delivered: Counter,
 }
-
-/// An answer on its way. Boxed, because what waits for it is moved about, and it is large.
-type Answer<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
 
 impl Front {
     /// Puts everything before some routes.
     pub(super) fn before(routes: Router, api: Api, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.metrics.clone(), routed));
-        let cors = cors(origins);
-        Self(Arc::new(Shared { routes: cors.layer(routes), api, without_origin: without_origin(&cors) }))
+        let (cors, delivered) = (cors(origins), api.metrics.requests(api::DEVICE, StatusCode::OK.as_str()));
+        Self(Arc::new(Shared { routes: cors.layer(routes), api, without_origin: without_origin(&cors), delivered }))
     }
 
-    fn send(&self, request: Request) -> Answer<'static> {
+    fn send<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+    {
         let shared = self.0.clone();
         Box::pin(async move {
-            let answer = Box::pin(api::send(&shared.api, request));
-            let mut response = observe(&shared.api.metrics, &Method::POST, api::DEVICE, answer).await;
-            let headers = shared.without_origin.iter().map(|(name, value)| (name.clone(), value.clone()));
-            response.headers_mut().extend(headers);
+            let answer = pin!(api::send(&shared.api, peer, request));
+            let mut response = observe(&Method::POST, api::DEVICE, answer).await;
+            match response.status() {
+                StatusCode::OK => shared.delivered.inc(),
+                status => shared.api.metrics.requests(api::DEVICE, status.as_str()).inc(),
+            };
+            let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
+            if !own.is_empty() {
+                response.headers_mut().extend(own);
+            }
             response
         })
     }
 }
 
 impl Handler for Front {
-    fn answer(&self, request: Request) -> Answer<'static> {
+    fn answer<B>(&self, peer: Peer, mut request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
         // A browser gives every POST an origin; without one the answer about CORS is always the same.
         if api::is_send(&request) && !request.headers().contains_key(header::ORIGIN) {
-            return self.send(request);
+            return self.send(peer, request);
         }
         let asked = request.method() == Method::OPTIONS;
-        let answer = self.0.routes.clone().call(request);
+        request.extensions_mut().insert(peer);
+        let answer = self.0.routes.clone().call(request.map(Body::new));
         Box::pin(async move {
             let Ok(mut response) = answer.await;
             // The CORS layer answers every OPTIONS with an empty 200.
@@ -83,32 +97,31 @@ impl Handler for Front {
     }
 }
 
-/// Observes what the router answers.
-async fn routed(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+/// Observes and counts what the router answers.
+async fn routed(State(metrics): State<Metrics>, request: Request<Body>, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
-    observe(&metrics, &method, route, Box::pin(next.run(request))).await
+    let response = observe(&method, route, pin!(next.run(request))).await;
+    let code =
+        response.headers().get("grpc-status").map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
+    metrics.requests(route, code.as_deref().unwrap_or(response.status().as_str())).inc();
+    response
 }
 
-/// Counts a request, gives it a span, and makes a problem of a panic. A route is a pattern, so nothing of this holds an id, a query
-/// or a token.
-async fn observe(metrics: &Metrics, method: &Method, route: &str, answer: Answer<'_>) -> Response {
+/// Gives a request a span, and makes a problem of a panic. A route is a pattern, so nothing of this holds an id, a query or a
+/// token.
+async fn observe(method: &Method, route: &str, answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
     let span = tracing::debug_span!("request", %method, route);
     let response = async {
         let response = guard(answer).await;
         tracing::debug!(status = response.status().as_u16(), "answered");
         response
-    }
-    .instrument(span)
-    .await;
-    let code =
-        response.headers().get("grpc-status").map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
-    metrics.requested(route, code.as_deref().unwrap_or(response.status().as_str()));
-    response
+    };
+    response.instrument(span).await
 }
 
-async fn guard(mut answer: Answer<'_>) -> Response {
+async fn guard(mut answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
     // After a panic it is not polled again, so that nobody sees it broken.
     let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
         Ok(polled) => polled.map(Ok),
@@ -138,7 +151,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
 }
 
 fn without_origin(cors: &CorsLayer) -> HeaderMap {
-    let nothing = service_fn(async |_: Request| Ok::<Response, Infallible>(Response::default()));
+    let nothing = service_fn(async |_: Request<Body>| Ok::<Response, Infallible>(Response::default()));
     let answer = pin!(cors.layer(nothing).call(Request::default()));
     // Nothing here waits.
     let Poll::Ready(Ok(response)) = answer.poll(&mut Context::from_waker(Waker::noop())) else {
@@ -154,7 +167,7 @@ fn without_origin(cors: &CorsLayer) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, routing::get};
+    use axum::routing::get;
 
     use super::*;
     use crate::{auth, hub, telemetry::Levels};
@@ -170,7 +183,7 @@ mod tests {
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
         let front = Front::before(routes, api, &[]);
         let request = Request::get("/panic").body(Body::empty()).expect("a request");
-        let response = front.answer(request).await;
+        let response = front.answer(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");

@@ -3,10 +3,10 @@
 use std::{borrow::Cow, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody as _},
+    body::{Body, Bytes, HttpBody},
     extract::{FromRequest, FromRequestParts},
 };
-use http::{HeaderMap, Request, header, request::Parts};
+use http::{HeaderMap, HeaderName, Request, header, request::Parts};
 use memchr::memchr;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -39,8 +39,7 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let peer = peer(parts)?;
-        api.auth.caller(&parts.headers, peer.0).map_err(|error| refuse(api, error))
+        caller(peer(parts)?, parts, api)
     }
 }
 
@@ -82,8 +81,21 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, api: &Api) -> Result<Self, Problem> {
-        let (mut parts, body) = request.into_parts();
-        let head = head(&mut parts, api).await;
+        let (parts, body) = request.into_parts();
+        Self::read(peer(&parts)?, parts, body, api).await
+    }
+}
+
+impl<T> Post<T>
+where
+    T: FromRequestParts<Api, Rejection = Problem> + Send,
+{
+    /// Takes it out of a request from a peer.
+    pub(super) async fn read<B>(peer: Peer, mut parts: Parts, body: B, api: &Api) -> Result<Self, Problem>
+    where
+        B: HttpBody<Data = Bytes>,
+    {
+        let head = head(peer, &mut parts, api).await;
         // The body is read even when nobody wants it, so that the connection stays usable.
         let body = read(body, api.settings.body_limit, api.settings.body_timeout).await;
         match (head, body) {
@@ -95,11 +107,11 @@ where
     }
 }
 
-async fn head<T>(parts: &mut Parts, api: &Api) -> Result<(Caller, T, Duration), Problem>
+async fn head<T>(peer: Peer, parts: &mut Parts, api: &Api) -> Result<(Caller, T, Duration), Problem>
 where
     T: FromRequestParts<Api, Rejection = Problem>,
 {
-    let caller = Caller::from_request_parts(parts, api).await?;
+    let caller = caller(peer, parts, api)?;
     let to = T::from_request_parts(parts, api).await?;
     Ok((caller, to, ttl(&parts.headers)?))
 }
@@ -119,8 +131,8 @@ impl Params<'_> {
 
 /// In all paths the user is the second segment, and the device the fourth.
 fn path(parts: &Parts) -> Result<Params<'_>, Error> {
-    let mut segments = Segments(parts.uri.path()).skip(1).step_by(2);
-    let mut decoded = || segments.next().map(|segment| percent_decode_str(segment).decode_utf8()).transpose();
+    let mut segments = Segments(parts.uri.path());
+    let mut decoded = || segments.nth(1).map(|segment| percent_decode_str(segment).decode_utf8()).transpose();
     Ok(Params { user: decoded().map_err(|_| Invalid::User)?, device: decoded().map_err(|_| Invalid::Device)? })
 }
 
@@ -138,6 +150,11 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
+fn caller(peer: Peer, parts: &Parts, api: &Api) -> Result<Caller, Problem> {
+    api.auth.caller(&parts.headers, peer.0).map_err(|error| refuse(api, error))
+}
+
+/// Where the request comes from, which stands before all routes as an extension.
 fn peer(parts: &Parts) -> Result<Peer, Error> {
     parts.extensions.get().copied().ok_or(Error::Internal)
 }
@@ -150,7 +167,7 @@ fn refuse(api: &Api, error: Error) -> Problem {
 }
 
 /// Reads a whole body, within its limits of size and time.
-async fn read(body: Body, limit: usize, patience: Duration) -> Result<Vec<u8>, Error> {
+async fn read(body: impl HttpBody<Data = Bytes>, limit: usize, patience: Duration) -> Result<Vec<u8>, Error> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Error::TooLarge);
     }
@@ -205,12 +222,12 @@ fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Erro
 /// The type without its parameters.
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    value.split(';').next().map(str::trim)
+    Some(value[..memchr(b';', value.as_bytes()).unwrap_or(value.len())].trim())
 }
 
 /// The `TTL` header (RFC 8030, section 5.2): whole seconds, none when absent.
 fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
-    let mut lines = headers.get_all("ttl").iter();
+    let mut lines = headers.get_all(TTL).iter();
     let Some(line) = lines.next() else { return Ok(Duration::ZERO) };
     let digits = line.as_bytes();
     if lines.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -220,3 +237,5 @@ fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
     let seconds = line.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
     Ok(Duration::from_secs(seconds))
 }
+
+const TTL: HeaderName = HeaderName::from_static("ttl");

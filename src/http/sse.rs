@@ -62,14 +62,14 @@ impl Format {
     }
 
     /// One event of the stream. Empty where this look has none for it.
-    pub(super) fn event(self, event: &Event, now: SystemTime) -> String {
+    pub(super) fn event(self, event: &Event, now: impl FnOnce() -> SystemTime) -> String {
         match (self, event) {
             (Self::Plain, Event::Message(cursor, message)) => plain(*cursor, message),
             (Self::Envelope, Event::Message(cursor, message)) => envelope(*cursor, message),
             (Self::Legacy, Event::Message(_, message)) => legacy(message),
             (Self::Legacy, Event::Ping) => LEGACY_HEARTBEAT.to_owned(),
             (Self::Legacy, Event::End(_)) => String::new(),
-            (_, Event::Ping) => ping(now),
+            (_, Event::Ping) => ping(now()),
             (_, Event::End(reason)) => end(*reason),
         }
     }
@@ -143,9 +143,12 @@ fn legacy(message: &Message) -> String {
 /// The `id` and `event` lines, with room for the data.
 fn head(cursor: Cursor, message: &Message, room: usize) -> String {
     let mut text = String::with_capacity(room + 128);
+    // A string takes everything.
     let _ = writeln!(text, "id: {cursor}");
     if let Some(event) = &message.event {
-        let _ = writeln!(text, "event: {}", event.as_str());
+        text.push_str("event: ");
+        text.push_str(event.as_str());
+        text.push('\n');
     }
     text
 }

@@ -75,7 +75,7 @@ proptest! {
     ) {
         let event = event.as_deref();
         for format in [Format::Plain, Format::Envelope, Format::Legacy] {
-            let stream = opening(format) + &format.event(&message(event, &data), SystemTime::now());
+            let stream = opening(format) + &format.event(&message(event, &data), SystemTime::now);
             let (mut events, parser) = read(&stream, &cuts);
             if format != Format::Legacy {
                 prop_assert_eq!(events.remove(0).name, "signal.ready");
@@ -114,21 +114,21 @@ fn the_opening_is_what_the_contract_says() {
 fn the_looks_are_what_the_contract_says() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
     let offer = message(Some("offer"), "a ü;\"\nb");
-    assert_eq!(Format::Plain.event(&offer, now), format!("id: {CURSOR}\nevent: offer\ndata: a ü;\"\ndata: b\n\n"));
+    assert_eq!(Format::Plain.event(&offer, || now), format!("id: {CURSOR}\nevent: offer\ndata: a ü;\"\ndata: b\n\n"));
     assert_eq!(
-        Format::Envelope.event(&offer, now),
+        Format::Envelope.event(&offer, || now),
         format!(
             "id: {CURSOR}\nevent: offer\ndata: {{\"from\":{{\"user\":\"ana:x\",\"device\":\"phone\u{2028}\"}},\
              \"data\":\"a ü;\\\"\\nb\",\"sent_at\":\"1970-01-01T00:00:00.000Z\"}}\n\n"
         )
     );
     assert_eq!(
-        Format::Legacy.event(&offer, now),
+        Format::Legacy.event(&offer, || now),
         "id: ana:x:phone\u{2028}\nevent: offer\ndata: a%20%C3%BC;%22%0Ab\n\n"
     );
-    assert_eq!(Format::Plain.event(&hub::Event::Ping, now), "event: signal.ping\ndata: 1500\n\n");
-    assert_eq!(Format::Legacy.event(&hub::Event::Ping, now), ":\n\n");
+    assert_eq!(Format::Plain.event(&hub::Event::Ping, || now), "event: signal.ping\ndata: 1500\n\n");
+    assert_eq!(Format::Legacy.event(&hub::Event::Ping, || now), ":\n\n");
     let end = hub::Event::End(EndReason::Superseded);
-    assert_eq!(Format::Plain.event(&end, now), "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
-    assert_eq!(Format::Legacy.event(&end, now), "");
+    assert_eq!(Format::Plain.event(&end, || now), "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
+    assert_eq!(Format::Legacy.event(&end, || now), "");
 }

@@ -25,7 +25,7 @@ pub(super) async fn subscribe(
     match api.hub.subscribe(&subscriber, &events::opening(start, heartbeat, cut)) {
         Ok((ready, subscription)) => {
             let opening = format.opening(&ready, heartbeat, events::retry());
-            Ok(events::stream(opening, subscription, move |event| format.event(&event, SystemTime::now())))
+            Ok(events::stream(opening, subscription, move |event| format.event(&event, SystemTime::now)))
         }
         Err(error) => events::refuse(error, &headers),
     }

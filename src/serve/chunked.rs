@@ -3,7 +3,7 @@
 //! This is what an idle stream costs, so it holds no buffer: there is one for a chunk that is being written, and none after it.
 
 use std::{
-    io,
+    io::{self, Write as _},
     pin::Pin,
     task::{Context, Poll, ready},
     time::SystemTime,
@@ -122,8 +122,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
 
 /// A chunk: its size in hexadecimal, its data, and a line's end after each.
 fn chunk(data: &[u8]) -> Vec<u8> {
-    let size = format!("{:x}\r\n", data.len());
-    [size.as_bytes(), data, b"\r\n"].concat()
+    let mut chunk = Vec::with_capacity(SIZE_DIGITS + data.len() + 4);
+    // A vector takes everything.
+    let _ = write!(chunk, "{:x}\r\n", data.len());
+    chunk.extend_from_slice(data);
+    chunk.extend_from_slice(b"\r\n");
+    chunk
 }
 
 /// The head as hyper would write it, but that the connection ends with the stream.
@@ -143,6 +147,9 @@ fn head(parts: &Parts) -> Vec<u8> {
 /// Bytes that a listener may send behind its request. Nobody takes them for another one, because the connection ends with the
 /// stream.
 const BEHIND: u16 = 32 * 1_024;
+
+/// Digits of a chunk's size, at most.
+const SIZE_DIGITS: usize = 16;
 
 /// The chunk that says that there are no more, without trailers.
 const LAST: &[u8] = b"0\r\n\r\n";

@@ -91,12 +91,11 @@ impl<H: Handler> Connections<H> {
         let settings = &self.0.settings;
         let takeover = settings.http1_takeover.then(|| handover.clone());
         let io = TokioIo::new(self.watched(io, Proof::Drained, takeover.clone()));
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let service = service_fn(move |request: Request<Incoming>| {
             // A client of HTTP/1.0 knows no chunks, and a body that is still to be read comes through hyper.
             let may = request.version() == Version::HTTP_11 && request.body().is_end_stream();
             let takeover = takeover.clone().filter(|_| may);
-            request.extensions_mut().insert(peer);
-            let response = shared.handler.answer(request.map(Body::new));
+            let response = shared.handler.answer(peer, request);
             async move {
                 let response = response.await;
                 match takeover {
@@ -134,10 +133,9 @@ impl<H: Handler> Connections<H> {
         let streams = Streams::new(self.0.drain.clone());
         let arming = streams.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
             request.extensions_mut().insert(arming.arm());
             // hyper keeps room for this future as long as the stream lives, so it is a box.
-            let response = shared.handler.answer(request.map(Body::new));
+            let response = shared.handler.answer(peer, request);
             async move { Ok::<_, Infallible>(pace(response.await)) }
         });
         let connection = http2::Builder::new(streams)

@@ -75,12 +75,11 @@ pub fn is_send<B>(request: &Request<B>) -> bool {
 }
 
 /// What the router would do with such a request.
-pub async fn send<B>(api: &Api, peer: Peer, request: Request<B>) -> Response<Body>
+pub async fn send<B>(api: &Api, peer: Peer, request: &mut Request<B>) -> Response<Body>
 where
-    B: HttpBody<Data = Bytes>,
+    B: HttpBody<Data = Bytes> + Unpin,
 {
-    let (parts, body) = request.into_parts();
-    match Post::read(peer, parts, body, api).await {
+    match Post::read(peer, request, api).await {
         Ok(post) => send::deliver(api, post).await.into_response(),
         Err(refused) => refused.into_response(),
     }

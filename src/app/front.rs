@@ -53,13 +53,13 @@ impl Front {
         Self(Arc::new(Shared { routes: cors.layer(routes), api, without_origin: without_origin(&cors), delivered }))
     }
 
-    fn send<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn send<B>(&self, peer: Peer, mut request: Request<B>) -> Answer
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     {
         let shared = self.0.clone();
         Box::pin(async move {
-            let answer = pin!(api::send(&shared.api, peer, request));
+            let answer = pin!(api::send(&shared.api, peer, &mut request));
             let mut response = observe(&Method::POST, api::DEVICE, answer).await;
             match response.status() {
                 StatusCode::OK => shared.delivered.inc(),
@@ -77,7 +77,7 @@ impl Front {
 impl Handler for Front {
     fn answer<B>(&self, peer: Peer, mut request: Request<B>) -> Answer
     where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         // A browser gives every POST an origin; without one the answer about CORS is always the same.
         if api::is_send(&request) && !request.headers().contains_key(header::ORIGIN) {

@@ -1,12 +1,18 @@
 //! What handlers take out of a request: the caller first, then the address, then the body; each parsed once.
 
-use std::{borrow::Cow, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{
+    borrow::Cow,
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{FromRequest, FromRequestParts},
 };
-use http::{HeaderMap, HeaderName, Request, header, request::Parts};
+use http::{Extensions, HeaderMap, HeaderName, Request, header, request::Parts};
 use memchr::memchr;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -21,6 +27,11 @@ use crate::{
     model::{Address, Data, EventName, UserId},
     serve::Peer,
 };
+
+/// What a path names.
+pub(super) trait Named: Sized + Send {
+    fn by(path: &str) -> Result<Self, Error>;
+}
 
 /// The device that a path names.
 pub(super) struct To(pub(super) Address);
@@ -39,7 +50,7 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        caller(peer(parts)?, parts, api)
+        caller(peer(&parts.extensions)?, &parts.headers, api)
     }
 }
 
@@ -47,8 +58,8 @@ impl FromRequestParts<Api> for Subscriber {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let peer = peer(parts)?;
-        let path = match path(parts) {
+        let peer = peer(&parts.extensions)?;
+        let path = match path(parts.uri.path()) {
             Ok(found) => found.address(),
             Err(error) => Some(Err(error)),
         };
@@ -56,12 +67,16 @@ impl FromRequestParts<Api> for Subscriber {
     }
 }
 
-impl FromRequestParts<Api> for To {
-    type Rejection = Problem;
+impl Named for To {
+    fn by(path: &str) -> Result<Self, Error> {
+        self::path(path)?.address().unwrap_or(Err(Error::NoRoute)).map(Self)
+    }
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
-        let address = path(parts)?.address().unwrap_or(Err(Error::NoRoute))?;
-        Ok(Self(address))
+impl Named for Of {
+    fn by(path: &str) -> Result<Self, Error> {
+        let user = self::path(path)?.user.ok_or(Error::NoRoute)?;
+        Ok(Self(UserId::new(&user)?))
     }
 }
 
@@ -69,51 +84,41 @@ impl FromRequestParts<Api> for Of {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
-        let user = path(parts)?.user.ok_or(Error::NoRoute)?;
-        Ok(Self(UserId::new(&user).map_err(Error::from)?))
+        Ok(Self::by(parts.uri.path())?)
     }
 }
 
-impl<T> FromRequest<Api> for Post<T>
-where
-    T: FromRequestParts<Api, Rejection = Problem> + Send,
-{
+impl<T: Named> FromRequest<Api> for Post<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request<Body>, api: &Api) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        Self::read(peer(&parts)?, parts, body, api).await
+    async fn from_request(mut request: Request<Body>, api: &Api) -> Result<Self, Problem> {
+        Self::read(peer(request.extensions())?, &mut request, api).await
     }
 }
 
-impl<T> Post<T>
-where
-    T: FromRequestParts<Api, Rejection = Problem> + Send,
-{
-    /// Takes it out of a request from a peer.
-    pub(super) async fn read<B>(peer: Peer, mut parts: Parts, body: B, api: &Api) -> Result<Self, Problem>
+impl<T: Named> Post<T> {
+    /// Takes it out of a request from a peer. The request stays where it is, because it is large.
+    pub(super) async fn read<B>(peer: Peer, request: &mut Request<B>, api: &Api) -> Result<Self, Problem>
     where
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Unpin,
     {
-        let head = head(peer, &mut parts, api).await;
+        let head = head(peer, request, api);
         // The body is read even when nobody wants it, so that the connection stays usable.
-        let body = read(body, api.settings.body_limit, api.settings.body_timeout).await;
+        let body = read(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
         match (head, body) {
-            (Ok((caller, to, ttl)), Ok(bytes)) => Ok(Self { caller, to, draft: draft(&parts.headers, ttl, &bytes)? }),
+            (Ok((caller, to, ttl)), Ok(bytes)) => {
+                Ok(Self { caller, to, draft: draft(request.headers(), ttl, &bytes)? })
+            }
             (Err(refused), Ok(_)) => Err(refused),
-            (Err(refused), Err(_)) => Err(refused.closing(parts.version)),
-            (Ok(_), Err(error)) => Err(Problem::from(error).closing(parts.version)),
+            (Err(refused), Err(_)) => Err(refused.closing(request.version())),
+            (Ok(_), Err(error)) => Err(Problem::from(error).closing(request.version())),
         }
     }
 }
 
-async fn head<T>(peer: Peer, parts: &mut Parts, api: &Api) -> Result<(Caller, T, Duration), Problem>
-where
-    T: FromRequestParts<Api, Rejection = Problem>,
-{
-    let caller = caller(peer, parts, api)?;
-    let to = T::from_request_parts(parts, api).await?;
-    Ok((caller, to, ttl(&parts.headers)?))
+fn head<T: Named, B>(peer: Peer, request: &Request<B>, api: &Api) -> Result<(Caller, T, Duration), Problem> {
+    let caller = caller(peer, request.headers(), api)?;
+    Ok((caller, T::by(request.uri().path())?, ttl(request.headers())?))
 }
 
 /// The parameters of a path, decoded once.
@@ -130,8 +135,8 @@ impl Params<'_> {
 }
 
 /// In all paths the user is the second segment, and the device the fourth.
-fn path(parts: &Parts) -> Result<Params<'_>, Error> {
-    let mut segments = Segments(parts.uri.path());
+fn path(path: &str) -> Result<Params<'_>, Error> {
+    let mut segments = Segments(path);
     let mut decoded = || segments.nth(1).map(|segment| percent_decode_str(segment).decode_utf8()).transpose();
     Ok(Params { user: decoded().map_err(|_| Invalid::User)?, device: decoded().map_err(|_| Invalid::Device)? })
 }
@@ -150,13 +155,13 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-fn caller(peer: Peer, parts: &Parts, api: &Api) -> Result<Caller, Problem> {
-    api.auth.caller(&parts.headers, peer.0).map_err(|error| refuse(api, error))
+fn caller(peer: Peer, headers: &HeaderMap, api: &Api) -> Result<Caller, Problem> {
+    api.auth.caller(headers, peer.0).map_err(|error| refuse(api, error))
 }
 
 /// Where the request comes from, which stands before all routes as an extension.
-fn peer(parts: &Parts) -> Result<Peer, Error> {
-    parts.extensions.get().copied().ok_or(Error::Internal)
+fn peer(extensions: &Extensions) -> Result<Peer, Error> {
+    extensions.get().copied().ok_or(Error::Internal)
 }
 
 fn refuse(api: &Api, error: Error) -> Problem {
@@ -167,13 +172,16 @@ fn refuse(api: &Api, error: Error) -> Problem {
 }
 
 /// Reads a whole body, within its limits of size and time.
-async fn read(body: impl HttpBody<Data = Bytes>, limit: usize, patience: Duration) -> Result<Vec<u8>, Error> {
+async fn read<B>(body: &mut B, limit: usize, patience: Duration) -> Result<Vec<u8>, Error>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
     if body.size_hint().lower() > limit as u64 {
         return Err(Error::TooLarge);
     }
     let whole = async {
-        let (mut body, mut bytes) = (pin!(body), Vec::new());
-        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let mut bytes = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
             let Ok(frame) = frame else { return Err(Error::from(Invalid::Body)) };
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limit {

@@ -67,9 +67,10 @@ impl App {
             stall: config.stall_timeout,
             drain: drain.clone(),
         };
-        let grpc = grpc::routes(service, config.body_limit as usize, health_service).map_err(io::Error::other)?;
+        let signal = grpc::signal(service, config.body_limit as usize);
+        let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), drain: drain.clone() };
-        let front = router::join(api, grpc, admin, &config.cors_origins);
+        let front = router::join(api, signal, grpc, admin, &config.cors_origins);
         Ok(Self { server, address, front, hub, health, metrics, drain, config })
     }
 

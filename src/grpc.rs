@@ -14,15 +14,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tonic::{Request, Response, Status, Streaming, service::Routes};
+use http::{Version, header};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codegen::{self, Service as _, StdError},
+    service::Routes,
+};
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::deadline::{Deadline, HANDLER_TIME};
+pub use self::deadline::{Deadline, within_deadline};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
         SendStreamRequest, SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
-        signal_server::{Signal, SignalServer},
+        signal_server::{self, SignalServer},
     },
     send_stream::{Answers, Limits, Sender},
     stream::{Responses, Step},
@@ -68,22 +74,27 @@ pub struct Service {
     pub drain: Drain,
 }
 
-/// The service, health and both versions of reflection as routes; `limit` is in bytes of a message.
+/// The service as tonic serves it.
+pub type Signal = SignalServer<Service>;
+
+/// Makes a server of the service; `limit` is in bytes of a message.
+#[must_use]
+pub fn signal(service: Service, limit: usize) -> Signal {
+    SignalServer::new(service).max_decoding_message_size(limit)
+}
+
+/// The service, health and both versions of reflection as routes.
 ///
 /// # Errors
 /// When the descriptors cannot be read, which the build has just written.
-pub fn routes(
-    service: Service,
-    limit: usize,
-    health: HealthServer<impl Health>,
-) -> Result<Routes, tonic_reflection::server::Error> {
+pub fn routes(signal: Signal, health: HealthServer<impl Health>) -> Result<Routes, tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(Routes::default()
-        .add_service(SignalServer::new(service).max_decoding_message_size(limit))
+        .add_service(signal)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
@@ -92,11 +103,48 @@ pub fn routes(
 /// Tells health checks whether the service takes work.
 pub async fn report(health: &HealthReporter, serving: bool) {
     if serving {
-        health.set_serving::<SignalServer<Service>>().await;
+        health.set_serving::<Signal>().await;
     } else {
-        health.set_not_serving::<SignalServer<Service>>().await;
+        health.set_not_serving::<Signal>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     }
+}
+
+/// The pattern of the paths of [`Signal`].
+pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
+
+/// Whether a request is a call of `Send` and not over gRPC-Web: it comes once for every message, so it is worth finding without
+/// the router.
+#[must_use]
+pub fn is_send<B>(request: &http::Request<B>) -> bool {
+    let native = kind(request).is_some_and(|kind| !kind.starts_with(b"-"));
+    native && request.version() == Version::HTTP_2 && request.uri().path() == SEND
+}
+
+/// What the router would do with such a call.
+pub async fn send<B>(signal: &Signal, request: http::Request<B>) -> http::Response<Body>
+where
+    B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
+{
+    within_deadline(request, async |request| {
+        let Ok(response) = signal.clone().call(request).await;
+        response
+    })
+    .await
+}
+
+const SEND: &str = "/signal.v1.Signal/Send";
+
+/// Whether a request is a call, natively or over gRPC-Web.
+#[must_use]
+pub fn is_call<B>(request: &http::Request<B>) -> bool {
+    kind(request).is_some()
+}
+
+/// What follows `application/grpc` in the type of a call.
+fn kind<B>(request: &http::Request<B>) -> Option<&[u8]> {
+    let kind = request.headers().get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc")?;
+    matches!(kind.first(), None | Some(b'+' | b'-' | b';')).then_some(kind)
 }
 
 /// The answer to a gRPC request for a service that is not there.
@@ -112,7 +160,7 @@ pub fn too_late() -> Status {
 }
 
 #[tonic::async_trait]
-impl Signal for Service {
+impl signal_server::Signal for Service {
     type SubscribeStream = Responses<Subscription, SubscribeResponse>;
     type SendStreamStream = Answers;
     type WatchDevicesStream = Responses<Watch, WatchDevicesResponse>;

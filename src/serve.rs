@@ -64,7 +64,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers one request from a peer.
     fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
     where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
 }
 
 /// An answer on its way. Boxed, because what waits for it is moved about, and it is large.

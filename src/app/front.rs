@@ -27,65 +27,86 @@ use tracing::Instrument as _;
 
 use crate::{
     error::Error,
+    grpc::{self, Signal},
     http::{self as api, Api, Problem},
     serve::{Answer, Handler, Peer},
     telemetry::Metrics,
 };
 
-/// All routes with what stands before them, and a shorter way for the one request that comes once for every message.
+/// All routes with what stands before them, and shorter ways for the two requests that come once for every message.
 #[derive(Clone)]
 pub(super) struct Front(Arc<Shared>);
 
 struct Shared {
     routes: Cors<Router>,
     api: Api,
+    signal: Signal,
     /// What the CORS layer adds to the answer of every request without an origin.
     without_origin: HeaderMap,
-    /// The count of messages that were delivered, which moves with each of them.
-    delivered: Counter,
+    posts: Way,
+    sends: Way,
+}
+
+/// What the router knows of a request that does not come to it.
+struct Way {
+    route: &'static str,
+    /// The count of such requests that were answered with 200, at hand because it moves with every message.
+    good: Counter,
 }
 
 impl Front {
     /// Puts everything before some routes.
-    pub(super) fn before(routes: Router, api: Api, origins: &[HeaderValue]) -> Self {
-        let routes = routes.layer(from_fn_with_state(api.metrics.clone(), routed));
-        let (cors, delivered) = (cors(origins), api.metrics.requests(api::DEVICE, StatusCode::OK.as_str()));
-        Self(Arc::new(Shared { routes: cors.layer(routes), api, without_origin: without_origin(&cors), delivered }))
+    pub(super) fn before(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
+        let (routes, cors) = (routes.layer(from_fn_with_state(api.metrics.clone(), routed)), cors(origins));
+        let way = |route| Way { route, good: api.metrics.requests(route, StatusCode::OK.as_str()) };
+        let (posts, sends) = (way(api::DEVICE), way(grpc::ROUTE));
+        let without_origin = without_origin(&cors);
+        Self(Arc::new(Shared { routes: cors.layer(routes), api, signal, without_origin, posts, sends }))
     }
+}
 
-    fn send<B>(&self, peer: Peer, mut request: Request<B>) -> Answer
-    where
-        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    {
-        let shared = self.0.clone();
-        Box::pin(async move {
-            let answer = pin!(api::send(&shared.api, peer, &mut request));
-            let mut response = observe(&Method::POST, api::DEVICE, answer).await;
-            match response.status() {
-                StatusCode::OK => shared.delivered.inc(),
-                status => shared.api.metrics.requests(api::DEVICE, status.as_str()).inc(),
-            };
-            let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
-            if !own.is_empty() {
-                response.headers_mut().extend(own);
-            }
-            response
-        })
+impl Shared {
+    /// Observes and counts a request that does not come to the router.
+    async fn observe(&self, way: &Way, answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+        let response = observe(&Method::POST, way.route, answer).await;
+        if response.status() == StatusCode::OK && !response.headers().contains_key(GRPC_STATUS) {
+            way.good.inc();
+        } else {
+            count(&self.api.metrics, way.route, &response);
+        }
+        response
     }
 }
 
 impl Handler for Front {
     fn answer<B>(&self, peer: Peer, mut request: Request<B>) -> Answer
     where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
+        let shared = self.0.clone();
         // A browser gives every POST an origin; without one the answer about CORS is always the same.
-        if api::is_send(&request) && !request.headers().contains_key(header::ORIGIN) {
-            return self.send(peer, request);
+        let shortly = request.method() == Method::POST && !request.headers().contains_key(header::ORIGIN);
+        if shortly && api::is_send(&request) {
+            return Box::pin(async move {
+                let answer = pin!(api::send(&shared.api, peer, &mut request));
+                let mut response = shared.observe(&shared.posts, answer).await;
+                let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
+                if !own.is_empty() {
+                    response.headers_mut().extend(own);
+                }
+                response
+            });
+        }
+        request.extensions_mut().insert(peer);
+        // No browser makes a native call.
+        if shortly && grpc::is_send(&request) {
+            return Box::pin(async move {
+                let answer = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
+                shared.observe(&shared.sends, answer).await
+            });
         }
         let asked = request.method() == Method::OPTIONS;
-        request.extensions_mut().insert(peer);
-        let answer = self.0.routes.clone().call(request.map(Body::new));
+        let answer = shared.routes.clone().call(request.map(Body::new));
         Box::pin(async move {
             let Ok(mut response) = answer.await;
             // The CORS layer answers every OPTIONS with an empty 200.
@@ -103,10 +124,15 @@ async fn routed(State(metrics): State<Metrics>, request: Request<Body>, next: Ne
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
     let response = observe(&method, route, pin!(next.run(request))).await;
-    let code =
-        response.headers().get("grpc-status").map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
-    metrics.requests(route, code.as_deref().unwrap_or(response.status().as_str())).inc();
+    count(&metrics, route, &response);
     response
+}
+
+/// Counts a request by the name of its gRPC status where its head has one, else by its status.
+fn count(metrics: &Metrics, route: &str, response: &Response) {
+    let status = response.headers().get(GRPC_STATUS);
+    let code = status.map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
+    metrics.requests(route, code.as_deref().unwrap_or(response.status().as_str())).inc();
 }
 
 /// Gives a request a span, and makes a problem of a panic. A route is a pattern, so nothing of this holds an id, a query or a
@@ -134,7 +160,7 @@ async fn guard(mut answer: Pin<&mut (impl Future<Output = Response> + Send)>) ->
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let exposed = [
         header::RETRY_AFTER,
-        HeaderName::from_static("grpc-status"),
+        GRPC_STATUS,
         HeaderName::from_static("grpc-message"),
         HeaderName::from_static("grpc-status-details-bin"),
     ];
@@ -165,12 +191,14 @@ fn without_origin(cors: &CorsLayer) -> HeaderMap {
     headers.collect()
 }
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
 
     use super::*;
-    use crate::{auth, hub, telemetry::Levels};
+    use crate::{auth, drain::Drain, hub, telemetry::Levels};
 
     #[tokio::test]
     async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
@@ -179,9 +207,18 @@ mod tests {
         let auth = auth::Auth { mode: auth::Mode::None, require_all: false, trusted_proxies: Vec::new() };
         let settings = api::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, hub::Local, metrics.clone());
-        let api = Api { hub, auth: Arc::new(auth), metrics: metrics.clone(), settings };
+        let (auth, drain) = (Arc::new(auth), Drain::new());
+        let service = grpc::Service {
+            hub: hub.clone(),
+            auth: auth.clone(),
+            metrics: metrics.clone(),
+            heartbeat: second,
+            stall: second,
+            drain,
+        };
+        let api = Api { hub, auth, metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let front = Front::before(routes, api, &[]);
+        let front = Front::before(routes, api, grpc::signal(service, 0), &[]);
         let request = Request::get("/panic").body(Body::empty()).expect("a request");
         let response = front.answer(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

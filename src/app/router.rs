@@ -5,7 +5,7 @@ use axum::{
     middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method};
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
@@ -13,12 +13,12 @@ use super::front::Front;
 use crate::{
     admin::{self, Admin},
     error::Error,
-    grpc,
+    grpc::{self, Signal},
     http::{self as api, Api, Problem},
 };
 
 /// Joins the routes of all rooms.
-pub(super) fn join(api: Api, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Front {
+pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Front {
     // Two fallbacks would not merge, and as a `layer` gRPC-Web would also answer for unknown paths.
     let grpc = grpc
         .into_axum_router()
@@ -31,12 +31,12 @@ pub(super) fn join(api: Api, grpc: Routes, admin: Admin, origins: &[HeaderValue]
         .merge(grpc)
         .fallback(no_route)
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
-    Front::before(routes, api, origins)
+    Front::before(routes, api, signal, origins)
 }
 
 /// Lets only gRPC pass: a cross-site page can post `text/plain` without asking, and tonic would take it.
 async fn only_grpc(request: Request, next: Next) -> Response {
-    if request.method() == Method::POST && is_grpc(&request) {
+    if request.method() == Method::POST && grpc::is_call(&request) {
         next.run(request).await
     } else {
         Problem::from(Error::UnsupportedMedia).into_response()
@@ -44,24 +44,10 @@ async fn only_grpc(request: Request, next: Next) -> Response {
 }
 
 /// Ends a call whose response does not begin in time, and tells streams when their client stops waiting.
-async fn within_deadline(mut request: Request, next: Next) -> Response {
-    let deadline = grpc::Deadline::parse(request.headers());
-    let ours = tokio::time::Instant::now() + grpc::HANDLER_TIME;
-    let until = deadline.map_or(ours, |deadline| deadline.0.min(ours));
-    if let Some(deadline) = deadline {
-        request.extensions_mut().insert(deadline);
-    }
-    match tokio::time::timeout_at(until, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => grpc::too_late().into_http(),
-    }
+async fn within_deadline(request: Request, next: Next) -> Response {
+    grpc::within_deadline(request, |request| next.run(request)).await
 }
 
 async fn no_route(request: Request) -> Response {
-    if is_grpc(&request) { grpc::no_service().into_http() } else { Problem::from(Error::NoRoute).into_response() }
-}
-
-fn is_grpc(request: &Request) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b'-' | b';')))
+    if grpc::is_call(&request) { grpc::no_service().into_http() } else { Problem::from(Error::NoRoute).into_response() }
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
-use tokio::time::Instant;
+use http::{HeaderMap, Request, Response};
+use tokio::time::{Instant, timeout_at};
+
+use super::too_late;
 
 /// How long a call may take until its response begins: the request's message has to arrive, and the hub to answer.
-pub const HANDLER_TIME: Duration = Duration::from_secs(10);
+const HANDLER_TIME: Duration = Duration::from_secs(10);
 
 /// Request extension: when the client no longer waits.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,20 @@ impl Deadline {
         let timeout = timeout(headers.get("grpc-timeout")?.to_str().ok()?)?;
         Instant::now().checked_add(timeout).map(Self)
     }
+}
+
+/// Ends a call whose response does not begin in time, and tells streams when their client stops waiting.
+pub async fn within_deadline<B, A: Default>(
+    mut request: Request<B>,
+    call: impl AsyncFnOnce(Request<B>) -> Response<A>,
+) -> Response<A> {
+    let deadline = Deadline::parse(request.headers());
+    let ours = Instant::now() + HANDLER_TIME;
+    let until = deadline.map_or(ours, |deadline| deadline.0.min(ours));
+    if let Some(deadline) = deadline {
+        request.extensions_mut().insert(deadline);
+    }
+    timeout_at(until, call(request)).await.unwrap_or_else(|_| too_late().into_http())
 }
 
 fn timeout(text: &str) -> Option<Duration> {

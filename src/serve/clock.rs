@@ -36,6 +36,11 @@ impl Timer for Clock {
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
         Box::pin(Until { deadline, alarm: self.alarm.clone() })
     }
+
+    /// By the runtime's clock, which tests can move.
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
 }
 
 impl Sleep for Until {}

@@ -5,7 +5,7 @@
 //! take turns, so that every figure is a ratio too. Each message carries its receiver, its number and the time at which it
 //! was to be sent: one that is lost, repeated, out of order or at the wrong stream is counted and fails the run.
 //!
-//! Without a name all parts run but `million`. Options: `--streams` (18000), `--seconds` (4), `--rounds` (3), `--rate` (several).
+//! Without a name all parts run but `million`. Options: `--streams` (18000), `--seconds` (2), `--rounds` (9), `--rate` (several).
 
 #![expect(unreachable_pub, reason = "everything in a bench is")]
 
@@ -46,8 +46,8 @@ fn main() -> io::Result<()> {
     let number = |name: &str| option(&words, name).and_then(|value| value.parse().ok());
     let wishes = Wishes {
         streams: number("--streams").unwrap_or(18_000),
-        length: Duration::from_secs(number("--seconds").unwrap_or(4).into()),
-        rounds: number("--rounds").unwrap_or(3),
+        length: Duration::from_secs(number("--seconds").unwrap_or(2).into()),
+        rounds: number("--rounds").unwrap_or(9),
         rate: number("--rate"),
     };
     rlimit::increase_nofile_limit(u64::MAX)?;

@@ -29,8 +29,8 @@
 //! the mailbox in the registry (or asks the backplane), `Mailbox::push` numbers and stores the message, the `Subscription`
 //! wakes, and `http::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order.
 //!
-//! There are two short ways. A POST to a device, which comes for every message, goes past the router: `app`'s front calls its
-//! handler. A stream of HTTP/1.1 goes past hyper: `serve` writes its response to the bare socket.
+//! There are two short ways. A POST to a device and a gRPC `Send`, which come for every message, go past the router: `app`'s
+//! front calls their handlers. A stream of HTTP/1.1 goes past hyper: `serve` writes its response to the bare socket.
 //!
 //! # Invariants
 //!

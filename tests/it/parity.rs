@@ -17,16 +17,24 @@ struct Try<'a> {
     data: &'a str,
 }
 
+/// Both answers. A request with an origin comes to the router, one without is served past it, and both get the same.
 async fn answers(server: &Server, attempt: &Try<'_>) -> (u16, Code) {
+    let past = answered(server, attempt, None).await;
+    assert_eq!(answered(server, attempt, Some("https://app.example")).await, past);
+    past
+}
+
+async fn answered(server: &Server, attempt: &Try<'_>, origin: Option<&str>) -> (u16, Code) {
     let body =
         format!("data={}{}{}", attempt.data, if attempt.event.is_empty() { "" } else { "&event=" }, attempt.event);
     let mut headers = vec![("content-type", FORM)];
-    headers.extend(attempt.claim.map(|claim| ("x-user-claim", claim)));
+    let more = attempt.claim.map(|claim| ("x-user-claim", claim)).into_iter().chain(origin.map(|it| ("origin", it)));
+    headers.extend(more.clone());
     let head = format!("POST {}", path(attempt.to));
     let status = server.request(&head, &headers, body.as_bytes()).await.status;
     let mut request = tonic::Request::new(message(attempt.to, attempt.event, attempt.data));
-    if let Some(claim) = attempt.claim {
-        request.metadata_mut().insert("x-user-claim", claim.parse().expect("ASCII"));
+    for (name, value) in more {
+        request.metadata_mut().insert(name, value.parse().expect("ASCII"));
     }
     let code = within(server.grpc().await.send(request)).await.map_or_else(|status| status.code(), |_| Code::Ok);
     (status, code)
@@ -49,7 +57,8 @@ async fn every_error_of_a_send_has_its_row_in_both_protocols() {
         assert_eq!(answers(&server, &attempt).await, expected);
     }
     server.drain.start();
-    crate::harness::until(|| answers(&server, &ok), |found| *found == (503, Code::Unavailable)).await;
+    crate::harness::until(|| answered(&server, &ok, None), |found| *found == (503, Code::Unavailable)).await;
+    assert_eq!(answers(&server, &ok).await, (503, Code::Unavailable));
 }
 
 #[tokio::test]

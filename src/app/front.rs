@@ -22,7 +22,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use prometheus_client::metrics::counter::Counter;
 use tower::{Layer as _, Service as _, service_fn};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders, Vary};
 use tracing::Instrument as _;
 
 use crate::{
@@ -170,7 +170,8 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .expose_headers(ExposeHeaders::list(exposed))
         .max_age(Duration::from_secs(86_400));
     if origins.is_empty() {
-        layer.allow_origin(AllowOrigin::any())
+        // The same answer for every origin: caches need not tell them apart.
+        layer.allow_origin(AllowOrigin::any()).vary(Vary::list([]))
     } else {
         layer.allow_origin(AllowOrigin::list(origins.iter().cloned())).allow_credentials(true)
     }

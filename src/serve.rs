@@ -9,6 +9,7 @@ mod paced;
 mod socket;
 mod takeover;
 mod tls;
+mod turns;
 mod watch;
 
 use std::{

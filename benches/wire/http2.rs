@@ -26,9 +26,6 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Streams that one connection opens at a time, as a gateway does whose users come one after another.
-const AT_A_TIME: u32 = 50;
-
 /// Every opening is longer, and the frames that are no event are not.
 const EVENT: usize = 20;
 
@@ -138,7 +135,7 @@ impl Connection {
     }
 }
 
-/// Opens streams for some devices on one connection, some at a time, and reads them for ever.
+/// Opens streams for some devices on one connection, all at once, and reads them for ever.
 pub async fn subscribe(
     address: SocketAddr,
     call: Call,
@@ -146,21 +143,15 @@ pub async fn subscribe(
     tally: Arc<Tally>,
 ) -> io::Result<()> {
     let mut connection = Connection::open(address).await?;
-    let (mut devices, mut opening) = (devices, 0_u32);
+    for device in devices {
+        connection.subscribe(call, device);
+    }
     loop {
-        while opening < AT_A_TIME {
-            let Some(device) = devices.next() else { break };
-            connection.subscribe(call, device);
-            opening += 1;
-        }
         connection.flush().await?;
         let count = |frame: Frame<'_>| {
             let counter = match frame.kind {
                 DATA if memmem::find(frame.payload, b"D.").is_some() => &tally.received,
-                DATA if frame.payload.len() >= EVENT => {
-                    opening = opening.saturating_sub(1);
-                    &tally.open
-                }
+                DATA if frame.payload.len() >= EVENT => &tally.open,
                 RST_STREAM => &tally.wrong,
                 _ => return,
             };

@@ -20,7 +20,8 @@ use super::{
     paced::PacedBody,
     takeover::{Handover, Http1},
     tls::{self, Transport},
-    watch::{Proof, Watched},
+    turns::Turns,
+    watch::{Speaks, Watched},
 };
 use crate::{drain::Drain, telemetry::Metrics};
 
@@ -82,15 +83,15 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    fn watched<T>(&self, io: T, proof: Proof, handover: Option<Handover>) -> Watched<T> {
-        Watched::new(io, proof, self.0.settings.stall, self.0.metrics.clone(), handover)
+    fn watched<T>(&self, io: T, speaks: Speaks) -> Watched<T> {
+        Watched::new(io, speaks, self.0.settings.stall, self.0.metrics.clone())
     }
 
     async fn http1(self, io: Rewound<Transport>, peer: Peer, place: OwnedSemaphorePermit) -> hyper::Result<()> {
         let (shared, handover) = (self.0.clone(), Handover::default());
         let settings = &self.0.settings;
         let takeover = settings.http1_takeover.then(|| handover.clone());
-        let io = TokioIo::new(self.watched(io, Proof::Drained, takeover.clone()));
+        let io = TokioIo::new(self.watched(io, Speaks::Http1(takeover.clone())));
         let service = service_fn(move |request: Request<Incoming>| {
             // A client of HTTP/1.0 knows no chunks, and a body that is still to be read comes through hyper.
             let may = request.version() == Version::HTTP_11 && request.body().is_end_stream();
@@ -129,8 +130,9 @@ impl<H: Handler> Connections<H> {
 
     async fn http2(self, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
         let shared = self.0.clone();
-        let io = TokioIo::new(self.watched(io, Proof::Progress, None));
-        let streams = Streams::new(self.0.drain.clone());
+        let turns = Turns::default();
+        let io = TokioIo::new(self.watched(io, Speaks::Http2(turns.clone())));
+        let streams = Streams::new(self.0.drain.clone(), turns);
         let arming = streams.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(arming.arm());

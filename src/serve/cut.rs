@@ -6,6 +6,7 @@ use hyper::rt::Executor;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::turns::Turns;
 use crate::drain::Drain;
 
 /// Request extension of HTTP/2 requests: ends the stream with a reset. Harmless once the stream is over.
@@ -29,11 +30,12 @@ impl Cut {
 pub(super) struct Streams {
     drain: Drain,
     armed: Arc<Mutex<Option<Cut>>>,
+    turns: Turns,
 }
 
 impl Streams {
-    pub(super) fn new(drain: Drain) -> Self {
-        Self { drain, armed: Arc::default() }
+    pub(super) fn new(drain: Drain, turns: Turns) -> Self {
+        Self { drain, armed: Arc::default(), turns }
     }
 
     /// Makes the cut for the request at hand.
@@ -50,8 +52,9 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let armed = self.armed.lock().take();
+        let (armed, turn) = (self.armed.lock().take(), self.turns.wait());
         self.drain.spawn(async move {
+            drop(turn);
             match armed {
                 Some(cut) => {
                     tokio::select! {

@@ -15,46 +15,43 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::takeover::Handover;
+use super::{takeover::Handover, turns::Turns};
 use crate::telemetry::Metrics;
 
-/// What shows that a peer still reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// All that was to be written is written. For HTTP/1.1, where the connection carries one response at a time, so that a
-    /// byte a second is no reading.
-    Drained,
-    /// Any progress. For HTTP/2, where a busy connection may have something to write at all times; a single stream that
-    /// does not read is cut by itself.
-    Progress,
+/// What a connection speaks, and so what shows that its peer still reads.
+pub(super) enum Speaks {
+    /// The proof is that all that was to be written is written: there is one response at a time, so that a byte a second is
+    /// no reading. The handover, if any, learns of every flush.
+    Http1(Option<Handover>),
+    /// The proof is any progress: a busy connection may have something to write at all times, and a single stream that does
+    /// not read is cut by itself. Nothing is read while the turns are not had.
+    Http2(Turns),
 }
 
 /// A connection that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
 pub(super) struct Watched<T> {
     io: T,
-    proof: Proof,
+    speaks: Speaks,
     patience: Duration,
     metrics: Metrics,
-    /// Learns of every flush.
-    handover: Option<Handover>,
     /// Runs from the first write that the socket did not take until the proof.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(io: T, proof: Proof, patience: Duration, metrics: Metrics, handover: Option<Handover>) -> Self {
-        Self { io, proof, patience, metrics, handover, alarm: None }
+    pub(super) fn new(io: T, speaks: Speaks, patience: Duration, metrics: Metrics) -> Self {
+        Self { io, speaks, patience, metrics, alarm: None }
     }
 
-    /// The same watchdog for what is inside of the connection.
+    /// The same watchdog for what is inside of a connection of HTTP/1.1.
     pub(super) fn unwrap<U>(self, inner: impl FnOnce(T) -> U) -> Watched<U> {
-        let Self { io, proof, patience, metrics, alarm, .. } = self;
-        Watched { io: inner(io), proof, patience, metrics, handover: None, alarm }
+        let Self { io, patience, metrics, alarm, .. } = self;
+        Watched { io: inner(io), speaks: Speaks::Http1(None), patience, metrics, alarm }
     }
 
     fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            if self.proof == Proof::Progress {
+            if let Speaks::Http2(_) = self.speaks {
                 self.alarm = None;
             }
             return written;
@@ -69,7 +66,12 @@ impl<T> Watched<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let this = &mut *self;
+        let io = Pin::new(&mut this.io);
+        match &this.speaks {
+            Speaks::Http1(_) => io.poll_read(cx, buffer),
+            Speaks::Http2(turns) => turns.poll_read(io, cx, buffer),
+        }
     }
 }
 
@@ -90,13 +92,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 
     /// Responses of HTTP/1.1 are small: hyper then makes one buffer of each, which the system takes faster than a list.
     fn is_write_vectored(&self) -> bool {
-        self.proof == Proof::Progress && self.io.is_write_vectored()
+        matches!(self.speaks, Speaks::Http2(_)) && self.io.is_write_vectored()
     }
 
     /// Called when nothing is left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.alarm = None;
-        if let Some(handover) = &self.handover {
+        if let Speaks::Http1(Some(handover)) = &self.speaks {
             handover.flushed();
         }
         Pin::new(&mut self.io).poll_flush(cx)

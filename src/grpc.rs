@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Version, header};
+use http::{Method, Version, header};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -118,7 +118,7 @@ pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 #[must_use]
 pub fn is_send<B>(request: &http::Request<B>) -> bool {
     let native = kind(request).is_some_and(|kind| !kind.starts_with(b"-"));
-    native && request.version() == Version::HTTP_2 && request.uri().path() == SEND
+    native && request.method() == Method::POST && request.version() == Version::HTTP_2 && request.uri().path() == SEND
 }
 
 /// What the router would do with such a call.

@@ -47,18 +47,18 @@ struct Shared {
     sends: Way,
 }
 
-/// What the router knows of a request that does not come to it.
+/// How a request that goes past the router is counted.
 struct Way {
     route: &'static str,
     /// The count of such requests that were answered with 200, at hand because it moves with every message.
-    good: Counter,
+    ok: Counter,
 }
 
 impl Front {
     /// Puts everything before some routes.
     pub(super) fn before(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
         let (routes, cors) = (routes.layer(from_fn_with_state(api.metrics.clone(), routed)), cors(origins));
-        let way = |route| Way { route, good: api.metrics.requests(route, StatusCode::OK.as_str()) };
+        let way = |route| Way { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
         let (posts, sends) = (way(api::DEVICE), way(grpc::ROUTE));
         let without_origin = without_origin(&cors);
         Self(Arc::new(Shared { routes: cors.layer(routes), api, signal, without_origin, posts, sends }))
@@ -67,10 +67,10 @@ impl Front {
 
 impl Shared {
     /// Observes and counts a request that does not come to the router.
-    async fn observe(&self, way: &Way, answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+    async fn counted(&self, way: &Way, answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
         let response = observe(&Method::POST, way.route, answer).await;
         if response.status() == StatusCode::OK && !response.headers().contains_key(GRPC_STATUS) {
-            way.good.inc();
+            way.ok.inc();
         } else {
             count(&self.api.metrics, way.route, &response);
         }
@@ -85,11 +85,11 @@ impl Handler for Front {
     {
         let shared = self.0.clone();
         // A browser gives every POST an origin; without one the answer about CORS is always the same.
-        let shortly = request.method() == Method::POST && !request.headers().contains_key(header::ORIGIN);
-        if shortly && api::is_send(&request) {
+        let past_router = !request.headers().contains_key(header::ORIGIN);
+        if past_router && api::is_send(&request) {
             return Box::pin(async move {
                 let answer = pin!(api::send(&shared.api, peer, &mut request));
-                let mut response = shared.observe(&shared.posts, answer).await;
+                let mut response = shared.counted(&shared.posts, answer).await;
                 let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
                 if !own.is_empty() {
                     response.headers_mut().extend(own);
@@ -99,10 +99,10 @@ impl Handler for Front {
         }
         request.extensions_mut().insert(peer);
         // No browser makes a native call.
-        if shortly && grpc::is_send(&request) {
+        if past_router && grpc::is_send(&request) {
             return Box::pin(async move {
                 let answer = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
-                shared.observe(&shared.sends, answer).await
+                shared.counted(&shared.sends, answer).await
             });
         }
         let asked = request.method() == Method::OPTIONS;

@@ -30,7 +30,7 @@ use crate::{
 
 /// What a path names.
 pub(super) trait Named: Sized + Send {
-    fn by(path: &str) -> Result<Self, Error>;
+    fn from_path(path: &str) -> Result<Self, Error>;
 }
 
 /// The device that a path names.
@@ -68,13 +68,13 @@ impl FromRequestParts<Api> for Subscriber {
 }
 
 impl Named for To {
-    fn by(path: &str) -> Result<Self, Error> {
+    fn from_path(path: &str) -> Result<Self, Error> {
         self::path(path)?.address().unwrap_or(Err(Error::NoRoute)).map(Self)
     }
 }
 
 impl Named for Of {
-    fn by(path: &str) -> Result<Self, Error> {
+    fn from_path(path: &str) -> Result<Self, Error> {
         let user = self::path(path)?.user.ok_or(Error::NoRoute)?;
         Ok(Self(UserId::new(&user)?))
     }
@@ -84,7 +84,7 @@ impl FromRequestParts<Api> for Of {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
-        Ok(Self::by(parts.uri.path())?)
+        Ok(Self::from_path(parts.uri.path())?)
     }
 }
 
@@ -118,7 +118,7 @@ impl<T: Named> Post<T> {
 
 fn head<T: Named, B>(peer: Peer, request: &Request<B>, api: &Api) -> Result<(Caller, T, Duration), Problem> {
     let caller = caller(peer, request.headers(), api)?;
-    Ok((caller, T::by(request.uri().path())?, ttl(request.headers())?))
+    Ok((caller, T::from_path(request.uri().path())?, ttl(request.headers())?))
 }
 
 /// The parameters of a path, decoded once.
@@ -159,7 +159,7 @@ fn caller(peer: Peer, headers: &HeaderMap, api: &Api) -> Result<Caller, Problem>
     api.auth.caller(headers, peer.0).map_err(|error| refuse(api, error))
 }
 
-/// Where the request comes from, which stands before all routes as an extension.
+/// Where a request comes from that the router answers.
 fn peer(extensions: &Extensions) -> Result<Peer, Error> {
     extensions.get().copied().ok_or(Error::Internal)
 }

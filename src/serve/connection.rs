@@ -1,6 +1,6 @@
 //! One connection: which protocol it speaks, with which limits, and how it ends.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response, Version};
@@ -34,7 +34,8 @@ const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes kept for one stream whose peer reads slowly.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
-/// Streams that the peer reset before they were looked at (CVE-2023-44487).
+/// Streams that the peer reset before they were looked at (CVE-2023-44487), which is what one bite can hold of them; a peer
+/// whose requests are so large that no bite holds as many is served, a bite at a time.
 const HTTP2_PENDING_RESETS: usize = 20;
 /// Streams that the peer made the server reset (CVE-2025-8671); hyper would take `None` for no limit.
 const HTTP2_LOCAL_RESETS: usize = 1_024;
@@ -132,7 +133,7 @@ impl<H: Handler> Connections<H> {
         let shared = self.0.clone();
         let turns = Turns::default();
         let io = TokioIo::new(self.watched(io, Speaks::Http2(turns.clone())));
-        let streams = Streams::new(self.0.drain.clone(), turns);
+        let streams = Streams::new(self.0.drain.clone(), turns.clone());
         let arming = streams.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(arming.arm());
@@ -153,11 +154,17 @@ impl<H: Handler> Connections<H> {
             .max_send_buf_size(HTTP2_SEND_BUFFER)
             .serve_connection(io, service);
         let mut connection = pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = self.0.drain.next_stop() => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
+        let mut stop = pin!(self.0.drain.next_stop());
+        let mut stopping = false;
+        poll_fn(|cx| {
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            turns.begin();
+            connection.as_mut().poll(cx)
+        })
+        .await
     }
 }
 

@@ -52,8 +52,9 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let (armed, turn) = (self.armed.lock().take(), self.turns.wait());
+        let (armed, turn) = (self.armed.lock().take(), self.turns.enter());
         self.drain.spawn(async move {
+            // From here on it is being served, whatever it waits for.
             drop(turn);
             match armed {
                 Some(cut) => {

@@ -68,7 +68,8 @@ pub trait Handler: Clone + Send + Sync + 'static {
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
 }
 
-/// An answer on its way. Boxed, because what waits for it is moved about, and it is large.
+/// An answer on its way. Boxed, because it is large, what waits for it is moved about, and hyper keeps room for it as long as a
+/// stream of HTTP/2 lives.
 pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A bound listener that serves one handler.

@@ -19,7 +19,10 @@ use tokio::{
 use crate::load::{PUBLISHERS, Tally, post_head, spawn};
 
 /// Opens a stream for every device, some at a time, and leaves each with a task that reads it for ever.
-pub fn subscribe_all(address: SocketAddr, tally: &Arc<Tally>) {
+///
+/// # Errors
+/// When they do not all open, as [`Tally::opened`] has it.
+pub async fn subscribe_all(address: SocketAddr, tally: &Arc<Tally>) -> io::Result<()> {
     let next = Arc::new(AtomicU32::new(0));
     for _ in 0..PUBLISHERS {
         let (next, tally) = (next.clone(), tally.clone());
@@ -34,6 +37,7 @@ pub fn subscribe_all(address: SocketAddr, tally: &Arc<Tally>) {
             }
         });
     }
+    tally.opened(tally.devices().into()).await
 }
 
 /// One device's stream.

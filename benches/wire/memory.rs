@@ -48,8 +48,7 @@ fn http1_streams(wishes: &Wishes, kind: Kind, table: &mut Table) -> io::Result<(
     let tally = Arc::new(Tally::new(wishes.streams));
     runtime()?.block_on(async {
         let empty = server.memory()?;
-        http1::subscribe_all(server.address, &tally);
-        tally.opened(streams).await?;
+        http1::subscribe_all(server.address, &tally).await?;
         tokio::time::sleep(SETTLE).await;
         let what = format!("idle stream, HTTP/1.1, {streams}");
         table.row(&what, kind.name(), (server.memory()? - empty) / streams, "bytes of PSS");

@@ -82,8 +82,7 @@ impl Lane {
         let server = Running::start(kind, &[])?;
         let tally = Arc::new(Tally::new(PUBLISHERS));
         if kind != Kind::Bare {
-            http1::subscribe_all(server.address, &tally);
-            tally.opened(PUBLISHERS.into()).await?;
+            http1::subscribe_all(server.address, &tally).await?;
         }
         let figures = Vec::new;
         Ok(Self { what, server, kind, call, size, tally, rates: figures(), costs: figures(), tails: figures() })
@@ -153,10 +152,7 @@ fn open_loop(kind: Kind, rate: u32, length: Duration, what: &str, table: &mut Ta
     let load = runtime()?;
     let server = Running::start(kind, &[])?;
     let tally = Arc::new(Tally::new(PUBLISHERS));
-    load.block_on(async {
-        http1::subscribe_all(server.address, &tally);
-        tally.opened(PUBLISHERS.into()).await
-    })?;
+    load.block_on(http1::subscribe_all(server.address, &tally))?;
     let (mut writers, readers) = connections(&server)?;
     let heads: Vec<_> = (0..PUBLISHERS).map(|device| post_head(server.address, device, 200)).collect();
     load.block_on(async {
@@ -233,10 +229,7 @@ pub fn opening(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
             let tally = Arc::new(Tally::new(wishes.streams));
             let began = Instant::now();
             let load = runtime()?;
-            load.block_on(async {
-                http1::subscribe_all(server.address, &tally);
-                tally.opened(wishes.streams.into()).await
-            })?;
+            load.block_on(http1::subscribe_all(server.address, &tally))?;
             rates.push(f64::from(wishes.streams) / began.elapsed().as_secs_f64());
         }
     }

@@ -43,7 +43,6 @@ async fn only_grpc(request: Request, next: Next) -> Response {
     }
 }
 
-/// Ends a call whose response does not begin in time, and tells streams when their client stops waiting.
 async fn within_deadline(request: Request, next: Next) -> Response {
     grpc::within_deadline(request, |request| next.run(request)).await
 }

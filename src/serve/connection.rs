@@ -34,8 +34,8 @@ const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes kept for one stream whose peer reads slowly.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
-/// Streams that the peer reset before they were looked at (CVE-2023-44487), which is what one bite can hold of them; a peer
-/// whose requests are so large that no bite holds as many is served, a bite at a time.
+/// Streams that the peer reset before they were looked at (CVE-2023-44487). They come in one bite (see `turns`), so requests that
+/// are too large for so many of them in a bite do not add up.
 const HTTP2_PENDING_RESETS: usize = 20;
 /// Streams that the peer made the server reset (CVE-2025-8671); hyper would take `None` for no limit.
 const HTTP2_LOCAL_RESETS: usize = 1_024;
@@ -137,7 +137,6 @@ impl<H: Handler> Connections<H> {
         let arming = streams.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(arming.arm());
-            // hyper keeps room for this future as long as the stream lives, so it is a box.
             let response = shared.handler.answer(peer, request);
             async move { Ok::<_, Infallible>(pace(response.await)) }
         });

@@ -1,6 +1,6 @@
 //! One connection: which protocol it speaks, with which limits, and how it ends.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::ready, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response, Version};
@@ -156,11 +156,11 @@ impl<H: Handler> Connections<H> {
         let mut stop = pin!(self.0.drain.next_stop());
         let mut stopping = false;
         poll_fn(|cx| {
+            ready!(turns.poll_begin(cx));
             if !stopping && stop.as_mut().poll(cx).is_ready() {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            turns.begin();
             connection.as_mut().poll(cx)
         })
         .await

@@ -24,7 +24,7 @@ pub(super) enum Speaks {
     /// no reading. The handover, if any, learns of every flush.
     Http1(Option<Handover>),
     /// The proof is any progress: a busy connection may have something to write at all times, and a single stream that does
-    /// not read is cut by itself. Nothing is read while requests wait for their first turn.
+    /// not read is cut by itself. It is read in bites.
     Http2(Turns),
 }
 

@@ -221,21 +221,23 @@ async fn read_answers(connection: TcpStream, device: u32, tally: Arc<Tally>) -> 
 
 /// Streams opened a second over HTTP/1.1, 64 at a time, each with a connection of its own.
 pub fn opening(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
-    let mut rates = [Vec::new(), Vec::new()];
     let kinds = [Kind::Axum, Kind::Daemon];
+    let mut figures = [const { (Vec::new(), Vec::new()) }; 2];
     for _ in 0..wishes.rounds {
-        for (kind, rates) in kinds.iter().zip(&mut rates) {
+        for (kind, (rates, costs)) in kinds.iter().zip(&mut figures) {
             let server = Running::start(*kind, &[])?;
             let tally = Arc::new(Tally::new(wishes.streams));
-            let began = Instant::now();
+            let (began, cpu) = (Instant::now(), server.cpu()?);
             let load = runtime()?;
             load.block_on(http1::subscribe_all(server.address, &tally))?;
-            rates.push(f64::from(wishes.streams) / began.elapsed().as_secs_f64());
+            let streams = f64::from(wishes.streams);
+            rates.push(streams / began.elapsed().as_secs_f64());
+            costs.push(server.cpu()?.saturating_sub(cpu).as_secs_f64() * 1e6 / streams);
         }
     }
-    for (kind, rates) in kinds.iter().zip(rates) {
+    for (kind, (rates, costs)) in kinds.iter().zip(figures) {
         let what = format!("streams opened a second, {}", wishes.streams);
-        table.row(&what, kind.name(), format!("{:.0}", median(rates)), "");
+        table.row(&what, kind.name(), format!("{:.0}", median(rates)), format!("{:.1} us of CPU each", median(costs)));
     }
     Ok(())
 }

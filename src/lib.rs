@@ -20,6 +20,7 @@
 //! | [`config`] | every flag and variable; alone reads the environment | a new option |
 //! | [`app`] | joins the rooms; the one router of both protocols, and what stands before it | what a new option does |
 //! | `json` | JSON objects from outside, strictly | |
+//! | `hex` | hexadecimal digits | |
 //!
 //! Arrows point inwards: `http` and `grpc` know `hub`, and `hub` knows neither. `tests/tidy.rs` holds this.
 //!
@@ -48,6 +49,7 @@ pub mod config;
 pub mod drain;
 pub mod error;
 pub mod grpc;
+mod hex;
 pub mod http;
 pub mod hub;
 mod json;

@@ -1,8 +1,13 @@
 //! The nouns: who, where and what. Holding one of these values proves that it was checked.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt::{self, Write as _},
+    iter::once,
+    sync::Arc,
+    time::SystemTime,
+};
 
-use crate::error::Invalid;
+use crate::{error::Invalid, hex};
 
 /// A user's id: 1 to 256 bytes of UTF-8, no control characters, not `.` or `..`; compared byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -211,27 +216,18 @@ impl Cursor {
             seq: u64::from_str_radix(seq, 16).ok()?,
         })
     }
+
+    /// The characters of a cursor as it is written.
+    pub fn chars(&self) -> impl Iterator<Item = char> + use<> {
+        let (page, seq) = (hex::number(self.page.into()), hex::number(self.seq));
+        hex::digits(self.epoch, 16).chain(once(b'.')).chain(page).chain(once(b'.')).chain(seq).map(char::from)
+    }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Digit by digit, because every message of every stream writes one, and `write!` takes three times as long.
-        let mut text = [b'.'; 16 + 1 + 8 + 1 + 16];
-        let mut end = write_hex(&mut text, self.epoch, 16);
-        for part in [u64::from(self.page), self.seq] {
-            let digits = (part | 1).ilog2() as usize / 4 + 1;
-            end += 1 + write_hex(&mut text[end + 1..], part, digits);
-        }
-        f.write_str(std::str::from_utf8(&text[..end]).unwrap_or_default())
+        self.chars().try_for_each(|char| f.write_char(char))
     }
-}
-
-/// Writes the lowest digits of a value; gives how many.
-fn write_hex(text: &mut [u8], value: u64, digits: usize) -> usize {
-    for (at, byte) in text[..digits].iter_mut().enumerate() {
-        *byte = b"0123456789abcdef"[(value >> (4 * (digits - 1 - at)) & 15) as usize];
-    }
-    digits
 }
 
 fn is_id(text: &str) -> bool {

@@ -3,10 +3,7 @@
 //! What is written here is one event for every message, whatever its data: a field's value ends at any of CR, LF and CRLF,
 //! so data is cut there and its lines become `data` fields, which the client's parser joins with LF.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memchr::memchr2;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -143,8 +140,9 @@ fn legacy(message: &Message) -> String {
 /// The `id` and `event` lines, with room for the data.
 fn head(cursor: Cursor, message: &Message, room: usize) -> String {
     let mut text = String::with_capacity(room + 128);
-    // A string takes everything.
-    let _ = writeln!(text, "id: {cursor}");
+    text.push_str("id: ");
+    text.extend(cursor.chars());
+    text.push('\n');
     if let Some(event) = &message.event {
         text.push_str("event: ");
         text.push_str(event.as_str());

@@ -3,7 +3,7 @@
 //! This is what an idle stream costs, so it holds no buffer: there is one for a chunk that is being written, and none after it.
 
 use std::{
-    io::{self, Write as _},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::SystemTime,
@@ -15,6 +15,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
 };
+
+use crate::hex;
 
 /// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
 pub(super) struct Stream<T> {
@@ -123,8 +125,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
 /// A chunk: its size in hexadecimal, its data, and a line's end after each.
 fn chunk(data: &[u8]) -> Vec<u8> {
     let mut chunk = Vec::with_capacity(SIZE_DIGITS + data.len() + 4);
-    // A vector takes everything.
-    let _ = write!(chunk, "{:x}\r\n", data.len());
+    chunk.extend(hex::number(data.len() as u64));
+    chunk.extend_from_slice(b"\r\n");
     chunk.extend_from_slice(data);
     chunk.extend_from_slice(b"\r\n");
     chunk

@@ -1,11 +1,11 @@
 //! Who is here: a sharded map from user to the slots of the user's devices.
 
 use std::{
-    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{Arc, atomic::Ordering},
 };
 
+use hashbrown::{HashTable, hash_table::Entry};
 use parking_lot::Mutex;
 
 use super::{
@@ -17,8 +17,8 @@ use crate::model::{Address, UserId};
 /// How many locks the map is spread over, so that senders to different users hardly ever meet.
 pub(super) const SHARDS: usize = 64;
 
-/// A user has few devices, so they stand in a plain list.
-type Users = HashMap<UserId, Vec<Arc<Slot>>>;
+/// By user. A user has few devices, so they stand in a plain list, which is never empty and knows whose it is.
+type Users = HashTable<Vec<Arc<Slot>>>;
 
 pub(super) struct Registry {
     shards: Box<[Mutex<Users>]>,
@@ -32,48 +32,67 @@ impl Registry {
 
     /// The slot of a device, if there is one.
     pub(super) fn find(&self, address: &Address) -> Option<Arc<Slot>> {
-        let users = self.shard(&address.user).lock();
-        users.get(&address.user)?.iter().find(|slot| slot.address.device == address.device).cloned()
+        let hash = self.hash(&address.user);
+        let users = self.shard(hash).lock();
+        of_device(users.find(hash, is_of(&address.user))?, address).cloned()
     }
 
     /// The slot of a device, made if there is none.
     pub(super) fn enter(&self, address: &Address, totals: &Totals, now: Millis) -> Arc<Slot> {
-        let mut users = self.shard(&address.user).lock();
-        let slots = users.entry(address.user.clone()).or_insert_with(|| Vec::with_capacity(1));
-        if let Some(slot) = slots.iter().find(|slot| slot.address.device == address.device) {
+        let hash = self.hash(&address.user);
+        let mut users = self.shard(hash).lock();
+        let user = users
+            .entry(hash, is_of(&address.user), |slots| slots.first().map_or(0, |slot| self.hash(&slot.address.user)));
+        if let Entry::Occupied(known) = &user
+            && let Some(slot) = of_device(known.get(), address)
+        {
             return slot.clone();
         }
         let slot = Arc::new(Slot::new(address.clone(), fastrand::u64(..), now));
-        slots.push(slot.clone());
+        user.or_insert_with(|| Vec::with_capacity(1)).get_mut().push(slot.clone());
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
         slot
     }
 
     /// Lets go of exactly this slot; one that took its place stays.
     pub(super) fn remove(&self, slot: &Arc<Slot>, totals: &Totals) {
-        let user = &slot.address.user;
-        let mut users = self.shard(user).lock();
-        let Some(slots) = users.get_mut(user) else { return };
+        let hash = self.hash(&slot.address.user);
+        let mut users = self.shard(hash).lock();
+        let Ok(mut user) = users.find_entry(hash, is_of(&slot.address.user)) else { return };
+        let slots = user.get_mut();
         let Some(at) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) else { return };
         slots.swap_remove(at);
         totals.mailboxes.fetch_sub(1, Ordering::Relaxed);
         if slots.is_empty() {
-            users.remove(user);
+            user.remove();
         }
     }
 
     /// The slots of a user's devices.
     pub(super) fn of_user(&self, user: &UserId) -> Vec<Arc<Slot>> {
-        self.shard(user).lock().get(user).cloned().unwrap_or_default()
+        let hash = self.hash(user);
+        self.shard(hash).lock().find(hash, is_of(user)).cloned().unwrap_or_default()
     }
 
     /// The slots of one shard, `number` below [`SHARDS`].
     pub(super) fn of_shard(&self, number: usize) -> Vec<Arc<Slot>> {
-        self.shards[number].lock().values().flatten().cloned().collect()
+        self.shards[number].lock().iter().flatten().cloned().collect()
     }
 
-    fn shard(&self, user: &UserId) -> &Mutex<Users> {
-        let hash = self.hasher.hash_one(user);
-        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or_default()]
+    fn hash(&self, user: &UserId) -> u64 {
+        self.hasher.hash_one(user)
     }
+
+    /// By bits that a table does not look at: it takes the lowest and the highest ones.
+    fn shard(&self, hash: u64) -> &Mutex<Users> {
+        &self.shards[(hash >> 32) as usize % SHARDS]
+    }
+}
+
+fn is_of(user: &UserId) -> impl Fn(&Vec<Arc<Slot>>) -> bool {
+    move |slots| slots.first().is_some_and(|slot| slot.address.user == *user)
+}
+
+fn of_device<'a>(slots: &'a [Arc<Slot>], address: &Address) -> Option<&'a Arc<Slot>> {
+    slots.iter().find(|slot| slot.address.device == address.device)
 }

@@ -51,6 +51,10 @@ impl Future for Until {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline.into();
         let mut alarm = self.alarm.lock();
+        if alarm.as_ref().is_some_and(|alarm| alarm.deadline() <= deadline && !alarm.is_elapsed()) {
+            // It wakes the connection's task already.
+            return Poll::Pending;
+        }
         let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         loop {
             if alarm.deadline() > deadline {

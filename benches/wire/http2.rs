@@ -177,22 +177,24 @@ pub async fn publish(
     let (mut waiting, mut free) = (HashMap::new(), devices.rev().collect::<Vec<_>>());
     // The devices whose messages on the one stream were not answered yet, in order.
     let (mut order, mut answers) = (std::collections::VecDeque::new(), Vec::new());
+    // What is ready to be sent on it, which goes out in one frame, as tonic's client has it.
+    let mut ready = Vec::new();
     let mut refused = 0;
     while tally.now() < end || !waiting.is_empty() || !order.is_empty() {
         while tally.now() < end {
             let Some(device) = free.pop() else { break };
             let message = message(call, device, size, &tally);
-            match (call, shared) {
-                (Call::GrpcStream, Some(stream)) => {
-                    connection.data(stream, &message, false);
+            match call {
+                Call::GrpcStream => {
+                    ready.extend_from_slice(&message);
                     order.push_back(device);
                 }
-                (Call::Grpc, _) => {
+                Call::Grpc => {
                     let stream = connection.request(0x83, "/signal.v1.Signal/Send", &headers, false);
                     connection.data(stream, &message, true);
                     waiting.insert(stream, device);
                 }
-                _ => {
+                Call::Http => {
                     let head = post_head(address, device, size);
                     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
                     let kind = [("content-type", "application/x-www-form-urlencoded")];
@@ -201,6 +203,10 @@ pub async fn publish(
                     waiting.insert(stream, device);
                 }
             }
+        }
+        if let Some(stream) = shared.filter(|_| !ready.is_empty()) {
+            connection.data(stream, &ready, false);
+            ready.clear();
         }
         connection.flush().await?;
         let mut done = Vec::new();

@@ -135,7 +135,7 @@ impl Invalid {
             Self::Device => "The device id must be 1 to 256 bytes of UTF-8 without control characters, and not . or ..",
             Self::Event => "The event name must be 1 to 64 of A-Z a-z 0-9 . _ : - and not begin with signal.",
             Self::Data => "The field data is required and must not be empty.",
-            Self::Body => "The body is not a JSON object, or not a form, of the expected shape.",
+            Self::Body => "The body is not a JSON object, a form or a protobuf message of the expected shape.",
             Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
             Self::Format => "The format must be plain, envelope or legacy.",
         }

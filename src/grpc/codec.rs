@@ -1,12 +1,19 @@
-//! How messages become bytes: protobuf, in buffers that begin small, because most streams are idle most of the time.
+//! How messages become bytes: protobuf, in buffers that begin small, because most streams are idle most of the time; and what
+//! somebody gets whose bytes are no message.
 
 use std::marker::PhantomData;
 
 use prost::Message;
-use tonic::codec::{BufferSettings, Codec};
+use tonic::{
+    Status,
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// The codec of the generated client and server: tonic's own, with buffers of our size.
+use super::status;
+use crate::error::{Error, Invalid};
+
+/// The codec of the generated client and server: tonic's own, with buffers of our size and errors of our own.
 pub(super) struct SmallBuffers<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for SmallBuffers<T, U> {
@@ -23,14 +30,30 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = ProstEncoder<T>;
-    type Decoder = ProstDecoder<U>;
+    type Decoder = Strict<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstCodec::<T, U>::raw_encoder(settings())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(settings())
+        Strict(ProstCodec::<T, U>::raw_decoder(settings()))
+    }
+}
+
+/// Tells a peer whose message is malformed that this is its own fault. tonic would take the blame with INTERNAL.
+pub(super) struct Strict<U>(ProstDecoder<U>);
+
+impl<U: Message + Default> Decoder for Strict<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        self.0.decode(bytes).map_err(|_| status::from(Error::Invalid(Invalid::Body)))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
     }
 }
 

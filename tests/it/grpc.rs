@@ -65,6 +65,22 @@ async fn requests_of_the_wrong_shape_are_invalid_arguments() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_no_protobuf_is_an_invalid_argument_of_every_call() {
+    let server = Server::start().await;
+    let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
+    let mut client = tonic::client::Grpc::new(within(channel.connect()).await.expect("listens"));
+    for method in ["Send", "Broadcast", "ListDevices", "Subscribe", "WatchDevices"] {
+        within(client.ready()).await.expect("ready");
+        // A length where the first field of each has a text or a message.
+        let codec = tonic_prost::ProstCodec::<prost_types::Duration, SendRequest>::default();
+        let wrong = Request::new(prost_types::Duration { seconds: 7, nanos: 0 });
+        let path = format!("/signal.v1.Signal/{method}").parse().expect("a path");
+        let refused = within(client.unary(wrong, path, codec)).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{method}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn identity_comes_before_shape_and_shape_before_the_device() {
     let server = Server::start().await;
     let mut client = server.grpc().await;

@@ -199,7 +199,7 @@ async fn a_request_that_is_too_large_or_no_protobuf_ends_the_call_after_the_answ
     let requests = Request::new(tokio_stream::iter([message("bob/phone", "", "x")]));
     let path = "/signal.v1.Signal/SendStream".parse().expect("a path");
     let mut answers = within(client.streaming(requests, path, codec)).await.expect("a stream").into_inner();
-    assert_eq!(within(answers.message()).await.expect_err("the end").code(), Code::Internal);
+    assert_eq!(within(answers.message()).await.expect_err("the end").code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

@@ -42,11 +42,12 @@ pub(super) fn opening(start: Start, heartbeat: Duration, cut: Option<Extension<C
     Opening { start, heartbeat, breaker }
 }
 
-/// The response that writes the opening at once, then every event; `write` may leave one out with an empty text.
+/// The response that writes the opening at once, then every event. `write` may leave one out with an empty text, and may take more
+/// out of the stream.
 pub(super) fn stream<S, W>(opening: String, events: S, write: W) -> Response
 where
     S: Stream + Send + Unpin + 'static,
-    W: FnMut(S::Item) -> String + Send + Unpin + 'static,
+    W: FnMut(S::Item, &mut S) -> String + Send + Unpin + 'static,
 {
     (Extension(Lasting), respond(Body::new(Events { opening: Some(opening), source: events, write }))).into_response()
 }
@@ -77,7 +78,7 @@ struct Events<S, W> {
 impl<S, W> HttpBody for Events<S, W>
 where
     S: Stream + Unpin,
-    W: FnMut(S::Item) -> String + Unpin,
+    W: FnMut(S::Item, &mut S) -> String + Unpin,
 {
     type Data = Bytes;
     type Error = Infallible;
@@ -86,11 +87,12 @@ where
         if let Some(opening) = self.opening.take() {
             return Poll::Ready(Some(Ok(Frame::data(opening.into()))));
         }
+        let Self { source, write, .. } = &mut *self;
         loop {
-            let Some(event) = std::task::ready!(Pin::new(&mut self.source).poll_next(cx)) else {
+            let Some(event) = std::task::ready!(Pin::new(&mut *source).poll_next(cx)) else {
                 return Poll::Ready(None);
             };
-            let text = (self.write)(event);
+            let text = write(event, source);
             // An empty frame would end the body of a chunked response.
             if !text.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(text.into()))));

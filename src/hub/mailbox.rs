@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    log::Log,
+    log::{Handed, Log},
     pace::{Millis, Pace},
 };
 use crate::{
@@ -55,7 +55,7 @@ pub(super) struct Attachment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Write this message.
-    Message(Cursor, Arc<Message>),
+    Message(Delivery),
     /// Write a heartbeat.
     Ping,
     /// Nothing yet.
@@ -64,6 +64,15 @@ pub(super) enum Next {
     End(EndReason),
     /// End without a word: the same page came back on another stream.
     Replaced,
+}
+
+/// A message on its way to a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub(super) cursor: Cursor,
+    pub(super) message: Arc<Message>,
+    /// Another one is there.
+    pub(super) more: bool,
 }
 
 /// What a look at the clock brought.
@@ -166,10 +175,8 @@ impl Mailbox {
             return self.farewell(generation, page).map_or(Next::Replaced, Next::End);
         };
         if let Some(handed) = self.log.hand_over(stream.position, now) {
-            stream.position = handed.seq;
             stream.pace.give(handed.since.max(stream.since), now);
-            self.evict(now);
-            return Next::Message(Cursor { epoch: self.epoch, page, seq: handed.seq }, handed.message);
+            return Next::Message(self.deliver(handed, page, now));
         }
         if let Some(reason) = stream.ending {
             self.detach(generation, now);
@@ -180,6 +187,24 @@ impl Mailbox {
         }
         stream.pace.rest();
         Next::Wait
+    }
+
+    /// One more message that is there, for the stream of this generation and page to write together with the one before it. What
+    /// the stream owes is as old as the first of them.
+    pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Delivery> {
+        let stream = self.stream.as_ref().filter(|stream| stream.generation == generation)?;
+        let handed = self.log.hand_over(stream.position, now)?;
+        Some(self.deliver(handed, page, now))
+    }
+
+    /// Moves the stream past a message.
+    fn deliver(&mut self, handed: Handed, page: u32, now: Millis) -> Delivery {
+        if let Some(stream) = &mut self.stream {
+            stream.position = handed.seq;
+        }
+        self.evict(now);
+        let Handed { seq, message, .. } = handed;
+        Delivery { cursor: Cursor { epoch: self.epoch, page, seq }, message, more: self.log.last() > seq }
     }
 
     /// Why a stream that is no longer attached has to end; none where the same page came back on another stream.

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     log::{REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
-    mailbox::{Mailbox, Next},
+    mailbox::{Delivery, Mailbox, Next},
     pace::Millis,
 };
 use crate::model::{Continuity, Cursor, Data, Message, Start};
@@ -109,7 +109,8 @@ impl World {
             }
             Op::Anew => self.attach(Start::Anew, true),
             Op::Stranger(start) => self.attach(start, false),
-            Op::Read(most) => (0..most).for_each(|_| self.read()),
+            // Three messages at a time.
+            Op::Read(most) => (0..most).for_each(|at| self.read(at % 3 > 0)),
             Op::Detach => {
                 let Some(client) = self.client.take() else { return };
                 self.mailbox.detach(client.generation, Millis(self.now));
@@ -157,12 +158,18 @@ impl World {
         self.cursor = Some(attached.cursor);
     }
 
-    fn read(&mut self) {
+    /// Reads the next message, or one that goes along with the last.
+    fn read(&mut self, along: bool) {
         let Some(client) = &mut self.client else { return };
-        let next = self.mailbox.next(client.generation, client.page, Millis(self.now));
+        let (generation, page, now) = (client.generation, client.page, Millis(self.now));
+        let next = if along {
+            self.mailbox.more(generation, page, now).map_or(Next::Wait, Next::Message)
+        } else {
+            self.mailbox.next(generation, page, now)
+        };
         let expected = self.records.iter_mut().find(|record| record.seq > client.seen && record.fate != Fate::Gone);
         match (next, expected) {
-            (Next::Message(cursor, message), Some(record)) => {
+            (Next::Message(Delivery { cursor, message, more }), Some(record)) => {
                 assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
                 assert!(!client.whole || cursor.seq == client.seen + 1, "no gap in what was said to be whole");
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));
@@ -170,6 +177,8 @@ impl World {
                 client.seen = cursor.seq;
                 self.cursor = Some(cursor);
                 self.evict();
+                let later = self.records.iter().any(|record| record.seq > cursor.seq && record.fate != Fate::Gone);
+                assert!(more || !later, "another one is there");
             }
             (Next::Wait | Next::Ping, None) => {}
             (next, expected) => panic!("{next:?} instead of {:?}", expected.map(|record| record.seq)),
@@ -178,7 +187,7 @@ impl World {
 
     fn wait(&mut self, ms: u64) {
         // The client reads what it can, so that it does not stall.
-        (0..400).for_each(|_| self.read());
+        (0..400).for_each(|_| self.read(false));
         self.now += ms;
         let ticked = self.mailbox.tick(STALL_MS, WINDOW_MS, Millis(self.now));
         assert!(!ticked.stalled);
@@ -259,4 +268,23 @@ fn a_stream_that_is_not_read_stalls_and_keeps_its_messages() {
     assert!(mailbox.push(message, 0, Millis(6_001)).is_err());
     let next = mailbox.attach(Start::After(stream.cursor), 15_000, Millis(7_000)).expect("back");
     assert_eq!((next.continuity, next.replayed), (Continuity::Resumed, 1));
+}
+
+#[test]
+fn what_is_written_together_is_as_old_as_its_oldest_message() {
+    let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+    let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+    assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
+    for at in [1_000, 4_000] {
+        let data = Data::new("candidate").expect("not empty");
+        let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
+        mailbox.push(Arc::new(message), 0, Millis(at)).expect("live");
+    }
+    let Next::Message(first) = mailbox.next(stream.generation, 1, Millis(4_500)) else { panic!("two wait") };
+    let second = mailbox.more(stream.generation, 1, Millis(4_500)).expect("the other one");
+    assert_eq!((first.cursor.seq, first.more, second.cursor.seq, second.more), (1, true, 2, false));
+    assert_eq!(mailbox.more(stream.generation, 1, Millis(4_500)), None);
+    assert!(!mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_000)).stalled);
+    assert!(mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_001)).stalled);
+    assert_eq!(mailbox.more(stream.generation, 1, Millis(6_001)), None, "it is attached no more");
 }

@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    mailbox::{Attachment, Mailbox, Next, Ticked},
+    mailbox::{Attachment, Delivery, Mailbox, Next, Ticked},
     pace::Millis,
 };
 use crate::{
@@ -127,6 +127,11 @@ impl Slot {
             }
             next
         })
+    }
+
+    /// See [`Mailbox::more`].
+    pub(super) fn more(&self, totals: &Totals, generation: u32, page: u32, now: Millis) -> Option<Delivery> {
+        self.update(totals, |state| state.mailbox.more(generation, page, now))
     }
 
     /// See [`Mailbox::end`].

@@ -8,7 +8,11 @@ use std::{
 
 use tokio_stream::Stream;
 
-use super::{Hub, mailbox::Next, slot::Slot};
+use super::{
+    Hub,
+    mailbox::{Delivery, Next},
+    slot::Slot,
+};
 use crate::model::{Address, Continuity, Cursor, EndReason, Message};
 
 /// What a stream carries after its opening.
@@ -43,12 +47,30 @@ pub struct Subscription {
     slot: Arc<Slot>,
     generation: u32,
     page: u32,
+    /// Another message was there when the last one was taken.
+    more: bool,
     over: bool,
 }
 
 impl Subscription {
     pub(super) fn new(hub: Hub, slot: Arc<Slot>, generation: u32, page: u32) -> Self {
-        Self { hub, slot, generation, page, over: false }
+        Self { hub, slot, generation, page, more: false, over: false }
+    }
+
+    /// One more message that is there already, to be written together with the event before it. To ask the stream for its next
+    /// event, however, is to say that everything before it is written.
+    pub fn more(&mut self) -> Option<Event> {
+        if !self.more {
+            return None;
+        }
+        let delivery = self.slot.more(&self.hub.0.totals, self.generation, self.page, self.hub.now());
+        self.more = false;
+        delivery.map(|delivery| self.message(delivery))
+    }
+
+    fn message(&mut self, delivery: Delivery) -> Event {
+        self.more = delivery.more;
+        Event::Message(delivery.cursor, delivery.message)
     }
 }
 
@@ -62,7 +84,7 @@ impl Stream for Subscription {
         let (shared, now) = (&self.hub.0, self.hub.now());
         match self.slot.next(&shared.totals, self.generation, self.page, context.waker(), now) {
             Next::Wait => Poll::Pending,
-            Next::Message(cursor, message) => Poll::Ready(Some(Event::Message(cursor, message))),
+            Next::Message(delivery) => Poll::Ready(Some(self.message(delivery))),
             Next::Ping => Poll::Ready(Some(Event::Ping)),
             Next::End(reason) => {
                 shared.metrics.stream_ended(reason);

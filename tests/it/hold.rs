@@ -3,7 +3,7 @@
 use backend_signal::grpc::proto::{Outcome, SendRequest};
 use tonic::Code;
 
-use crate::harness::{FORM, Response, Server, grpc::message, until, within};
+use crate::harness::{Connection, FORM, Response, Server, claim, grpc::message, until, within};
 
 async fn post(server: &Server, data: &str, ttl: &str) -> Response {
     let headers = [("content-type", FORM), ("ttl", ttl)];
@@ -32,6 +32,24 @@ async fn a_message_with_a_time_to_live_waits_for_its_device() {
     assert_eq!(post(&server, "3", "60").await.status, 200, "delivered when the device is there");
     assert_eq!(send(&server, "4", 60).await, Ok(Outcome::Delivered));
     assert_eq!((phone.data().await.as_str(), phone.data().await.as_str()), ("3", "4"));
+}
+
+#[tokio::test]
+async fn messages_that_wait_are_written_together_but_for_large_ones() {
+    let server = Server::start().await;
+    let (small, large) = ("x".repeat(100), "y".repeat(20_000));
+    for data in [&small, &small, &small, &large, &large, &small] {
+        assert_eq!(post(&server, data, "60").await.status, 202);
+    }
+    let mut phone = Connection::open(server.address).await;
+    phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
+    assert_eq!(phone.head().await.status, 200);
+    let mut messages = Vec::new();
+    while messages.iter().sum::<usize>() < 6 {
+        let chunk = String::from_utf8(phone.chunk().await.expect("more to come")).expect("UTF-8");
+        messages.push(chunk.lines().filter(|line| line.starts_with("data: x") || line.starts_with("data: y")).count());
+    }
+    assert_eq!(messages, [0, 4, 1, 1], "the opening, then what there is until it is 16 KiB");
 }
 
 #[tokio::test]

@@ -161,11 +161,11 @@ pub async fn subscribe(
     }
 }
 
-/// Sends to each of some devices, all of them at a time, the next when the last is answered.
+/// Sends to some devices, one message for each mention at a time, the next when the last is answered.
 pub async fn publish(
     address: SocketAddr,
     call: Call,
-    devices: std::ops::Range<u32>,
+    devices: Vec<u32>,
     size: usize,
     end: Duration,
     tally: Arc<Tally>,
@@ -174,7 +174,7 @@ pub async fn publish(
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     let shared =
         (call == Call::GrpcStream).then(|| connection.request(0x83, "/signal.v1.Signal/SendStream", &headers, false));
-    let (mut waiting, mut free) = (HashMap::new(), devices.rev().collect::<Vec<_>>());
+    let (mut waiting, mut free) = (HashMap::new(), devices);
     // The devices whose messages on the one stream were not answered yet, in order.
     let (mut order, mut answers) = (std::collections::VecDeque::new(), Vec::new());
     // What is ready to be sent on it, which goes out in one frame, as tonic's client has it.

@@ -25,6 +25,8 @@ struct Lane {
     kind: Kind,
     call: Option<Call>,
     size: usize,
+    /// Devices that each connection of HTTP/2 sends to.
+    receivers: u32,
     tally: Arc<Tally>,
     rates: Vec<f64>,
     costs: Vec<f64>,
@@ -34,25 +36,29 @@ struct Lane {
 /// Connections of the lanes over HTTP/2; the senders share them evenly.
 const CONNECTIONS: u32 = 4;
 
+/// Messages that are on the way on one of them.
+const EACH: u32 = PUBLISHERS / CONNECTIONS;
+
 /// Turns that a round of the closed loop is cut into, so that what is compared was measured within seconds.
 const TURNS: u32 = 4;
 
-/// Closed loop: 64 senders, each with one receiver of its own, send the next message when the last is answered.
+/// Closed loop: 64 messages are on their way, and the answer to one lets the next one go. Every sender has receivers of its own.
 pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     let lanes = [
-        ("empty POST", Kind::Bare, None, 0),
-        ("POST, 200 B", Kind::Axum, None, 200),
-        ("POST, 200 B", Kind::Daemon, None, 200),
-        ("POST, 1,200 B", Kind::Axum, None, 1_200),
-        ("POST, 1,200 B", Kind::Daemon, None, 1_200),
-        ("POST over HTTP/2, 200 B", Kind::Daemon, Some(Call::Http), 200),
-        ("gRPC Send, 200 B", Kind::Daemon, Some(Call::Grpc), 200),
-        ("gRPC SendStream, 200 B", Kind::Daemon, Some(Call::GrpcStream), 200),
+        ("empty POST", Kind::Bare, None, 0, EACH),
+        ("POST, 200 B", Kind::Axum, None, 200, EACH),
+        ("POST, 200 B", Kind::Daemon, None, 200, EACH),
+        ("POST, 1,200 B", Kind::Axum, None, 1_200, EACH),
+        ("POST, 1,200 B", Kind::Daemon, None, 1_200, EACH),
+        ("POST over HTTP/2, 200 B", Kind::Daemon, Some(Call::Http), 200, EACH),
+        ("gRPC Send, 200 B", Kind::Daemon, Some(Call::Grpc), 200, EACH),
+        ("gRPC SendStream to 16 devices, 200 B", Kind::Daemon, Some(Call::GrpcStream), 200, EACH),
+        ("gRPC SendStream to one device, 200 B", Kind::Daemon, Some(Call::GrpcStream), 200, 1),
     ];
     let load = runtime()?;
     let mut lanes = lanes
         .into_iter()
-        .map(|(what, kind, call, size)| load.block_on(Lane::open(what, kind, call, size)))
+        .map(|(what, kind, call, size, receivers)| load.block_on(Lane::open(what, kind, call, size, receivers)))
         .collect::<io::Result<Vec<_>>>()?;
     for _ in 0..TURNS * wishes.rounds {
         for lane in &mut lanes {
@@ -78,14 +84,25 @@ fn ratio(figures: &[f64], others: &[f64]) -> f64 {
 }
 
 impl Lane {
-    async fn open(what: &'static str, kind: Kind, call: Option<Call>, size: usize) -> io::Result<Self> {
+    async fn open(what: &'static str, kind: Kind, call: Option<Call>, size: usize, receivers: u32) -> io::Result<Self> {
         let server = Running::start(kind, &[])?;
         let tally = Arc::new(Tally::new(PUBLISHERS));
         if kind != Kind::Bare {
             http1::subscribe_all(server.address, &tally).await?;
         }
         let figures = Vec::new;
-        Ok(Self { what, server, kind, call, size, tally, rates: figures(), costs: figures(), tails: figures() })
+        Ok(Self {
+            what,
+            server,
+            kind,
+            call,
+            size,
+            receivers,
+            tally,
+            rates: figures(),
+            costs: figures(),
+            tails: figures(),
+        })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures")]
@@ -102,8 +119,7 @@ impl Lane {
                 .collect(),
             Some(call) => (0..CONNECTIONS)
                 .map(|connection| {
-                    let each = PUBLISHERS / CONNECTIONS;
-                    let devices = connection * each..(connection + 1) * each;
+                    let devices = (0..EACH).map(|sender| connection * EACH + sender % self.receivers).collect();
                     spawn(http2::publish(self.server.address, call, devices, self.size, end, tally.clone()))
                 })
                 .collect(),

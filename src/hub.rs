@@ -26,6 +26,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_stream::Stream;
 
 pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
@@ -80,6 +81,13 @@ pub struct Opening {
     pub heartbeat: Duration,
     /// Ends the stream from outside when its peer does not read.
     pub breaker: Option<Breaker>,
+}
+
+/// A stream of the hub. To ask it for its next item is to say that everything before it is written; until then the peer is owed
+/// something, and one that is owed for too long does not read.
+pub trait Gather: Stream {
+    /// One more item that is there already, to be written together with the one before it.
+    fn more(&mut self) -> Option<Self::Item>;
 }
 
 /// A look at the hub as a whole.

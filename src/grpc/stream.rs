@@ -10,7 +10,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use super::{Deadline, status, too_late};
-use crate::model::EndReason;
+use crate::{hub::Gather, model::EndReason};
 
 /// What becomes of one event of the hub.
 pub(super) struct Step<T> {
@@ -21,6 +21,9 @@ pub(super) struct Step<T> {
 }
 
 /// A stream of responses made of the events of another stream.
+///
+/// tonic takes responses until there are none, to write them together. Only when it comes back after that, all of them are taken
+/// (the response is a lasting one, see `serve::Lasting`, and so paced), and the hub may be asked for the next event.
 pub struct Responses<S: Stream, T> {
     phase: Phase<T>,
     events: S,
@@ -33,6 +36,8 @@ enum Phase<T> {
     Opening(Box<T>),
     /// The hub has the word.
     Live,
+    /// Responses were given that are not on their way yet.
+    Gathering,
     /// The last response was written; this status follows, unless it is OK.
     Ended(Option<Status>),
 }
@@ -50,27 +55,38 @@ impl<S: Stream, T> Responses<S, T> {
     }
 }
 
-impl<S: Stream + Unpin, T: Unpin> Stream for Responses<S, T> {
+impl<S: Gather + Unpin, T: Unpin> Stream for Responses<S, T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match std::mem::replace(&mut self.phase, Phase::Live) {
-                Phase::Opening(opening) => return Poll::Ready(Some(Ok(*opening))),
+            let event = match std::mem::replace(&mut self.phase, Phase::Live) {
+                Phase::Opening(opening) => {
+                    self.phase = Phase::Gathering;
+                    return Poll::Ready(Some(Ok(*opening)));
+                }
                 Phase::Ended(status) => {
                     self.phase = Phase::Ended(None);
                     return Poll::Ready(status.map(Err));
                 }
-                Phase::Live => {}
-            }
-            let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(cx) else { break };
+                Phase::Gathering => {
+                    let Some(event) = self.events.more() else {
+                        // Whoever asks next asks the hub.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    };
+                    Some(event)
+                }
+                Phase::Live => {
+                    let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(cx) else { break };
+                    event
+                }
+            };
             let Some(Step { response, end }) = event.map(self.convert) else {
                 self.phase = Phase::Ended(None);
                 continue;
             };
-            if let Some(reason) = end {
-                self.phase = Phase::Ended(status::after(reason));
-            }
+            self.phase = end.map_or(Phase::Gathering, |reason| Phase::Ended(status::after(reason)));
             if let Some(response) = response {
                 return Poll::Ready(Some(Ok(response)));
             }

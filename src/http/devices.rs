@@ -32,7 +32,7 @@ pub(super) async fn list(
     if accepts_events(&headers) {
         let opening = events::opening(Start::Anew, api.settings.heartbeat, cut);
         return match api.hub.watch(&caller, &user, &opening) {
-            Ok(watch) => Ok(events::stream(sse::begin(events::retry()), watch, |sighting, _| {
+            Ok(watch) => Ok(events::stream(sse::begin(events::retry()), watch, |sighting| {
                 sse::sighting(&sighting, SystemTime::now())
             })),
             Err(error) => events::refuse(error, &headers),

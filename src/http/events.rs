@@ -8,6 +8,13 @@ use std::{
     time::Duration,
 };
 
+use super::{Problem, sse};
+use crate::{
+    error::Error,
+    hub::{Breaker, Gather, Opening},
+    model::Start,
+    serve::{Cut, Lasting},
+};
 use axum::{
     Extension,
     body::{Body, Bytes, HttpBody},
@@ -15,15 +22,6 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use hyper::body::Frame;
-use tokio_stream::Stream;
-
-use super::{Problem, sse};
-use crate::{
-    error::Error,
-    hub::{Breaker, Opening},
-    model::Start,
-    serve::{Cut, Lasting},
-};
 
 /// Whether the client asks for an event stream by name, as every `EventSource` does.
 pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
@@ -42,12 +40,11 @@ pub(super) fn opening(start: Start, heartbeat: Duration, cut: Option<Extension<C
     Opening { start, heartbeat, breaker }
 }
 
-/// The response that writes the opening at once, then every event. `write` may leave one out with an empty text, and may take more
-/// out of the stream.
+/// The response that writes the opening at once, then every event; `write` may leave one out with an empty text.
 pub(super) fn stream<S, W>(opening: String, events: S, write: W) -> Response
 where
-    S: Stream + Send + Unpin + 'static,
-    W: FnMut(S::Item, &mut S) -> String + Send + Unpin + 'static,
+    S: Gather + Send + Unpin + 'static,
+    W: FnMut(S::Item) -> String + Send + Unpin + 'static,
 {
     (Extension(Lasting), respond(Body::new(Events { opening: Some(opening), source: events, write }))).into_response()
 }
@@ -77,8 +74,8 @@ struct Events<S, W> {
 
 impl<S, W> HttpBody for Events<S, W>
 where
-    S: Stream + Unpin,
-    W: FnMut(S::Item, &mut S) -> String + Unpin,
+    S: Gather + Unpin,
+    W: FnMut(S::Item) -> String + Unpin,
 {
     type Data = Bytes;
     type Error = Infallible;
@@ -92,7 +89,12 @@ where
             let Some(event) = std::task::ready!(Pin::new(&mut *source).poll_next(cx)) else {
                 return Poll::Ready(None);
             };
-            let text = write(event, source);
+            let mut text = write(event);
+            while text.len() < TOGETHER
+                && let Some(event) = source.more()
+            {
+                text.push_str(&write(event));
+            }
             // An empty frame would end the body of a chunked response.
             if !text.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(text.into()))));
@@ -113,6 +115,9 @@ fn respond(body: Body) -> Response {
 fn random((least, most): (u64, u64)) -> Duration {
     Duration::from_millis(fastrand::u64(least..=most))
 }
+
+/// Bytes of events that are written together when several are there, but for the last one's.
+const TOGETHER: usize = 16 * 1024;
 
 /// In milliseconds.
 const RETRY: (u64, u64) = (1_000, 4_000);

@@ -25,15 +25,7 @@ pub(super) async fn subscribe(
     match api.hub.subscribe(&subscriber, &events::opening(start, heartbeat, cut)) {
         Ok((ready, subscription)) => {
             let opening = format.opening(&ready, heartbeat, events::retry());
-            Ok(events::stream(opening, subscription, move |event, stream| {
-                let mut text = format.event(&event, SystemTime::now);
-                while text.len() < TOGETHER
-                    && let Some(event) = stream.more()
-                {
-                    text.push_str(&format.event(&event, SystemTime::now));
-                }
-                text
-            }))
+            Ok(events::stream(opening, subscription, move |event| format.event(&event, SystemTime::now)))
         }
         Err(error) => events::refuse(error, &headers),
     }
@@ -60,9 +52,6 @@ impl Wish {
         Ok(Self { format, start })
     }
 }
-
-/// Bytes of events that are written together when several are there, but for the last one's.
-const TOGETHER: usize = 16 * 1024;
 
 /// As the 2019 server did it.
 const LEGACY_HEARTBEAT: Duration = Duration::from_secs(25);

@@ -9,7 +9,7 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
-    Hub,
+    Gather, Hub,
     mailbox::{Delivery, Next},
     slot::Slot,
 };
@@ -57,17 +57,6 @@ impl Subscription {
         Self { hub, slot, generation, page, more: false, over: false }
     }
 
-    /// One more message that is there already, to be written together with the event before it. To ask the stream for its next
-    /// event, however, is to say that everything before it is written.
-    pub fn more(&mut self) -> Option<Event> {
-        if !self.more {
-            return None;
-        }
-        let delivery = self.slot.more(&self.hub.0.totals, self.generation, self.page, self.hub.now());
-        self.more = false;
-        delivery.map(|delivery| self.message(delivery))
-    }
-
     fn message(&mut self, delivery: Delivery) -> Event {
         self.more = delivery.more;
         Event::Message(delivery.cursor, delivery.message)
@@ -97,6 +86,17 @@ impl Stream for Subscription {
                 Poll::Ready(None)
             }
         }
+    }
+}
+
+impl Gather for Subscription {
+    fn more(&mut self) -> Option<Event> {
+        if !self.more {
+            return None;
+        }
+        let delivery = self.slot.more(&self.hub.0.totals, self.generation, self.page, self.hub.now());
+        self.more = false;
+        delivery.map(|delivery| self.message(delivery))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use tokio_stream::Stream;
 
-use super::{Hub, presence::Sighting};
+use super::{Gather, Hub, presence::Sighting};
 use crate::model::UserId;
 
 /// A live view of a user's devices. Ends after [`Sighting::End`].
@@ -37,6 +37,13 @@ impl Stream for Watch {
         };
         self.over = matches!(sighting, Sighting::End(_));
         Poll::Ready(Some(sighting))
+    }
+}
+
+impl Gather for Watch {
+    /// Changes are rare, so they are written one at a time.
+    fn more(&mut self) -> Option<Sighting> {
+        None
     }
 }
 

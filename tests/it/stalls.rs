@@ -154,15 +154,27 @@ async fn one_unread_stream_among_forty_on_a_connection_hurts_no_other() {
 async fn one_message_that_is_not_read_is_enough_to_be_cut() {
     // A heartbeat would be something more to write.
     let server = Server::with(&["--stall-timeout", "0.5", "--heartbeat", "600"]).await;
-    let mut peer = Frames::open(server.address, &[(4, 300)]).await;
-    let block = frames::get("/subscribe", &[("x-user-claim", &claim("bob/phone"))]);
-    peer.send(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 1, &block).await;
-    let mut opening = Vec::new();
-    while !opening.ends_with(b"}\n\n") {
-        opening.extend(peer.next_of(frames::DATA).await.expect("the opening").payload);
+    let claim = claim("bob/phone");
+    let headers = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
+    let (get, post) = (frames::get("/subscribe", &headers[..1]), frames::post("/signal.v1.Signal/Subscribe", &headers));
+    // An empty message of gRPC.
+    for (head, body, opening) in [(get, None, "heartbeat_ms"), (post, Some([0; 5]), "phone")] {
+        let mut peer = Frames::open(server.address, &[(4, 300)]).await;
+        let end = if body.is_none() { frames::END_STREAM } else { 0 };
+        peer.send(frames::HEADERS, end | frames::END_HEADERS, 1, &head).await;
+        if let Some(body) = body {
+            peer.send(frames::DATA, frames::END_STREAM, 1, &body).await;
+        }
+        let mut read = String::new();
+        while !read.contains(opening) {
+            read += &String::from_utf8_lossy(&peer.next_of(frames::DATA).await.expect("the opening").payload);
+        }
+        assert_eq!(server.post("bob/phone", &"x".repeat(1_000)).await.status, 200);
+        let mut begun = 0;
+        while begun < 100 {
+            begun += peer.next_of(frames::DATA).await.expect("the message's beginning").payload.len();
+        }
+        assert!(begun < 300, "{begun}");
+        until(|| server.devices("bob"), |devices| devices == "[]").await;
     }
-    assert_eq!(server.post("bob/phone", &"x".repeat(1_000)).await.status, 200);
-    let begun = peer.next_of(frames::DATA).await.expect("the message's beginning").payload.len();
-    assert!(begun < 300, "{begun}");
-    until(|| server.devices("bob"), |devices| devices == "[]").await;
 }

@@ -1,11 +1,14 @@
-//! Lower-case hexadecimal, digit by digit: every message of every stream writes some, and `write!` takes three times as long.
+//! Lower-case hexadecimal, digit by digit: every message of every stream has some, and `write!` takes three times as long.
 
-/// The lowest `count` digits of a value, 16 at most.
-pub(crate) fn digits(value: u64, count: u32) -> impl Iterator<Item = u8> {
-    (0..count).rev().map(move |at| b"0123456789abcdef"[(value >> (4 * at) & 15) as usize])
+/// How many digits a value has, without zeros before them.
+pub(crate) fn length(value: u64) -> usize {
+    (value | 1).ilog2() as usize / 4 + 1
 }
 
-/// All digits of a value, without zeros before them.
-pub(crate) fn number(value: u64) -> impl Iterator<Item = u8> {
-    digits(value, (value | 1).ilog2() / 4 + 1)
+/// Writes the lowest digits of a value; gives how many.
+pub(crate) fn write(into: &mut [u8], value: u64, digits: usize) -> usize {
+    for (at, byte) in into[..digits].iter_mut().enumerate() {
+        *byte = b"0123456789abcdef"[(value >> (4 * (digits - 1 - at)) & 15) as usize];
+    }
+    digits
 }

@@ -1,11 +1,6 @@
 //! The nouns: who, where and what. Holding one of these values proves that it was checked.
 
-use std::{
-    fmt::{self, Write as _},
-    iter::once,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use crate::{error::Invalid, hex};
 
@@ -217,16 +212,23 @@ impl Cursor {
         })
     }
 
-    /// The characters of a cursor as it is written.
-    pub fn chars(&self) -> impl Iterator<Item = char> + use<> {
-        let (page, seq) = (hex::number(self.page.into()), hex::number(self.seq));
-        hex::digits(self.epoch, 16).chain(once(b'.')).chain(page).chain(once(b'.')).chain(seq).map(char::from)
+    /// The length of the longest one, in bytes.
+    pub const LONGEST: usize = 16 + 1 + 8 + 1 + 16;
+
+    /// Writes it into a place of that length.
+    pub fn write<'a>(&self, into: &'a mut [u8; Self::LONGEST]) -> &'a str {
+        let mut end = hex::write(into, self.epoch, 16);
+        for part in [self.page.into(), self.seq] {
+            into[end] = b'.';
+            end += 1 + hex::write(&mut into[end + 1..], part, hex::length(part));
+        }
+        std::str::from_utf8(&into[..end]).unwrap_or_default()
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.chars().try_for_each(|char| f.write_char(char))
+        f.write_str(self.write(&mut [0; Self::LONGEST]))
     }
 }
 

@@ -141,7 +141,7 @@ fn legacy(message: &Message) -> String {
 fn head(cursor: Cursor, message: &Message, room: usize) -> String {
     let mut text = String::with_capacity(room + 128);
     text.push_str("id: ");
-    text.extend(cursor.chars());
+    text.push_str(cursor.write(&mut [0; Cursor::LONGEST]));
     text.push('\n');
     if let Some(event) = &message.event {
         text.push_str("event: ");

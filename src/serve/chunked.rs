@@ -125,7 +125,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
 /// A chunk: its size in hexadecimal, its data, and a line's end after each.
 fn chunk(data: &[u8]) -> Vec<u8> {
     let mut chunk = Vec::with_capacity(SIZE_DIGITS + data.len() + 4);
-    chunk.extend(hex::number(data.len() as u64));
+    let (size, mut digits) = (data.len() as u64, [0; SIZE_DIGITS]);
+    let length = hex::write(&mut digits, size, hex::length(size));
+    chunk.extend_from_slice(&digits[..length]);
     chunk.extend_from_slice(b"\r\n");
     chunk.extend_from_slice(data);
     chunk.extend_from_slice(b"\r\n");

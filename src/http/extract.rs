@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     future::poll_fn,
     pin::{Pin, pin},
+    str::Utf8Error,
     task::Poll,
     time::Duration,
 };
@@ -137,8 +138,15 @@ impl Params<'_> {
 /// In all paths the user is the second segment, and the device the fourth.
 fn path(path: &str) -> Result<Params<'_>, Error> {
     let mut segments = Segments(path);
-    let mut decoded = || segments.nth(1).map(|segment| percent_decode_str(segment).decode_utf8()).transpose();
+    let mut decoded = || segments.nth(1).map(decode).transpose();
     Ok(Params { user: decoded().map_err(|_| Invalid::User)?, device: decoded().map_err(|_| Invalid::Device)? })
+}
+
+fn decode(segment: &str) -> Result<Cow<'_, str>, Utf8Error> {
+    match memchr(b'%', segment.as_bytes()) {
+        Some(_) => percent_decode_str(segment).decode_utf8(),
+        None => Ok(segment.into()),
+    }
 }
 
 /// The segments of a path, as they were sent.

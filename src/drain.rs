@@ -1,6 +1,6 @@
 //! How the daemon stops: a soft stop, then a hard one, with every task tracked; the only place that spawns.
 
-use std::time::Duration;
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -48,10 +48,17 @@ impl Drain {
 
     /// Waits for the soft stop or, where that has begun already, for the hard one.
     ///
-    /// On a token of its own: a task that is often woken for something else would take the lock of a shared one every time.
+    /// For one task that is often woken for something else: the token is its own, because it would take the lock of a shared one
+    /// every time, and once it waits for it, it only looks at it.
     pub fn next_stop(&self) -> impl Future<Output = ()> + use<> {
-        let stop = if self.has_started() { &self.hard } else { &self.soft };
-        stop.child_token().cancelled_owned()
+        let token = if self.has_started() { &self.hard } else { &self.soft }.child_token();
+        let (mut stop, mut waits) = (Box::pin(token.clone().cancelled_owned()), false);
+        poll_fn(move |cx| {
+            if std::mem::replace(&mut waits, true) && !token.is_cancelled() {
+                return Poll::Pending;
+            }
+            stop.as_mut().poll(cx)
+        })
     }
 
     /// Starts a task that the shutdown waits for.

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use axum::body::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -17,24 +18,25 @@ pub(super) enum Protocol {
     Http2,
 }
 
+/// Bytes of the first read. Most requests are shorter, and so hyper is given a whole one.
+const FIRST: usize = 1024;
+
 /// Reads until the protocol is known, or gives nothing when the peer leaves before; waits as long as the peer does.
 pub(super) async fn detect<T: AsyncRead + Unpin>(mut io: T) -> io::Result<Option<(Protocol, Rewound<T>)>> {
-    let (mut seen, mut length) = ([0; PREFACE.len()], 0);
-    while length < PREFACE.len() && seen[..length] == PREFACE[..length] {
-        match io.read(&mut seen[length..]).await? {
-            0 => return Ok(None),
-            more => length += more,
+    let mut seen = Vec::with_capacity(FIRST);
+    while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
+        if io.read_buf(&mut seen).await? == 0 {
+            return Ok(None);
         }
     }
-    let protocol = if seen[..length] == PREFACE[..length] { Protocol::Http2 } else { Protocol::Http1 };
-    Ok(Some((protocol, Rewound { seen, from: 0, to: length, io })))
+    let protocol = if seen.starts_with(PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
+    Ok(Some((protocol, Rewound { seen: seen.into(), io })))
 }
 
 /// A connection whose first bytes are read again.
 pub(super) struct Rewound<T> {
-    seen: [u8; PREFACE.len()],
-    from: usize,
-    to: usize,
+    /// Lets go of its memory with the last of them.
+    seen: Bytes,
     io: T,
 }
 
@@ -47,12 +49,11 @@ impl<T> Rewound<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.from == self.to {
+        if self.seen.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buffer);
         }
-        let end = self.to.min(self.from + buffer.remaining());
-        buffer.put_slice(&self.seen[self.from..end]);
-        self.from = end;
+        let length = self.seen.len().min(buffer.remaining());
+        buffer.put_slice(&self.seen.split_to(length));
         Poll::Ready(Ok(()))
     }
 }

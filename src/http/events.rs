@@ -8,13 +8,6 @@ use std::{
     time::Duration,
 };
 
-use super::{Problem, sse};
-use crate::{
-    error::Error,
-    hub::{Breaker, Gather, Opening},
-    model::Start,
-    serve::{Cut, Lasting},
-};
 use axum::{
     Extension,
     body::{Body, Bytes, HttpBody},
@@ -22,6 +15,14 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use hyper::body::Frame;
+
+use super::{Problem, sse};
+use crate::{
+    error::Error,
+    hub::{Breaker, Gather, Opening},
+    model::Start,
+    serve::{Cut, Lasting},
+};
 
 /// Whether the client asks for an event stream by name, as every `EventSource` does.
 pub(super) fn accepts_events(headers: &HeaderMap) -> bool {

@@ -5,7 +5,7 @@
 //! waited for, it is set again.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use std::{
 
 use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
+use tokio::task::coop::unconstrained;
 
 /// What hyper asks for time-outs.
 #[derive(Default)]
@@ -60,7 +61,8 @@ impl Future for Until {
             if alarm.deadline() > deadline {
                 alarm.as_mut().reset(deadline);
             }
-            ready!(alarm.as_mut().poll(cx));
+            // Outside the task's budget: without one an alarm would only seem to be set.
+            ready!(pin!(unconstrained(alarm.as_mut())).poll(cx));
             if alarm.deadline() == deadline {
                 return Poll::Ready(());
             }
@@ -71,6 +73,10 @@ impl Future for Until {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::task::coop::poll_proceed;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -84,5 +90,20 @@ mod tests {
             let woken = began.elapsed().as_millis();
             assert!(waited.is_err() || woken / 1_000 == u128::from(seconds), "{seconds} s: {woken} ms");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_out_that_is_asked_for_when_the_budget_of_a_task_is_used_up_comes_all_the_same() {
+        let (began, second) = (tokio::time::Instant::now(), Duration::from_secs(1));
+        let (mut sleep, mut used_up) = (Clock::default().sleep(second), false);
+        let slept = poll_fn(|cx| {
+            while !used_up && let Poll::Ready(turn) = poll_proceed(cx) {
+                turn.made_progress();
+            }
+            used_up = true;
+            sleep.as_mut().poll(cx)
+        });
+        tokio::time::timeout(10 * second, slept).await.expect("a time-out");
+        assert_eq!(began.elapsed().as_secs(), 1);
     }
 }

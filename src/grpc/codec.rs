@@ -41,7 +41,8 @@ where
     }
 }
 
-/// Tells a peer whose message is malformed that this is its own fault. tonic would take the blame with INTERNAL.
+/// Tells a peer whose message is malformed that this is its own fault. tonic would take the blame with INTERNAL, as it does still
+/// where there is no whole message to be decoded.
 pub(super) struct Strict<U>(ProstDecoder<U>);
 
 impl<U: Message + Default> Decoder for Strict<U> {
@@ -49,7 +50,10 @@ impl<U: Message + Default> Decoder for Strict<U> {
     type Error = Status;
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        self.0.decode(bytes).map_err(|_| status::from(Error::Invalid(Invalid::Body)))
+        self.0.decode(bytes).map_err(|cause| {
+            tracing::debug!(cause = cause.message(), "a message is malformed");
+            status::from(Error::Invalid(Invalid::Body))
+        })
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -64,5 +68,10 @@ fn settings() -> BufferSettings {
 /// Bytes of a buffer when a call begins; it grows to what its messages need. tonic would begin each with 8 KiB.
 const BEGIN: usize = 64;
 
-/// Bytes of messages that are written together while further ones are ready, as tonic has it.
-const BATCH: usize = 32 * 1024;
+/// Bytes of messages that are enough to be written, though further ones are ready.
+pub(super) const BATCH: usize = 32 * 1024;
+
+/// The bytes of a message in its frame of gRPC.
+pub(super) fn length(message: &impl Message) -> usize {
+    1 + 4 + message.encoded_len()
+}

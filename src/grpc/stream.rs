@@ -5,11 +5,12 @@ use std::{
     task::{Context, Poll},
 };
 
+use prost::Message;
 use tokio::time::{Sleep, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::{Deadline, status, too_late};
+use super::{Deadline, codec, status, too_late};
 use crate::{hub::Gather, model::EndReason};
 
 /// What becomes of one event of the hub.
@@ -22,8 +23,9 @@ pub(super) struct Step<T> {
 
 /// A stream of responses made of the events of another stream.
 ///
-/// tonic takes responses until there are none, to write them together. Only when it comes back after that, all of them are taken
-/// (the response is a lasting one, see `serve::Lasting`, and so paced), and the hub may be asked for the next event.
+/// tonic takes responses until there are none, or until they are enough, to write them together. When it comes back after that,
+/// all of them are taken, and the hub may be asked for the next event. That is so because the response is a lasting one (see
+/// `serve::Lasting`) and paced over HTTP/2; over HTTP/1.1 the connection's watchdog stands in.
 pub struct Responses<S: Stream, T> {
     phase: Phase<T>,
     events: S,
@@ -36,10 +38,18 @@ enum Phase<T> {
     Opening(Box<T>),
     /// The hub has the word.
     Live,
-    /// Responses were given that are not on their way yet.
-    Gathering,
+    /// Responses of so many bytes were given that are not on their way yet.
+    Gathering(usize),
     /// The last response was written; this status follows, unless it is OK.
     Ended(Option<Status>),
+}
+
+impl<T: Message> Phase<T> {
+    /// After a response that was given when others of so many bytes had been.
+    fn after(gathered: usize, response: &T) -> Self {
+        let bytes = gathered + codec::length(response);
+        if bytes < codec::BATCH { Self::Gathering(bytes) } else { Self::Live }
+    }
 }
 
 impl<S: Stream, T> Responses<S, T> {
@@ -55,38 +65,43 @@ impl<S: Stream, T> Responses<S, T> {
     }
 }
 
-impl<S: Gather + Unpin, T: Unpin> Stream for Responses<S, T> {
+impl<S: Gather + Unpin, T: Message + Unpin> Stream for Responses<S, T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let event = match std::mem::replace(&mut self.phase, Phase::Live) {
+            let (gathered, event) = match std::mem::replace(&mut self.phase, Phase::Live) {
                 Phase::Opening(opening) => {
-                    self.phase = Phase::Gathering;
+                    self.phase = Phase::after(0, &*opening);
                     return Poll::Ready(Some(Ok(*opening)));
                 }
                 Phase::Ended(status) => {
                     self.phase = Phase::Ended(None);
                     return Poll::Ready(status.map(Err));
                 }
-                Phase::Gathering => {
+                Phase::Gathering(bytes) => {
                     let Some(event) = self.events.more() else {
                         // Whoever asks next asks the hub.
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     };
-                    Some(event)
+                    (bytes, Some(event))
                 }
                 Phase::Live => {
                     let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(cx) else { break };
-                    event
+                    (0, event)
                 }
             };
             let Some(Step { response, end }) = event.map(self.convert) else {
                 self.phase = Phase::Ended(None);
                 continue;
             };
-            self.phase = end.map_or(Phase::Gathering, |reason| Phase::Ended(status::after(reason)));
+            if let Some(response) = &response {
+                self.phase = Phase::after(gathered, response);
+            }
+            if let Some(reason) = end {
+                self.phase = Phase::Ended(status::after(reason));
+            }
             if let Some(response) = response {
                 return Poll::Ready(Some(Ok(response)));
             }
@@ -97,5 +112,46 @@ impl<S: Gather + Unpin, T: Unpin> Stream for Responses<S, T> {
             return Poll::Ready(Some(Err(too_late())));
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::grpc::proto;
+
+    /// Always has another event; notes how it was asked.
+    #[derive(Default)]
+    struct Endless(Vec<&'static str>);
+
+    impl Stream for Endless {
+        type Item = ();
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<()>> {
+            self.0.push("next");
+            Poll::Ready(Some(()))
+        }
+    }
+
+    impl Gather for Endless {
+        fn more(&mut self) -> Option<()> {
+            self.0.push("more");
+            Some(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_over_when_tonic_has_enough_however_much_waits() {
+        let twenty_kilobytes = |()| {
+            let data = "x".repeat(20_000);
+            Step { response: Some(proto::Message { data, ..proto::Message::default() }), end: None }
+        };
+        let mut responses = Responses::new(None, Endless::default(), twenty_kilobytes, None);
+        for _ in 0..6 {
+            responses.next().await.expect("another one").expect("no end");
+        }
+        assert_eq!(responses.events.0, ["next", "more", "next", "more", "next", "more"]);
     }
 }

@@ -14,7 +14,8 @@ use crate::{drain::Drain, serve::Cut};
 /// Since when answers of one call have been waiting for their client. Dropping it ends the watch.
 pub(super) struct Unread {
     since: Arc<Mutex<Option<Instant>>>,
-    /// Answers were given that are not on their way yet: they go out together when there are no more.
+    /// Answers were given that are not on their way yet: they go out together when there are no more, or when the task has used up
+    /// its budget.
     gathering: bool,
     _call: DropGuard,
 }

@@ -71,7 +71,7 @@ pub(super) enum Next {
 pub(super) struct Delivery {
     pub(super) cursor: Cursor,
     pub(super) message: Arc<Message>,
-    /// Another one is there.
+    /// Another one may be there.
     pub(super) more: bool,
 }
 

@@ -178,7 +178,7 @@ impl World {
                 self.cursor = Some(cursor);
                 self.evict();
                 let later = self.records.iter().any(|record| record.seq > cursor.seq && record.fate != Fate::Gone);
-                assert!(more || !later, "another one is there");
+                assert!(more || !later, "another one is there, and it was not said");
             }
             (Next::Wait | Next::Ping, None) => {}
             (next, expected) => panic!("{next:?} instead of {:?}", expected.map(|record| record.seq)),

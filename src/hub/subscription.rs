@@ -47,7 +47,7 @@ pub struct Subscription {
     slot: Arc<Slot>,
     generation: u32,
     page: u32,
-    /// Another message was there when the last one was taken.
+    /// Another message may have been there when the last one was taken.
     more: bool,
     over: bool,
 }

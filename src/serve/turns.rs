@@ -3,7 +3,7 @@
 //! A peer may open a thousand streams at once. hyper would take all of them in before it serves the first, and its tables, which
 //! never shrink, would keep room for as many requests and responses on their way for as long as the connection lives. So one
 //! poll of the connection reads a bite at most; hyper begins to serve every request in it before that poll is over, and the next
-//! poll waits until each of them was polled. What they answer at once is then written at once, with one call of the system.
+//! poll waits until each of them was polled. What they answer at once is then mostly written at once, with one call of the system.
 
 use std::{
     io,

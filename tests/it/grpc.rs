@@ -71,7 +71,7 @@ async fn a_message_that_is_no_protobuf_is_an_invalid_argument_of_every_call() {
     let mut client = tonic::client::Grpc::new(within(channel.connect()).await.expect("listens"));
     for method in ["Send", "Broadcast", "ListDevices", "Subscribe", "WatchDevices"] {
         within(client.ready()).await.expect("ready");
-        // A length where the first field of each has a text or a message.
+        // A number where the first field of each has a text or a message.
         let codec = tonic_prost::ProstCodec::<prost_types::Duration, SendRequest>::default();
         let wrong = Request::new(prost_types::Duration { seconds: 7, nanos: 0 });
         let path = format!("/signal.v1.Signal/{method}").parse().expect("a path");

@@ -56,11 +56,6 @@ pub(super) struct Handed {
 }
 
 impl Log {
-    /// The highest number that was ever given to a message.
-    pub(super) fn last(&self) -> u64 {
-        self.last
-    }
-
     /// The highest number that was ever given to a stream.
     pub(super) fn handed(&self) -> u64 {
         self.handed

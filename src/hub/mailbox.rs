@@ -71,7 +71,7 @@ pub(super) enum Next {
 pub(super) struct Delivery {
     pub(super) cursor: Cursor,
     pub(super) message: Arc<Message>,
-    /// Another one may be there.
+    /// Another one is there.
     pub(super) more: bool,
 }
 
@@ -204,7 +204,7 @@ impl Mailbox {
         }
         self.evict(now);
         let Handed { seq, message, .. } = handed;
-        Delivery { cursor: Cursor { epoch: self.epoch, page, seq }, message, more: self.log.last() > seq }
+        Delivery { cursor: Cursor { epoch: self.epoch, page, seq }, message, more: self.log.count_after(seq) > 0 }
     }
 
     /// Why a stream that is no longer attached has to end; none where the same page came back on another stream.

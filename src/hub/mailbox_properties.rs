@@ -127,8 +127,7 @@ impl World {
         let bytes = data.as_str().len();
         let live = self.client.is_some();
         let room = self.with(Fate::Waiting).count() < WAITING && self.bytes(Fate::Waiting) + bytes <= WAITING_BYTES;
-        let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
-        let pushed = self.mailbox.push(Arc::new(message), ttl_ms, Millis(self.now));
+        let pushed = self.mailbox.push(message(data), ttl_ms, Millis(self.now));
         assert_eq!(pushed.is_ok(), room && (live || ttl_ms > 0), "{pushed:?}");
         if pushed.is_ok() {
             let ttl_ms = if live { 0 } else { ttl_ms };
@@ -178,7 +177,7 @@ impl World {
                 self.cursor = Some(cursor);
                 self.evict();
                 let later = self.records.iter().any(|record| record.seq > cursor.seq && record.fate != Fate::Gone);
-                assert!(more || !later, "another one is there, and it was not said");
+                assert_eq!(more, later, "whether another one is there");
             }
             (Next::Wait | Next::Ping, None) => {}
             (next, expected) => panic!("{next:?} instead of {:?}", expected.map(|record| record.seq)),
@@ -223,6 +222,10 @@ impl World {
     }
 }
 
+fn message(data: Data) -> Arc<Message> {
+    Arc::new(Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -259,8 +262,7 @@ fn a_stream_that_is_not_read_stalls_and_keeps_its_messages() {
     let mut mailbox = Mailbox::new(EPOCH, Millis(0));
     let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
     assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
-    let data = Data::new("offer").expect("not empty");
-    let message = Arc::new(Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH });
+    let message = message(Data::new("offer").expect("not empty"));
     mailbox.push(message.clone(), 0, Millis(1_000)).expect("live");
     assert!(!mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_000)).stalled);
     assert!(mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_001)).stalled);
@@ -276,9 +278,7 @@ fn what_is_written_together_is_as_old_as_its_oldest_message() {
     let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
     assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
     for at in [1_000, 4_000] {
-        let data = Data::new("candidate").expect("not empty");
-        let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
-        mailbox.push(Arc::new(message), 0, Millis(at)).expect("live");
+        mailbox.push(message(Data::new("candidate").expect("not empty")), 0, Millis(at)).expect("live");
     }
     let Next::Message(first) = mailbox.next(stream.generation, 1, Millis(4_500)) else { panic!("two wait") };
     let second = mailbox.more(stream.generation, 1, Millis(4_500)).expect("the other one");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hashbrown::{HashTable, hash_table::Entry};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     pace::Millis,
@@ -32,15 +32,13 @@ impl Registry {
 
     /// The slot of a device, if there is one.
     pub(super) fn find(&self, address: &Address) -> Option<Arc<Slot>> {
-        let hash = self.hash(&address.user);
-        let users = self.shard(hash).lock();
+        let (hash, users) = self.users(&address.user);
         of_device(users.find(hash, is_of(&address.user))?, address).cloned()
     }
 
     /// The slot of a device, made if there is none.
     pub(super) fn enter(&self, address: &Address, totals: &Totals, now: Millis) -> Arc<Slot> {
-        let hash = self.hash(&address.user);
-        let mut users = self.shard(hash).lock();
+        let (hash, mut users) = self.users(&address.user);
         let user = users
             .entry(hash, is_of(&address.user), |slots| slots.first().map_or(0, |slot| self.hash(&slot.address.user)));
         if let Entry::Occupied(known) = &user
@@ -56,8 +54,7 @@ impl Registry {
 
     /// Lets go of exactly this slot; one that took its place stays.
     pub(super) fn remove(&self, slot: &Arc<Slot>, totals: &Totals) {
-        let hash = self.hash(&slot.address.user);
-        let mut users = self.shard(hash).lock();
+        let (hash, mut users) = self.users(&slot.address.user);
         let Ok(mut user) = users.find_entry(hash, is_of(&slot.address.user)) else { return };
         let slots = user.get_mut();
         let Some(at) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) else { return };
@@ -70,8 +67,8 @@ impl Registry {
 
     /// The slots of a user's devices.
     pub(super) fn of_user(&self, user: &UserId) -> Vec<Arc<Slot>> {
-        let hash = self.hash(user);
-        self.shard(hash).lock().find(hash, is_of(user)).cloned().unwrap_or_default()
+        let (hash, users) = self.users(user);
+        users.find(hash, is_of(user)).cloned().unwrap_or_default()
     }
 
     /// The slots of one shard, `number` below [`SHARDS`].
@@ -79,13 +76,15 @@ impl Registry {
         self.shards[number].lock().iter().flatten().cloned().collect()
     }
 
-    fn hash(&self, user: &UserId) -> u64 {
-        self.hasher.hash_one(user)
+    /// The table in which a user stands, and where. Tables are told apart by bits that a table does not look at: it takes the
+    /// lowest and the highest ones.
+    fn users(&self, user: &UserId) -> (u64, MutexGuard<'_, Users>) {
+        let hash = self.hash(user);
+        (hash, self.shards[(hash >> 32) as usize % SHARDS].lock())
     }
 
-    /// By bits that a table does not look at: it takes the lowest and the highest ones.
-    fn shard(&self, hash: u64) -> &Mutex<Users> {
-        &self.shards[(hash >> 32) as usize % SHARDS]
+    fn hash(&self, user: &UserId) -> u64 {
+        self.hasher.hash_one(user)
     }
 }
 

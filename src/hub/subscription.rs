@@ -47,7 +47,7 @@ pub struct Subscription {
     slot: Arc<Slot>,
     generation: u32,
     page: u32,
-    /// Another message may have been there when the last one was taken.
+    /// Another message was there when the last one was taken.
     more: bool,
     over: bool,
 }
@@ -91,12 +91,11 @@ impl Stream for Subscription {
 
 impl Gather for Subscription {
     fn more(&mut self) -> Option<Event> {
-        if !self.more {
+        if !std::mem::take(&mut self.more) {
             return None;
         }
-        let delivery = self.slot.more(&self.hub.0.totals, self.generation, self.page, self.hub.now());
-        self.more = false;
-        delivery.map(|delivery| self.message(delivery))
+        let delivery = self.slot.more(&self.hub.0.totals, self.generation, self.page, self.hub.now())?;
+        Some(self.message(delivery))
     }
 }
 

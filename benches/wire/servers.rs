@@ -70,6 +70,11 @@ impl Running {
         Ok(kib.ok_or_else(|| io::Error::other("no Pss line"))? * 1_024)
     }
 
+    /// Microseconds of CPU since it had used so much, for each of so many.
+    pub fn cost(&self, before: Duration, count: f64) -> io::Result<f64> {
+        Ok(self.cpu()?.saturating_sub(before).as_secs_f64() * 1e6 / count)
+    }
+
     /// User and system time so far. The kernel's clock tick is 10 ms.
     pub fn cpu(&self) -> io::Result<Duration> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;

@@ -135,7 +135,7 @@ impl Lane {
         }
         tally.settle().await;
         self.rates.push(sent / seconds);
-        self.costs.push(self.server.cpu()?.saturating_sub(cpu).as_secs_f64() * 1e6 / sent);
+        self.costs.push(self.server.cost(cpu, sent)?);
         self.tails.push(f64::from(quantile(&mut tally.latencies(), 0.99)) / 1e3);
         Ok(())
     }
@@ -248,7 +248,7 @@ pub fn opening(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
             load.block_on(http1::subscribe_all(server.address, &tally))?;
             let streams = f64::from(wishes.streams);
             rates.push(streams / began.elapsed().as_secs_f64());
-            costs.push(server.cpu()?.saturating_sub(cpu).as_secs_f64() * 1e6 / streams);
+            costs.push(server.cost(cpu, streams)?);
         }
     }
     for (kind, (rates, costs)) in kinds.iter().zip(figures) {

@@ -158,7 +158,7 @@ async fn one_message_that_is_not_read_is_enough_to_be_cut() {
     let headers = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
     let (get, post) = (frames::get("/subscribe", &headers[..1]), frames::post("/signal.v1.Signal/Subscribe", &headers));
     // An empty message of gRPC.
-    for (head, body, opening) in [(get, None, "heartbeat_ms"), (post, Some([0; 5]), "phone")] {
+    for (head, body, opening) in [(get, None, "}\n\n"), (post, Some([0; 5]), "phone")] {
         let mut peer = Frames::open(server.address, &[(4, 300)]).await;
         let end = if body.is_none() { frames::END_STREAM } else { 0 };
         peer.send(frames::HEADERS, end | frames::END_HEADERS, 1, &head).await;

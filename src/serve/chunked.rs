@@ -124,9 +124,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
 
 /// A chunk: its size in hexadecimal, its data, and a line's end after each.
 fn chunk(data: &[u8]) -> Vec<u8> {
-    let mut chunk = Vec::with_capacity(SIZE_DIGITS + data.len() + 4);
     let (size, mut digits) = (data.len() as u64, [0; SIZE_DIGITS]);
     let length = hex::write(&mut digits, size, hex::length(size));
+    let mut chunk = Vec::with_capacity(length + data.len() + 4);
     chunk.extend_from_slice(&digits[..length]);
     chunk.extend_from_slice(b"\r\n");
     chunk.extend_from_slice(data);
@@ -136,17 +136,21 @@ fn chunk(data: &[u8]) -> Vec<u8> {
 
 /// The head as hyper would write it, but that the connection ends with the stream.
 fn head(parts: &Parts) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEAD);
+    let mut line = |parts: [&[u8]; 4]| parts.into_iter().for_each(|part| head.extend_from_slice(part));
     let reason = parts.status.canonical_reason().unwrap_or_default();
-    let mut head = format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).into_bytes();
-    let date = httpdate::fmt_http_date(SystemTime::now());
-    let ours = [("transfer-encoding", "chunked"), ("connection", "close"), ("date", &date)];
-    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    for (name, value) in headers.chain(ours.map(|(name, value)| (name, value.as_bytes()))) {
-        head.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
+    line([b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
+    for (name, value) in &parts.headers {
+        line([b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()]);
     }
-    head.extend_from_slice(b"\r\n");
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    line([b"\r\ntransfer-encoding: chunked", b"\r\nconnection: close", b"\r\ndate: ", date.as_bytes()]);
+    head.extend_from_slice(b"\r\n\r\n");
     head
 }
+
+/// Room for a head and the chunk that is written with it, in bytes.
+const HEAD: usize = 1024;
 
 /// Bytes that a listener may send behind its request. Nobody takes them for another one, because the connection ends with the
 /// stream.

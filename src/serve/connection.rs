@@ -76,8 +76,9 @@ impl<H: Handler> Connections<H> {
             Err(_) => return tracing::debug!("a peer said nothing in time"),
         };
         let ended = match protocol {
-            Protocol::Http1 => self.http1(io, peer, place).await,
-            Protocol::Http2 => self.http2(io, peer).await,
+            // Boxed, because a task is moved about when it begins, and has room for the largest part of it.
+            Protocol::Http1 => Box::pin(self.http1(io, peer, place)).await,
+            Protocol::Http2 => Box::pin(self.http2(io, peer)).await,
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");

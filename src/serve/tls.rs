@@ -53,7 +53,7 @@ impl Tls {
 /// Shakes hands where TLS is spoken.
 pub(super) async fn accept(tls: Option<&Tls>, socket: TcpStream) -> io::Result<Transport> {
     match tls {
-        Some(tls) => Ok(Either::Left(Box::new(tls.0.accept(socket).await?))),
+        Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
         None => Ok(Either::Right(socket)),
     }
 }

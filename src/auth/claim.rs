@@ -25,17 +25,15 @@ struct Claim<'a> {
 /// A second line, or a name that a proxy may fold into the real one, is refused: the proxy removes only what it knows, and
 /// the other line may be the client's own.
 pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
-    if headers.keys().any(|name| name != NAME && is_look_alike(name)) {
-        return Err(Unproven::Ambiguous);
-    }
-    let mut lines = headers.get_all(NAME).iter();
+    let mut lines = headers.iter().filter(|(name, _)| is_look_alike(name));
     match (lines.next(), lines.next()) {
         (None, _) => Ok(None),
-        (Some(line), None) => parse(line.as_bytes()).map(Some).ok_or(Unproven::Malformed),
-        (Some(_), Some(_)) => Err(Unproven::Ambiguous),
+        (Some((name, line)), None) if *name == NAME => parse(line.as_bytes()).map(Some).ok_or(Unproven::Malformed),
+        _ => Err(Unproven::Ambiguous),
     }
 }
 
+/// Whether a proxy may take a name for the claim's, as that is itself.
 fn is_look_alike(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     name.len() == NAME.as_str().len()

@@ -21,9 +21,9 @@ use axum::{
 };
 use http::{HeaderName, Method, Request, Response, header};
 
-use self::extract::{Post, Segments};
+use self::extract::{Post, Segments, address};
 pub use self::problem::Problem;
-use crate::{auth::Auth, error::Error, hub::Hub, serve::Peer, telemetry::Metrics};
+use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, telemetry::Metrics};
 
 /// The limits of the HTTP API that are options.
 #[derive(Clone, Copy, Debug)]
@@ -65,21 +65,26 @@ pub fn routes(api: Api) -> Router {
 /// The path of a device, to which messages are posted.
 pub const DEVICE: &str = "/user/{user}/device/{device}";
 
-/// Whether a request is for [`send()`]: it comes once for every message, so it is worth finding without the router.
+/// The device that a request is for, if it is one for [`send()`]: that comes once for every message, so it is worth finding
+/// without the router.
 #[must_use]
-pub fn is_send<B>(request: &Request<B>) -> bool {
+pub fn receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
     let mut segments = Segments(request.uri().path());
     let mut next = || segments.next().filter(|segment| !segment.is_empty());
-    let (user, device) = (next() == Some("user") && next().is_some(), next() == Some("device") && next().is_some());
-    user && device && segments.next().is_none() && request.method() == Method::POST
+    match (next(), next(), next(), next(), segments.next()) {
+        (Some("user"), Some(user), Some("device"), Some(device), None) if request.method() == Method::POST => {
+            Some(address(user, device))
+        }
+        _ => None,
+    }
 }
 
 /// What the router would do with such a request.
-pub async fn send<B>(api: &Api, peer: Peer, request: &mut Request<B>) -> Response<Body>
+pub async fn send<B>(api: &Api, peer: Peer, to: Result<Address, Error>, request: &mut Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    match Post::read(peer, request, api).await {
+    match Post::read(peer, to, request, api).await {
         Ok(post) => send::deliver(api, post).await.into_response(),
         Err(refused) => refused.into_response(),
     }

@@ -86,9 +86,9 @@ impl Handler for Front {
         let shared = self.0.clone();
         // A browser gives every POST an origin; without one the answer about CORS is always the same.
         let past_router = !request.headers().contains_key(header::ORIGIN);
-        if past_router && api::is_send(&request) {
+        if past_router && let Some(to) = api::receiver(&request) {
             return Box::pin(async move {
-                let answer = pin!(api::send(&shared.api, peer, &mut request));
+                let answer = pin!(api::send(&shared.api, peer, to, &mut request));
                 let mut response = shared.counted(&shared.posts, answer).await;
                 let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
                 if !own.is_empty() {

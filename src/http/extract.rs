@@ -34,9 +34,6 @@ pub(super) trait Named: Sized + Send {
     fn from_path(path: &str) -> Result<Self, Error>;
 }
 
-/// The device that a path names.
-pub(super) struct To(pub(super) Address);
-
 /// The user that a path names.
 pub(super) struct Of(pub(super) UserId);
 
@@ -60,23 +57,20 @@ impl FromRequestParts<Api> for Subscriber {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let peer = peer(&parts.extensions)?;
-        let path = match path(parts.uri.path()) {
-            Ok(found) => found.address(),
-            Err(error) => Some(Err(error)),
-        };
+        let path = Params::of(parts.uri.path()).address();
         api.auth.subscriber(&parts.headers, peer.0, path).map_err(|error| refuse(api, error))
     }
 }
 
-impl Named for To {
+impl Named for Address {
     fn from_path(path: &str) -> Result<Self, Error> {
-        self::path(path)?.address().unwrap_or(Err(Error::NoRoute)).map(Self)
+        Params::of(path).address().unwrap_or(Err(Error::NoRoute))
     }
 }
 
 impl Named for Of {
     fn from_path(path: &str) -> Result<Self, Error> {
-        let user = self::path(path)?.user.ok_or(Error::NoRoute)?;
+        let user = decode(Params::of(path).user.ok_or(Error::NoRoute)?).map_err(|_| Invalid::User)?;
         Ok(Self(UserId::new(&user)?))
     }
 }
@@ -93,17 +87,23 @@ impl<T: Named> FromRequest<Api> for Post<T> {
     type Rejection = Problem;
 
     async fn from_request(mut request: Request<Body>, api: &Api) -> Result<Self, Problem> {
-        Self::read(peer(request.extensions())?, &mut request, api).await
+        let to = T::from_path(request.uri().path());
+        Self::read(peer(request.extensions())?, to, &mut request, api).await
     }
 }
 
 impl<T: Named> Post<T> {
-    /// Takes it out of a request from a peer. The request stays where it is, because it is large.
-    pub(super) async fn read<B>(peer: Peer, request: &mut Request<B>, api: &Api) -> Result<Self, Problem>
+    /// Takes it out of a request from a peer, whose path is read. The request stays where it is, because it is large.
+    pub(super) async fn read<B>(
+        peer: Peer,
+        to: Result<T, Error>,
+        request: &mut Request<B>,
+        api: &Api,
+    ) -> Result<Self, Problem>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        let head = head(peer, request, api);
+        let head = head(peer, to, request.headers(), api);
         // The body is read even when nobody wants it, so that the connection stays usable.
         let body = read(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
         match (head, body) {
@@ -117,36 +117,36 @@ impl<T: Named> Post<T> {
     }
 }
 
-fn head<T: Named, B>(peer: Peer, request: &Request<B>, api: &Api) -> Result<(Caller, T, Duration), Problem> {
-    let caller = caller(peer, request.headers(), api)?;
-    Ok((caller, T::from_path(request.uri().path())?, ttl(request.headers())?))
+fn head<T>(peer: Peer, to: Result<T, Error>, headers: &HeaderMap, api: &Api) -> Result<(Caller, T, Duration), Problem> {
+    Ok((caller(peer, headers, api)?, to?, ttl(headers)?))
 }
 
-/// The parameters of a path, decoded once.
+/// The parameters of a path, as they were sent.
 struct Params<'a> {
-    user: Option<Cow<'a, str>>,
-    device: Option<Cow<'a, str>>,
+    user: Option<&'a str>,
+    device: Option<&'a str>,
 }
 
-impl Params<'_> {
+impl<'a> Params<'a> {
+    /// In all paths the user is the second segment, and the device the fourth.
+    fn of(path: &'a str) -> Self {
+        let mut segments = Segments(path);
+        Self { user: segments.nth(1), device: segments.nth(1) }
+    }
+
     fn address(&self) -> Option<Result<Address, Error>> {
-        let (user, device) = (self.user.as_ref()?, self.device.as_ref()?);
-        Some(Address::new(user, device).map_err(Error::from))
+        Some(address(self.user?, self.device?))
     }
 }
 
-/// In all paths the user is the second segment, and the device the fourth.
-fn path(path: &str) -> Result<Params<'_>, Error> {
-    let mut segments = Segments(path);
-    let mut decoded = || segments.nth(1).map(decode).transpose();
-    Ok(Params { user: decoded().map_err(|_| Invalid::User)?, device: decoded().map_err(|_| Invalid::Device)? })
+/// The address in two segments of a path.
+pub(super) fn address(user: &str, device: &str) -> Result<Address, Error> {
+    let (user, device) = (decode(user).map_err(|_| Invalid::User)?, decode(device).map_err(|_| Invalid::Device)?);
+    Ok(Address::new(&user, &device)?)
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, Utf8Error> {
-    match memchr(b'%', segment.as_bytes()) {
-        Some(_) => percent_decode_str(segment).decode_utf8(),
-        None => Ok(segment.into()),
-    }
+    if segment.contains('%') { percent_decode_str(segment).decode_utf8() } else { Ok(segment.into()) }
 }
 
 /// The segments of a path, as they were sent.
@@ -157,7 +157,7 @@ impl<'a> Iterator for Segments<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         let rest = self.0.strip_prefix('/')?;
-        let end = memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
+        let end = rest.bytes().position(|byte| byte == b'/').unwrap_or(rest.len());
         self.0 = &rest[end..];
         Some(&rest[..end])
     }
@@ -189,7 +189,9 @@ where
     }
     let whole = async {
         let mut bytes = Vec::new();
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        while !body.is_end_stream()
+            && let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+        {
             let Ok(frame) = frame else { return Err(Error::from(Invalid::Body)) };
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limit {

@@ -18,8 +18,13 @@ pub(super) fn fields<const N: usize>(form: &[u8], names: [&str; N]) -> Option<[O
             Some(at) => (&pair[..at], &pair[at + 1..]),
             None => (pair, &pair[pair.len()..]),
         };
-        let name = decode(name)?;
-        if let Some(at) = names.iter().position(|known| *known == name) {
+        let find = |name: &[u8]| names.iter().position(|known| known.as_bytes() == name);
+        // Most names are written as they are.
+        let at = match find(name) {
+            None => find(decode(name)?.as_bytes()),
+            found => found,
+        };
+        if let Some(at) = at {
             if found[at].is_some() {
                 return None;
             }

@@ -10,16 +10,16 @@ use serde::Serialize;
 use super::{
     Api, Problem,
     devices::json,
-    extract::{Of, Post, To},
+    extract::{Of, Post},
 };
-use crate::model::{DeviceId, Outcome};
+use crate::model::{Address, DeviceId, Outcome};
 
-pub(super) async fn send(State(api): State<Api>, post: Post<To>) -> Result<Sent, Problem> {
+pub(super) async fn send(State(api): State<Api>, post: Post<Address>) -> Result<Sent, Problem> {
     deliver(&api, post).await
 }
 
-pub(super) async fn deliver(api: &Api, post: Post<To>) -> Result<Sent, Problem> {
-    let Post { caller, to: To(to), draft } = post;
+pub(super) async fn deliver(api: &Api, post: Post<Address>) -> Result<Sent, Problem> {
+    let Post { caller, to, draft } = post;
     Ok(Sent(api.hub.send(&caller, &to, draft).await?))
 }
 

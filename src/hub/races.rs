@@ -53,6 +53,12 @@ impl Stage {
         // Nothing here waits: there are no other nodes.
         self.runtime.block_on(self.hub.send(&self.caller, &self.address, draft))
     }
+
+    fn sweep(&self) {
+        for shard in 0..super::registry::SHARDS {
+            self.hub.tick(shard);
+        }
+    }
 }
 
 /// What a stream has ready now.
@@ -107,7 +113,7 @@ fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
     thread::scope(|scope| {
         let sweeper = scope.spawn(|| {
             for _ in 0..ROUNDS {
-                (0..super::registry::SHARDS).for_each(|shard| stage.hub.tick(shard));
+                stage.sweep();
             }
         });
         for number in 0..ROUNDS {
@@ -123,6 +129,6 @@ fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
         }
         sweeper.join().expect("no panic");
     });
-    (0..super::registry::SHARDS).for_each(|shard| stage.hub.tick(shard));
+    stage.sweep();
     assert_eq!(stage.hub.census(), super::Census { streams: 0, mailboxes: 0, bytes: 0 });
 }

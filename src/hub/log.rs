@@ -31,7 +31,6 @@ pub(super) struct Log {
     last: u64,
     handed: u64,
     gap: u64,
-    waiting: usize,
     waiting_bytes: usize,
     replay_bytes: usize,
 }
@@ -68,7 +67,11 @@ impl Log {
 
     /// Messages wait for a stream.
     pub(super) fn has_waiting(&self) -> bool {
-        self.waiting > 0
+        self.waiting() > 0
+    }
+
+    fn waiting(&self) -> usize {
+        self.count_after(self.handed)
     }
 
     /// The bytes of all messages.
@@ -84,11 +87,10 @@ impl Log {
     /// Gives a message the next number and keeps it.
     pub(super) fn push(&mut self, message: Arc<Message>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
         let cost = message.cost();
-        if self.waiting >= WAITING || self.waiting_bytes + cost > WAITING_BYTES {
+        if self.waiting() >= WAITING || self.waiting_bytes + cost > WAITING_BYTES {
             return Err(Error::MailboxFull);
         }
         self.last += 1;
-        self.waiting += 1;
         self.waiting_bytes += cost;
         self.entries.push_back(Entry { seq: self.last, message, at: now, ttl_ms });
         Ok(())
@@ -108,7 +110,6 @@ impl Log {
         let entry = self.entries.get_mut(at)?;
         if entry.seq > self.handed {
             self.handed = entry.seq;
-            self.waiting -= 1;
             self.waiting_bytes -= entry.message.cost();
             self.replay_bytes += entry.message.cost();
         }
@@ -121,7 +122,7 @@ impl Log {
     pub(super) fn evict(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
         while let Some(entry) = self.entries.front().filter(|entry| entry.seq <= limit.min(self.handed)) {
             let old = now.since(entry.at) >= REPLAY_MS;
-            if !old && self.entries.len() - self.waiting <= REPLAY && self.replay_bytes <= REPLAY_BYTES {
+            if !old && self.index(self.handed) <= REPLAY && self.replay_bytes <= REPLAY_BYTES {
                 break;
             }
             if old {
@@ -136,23 +137,21 @@ impl Log {
 
     /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`. Says how many.
     pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
-        if self.waiting == 0 {
+        if !self.has_waiting() {
             return 0;
         }
-        let before = self.waiting;
-        let handed = self.handed;
+        let (before, handed) = (self.entries.len(), self.handed);
         self.entries.retain(|entry| {
             let over = if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms };
             let dropped = over && entry.seq > handed;
             if dropped {
                 self.gap = self.gap.max(entry.seq);
-                self.waiting -= 1;
                 self.waiting_bytes -= entry.message.cost();
             }
             !dropped
         });
         self.release();
-        before - self.waiting
+        before - self.entries.len()
     }
 
     fn release(&mut self) {

@@ -31,10 +31,9 @@ pub(super) struct Mailbox {
     left_at: Millis,
 }
 
-/// The stream that takes this mailbox's messages.
+/// The stream that takes this mailbox's messages; always that of the newest generation.
 #[derive(Debug)]
 struct Attached {
-    generation: u32,
     page: u32,
     position: u64,
     since: Millis,
@@ -140,11 +139,11 @@ impl Mailbox {
         }
         self.page = self.page.max(page);
         self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
         let rhythm = Pace::new(heartbeat_ms, now);
-        self.stream = Some(Attached { generation, page, position, since: now, pace: rhythm, ending: None });
+        self.stream = Some(Attached { page, position, since: now, pace: rhythm, ending: None });
+        let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
-        Ok(Attachment { generation, cursor: Cursor { epoch: self.epoch, page, seq: position }, continuity, replayed })
+        Ok(Attachment { generation, cursor, continuity, replayed })
     }
 
     /// The page, the position and the continuity of a stream that wants to begin at `start`.
@@ -171,7 +170,7 @@ impl Mailbox {
 
     /// What the stream of this generation and page has to do next.
     pub(super) fn next(&mut self, generation: u32, page: u32, now: Millis) -> Next {
-        let Some(stream) = self.stream.as_mut().filter(|stream| stream.generation == generation) else {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.generation == generation) else {
             return self.farewell(generation, page).map_or(Next::Replaced, Next::End);
         };
         if let Some(handed) = self.log.hand_over(stream.position, now) {
@@ -192,7 +191,7 @@ impl Mailbox {
     /// One more message that is there, for the stream of this generation and page to write together with the one before it. What
     /// the stream owes is as old as the first of them.
     pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Delivery> {
-        let stream = self.stream.as_ref().filter(|stream| stream.generation == generation)?;
+        let stream = self.stream.as_ref().filter(|_| self.generation == generation)?;
         let handed = self.log.hand_over(stream.position, now)?;
         Some(self.deliver(handed, page, now))
     }
@@ -229,7 +228,7 @@ impl Mailbox {
     /// The stream of this generation and page is over. Says why if it was the server that ended it, even one whose peer never
     /// came to read the reason.
     pub(super) fn leave(&mut self, generation: u32, page: u32, now: Millis) -> Option<EndReason> {
-        let reason = match self.stream.as_ref().filter(|stream| stream.generation == generation) {
+        let reason = match self.stream.as_ref().filter(|_| self.generation == generation) {
             Some(stream) => stream.ending,
             None => self.farewell(generation, page),
         };
@@ -239,7 +238,7 @@ impl Mailbox {
 
     /// The stream of this generation is over; an older one's late word changes nothing.
     pub(super) fn detach(&mut self, generation: u32, now: Millis) {
-        if self.stream.as_ref().is_some_and(|stream| stream.generation == generation) {
+        if self.stream.is_some() && self.generation == generation {
             self.stream = None;
             self.left_at = now;
         }
@@ -250,9 +249,8 @@ impl Mailbox {
         let mut ticked = Ticked::default();
         if let Some(stream) = &mut self.stream {
             if stream.pace.is_stalled(stall_ms, now) {
-                let generation = stream.generation;
-                self.stalled = Some(generation);
-                self.detach(generation, now);
+                self.stalled = Some(self.generation);
+                self.detach(self.generation, now);
                 ticked = Ticked { wake: true, stalled: true, ..Ticked::default() };
             } else {
                 ticked.wake = stream.pace.beat(now);

@@ -34,6 +34,8 @@ pub(super) struct Slot {
     pub(super) address: Address,
     /// As the mailbox has it; readable without the lock.
     live: AtomicBool,
+    /// Set, under the lock, when the registry has let go of this slot: nothing may enter it any more.
+    gone: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -41,8 +43,6 @@ struct State {
     mailbox: Mailbox,
     waker: Option<Waker>,
     breaker: Option<Breaker>,
-    /// Set when the registry has let go of this slot: nothing may enter it any more.
-    gone: bool,
 }
 
 /// The slot was forgotten between finding and locking it; look again.
@@ -66,8 +66,8 @@ impl Leaving {
 
 impl Slot {
     pub(super) fn new(address: Address, epoch: u64, now: Millis) -> Self {
-        let state = State { mailbox: Mailbox::new(epoch, now), waker: None, breaker: None, gone: false };
-        Self { address, live: AtomicBool::new(false), state: Mutex::new(state) }
+        let state = State { mailbox: Mailbox::new(epoch, now), waker: None, breaker: None };
+        Self { address, live: AtomicBool::new(false), gone: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -83,7 +83,7 @@ impl Slot {
         now: Millis,
     ) -> Result<Result<Outcome, Error>, Gone> {
         let (pushed, waker) = self.update(totals, |state| {
-            if state.gone {
+            if self.gone.load(Ordering::Relaxed) {
                 return (Err(Gone), None);
             }
             let pushed = state.mailbox.push(message, ttl_ms, now);
@@ -104,7 +104,7 @@ impl Slot {
         now: Millis,
     ) -> Result<Result<(Attachment, Leaving), Error>, Gone> {
         let mut attached = self.update(totals, |state| {
-            if state.gone {
+            if self.gone.load(Ordering::Relaxed) {
                 return Err(Gone);
             }
             Ok(state.mailbox.attach(start, heartbeat_ms, now).map(|attachment| {
@@ -158,7 +158,9 @@ impl Slot {
     pub(super) fn tick(&self, totals: &Totals, stall_ms: u64, window_ms: u64, now: Millis) -> (Ticked, Leaving) {
         let (ticked, mut leaving) = self.update(totals, |state| {
             let ticked = state.mailbox.tick(stall_ms, window_ms, now);
-            state.gone |= ticked.forget;
+            if ticked.forget {
+                self.gone.store(true, Ordering::Relaxed);
+            }
             let waker = if ticked.wake { state.waker.take() } else { None };
             let breaker = if ticked.stalled { state.breaker.take() } else { None };
             (ticked, Leaving { waker, breaker })

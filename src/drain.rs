@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
+use tokio::task::AbortHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A cheap handle to the one shutdown of this process.
@@ -62,12 +63,12 @@ impl Drain {
     }
 
     /// Starts a task that the shutdown waits for.
-    pub fn spawn<F>(&self, task: F)
+    pub fn spawn<F>(&self, task: F) -> AbortHandle
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.tasks.spawn(task);
+        self.tasks.spawn(task).abort_handle()
     }
 
     /// Starts an endless task, which the hard stop ends.

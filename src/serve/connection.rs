@@ -21,7 +21,7 @@ use super::{
     takeover::{Handover, Http1},
     tls::{self, Transport},
     turns::Turns,
-    watch::{Speaks, Watched},
+    watch::{Rules, Speaks, Watched},
 };
 use crate::{drain::Drain, telemetry::Metrics};
 
@@ -49,7 +49,7 @@ pub(super) struct Connections<H>(Arc<Shared<H>>);
 struct Shared<H> {
     handler: H,
     settings: Settings,
-    metrics: Metrics,
+    rules: Arc<Rules>,
     drain: Drain,
 }
 
@@ -61,7 +61,8 @@ impl<H> Clone for Connections<H> {
 
 impl<H: Handler> Connections<H> {
     pub(super) fn new(handler: H, settings: Settings, metrics: Metrics, drain: Drain) -> Self {
-        Self(Arc::new(Shared { handler, settings, metrics, drain }))
+        let rules = Arc::new(Rules { patience: settings.stall, metrics });
+        Self(Arc::new(Shared { handler, settings, rules, drain }))
     }
 
     /// Serves a connection to its end, on its place among all. How it ended is its peer's business, so errors are for debugging
@@ -85,15 +86,11 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    fn watched<T>(&self, io: T, speaks: Speaks) -> Watched<T> {
-        Watched::new(io, speaks, self.0.settings.stall, self.0.metrics.clone())
-    }
-
     async fn http1(self, io: Rewound<Transport>, peer: Peer, place: OwnedSemaphorePermit) -> hyper::Result<()> {
         let (shared, handover) = (self.0.clone(), Handover::default());
         let settings = &self.0.settings;
         let takeover = settings.http1_takeover.then(|| handover.clone());
-        let io = TokioIo::new(self.watched(io, Speaks::Http1(takeover.clone())));
+        let io = TokioIo::new(Watched::new(io, Speaks::Http1(takeover.clone()), self.0.rules.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
             // A client of HTTP/1.0 knows no chunks, and a body that is still to be read comes through hyper.
             let may = request.version() == Version::HTTP_11 && request.body().is_end_stream();
@@ -133,13 +130,17 @@ impl<H: Handler> Connections<H> {
     async fn http2(self, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
         let shared = self.0.clone();
         let turns = Turns::default();
-        let io = TokioIo::new(self.watched(io, Speaks::Http2(turns.clone())));
-        let streams = Streams::new(self.0.drain.clone(), turns.clone());
-        let arming = streams.clone();
+        let io = TokioIo::new(Watched::new(io, Speaks::Http2(turns.clone()), self.0.rules.clone()));
+        let streams = Streams::new(self.0.drain.clone());
+        let (arming, waiting) = (streams.clone(), turns.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(arming.arm());
-            let response = shared.handler.answer(peer, request);
-            async move { Ok::<_, Infallible>(pace(response.await)) }
+            let (turn, response) = (waiting.enter(), shared.handler.answer(peer, request));
+            async move {
+                // From here on it is being served, whatever it waits for.
+                drop(turn);
+                Ok::<_, Infallible>(pace(response.await))
+            }
         });
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())

@@ -1,28 +1,30 @@
 //! Ending one HTTP/2 stream from outside: while its peer does not read, nobody polls its body, so no time-out inside would fire.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::rt::Executor;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
-use super::turns::Turns;
 use crate::drain::Drain;
 
 /// Request extension of HTTP/2 requests: ends the stream with a reset. Harmless once the stream is over.
 ///
 /// HTTP/1.1 needs none: there a peer that does not read holds up its own connection, and the connection's watchdog ends it.
 #[derive(Clone, Debug, Default)]
-pub struct Cut(Arc<Notify>);
+pub struct Cut(Arc<OnceLock<AbortHandle>>);
 
 impl Cut {
     /// Ends the stream.
     pub fn cut(&self) {
-        self.0.notify_one();
+        // It is known a moment after the stream's task has begun, and nobody is cut before he kept somebody waiting.
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
     }
 }
 
-/// Runs the streams of one HTTP/2 connection as tracked tasks, each beside its [`Cut`].
+/// Runs the streams of one HTTP/2 connection as tracked tasks, bare, because a task is most of what an idle stream costs.
 ///
 /// hyper calls the service and then at once executes the stream's future, both from the connection's task; so the cut that
 /// was armed last belongs to the future that comes next.
@@ -30,12 +32,11 @@ impl Cut {
 pub(super) struct Streams {
     drain: Drain,
     armed: Arc<Mutex<Option<Cut>>>,
-    turns: Turns,
 }
 
 impl Streams {
-    pub(super) fn new(drain: Drain, turns: Turns) -> Self {
-        Self { drain, armed: Arc::default(), turns }
+    pub(super) fn new(drain: Drain) -> Self {
+        Self { drain, armed: Arc::default() }
     }
 
     /// Makes the cut for the request at hand.
@@ -52,19 +53,10 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let (armed, turn) = (self.armed.lock().take(), self.turns.enter());
-        self.drain.spawn(async move {
-            // From here on it is being served, whatever it waits for.
-            drop(turn);
-            match armed {
-                Some(cut) => {
-                    tokio::select! {
-                        _ = stream => {}
-                        () = cut.0.notified() => {}
-                    }
-                }
-                None => drop(stream.await),
-            }
-        });
+        let armed = self.armed.lock().take();
+        let task = self.drain.spawn(stream);
+        if let Some(Cut(of)) = armed {
+            of.get_or_init(|| task);
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -28,25 +29,32 @@ pub(super) enum Speaks {
     Http2(Turns),
 }
 
+/// What is the same for all connections, in one place, because every idle stream has it.
+pub(super) struct Rules {
+    /// How long a peer may leave written bytes unread.
+    pub(super) patience: Duration,
+    /// Where a connection that was ended is counted.
+    pub(super) metrics: Metrics,
+}
+
 /// A connection that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
 pub(super) struct Watched<T> {
     io: T,
     speaks: Speaks,
-    patience: Duration,
-    metrics: Metrics,
+    rules: Arc<Rules>,
     /// Runs from the first write that the socket did not take until the proof.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(io: T, speaks: Speaks, patience: Duration, metrics: Metrics) -> Self {
-        Self { io, speaks, patience, metrics, alarm: None }
+    pub(super) fn new(io: T, speaks: Speaks, rules: Arc<Rules>) -> Self {
+        Self { io, speaks, rules, alarm: None }
     }
 
     /// The same watchdog for what is inside of a connection of HTTP/1.1.
     pub(super) fn unwrap<U>(self, inner: impl FnOnce(T) -> U) -> Watched<U> {
-        let Self { io, patience, metrics, alarm, .. } = self;
-        Watched { io: inner(io), speaks: Speaks::Http1(None), patience, metrics, alarm }
+        let Self { io, rules, alarm, .. } = self;
+        Watched { io: inner(io), speaks: Speaks::Http1(None), rules, alarm }
     }
 
     fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -56,10 +64,10 @@ impl<T> Watched<T> {
             }
             return written;
         }
-        let patience = self.patience;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let rules = &self.rules;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(rules.patience)));
         ready!(alarm.as_mut().poll(cx));
-        self.metrics.connection_stalled();
+        rules.metrics.connection_stalled();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -190,8 +190,12 @@ impl signal_server::Signal for Service {
         request: Request<Streaming<SendStreamRequest>>,
     ) -> Result<Response<Self::SendStreamStream>, Status> {
         let sender = Sender { hub: self.hub.clone(), caller: self.caller(&request)? };
-        let limits =
-            Limits { deadline: deadline(&request), drain: self.drain.clone(), stall: self.stall, cut: cut(&request) };
+        let limits = Limits {
+            deadline: deadline(&request),
+            drain: self.drain.clone(),
+            stall: self.stall,
+            breaker: breaker(&request),
+        };
         Ok(lasting(Answers::new(sender, request.into_inner(), limits)))
     }
 
@@ -239,8 +243,7 @@ impl Service {
     }
 
     fn opening<T>(&self, request: &Request<T>, start: Start) -> Opening {
-        let breaker = cut(request).map(|cut| Arc::new(move || cut.cut()) as Breaker);
-        Opening { start, heartbeat: self.heartbeat, breaker }
+        Opening { start, heartbeat: self.heartbeat, breaker: breaker(request) }
     }
 
     fn refuse(&self, error: Error) -> Status {
@@ -262,8 +265,8 @@ fn deadline<T>(request: &Request<T>) -> Option<Deadline> {
     request.extensions().get().copied()
 }
 
-fn cut<T>(request: &Request<T>) -> Option<Cut> {
-    request.extensions().get().cloned()
+fn breaker<T>(request: &Request<T>) -> Option<Breaker> {
+    request.extensions().get().and_then(Cut::handle)
 }
 
 fn peer<T>(request: &Request<T>) -> Result<IpAddr, Error> {

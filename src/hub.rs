@@ -79,7 +79,7 @@ pub struct Opening {
     pub start: Start,
     /// The silence after which it gets a ping, give or take 10 %.
     pub heartbeat: Duration,
-    /// Ends the stream from outside when its peer does not read.
+    /// Ends the stream from outside when its peer does not read; none where the connection does that.
     pub breaker: Option<Breaker>,
 }
 

@@ -23,7 +23,13 @@ use super::{
     status, too_late,
     unread::Unread,
 };
-use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome, serve::Cut};
+use crate::{
+    auth::Caller,
+    drain::Drain,
+    error::Error,
+    hub::{Breaker, Hub},
+    model::Outcome,
+};
 
 /// Requests as they come from a client.
 pub(super) trait Incoming: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static {}
@@ -45,7 +51,7 @@ pub(super) struct Limits {
     /// The client has left answers unread for so long.
     pub(super) stall: Duration,
     /// The way to end the call then.
-    pub(super) cut: Option<Cut>,
+    pub(super) breaker: Option<Breaker>,
 }
 
 /// The answers of one call.
@@ -56,7 +62,7 @@ pub struct Answers {
 
 impl Answers {
     pub(super) fn new(sender: Sender, requests: impl Incoming, limits: Limits) -> Self {
-        let unread = limits.cut.map(|cut| Unread::watched(&limits.drain, limits.stall, cut));
+        let unread = limits.breaker.map(|breaker| Unread::watched(&limits.drain, limits.stall, breaker));
         let sender = Arc::new(sender);
         let answers = Requests::new(requests, ended(limits.drain, limits.deadline)).then(move |request| {
             let sender = sender.clone();
@@ -193,7 +199,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let limits = hub::Limits { stall: second, resume_window: second, hold: second, memory_budget: 1_000 };
         let sender = Sender { hub: Hub::new(limits, Far, Metrics::new()), caller: Caller::anonymous() };
-        let limits = Limits { deadline, drain: drain.clone(), stall: second, cut: None };
+        let limits = Limits { deadline, drain: drain.clone(), stall: second, breaker: None };
         Answers::new(sender, requests, limits)
     }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{drain::Drain, serve::Cut};
+use crate::{drain::Drain, hub::Breaker};
 
 /// Since when answers of one call have been waiting for their client. Dropping it ends the watch.
 pub(super) struct Unread {
@@ -22,10 +22,10 @@ pub(super) struct Unread {
 
 impl Unread {
     /// Cuts the call when its oldest answer has been unread for longer than `patience`.
-    pub(super) fn watched(drain: &Drain, patience: Duration, cut: Cut) -> Self {
+    pub(super) fn watched(drain: &Drain, patience: Duration, breaker: Breaker) -> Self {
         let (since, call) = (Arc::new(Mutex::new(None)), CancellationToken::new());
         let (watched, open) = (since.clone(), call.clone());
-        drain.spawn(async move { open.run_until_cancelled(watch(&watched, patience, cut)).await });
+        drain.spawn(async move { open.run_until_cancelled(watch(&watched, patience, breaker)).await });
         Self { since, gathering: false, _call: call.drop_guard() }
     }
 
@@ -39,13 +39,13 @@ impl Unread {
     }
 }
 
-async fn watch(since: &Mutex<Option<Instant>>, patience: Duration, cut: Cut) {
+async fn watch(since: &Mutex<Option<Instant>>, patience: Duration, breaker: Breaker) {
     loop {
         let waiting = *since.lock();
         let end = waiting.unwrap_or_else(Instant::now) + patience;
         if waiting.is_some() && end <= Instant::now() {
             tracing::debug!("a call was cut: its client does not read the answers");
-            return cut.cut();
+            return breaker.abort();
         }
         sleep_until(end).await;
     }

@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,7 +18,7 @@ use hyper::body::Frame;
 use super::{Problem, sse};
 use crate::{
     error::Error,
-    hub::{Breaker, Gather, Opening},
+    hub::{Gather, Opening},
     model::Start,
     serve::{Cut, Lasting},
 };
@@ -37,8 +36,7 @@ pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
 
 /// How the hub opens a stream that may be cut.
 pub(super) fn opening(start: Start, heartbeat: Duration, cut: Option<Extension<Cut>>) -> Opening {
-    let breaker = cut.map(|Extension(cut)| Arc::new(move || cut.cut()) as Breaker);
-    Opening { start, heartbeat, breaker }
+    Opening { start, heartbeat, breaker: cut.and_then(|Extension(cut)| cut.handle()) }
 }
 
 /// The response that writes the opening at once, then every event; `write` may leave one out with an empty text.
@@ -47,7 +45,8 @@ where
     S: Gather + Send + Unpin + 'static,
     W: FnMut(S::Item) -> String + Send + Unpin + 'static,
 {
-    (Extension(Lasting), respond(Body::new(Events { opening: Some(opening), source: events, write }))).into_response()
+    let opening = Some(Box::new(opening.into()));
+    (Extension(Lasting), respond(Body::new(Events { opening, source: events, write }))).into_response()
 }
 
 /// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for
@@ -68,7 +67,8 @@ pub(super) fn retry() -> Duration {
 
 /// The body of an event stream.
 struct Events<S, W> {
-    opening: Option<String>,
+    /// Boxed, because it is gone for nearly all of the stream's life.
+    opening: Option<Box<Bytes>>,
     source: S,
     write: W,
 }
@@ -83,7 +83,7 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if let Some(opening) = self.opening.take() {
-            return Poll::Ready(Some(Ok(Frame::data(opening.into()))));
+            return Poll::Ready(Some(Ok(Frame::data(*opening))));
         }
         let Self { source, write, .. } = &mut *self;
         loop {

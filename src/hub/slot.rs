@@ -9,6 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 
 use super::{
     mailbox::{Attachment, Delivery, Mailbox, Next, Ticked},
@@ -19,8 +20,8 @@ use crate::{
     model::{Address, EndReason, Message, Outcome, Start},
 };
 
-/// Cuts a stream whose peer does not read: dropping its body is up to the transport, which nobody polls any more.
-pub type Breaker = Arc<dyn Fn() + Send + Sync>;
+/// Cuts a stream whose peer does not read by aborting its task: nobody polls that any more, so it would not end itself.
+pub type Breaker = AbortHandle;
 
 /// What all mailboxes come to together.
 #[derive(Debug, Default)]

@@ -81,7 +81,7 @@ impl Hub {
     fn cut_leaving(&self, now: Millis) {
         let due: Vec<_> = self.0.leaving.lock().extract_if(.., |(at, _)| *at <= now).collect();
         for (_, breaker) in due {
-            breaker();
+            breaker.abort();
         }
     }
 }

@@ -173,6 +173,7 @@ fn is_lasting(response: &Response<Body>) -> bool {
     response.extensions().get::<Lasting>().is_some()
 }
 
-fn pace(response: Response<Body>) -> Response<Body> {
-    if is_lasting(&response) { response.map(|body| Body::new(PacedBody::new(body))) } else { response }
+fn pace(response: Response<Body>) -> Response<PacedBody> {
+    let lasting = is_lasting(&response);
+    response.map(|body| PacedBody::new(body, lasting))
 }

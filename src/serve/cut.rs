@@ -1,6 +1,6 @@
 //! Ending one HTTP/2 stream from outside: while its peer does not read, nobody polls its body, so no time-out inside would fire.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use hyper::rt::Executor;
 use parking_lot::Mutex;
@@ -8,19 +8,18 @@ use tokio::task::AbortHandle;
 
 use crate::drain::Drain;
 
-/// Request extension of HTTP/2 requests: ends the stream with a reset. Harmless once the stream is over.
+/// Request extension of HTTP/2 requests: knows the task of the request's stream. Aborting it ends the stream with a reset, and is
+/// harmless once the stream is over.
 ///
 /// HTTP/1.1 needs none: there a peer that does not read holds up its own connection, and the connection's watchdog ends it.
 #[derive(Clone, Debug, Default)]
-pub struct Cut(Arc<OnceLock<AbortHandle>>);
+pub struct Cut(Arc<Mutex<Option<AbortHandle>>>);
 
 impl Cut {
-    /// Ends the stream.
-    pub fn cut(&self) {
-        // It is known a moment after the stream's task has begun, and nobody is cut before he kept somebody waiting.
-        if let Some(task) = self.0.get() {
-            task.abort();
-        }
+    /// What ends the stream.
+    #[must_use]
+    pub fn handle(&self) -> Option<AbortHandle> {
+        self.0.lock().clone()
     }
 }
 
@@ -53,10 +52,9 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let armed = self.armed.lock().take();
-        let task = self.drain.spawn(stream);
-        if let Some(Cut(of)) = armed {
-            of.get_or_init(|| task);
-        }
+        let armed = self.armed.lock().take().unwrap_or_default();
+        // Locked meanwhile, because the task may ask for its handle before it is here.
+        let mut handle = armed.0.lock();
+        *handle = Some(self.drain.spawn(stream));
     }
 }

@@ -10,17 +10,18 @@ use std::{
 };
 
 use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 
-/// Holds back the last byte of every frame.
+/// The body of any response; holds back the last byte of every frame of a lasting one.
 pub(super) struct PacedBody {
     body: Body,
-    last_byte: Option<Bytes>,
+    paced: bool,
+    last_byte: Option<u8>,
 }
 
 impl PacedBody {
-    pub(super) fn new(body: Body) -> Self {
-        Self { body, last_byte: None }
+    pub(super) fn new(body: Body, paced: bool) -> Self {
+        Self { body, paced, last_byte: None }
     }
 }
 
@@ -30,13 +31,14 @@ impl HttpBody for PacedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Some(last_byte) = self.last_byte.take() {
-            return Poll::Ready(Some(Ok(Frame::data(last_byte))));
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&[last_byte])))));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| match frame.into_data() {
-                Ok(mut data) if data.len() > 1 => {
-                    self.last_byte = Some(data.split_off(data.len() - 1));
+                Ok(mut data) if self.paced && data.len() > 1 => {
+                    self.last_byte = data.last().copied();
+                    data.truncate(data.len() - 1);
                     Frame::data(data)
                 }
                 Ok(data) => Frame::data(data),
@@ -47,5 +49,10 @@ impl HttpBody for PacedBody {
 
     fn is_end_stream(&self) -> bool {
         self.last_byte.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // A lasting body is of unknown length.
+        if self.paced { SizeHint::default() } else { self.body.size_hint() }
     }
 }

@@ -24,13 +24,20 @@ pub(super) const REPLAY_BYTES: usize = 512 * 1024;
 /// How long they are kept, at most.
 pub(super) const REPLAY_MS: u64 = 60_000;
 
-/// Messages in the order of their numbers; an empty log holds no buffer.
+/// Messages in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    entries: VecDeque<Entry>,
     last: u64,
     handed: u64,
     gap: u64,
+    /// Apart, because most logs are empty most of the time.
+    kept: Option<Box<Kept>>,
+}
+
+/// The messages of a log that is not empty.
+#[derive(Debug, Default)]
+struct Kept {
+    entries: VecDeque<Entry>,
     waiting_bytes: usize,
     replay_bytes: usize,
 }
@@ -76,42 +83,45 @@ impl Log {
 
     /// The bytes of all messages.
     pub(super) fn bytes(&self) -> usize {
-        self.waiting_bytes + self.replay_bytes
+        self.kept.as_ref().map_or(0, |kept| kept.waiting_bytes + kept.replay_bytes)
     }
 
     /// How many messages come after this number.
     pub(super) fn count_after(&self, seq: u64) -> usize {
-        self.entries.len() - self.index(seq)
+        self.kept.as_ref().map_or(0, |kept| kept.entries.len() - kept.index(seq, self.last))
     }
 
     /// Gives a message the next number and keeps it.
     pub(super) fn push(&mut self, message: Arc<Message>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
-        let cost = message.cost();
-        if self.waiting() >= WAITING || self.waiting_bytes + cost > WAITING_BYTES {
+        let (cost, full) = (message.cost(), self.waiting() >= WAITING);
+        let kept = self.kept.get_or_insert_default();
+        if full || kept.waiting_bytes + cost > WAITING_BYTES {
             return Err(Error::MailboxFull);
         }
         self.last += 1;
-        self.waiting_bytes += cost;
-        self.entries.push_back(Entry { seq: self.last, message, at: now, ttl_ms });
+        kept.waiting_bytes += cost;
+        kept.entries.push_back(Entry { seq: self.last, message, at: now, ttl_ms });
         Ok(())
     }
 
     /// The position of a stream that has seen everything up to `seq`. Numbers that are gone are skipped, so that they count
     /// as missing once.
     pub(super) fn enter_after(&mut self, seq: u64) -> u64 {
-        let position = self.entries.get(self.index(seq)).map_or(self.last, |entry| entry.seq - 1);
+        let next = self.kept.as_ref().and_then(|kept| kept.entries.get(kept.index(seq, self.last)));
+        let position = next.map_or(self.last, |entry| entry.seq - 1);
         self.handed = self.handed.max(position);
         position
     }
 
     /// Hands over the message after this number.
     pub(super) fn hand_over(&mut self, seq: u64, now: Millis) -> Option<Handed> {
-        let at = self.index(seq);
-        let entry = self.entries.get_mut(at)?;
+        let kept = self.kept.as_mut()?;
+        let at = kept.index(seq, self.last);
+        let entry = kept.entries.get_mut(at)?;
         if entry.seq > self.handed {
             self.handed = entry.seq;
-            self.waiting_bytes -= entry.message.cost();
-            self.replay_bytes += entry.message.cost();
+            kept.waiting_bytes -= entry.message.cost();
+            kept.replay_bytes += entry.message.cost();
         }
         let since = std::mem::replace(&mut entry.at, now);
         Some(Handed { seq: entry.seq, message: entry.message.clone(), since })
@@ -120,50 +130,51 @@ impl Log {
     /// Drops handed messages up to `limit` that are too many, too large or too old. Tells `aged` the number and the time of
     /// handing over of each that was too old.
     pub(super) fn evict(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
-        while let Some(entry) = self.entries.front().filter(|entry| entry.seq <= limit.min(self.handed)) {
+        let Some(kept) = &mut self.kept else { return };
+        while let Some(entry) = kept.entries.front().filter(|entry| entry.seq <= limit.min(self.handed)) {
             let old = now.since(entry.at) >= REPLAY_MS;
-            if !old && self.index(self.handed) <= REPLAY && self.replay_bytes <= REPLAY_BYTES {
+            if !old && kept.index(self.handed, self.last) <= REPLAY && kept.replay_bytes <= REPLAY_BYTES {
                 break;
             }
             if old {
                 aged(entry.seq, entry.at);
             }
             self.gap = self.gap.max(entry.seq);
-            self.replay_bytes -= entry.message.cost();
-            self.entries.pop_front();
+            kept.replay_bytes -= entry.message.cost();
+            kept.entries.pop_front();
         }
         self.release();
     }
 
     /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`. Says how many.
     pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
-        if !self.has_waiting() {
-            return 0;
-        }
-        let (before, handed) = (self.entries.len(), self.handed);
-        self.entries.retain(|entry| {
+        let some = self.has_waiting();
+        let Some(Kept { entries, waiting_bytes, .. }) = self.kept.as_deref_mut().filter(|_| some) else { return 0 };
+        let before = entries.len();
+        entries.retain(|entry| {
             let over = if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms };
-            let dropped = over && entry.seq > handed;
+            let dropped = over && entry.seq > self.handed;
             if dropped {
                 self.gap = self.gap.max(entry.seq);
-                self.waiting_bytes -= entry.message.cost();
+                *waiting_bytes -= entry.message.cost();
             }
             !dropped
         });
+        let dropped = before - entries.len();
         self.release();
-        before - self.entries.len()
+        dropped
     }
 
     fn release(&mut self) {
-        if self.entries.is_empty() && self.entries.capacity() > 0 {
-            self.entries = VecDeque::new();
-        }
+        self.kept.take_if(|kept| kept.entries.is_empty());
     }
+}
 
-    /// Where the messages after `seq` begin.
-    fn index(&self, seq: u64) -> usize {
+impl Kept {
+    /// Where the messages after `seq` begin, when `last` is the number of the last one ever.
+    fn index(&self, seq: u64, last: u64) -> usize {
         // As many messages as numbers come after it, but for those that expired: no need to search all that is kept.
-        let numbers = usize::try_from(self.last.saturating_sub(seq)).unwrap_or(usize::MAX);
+        let numbers = usize::try_from(last.saturating_sub(seq)).unwrap_or(usize::MAX);
         let first = self.entries.len().saturating_sub(numbers);
         first + self.entries.range(first..).take_while(|entry| entry.seq <= seq).count()
     }

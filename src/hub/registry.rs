@@ -17,8 +17,9 @@ use crate::model::{Address, UserId};
 /// How many locks the map is spread over, so that senders to different users hardly ever meet.
 pub(super) const SHARDS: usize = 64;
 
-/// By user. A user has few devices, so they stand in a plain list, which is never empty and knows whose it is.
-type Users = HashTable<Vec<Arc<Slot>>>;
+/// By user. A user has few devices, so they stand in a plain list, which is never empty and knows whose it is. Most lists have one
+/// and stay as they are, so none has room for more.
+type Users = HashTable<Box<[Arc<Slot>]>>;
 
 pub(super) struct Registry {
     shards: Box<[Mutex<Users>]>,
@@ -47,7 +48,11 @@ impl Registry {
             return slot.clone();
         }
         let slot = Arc::new(Slot::new(address.clone(), fastrand::u64(..), now));
-        user.or_insert_with(|| Vec::with_capacity(1)).get_mut().push(slot.clone());
+        let mut user = user.or_insert_with(Box::default);
+        edit(user.get_mut(), |slots| {
+            slots.reserve_exact(1);
+            slots.push(slot.clone());
+        });
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
         slot
     }
@@ -58,7 +63,7 @@ impl Registry {
         let Ok(mut user) = users.find_entry(hash, is_of(&slot.address.user)) else { return };
         let slots = user.get_mut();
         let Some(at) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) else { return };
-        slots.swap_remove(at);
+        edit(slots, |slots| drop(slots.swap_remove(at)));
         totals.mailboxes.fetch_sub(1, Ordering::Relaxed);
         if slots.is_empty() {
             user.remove();
@@ -68,7 +73,7 @@ impl Registry {
     /// The slots of a user's devices.
     pub(super) fn of_user(&self, user: &UserId) -> Vec<Arc<Slot>> {
         let (hash, users) = self.users(user);
-        users.find(hash, is_of(user)).cloned().unwrap_or_default()
+        users.find(hash, is_of(user)).map(|slots| slots.to_vec()).unwrap_or_default()
     }
 
     /// The slots of one shard, `number` below [`SHARDS`].
@@ -88,7 +93,14 @@ impl Registry {
     }
 }
 
-fn is_of(user: &UserId) -> impl Fn(&Vec<Arc<Slot>>) -> bool {
+/// Changes a list as a vector, and leaves it without room again.
+fn edit(slots: &mut Box<[Arc<Slot>]>, change: impl FnOnce(&mut Vec<Arc<Slot>>)) {
+    let mut list = std::mem::take(slots).into_vec();
+    change(&mut list);
+    *slots = list.into_boxed_slice();
+}
+
+fn is_of(user: &UserId) -> impl Fn(&Box<[Arc<Slot>]>) -> bool {
     move |slots| slots.first().is_some_and(|slot| slot.address.user == *user)
 }
 

@@ -62,7 +62,7 @@ impl Drain {
         })
     }
 
-    /// Starts a task that the shutdown waits for.
+    /// Starts a task that the shutdown waits for. The handle can end it early, and keeps its memory for as long as it is kept.
     pub fn spawn<F>(&self, task: F) -> AbortHandle
     where
         F: Future + Send + 'static,

@@ -240,7 +240,8 @@ impl Inbound for Hub {
 
 /// The jitter only shortens, and not by much: a peer that vanished has to be gone 35 s later. A ping of the default 15 s is due
 /// after 13.5 to 13.65 s, the sweep is late by up to 0.5 s, and the user timeout of 20 s, which counts from the second
-/// retransmission, ends the connection 20.6 s after the ping. The sweep over the mailboxes spreads the pings further.
+/// retransmission, ends the connection 20.6 s after the ping. Where there are many mailboxes, the sweep over them spreads the
+/// pings further.
 fn heartbeat_ms(heartbeat: Duration) -> u32 {
     let jittered = heartbeat.mul_f64(0.9 + 0.01 * fastrand::f64());
     u32::try_from(jittered.as_millis()).unwrap_or(u32::MAX)

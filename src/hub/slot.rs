@@ -35,7 +35,8 @@ pub(super) struct Slot {
     pub(super) address: Address,
     /// As the mailbox has it; readable without the lock.
     live: AtomicBool,
-    /// Set, under the lock, when the registry has let go of this slot: nothing may enter it any more.
+    /// Set, under the lock, when the registry lets go of this slot: nothing may enter it any more. It stands here because there is
+    /// room beside `live`.
     gone: AtomicBool,
     state: Mutex<State>,
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Hub, millis, pace::Millis, registry::SHARDS, slot::Breaker};
 use crate::model::EndReason;
@@ -12,16 +12,17 @@ impl Hub {
     ///
     /// Never ends. `heartbeat` is the shortest one in use.
     pub async fn tend(self, heartbeat: Duration) {
-        // A heartbeat may be late by a thirtieth of it, a stalled stream by a fifth of its time.
-        let round = (heartbeat / 30).min(self.0.limits.stall / 5).max(Duration::from_millis(20));
-        let slice = round / SHARDS_IN_U32;
+        // A heartbeat may be late by a thirtieth of it, a stalled stream by a fifth of its time: a mailbox may be among the first in
+        // one round and, when there are more of them, among the last in the next.
+        let round = (heartbeat / 60).min(self.0.limits.stall / 10).max(Duration::from_millis(20));
+        let (slice, mut rested) = (round / SHARDS_IN_U32, Instant::now());
         loop {
             let (mut shards, mut mailboxes) = (0, 0);
             for shard in 0..SHARDS {
                 mailboxes += self.tick(shard);
                 shards += 1;
-                if mailboxes >= AT_ONCE {
-                    sleep(slice * shards).await;
+                if mailboxes >= AT_ONCE || shard == SHARDS - 1 {
+                    rested = rest(rested, slice * shards).await;
                     (shards, mailboxes) = (0, 0);
                 }
             }
@@ -30,7 +31,6 @@ impl Hub {
                 self.see_off(Some(breaker), now);
             }
             self.cut_leaving(now);
-            sleep(slice * shards).await;
         }
     }
 
@@ -79,14 +79,29 @@ impl Hub {
     }
 
     fn cut_leaving(&self, now: Millis) {
-        let due: Vec<_> = self.0.leaving.lock().extract_if(.., |(at, _)| *at <= now).collect();
+        // A task that has ended would be kept by its handle.
+        let over = |(at, breaker): &mut (Millis, Breaker)| *at <= now || breaker.is_finished();
+        let due: Vec<_> = self.0.leaving.lock().extract_if(.., over).collect();
         for (_, breaker) in due {
             breaker.abort();
         }
     }
 }
 
-/// Mailboxes that are looked at without a rest, in some 20 us; one shard may have more. An idle node rests once a round.
+/// Rests for so long after the last rest, so that what was done meanwhile does not add up, unless that took too long; gives the
+/// end of it.
+async fn rest(last: Instant, length: Duration) -> Instant {
+    let (now, end) = (Instant::now(), last + length);
+    let end = if end + LATE < now { now + length } else { end };
+    sleep_until(end).await;
+    end
+}
+
+/// By how much a rest may be late and the next ones still make up for it.
+const LATE: Duration = Duration::from_millis(5);
+
+/// Mailboxes after which the walk rests, some 20 us of it; those of one shard are looked at together. An idle node rests once a
+/// round.
 const AT_ONCE: usize = 256;
 
 /// How long a stream that was told to end may take for it before it is cut.

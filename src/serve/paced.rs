@@ -12,7 +12,7 @@ use std::{
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
-/// The body of any response; holds back the last byte of every frame of a lasting one.
+/// The body of any response of HTTP/2; holds back the last byte of every frame of a lasting one.
 pub(super) struct PacedBody {
     body: Body,
     paced: bool,

@@ -180,7 +180,7 @@ fn refuse(api: &Api, error: Error) -> Problem {
 }
 
 /// Reads a whole body, within its limits of size and time.
-async fn read<B>(body: &mut B, limit: usize, patience: Duration) -> Result<Vec<u8>, Error>
+async fn read<B>(body: &mut B, limit: usize, patience: Duration) -> Result<Bytes, Error>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
@@ -197,9 +197,13 @@ where
             if bytes.len() + data.len() > limit {
                 return Err(Error::TooLarge);
             }
+            // Most bodies are one frame, which need not be copied.
+            if bytes.is_empty() && body.is_end_stream() {
+                return Ok(data);
+            }
             bytes.extend_from_slice(&data);
         }
-        Ok(bytes)
+        Ok(bytes.into())
     };
     let mut whole = pin!(whole);
     // Most bodies come with their heads, and need no timer.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     error::Invalid,
     hub::{Event, Ready, Sighting},
-    model::{Address, Continuity, Cursor, DeviceId, EndReason, Message},
+    model::{Address, Continuity, Cursor, DeviceId, EndReason, EventName, Message},
 };
 
 /// How a message looks.
@@ -137,15 +137,18 @@ fn legacy(message: &Message) -> String {
     format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n\n")
 }
 
-/// The `id` and `event` lines, with room for the data.
-fn head(cursor: Cursor, message: &Message, room: usize) -> String {
-    let mut text = String::with_capacity(room + 128);
+/// The `id` and `event` lines, with exactly the room for data on one line: text that fills its memory is a frame as it is.
+fn head(cursor: Cursor, message: &Message, data: usize) -> String {
+    let (mut digits, event) = ([0; Cursor::LONGEST], message.event.as_ref().map(EventName::as_str));
+    let id = cursor.write(&mut digits);
+    let named = event.map_or(0, |event| "event: \n".len() + event.len());
+    let mut text = String::with_capacity("id: \n".len() + id.len() + named + "data: \n\n".len() + data);
     text.push_str("id: ");
-    text.push_str(cursor.write(&mut [0; Cursor::LONGEST]));
+    text.push_str(id);
     text.push('\n');
-    if let Some(event) = &message.event {
+    if let Some(event) = event {
         text.push_str("event: ");
-        text.push_str(event.as_str());
+        text.push_str(event);
         text.push('\n');
     }
     text

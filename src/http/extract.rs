@@ -206,11 +206,11 @@ where
         Ok(bytes.into())
     };
     let mut whole = pin!(whole);
-    // Most bodies come with their heads, and need no timer.
+    // Most bodies come with their heads, and need no timer, nor room for one.
     if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(whole.as_mut().poll(cx))).await {
         return read;
     }
-    tokio::time::timeout(patience, whole).await.unwrap_or(Err(Error::SlowRequest))
+    Box::pin(tokio::time::timeout(patience, whole)).await.unwrap_or(Err(Error::SlowRequest))
 }
 
 /// The two fields of a POST, as JSON.

@@ -14,7 +14,7 @@ impl Hub {
     pub async fn tend(self, heartbeat: Duration) {
         // A heartbeat may be late by a thirtieth of it, a stalled stream by a fifth of its time: a mailbox may be among the first in
         // one round and, when there are more of them, among the last in the next.
-        let round = (heartbeat / 60).min(self.0.limits.stall / 10).max(Duration::from_millis(20));
+        let round = (heartbeat / 60).min(self.0.limits.stall / 10).clamp(Duration::from_millis(20), ROUND);
         let (slice, mut rested) = (round / SHARDS_IN_U32, Instant::now());
         loop {
             let (mut shards, mut mailboxes) = (0, 0);
@@ -99,6 +99,9 @@ async fn rest(last: Instant, length: Duration) -> Instant {
 
 /// By how much a rest may be late and the next ones still make up for it.
 const LATE: Duration = Duration::from_millis(5);
+
+/// How long a round takes at most: what is held, remembered or about to be called absent has times that no option sets.
+const ROUND: Duration = Duration::from_millis(250);
 
 /// Mailboxes after which the walk rests, some 20 us of it; those of one shard are looked at together. An idle node rests once a
 /// round.

@@ -118,3 +118,15 @@ async fn a_device_that_comes_back_late_for_a_held_message_is_told_that_one_is_mi
     let phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
     assert_eq!(phone.ready["continuity"], "broken");
 }
+
+#[tokio::test]
+async fn what_is_held_goes_at_its_time_whatever_the_heartbeat_is() {
+    let server = Server::with(&["--heartbeat", "12000", "--stall-timeout", "2000"]).await;
+    for device in 0..40 {
+        let headers = [("content-type", FORM), ("ttl", "1")];
+        let answer = server.request(&format!("POST /user/bob/device/{device}"), &headers, b"data=x").await;
+        assert_eq!(answer.status, 202);
+    }
+    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
+    until(metrics, |text| text.contains("signal_expired_total 40")).await;
+}

@@ -11,6 +11,7 @@ mod takeover;
 mod tls;
 mod turns;
 mod watch;
+mod whole;
 
 use std::{
     io,

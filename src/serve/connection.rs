@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::ready, time::Duration};
 
 use axum::body::Body;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
@@ -22,6 +22,7 @@ use super::{
     tls::{self, Transport},
     turns::Turns,
     watch::{Rules, Speaks, Watched},
+    whole::WholeBody,
 };
 use crate::{drain::Drain, telemetry::Metrics};
 
@@ -92,8 +93,10 @@ impl<H: Handler> Connections<H> {
         let takeover = settings.http1_takeover.then(|| handover.clone());
         let io = TokioIo::new(Watched::new(io, Speaks::Http1(takeover.clone()), self.0.rules.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
-            // A client of HTTP/1.0 knows no chunks, and a body that is still to be read comes through hyper.
-            let may = request.version() == Version::HTTP_11 && request.body().is_end_stream();
+            // A client of HTTP/1.0 knows no chunks, a HEAD wants no body, and one that is still to be read comes through hyper.
+            let may = request.version() == Version::HTTP_11
+                && request.method() != Method::HEAD
+                && request.body().is_end_stream();
             let takeover = takeover.clone().filter(|_| may);
             let response = shared.handler.answer(peer, request);
             async move {
@@ -135,7 +138,7 @@ impl<H: Handler> Connections<H> {
         let (arming, waiting) = (streams.clone(), turns.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(arming.arm());
-            let (turn, response) = (waiting.enter(), shared.handler.answer(peer, request));
+            let (turn, response) = (waiting.enter(), shared.handler.answer(peer, request.map(WholeBody)));
             async move {
                 // From here on it is being served, whatever it waits for.
                 drop(turn);

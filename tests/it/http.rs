@@ -1,6 +1,13 @@
 //! The HTTP API, row by row.
 
-use crate::harness::{Connection, FORM, JSON, Response, Server, claim, path};
+use prost::Message as _;
+
+use crate::harness::{
+    Connection, FORM, JSON, Response, Server, claim,
+    frames::{self, DATA, END_HEADERS, Frames, HEADERS, PING, RST_STREAM},
+    grpc::message,
+    path,
+};
 
 async fn post_json(server: &Server, body: &str) -> Response {
     server.request("POST /user/bob/device/phone", &[("content-type", JSON)], body.as_bytes()).await
@@ -129,6 +136,45 @@ async fn a_body_that_does_not_come_is_408_and_one_that_breaks_off_queues_nothing
     drop(connection);
     assert_eq!(server.post("bob/phone", "whole").await.status, 200);
     assert_eq!(phone.data().await, "whole");
+}
+
+#[tokio::test]
+async fn a_body_that_is_reset_before_its_end_queues_nothing_whatever_the_code() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    let mut call = vec![0; 5];
+    call.extend(message("bob/phone", "", "all of it, but no end").encode_to_vec());
+    call[4] = u8::try_from(call.len() - 5).expect("short");
+    let requests = [
+        (frames::post("/user/bob/device/phone", &[("content-type", FORM)]), &b"data=half"[..]),
+        (
+            frames::post("/user/bob/device/phone", &[("content-type", FORM), ("origin", "https://a.example")]),
+            b"data=half",
+        ),
+        (frames::post("/signal.v1.Signal/Send", &[("content-type", "application/grpc"), ("te", "trailers")]), &call),
+    ];
+    for (head, body) in requests {
+        for code in [0_u32, 8] {
+            let mut peer = Frames::open(server.address, &[]).await;
+            peer.send(HEADERS, END_HEADERS, 1, &head).await;
+            peer.send(DATA, 0, 1, body).await;
+            peer.send(RST_STREAM, 0, 1, &code.to_be_bytes()).await;
+            // Answered after all of that was read.
+            peer.send(PING, 0, 0, &[1; 8]).await;
+            peer.next_of(PING).await.expect("an answer");
+        }
+    }
+    assert_eq!(server.post("bob/phone", "whole").await.status, 200);
+    assert_eq!(phone.data().await, "whole");
+}
+
+#[tokio::test]
+async fn a_head_of_what_could_be_a_stream_has_no_body() {
+    let server = Server::start().await;
+    let mut connection = Connection::open(server.address).await;
+    let answer = connection.request("HEAD /user/bob/devices", &[("accept", "text/event-stream")], b"").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(connection.request("GET /healthz", &[], b"").await.status, 200);
 }
 
 #[tokio::test]

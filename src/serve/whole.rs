@@ -1,0 +1,39 @@
+//! The body of a request over HTTP/2, which is whole only when its peer has said so.
+//!
+//! hyper takes a reset without an error for the end of a body, as a client has to when a server wants no more of it (RFC 9113,
+//! section 8.1). A server would take half a message for a whole one.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    BoxError,
+    body::{Bytes, HttpBody},
+};
+use hyper::body::{Frame, Incoming, SizeHint};
+
+/// A body that fails when its stream was reset before its end, whatever the code.
+pub(super) struct WholeBody(pub(super) Incoming);
+
+impl HttpBody for WholeBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        Poll::Ready(match frame {
+            None if !self.0.is_end_stream() => Some(Err("the stream was reset in the middle of a body".into())),
+            frame => frame.map(|frame| frame.map_err(Into::into)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}

@@ -21,8 +21,8 @@ use crate::telemetry::Metrics;
 
 /// What a connection speaks, and so what shows that its peer still reads.
 pub(super) enum Speaks {
-    /// The proof is that all that was to be written is written: there is one response at a time, so that a byte a second is
-    /// no reading. The handover, if any, learns of every flush.
+    /// The proof is that all is written that was to be written when the socket took no more: there is one response at a time, so
+    /// that a byte a second is no reading. The handover, if any, learns of every flush.
     Http1(Option<Handover>),
     /// The proof is any progress: a busy connection may have something to write at all times, and a single stream that does
     /// not read is cut by itself. It is read in bites.
@@ -43,7 +43,13 @@ pub(super) struct Watched<T> {
     speaks: Speaks,
     rules: Arc<Rules>,
     /// Runs from the first write that the socket did not take until the proof.
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Option<Box<Alarm>>,
+}
+
+struct Alarm {
+    time: Pin<Box<Sleep>>,
+    /// Bytes that the socket has to take for the proof.
+    owed: usize,
 }
 
 impl<T> Watched<T> {
@@ -57,16 +63,22 @@ impl<T> Watched<T> {
         Watched { io: inner(io), speaks: Speaks::Http1(None), rules, alarm }
     }
 
-    fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            if let Speaks::Http2(_) = self.speaks {
-                self.alarm = None;
-            }
-            return written;
+    fn watch(&mut self, cx: &mut Context<'_>, all: usize, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(length)) = taken {
+            self.alarm.take_if(|alarm| {
+                alarm.owed = alarm.owed.saturating_sub(length);
+                alarm.owed == 0
+            });
+        }
+        if taken.is_ready() {
+            return taken;
         }
         let rules = &self.rules;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(rules.patience)));
-        ready!(alarm.as_mut().poll(cx));
+        let alarm = self.alarm.get_or_insert_with(|| {
+            let owed = if let Speaks::Http1(_) = self.speaks { all } else { 1 };
+            Box::new(Alarm { time: Box::pin(sleep(rules.patience)), owed })
+        });
+        ready!(alarm.time.as_mut().poll(cx));
         rules.metrics.connection_stalled();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -85,8 +97,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.watch(cx, written)
+        let taken = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.watch(cx, bytes.len(), taken)
     }
 
     fn poll_write_vectored(
@@ -94,8 +106,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
-        self.watch(cx, written)
+        let taken = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
+        self.watch(cx, bytes.iter().map(|part| part.len()).sum(), taken)
     }
 
     /// Responses of HTTP/1.1 are small: hyper then makes one buffer of each, which the system takes faster than a list.
@@ -105,7 +117,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 
     /// Called when nothing is left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.alarm = None;
         if let Speaks::Http1(Some(handover)) = &self.speaks {
             handover.flushed();
         }

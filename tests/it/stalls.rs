@@ -1,8 +1,9 @@
 //! Peers that stop reading, and what becomes of their messages: cut, kept, and told where they still listen.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backend_signal::grpc::proto::{EndReason, SubscribeRequest, signal_client::SignalClient, subscribe_response::Kind};
+use tokio::io::AsyncReadExt as _;
 use tonic::Code;
 
 use crate::harness::{
@@ -108,6 +109,33 @@ async fn a_peer_that_reads_a_byte_now_and_then_is_cut() {
     fill(&server, "phone").await;
     until(|| server.devices("bob"), |devices| devices == "[]").await;
     dripping.abort();
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_steadily_but_always_has_something_to_read_is_not_cut() {
+    let server = Server::with(&["--stall-timeout", "1"]).await;
+    let mut phone = Connection::open_narrow(server.address).await;
+    phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
+    phone.head().await;
+    let reading = tokio::spawn(async move {
+        let mut some = [0; 8 * 1024];
+        loop {
+            let length = phone.stream.read(&mut some).await.expect("not cut");
+            assert!(length > 0, "not ended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let (mut sender, body) = (Connection::open(server.address).await, format!("data={}", "x".repeat(2_000)));
+    let (mut refused, began) = (0, Instant::now());
+    while began.elapsed() < Duration::from_secs(3) {
+        let status =
+            sender.request("POST /user/bob/device/phone", &[("content-type", FORM)], body.as_bytes()).await.status;
+        assert!([200, 429].contains(&status), "{status} after {:?}", began.elapsed());
+        refused += u32::from(status == 429);
+    }
+    assert!(refused > 0, "the sender is faster than the reader");
+    assert!(!reading.is_finished());
+    reading.abort();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::within;
@@ -51,6 +51,13 @@ impl Connection {
         let stream = within(TcpStream::connect(address)).await.expect("listens");
         stream.set_nodelay(true).expect("an open socket");
         Self { stream, ahead: Vec::new() }
+    }
+
+    /// One that is given little more than what was read of it.
+    pub async fn open_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(16 * 1024).expect("a size");
+        Self { stream: within(socket.connect(address)).await.expect("listens"), ahead: Vec::new() }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {

@@ -52,7 +52,7 @@ async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let census = admin.hub.census();
-    let levels = Levels { streams: census.streams, mailboxes: census.mailboxes, mailbox_bytes: census.bytes };
+    let levels = Levels { streams: census.streams, mailboxes: census.mailboxes, mailbox_bytes: census.memory };
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], admin.metrics.render(levels)).into_response()
 }

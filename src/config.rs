@@ -72,7 +72,7 @@ pub struct Config {
     #[arg(long, env = "SIGNAL_HOLD_LIMIT", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub hold_limit: Duration,
 
-    /// Bytes of messages in all mailboxes together, at most
+    /// Bytes of memory that the messages in all mailboxes may take together
     #[arg(long, env = "SIGNAL_MEMORY_BUDGET", value_name = "BYTES", default_value_t = 1 << 30)]
     pub memory_budget: usize,
 

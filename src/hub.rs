@@ -58,7 +58,7 @@ pub struct Limits {
     pub resume_window: Duration,
     /// How long a message is held for an absent device, at most.
     pub hold: Duration,
-    /// The bytes of all messages in all mailboxes together.
+    /// The bytes of memory that all messages in all mailboxes may take together.
     pub memory_budget: usize,
 }
 
@@ -97,8 +97,8 @@ pub struct Census {
     pub streams: usize,
     /// Mailboxes, with and without a stream.
     pub mailboxes: usize,
-    /// The bytes of all messages in them.
-    pub bytes: usize,
+    /// The bytes of memory that all messages in them take, about.
+    pub memory: usize,
 }
 
 /// A cheap handle to the one hub of this process.
@@ -207,7 +207,7 @@ impl Hub {
         Census {
             streams: totals.streams.load(Ordering::Relaxed),
             mailboxes: totals.mailboxes.load(Ordering::Relaxed),
-            bytes: totals.bytes.load(Ordering::Relaxed),
+            memory: totals.memory.load(Ordering::Relaxed),
         }
     }
 

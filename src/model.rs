@@ -182,7 +182,16 @@ impl Message {
     pub fn cost(&self) -> usize {
         self.data.0.len() + self.event.as_ref().map_or(0, |event| event.0.len())
     }
+
+    /// The bytes of memory that it takes in a mailbox, about: all its text, and what stands around it.
+    #[must_use]
+    pub fn footprint(&self) -> usize {
+        self.cost() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + AROUND
+    }
 }
+
+/// Bytes of a message, its place in a mailbox and the allocations of its parts.
+const AROUND: usize = 192;
 
 impl Start {
     /// Reads what a client presents as its cursor; empty is the same as none.

@@ -147,7 +147,7 @@ impl Metrics {
         let families = Families {
             streams: register!("streams", "Live streams"),
             mailboxes: register!("mailboxes", "Mailboxes, with and without a live stream"),
-            mailbox_bytes: register!("mailbox_bytes", "Bytes of messages in all mailboxes"),
+            mailbox_bytes: register!("mailbox_bytes", "Bytes of memory that messages in all mailboxes take"),
             opened: register!("streams_opened", "Streams opened, by how they relate to the one before"),
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
             sends: register!("sends", "Messages sent, by what became of them"),

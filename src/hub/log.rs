@@ -40,6 +40,8 @@ struct Kept {
     entries: VecDeque<Entry>,
     waiting_bytes: usize,
     replay_bytes: usize,
+    /// The footprints of all.
+    memory: usize,
 }
 
 #[derive(Debug)]
@@ -81,9 +83,9 @@ impl Log {
         self.count_after(self.handed)
     }
 
-    /// The bytes of all messages.
-    pub(super) fn bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.waiting_bytes + kept.replay_bytes)
+    /// The bytes of memory that all messages take.
+    pub(super) fn memory(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.memory)
     }
 
     /// How many messages come after this number.
@@ -100,6 +102,7 @@ impl Log {
         }
         self.last += 1;
         kept.waiting_bytes += cost;
+        kept.memory += message.footprint();
         kept.entries.push_back(Entry { seq: self.last, message, at: now, ttl_ms });
         Ok(())
     }
@@ -141,6 +144,7 @@ impl Log {
             }
             self.gap = self.gap.max(entry.seq);
             kept.replay_bytes -= entry.message.cost();
+            kept.memory -= entry.message.footprint();
             kept.entries.pop_front();
         }
         self.release();
@@ -149,7 +153,9 @@ impl Log {
     /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`. Says how many.
     pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
         let some = self.has_waiting();
-        let Some(Kept { entries, waiting_bytes, .. }) = self.kept.as_deref_mut().filter(|_| some) else { return 0 };
+        let Some(Kept { entries, waiting_bytes, memory, .. }) = self.kept.as_deref_mut().filter(|_| some) else {
+            return 0;
+        };
         let before = entries.len();
         entries.retain(|entry| {
             let over = if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms };
@@ -157,6 +163,7 @@ impl Log {
             if dropped {
                 self.gap = self.gap.max(entry.seq);
                 *waiting_bytes -= entry.message.cost();
+                *memory -= entry.message.footprint();
             }
             !dropped
         });

@@ -111,9 +111,9 @@ impl Mailbox {
         self.stream.is_some()
     }
 
-    /// The bytes of all messages in the log.
-    pub(super) fn bytes(&self) -> usize {
-        self.log.bytes()
+    /// The bytes of memory that all messages in the log take.
+    pub(super) fn memory(&self) -> usize {
+        self.log.memory()
     }
 
     /// Numbers a message and stores it: for the live stream, or for at most `ttl_ms` when there is none.

@@ -62,6 +62,7 @@ enum Fate {
 struct Record {
     seq: u64,
     bytes: usize,
+    memory: usize,
     at: u64,
     ttl_ms: u64,
     fate: Fate,
@@ -93,6 +94,10 @@ impl World {
 
     fn with(&self, fate: Fate) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(move |record| record.fate == fate)
+    }
+
+    fn memory(&self, fate: Fate) -> usize {
+        self.with(fate).map(|record| record.memory).sum()
     }
 
     fn bytes(&self, fate: Fate) -> usize {
@@ -127,11 +132,13 @@ impl World {
         let bytes = data.as_str().len();
         let live = self.client.is_some();
         let room = self.with(Fate::Waiting).count() < WAITING && self.bytes(Fate::Waiting) + bytes <= WAITING_BYTES;
-        let pushed = self.mailbox.push(message(data), ttl_ms, Millis(self.now));
+        let message = message(data);
+        let memory = message.footprint();
+        let pushed = self.mailbox.push(message, ttl_ms, Millis(self.now));
         assert_eq!(pushed.is_ok(), room && (live || ttl_ms > 0), "{pushed:?}");
         if pushed.is_ok() {
             let ttl_ms = if live { 0 } else { ttl_ms };
-            self.records.push(Record { seq, bytes, at: self.now, ttl_ms, fate: Fate::Waiting });
+            self.records.push(Record { seq, bytes, memory, at: self.now, ttl_ms, fate: Fate::Waiting });
         }
     }
 
@@ -201,7 +208,7 @@ impl World {
         let forget = over && self.with(Fate::Waiting).count() == 0;
         assert_eq!(ticked.forget, forget);
         if forget {
-            assert_eq!(self.mailbox.bytes(), 0);
+            assert_eq!(self.mailbox.memory(), 0);
             *self = Self::new();
         }
     }
@@ -234,7 +241,7 @@ proptest! {
         let mut world = World::new();
         for op in &ops {
             world.apply(op);
-            prop_assert_eq!(world.mailbox.bytes(), world.bytes(Fate::Waiting) + world.bytes(Fate::Handed));
+            prop_assert_eq!(world.mailbox.memory(), world.memory(Fate::Waiting) + world.memory(Fate::Handed));
             prop_assert!(world.with(Fate::Waiting).count() <= WAITING && world.bytes(Fate::Waiting) <= WAITING_BYTES);
         }
     }

@@ -130,5 +130,5 @@ fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
         sweeper.join().expect("no panic");
     });
     stage.sweep();
-    assert_eq!(stage.hub.census(), super::Census { streams: 0, mailboxes: 0, bytes: 0 });
+    assert_eq!(stage.hub.census(), super::Census { streams: 0, mailboxes: 0, memory: 0 });
 }

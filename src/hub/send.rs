@@ -66,13 +66,13 @@ impl Hub {
     }
 
     fn push_to(&self, slot: &Slot, message: &Arc<Message>) -> Result<Outcome, Error> {
-        self.admit(message.cost())?;
+        self.admit(message.footprint())?;
         slot.push(&self.0.totals, message.clone(), 0, self.now()).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Keeps a message for a device that is not here, in a mailbox that may have to be made.
     fn hold(&self, to: &Address, message: &Arc<Message>, ttl_ms: u64) -> Result<Outcome, Error> {
-        self.admit(message.cost() + MAILBOX_COST * self.0.totals.mailboxes.load(Ordering::Relaxed))?;
+        self.admit(message.footprint() + MAILBOX_COST * self.0.totals.mailboxes.load(Ordering::Relaxed))?;
         loop {
             let now = self.now();
             let slot = self.0.registry.enter(to, &self.0.totals, now);
@@ -91,7 +91,7 @@ impl Hub {
     }
 
     pub(super) fn is_over_budget(&self, more: usize) -> bool {
-        self.0.totals.bytes.load(Ordering::Relaxed) + more > self.0.limits.memory_budget
+        self.0.totals.memory.load(Ordering::Relaxed) + more > self.0.limits.memory_budget
     }
 }
 

@@ -28,7 +28,7 @@ pub type Breaker = AbortHandle;
 pub(super) struct Totals {
     pub(super) streams: AtomicUsize,
     pub(super) mailboxes: AtomicUsize,
-    pub(super) bytes: AtomicUsize,
+    pub(super) memory: AtomicUsize,
 }
 
 pub(super) struct Slot {
@@ -174,7 +174,7 @@ impl Slot {
     /// Changes the state under its lock and keeps the totals true.
     fn update<T>(&self, totals: &Totals, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
-        let bytes = state.mailbox.bytes();
+        let memory = state.mailbox.memory();
         let result = change(&mut state);
         let live = state.mailbox.is_live();
         if self.live.load(Ordering::Relaxed) != live {
@@ -183,9 +183,9 @@ impl Slot {
             totals.streams.fetch_add(if live { 1 } else { usize::MAX }, Ordering::Relaxed);
         }
         // Wrapping, so that a smaller log subtracts.
-        let delta = state.mailbox.bytes().wrapping_sub(bytes);
+        let delta = state.mailbox.memory().wrapping_sub(memory);
         if delta != 0 {
-            totals.bytes.fetch_add(delta, Ordering::Relaxed);
+            totals.memory.fetch_add(delta, Ordering::Relaxed);
         }
         result
     }

@@ -340,7 +340,7 @@ async fn operators_get_health_readiness_and_metrics() {
     for line in [
         "signal_streams 1",
         "signal_mailboxes 1",
-        "signal_mailbox_bytes 2",
+        "signal_mailbox_bytes 194",
         r#"signal_sends_total{outcome="delivered"} 1"#,
         r#"signal_sends_total{outcome="not_connected"} 1"#,
         r#"signal_requests_total{route="/user/{user}/device/{device}",status="404"} 1"#,

@@ -154,3 +154,21 @@ async fn a_grpc_stream_that_does_not_read_is_cut() {
 fn long_json() -> Vec<u8> {
     serde_json::json!({ "data": "x".repeat(2_000) }).to_string().into_bytes()
 }
+
+#[tokio::test]
+async fn the_memory_budget_counts_what_a_message_takes_and_not_its_data_alone() {
+    let server = Server::with(&["--memory-budget", "100000"]).await;
+    let sender = claim(&format!("{}/{}", "u".repeat(256), "d".repeat(256)));
+    let headers = [("content-type", FORM), ("ttl", "60"), ("x-user-claim", &sender)];
+    let mut held = 0;
+    let refused = loop {
+        let post = format!("POST /user/bob/device/{}", held / 32);
+        let answer = server.request(&post, &headers, b"data=x").await;
+        if answer.status != 202 {
+            break answer;
+        }
+        held += 1;
+    };
+    assert_eq!((refused.status, refused.problem().as_str()), (503, "over_memory_budget"));
+    assert!((100..=100_000 / 512).contains(&held), "{held} held");
+}

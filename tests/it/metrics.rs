@@ -54,21 +54,21 @@ async fn openings_are_counted_by_continuity_and_so_is_what_they_replay() {
 async fn what_is_held_is_counted_with_its_bytes_until_it_expires() {
     let server = Server::start().await;
     assert_eq!(hold(&server, "12345", "1").await, 202);
-    shown(&server, &[r#"signal_sends_total{outcome="held"} 1"#, "signal_mailbox_bytes 5", "signal_expired_total 0"])
+    shown(&server, &[r#"signal_sends_total{outcome="held"} 1"#, "signal_mailbox_bytes 197", "signal_expired_total 0"])
         .await;
     shown(&server, &["signal_expired_total 1", "signal_mailbox_bytes 0"]).await;
     let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     let request = backend_signal::grpc::proto::SendRequest { ttl, ..message("bob/phone", "", "123") };
     within(server.grpc().await.send(request)).await.expect("held");
-    shown(&server, &[r#"signal_sends_total{outcome="held"} 2"#, "signal_mailbox_bytes 3", "signal_streams 0"]).await;
+    shown(&server, &[r#"signal_sends_total{outcome="held"} 2"#, "signal_mailbox_bytes 195", "signal_streams 0"]).await;
     let mut phone = server.sse("bob/phone").await;
     assert_eq!(phone.data().await, "123");
-    shown(&server, &["signal_replayed_total 1", "signal_mailbox_bytes 3", "signal_expired_total 1"]).await;
+    shown(&server, &["signal_replayed_total 1", "signal_mailbox_bytes 195", "signal_expired_total 1"]).await;
 }
 
 #[tokio::test]
 async fn sends_that_are_refused_are_counted_by_their_reason() {
-    let server = Server::with(&["--memory-budget", "1000", "--drain-window", "60"]).await;
+    let server = Server::with(&["--memory-budget", "14000", "--drain-window", "60"]).await;
     assert_eq!(hold(&server, "absent", "0").await, 404);
     assert!(server.grpc_send("bob/phone", "absent").await.is_err());
     shown(&server, &[r#"signal_sends_total{outcome="not_connected"} 2"#]).await;

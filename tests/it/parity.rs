@@ -88,7 +88,8 @@ async fn every_error_of_a_subscribe_has_its_row_in_both_protocols() {
 
 #[tokio::test]
 async fn a_full_budget_is_unavailable_in_both_protocols() {
-    let server = Server::with(&["--memory-budget", "10"]).await;
+    // For two messages of ten bytes together.
+    let server = Server::with(&["--memory-budget", "394"]).await;
     let mut phone = server.sse("bob/phone").await;
     assert_eq!(server.post("bob/phone", "12345678").await.status, 200);
     assert_eq!(phone.data().await, "12345678");

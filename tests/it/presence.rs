@@ -150,7 +150,7 @@ async fn a_watch_has_heartbeats_and_ends_with_a_reason() {
 
 #[tokio::test]
 async fn out_of_its_budget_the_server_tells_an_event_source_to_come_back() {
-    let server = Server::with(&["--memory-budget", "10"]).await;
+    let server = Server::with(&["--memory-budget", "202"]).await;
     let mut phone = server.sse("bob/phone").await;
     server.post("bob/phone", "1234567890").await;
     assert_eq!(phone.data().await.len(), 10);

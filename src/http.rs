@@ -10,6 +10,7 @@ mod sse;
 #[cfg(test)]
 mod sse_properties;
 mod subscribe;
+mod unread;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use axum::{
 use http::{HeaderName, Method, Request, Response, header};
 
 use self::extract::{Post, Segments, address};
-pub use self::problem::Problem;
+pub use self::{problem::Problem, unread::answer};
 use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, telemetry::Metrics};
 
 /// The limits of the HTTP API that are options.

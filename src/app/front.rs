@@ -57,7 +57,7 @@ struct Way {
 impl Front {
     /// Puts everything before some routes.
     pub(super) fn before(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
-        let (routes, cors) = (routes.layer(from_fn_with_state(api.metrics.clone(), routed)), cors(origins));
+        let (routes, cors) = (routes.layer(from_fn_with_state(api.clone(), routed)), cors(origins));
         let way = |route| Way { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
         let (posts, sends) = (way(api::DEVICE), way(grpc::ROUTE));
         let without_origin = without_origin(&cors);
@@ -119,12 +119,13 @@ impl Handler for Front {
 }
 
 /// Observes and counts what the router answers.
-async fn routed(State(metrics): State<Metrics>, request: Request<Body>, next: Next) -> Response {
+async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
-    let response = observe(&method, route, pin!(next.run(request))).await;
-    count(&metrics, route, &response);
+    let answer = api::answer(request, &api.settings, |request| next.run(request));
+    let response = observe(&method, route, pin!(answer)).await;
+    count(&api.metrics, route, &response);
     response
 }
 

@@ -180,7 +180,7 @@ fn refuse(api: &Api, error: Error) -> Problem {
 }
 
 /// Reads a whole body, within its limits of size and time.
-async fn read<B>(body: &mut B, limit: usize, patience: Duration) -> Result<Bytes, Error>
+pub(super) async fn read<B>(body: &mut B, limit: usize, patience: Duration) -> Result<Bytes, Error>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {

@@ -1,12 +1,14 @@
 //! The HTTP API, row by row.
 
+use std::time::Duration;
+
 use prost::Message as _;
 
 use crate::harness::{
     Connection, FORM, JSON, Response, Server, claim,
     frames::{self, DATA, END_HEADERS, Frames, HEADERS, PING, RST_STREAM},
     grpc::message,
-    path,
+    path, until,
 };
 
 async fn post_json(server: &Server, body: &str) -> Response {
@@ -166,6 +168,59 @@ async fn a_body_that_is_reset_before_its_end_queues_nothing_whatever_the_code() 
     }
     assert_eq!(server.post("bob/phone", "whole").await.status, 200);
     assert_eq!(phone.data().await, "whole");
+}
+
+#[tokio::test]
+async fn after_a_refusal_the_connection_goes_on_unless_close_is_said() {
+    let server = Server::with(&["--body-limit", "50000", "--body-timeout", "0.3"]).await;
+    // With whether it is refused whatever its body is.
+    let heads = [
+        ("POST /nowhere", 404, true),
+        ("PUT /user/bob/device/phone", 405, true),
+        ("POST /healthz", 405, true),
+        ("POST /signal.v1.Signal/Send", 415, true),
+        ("POST /user/bob/device/phone", 404, false),
+        ("GET /subscribe", 401, true),
+        ("GET /user/bob/devices", 200, false),
+    ];
+    for (head, status, at_once) in heads {
+        let mut connection = Connection::open(server.address).await;
+        let headers = [("content-type", FORM), ("content-length", "50000")];
+        connection.ask(head, &headers).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        connection.write(format!("data={}", "x".repeat(49_995)).as_bytes()).await;
+        assert_eq!(connection.response(false).await.status, status, "{head}");
+        assert_eq!(connection.request("GET /healthz", &[], b"").await.status, 200, "after {head}");
+        // More than is read, and less than is announced.
+        for (length, error) in [("60000", 413), ("49999", 408)] {
+            let mut connection = Connection::open(server.address).await;
+            connection.ask(head, &[("content-type", FORM), ("content-length", length)]).await;
+            let answer = connection.response(false).await;
+            let status = if at_once { status } else { error };
+            assert_eq!((answer.status, answer.header("connection")), (status, "close"), "{head} of {length}");
+            assert_eq!(connection.closed().await, b"");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_whose_request_does_not_end_does_not_begin() {
+    let server = Server::with(&["--body-timeout", "0.3"]).await;
+    for device in ["bob/left", "bob/waits"] {
+        let mut connection = Connection::open(server.address).await;
+        connection.ask("GET /subscribe", &[("x-user-claim", &claim(device)), ("content-length", "5")]).await;
+        if device == "bob/waits" {
+            assert_eq!(connection.response(false).await.status, 408);
+        }
+    }
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    let mut connection = Connection::open(server.address).await;
+    connection.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone")), ("content-length", "5")]).await;
+    connection.write(b"hello").await;
+    assert_eq!(connection.head().await.status, 200);
+    assert_eq!(server.devices("bob").await, r#"["phone"]"#);
+    drop(connection);
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
 }
 
 #[tokio::test]

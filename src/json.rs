@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-/// Reads exactly one JSON object: UTF-8, no byte order mark, nothing behind it.
+/// Reads exactly one JSON object: UTF-8 without a lone surrogate, no byte order mark, nothing behind it.
 ///
 /// # Errors
 /// Anything else, an array in the place of the object too (serde would read a struct from its elements).
@@ -11,7 +11,12 @@ pub(crate) fn object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Ma
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Malformed);
     }
-    serde_json::from_slice(bytes).map_err(|_| Malformed)
+    let text = std::str::from_utf8(bytes).map_err(|_| Malformed)?;
+    // Fields that nobody asks for are read over, with what their escapes mean.
+    if text.contains("\\u") && serde_json::from_str::<Value>(text).is_err() {
+        return Err(Malformed);
+    }
+    serde_json::from_str(text).map_err(|_| Malformed)
 }
 
 /// A string as it is, a number as its digits; nothing for any other value.
@@ -56,6 +61,19 @@ mod tests {
 
     fn text_of(json: &str) -> Result<String, Malformed> {
         text(&RawValue::from_string(json.to_owned()).expect("JSON"))
+    }
+
+    #[test]
+    fn an_object_is_text_in_all_its_fields() {
+        #[derive(Deserialize)]
+        struct Known {
+            a: u8,
+        }
+        let a = |json: &[u8]| object::<Known>(json).map(|known| known.a);
+        assert_eq!(a(b" {\"a\":1,\"x\":[\"\\ud83d\\ude00\"]}"), Ok(1));
+        for other in [&b"{\"a\":1,\"x\":\"\xff\"}"[..], b"{\"a\":1,\"x\":[\"\\ud800\"]}", b"{\"a\":1}{}", b"[1]", b""] {
+            assert_eq!(a(other), Err(Malformed), "{}", other.escape_ascii());
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ impl Hub {
     /// Never ends. `heartbeat` is the shortest one in use.
     pub async fn tend(self, heartbeat: Duration) {
         // A heartbeat may be late by a thirtieth of it, a stalled stream by a fifth of its time: a mailbox may be among the first in
-        // one round and, when there are more of them, among the last in the next.
+        // one round and, when there are more of them, among the last in the next. Where the least round is longer, by two of those.
         let round = (heartbeat / 60).min(self.0.limits.stall / 10).clamp(Duration::from_millis(20), ROUND);
         let (slice, mut rested) = (round / SHARDS_IN_U32, Instant::now());
         loop {

@@ -12,7 +12,10 @@ pub mod sse;
 use std::{net::SocketAddr, time::Duration};
 
 use backend_signal::{app::App, config::Config, drain::Drain};
-use tokio::task::JoinHandle;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+};
 
 pub use self::{
     event_stream::Event,
@@ -79,6 +82,13 @@ impl Server {
         let headers = [&[("x-user-claim", claim.as_str())], headers].concat();
         Sse::open(self.address, path, &headers).await
     }
+}
+
+/// A connection whose peer is given little more than it has read, so that one that does not read is felt soon.
+pub async fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 * 1024).expect("a size");
+    within(socket.connect(address)).await.expect("listens")
 }
 
 /// Gives up on what does not come.

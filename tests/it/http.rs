@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use prost::Message as _;
-
 use crate::harness::{
     Connection, FORM, JSON, Response, Server, claim,
     frames::{self, DATA, END_HEADERS, Frames, HEADERS, PING, RST_STREAM},
-    grpc::message,
+    grpc::{framed, message},
     path, until,
 };
 
@@ -144,9 +142,7 @@ async fn a_body_that_does_not_come_is_408_and_one_that_breaks_off_queues_nothing
 async fn a_body_that_is_reset_before_its_end_queues_nothing_whatever_the_code() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
-    let mut call = vec![0; 5];
-    call.extend(message("bob/phone", "", "all of it, but no end").encode_to_vec());
-    call[4] = u8::try_from(call.len() - 5).expect("short");
+    let call = framed(&message("bob/phone", "", "all of it, but no end"));
     let requests = [
         (frames::post("/user/bob/device/phone", &[("content-type", FORM)]), &b"data=half"[..]),
         (

@@ -13,7 +13,7 @@ use tonic::{Code, Request, Status, Streaming};
 use crate::harness::{
     Server, claim,
     frames::{self, Frames},
-    grpc::{Client, claimed, message},
+    grpc::{Client, claimed, framed, message},
     http2::Http2,
     until, within,
 };
@@ -244,9 +244,7 @@ async fn during_a_drain_a_new_stream_is_answered_that_there_is_no_new_work() {
 
 /// So many requests as they stand in a body.
 fn body(requests: usize) -> Vec<u8> {
-    let request = SendStreamRequest { send: Some(message("bob/nobody", "", "x")) }.encode_to_vec();
-    let length = u32::try_from(request.len()).expect("short").to_be_bytes();
-    [&[0], &length[..], &request].concat().repeat(requests)
+    framed(&SendStreamRequest { send: Some(message("bob/nobody", "", "x")) }).repeat(requests)
 }
 
 /// A peer that has opened a stream of sends, with so many bytes of window for its answers.

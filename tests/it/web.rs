@@ -6,15 +6,9 @@ use backend_signal::grpc::proto::{
 };
 use prost::Message;
 
-use crate::harness::{Connection, JSON, Server, claim, http2::Http2, within};
+use crate::harness::{Connection, JSON, Server, claim, grpc::framed, http2::Http2, within};
 
 const LIST: &str = "/signal.v1.Signal/ListDevices";
-
-fn framed(message: &impl Message) -> Vec<u8> {
-    let bytes = message.encode_to_vec();
-    let length = u32::try_from(bytes.len()).expect("short").to_be_bytes();
-    [&[0][..], &length, &bytes].concat()
-}
 
 /// The messages and the trailers of a body.
 fn frames(mut body: &[u8]) -> (Vec<Vec<u8>>, String) {

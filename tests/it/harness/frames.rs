@@ -2,12 +2,9 @@
 
 use std::net::SocketAddr;
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpSocket,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::within;
+use super::{narrow, within};
 
 /// A frame (RFC 9113, section 4.1).
 #[derive(Debug)]
@@ -34,10 +31,7 @@ pub struct Frames(pub tokio::net::TcpStream);
 impl Frames {
     /// Connects with settings as pairs of identifier and value.
     pub async fn open(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        // Small, so that a peer that does not read is felt soon.
-        socket.set_recv_buffer_size(16 * 1024).expect("a size");
-        let mut frames = Self(within(socket.connect(address)).await.expect("listens"));
+        let mut frames = Self(narrow(address).await);
         frames.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         let pairs = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
         frames.send(SETTINGS, 0, 0, &pairs.collect::<Vec<_>>()).await;

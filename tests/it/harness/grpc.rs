@@ -103,3 +103,10 @@ impl Stream {
         }
     }
 }
+
+/// A message as the body of a call has it, not compressed.
+pub fn framed(message: &impl prost::Message) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    let length = u32::try_from(bytes.len()).expect("short").to_be_bytes();
+    [&[0][..], &length, &bytes].concat()
+}

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
-use super::within;
+use super::{narrow, within};
 
 /// A whole response.
 #[derive(Debug)]
@@ -53,11 +53,9 @@ impl Connection {
         Self { stream, ahead: Vec::new() }
     }
 
-    /// One that is given little more than what was read of it.
+    /// The same over a [`narrow`] connection.
     pub async fn open_narrow(address: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(16 * 1024).expect("a size");
-        Self { stream: within(socket.connect(address)).await.expect("listens"), ahead: Vec::new() }
+        Self { stream: narrow(address).await, ahead: Vec::new() }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {

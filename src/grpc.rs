@@ -175,7 +175,7 @@ impl signal_server::Signal for Service {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
             Step { response: Some(convert::event(&event, SystemTime::now())), end }
         };
-        Ok(lasting(Responses::new(Some(ready), subscription, convert, deadline(&request))))
+        Ok(lasting(Lasting::ServerStreaming, Responses::new(Some(ready), subscription, convert, deadline(&request))))
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
@@ -196,7 +196,7 @@ impl signal_server::Signal for Service {
             stall: self.stall,
             breaker: breaker(&request),
         };
-        Ok(lasting(Answers::new(sender, request.into_inner(), limits)))
+        Ok(lasting(Lasting::Bidirectional, Answers::new(sender, request.into_inner(), limits)))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
@@ -227,7 +227,7 @@ impl signal_server::Signal for Service {
             let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
             Step { response: convert::sighting(sighting), end }
         };
-        Ok(lasting(Responses::new(None, watch, convert, deadline(&request))))
+        Ok(lasting(Lasting::ServerStreaming, Responses::new(None, watch, convert, deadline(&request))))
     }
 }
 
@@ -255,9 +255,9 @@ impl Service {
 }
 
 /// A stream that goes on for as long as its peer listens.
-fn lasting<S>(stream: S) -> Response<S> {
+fn lasting<S>(lasting: Lasting, stream: S) -> Response<S> {
     let mut response = Response::new(stream);
-    response.extensions_mut().insert(Lasting);
+    response.extensions_mut().insert(lasting);
     response
 }
 

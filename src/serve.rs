@@ -1,10 +1,10 @@
 //! The accept loop: connections in, requests to one router, every limit of the transport; knows nothing of the domain.
 
-mod chunked;
 mod clock;
 mod connection;
 mod cut;
 mod detect;
+mod lasting;
 mod paced;
 mod socket;
 mod takeover;
@@ -56,10 +56,21 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Response extension: the body goes on for as long as its peer listens. Such a peer is watched for reading, and an idle
-/// connection of HTTP/1.1 keeps no buffers for it.
-#[derive(Clone, Copy, Debug)]
-pub struct Lasting;
+/// Response extension: the body goes on for as long as its peer listens. Such a peer is watched for reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    /// Nothing of the request is waited for. An idle connection of HTTP/1.1 keeps no buffers for it.
+    ServerStreaming,
+    /// The request is read meanwhile.
+    Bidirectional,
+}
+
+impl Lasting {
+    /// What a response is; none if it just ends, as the empty one to a HEAD does.
+    fn of(response: &Response<Body>) -> Option<Self> {
+        response.extensions().get().copied().filter(|_| !response.body().is_end_stream())
+    }
+}
 
 /// What answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {

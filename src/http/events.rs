@@ -46,7 +46,7 @@ where
     W: FnMut(S::Item) -> String + Send + Unpin + 'static,
 {
     let opening = Some(Box::new(opening.into()));
-    (Extension(Lasting), respond(Body::new(Events { opening, source: events, write }))).into_response()
+    (Extension(Lasting::ServerStreaming), respond(Body::new(Events { opening, source: events, write }))).into_response()
 }
 
 /// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for

@@ -3,9 +3,9 @@
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::ready, time::Duration};
 
 use axum::body::Body;
-use http::{Method, Request, Response, Version};
+use http::{Request, Response};
 use hyper::{
-    body::{Body as _, Incoming},
+    body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -13,10 +13,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
 use super::{
-    Handler, Lasting, Peer, Settings, chunked,
+    Handler, Lasting, Peer, Settings,
     clock::Clock,
     cut::Streams,
     detect::{Protocol, Rewound, detect},
+    lasting,
     paced::PacedBody,
     takeover::{Handover, Http1},
     tls::{self, Transport},
@@ -93,16 +94,13 @@ impl<H: Handler> Connections<H> {
         let takeover = settings.http1_takeover.then(|| handover.clone());
         let io = TokioIo::new(Watched::new(io, Speaks::Http1(takeover.clone()), self.0.rules.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
-            // A client of HTTP/1.0 knows no chunks, a HEAD wants no body, and one that is still to be read comes through hyper.
-            let may = request.version() == Version::HTTP_11
-                && request.method() != Method::HEAD
-                && request.body().is_end_stream();
-            let takeover = takeover.clone().filter(|_| may);
+            let (takeover, version) = (takeover.clone(), request.version());
             let response = shared.handler.answer(peer, request);
             async move {
-                let response = response.await;
+                let mut response = response.await;
                 match takeover {
-                    Some(takeover) if is_lasting(&response) => {
+                    Some(takeover) if Lasting::of(&response) == Some(Lasting::ServerStreaming) => {
+                        *response.version_mut() = version;
                         takeover.keep(response);
                         std::future::pending().await
                     }
@@ -114,6 +112,8 @@ impl<H: Handler> Connections<H> {
             .timer(Clock::default())
             .header_read_timeout(settings.header_timeout)
             .max_buf_size(HTTP1_BUFFER)
+            // Many clients end their side with their request. But a stream that hyper writes would not notice that its peer left.
+            .half_close(settings.http1_takeover)
             .serve_connection(io, service);
         let mut http1 = Http1 { connection, handover };
         let taken = tokio::select! {
@@ -125,7 +125,7 @@ impl<H: Handler> Connections<H> {
         };
         if let Some(response) = taken? {
             let io = http1.connection.into_parts().io.into_inner().unwrap(Rewound::into_inner);
-            self.0.drain.spawn(chunked::Stream::new(io, response, place));
+            self.0.drain.spawn(lasting::Stream::new(io, response, place));
         }
         Ok(())
     }
@@ -172,11 +172,7 @@ impl<H: Handler> Connections<H> {
     }
 }
 
-fn is_lasting(response: &Response<Body>) -> bool {
-    response.extensions().get::<Lasting>().is_some()
-}
-
 fn pace(response: Response<Body>) -> Response<PacedBody> {
-    let lasting = is_lasting(&response);
+    let lasting = Lasting::of(&response).is_some();
     response.map(|body| PacedBody::new(body, lasting))
 }

@@ -2,7 +2,7 @@
 //!
 //! hyper keeps about 24 KiB of buffers for a connection and cannot be told to keep fewer than 15; an idle stream needs none. So
 //! the connection's service keeps a [`Lasting`](super::Lasting) response back, and hyper goes on waiting for it while it flushes
-//! what it still owes to requests before. Then [`Http1`] ends, the connection is taken apart, and a [`Stream`](super::chunked::Stream)
+//! what it still owes to requests before. Then [`Http1`] ends, the connection is taken apart, and a [`Stream`](super::lasting::Stream)
 //! in a task of its own, because a task stays as large as it ever was, writes the response to the bare socket.
 
 use std::{

@@ -1,6 +1,6 @@
 //! Streams of HTTP/1.1 at the socket: what comes before them, what stands in their heads, how they end, and both ways to write them.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -101,11 +101,40 @@ async fn a_stream_ends_with_its_last_chunk_and_never_with_a_reset() {
 #[tokio::test]
 async fn a_listener_that_leaves_is_not_connected_any_more() {
     let server = Server::start().await;
-    let mut connection = asked(&server).await;
-    connection.head().await;
-    is_listed(&server, true).await;
-    drop(connection);
-    is_listed(&server, false).await;
+    for version in ["HTTP/1.1", "HTTP/1.0"] {
+        let mut connection = Connection::open(server.address).await;
+        connection.write(subscribe(version).as_bytes()).await;
+        connection.head().await;
+        is_listed(&server, true).await;
+        drop(connection);
+        is_listed(&server, false).await;
+    }
+}
+
+/// hyper would take the end of its peer's side for the end of its interest.
+#[tokio::test]
+async fn past_the_library_a_request_is_answered_although_its_client_ends_its_side_with_it() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    for number in 0..100 {
+        let (mut connection, data) = (Connection::open(server.address).await, format!("data={number:03}"));
+        let headers = [("content-type", FORM), ("content-length", "8")];
+        connection.ask("POST /user/bob/device/phone", &headers).await;
+        // The server comes to wait for the rest.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        connection.write(data.as_bytes()).await;
+        let another = number % 2 == 1;
+        if another {
+            connection.write(b"GET /user/bob/devices HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        }
+        within(connection.stream.shutdown()).await.expect("an open socket");
+        assert_eq!(connection.response(false).await.status, 200, "{data}");
+        if another {
+            assert_eq!(connection.response(false).await.text(), r#"["phone"]"#, "{data}");
+        }
+        assert_eq!(connection.closed().await, b"", "{data}");
+        assert_eq!(phone.data().await, data["data=".len()..]);
+    }
 }
 
 /// hyper would leave such bytes unread, so that the system resets the connection in the end.

@@ -6,7 +6,7 @@ use backend_signal::grpc::proto::{
 };
 use prost::Message;
 
-use crate::harness::{Connection, JSON, Server, claim, grpc::framed, http2::Http2, within};
+use crate::harness::{Connection, JSON, Server, claim, grpc::framed, http2::Http2, until, within};
 
 const LIST: &str = "/signal.v1.Signal/ListDevices";
 
@@ -165,6 +165,16 @@ async fn a_browser_gets_a_stream_message_by_message_and_its_status_at_the_end() 
         assert!(trailers.lines().any(|line| line.trim() == "grpc-status:10"), "{kind}: {trailers}");
         assert_eq!(stream.connection.chunk().await, None);
     }
+}
+
+#[tokio::test]
+async fn a_browser_that_leaves_is_not_connected_any_more() {
+    let server = Server::start().await;
+    let mut stream = Web::subscribe(&server, "application/grpc-web+proto").await;
+    assert!(matches!(stream.next().await, Ok(Kind::Ready(_))));
+    assert_eq!(server.devices("bob").await, r#"["phone"]"#);
+    drop(stream);
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
 }
 
 #[tokio::test]

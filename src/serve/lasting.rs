@@ -1,4 +1,7 @@
-//! One lasting response on a bare socket: a head, then chunks (RFC 9112, section 7.1) for as long as the body gives any.
+//! One lasting response on a bare socket: a head, then what the body gives, for as long as it gives any.
+//!
+//! It is written in chunks (RFC 9112, section 7.1); for a client of HTTP/1.0, which knows none, the end of the connection is the
+//! end of it.
 //!
 //! This is what an idle stream costs, so it holds no buffer: there is one for a chunk that is being written, and none after it.
 
@@ -10,7 +13,7 @@ use std::{
 };
 
 use axum::body::{Body, Bytes, HttpBody as _};
-use http::{Response, response::Parts};
+use http::{Response, Version, response::Parts};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
@@ -26,6 +29,7 @@ pub(super) struct Stream<T> {
     piece: Piece,
     /// How much the peer has sent behind its request.
     behind: u16,
+    chunked: bool,
     /// The place among the connections that is given back with it.
     _place: OwnedSemaphorePermit,
 }
@@ -39,9 +43,11 @@ enum Piece {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
+    /// The version of the response is that of its request.
     pub(super) fn new(io: T, response: Response<Body>, place: OwnedSemaphorePermit) -> Self {
         let (head, body) = response.into_parts();
-        Self { io, body: Some(body), piece: Piece::Head(self::head(&head)), behind: 0, _place: place }
+        let chunked = head.version > Version::HTTP_10;
+        Self { io, body: Some(body), piece: Piece::Head(self::head(&head, chunked)), behind: 0, chunked, _place: place }
     }
 
     /// Reads what nobody waits for, because the end of it is how a peer shows that it left.
@@ -86,12 +92,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(Bytes::new())) };
         let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else {
             self.body = None;
-            return Poll::Ready(Ok(Bytes::from_static(LAST)));
+            return Poll::Ready(Ok(Bytes::from_static(if self.chunked { LAST } else { b"" })));
         };
         Poll::Ready(Ok(match frame.map_err(io::Error::other)?.into_data() {
-            Ok(data) if !data.is_empty() => chunk(&data).into(),
-            // An empty chunk would be the last one, and trailers were announced by nobody.
-            _ => Bytes::new(),
+            // An empty chunk would be the last one.
+            Ok(data) if self.chunked && !data.is_empty() => chunk(&data).into(),
+            Ok(data) => data,
+            // Trailers were announced by nobody.
+            Err(_) => Bytes::new(),
         }))
     }
 
@@ -135,16 +143,18 @@ fn chunk(data: &[u8]) -> Vec<u8> {
 }
 
 /// The head as hyper would write it, but that the connection ends with the stream.
-fn head(parts: &Parts) -> Vec<u8> {
+fn head(parts: &Parts, chunked: bool) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD);
     let mut line = |parts: [&[u8]; 4]| parts.into_iter().for_each(|part| head.extend_from_slice(part));
     let reason = parts.status.canonical_reason().unwrap_or_default();
-    line([b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
+    let version: &[u8] = if chunked { b"HTTP/1.1 " } else { b"HTTP/1.0 " };
+    line([version, parts.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
     for (name, value) in &parts.headers {
         line([b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()]);
     }
     let date = httpdate::fmt_http_date(SystemTime::now());
-    line([b"\r\ntransfer-encoding: chunked", b"\r\nconnection: close", b"\r\ndate: ", date.as_bytes()]);
+    let framing: &[u8] = if chunked { b"\r\ntransfer-encoding: chunked" } else { b"" };
+    line([framing, b"\r\nconnection: close", b"\r\ndate: ", date.as_bytes()]);
     head.extend_from_slice(b"\r\n\r\n");
     head
 }
@@ -175,24 +185,32 @@ mod tests {
 
     use super::*;
 
-    fn response(frames: &'static [&'static str]) -> Response<Body> {
+    fn response(version: Version, frames: &'static [&'static str]) -> Response<Body> {
         let frames = tokio_stream::iter(frames).map(|frame| Ok::<_, Infallible>(Bytes::from_static(frame.as_bytes())));
-        Response::builder().header("x-test", "1").body(Body::from_stream(frames)).expect("a response")
+        let response = Response::builder().version(version).header("x-test", "1");
+        response.body(Body::from_stream(frames)).expect("a response")
     }
 
     #[tokio::test]
     async fn a_response_is_the_same_however_little_the_socket_takes_at_a_time() {
         let places = Arc::new(Semaphore::new(1));
-        for takes in [1, 2, 3, 7, 64, 4_096] {
+        let chunks = "HTTP/1.1 200 OK\r\nx-test: 1\r\ntransfer-encoding: chunked\r\nconnection: close\r\n";
+        let expected = [
+            (Version::HTTP_11, chunks, "5\r\nfirst\r\nc\r\na second one\r\n0\r\n\r\n"),
+            (Version::HTTP_10, "HTTP/1.0 200 OK\r\nx-test: 1\r\nconnection: close\r\n", "firsta second one"),
+        ];
+        for (takes, (version, start, whole)) in
+            [1, 2, 3, 7, 64, 4_096].into_iter().flat_map(|takes| expected.map(|what| (takes, what)))
+        {
             let place = places.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
-            let stream = Stream::new(ours, response(&["first", "", "a second one"]), place);
+            let stream = Stream::new(ours, response(version, &["first", "", "a second one"]), place);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");
             let (head, body) = written.split_once("\r\n\r\n").expect("a head");
-            assert!(head.starts_with("HTTP/1.1 200 OK\r\nx-test: 1\r\ntransfer-encoding: chunked\r\n"), "{head}");
-            assert_eq!(body, "5\r\nfirst\r\nc\r\na second one\r\n0\r\n\r\n", "{takes} at a time");
+            assert!(head.starts_with(start), "{head}");
+            assert_eq!(body, whole, "{takes} at a time");
         }
     }
 }

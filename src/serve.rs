@@ -6,6 +6,7 @@ mod cut;
 mod detect;
 mod lasting;
 mod paced;
+mod quiet;
 mod socket;
 mod takeover;
 mod tls;

@@ -19,6 +19,7 @@ use super::{
     detect::{Protocol, Rewound, detect},
     lasting,
     paced::PacedBody,
+    quiet::{Quiet, QuietBody},
     takeover::{Handover, Http1},
     tls::{self, Transport},
     turns::Turns,
@@ -95,7 +96,7 @@ impl<H: Handler> Connections<H> {
         let io = TokioIo::new(Watched::new(io, Speaks::Http1(takeover.clone()), self.0.rules.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
             let (takeover, version) = (takeover.clone(), request.version());
-            let response = shared.handler.answer(peer, request);
+            let response = shared.handler.answer(peer, request.map(QuietBody));
             async move {
                 let mut response = response.await;
                 match takeover {
@@ -115,7 +116,7 @@ impl<H: Handler> Connections<H> {
             // Many clients end their side with their request. But a stream that hyper writes would not notice that its peer left.
             .half_close(settings.http1_takeover)
             .serve_connection(io, service);
-        let mut http1 = Http1 { connection, handover };
+        let mut http1 = Http1 { connection, handover, quiet: Quiet::default() };
         let taken = tokio::select! {
             ended = &mut http1 => ended,
             () = self.0.drain.next_stop() => {

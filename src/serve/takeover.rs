@@ -21,6 +21,8 @@ use hyper::{
 };
 use parking_lot::Mutex;
 
+use super::quiet::Quiet;
+
 /// Where the service leaves a response for the connection's driver.
 #[derive(Clone, Default)]
 pub(super) struct Handover(Arc<Mutex<State>>);
@@ -68,6 +70,7 @@ impl Handover {
 pub(super) struct Http1<T, S: HttpService<Incoming>> {
     pub(super) connection: Connection<T, S>,
     pub(super) handover: Handover,
+    pub(super) quiet: Quiet,
 }
 
 impl<T, S> Http1<T, S>
@@ -91,7 +94,8 @@ where
     type Output = hyper::Result<Option<Response<Body>>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.connection).poll(cx);
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.connection).poll(&mut Context::from_waker(this.quiet.of(cx.waker())));
         if let Some(response) = self.handover.take() {
             return Poll::Ready(Ok(Some(response)));
         }

@@ -218,7 +218,8 @@ where
 struct Fields<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
-    event: Option<String>,
+    #[serde(borrow)]
+    event: Option<&'a RawValue>,
 }
 
 fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Error> {
@@ -229,7 +230,8 @@ fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Erro
         _ if bytes.is_empty() => (None, None),
         Some(kind) if kind.eq_ignore_ascii_case("application/json") => {
             let fields: Fields<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;
-            (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, fields.event)
+            let event = fields.event.map(|event| json::string(event).ok_or(Invalid::Body)).transpose()?;
+            (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, event)
         }
         Some(kind) if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") => {
             let [data, event] = form::fields(bytes, ["data", "event"]).ok_or(Invalid::Body)?;

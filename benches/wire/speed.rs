@@ -69,10 +69,10 @@ pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     for lane in lanes {
         table.fault(lane.what, load.block_on(lane.tally.settle()));
         let (share, times) = (100.0 * ratio(&lane.rates, &bare_rates), ratio(&lane.costs, &bare_costs));
-        let (rate, cost, tail) = (median(lane.rates), median(lane.costs), median(lane.tails));
-        let remark = format!(
-            "a second ({share:.0} % of bare), {cost:.1} us of CPU each ({times:.2} times bare), p99 {tail:.2} ms"
-        );
+        let (rate, cost) = (median(lane.rates), median(lane.costs));
+        let delivers = lane.kind != Kind::Bare;
+        let tail = if delivers { format!(", p99 {:.2} ms", median(lane.tails)) } else { String::new() };
+        let remark = format!("a second ({share:.0} % of bare), {cost:.1} us of CPU each ({times:.2} times bare){tail}");
         table.row(lane.what, lane.kind.name(), format!("{rate:.0}"), remark);
     }
     Ok(())

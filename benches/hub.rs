@@ -20,6 +20,8 @@ use tokio_stream::Stream as _;
 
 /// Devices of a busy node.
 const MANY: u32 = 100_000;
+/// Devices of one user who has far too many.
+const HOARD: u32 = 10_000;
 /// What a client has missed when it comes back.
 const MISSED: u32 = 50;
 
@@ -78,20 +80,25 @@ fn address(number: u32) -> Address {
 
 fn messages(criterion: &mut Criterion) {
     let stage = Stage::new();
-    let mut devices: Vec<_> = (0..MANY)
-        .map(|number| {
-            let address = address(number);
-            let stream = stage.open(&address, Start::Anew).1;
-            (address, stream)
-        })
-        .collect();
+    let open = |address: Address| {
+        let stream = stage.open(&address, Start::Anew).1;
+        (address, stream)
+    };
+    let mut devices: Vec<_> = (0..MANY).map(|number| open(address(number))).collect();
+    let hoard = (0..HOARD).map(|number| Address::new("hoarder", &format!("phone {number}")).expect("ids"));
+    devices.extend(hoard.map(open));
     let mut group = criterion.benchmark_group("message of 200 B, sent and taken");
     group.throughput(Throughput::Elements(1));
     let mut random = fastrand::Rng::with_seed(7);
-    for (name, among) in [("always the same device", 1), ("any of 100,000 devices", MANY)] {
+    let groups = [
+        ("always the same device", 0..1),
+        ("any of 100,000 devices", 0..MANY),
+        ("any of 10,000 devices of one user", MANY..MANY + HOARD),
+    ];
+    for (name, among) in groups {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let (address, stream) = &mut devices[random.u32(..among) as usize];
+                let (address, stream) = &mut devices[random.u32(among.clone()) as usize];
                 stage.send(address);
                 assert_eq!(take(stream), 1, "delivered once");
             });

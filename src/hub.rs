@@ -231,10 +231,7 @@ impl Inbound for Hub {
 
     fn local_devices(&self, user: &UserId) -> Vec<DeviceId> {
         let slots = self.0.registry.of_user(user);
-        let mut devices: Vec<_> =
-            slots.iter().filter(|slot| slot.is_live()).map(|slot| slot.address.device.clone()).collect();
-        devices.sort();
-        devices
+        slots.iter().filter(|slot| slot.is_live()).map(|slot| slot.address.device.clone()).collect()
     }
 }
 

@@ -12,13 +12,13 @@ use super::{
     pace::Millis,
     slot::{Slot, Totals},
 };
-use crate::model::{Address, UserId};
+use crate::model::{Address, DeviceId, UserId};
 
 /// How many locks the map is spread over, so that senders to different users hardly ever meet.
 pub(super) const SHARDS: usize = 64;
 
-/// By user. A user has few devices, so they stand in a plain list, which is never empty and knows whose it is. Most lists have one
-/// and stay as they are, so none has room for more.
+/// By user. A user has few devices, so they stand in a plain list, which is never empty and knows whose it is. It is sorted, because
+/// a user may have very many all the same. Most lists have one and stay as they are, so none has room for more.
 type Users = HashTable<Box<[Arc<Slot>]>>;
 
 pub(super) struct Registry {
@@ -34,7 +34,8 @@ impl Registry {
     /// The slot of a device, if there is one.
     pub(super) fn find(&self, address: &Address) -> Option<Arc<Slot>> {
         let (hash, users) = self.users(&address.user);
-        of_device(users.find(hash, is_of(&address.user))?, address).cloned()
+        let slots = users.find(hash, is_of(&address.user))?;
+        place(slots, &address.device).ok().map(|at| slots[at].clone())
     }
 
     /// The slot of a device, made if there is none.
@@ -42,16 +43,18 @@ impl Registry {
         let (hash, mut users) = self.users(&address.user);
         let user = users
             .entry(hash, is_of(&address.user), |slots| slots.first().map_or(0, |slot| self.hash(&slot.address.user)));
-        if let Entry::Occupied(known) = &user
-            && let Some(slot) = of_device(known.get(), address)
-        {
-            return slot.clone();
-        }
+        let at = match &user {
+            Entry::Vacant(_) => 0,
+            Entry::Occupied(known) => match place(known.get(), &address.device) {
+                Ok(at) => return known.get()[at].clone(),
+                Err(at) => at,
+            },
+        };
         let slot = Arc::new(Slot::new(address.clone(), fastrand::u64(..), now));
         let mut user = user.or_insert_with(Box::default);
         edit(user.get_mut(), |slots| {
             slots.reserve_exact(1);
-            slots.push(slot.clone());
+            slots.insert(at, slot.clone());
         });
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
         slot
@@ -62,15 +65,18 @@ impl Registry {
         let (hash, mut users) = self.users(&slot.address.user);
         let Ok(mut user) = users.find_entry(hash, is_of(&slot.address.user)) else { return };
         let slots = user.get_mut();
-        let Some(at) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) else { return };
-        edit(slots, |slots| drop(slots.swap_remove(at)));
+        let Ok(at) = place(slots, &slot.address.device) else { return };
+        if !Arc::ptr_eq(&slots[at], slot) {
+            return;
+        }
+        edit(slots, |slots| drop(slots.remove(at)));
         totals.mailboxes.fetch_sub(1, Ordering::Relaxed);
         if slots.is_empty() {
             user.remove();
         }
     }
 
-    /// The slots of a user's devices.
+    /// The slots of a user's devices, sorted.
     pub(super) fn of_user(&self, user: &UserId) -> Vec<Arc<Slot>> {
         let (hash, users) = self.users(user);
         users.find(hash, is_of(user)).map(|slots| slots.to_vec()).unwrap_or_default()
@@ -104,6 +110,37 @@ fn is_of(user: &UserId) -> impl Fn(&Box<[Arc<Slot>]>) -> bool {
     move |slots| slots.first().is_some_and(|slot| slot.address.user == *user)
 }
 
-fn of_device<'a>(slots: &'a [Arc<Slot>], address: &Address) -> Option<&'a Arc<Slot>> {
-    slots.iter().find(|slot| slot.address.device == address.device)
+/// Where a device stands, or would stand.
+fn place(slots: &[Arc<Slot>], device: &DeviceId) -> Result<usize, usize> {
+    slots.binary_search_by(|slot| slot.address.device.cmp(device))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn each_device_of_a_user_has_one_slot_until_that_is_removed_and_they_are_sorted() {
+        let (registry, totals, mut known, mut gone) = (Registry::new(), Totals::default(), BTreeMap::new(), None);
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..10_000 {
+            let address = Address::new("bob", &format!("phone {}", random.u8(..40))).expect("ids");
+            let (found, before) = (registry.find(&address), known.get(&address.device));
+            assert_eq!(found.as_ref().map(Arc::as_ptr), before.map(Arc::as_ptr));
+            if random.bool() {
+                let slot = registry.enter(&address, &totals, Millis(0));
+                assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &slot)));
+                known.insert(address.device, slot);
+            } else if let Some(slot) = known.remove(&address.device).or_else(|| gone.clone()) {
+                // Where there was none, a late word about one that is gone already.
+                registry.remove(&slot, &totals);
+                gone = Some(slot);
+            }
+            let slots = registry.of_user(&UserId::new("bob").expect("an id"));
+            assert!(slots.iter().map(Arc::as_ptr).eq(known.values().map(Arc::as_ptr)));
+            assert_eq!(totals.mailboxes.load(Ordering::Relaxed), known.len());
+        }
+    }
 }

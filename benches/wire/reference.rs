@@ -21,12 +21,16 @@ use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 
 type Channels = Arc<Mutex<HashMap<(String, String), mpsc::Sender<String>>>>;
 
-/// Serves until the process is killed.
+/// Serves until SIGTERM.
 pub fn serve(kind: &str) -> io::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -35,7 +39,12 @@ pub fn serve(kind: &str) -> io::Result<()> {
         socket.bind(([127, 0, 0, 1], 0).into())?;
         let listener = socket.listen(4_096)?;
         eprintln!("listening on {}", listener.local_addr()?);
-        if kind == "bare" { bare(listener).await } else { axum(listener).await }
+        let mut stop = signal(SignalKind::terminate())?;
+        let served = async { if kind == "bare" { bare(listener).await } else { axum(listener).await } };
+        tokio::select! {
+            served = served => served,
+            _ = stop.recv() => Ok(()),
+        }
     })
 }
 

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::cores;
 
 /// Which server.
@@ -43,7 +45,8 @@ impl Running {
         let mut command = match kind {
             Kind::Daemon => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_backend-signal"));
-                command.args(["--host", "127.0.0.1", "--port", "0", "--auth", "none", "--header-timeout", "600"]);
+                command.args(["--host", "127.0.0.1", "--port", "0", "--auth", "none"]);
+                command.args(["--header-timeout", "600", "--drain-window", "0.001"]);
                 command.args(options);
                 command
             }
@@ -86,7 +89,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // A server that is compiled to write a profile does so when it ends by itself.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();
     }
 }

@@ -5,7 +5,8 @@
 //! take turns, so that every figure is a ratio too. Each message carries its receiver, its number and the time at which it
 //! was to be sent: one that is lost, repeated, out of order or at the wrong stream is counted and fails the run.
 //!
-//! Without a name all parts run but `million`. Options: `--streams` (18000), `--seconds` (2), `--rounds` (9), `--rate` (several).
+//! Without a name all parts run but `million`. Options: `--streams` (18000), `--seconds` (2), `--rounds` (9), `--rate` (several),
+//! `--daemon` (the one that was built with the bench).
 
 #![expect(unreachable_pub, reason = "everything in a bench is")]
 
@@ -19,7 +20,7 @@ mod reference;
 mod servers;
 mod speed;
 
-use std::{io, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use self::figures::Table;
 
@@ -33,6 +34,8 @@ pub struct Wishes {
     pub rounds: u32,
     /// Messages a second in the open loop; none: several rates.
     pub rate: Option<u32>,
+    /// The daemon's program, which may be another build of it.
+    pub daemon: PathBuf,
 }
 
 /// Measures something and adds it to the table.
@@ -49,6 +52,7 @@ fn main() -> io::Result<()> {
         length: Duration::from_secs(number("--seconds").unwrap_or(2).into()),
         rounds: number("--rounds").unwrap_or(9),
         rate: number("--rate"),
+        daemon: option(&words, "--daemon").unwrap_or(env!("CARGO_BIN_EXE_backend-signal").into()).into(),
     };
     rlimit::increase_nofile_limit(u64::MAX)?;
     let parts: [(&str, Part); 5] = [

@@ -25,7 +25,7 @@ pub fn idle_and_busy(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     for (call, what) in
         [(Call::Http, "idle stream, HTTP/2, 100 x 1,000"), (Call::Grpc, "idle stream, gRPC, 100 x 1,000")]
     {
-        let server = Running::start(Kind::Daemon, &[])?;
+        let server = Running::start(wishes, Kind::Daemon, &[])?;
         let per_stream = http2_streams(&server, call, 100, 1_000)?;
         table.row(what, Kind::Daemon.name(), per_stream, "bytes of PSS");
     }
@@ -33,9 +33,9 @@ pub fn idle_and_busy(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
 }
 
 /// A million streams of HTTP/2 in one process: 100 connections with 10,000 each.
-pub fn million(_: &Wishes, table: &mut Table) -> io::Result<()> {
+pub fn million(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     // All pings of a million streams would be 70,000 events a second for the load to read.
-    let server = Running::start(Kind::Daemon, &["--max-streams", "10000", "--heartbeat", "600"])?;
+    let server = Running::start(wishes, Kind::Daemon, &["--max-streams", "10000", "--heartbeat", "600"])?;
     let per_stream = http2_streams(&server, Call::Http, 100, 10_000)?;
     let remark = format!("MiB of PSS in all, {per_stream} bytes each");
     table.row("1,000,000 streams, HTTP/2", Kind::Daemon.name(), server.memory()? >> 20, remark);
@@ -43,7 +43,7 @@ pub fn million(_: &Wishes, table: &mut Table) -> io::Result<()> {
 }
 
 fn http1_streams(wishes: &Wishes, kind: Kind, table: &mut Table) -> io::Result<()> {
-    let server = Running::start(kind, &[])?;
+    let server = Running::start(wishes, kind, &[])?;
     let streams = u64::from(wishes.streams);
     let tally = Arc::new(Tally::new(wishes.streams));
     runtime()?.block_on(async {

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cores;
+use crate::{Wishes, cores};
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +35,17 @@ impl Kind {
 /// A running server, which ends with this value.
 pub struct Running {
     child: Child,
+    pub kind: Kind,
     pub address: SocketAddr,
     _log: BufReader<ChildStderr>,
 }
 
 impl Running {
     /// Starts a server on a free port; `options` are the daemon's.
-    pub fn start(kind: Kind, options: &[&str]) -> io::Result<Self> {
+    pub fn start(wishes: &Wishes, kind: Kind, options: &[&str]) -> io::Result<Self> {
         let mut command = match kind {
             Kind::Daemon => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_backend-signal"));
+                let mut command = Command::new(&wishes.daemon);
                 command.args(["--host", "127.0.0.1", "--port", "0", "--auth", "none"]);
                 command.args(["--header-timeout", "600", "--drain-window", "0.001"]);
                 command.args(options);
@@ -62,7 +63,7 @@ impl Running {
         log.read_line(&mut line)?;
         let address = line.trim().rsplit(' ').next().and_then(|address| address.parse().ok());
         let address = address.ok_or_else(|| io::Error::other(line))?;
-        Ok(Self { child, address, _log: log })
+        Ok(Self { child, kind, address, _log: log })
     }
 
     /// Proportional set size, in bytes, as the kernel accounts it.

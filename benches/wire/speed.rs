@@ -22,7 +22,6 @@ use crate::{
 struct Lane {
     what: &'static str,
     server: Running,
-    kind: Kind,
     call: Option<Call>,
     size: usize,
     /// Devices that each connection of HTTP/2 sends to.
@@ -58,7 +57,9 @@ pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     let load = runtime()?;
     let mut lanes = lanes
         .into_iter()
-        .map(|(what, kind, call, size, receivers)| load.block_on(Lane::open(what, kind, call, size, receivers)))
+        .map(|(what, kind, call, size, receivers)| {
+            load.block_on(Lane::open(Running::start(wishes, kind, &[])?, what, call, size, receivers))
+        })
         .collect::<io::Result<Vec<_>>>()?;
     for _ in 0..TURNS * wishes.rounds {
         for lane in &mut lanes {
@@ -70,10 +71,10 @@ pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
         table.fault(lane.what, load.block_on(lane.tally.settle()));
         let (share, times) = (100.0 * ratio(&lane.rates, &bare_rates), ratio(&lane.costs, &bare_costs));
         let (rate, cost) = (median(lane.rates), median(lane.costs));
-        let delivers = lane.kind != Kind::Bare;
+        let delivers = lane.server.kind != Kind::Bare;
         let tail = if delivers { format!(", p99 {:.2} ms", median(lane.tails)) } else { String::new() };
         let remark = format!("a second ({share:.0} % of bare), {cost:.1} us of CPU each ({times:.2} times bare){tail}");
-        table.row(lane.what, lane.kind.name(), format!("{rate:.0}"), remark);
+        table.row(lane.what, lane.server.kind.name(), format!("{rate:.0}"), remark);
     }
     Ok(())
 }
@@ -84,25 +85,19 @@ fn ratio(figures: &[f64], others: &[f64]) -> f64 {
 }
 
 impl Lane {
-    async fn open(what: &'static str, kind: Kind, call: Option<Call>, size: usize, receivers: u32) -> io::Result<Self> {
-        let server = Running::start(kind, &[])?;
+    async fn open(
+        server: Running,
+        what: &'static str,
+        call: Option<Call>,
+        size: usize,
+        receivers: u32,
+    ) -> io::Result<Self> {
         let tally = Arc::new(Tally::new(PUBLISHERS));
-        if kind != Kind::Bare {
+        if server.kind != Kind::Bare {
             http1::subscribe_all(server.address, &tally).await?;
         }
         let figures = Vec::new;
-        Ok(Self {
-            what,
-            server,
-            kind,
-            call,
-            size,
-            receivers,
-            tally,
-            rates: figures(),
-            costs: figures(),
-            tails: figures(),
-        })
+        Ok(Self { what, server, call, size, receivers, tally, rates: figures(), costs: figures(), tails: figures() })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures")]
@@ -129,7 +124,7 @@ impl Lane {
         }
         let seconds = tally.now().saturating_sub(began).as_secs_f64();
         let sent = (tally.accepted.load(Ordering::Relaxed) - before) as f64;
-        if self.kind == Kind::Bare {
+        if self.server.kind == Kind::Bare {
             // It delivers nothing.
             tally.received.store(tally.accepted.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -150,7 +145,7 @@ pub fn latency(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
         let mut figures = [const { (Vec::new(), Vec::new()) }; 2];
         for _ in 0..wishes.rounds {
             for (kind, (halves, tails)) in kinds.iter().zip(&mut figures) {
-                let mut latencies = open_loop(*kind, rate, wishes.length, &what, table)?;
+                let mut latencies = open_loop(wishes, *kind, rate, &what, table)?;
                 halves.push(quantile(&mut latencies, 0.5).into());
                 tails.push(quantile(&mut latencies, 0.99).into());
             }
@@ -164,9 +159,9 @@ pub fn latency(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
 }
 
 /// Sends at a rate to a new server; gives the latencies in microseconds.
-fn open_loop(kind: Kind, rate: u32, length: Duration, what: &str, table: &mut Table) -> io::Result<Vec<u32>> {
+fn open_loop(wishes: &Wishes, kind: Kind, rate: u32, what: &str, table: &mut Table) -> io::Result<Vec<u32>> {
     let load = runtime()?;
-    let server = Running::start(kind, &[])?;
+    let server = Running::start(wishes, kind, &[])?;
     let tally = Arc::new(Tally::new(PUBLISHERS));
     load.block_on(http1::subscribe_all(server.address, &tally))?;
     let (mut writers, readers) = connections(&server)?;
@@ -175,7 +170,7 @@ fn open_loop(kind: Kind, rate: u32, length: Duration, what: &str, table: &mut Ta
         for (device, reader) in (0..).zip(readers) {
             spawn(read_answers(reader, device, tally.clone()));
         }
-        pace(&mut writers, &heads, rate, length, &tally).await
+        pace(&mut writers, &heads, rate, wishes.length, &tally).await
     })?;
     table.fault(what, load.block_on(tally.settle()));
     Ok(tally.latencies())
@@ -241,7 +236,7 @@ pub fn opening(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     let mut figures = [const { (Vec::new(), Vec::new()) }; 2];
     for _ in 0..wishes.rounds {
         for (kind, (rates, costs)) in kinds.iter().zip(&mut figures) {
-            let server = Running::start(*kind, &[])?;
+            let server = Running::start(wishes, *kind, &[])?;
             let tally = Arc::new(Tally::new(wishes.streams));
             let (began, cpu) = (Instant::now(), server.cpu()?);
             let load = runtime()?;

@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::load::{PUBLISHERS, Tally, post_head, spawn};
+use crate::load::{Body, PUBLISHERS, Tally, spawn};
 
 /// Opens a stream for every device, some at a time, and leaves each with a task that reads it for ever.
 ///
@@ -100,13 +100,13 @@ impl<T: AsyncRead + Unpin> Lines<T> {
 pub async fn publish(
     address: SocketAddr,
     devices: impl Iterator<Item = u32> + Clone,
-    size: usize,
+    body: Body,
     end: Option<Duration>,
     tally: Arc<Tally>,
 ) -> io::Result<()> {
     let mut connection = TcpStream::connect(address).await?;
     connection.set_nodelay(true)?;
-    let heads: Vec<_> = devices.map(|device| (device, post_head(address, device, size))).collect();
+    let heads: Vec<_> = devices.map(|device| (device, body.head(address, device))).collect();
     let (mut request, mut answer) = (Vec::new(), Vec::with_capacity(1_024));
     loop {
         for (device, head) in &heads {
@@ -116,10 +116,7 @@ pub async fn publish(
             }
             request.clear();
             request.extend_from_slice(head.as_bytes());
-            if size > 0 {
-                request.extend_from_slice(b"data=");
-                tally.compose(&mut request, *device, size, now);
-            }
+            body.write(&mut request, &tally, *device, now);
             connection.write_all(&request).await?;
             if read_answer(&mut connection, &mut answer).await? {
                 tally.accepted.fetch_add(1, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::load::{Tally, post_head};
+use crate::load::{Body, Tally, post_path};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -195,10 +195,8 @@ pub async fn publish(
                     waiting.insert(stream, device);
                 }
                 Call::Http => {
-                    let head = post_head(address, device, size);
-                    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
                     let kind = [("content-type", "application/x-www-form-urlencoded")];
-                    let stream = connection.request(0x83, &path, &kind, false);
+                    let stream = connection.request(0x83, &post_path(device), &kind, false);
                     connection.data(stream, &message, true);
                     waiting.insert(stream, device);
                 }
@@ -250,8 +248,7 @@ const DELIVERED: [u8; 9] = [0, 0, 0, 0, 4, 0x0a, 2, 8, 1];
 fn message(call: Call, device: u32, size: usize, tally: &Tally) -> Vec<u8> {
     let mut data = Vec::with_capacity(size + 64);
     if call == Call::Http {
-        data.extend_from_slice(b"data=");
-        tally.compose(&mut data, device, size, tally.now());
+        Body::Form(size).write(&mut data, tally, device, tally.now());
         return data;
     }
     tally.compose(&mut data, device, size, tally.now());

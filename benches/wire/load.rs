@@ -139,11 +139,46 @@ where
     tokio::spawn(future)
 }
 
-/// The head of a post of a form with `data` of `size` bytes, or of an empty post.
-pub fn post_head(address: SocketAddr, device: u32, size: usize) -> String {
-    let length = if size == 0 { 0 } else { size + "data=".len() };
-    format!(
-        "POST /user/u{device}/device/d HTTP/1.1\r\nhost: {address}\r\n\
-         content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n"
-    )
+/// What is posted: nothing, or a form or JSON with data of so many bytes.
+#[derive(Clone, Copy)]
+pub enum Body {
+    Empty,
+    Form(usize),
+    Json(usize),
+}
+
+impl Body {
+    /// The content type and what is written before and after the data.
+    fn shape(self) -> (&'static str, &'static [u8], &'static [u8]) {
+        match self {
+            Self::Json(_) => ("application/json", b"{\"data\":\"", b"\"}"),
+            Self::Form(_) | Self::Empty => ("application/x-www-form-urlencoded", b"data=", b""),
+        }
+    }
+
+    /// The head of a post to a device over HTTP/1.1.
+    pub fn head(self, address: SocketAddr, device: u32) -> String {
+        let (kind, before, after) = self.shape();
+        let length = match self {
+            Self::Empty => 0,
+            Self::Form(size) | Self::Json(size) => before.len() + size + after.len(),
+        };
+        let path = post_path(device);
+        format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n")
+    }
+
+    /// Writes the body, with the next message to the device, to be sent at `due`.
+    pub fn write(self, into: &mut Vec<u8>, tally: &Tally, device: u32, due: Duration) {
+        let (_, before, after) = self.shape();
+        if let Self::Form(size) | Self::Json(size) = self {
+            into.extend_from_slice(before);
+            tally.compose(into, device, size, due);
+            into.extend_from_slice(after);
+        }
+    }
+}
+
+/// Where messages to a device are posted.
+pub fn post_path(device: u32) -> String {
+    format!("/user/u{device}/device/d")
 }

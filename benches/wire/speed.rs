@@ -14,7 +14,7 @@ use crate::{
     figures::{Table, median, quantile},
     http1,
     http2::{self, Call},
-    load::{PUBLISHERS, Tally, post_head, runtime, spawn},
+    load::{Body, PUBLISHERS, Tally, runtime, spawn},
     servers::{Kind, Running},
 };
 
@@ -22,8 +22,7 @@ use crate::{
 struct Lane {
     what: &'static str,
     server: Running,
-    call: Option<Call>,
-    size: usize,
+    way: Way,
     /// Devices that each connection of HTTP/2 sends to.
     receivers: u32,
     tally: Arc<Tally>,
@@ -31,6 +30,16 @@ struct Lane {
     costs: Vec<f64>,
     tails: Vec<f64>,
 }
+
+/// How messages are sent.
+enum Way {
+    Http1(Body),
+    /// With [`SMALL`] messages.
+    Http2(Call),
+}
+
+/// The size of a small message's data, in bytes.
+const SMALL: usize = 200;
 
 /// Connections of the lanes over HTTP/2; the senders share them evenly.
 const CONNECTIONS: u32 = 4;
@@ -44,21 +53,22 @@ const TURNS: u32 = 4;
 /// Closed loop: 64 messages are on their way, and the answer to one lets the next one go. Every sender has receivers of its own.
 pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     let lanes = [
-        ("empty POST", Kind::Bare, None, 0, EACH),
-        ("POST, 200 B", Kind::Axum, None, 200, EACH),
-        ("POST, 200 B", Kind::Daemon, None, 200, EACH),
-        ("POST, 1,200 B", Kind::Axum, None, 1_200, EACH),
-        ("POST, 1,200 B", Kind::Daemon, None, 1_200, EACH),
-        ("POST over HTTP/2, 200 B", Kind::Daemon, Some(Call::Http), 200, EACH),
-        ("gRPC Send, 200 B", Kind::Daemon, Some(Call::Grpc), 200, EACH),
-        ("gRPC SendStream to 16 devices, 200 B", Kind::Daemon, Some(Call::GrpcStream), 200, EACH),
-        ("gRPC SendStream to one device, 200 B", Kind::Daemon, Some(Call::GrpcStream), 200, 1),
+        ("empty POST", Kind::Bare, Way::Http1(Body::Empty), EACH),
+        ("POST, 200 B", Kind::Axum, Way::Http1(Body::Form(SMALL)), EACH),
+        ("POST, 200 B", Kind::Daemon, Way::Http1(Body::Form(SMALL)), EACH),
+        ("POST, 1,200 B", Kind::Axum, Way::Http1(Body::Form(1_200)), EACH),
+        ("POST, 1,200 B", Kind::Daemon, Way::Http1(Body::Form(1_200)), EACH),
+        ("POST of JSON, 1,200 B", Kind::Daemon, Way::Http1(Body::Json(1_200)), EACH),
+        ("POST over HTTP/2, 200 B", Kind::Daemon, Way::Http2(Call::Http), EACH),
+        ("gRPC Send, 200 B", Kind::Daemon, Way::Http2(Call::Grpc), EACH),
+        ("gRPC SendStream to 16 devices, 200 B", Kind::Daemon, Way::Http2(Call::GrpcStream), EACH),
+        ("gRPC SendStream to one device, 200 B", Kind::Daemon, Way::Http2(Call::GrpcStream), 1),
     ];
     let load = runtime()?;
     let mut lanes = lanes
         .into_iter()
-        .map(|(what, kind, call, size, receivers)| {
-            load.block_on(Lane::open(Running::start(wishes, kind, &[])?, what, call, size, receivers))
+        .map(|(what, kind, way, receivers)| {
+            load.block_on(Lane::open(Running::start(wishes, kind, &[])?, what, way, receivers))
         })
         .collect::<io::Result<Vec<_>>>()?;
     for _ in 0..TURNS * wishes.rounds {
@@ -85,19 +95,13 @@ fn ratio(figures: &[f64], others: &[f64]) -> f64 {
 }
 
 impl Lane {
-    async fn open(
-        server: Running,
-        what: &'static str,
-        call: Option<Call>,
-        size: usize,
-        receivers: u32,
-    ) -> io::Result<Self> {
+    async fn open(server: Running, what: &'static str, way: Way, receivers: u32) -> io::Result<Self> {
         let tally = Arc::new(Tally::new(PUBLISHERS));
         if server.kind != Kind::Bare {
             http1::subscribe_all(server.address, &tally).await?;
         }
         let figures = Vec::new;
-        Ok(Self { what, server, call, size, receivers, tally, rates: figures(), costs: figures(), tails: figures() })
+        Ok(Self { what, server, way, receivers, tally, rates: figures(), costs: figures(), tails: figures() })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures")]
@@ -106,16 +110,16 @@ impl Lane {
         let (before, cpu) = (tally.accepted.load(Ordering::Relaxed), self.server.cpu()?);
         tally.latencies();
         let end = began + length;
-        let senders: Vec<_> = match self.call {
-            None => (0..PUBLISHERS)
+        let senders: Vec<_> = match self.way {
+            Way::Http1(body) => (0..PUBLISHERS)
                 .map(|sender| {
-                    spawn(http1::publish(self.server.address, sender..=sender, self.size, Some(end), tally.clone()))
+                    spawn(http1::publish(self.server.address, sender..=sender, body, Some(end), tally.clone()))
                 })
                 .collect(),
-            Some(call) => (0..CONNECTIONS)
+            Way::Http2(call) => (0..CONNECTIONS)
                 .map(|connection| {
                     let devices = (0..EACH).map(|sender| connection * EACH + sender % self.receivers).collect();
-                    spawn(http2::publish(self.server.address, call, devices, self.size, end, tally.clone()))
+                    spawn(http2::publish(self.server.address, call, devices, SMALL, end, tally.clone()))
                 })
                 .collect(),
         };
@@ -165,7 +169,7 @@ fn open_loop(wishes: &Wishes, kind: Kind, rate: u32, what: &str, table: &mut Tab
     let tally = Arc::new(Tally::new(PUBLISHERS));
     load.block_on(http1::subscribe_all(server.address, &tally))?;
     let (mut writers, readers) = connections(&server)?;
-    let heads: Vec<_> = (0..PUBLISHERS).map(|device| post_head(server.address, device, 200)).collect();
+    let heads: Vec<_> = (0..PUBLISHERS).map(|device| Body::Form(SMALL).head(server.address, device)).collect();
     load.block_on(async {
         for (device, reader) in (0..).zip(readers) {
             spawn(read_answers(reader, device, tally.clone()));
@@ -211,8 +215,7 @@ async fn pace(
         let device = sent % PUBLISHERS;
         request.clear();
         request.extend_from_slice(heads[device as usize].as_bytes());
-        request.extend_from_slice(b"data=");
-        tally.compose(&mut request, device, 200, due);
+        Body::Form(SMALL).write(&mut request, tally, device, due);
         writers[device as usize].write_all(&request)?;
         sent += 1;
     }

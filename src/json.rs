@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2, memmem};
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
+
+/// Levels of arrays and objects in data, at most: few readers take more.
+const DEPTH: usize = 128;
 
 /// Reads exactly one JSON object: UTF-8 without a lone surrogate, no byte order mark, nothing behind it.
 ///
@@ -15,17 +18,18 @@ pub(crate) fn object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Ma
         return Err(Malformed);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Malformed)?;
-    // Fields that nobody asks for are read over, with what their escapes mean.
-    if has_escape(text) && text.contains("\\u") && serde_json::from_str::<Value>(text).is_err() {
+    // serde looks for one in what it decodes only.
+    if has_lone_surrogate(bytes) {
         return Err(Malformed);
     }
     serde_json::from_str(text).map_err(|_| Malformed)
 }
 
-/// A string as it is; nothing for any other value, or with a lone surrogate.
+/// A string of an [`object`] as it is; nothing for any other value.
 pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     let quoted = value.get().strip_prefix('"')?.strip_suffix('"')?;
-    if has_escape(quoted) { serde_json::from_str(value.get()).ok().map(Cow::Owned) } else { Some(quoted.into()) }
+    let has_escape = memchr(b'\\', quoted.as_bytes()).is_some();
+    if has_escape { serde_json::from_str(value.get()).ok().map(Cow::Owned) } else { Some(quoted.into()) }
 }
 
 /// A string as it is, a number as its digits; nothing for any other value.
@@ -34,31 +38,77 @@ pub(crate) fn scalar(value: &RawValue) -> Option<Cow<'_, str>> {
     if is_number { Some(value.get().into()) } else { string(value) }
 }
 
-/// A string as it is, any other value as its compact text: as it was written, without white space between its tokens.
+/// A string of an [`object`] as it is, any other value as its compact text: as it was written, without white space between its
+/// tokens.
 ///
 /// # Errors
-/// A lone surrogate, or more than 128 levels.
+/// More than 128 levels.
 pub(crate) fn text(value: &RawValue) -> Result<Cow<'_, str>, Malformed> {
-    if value.get().starts_with('"') {
-        return string(value).ok_or(Malformed);
+    if value.get().starts_with('"') { string(value).ok_or(Malformed) } else { compact(value.get()) }
+}
+
+fn compact(json: &str) -> Result<Cow<'_, str>, Malformed> {
+    let bytes = json.as_bytes();
+    let (mut compact, mut copied, mut at, mut depth) = (String::new(), 0, 0, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = string_end(bytes, at),
+            b'[' | b'{' if depth == DEPTH => return Err(Malformed),
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            b' ' | b'\t' | b'\r' | b'\n' => {
+                compact.push_str(&json[copied..at]);
+                copied = at + 1;
+            }
+            _ => {}
+        }
+        at += 1;
     }
-    let _: Value = serde_json::from_str(value.get()).map_err(|_| Malformed)?;
-    Ok(compact(value.get()).into())
+    // Most programs write none.
+    if copied == 0 {
+        return Ok(json.into());
+    }
+    compact.push_str(&json[copied..]);
+    Ok(compact.into())
 }
 
-fn has_escape(json: &str) -> bool {
-    memchr(b'\\', json.as_bytes()).is_some()
+/// Where the string ends that begins at a quotation mark.
+fn string_end(json: &[u8], begin: usize) -> usize {
+    let mut at = begin + 1;
+    while let Some(next) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += next;
+        if json[at] == b'"' {
+            return at;
+        }
+        // What is escaped is no end.
+        at += 2;
+    }
+    json.len()
 }
 
-fn compact(json: &str) -> String {
-    let (mut in_string, mut escaped) = (false, false);
-    let keep = |char: &char| {
-        let quote = *char == '"' && !escaped;
-        in_string ^= quote;
-        escaped = *char == '\\' && !escaped;
-        in_string || !matches!(char, ' ' | '\t' | '\r' | '\n')
-    };
-    json.chars().filter(keep).collect()
+/// Whether an escape is one half of a surrogate pair without the other
+/// ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259#section-8.2)).
+fn has_lone_surrogate(json: &[u8]) -> bool {
+    let is_escape = |at: &usize| json[..*at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
+    let mut second_half = None;
+    for at in memmem::find_iter(json, b"\\u").filter(is_escape) {
+        match (utf16_unit(&json[at..]), second_half.take()) {
+            (Some(0xdc00..0xe000), Some(due)) if due == at => {}
+            (Some(0xdc00..0xe000), _) | (_, Some(_)) => return true,
+            (Some(0xd800..0xdc00), None) => second_half = Some(at + ESCAPED_UNIT),
+            _ => {}
+        }
+    }
+    second_half.is_some()
+}
+
+/// Bytes of an escape like `\u00e9`.
+const ESCAPED_UNIT: usize = 6;
+
+/// What `\u` and four digits at the beginning stand for.
+fn utf16_unit(json: &[u8]) -> Option<u16> {
+    let digits = json.get(..ESCAPED_UNIT)?.get(2..)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// The bytes are not JSON of the expected shape. Says no more, because the reason would echo input.
@@ -69,30 +119,65 @@ pub(crate) struct Malformed;
 mod tests {
     use super::*;
 
+    #[derive(Deserialize)]
+    struct Known<'a> {
+        #[serde(borrow)]
+        a: &'a RawValue,
+    }
+
     fn text_of(json: &str) -> Result<String, Malformed> {
-        text(&RawValue::from_string(json.to_owned()).expect("JSON")).map(Cow::into_owned)
+        let object = format!("{{\"a\":{json}}}");
+        let known: Known<'_> = self::object(object.as_bytes())?;
+        text(known.a).map(Cow::into_owned)
     }
 
     #[test]
     fn an_object_is_text_in_all_its_fields() {
-        #[derive(Deserialize)]
-        struct Known {
-            a: u8,
+        let a = |json: &[u8]| object::<Known<'_>>(json).map(|known| known.a.get().to_owned());
+        for good in [
+            &b" {\"a\":1,\"x\":[\"\\ud83d\\ude00\"]}"[..],
+            b"{\"x\":\"\\\\ud800\",\"a\":1}",
+            b"{\"a\":1,\"\\u00e9\":1e999}",
+        ] {
+            assert_eq!(a(good), Ok("1".to_owned()), "{}", good.escape_ascii());
         }
-        let a = |json: &[u8]| object::<Known>(json).map(|known| known.a);
-        assert_eq!(a(b" {\"a\":1,\"x\":[\"\\ud83d\\ude00\"]}"), Ok(1));
         for other in [&b"{\"a\":1,\"x\":\"\xff\"}"[..], b"{\"a\":1,\"x\":[\"\\ud800\"]}", b"{\"a\":1}{}", b"[1]", b""] {
             assert_eq!(a(other), Err(Malformed), "{}", other.escape_ascii());
         }
     }
 
     #[test]
-    fn a_string_is_what_its_escapes_mean_and_holds_nothing_that_needs_one() {
-        #[derive(Deserialize)]
-        struct Known<'a> {
-            #[serde(borrow)]
-            a: &'a RawValue,
+    fn half_a_surrogate_pair_is_found_wherever_it_stands() {
+        let halves = |json: &str| has_lone_surrogate(json.as_bytes());
+        for whole in [
+            "",
+            "\\u00e9",
+            "\\ud83d\\ude00",
+            "\\uD83D\\uDE00\\ud83d\\ude00\\n",
+            "\\\\ud83d",
+            "\\\\\\\\ude00",
+            "\\ud7ff\\ue000",
+        ] {
+            assert!(!halves(whole), "{whole}");
         }
+        for half in [
+            "\\ud83d",
+            "\\ude00",
+            "\\ude00\\ud83d",
+            "\\ud83d\\ud83d\\ude00",
+            "\\ud83d\\ude00\\ude00",
+            "\\ud83d \\ude00",
+            "\\ud83d\\u0041",
+            "\\ud83d\\n",
+            "\\\\\\ud83d",
+            "\\ud83d\\\\ude00",
+        ] {
+            assert!(halves(half), "{half}");
+        }
+    }
+
+    #[test]
+    fn a_string_is_what_its_escapes_mean_and_holds_nothing_that_needs_one() {
         let string = |json: &str| {
             let known: Known<'_> = object(json.as_bytes())?;
             string(known.a).map(Cow::into_owned).ok_or(Malformed)
@@ -114,6 +199,8 @@ mod tests {
         assert_eq!(text_of(written), Ok(compact.to_owned()));
         assert_eq!(text_of(r#""a \u00e9""#), Ok("a é".to_owned()));
         assert_eq!(text_of(r#"{"a":"\ud800"}"#), Err(Malformed));
-        assert_eq!(text_of(&("[".repeat(200) + &"]".repeat(200))), Err(Malformed));
+        for (levels, expected) in [(128, true), (129, false)] {
+            assert_eq!(text_of(&("[".repeat(levels) + &"]".repeat(levels))).is_ok(), expected, "{levels}");
+        }
     }
 }

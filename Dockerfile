@@ -5,21 +5,18 @@ FROM rust:1-slim-bookworm AS build
 WORKDIR /src
 # For the allocator; the C compiler is there already.
 RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
-# The dependencies alone first, so that a change of the code does not build them again.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY .cargo .cargo
 COPY proto proto
-RUN mkdir -p src benches/wire \
-    && echo 'fn main() {}' | tee src/main.rs benches/hub.rs benches/wire/main.rs > src/lib.rs \
-    && cargo build --release --locked \
-    && rm -r src
+COPY benches benches
 COPY src src
-# Newer than what was built of the stand-ins.
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked
+# By its own profile under load. The caches keep what was built of the dependencies for the next image.
+RUN --mount=type=cache,target=/src/target --mount=type=cache,target=/usr/local/cargo/registry \
+    benches/pgo && cp target/*/release/backend-signal /backend-signal
 
 # The C library and nothing else: no shell, no package manager, not root.
 FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build /src/target/release/backend-signal /backend-signal
+COPY --from=build /backend-signal /backend-signal
 COPY LICENSE-APACHE LICENSE-MIT /licenses/
 ENV PORT=1837
 EXPOSE 1837

@@ -64,7 +64,7 @@ impl Receiver {
 
     async fn read(mut self, tally: Arc<Tally>) {
         while let Ok(line) = self.lines.next().await {
-            if let Some(data) = line.strip_prefix(b"data: D") {
+            if let Some(data) = line.strip_prefix(b"data: ").filter(|data| memmem::find(data, b"D.").is_some()) {
                 tally.take(self.device, &mut self.expected, data);
             }
         }

@@ -67,7 +67,7 @@ impl Tally {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A device got this data; `expected` is the number that it waits for.
+    /// A device got this data, wrapped in JSON or not; `expected` is the number that it waits for.
     pub fn take(&self, device: u32, expected: &mut u64, data: &[u8]) {
         let now = self.now();
         let mut parts = data.split(|&byte| byte == b'.').skip(1).map(number);
@@ -139,7 +139,7 @@ where
     tokio::spawn(future)
 }
 
-/// What is posted: nothing, or a form or JSON with data of so many bytes.
+/// What is posted: nothing, a form with data of so many bytes, or JSON with that in the place of a session description.
 #[derive(Clone, Copy)]
 pub enum Body {
     Empty,
@@ -151,7 +151,9 @@ impl Body {
     /// The content type and what is written before and after the data.
     fn shape(self) -> (&'static str, &'static [u8], &'static [u8]) {
         match self {
-            Self::Json(_) => ("application/json", b"{\"data\":\"", b"\"}"),
+            Self::Json(_) => {
+                ("application/json", b"{\"data\":{\"type\":\"offer\",\"sdp\":\"", b"\\r\\na=mid:0\\r\\n\"}}")
+            }
             Self::Form(_) | Self::Empty => ("application/x-www-form-urlencoded", b"data=", b""),
         }
     }

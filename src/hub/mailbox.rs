@@ -18,7 +18,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Mailbox {
     epoch: u64,
-    /// The newest page; 0 before the first stream.
+    /// How many pages there were, which is the number of the newest.
+    pages: u32,
+    /// The page of the newest stream: an older one when that came back.
     page: u32,
     /// Names the newest stream, so that a late word of an older one is told apart.
     generation: u32,
@@ -34,7 +36,6 @@ pub(super) struct Mailbox {
 /// The stream that takes this mailbox's messages; always that of the newest generation.
 #[derive(Debug)]
 struct Attached {
-    page: u32,
     position: u64,
     since: Millis,
     pace: Pace,
@@ -91,6 +92,7 @@ impl Mailbox {
     pub(super) fn new(epoch: u64, now: Millis) -> Self {
         Self {
             epoch,
+            pages: 0,
             page: 0,
             generation: 0,
             log: Log::default(),
@@ -137,10 +139,11 @@ impl Mailbox {
         if all_confirmed {
             self.confirmed = self.log.handed();
         }
-        self.page = self.page.max(page);
+        self.pages = self.pages.max(page);
+        self.page = page;
         self.generation = self.generation.wrapping_add(1);
         let rhythm = Pace::new(heartbeat_ms, now);
-        self.stream = Some(Attached { page, position, since: now, pace: rhythm, ending: None });
+        self.stream = Some(Attached { position, since: now, pace: rhythm, ending: None });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
@@ -148,10 +151,10 @@ impl Mailbox {
 
     /// The page, the position and the continuity of a stream that wants to begin at `start`.
     fn place(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
-        let (anew, handed) = (self.page + 1, self.log.handed());
+        let (anew, handed) = (self.pages + 1, self.log.handed());
         match start {
-            Start::After(cursor) if cursor.epoch == self.epoch && cursor.page <= self.page && cursor.seq <= handed => {
-                if self.stream.as_ref().is_some_and(|stream| stream.page > cursor.page) {
+            Start::After(cursor) if cursor.epoch == self.epoch && cursor.page <= self.pages && cursor.seq <= handed => {
+                if self.stream.is_some() && self.page > cursor.page {
                     return Err(Error::Superseded);
                 }
                 self.confirmed = self.confirmed.max(cursor.seq);
@@ -160,7 +163,7 @@ impl Mailbox {
             }
             // Whoever comes with a cursor that is not of this log is a new page here, and has lost something.
             Start::After(_) | Start::Lost => Ok((anew, handed, Continuity::Broken)),
-            Start::Anew if self.page == 0 => Ok((anew, handed, Continuity::New)),
+            Start::Anew if self.pages == 0 => Ok((anew, handed, Continuity::New)),
             Start::Anew if handed > self.confirmed || !self.log.is_whole_after(handed) => {
                 Ok((anew, handed, Continuity::Broken))
             }

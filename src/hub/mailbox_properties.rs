@@ -9,7 +9,7 @@ use super::{
     mailbox::{Delivery, Mailbox, Next},
     pace::Millis,
 };
-use crate::model::{Continuity, Cursor, Data, Message, Start};
+use crate::model::{Continuity, Cursor, Data, EndReason, Message, Start};
 
 const EPOCH: u64 = 0xe90c;
 const STALL_MS: u64 = 5_000;
@@ -262,6 +262,21 @@ fn a_superseded_page_is_refused_while_the_newer_one_is_live_and_may_resume_when_
     mailbox.detach(again.generation, Millis(0));
     assert_eq!(attach(&mut mailbox, Start::After(first.cursor)).map(|it| it.continuity), Ok(Continuity::Resumed));
     assert!(attach(&mut mailbox, Start::After(second.cursor)).is_ok(), "the newer page is never the one refused");
+}
+
+#[test]
+fn a_stream_whose_page_came_back_is_replaced_silently_even_after_a_newer_page() {
+    let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+    let attach = |mailbox: &mut Mailbox, start| mailbox.attach(start, 15_000, Millis(0)).expect("free");
+    let first = attach(&mut mailbox, Start::Anew);
+    let second = attach(&mut mailbox, Start::Anew);
+    mailbox.detach(second.generation, Millis(0));
+    let back = attach(&mut mailbox, Start::After(first.cursor));
+    let again = attach(&mut mailbox, Start::After(back.cursor));
+    assert_eq!(mailbox.next(back.generation, back.cursor.page, Millis(0)), Next::Replaced);
+    let third = attach(&mut mailbox, Start::Anew);
+    mailbox.detach(third.generation, Millis(0));
+    assert_eq!(mailbox.next(again.generation, again.cursor.page, Millis(0)), Next::End(EndReason::Superseded));
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Stage {
 
     fn sweep(&self) {
         for shard in 0..super::registry::SHARDS {
-            self.hub.tick(shard);
+            self.hub.tick(&self.hub.0.registry.of_shard(shard));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Who is here: a sharded map from user to the slots of the user's devices.
 
 use std::{
+    borrow::Borrow,
+    cmp,
+    collections::BTreeSet,
     hash::{BuildHasher as _, RandomState},
     sync::{Arc, atomic::Ordering},
 };
@@ -17,9 +20,18 @@ use crate::model::{Address, DeviceId, UserId};
 /// How many locks the map is spread over, so that senders to different users hardly ever meet.
 pub(super) const SHARDS: usize = 64;
 
-/// By user. A user has few devices, so they stand in a plain list, which is never empty and knows whose it is. It is sorted, because
-/// a user may have very many all the same. Most lists have one and stay as they are, so none has room for more.
-type Users = HashTable<Box<[Arc<Slot>]>>;
+/// By user. What stands there knows whose it is.
+type Users = HashTable<Devices>;
+
+/// The slots of one user's devices, sorted; at least one. Most users have one, so that takes no memory of its own; some may have
+/// very many.
+enum Devices {
+    One(Arc<Slot>),
+    Many(BTreeSet<ByDevice>),
+}
+
+/// A slot of a user, by its device.
+struct ByDevice(Arc<Slot>);
 
 pub(super) struct Registry {
     shards: Box<[Mutex<Users>]>,
@@ -34,28 +46,23 @@ impl Registry {
     /// The slot of a device, if there is one.
     pub(super) fn find(&self, address: &Address) -> Option<Arc<Slot>> {
         let (hash, users) = self.users(&address.user);
-        let slots = users.find(hash, is_of(&address.user))?;
-        place(slots, &address.device).ok().map(|at| slots[at].clone())
+        users.find(hash, is_of(&address.user))?.find(&address.device).cloned()
     }
 
     /// The slot of a device, made if there is none.
     pub(super) fn enter(&self, address: &Address, totals: &Totals, now: Millis) -> Arc<Slot> {
         let (hash, mut users) = self.users(&address.user);
-        let user = users
-            .entry(hash, is_of(&address.user), |slots| slots.first().map_or(0, |slot| self.hash(&slot.address.user)));
-        let at = match &user {
-            Entry::Vacant(_) => 0,
-            Entry::Occupied(known) => match place(known.get(), &address.device) {
-                Ok(at) => return known.get()[at].clone(),
-                Err(at) => at,
-            },
-        };
+        let user = users.entry(hash, is_of(&address.user), |devices| devices.user().map_or(0, |user| self.hash(user)));
+        if let Entry::Occupied(known) = &user
+            && let Some(slot) = known.get().find(&address.device)
+        {
+            return slot.clone();
+        }
         let slot = Arc::new(Slot::new(address.clone(), fastrand::u64(..), now));
-        let mut user = user.or_insert_with(Box::default);
-        edit(user.get_mut(), |slots| {
-            slots.reserve_exact(1);
-            slots.insert(at, slot.clone());
-        });
+        match user {
+            Entry::Vacant(user) => drop(user.insert(Devices::One(slot.clone()))),
+            Entry::Occupied(mut user) => user.get_mut().insert(slot.clone()),
+        }
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
         slot
     }
@@ -64,27 +71,25 @@ impl Registry {
     pub(super) fn remove(&self, slot: &Arc<Slot>, totals: &Totals) {
         let (hash, mut users) = self.users(&slot.address.user);
         let Ok(mut user) = users.find_entry(hash, is_of(&slot.address.user)) else { return };
-        let slots = user.get_mut();
-        let Ok(at) = place(slots, &slot.address.device) else { return };
-        if !Arc::ptr_eq(&slots[at], slot) {
+        if !user.get().find(&slot.address.device).is_some_and(|found| Arc::ptr_eq(found, slot)) {
             return;
         }
-        edit(slots, |slots| drop(slots.remove(at)));
-        totals.mailboxes.fetch_sub(1, Ordering::Relaxed);
-        if slots.is_empty() {
-            user.remove();
+        match user.get_mut() {
+            Devices::One(_) => drop(user.remove()),
+            devices @ Devices::Many(_) => devices.remove(&slot.address.device),
         }
+        totals.mailboxes.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The slots of a user's devices, sorted.
     pub(super) fn of_user(&self, user: &UserId) -> Vec<Arc<Slot>> {
         let (hash, users) = self.users(user);
-        users.find(hash, is_of(user)).map(|slots| slots.to_vec()).unwrap_or_default()
+        users.find(hash, is_of(user)).into_iter().flat_map(Devices::iter).cloned().collect()
     }
 
     /// The slots of one shard, `number` below [`SHARDS`].
     pub(super) fn of_shard(&self, number: usize) -> Vec<Arc<Slot>> {
-        self.shards[number].lock().iter().flatten().cloned().collect()
+        self.shards[number].lock().iter().flat_map(Devices::iter).cloned().collect()
     }
 
     /// The table in which a user stands, and where. Tables are told apart by bits that a table does not look at: it takes the
@@ -99,20 +104,79 @@ impl Registry {
     }
 }
 
-/// Changes a list as a vector, and leaves it without room again.
-fn edit(slots: &mut Box<[Arc<Slot>]>, change: impl FnOnce(&mut Vec<Arc<Slot>>)) {
-    let mut list = std::mem::take(slots).into_vec();
-    change(&mut list);
-    *slots = list.into_boxed_slice();
+impl Devices {
+    /// None only where there is no device, which is nowhere.
+    fn user(&self) -> Option<&UserId> {
+        let first = match self {
+            Self::One(slot) => Some(slot),
+            Self::Many(slots) => slots.first().map(|ByDevice(slot)| slot),
+        };
+        first.map(|slot| &slot.address.user)
+    }
+
+    fn find(&self, device: &DeviceId) -> Option<&Arc<Slot>> {
+        match self {
+            Self::One(slot) => Some(slot).filter(|slot| slot.address.device == *device),
+            Self::Many(slots) => slots.get(device).map(|ByDevice(slot)| slot),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        let (one, many) = match self {
+            Self::One(slot) => (Some(slot), None),
+            Self::Many(slots) => (None, Some(slots)),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|slots| slots.iter()).map(|ByDevice(slot)| slot))
+    }
+
+    /// Adds the slot of a device that has none.
+    fn insert(&mut self, slot: Arc<Slot>) {
+        match self {
+            Self::One(first) => {
+                *self = Self::Many(BTreeSet::from([ByDevice(first.clone()), ByDevice(slot)]));
+            }
+            Self::Many(slots) => drop(slots.insert(ByDevice(slot))),
+        }
+    }
+
+    /// Takes away one of several.
+    fn remove(&mut self, device: &DeviceId) {
+        let Self::Many(slots) = self else { return };
+        slots.remove(device);
+        if let (1, Some(ByDevice(last))) = (slots.len(), slots.first()) {
+            *self = Self::One(last.clone());
+        }
+    }
 }
 
-fn is_of(user: &UserId) -> impl Fn(&Box<[Arc<Slot>]>) -> bool {
-    move |slots| slots.first().is_some_and(|slot| slot.address.user == *user)
+impl Borrow<DeviceId> for ByDevice {
+    fn borrow(&self) -> &DeviceId {
+        &self.0.address.device
+    }
 }
 
-/// Where a device stands, or would stand.
-fn place(slots: &[Arc<Slot>], device: &DeviceId) -> Result<usize, usize> {
-    slots.binary_search_by(|slot| slot.address.device.cmp(device))
+impl Ord for ByDevice {
+    fn cmp(&self, other: &Self) -> cmp::Ordering {
+        self.0.address.device.cmp(&other.0.address.device)
+    }
+}
+
+impl PartialOrd for ByDevice {
+    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByDevice {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.address.device == other.0.address.device
+    }
+}
+
+impl Eq for ByDevice {}
+
+fn is_of(user: &UserId) -> impl Fn(&Devices) -> bool {
+    move |devices| devices.user() == Some(user)
 }
 
 #[cfg(test)]

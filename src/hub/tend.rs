@@ -1,10 +1,18 @@
 //! The hub's look at the clock: one walk over all mailboxes stands for every timer, and another one for the drain.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Hub, millis, pace::Millis, registry::SHARDS, slot::Breaker};
+use super::{
+    Hub, millis,
+    pace::Millis,
+    registry::SHARDS,
+    slot::{Breaker, Slot},
+};
 use crate::model::EndReason;
 
 impl Hub {
@@ -17,13 +25,18 @@ impl Hub {
         let round = (heartbeat / 60).min(self.0.limits.stall / 10).clamp(Duration::from_millis(20), ROUND);
         let (slice, mut rested) = (round / SHARDS_IN_U32, Instant::now());
         loop {
-            let (mut shards, mut mailboxes) = (0, 0);
+            let (mut shards, mut slots) = (0, Vec::new());
             for shard in 0..SHARDS {
-                mailboxes += self.tick(shard);
+                slots.append(&mut self.0.registry.of_shard(shard));
                 shards += 1;
-                if mailboxes >= AT_ONCE || shard == SHARDS - 1 {
-                    rested = rest(rested, slice * shards).await;
-                    (shards, mailboxes) = (0, 0);
+                if slots.len() >= AT_ONCE || shard == SHARDS - 1 {
+                    // One of them also where nobody is to be looked at.
+                    let parts = slots.len().div_ceil(AT_ONCE).max(1);
+                    for part in 0..parts {
+                        self.tick(slots.chunks(AT_ONCE).nth(part).unwrap_or_default());
+                        rested = rest(rested, slice * shards / u32::try_from(parts).unwrap_or(u32::MAX)).await;
+                    }
+                    (shards, slots) = (0, Vec::new());
                 }
             }
             let now = self.now();
@@ -50,12 +63,11 @@ impl Hub {
         }
     }
 
-    /// Looks at the mailboxes of one shard; gives how many they are.
-    pub(super) fn tick(&self, shard: usize) -> usize {
+    /// Looks at some mailboxes.
+    pub(super) fn tick(&self, slots: &[Arc<Slot>]) {
         let limits = &self.0.limits;
         let (stall, window) = (millis(limits.stall), millis(limits.resume_window));
-        let slots = self.0.registry.of_shard(shard);
-        for slot in &slots {
+        for slot in slots {
             let now = self.now();
             let (ticked, leaving) = slot.tick(&self.0.totals, stall, window, now);
             self.see_off(leaving.breaker, now);
@@ -68,7 +80,6 @@ impl Hub {
                 self.0.registry.remove(slot, &self.0.totals);
             }
         }
-        slots.len()
     }
 
     /// Leaves a stream that was told to end the time to say its last word.
@@ -103,8 +114,7 @@ const LATE: Duration = Duration::from_millis(5);
 /// How long a round takes at most: what is held, remembered or about to be called absent has times that no option sets.
 const ROUND: Duration = Duration::from_millis(250);
 
-/// Mailboxes after which the walk rests, some 20 us of it; those of one shard are looked at together. An idle node rests once a
-/// round.
+/// Mailboxes after which the walk rests, some 20 us of it. An idle node rests once a round.
 const AT_ONCE: usize = 256;
 
 /// How long a stream that was told to end may take for it before it is cut.

@@ -27,7 +27,8 @@ type Users = HashTable<Devices>;
 /// very many.
 enum Devices {
     One(Arc<Slot>),
-    Many(BTreeSet<ByDevice>),
+    #[expect(clippy::box_collection, reason = "a set is three words, and most users have none")]
+    Many(Box<BTreeSet<ByDevice>>),
 }
 
 /// A slot of a user, by its device.
@@ -133,7 +134,7 @@ impl Devices {
     fn insert(&mut self, slot: Arc<Slot>) {
         match self {
             Self::One(first) => {
-                *self = Self::Many(BTreeSet::from([ByDevice(first.clone()), ByDevice(slot)]));
+                *self = Self::Many(Box::new(BTreeSet::from([ByDevice(first.clone()), ByDevice(slot)])));
             }
             Self::Many(slots) => drop(slots.insert(ByDevice(slot))),
         }

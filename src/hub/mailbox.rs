@@ -283,3 +283,76 @@ impl Mailbox {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::mailbox_properties::{EPOCH, STALL_MS, WINDOW_MS, message},
+        *,
+    };
+    use crate::model::Data;
+
+    #[test]
+    fn a_superseded_page_is_refused_while_the_newer_one_is_live_and_may_resume_when_it_is_gone() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let attach = |mailbox: &mut Mailbox, start| mailbox.attach(start, 15_000, Millis(0));
+        let first = attach(&mut mailbox, Start::Anew).expect("free");
+        let second = attach(&mut mailbox, Start::Anew).expect("takes over");
+        assert!(second.cursor.page > first.cursor.page);
+        assert!(attach(&mut mailbox, Start::After(first.cursor)).is_err());
+        let again = attach(&mut mailbox, Start::After(second.cursor)).expect("the same page");
+        assert_eq!(again.cursor.page, second.cursor.page);
+        mailbox.detach(second.generation, Millis(0));
+        assert!(mailbox.is_live(), "a late end of an older stream touches nothing");
+        mailbox.detach(again.generation, Millis(0));
+        assert_eq!(attach(&mut mailbox, Start::After(first.cursor)).map(|it| it.continuity), Ok(Continuity::Resumed));
+        assert!(attach(&mut mailbox, Start::After(second.cursor)).is_ok(), "the newer page is never the one refused");
+    }
+
+    #[test]
+    fn a_stream_whose_page_came_back_is_replaced_silently_even_after_a_newer_page() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let attach = |mailbox: &mut Mailbox, start| mailbox.attach(start, 15_000, Millis(0)).expect("free");
+        let first = attach(&mut mailbox, Start::Anew);
+        let second = attach(&mut mailbox, Start::Anew);
+        mailbox.detach(second.generation, Millis(0));
+        let back = attach(&mut mailbox, Start::After(first.cursor));
+        let again = attach(&mut mailbox, Start::After(back.cursor));
+        assert_eq!(mailbox.next(back.generation, back.cursor.page, Millis(0)), Next::Replaced);
+        let third = attach(&mut mailbox, Start::Anew);
+        mailbox.detach(third.generation, Millis(0));
+        assert_eq!(mailbox.next(again.generation, again.cursor.page, Millis(0)), Next::End(EndReason::Superseded));
+    }
+
+    #[test]
+    fn a_stream_that_is_not_read_stalls_and_keeps_its_messages() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
+        let message = message(Data::new("offer").expect("not empty"));
+        mailbox.push(message.clone(), 0, Millis(1_000)).expect("live");
+        assert!(!mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_000)).stalled);
+        assert!(mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_001)).stalled);
+        assert!(!mailbox.is_live());
+        assert!(mailbox.push(message, 0, Millis(6_001)).is_err());
+        let next = mailbox.attach(Start::After(stream.cursor), 15_000, Millis(7_000)).expect("back");
+        assert_eq!((next.continuity, next.replayed), (Continuity::Resumed, 1));
+    }
+
+    #[test]
+    fn what_is_written_together_is_as_old_as_its_oldest_message() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
+        for at in [1_000, 4_000] {
+            mailbox.push(message(Data::new("candidate").expect("not empty")), 0, Millis(at)).expect("live");
+        }
+        let Next::Message(first) = mailbox.next(stream.generation, 1, Millis(4_500)) else { panic!("two wait") };
+        let second = mailbox.more(stream.generation, 1, Millis(4_500)).expect("the other one");
+        assert_eq!((first.cursor.seq, first.more, second.cursor.seq, second.more), (1, true, 2, false));
+        assert_eq!(mailbox.more(stream.generation, 1, Millis(4_500)), None);
+        assert!(!mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_000)).stalled);
+        assert!(mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_001)).stalled);
+        assert_eq!(mailbox.more(stream.generation, 1, Millis(6_001)), None, "it is attached no more");
+    }
+}

@@ -15,6 +15,9 @@ use tokio::{runtime::Runtime, task::yield_now, time::Instant};
 /// Senders, each with a connection of its own.
 pub const PUBLISHERS: u32 = 64;
 
+/// The size of a small message's data, in bytes.
+pub const SMALL: usize = 200;
+
 /// Who sends and who receives: the account of one server's messages.
 pub struct Tally {
     began: Instant,

@@ -11,7 +11,7 @@ use crate::{
     figures::Table,
     http1,
     http2::{self, Call},
-    load::{Body, PUBLISHERS, Tally, runtime, spawn},
+    load::{Body, PUBLISHERS, SMALL, Tally, runtime, spawn},
     servers::{Kind, Running},
 };
 
@@ -55,7 +55,7 @@ fn http1_streams(wishes: &Wishes, kind: Kind, table: &mut Table) -> io::Result<(
         let senders: Vec<_> = (0..PUBLISHERS)
             .map(|sender| {
                 let devices = (0..wishes.streams).skip(sender as usize).step_by(PUBLISHERS as usize);
-                spawn(http1::publish(server.address, devices, Body::Form(200), None, tally.clone()))
+                spawn(http1::publish(server.address, devices, Body::Form(SMALL), None, tally.clone()))
             })
             .collect();
         for sender in senders {

@@ -14,7 +14,7 @@ use crate::{
     figures::{Table, median, quantile},
     http1,
     http2::{self, Call},
-    load::{Body, PUBLISHERS, Tally, runtime, spawn},
+    load::{Body, PUBLISHERS, SMALL, Tally, runtime, spawn},
     servers::{Kind, Running},
 };
 
@@ -37,9 +37,6 @@ enum Way {
     /// With [`SMALL`] messages.
     Http2(Call),
 }
-
-/// The size of a small message's data, in bytes.
-const SMALL: usize = 200;
 
 /// Connections of the lanes over HTTP/2; the senders share them evenly.
 const CONNECTIONS: u32 = 4;

@@ -10,9 +10,10 @@ COPY .cargo .cargo
 COPY proto proto
 COPY benches benches
 COPY src src
-# By its own profile under load. The caches keep what was built of the dependencies for the next image.
-RUN --mount=type=cache,target=/src/target --mount=type=cache,target=/usr/local/cargo/registry \
-    benches/pgo && cp target/*/release/backend-signal /backend-signal
+# By its own profile under load. The caches keep what was built of the dependencies for the next image; builds for several
+# platforms share them, so they take turns, and each takes its own daemon.
+RUN --mount=type=cache,target=/src/target,sharing=locked --mount=type=cache,target=/usr/local/cargo/registry \
+    benches/pgo && cp "target/$(rustc --print host-tuple)/release/backend-signal" /backend-signal
 
 # The C library and nothing else: no shell, no package manager, not root.
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -31,7 +31,7 @@ enum Devices {
     Many(Box<BTreeSet<ByDevice>>),
 }
 
-/// A slot of a user, by its device.
+/// A slot of a user, by its device; it has its key in it, which a map would hold once more.
 struct ByDevice(Arc<Slot>);
 
 pub(super) struct Registry {

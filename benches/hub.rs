@@ -10,6 +10,7 @@ use std::{
 
 use backend_signal::{
     auth::{Auth, Caller, Mode},
+    budget::Budget,
     hub::{Draft, Event, Hub, Limits, Local, Opening, Subscription},
     model::{Address, Cursor, Data, Start},
     telemetry::Metrics,
@@ -34,21 +35,16 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let limits = Limits {
-            stall: Duration::from_secs(5),
-            resume_window: Duration::from_secs(60),
-            hold: Duration::from_secs(60),
-            memory_budget: usize::MAX,
-        };
+        let limits = Limits::times(Duration::from_secs(60), Duration::from_secs(60));
         let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new() };
         let caller = auth.caller(&HeaderMap::new(), PEER).expect("anybody may send");
-        Self { hub: Hub::new(limits, Local, Metrics::new()), auth, caller }
+        Self { hub: Hub::new(limits, Budget::new(usize::MAX), Local, Metrics::new()), auth, caller }
     }
 
     fn open(&self, address: &Address, start: Start) -> (Cursor, Subscription) {
         let path = Some(Ok(address.clone()));
         let subscriber = self.auth.subscriber(&HeaderMap::new(), PEER, path).expect("the path says who");
-        let opening = Opening { start, heartbeat: Duration::from_secs(15), breaker: None };
+        let opening = Opening { start, heartbeat: Duration::from_secs(15) };
         let (ready, stream) = self.hub.subscribe(&subscriber, &opening).expect("a stream");
         (ready.cursor, stream)
     }

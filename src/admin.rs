@@ -52,7 +52,13 @@ async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let census = admin.hub.census();
-    let levels = Levels { streams: census.streams, mailboxes: census.mailboxes, mailbox_bytes: census.memory };
+    let levels = Levels {
+        streams: census.streams,
+        mailboxes: census.mailboxes,
+        mailbox_bytes: census.memory,
+        held_bytes: census.held,
+        watches: census.watches,
+    };
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], admin.metrics.render(levels)).into_response()
 }

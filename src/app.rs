@@ -14,6 +14,7 @@ use self::front::Front;
 use crate::{
     admin::Admin,
     auth::{self, Auth},
+    budget::Budget,
     config::{AuthMode, Config, RequireClaim},
     drain::Drain,
     grpc,
@@ -44,13 +45,7 @@ impl App {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let server = Server::bind(resolve(&config)?, serving(&config)?, metrics.clone())?;
         let address = server.local_addr()?;
-        let limits = Limits {
-            stall: config.stall_timeout,
-            resume_window: config.resume_window,
-            hold: config.hold_limit,
-            memory_budget: config.memory_budget,
-        };
-        let hub = Hub::new(limits, Local, metrics.clone());
+        let hub = Hub::new(limits(&config), Budget::new(config.memory_budget), Local, metrics.clone());
         let auth = Arc::new(authentication(&config));
         let (health, health_service) = tonic_health::server::health_reporter();
         let settings = http::Settings {
@@ -96,7 +91,7 @@ impl App {
     pub async fn run(self) {
         let Self { server, front, hub, health, drain, config, .. } = self;
         grpc::report(&health, true).await;
-        drain.spawn_endless(hub.clone().tend(config.heartbeat));
+        drain.spawn_endless(hub.clone().keep_time());
         drain.spawn(server.run(front, drain.clone()));
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
@@ -130,6 +125,18 @@ fn serving(config: &Config) -> io::Result<serve::Settings> {
         header_timeout: config.header_timeout,
         stall: config.stall_timeout,
     })
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        resume_window: config.resume_window,
+        hold: config.hold_limit,
+        hold_budget: config.hold_budget.unwrap_or(config.memory_budget / 4),
+        user_devices: config.user_devices,
+        user_held_devices: config.user_held_devices,
+        user_watchers: config.user_watchers,
+        caller_watches: config.caller_watches,
+    }
 }
 
 fn authentication(config: &Config) -> Auth {

@@ -102,6 +102,11 @@ impl Caller {
     pub(crate) fn anonymous() -> Self {
         Self(None)
     }
+
+    /// A device that proved who it is, for tests of the hub.
+    pub(crate) fn proven(address: Address) -> Self {
+        Self(Some(address))
+    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,14 @@ impl Budget {
         self.messages() + self.unsent() > self.0.limit
     }
 
+    /// Counts bytes of messages that were so many before and are so many now.
+    pub fn change_messages(&self, before: usize, now: usize) {
+        if before != now {
+            // Wrapping, so that less is added too.
+            self.0.messages.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+
     /// Counts bytes of messages.
     pub fn add_messages(&self, bytes: usize) {
         self.0.messages.fetch_add(bytes, Ordering::Relaxed);

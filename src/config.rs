@@ -76,6 +76,26 @@ pub struct Config {
     #[arg(long, env = "SIGNAL_MEMORY_BUDGET", value_name = "BYTES", default_value_t = 1 << 30)]
     pub memory_budget: usize,
 
+    /// Bytes of memory that held messages may take together; 0: any number [default: a quarter of --memory-budget]
+    #[arg(long, env = "SIGNAL_HOLD_BUDGET", value_name = "BYTES")]
+    pub hold_budget: Option<usize>,
+
+    /// Devices of one user, with and without a stream; 0: any number
+    #[arg(long, env = "SIGNAL_USER_DEVICES", value_name = "COUNT", default_value_t = 256)]
+    pub user_devices: usize,
+
+    /// Of these, such as only hold messages; 0: any number
+    #[arg(long, env = "SIGNAL_USER_HELD_DEVICES", value_name = "COUNT", default_value_t = 64)]
+    pub user_held_devices: usize,
+
+    /// Watches of one user's devices; 0: any number
+    #[arg(long, env = "SIGNAL_USER_WATCHERS", value_name = "COUNT", default_value_t = 1_000)]
+    pub user_watchers: usize,
+
+    /// Watches of one caller that has an identity; 0: any number
+    #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
+    pub caller_watches: usize,
+
     /// Open connections, at most [default: the limit of descriptors less 512]
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
     pub max_connections: Option<usize>,

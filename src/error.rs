@@ -25,6 +25,8 @@ pub enum Error {
     SlowRequest,
     /// The device's mailbox has no room for another message that was not yet handed over.
     MailboxFull,
+    /// The user or the caller has as many devices or watches as it may.
+    TooMany,
     /// This node is stopping and takes no new work.
     Draining,
     /// The messages of all mailboxes together have reached the memory budget.
@@ -92,6 +94,7 @@ impl Error {
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::SlowRequest => "request_timeout",
             Self::MailboxFull => "mailbox_full",
+            Self::TooMany => "too_many",
             Self::Draining => "draining",
             Self::OverBudget => "over_memory_budget",
             Self::Unreachable => "unreachable",
@@ -118,6 +121,7 @@ impl Error {
             }
             Self::SlowRequest => "The request did not arrive in time.",
             Self::MailboxFull => "The device has too many messages waiting; try again later.",
+            Self::TooMany => "There are as many devices or watches as one user or caller may have; try again later.",
             Self::Draining => "This server is stopping and takes no new work; try another one, or again later.",
             Self::OverBudget => "This server holds as many messages as it may; try again later.",
             Self::Unreachable => "This server cannot tell where the device is connected; try again later.",

@@ -32,12 +32,13 @@ use self::{
     },
     send_stream::{Answers, Limits, Sender},
     stream::{Responses, Step},
+    unread::Breaker,
 };
 use crate::{
     auth::{Auth, Caller, Subscriber},
     drain::Drain,
     error::{Error, Unproven},
-    hub::{Breaker, Event, Hub, Opening, Sighting, Subscription, Watch},
+    hub::{Event, Hub, Opening, Sighting, Subscription, Watch},
     model::{Start, UserId},
     serve::{Cut, Lasting, Peer},
     telemetry::Metrics,
@@ -168,12 +169,12 @@ impl signal_server::Signal for Service {
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         let subscriber = self.subscriber(&request)?;
         let start = Start::parse(Some(&request.get_ref().cursor));
-        let (ready, subscription) =
-            self.hub.subscribe(&subscriber, &self.opening(&request, start)).map_err(status::from)?;
+        let opening = Opening { start, heartbeat: self.heartbeat };
+        let (ready, subscription) = self.hub.subscribe(&subscriber, &opening).map_err(status::from)?;
         let ready = convert::ready(&ready, self.heartbeat);
         let convert = |event| {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
-            Step { response: Some(convert::event(&event, SystemTime::now())), end }
+            Step { responses: vec![convert::event(&event, SystemTime::now())], end }
         };
         Ok(lasting(Lasting::ServerStreaming, Responses::new(Some(ready), subscription, convert, deadline(&request))))
     }
@@ -222,10 +223,10 @@ impl signal_server::Signal for Service {
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
         let caller = self.caller(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
-        let watch = self.hub.watch(&caller, &user, &self.opening(&request, Start::Anew)).map_err(status::from)?;
+        let watch = self.hub.watch(&caller, &user, self.heartbeat).map_err(status::from)?;
         let convert = |sighting| {
             let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
-            Step { response: convert::sighting(sighting), end }
+            Step { responses: convert::sighting(&sighting), end }
         };
         Ok(lasting(Lasting::ServerStreaming, Responses::new(None, watch, convert, deadline(&request))))
     }
@@ -240,10 +241,6 @@ impl Service {
     fn subscriber<T>(&self, request: &Request<T>) -> Result<Subscriber, Status> {
         let peer = peer(request).map_err(status::from)?;
         self.auth.subscriber(request.metadata().as_ref(), peer, None).map_err(|error| self.refuse(error))
-    }
-
-    fn opening<T>(&self, request: &Request<T>, start: Start) -> Opening {
-        Opening { start, heartbeat: self.heartbeat, breaker: breaker(request) }
     }
 
     fn refuse(&self, error: Error) -> Status {

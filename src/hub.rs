@@ -1,19 +1,27 @@
 //! The hub: send, subscribe and list; the whole of what the daemon does, in memory, free of any protocol.
 
 mod backplane;
+mod board;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+mod bounds;
+mod deadlines;
+mod devices;
+mod liveness;
 mod log;
 mod mailbox;
 #[cfg(test)]
 mod mailbox_properties;
-mod pace;
+mod parcel;
 mod presence;
 #[cfg(test)]
 mod races;
 mod registry;
+mod room;
 mod send;
 mod slot;
 mod subscription;
-mod tend;
+mod timekeeper;
 mod watch;
 
 use std::{
@@ -24,42 +32,64 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_stream::Stream;
 
 pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Answer, Backplane, Inbound, Local},
-    presence::Sighting,
-    slot::Breaker,
+    board::{Change, Changes},
+    parcel::Parcel,
     subscription::{Event, Ready, Subscription},
-    watch::Watch,
+    watch::{Sighting, Watch},
 };
 use self::{
-    pace::Millis,
+    deadlines::Deadlines,
+    liveness::{Heartbeat, Millis},
     presence::Presence,
-    registry::Registry,
-    slot::{Gone, Slot, Totals},
+    registry::{Entered, Purpose, Registry},
+    slot::{Gone, Totals},
 };
 use crate::{
     auth::{Caller, Subscriber},
+    budget::Budget,
     error::Error,
-    model::{Address, Data, DeviceId, EndReason, EventName, Message, Outcome, Start, UserId},
+    model::{Address, Data, DeviceId, EventName, Message, Outcome, Start, UserId},
     telemetry::Metrics,
 };
 
-/// How much the hub keeps and how long it waits.
+/// How much the hub keeps and how long it waits. A count of 0 is no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A stream whose oldest unsent message is older than this is cut.
-    pub stall: Duration,
     /// How long a mailbox remembers its last stream.
     pub resume_window: Duration,
     /// How long a message is held for an absent device, at most.
     pub hold: Duration,
-    /// The bytes of memory that all messages in all mailboxes may take together.
-    pub memory_budget: usize,
+    /// The bytes of memory that all held messages may take together.
+    pub hold_budget: usize,
+    /// Mailboxes of one user.
+    pub user_devices: usize,
+    /// Of these, such as only hold messages.
+    pub user_held_devices: usize,
+    /// Watches of one user's devices.
+    pub user_watchers: usize,
+    /// Watches of one caller.
+    pub caller_watches: usize,
+}
+
+impl Limits {
+    /// Any number of everything.
+    #[must_use]
+    pub fn times(resume_window: Duration, hold: Duration) -> Self {
+        Self {
+            resume_window,
+            hold,
+            hold_budget: 0,
+            user_devices: 0,
+            user_held_devices: 0,
+            user_watchers: 0,
+            caller_watches: 0,
+        }
+    }
 }
 
 /// What a sender wants delivered.
@@ -79,15 +109,6 @@ pub struct Opening {
     pub start: Start,
     /// The silence after which it gets a ping, give or take 10 %.
     pub heartbeat: Duration,
-    /// Ends the stream from outside when its peer does not read; none where the connection does that.
-    pub breaker: Option<Breaker>,
-}
-
-/// A stream of the hub. To ask it for its next item is to say that everything before it is written; until then the peer is owed
-/// something, and one that is owed for too long does not read.
-pub trait Gather: Stream {
-    /// One more item that is there already, to be written together with the one before it.
-    fn more(&mut self) -> Option<Self::Item>;
 }
 
 /// A look at the hub as a whole.
@@ -97,8 +118,12 @@ pub struct Census {
     pub streams: usize,
     /// Mailboxes, with and without a stream.
     pub mailboxes: usize,
-    /// The bytes of memory that all messages in them take, about.
+    /// Watches of a user's devices.
+    pub watches: usize,
+    /// The bytes of memory that all messages in mailboxes take, about.
     pub memory: usize,
+    /// Of these, what is held for devices that are not connected, with the mailboxes that only hold.
+    pub held: usize,
 }
 
 /// A cheap handle to the one hub of this process.
@@ -106,66 +131,79 @@ pub struct Census {
 pub struct Hub(Arc<Shared>);
 
 struct Shared {
-    registry: Registry,
-    presence: Presence,
-    totals: Totals,
-    limits: Limits,
+    core: Core,
     backplane: Box<dyn Backplane>,
     metrics: Metrics,
     began: Instant,
     draining: AtomicBool,
-    /// Streams that were told to end and have not been seen ending, with the time to cut them.
-    leaving: Mutex<Vec<(Millis, Breaker)>>,
+}
+
+/// What a change of a mailbox touches.
+struct Core {
+    registry: Registry,
+    presence: Presence,
+    deadlines: Deadlines,
+    totals: Totals,
+    budget: Budget,
+    limits: Limits,
+}
+
+impl Core {
+    /// How long a mailbox remembers its last stream, in milliseconds.
+    fn window_ms(&self) -> u64 {
+        millis(self.limits.resume_window)
+    }
 }
 
 impl Hub {
-    /// An empty hub.
+    /// An empty hub, whose messages count against a budget.
     #[must_use]
-    pub fn new(limits: Limits, backplane: impl Backplane, metrics: Metrics) -> Self {
-        Self(Arc::new(Shared {
-            registry: Registry::new(),
-            presence: Presence::default(),
+    pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, metrics: Metrics) -> Self {
+        let window_ms = millis(limits.resume_window);
+        let devices = registry::Bounds { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
+        let watches = presence::Bounds { of_user: limits.user_watchers, of_caller: limits.caller_watches };
+        let core = Core {
+            registry: Registry::new(devices),
+            presence: Presence::new(watches),
+            deadlines: Deadlines::default(),
             totals: Totals::default(),
+            budget,
             limits,
+        };
+        Self(Arc::new(Shared {
+            core,
             backplane: Box::new(backplane),
             metrics,
             began: Instant::now(),
             draining: AtomicBool::new(false),
-            leaving: Mutex::default(),
         }))
     }
 
     /// Opens the stream of the caller's device and ends the one before it.
     ///
     /// # Errors
-    /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::Superseded`] when a newer page of the device is connected.
+    /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page of the device is
+    /// connected.
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
-        if self.0.draining.load(Ordering::Acquire) {
-            return Err(Error::Draining);
-        }
-        let address = subscriber.address();
+        self.refuse_when_draining()?;
+        let (core, address) = (&self.0.core, subscriber.address());
         // A device that has a mailbox may come and empty it.
-        if self.is_over_budget(1) && self.0.registry.find(address).is_none() {
+        if self.make_room(1).is_err() && core.registry.find(address).is_none() {
             return Err(Error::OverBudget);
         }
         let heartbeat_ms = heartbeat_ms(opening.heartbeat);
         loop {
             let now = self.now();
-            let slot = self.0.registry.enter(address, &self.0.totals, now);
-            match slot.attach(&self.0.totals, opening.start, heartbeat_ms, opening.breaker.clone(), now) {
-                Err(Gone) => self.0.registry.remove(&slot, &self.0.totals),
+            let slot = self.enter(address, Purpose::Stream, now)?;
+            match slot.attach(core, opening.start, heartbeat_ms, now) {
+                Err(Gone) => core.registry.remove(&slot, &core.totals),
                 Ok(Err(refused)) => return Err(refused),
-                Ok(Ok((attachment, leaving))) => {
-                    self.see_off(leaving.breaker, now);
-                    let (cursor, continuity, replayed) =
-                        (attachment.cursor, attachment.continuity, attachment.replayed);
+                Ok(Ok(attached)) => {
+                    let (cursor, continuity, replayed) = (attached.cursor, attached.continuity, attached.replayed);
                     let ready = Ready { address: address.clone(), cursor, continuity, replayed };
-                    self.0.presence.note(&slot, now);
-                    let stream = Subscription::new(self.clone(), slot, attachment.generation, cursor.page);
+                    let stream = Subscription::new(self.clone(), slot, attached.generation, cursor.page);
                     // A drain that began meanwhile may have walked past this slot.
-                    if self.0.draining.load(Ordering::Acquire) {
-                        return Err(Error::Draining);
-                    }
+                    self.refuse_when_draining()?;
                     self.0.metrics.stream_opened(continuity, replayed);
                     return Ok((ready, stream));
                 }
@@ -188,35 +226,46 @@ impl Hub {
     /// Shows who comes and goes: the list of a user's connected devices as of one instant, then every change once, in order.
     ///
     /// # Errors
-    /// [`Error::Draining`].
-    pub fn watch(&self, _caller: &Caller, user: &UserId, opening: &Opening) -> Result<Watch, Error> {
-        let (now, number) = (self.now(), fastrand::u64(..));
-        self.0.presence.watch(user, number, heartbeat_ms(opening.heartbeat), opening.breaker.clone(), now);
-        let watch = Watch::new(self.clone(), user.clone(), number);
-        for slot in self.0.registry.of_user(user) {
-            self.0.presence.note(&slot, now);
-        }
+    /// [`Error::Draining`]; [`Error::TooMany`].
+    pub fn watch(&self, caller: &Caller, user: &UserId, heartbeat: Duration) -> Result<Watch, Error> {
+        let core = &self.0.core;
+        let board = core.presence.enter(user, caller.address())?;
+        let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), self.now());
+        let watch = Watch::new(self.clone(), board.clone(), caller.address().cloned(), heartbeat);
+        board.fill(|| {
+            let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
+            core.registry.live(user).iter().filter_map(page).collect()
+        });
         // A drain that began meanwhile may have missed this watcher.
-        if self.0.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(watch) }
+        self.refuse_when_draining()?;
+        Ok(watch)
     }
 
     /// What is in the hub now.
     #[must_use]
     pub fn census(&self) -> Census {
-        let totals = &self.0.totals;
+        let core = &self.0.core;
         Census {
-            streams: totals.streams.load(Ordering::Relaxed),
-            mailboxes: totals.mailboxes.load(Ordering::Relaxed),
-            memory: totals.memory.load(Ordering::Relaxed),
+            streams: core.totals.streams.load(Ordering::Relaxed),
+            mailboxes: core.totals.mailboxes.load(Ordering::Relaxed),
+            watches: core.presence.watches(),
+            memory: core.budget.messages(),
+            held: core.totals.held.load(Ordering::Relaxed),
         }
     }
 
-    /// A stream is over; gives the reason if it was the server that ended it.
-    fn detach(&self, slot: &Slot, generation: u32, page: u32) -> Option<EndReason> {
-        let now = self.now();
-        let reason = slot.detach(&self.0.totals, generation, page, now);
-        self.0.presence.note(slot, now);
-        reason
+    /// The slot of a device, made if there is none.
+    fn enter(&self, address: &Address, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
+        let core = &self.0.core;
+        let Entered { slot, pushed_out } = core.registry.enter(address, purpose, &core.totals, now)?;
+        if let Some(pushed_out) = pushed_out {
+            self.0.metrics.evicted("held", pushed_out.close(core, now));
+        }
+        Ok(slot)
+    }
+
+    fn refuse_when_draining(&self) -> Result<(), Error> {
+        if self.0.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
     }
 
     fn now(&self) -> Millis {
@@ -226,22 +275,16 @@ impl Hub {
 
 impl Inbound for Hub {
     fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error> {
-        self.push(to, &Arc::new(message))
+        self.push(to, &Arc::new(Parcel::new(message, self.0.core.budget.clone())))
     }
 
     fn local_devices(&self, user: &UserId) -> Vec<DeviceId> {
-        let slots = self.0.registry.of_user(user);
-        slots.iter().filter(|slot| slot.is_live()).map(|slot| slot.address.device.clone()).collect()
+        self.0.core.registry.live(user).iter().map(|slot| slot.address.device.clone()).collect()
     }
 }
 
-/// The jitter only shortens, and not by much: a peer that vanished has to be gone 35 s later. A ping of the default 15 s is due
-/// after 13.5 to 13.65 s, the sweep is late by up to 0.5 s, and the user timeout of 20 s, which counts from the second
-/// retransmission, ends the connection 20.6 s after the ping. Where there are many mailboxes, the sweep over them spreads the
-/// pings further.
 fn heartbeat_ms(heartbeat: Duration) -> u32 {
-    let jittered = heartbeat.mul_f64(0.9 + 0.01 * fastrand::f64());
-    u32::try_from(jittered.as_millis()).unwrap_or(u32::MAX)
+    u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

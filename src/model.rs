@@ -95,8 +95,6 @@ pub enum EndReason {
     Draining,
     /// The caller's token is over.
     Expired,
-    /// The peer did not read for too long.
-    Stalled,
 }
 
 impl UserId {
@@ -183,15 +181,15 @@ impl Message {
         self.data.0.len() + self.event.as_ref().map_or(0, |event| event.0.len())
     }
 
-    /// The bytes of memory that it takes in a mailbox, about: all its text, and what stands around it.
+    /// The bytes of memory that it takes, about: all its text, and what stands around it. Its place in a mailbox is not counted.
     #[must_use]
     pub fn footprint(&self) -> usize {
         self.cost() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + AROUND
     }
 }
 
-/// Bytes of a message, its place in a mailbox and the allocations of its parts.
-const AROUND: usize = 192;
+/// Bytes of a message and of the allocations of its parts.
+const AROUND: usize = 128;
 
 impl Start {
     /// Reads what a client presents as its cursor; empty is the same as none.

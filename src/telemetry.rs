@@ -85,6 +85,8 @@ struct Families {
     streams: Gauge<i64, AtomicI64>,
     mailboxes: Gauge<i64, AtomicI64>,
     mailbox_bytes: Gauge<i64, AtomicI64>,
+    held_bytes: Gauge<i64, AtomicI64>,
+    watches: Gauge<i64, AtomicI64>,
     opened: Family<ContinuityLabel, Counter>,
     ended: Family<ReasonLabel, Counter>,
     sends: Family<OutcomeLabel, Counter>,
@@ -93,6 +95,7 @@ struct Families {
     requests: Family<RequestLabels, Counter>,
     replayed: Counter,
     expired: Counter,
+    evicted: Family<EvictedLabel, Counter>,
     refused_identities: Counter,
     connections: Counter,
     accept_errors: Counter,
@@ -116,6 +119,11 @@ struct OutcomeLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvictedLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: String,
     status: String,
@@ -130,6 +138,10 @@ pub struct Levels {
     pub mailboxes: usize,
     /// Bytes of messages in mailboxes.
     pub mailbox_bytes: usize,
+    /// Bytes of held messages.
+    pub held_bytes: usize,
+    /// Watches of a user's devices.
+    pub watches: usize,
 }
 
 impl Metrics {
@@ -148,12 +160,15 @@ impl Metrics {
             streams: register!("streams", "Live streams"),
             mailboxes: register!("mailboxes", "Mailboxes, with and without a live stream"),
             mailbox_bytes: register!("mailbox_bytes", "Bytes of memory that messages in all mailboxes take"),
+            held_bytes: register!("held_bytes", "Bytes of memory that held messages and their mailboxes take"),
+            watches: register!("watches", "Watches of a user's devices"),
             opened: register!("streams_opened", "Streams opened, by how they relate to the one before"),
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
             sends: register!("sends", "Messages sent, by what became of them"),
             requests: register!("requests", "Requests, by route and status (for gRPC: its status name)"),
             replayed: register!("replayed", "Stored messages that streams began with"),
             expired: register!("expired", "Messages whose device did not come in time"),
+            evicted: register!("evicted", "Messages that went early to make room, by kind"),
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
@@ -175,6 +190,8 @@ impl Metrics {
         gauge(&self.0.streams, levels.streams);
         gauge(&self.0.mailboxes, levels.mailboxes);
         gauge(&self.0.mailbox_bytes, levels.mailbox_bytes);
+        gauge(&self.0.held_bytes, levels.held_bytes);
+        gauge(&self.0.watches, levels.watches);
         let mut text = String::new();
         if encode(&mut text, &self.0.registry).is_err() {
             text.clear();
@@ -201,13 +218,19 @@ impl Metrics {
         }
     }
 
+    /// Messages of a kind went before their time to make room.
+    pub fn evicted(&self, kind: &'static str, messages: usize) {
+        if messages > 0 {
+            self.0.evicted.get_or_create(&EvictedLabel { kind }).inc_by(messages as u64);
+        }
+    }
+
     /// The server ended a stream.
     pub fn stream_ended(&self, reason: EndReason) {
         let reason = match reason {
             EndReason::Superseded => "superseded",
             EndReason::Draining => "draining",
             EndReason::Expired => "expired",
-            EndReason::Stalled => "stalled",
         };
         self.0.ended.get_or_create(&ReasonLabel { reason }).inc();
     }

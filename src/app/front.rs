@@ -200,15 +200,15 @@ mod tests {
     use axum::routing::get;
 
     use super::*;
-    use crate::{auth, drain::Drain, hub, telemetry::Levels};
+    use crate::{auth, budget::Budget, drain::Drain, hub, telemetry::Levels};
 
     #[tokio::test]
     async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
         let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
-        let limits = hub::Limits { stall: second, resume_window: second, hold: second, memory_budget: 0 };
+        let limits = hub::Limits::times(second, second);
         let auth = auth::Auth { mode: auth::Mode::None, require_all: false, trusted_proxies: Vec::new() };
         let settings = api::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
-        let hub = hub::Hub::new(limits, hub::Local, metrics.clone());
+        let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
         let service = grpc::Service {
             hub: hub.clone(),
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
-        let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0 };
+        let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0, held_bytes: 0, watches: 0 };
         assert!(metrics.render(levels).contains(r#"signal_requests_total{route="/panic",status="500"} 1"#));
     }
 }

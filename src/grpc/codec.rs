@@ -69,9 +69,4 @@ fn settings() -> BufferSettings {
 const BEGIN: usize = 64;
 
 /// Bytes of messages that are enough to be written, though further ones are ready.
-pub(super) const BATCH: usize = 32 * 1024;
-
-/// The bytes of a message in its frame of gRPC.
-pub(super) fn length(message: &impl Message) -> usize {
-    1 + 4 + message.encoded_len()
-}
+const BATCH: usize = 32 * 1024;

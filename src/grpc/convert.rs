@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Invalid},
-    hub::{Draft, Event, Ready, Sighting},
+    hub::{Change, Draft, Event, Ready, Sighting},
     model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
 };
 
@@ -82,16 +82,21 @@ pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse 
     })
 }
 
-/// The response for a sighting, where there is one.
-pub(super) fn sighting(sighting: Sighting) -> Option<proto::WatchDevicesResponse> {
+/// The responses for a sighting.
+pub(super) fn sighting(sighting: &Sighting) -> Vec<proto::WatchDevicesResponse> {
     use proto::watch_devices_response::Kind;
-    let kind = match sighting {
-        Sighting::Devices(devices) => Kind::Devices(proto::DeviceList { devices: names(&devices) }),
-        Sighting::Online(device) => Kind::Online(device.as_str().to_owned()),
-        Sighting::Offline(device) => Kind::Offline(device.as_str().to_owned()),
-        Sighting::Ping | Sighting::End(_) => return None,
+    let kinds = match sighting {
+        Sighting::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: names(devices) })],
+        Sighting::Changes(changes) => changes
+            .iter()
+            .map(|change| match change {
+                Change::Online(device) => Kind::Online(device.as_str().to_owned()),
+                Change::Offline(device) => Kind::Offline(device.as_str().to_owned()),
+            })
+            .collect(),
+        Sighting::Ping | Sighting::End(_) => Vec::new(),
     };
-    Some(proto::WatchDevicesResponse { kind: Some(kind) })
+    kinds.into_iter().map(|kind| proto::WatchDevicesResponse { kind: Some(kind) }).collect()
 }
 
 pub(super) fn names(devices: &[DeviceId]) -> Vec<String> {
@@ -113,7 +118,6 @@ fn end_reason(reason: EndReason) -> proto::EndReason {
         EndReason::Superseded => proto::EndReason::Superseded,
         EndReason::Draining => proto::EndReason::Draining,
         EndReason::Expired => proto::EndReason::Expired,
-        EndReason::Stalled => proto::EndReason::Stalled,
     }
 }
 

@@ -21,15 +21,9 @@ use super::{
     Deadline, convert,
     proto::{SendStreamRequest, SendStreamResponse},
     status, too_late,
-    unread::Unread,
+    unread::{Breaker, Unread},
 };
-use crate::{
-    auth::Caller,
-    drain::Drain,
-    error::Error,
-    hub::{Breaker, Hub},
-    model::Outcome,
-};
+use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome};
 
 /// Requests as they come from a client.
 pub(super) trait Incoming: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static {}
@@ -153,6 +147,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        budget::Budget,
         grpc::proto::{Address, SendRequest, send_stream_response::Result as Answer},
         hub::{self, Backplane},
         model::{self, DeviceId, Message, UserId},
@@ -197,8 +192,9 @@ mod tests {
 
     fn answers(requests: impl Incoming, drain: &Drain, deadline: Option<Deadline>) -> Answers {
         let second = Duration::from_secs(1);
-        let limits = hub::Limits { stall: second, resume_window: second, hold: second, memory_budget: 1_000 };
-        let sender = Sender { hub: Hub::new(limits, Far, Metrics::new()), caller: Caller::anonymous() };
+        let limits = hub::Limits::times(second, second);
+        let sender =
+            Sender { hub: Hub::new(limits, Budget::new(1_000), Far, Metrics::new()), caller: Caller::anonymous() };
         let limits = Limits { deadline, drain: drain.clone(), stall: second, breaker: None };
         Answers::new(sender, requests, limits)
     }

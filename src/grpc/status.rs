@@ -13,7 +13,6 @@ pub(super) fn after(reason: EndReason) -> Option<Status> {
     match reason {
         EndReason::Draining => None,
         EndReason::Superseded => Some(Status::aborted("a newer stream of the same device took over")),
-        EndReason::Stalled => Some(Status::aborted("the client did not read for too long")),
         EndReason::Expired => Some(Status::unauthenticated("the caller's token is over")),
     }
 }
@@ -26,7 +25,7 @@ pub(super) fn code(error: Error) -> Code {
         Error::Forbidden => Code::PermissionDenied,
         Error::NotConnected => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
-        Error::MailboxFull => Code::ResourceExhausted,
+        Error::MailboxFull | Error::TooMany => Code::ResourceExhausted,
         Error::Draining | Error::OverBudget | Error::Unreachable => Code::Unavailable,
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
         Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia => Code::Unimplemented,

@@ -2,54 +2,40 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use prost::Message;
 use tokio::time::{Sleep, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::{Deadline, codec, status, too_late};
-use crate::{hub::Gather, model::EndReason};
+use super::{Deadline, status, too_late};
+use crate::model::EndReason;
 
 /// What becomes of one event of the hub.
 pub(super) struct Step<T> {
-    /// The response for it, where there is one.
-    pub(super) response: Option<T>,
+    /// The responses for it.
+    pub(super) responses: Vec<T>,
     /// The server ends the stream with it.
     pub(super) end: Option<EndReason>,
 }
 
 /// A stream of responses made of the events of another stream.
-///
-/// tonic takes responses until there are none, or until they are enough, to write them together. When it comes back after that,
-/// all of them are taken, and the hub may be asked for the next event. That is so because the response is a lasting one (see
-/// `serve::Lasting`) and paced over HTTP/2; over HTTP/1.1 the connection's watchdog stands in.
 pub struct Responses<S: Stream, T> {
-    phase: Phase<T>,
+    /// Responses that are ready, the last one first. Boxed, because there are none for nearly all of the stream's life.
+    #[expect(clippy::box_collection, reason = "an idle stream has none")]
+    ready: Option<Box<Vec<T>>>,
+    phase: Phase,
     events: S,
     convert: fn(S::Item) -> Step<T>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-enum Phase<T> {
-    /// Nothing was written yet.
-    Opening(Box<T>),
+enum Phase {
     /// The hub has the word.
     Live,
-    /// Responses of so many bytes were given that are not on their way yet.
-    Gathering(usize),
-    /// The last response was written; this status follows, unless it is OK.
-    Ended(Option<Status>),
-}
-
-impl<T: Message> Phase<T> {
-    /// After a response that was given when others of so many bytes had been.
-    fn after(gathered: usize, response: &T) -> Self {
-        let bytes = gathered + codec::length(response);
-        if bytes < codec::BATCH { Self::Gathering(bytes) } else { Self::Live }
-    }
+    /// The last response was made; this status follows, unless it is OK.
+    Ended(Option<Box<Status>>),
 }
 
 impl<S: Stream, T> Responses<S, T> {
@@ -60,98 +46,69 @@ impl<S: Stream, T> Responses<S, T> {
         deadline: Option<Deadline>,
     ) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline.0)));
-        let phase = opening.map_or(Phase::Live, |opening| Phase::Opening(Box::new(opening)));
-        Self { phase, events, convert, deadline }
+        Self { ready: opening.map(|opening| Box::new(vec![opening])), phase: Phase::Live, events, convert, deadline }
+    }
+
+    /// Takes in one event, or the end of them; gives the first response for it.
+    fn step(&mut self, event: Option<S::Item>) -> Option<T> {
+        let Some(event) = event else {
+            self.phase = Phase::Ended(None);
+            return None;
+        };
+        let Step { mut responses, end } = (self.convert)(event);
+        if let Some(reason) = end {
+            self.phase = Phase::Ended(status::after(reason).map(Box::new));
+        }
+        responses.reverse();
+        let first = responses.pop();
+        self.ready = (!responses.is_empty()).then(|| Box::new(responses));
+        first
     }
 }
 
-impl<S: Gather + Unpin, T: Message + Unpin> Stream for Responses<S, T> {
+impl<S: Stream + Unpin, T: Unpin> Stream for Responses<S, T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            (self.ready, self.deadline, self.phase) = (None, None, Phase::Ended(Some(Box::new(too_late()))));
+        }
         loop {
-            let (gathered, event) = match std::mem::replace(&mut self.phase, Phase::Live) {
-                Phase::Opening(opening) => {
-                    self.phase = Phase::after(0, &*opening);
-                    return Poll::Ready(Some(Ok(*opening)));
-                }
-                Phase::Ended(status) => {
-                    self.phase = Phase::Ended(None);
-                    return Poll::Ready(status.map(Err));
-                }
-                Phase::Gathering(bytes) => {
-                    let Some(event) = self.events.more() else {
-                        // Whoever asks next asks the hub.
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    };
-                    (bytes, Some(event))
-                }
-                Phase::Live => {
-                    let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(cx) else { break };
-                    (0, event)
-                }
-            };
-            let Some(Step { response, end }) = event.map(self.convert) else {
-                self.phase = Phase::Ended(None);
-                continue;
-            };
-            if let Some(response) = &response {
-                self.phase = Phase::after(gathered, response);
+            if let Some(response) = self.ready.as_mut().and_then(|ready| ready.pop()) {
+                self.ready.take_if(|ready| ready.is_empty());
+                return Poll::Ready(Some(Ok(response)));
             }
-            if let Some(reason) = end {
-                self.phase = Phase::Ended(status::after(reason));
+            if let Phase::Ended(status) = &mut self.phase {
+                return Poll::Ready(status.take().map(|status| Err(*status)));
             }
-            if let Some(response) = response {
+            let event = ready!(Pin::new(&mut self.events).poll_next(cx));
+            if let Some(response) = self.step(event) {
                 return Poll::Ready(Some(Ok(response)));
             }
         }
-        let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-        if late {
-            self.phase = Phase::Ended(None);
-            return Poll::Ready(Some(Err(too_late())));
-        }
-        Poll::Pending
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
     use tokio_stream::StreamExt as _;
+    use tonic::Code;
 
     use super::*;
-    use crate::grpc::proto;
 
-    /// Always has another event; notes how it was asked.
-    #[derive(Default)]
-    struct Endless(Vec<&'static str>);
-
-    impl Stream for Endless {
-        type Item = ();
-
-        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<()>> {
-            self.0.push("next");
-            Poll::Ready(Some(()))
-        }
-    }
-
-    impl Gather for Endless {
-        fn more(&mut self) -> Option<()> {
-            self.0.push("more");
-            Some(())
-        }
-    }
-
-    #[tokio::test]
-    async fn a_batch_is_over_when_tonic_has_enough_however_much_waits() {
-        let twenty_kilobytes = |()| {
-            let data = "x".repeat(20_000);
-            Step { response: Some(proto::Message { data, ..proto::Message::default() }), end: None }
-        };
-        let mut responses = Responses::new(None, Endless::default(), twenty_kilobytes, None);
-        for _ in 0..6 {
-            responses.next().await.expect("another one").expect("no end");
-        }
-        assert_eq!(responses.events.0, ["next", "more", "next", "more", "next", "more"]);
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_never_idle_ends_at_its_deadline() {
+        let endless = tokio_stream::iter(0..);
+        let convert = |number: u32| Step { responses: vec![number, number], end: None };
+        let deadline = Deadline(Instant::now() + Duration::from_secs(1));
+        let mut responses = Responses::new(None, endless, convert, Some(deadline));
+        assert_eq!(responses.next().await.expect("more").ok(), Some(0));
+        assert_eq!(responses.next().await.expect("more").ok(), Some(0));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(responses.next().await.expect("a status").expect_err("late").code(), Code::DeadlineExceeded);
+        assert!(responses.next().await.is_none());
     }
 }

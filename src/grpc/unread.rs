@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{drain::Drain, hub::Breaker};
+use crate::drain::Drain;
+
+pub(super) type Breaker = tokio::task::AbortHandle;
 
 /// Since when answers of one call have been waiting for their client. Dropping it ends the watch.
 pub(super) struct Unread {

@@ -3,7 +3,6 @@
 use std::time::SystemTime;
 
 use axum::{
-    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -16,22 +15,16 @@ use super::{
     extract::Of,
     sse,
 };
-use crate::{
-    auth::Caller,
-    model::{DeviceId, Start},
-    serve::Cut,
-};
+use crate::{auth::Caller, model::DeviceId};
 
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
     Of(user): Of,
     headers: HeaderMap,
-    cut: Option<Extension<Cut>>,
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
-        let opening = events::opening(Start::Anew, api.settings.heartbeat, cut);
-        return match api.hub.watch(&caller, &user, &opening) {
+        return match api.hub.watch(&caller, &user, api.settings.heartbeat) {
             Ok(watch) => Ok(events::stream(sse::begin(events::retry()), watch, |sighting| {
                 sse::sighting(&sighting, SystemTime::now())
             })),

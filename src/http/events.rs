@@ -1,6 +1,7 @@
 //! Event streams as HTTP responses: their headers, their body, and the polite refusal.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
@@ -15,13 +16,33 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use hyper::body::Frame;
 
-use super::{Problem, sse};
+use tokio_stream::Stream;
+
+use super::{
+    Problem,
+    sse::{self, Text},
+};
 use crate::{
     error::Error,
-    hub::{Gather, Opening},
-    model::Start,
-    serve::{Cut, Lasting},
+    hub::{Event, Subscription, Watch},
+    serve::Lasting,
 };
+
+/// Something that is written as events.
+pub(super) trait Source: Stream + Send + Unpin + 'static {
+    /// One more item that is there already, to be written together with the one before it.
+    fn more(&mut self) -> Option<Self::Item> {
+        None
+    }
+}
+
+impl Source for Subscription {
+    fn more(&mut self) -> Option<Event> {
+        self.more()
+    }
+}
+
+impl Source for Watch {}
 
 /// Whether the client asks for an event stream by name, as every `EventSource` does.
 pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
@@ -34,26 +55,21 @@ pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(named)
 }
 
-/// How the hub opens a stream that may be cut.
-pub(super) fn opening(start: Start, heartbeat: Duration, cut: Option<Extension<Cut>>) -> Opening {
-    Opening { start, heartbeat, breaker: cut.and_then(|Extension(cut)| cut.handle()) }
-}
-
 /// The response that writes the opening at once, then every event; `write` may leave one out with an empty text.
 pub(super) fn stream<S, W>(opening: String, events: S, write: W) -> Response
 where
-    S: Gather + Send + Unpin + 'static,
-    W: FnMut(S::Item) -> String + Send + Unpin + 'static,
+    S: Source,
+    W: FnMut(S::Item) -> Text + Send + Unpin + 'static,
 {
-    let opening = Some(Box::new(opening.into()));
-    (Extension(Lasting::ServerStreaming), respond(Body::new(Events { opening, source: events, write }))).into_response()
+    let ready = Some(Box::new(VecDeque::from([opening.into()])));
+    (Extension(Lasting::ServerStreaming), respond(Body::new(Events { ready, source: events, write }))).into_response()
 }
 
 /// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for
 /// events by name is told when to come back.
 pub(super) fn refuse(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
     match error {
-        Error::Draining | Error::OverBudget if accepts_events(headers) => {
+        Error::Draining | Error::OverBudget | Error::TooMany if accepts_events(headers) => {
             Ok(respond(Body::from(sse::begin(random(OVERLOAD_RETRY)))))
         }
         error => Err(error.into()),
@@ -67,39 +83,58 @@ pub(super) fn retry() -> Duration {
 
 /// The body of an event stream.
 struct Events<S, W> {
-    /// Boxed, because it is gone for nearly all of the stream's life.
-    opening: Option<Box<Bytes>>,
+    /// Frames that are ready. Boxed, because there are none for nearly all of the stream's life.
+    #[expect(clippy::box_collection, reason = "an idle stream keeps one word")]
+    ready: Option<Box<VecDeque<Bytes>>>,
     source: S,
     write: W,
 }
 
+impl<S, W> Events<S, W>
+where
+    S: Source,
+    W: FnMut(S::Item) -> Text + Unpin,
+{
+    /// Makes frames of an event, and of those that are there already and are small.
+    fn gather(&mut self, event: S::Item) -> VecDeque<Bytes> {
+        let (mut frames, mut text) = (VecDeque::new(), String::new());
+        let mut next = Some(event);
+        while let Some(event) = next {
+            match (self.write)(event) {
+                Text::Own(own) if text.is_empty() => text = own,
+                Text::Own(own) => text.push_str(&own),
+                Text::Shared(shared, end) => {
+                    frames.extend([std::mem::take(&mut text).into(), shared, end.into()]);
+                    break;
+                }
+            }
+            next = if text.len() < TOGETHER { self.source.more() } else { None };
+        }
+        frames.push_back(text.into());
+        // An empty frame would end the body of a chunked response.
+        frames.retain(|frame| !frame.is_empty());
+        frames
+    }
+}
+
 impl<S, W> HttpBody for Events<S, W>
 where
-    S: Gather + Unpin,
-    W: FnMut(S::Item) -> String + Unpin,
+    S: Source,
+    W: FnMut(S::Item) -> Text + Unpin,
 {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(opening) = self.opening.take() {
-            return Poll::Ready(Some(Ok(Frame::data(*opening))));
-        }
-        let Self { source, write, .. } = &mut *self;
         loop {
-            let Some(event) = std::task::ready!(Pin::new(&mut *source).poll_next(cx)) else {
+            if let Some(frame) = self.ready.as_mut().and_then(|ready| ready.pop_front()) {
+                self.ready.take_if(|ready| ready.is_empty());
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+            let Some(event) = std::task::ready!(Pin::new(&mut self.source).poll_next(cx)) else {
                 return Poll::Ready(None);
             };
-            let mut text = write(event);
-            while text.len() < TOGETHER
-                && let Some(event) = source.more()
-            {
-                text.push_str(&write(event));
-            }
-            // An empty frame would end the body of a chunked response.
-            if !text.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(text.into()))));
-            }
+            self.ready = Some(Box::new(self.gather(event)));
         }
     }
 }

@@ -76,7 +76,7 @@ fn status(error: Error) -> StatusCode {
         Error::SlowRequest => StatusCode::REQUEST_TIMEOUT,
         Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Error::MailboxFull => StatusCode::TOO_MANY_REQUESTS,
+        Error::MailboxFull | Error::TooMany => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Error::Draining | Error::OverBudget | Error::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
         Error::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,
@@ -89,6 +89,8 @@ fn status(error: Error) -> StatusCode {
 fn retry_after(error: Error) -> Option<u64> {
     match error {
         Error::MailboxFull => Some(1),
+        // Random, so that clients do not come back in step.
+        Error::TooMany => Some(fastrand::u64(2..=6)),
         Error::Draining | Error::OverBudget | Error::Unreachable => Some(5),
         _ => None,
     }

@@ -5,15 +5,25 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::body::Bytes;
 use memchr::memchr2;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::{
     error::Invalid,
-    hub::{Event, Ready, Sighting},
+    hub::{Change, Event, Parcel, Ready, Sighting},
     model::{Address, Continuity, Cursor, DeviceId, EndReason, EventName, Message},
 };
+
+/// The text of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    /// Of one stream alone.
+    Own(String),
+    /// What streams share, and what follows it in this one.
+    Shared(Bytes, String),
+}
 
 /// How a message looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,15 +69,36 @@ impl Format {
     }
 
     /// One event of the stream. Empty where this look has none for it.
-    pub(super) fn event(self, event: &Event, now: impl FnOnce() -> SystemTime) -> String {
-        match (self, event) {
-            (Self::Plain, Event::Message(cursor, message)) => plain(*cursor, message),
-            (Self::Envelope, Event::Message(cursor, message)) => envelope(*cursor, message),
-            (Self::Legacy, Event::Message(_, message)) => legacy(message),
+    pub(super) fn event(self, event: &Event, now: impl FnOnce() -> SystemTime) -> Text {
+        Text::Own(match (self, event) {
+            (_, Event::Message(cursor, parcel)) => return self.message(*cursor, parcel),
             (Self::Legacy, Event::Ping) => LEGACY_HEARTBEAT.to_owned(),
             (Self::Legacy, Event::End(_)) => String::new(),
             (_, Event::Ping) => ping(now()),
             (_, Event::End(reason)) => end(*reason),
+        })
+    }
+
+    /// The cursor stands last, so that a client learns it only with the whole message, and so that streams can share the rest.
+    fn message(self, cursor: Cursor, parcel: &Parcel) -> Text {
+        let mut digits = [0; Cursor::LONGEST];
+        let id = if self == Self::Legacy { "" } else { cursor.write(&mut digits) };
+        if let Some(text) = parcel.text(self as usize, |message| self.lines(message, 0)) {
+            let mut end = String::new();
+            finish(&mut end, id);
+            return Text::Shared(text, end);
+        }
+        let mut text = self.lines(parcel, "id: \n\n".len() + id.len());
+        finish(&mut text, id);
+        Text::Own(text)
+    }
+
+    /// The lines of a message that are the same for every stream, with room for more.
+    fn lines(self, message: &Message, room: usize) -> String {
+        match self {
+            Self::Plain => plain(message, room),
+            Self::Envelope => envelope(message, room),
+            Self::Legacy => legacy(message),
         }
     }
 }
@@ -77,18 +108,27 @@ pub(super) fn begin(retry: Duration) -> String {
     first_lines(retry) + "\n"
 }
 
-/// One event of a stream of devices.
-pub(super) fn sighting(sighting: &Sighting, now: SystemTime) -> String {
-    match sighting {
+/// One or more events of a stream of devices.
+pub(super) fn sighting(sighting: &Sighting, now: SystemTime) -> Text {
+    Text::Own(match sighting {
         Sighting::Devices(devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
             format!("event: signal.devices\ndata: {}\n\n", json(&devices))
         }
-        Sighting::Online(device) => format!("event: signal.online\ndata: {}\n\n", json(&Seen::of(device))),
-        Sighting::Offline(device) => format!("event: signal.offline\ndata: {}\n\n", json(&Seen::of(device))),
+        Sighting::Changes(changes) => {
+            return Text::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
+        }
         Sighting::Ping => ping(now),
         Sighting::End(reason) => end(*reason),
-    }
+    })
+}
+
+fn change(change: &Change) -> String {
+    let (name, device) = match change {
+        Change::Online(device) => ("online", device),
+        Change::Offline(device) => ("offline", device),
+    };
+    format!("event: signal.{name}\ndata: {}\n\n", json(&Seen { device: device.as_str() }))
 }
 
 fn first_lines(retry: Duration) -> String {
@@ -103,9 +143,9 @@ fn end(reason: EndReason) -> String {
     format!("event: signal.end\ndata: {{\"reason\":\"{}\"}}\n\n", name(reason))
 }
 
-fn plain(cursor: Cursor, message: &Message) -> String {
+fn plain(message: &Message, room: usize) -> String {
     let data = message.data.as_str();
-    let mut text = head(cursor, message, data.len());
+    let mut text = head(message, data.len() + room);
     let mut rest = data;
     while let Some(end) = memchr2(b'\r', b'\n', rest.as_bytes()) {
         line(&mut text, &rest[..end]);
@@ -113,19 +153,17 @@ fn plain(cursor: Cursor, message: &Message) -> String {
         rest = &rest[end + wide..];
     }
     line(&mut text, rest);
-    text.push('\n');
     text
 }
 
-fn envelope(cursor: Cursor, message: &Message) -> String {
+fn envelope(message: &Message, room: usize) -> String {
     let data = json(&Envelope {
         from: message.from.as_ref().map(Sender::of),
         data: message.data.as_str(),
         sent_at: humantime::format_rfc3339_millis(message.sent_at).to_string(),
     });
-    let mut text = head(cursor, message, data.len());
+    let mut text = head(message, data.len() + room);
     line(&mut text, &data);
-    text.push('\n');
     text
 }
 
@@ -134,24 +172,30 @@ fn legacy(message: &Message) -> String {
         message.from.as_ref().map_or((ABSENT, ABSENT), |from| (from.user.as_str(), from.device.as_str()));
     let event = message.event.as_ref().map_or(ABSENT, |event| event.as_str());
     let data = utf8_percent_encode(message.data.as_str(), ENCODE_URI);
-    format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n\n")
+    format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n")
 }
 
-/// The `id` and `event` lines, with exactly the room for data on one line: text that fills its memory is a frame as it is.
-fn head(cursor: Cursor, message: &Message, data: usize) -> String {
-    let (mut digits, event) = ([0; Cursor::LONGEST], message.event.as_ref().map(EventName::as_str));
-    let id = cursor.write(&mut digits);
+/// The `event` line, with exactly the room for data on one line and what follows it: text that fills its memory is a frame as it is.
+fn head(message: &Message, more: usize) -> String {
+    let event = message.event.as_ref().map(EventName::as_str);
     let named = event.map_or(0, |event| "event: \n".len() + event.len());
-    let mut text = String::with_capacity("id: \n".len() + id.len() + named + "data: \n\n".len() + data);
-    text.push_str("id: ");
-    text.push_str(id);
-    text.push('\n');
+    let mut text = String::with_capacity(named + "data: \n".len() + more);
     if let Some(event) = event {
         text.push_str("event: ");
         text.push_str(event);
         text.push('\n');
     }
     text
+}
+
+/// Ends an event, with its `id` if it has one.
+fn finish(text: &mut String, id: &str) {
+    if !id.is_empty() {
+        text.push_str("id: ");
+        text.push_str(id);
+        text.push('\n');
+    }
+    text.push('\n');
 }
 
 /// The space is part of the format: without it a parser would take one away from data that begins with a space.
@@ -188,12 +232,6 @@ struct Seen<'a> {
     device: &'a str,
 }
 
-impl<'a> Seen<'a> {
-    fn of(device: &'a DeviceId) -> Self {
-        Self { device: device.as_str() }
-    }
-}
-
 impl<'a> Sender<'a> {
     fn of(address: &'a Address) -> Self {
         Self { user: address.user.as_str(), device: address.device.as_str() }
@@ -210,7 +248,6 @@ fn name(reason: EndReason) -> &'static str {
         EndReason::Superseded => "superseded",
         EndReason::Draining => "draining",
         EndReason::Expired => "expired",
-        EndReason::Stalled => "stalled",
     }
 }
 

@@ -10,8 +10,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::pace::Millis;
-use crate::{error::Error, model::Message};
+use super::{liveness::Millis, parcel::Parcel};
+use crate::error::Error;
 
 /// Messages that wait for a stream, at most; one more is refused.
 pub(super) const WAITING: usize = 64;
@@ -23,6 +23,8 @@ pub(super) const REPLAY: usize = 256;
 pub(super) const REPLAY_BYTES: usize = 512 * 1024;
 /// How long they are kept, at most.
 pub(super) const REPLAY_MS: u64 = 60_000;
+/// Bytes of memory of a message's place in one mailbox.
+pub(super) const ENTRY_COST: usize = 64;
 
 /// Messages in the order of their numbers.
 #[derive(Debug, Default)]
@@ -40,30 +42,40 @@ struct Kept {
     entries: VecDeque<Entry>,
     waiting_bytes: usize,
     replay_bytes: usize,
-    /// The footprints of all.
-    memory: usize,
+    /// The memory of those that are held for an absent device.
+    held_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     seq: u64,
-    message: Arc<Message>,
+    parcel: Arc<Parcel>,
     /// When it was pushed; once it was handed over, when that was.
     at: Millis,
     /// How long it waits for an absent device. 0: as long as the mailbox remembers its last stream.
     ttl_ms: u64,
 }
 
+impl Entry {
+    /// The bytes of memory that it takes while it is held; 0 when its sender did not ask for that.
+    fn held(&self) -> usize {
+        if self.ttl_ms > 0 { ENTRY_COST + self.parcel.footprint() } else { 0 }
+    }
+}
+
 /// A message on its way to a stream.
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) seq: u64,
-    pub(super) message: Arc<Message>,
-    /// When it was pushed or, on a replay, last handed over.
-    pub(super) since: Millis,
+    pub(super) parcel: Arc<Parcel>,
 }
 
 impl Log {
+    /// A log whose first message is gone.
+    pub(super) fn with_gap() -> Self {
+        Self { last: 1, handed: 0, gap: 1, kept: None }
+    }
+
     /// The highest number that was ever given to a stream.
     pub(super) fn handed(&self) -> u64 {
         self.handed
@@ -83,9 +95,27 @@ impl Log {
         self.count_after(self.handed)
     }
 
-    /// The bytes of memory that all messages take.
+    /// The bytes of memory that all entries take, without the messages in them.
     pub(super) fn memory(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.memory)
+        self.kept.as_ref().map_or(0, |kept| kept.entries.len() * ENTRY_COST)
+    }
+
+    /// The bytes of memory that held messages take.
+    pub(super) fn held(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.held_bytes)
+    }
+
+    /// When the oldest message that is kept for replay has been kept long enough; none where there is none up to `limit`.
+    pub(super) fn replay_ends(&self, limit: u64) -> Option<Millis> {
+        let oldest = self.kept.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed))?;
+        Some(oldest.at.after(REPLAY_MS))
+    }
+
+    /// When the first held message ends.
+    pub(super) fn hold_ends(&self) -> Option<Millis> {
+        let kept = self.kept.as_ref().filter(|kept| kept.held_bytes > 0)?;
+        let held = kept.entries.iter().filter(|entry| entry.seq > self.handed && entry.ttl_ms > 0);
+        held.map(|entry| entry.at.after(entry.ttl_ms)).min()
     }
 
     /// How many messages come after this number.
@@ -94,16 +124,17 @@ impl Log {
     }
 
     /// Gives a message the next number and keeps it.
-    pub(super) fn push(&mut self, message: Arc<Message>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
-        let (cost, full) = (message.cost(), self.waiting() >= WAITING);
+    pub(super) fn push(&mut self, parcel: Arc<Parcel>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
+        let (cost, full) = (parcel.cost(), self.waiting() >= WAITING);
         let kept = self.kept.get_or_insert_default();
         if full || kept.waiting_bytes + cost > WAITING_BYTES {
             return Err(Error::MailboxFull);
         }
         self.last += 1;
         kept.waiting_bytes += cost;
-        kept.memory += message.footprint();
-        kept.entries.push_back(Entry { seq: self.last, message, at: now, ttl_ms });
+        let entry = Entry { seq: self.last, parcel, at: now, ttl_ms };
+        kept.held_bytes += entry.held();
+        kept.entries.push_back(entry);
         Ok(())
     }
 
@@ -123,11 +154,12 @@ impl Log {
         let entry = kept.entries.get_mut(at)?;
         if entry.seq > self.handed {
             self.handed = entry.seq;
-            kept.waiting_bytes -= entry.message.cost();
-            kept.replay_bytes += entry.message.cost();
+            kept.waiting_bytes -= entry.parcel.cost();
+            kept.replay_bytes += entry.parcel.cost();
+            kept.held_bytes -= entry.held();
         }
-        let since = std::mem::replace(&mut entry.at, now);
-        Some(Handed { seq: entry.seq, message: entry.message.clone(), since })
+        entry.at = now;
+        Some(Handed { seq: entry.seq, parcel: entry.parcel.clone() })
     }
 
     /// Drops handed messages up to `limit` that are too many, too large or too old. Tells `aged` the number and the time of
@@ -143,27 +175,45 @@ impl Log {
                 aged(entry.seq, entry.at);
             }
             self.gap = self.gap.max(entry.seq);
-            kept.replay_bytes -= entry.message.cost();
-            kept.memory -= entry.message.footprint();
-            kept.entries.pop_front();
+            kept.pop_replayed();
         }
         self.release();
     }
 
+    /// Drops the oldest handed message up to `limit`, though it is within its bounds. Says whether there was one.
+    pub(super) fn evict_oldest(&mut self, limit: u64) -> bool {
+        let Some(kept) = &mut self.kept else { return false };
+        let Some(seq) = kept.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed)) else {
+            return false;
+        };
+        self.gap = self.gap.max(seq);
+        kept.pop_replayed();
+        self.release();
+        true
+    }
+
     /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`. Says how many.
     pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
+        self.drop_waiting(|entry| if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms })
+    }
+
+    /// Drops all held messages. Says how many.
+    pub(super) fn drop_held(&mut self) -> usize {
+        self.drop_waiting(|entry| entry.ttl_ms > 0)
+    }
+
+    fn drop_waiting(&mut self, is_over: impl Fn(&Entry) -> bool) -> usize {
         let some = self.has_waiting();
-        let Some(Kept { entries, waiting_bytes, memory, .. }) = self.kept.as_deref_mut().filter(|_| some) else {
+        let Some(Kept { entries, waiting_bytes, held_bytes, .. }) = self.kept.as_deref_mut().filter(|_| some) else {
             return 0;
         };
         let before = entries.len();
         entries.retain(|entry| {
-            let over = if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms };
-            let dropped = over && entry.seq > self.handed;
+            let dropped = entry.seq > self.handed && is_over(entry);
             if dropped {
                 self.gap = self.gap.max(entry.seq);
-                *waiting_bytes -= entry.message.cost();
-                *memory -= entry.message.footprint();
+                *waiting_bytes -= entry.parcel.cost();
+                *held_bytes -= entry.held();
             }
             !dropped
         });
@@ -178,6 +228,13 @@ impl Log {
 }
 
 impl Kept {
+    /// Drops the oldest message, which was handed over.
+    fn pop_replayed(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.replay_bytes -= entry.parcel.cost();
+        }
+    }
+
     /// Where the messages after `seq` begin, when `last` is the number of the last one ever.
     fn index(&self, seq: u64, last: u64) -> usize {
         // As many messages as numbers come after it, but for those that expired: no need to search all that is kept.

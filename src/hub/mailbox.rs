@@ -3,15 +3,19 @@
 //! The log is the queue, and a stream is a position in it. A stream comes back with a cursor, and nothing is missing when
 //! everything after the cursor is still in the log.
 
+mod upkeep;
+
 use std::sync::Arc;
 
+pub(super) use self::upkeep::{Looked, MAILBOX_COST};
 use super::{
+    liveness::{Heartbeat, Millis},
     log::{Handed, Log},
-    pace::{Millis, Pace},
+    parcel::Parcel,
 };
 use crate::{
     error::Error,
-    model::{Continuity, Cursor, EndReason, Message, Outcome, Start},
+    model::{Continuity, Cursor, EndReason, Outcome, Start},
 };
 
 /// One device's log, and the stream that is attached to it.
@@ -28,8 +32,7 @@ pub(super) struct Mailbox {
     /// Everything up to here is known to have reached the device.
     confirmed: u64,
     stream: Option<Attached>,
-    /// The last stream that was cut because its peer did not read.
-    stalled: Option<u32>,
+    /// When the last stream left or, if later, when something was lost that the next stream has to be told of.
     left_at: Millis,
 }
 
@@ -38,7 +41,7 @@ pub(super) struct Mailbox {
 struct Attached {
     position: u64,
     since: Millis,
-    pace: Pace,
+    heartbeat: Heartbeat,
     ending: Option<EndReason>,
 }
 
@@ -70,37 +73,19 @@ pub(super) enum Next {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delivery {
     pub(super) cursor: Cursor,
-    pub(super) message: Arc<Message>,
+    pub(super) message: Arc<Parcel>,
     /// Another one is there.
     pub(super) more: bool,
 }
 
-/// What a look at the clock brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ticked {
-    /// The stream has something new to do.
-    pub(super) wake: bool,
-    /// The stream was cut because its peer does not read.
-    pub(super) stalled: bool,
-    /// How many messages waited until their time was over.
-    pub(super) expired: usize,
-    /// Nobody needs this mailbox any more.
-    pub(super) forget: bool,
-}
-
 impl Mailbox {
     pub(super) fn new(epoch: u64, now: Millis) -> Self {
-        Self {
-            epoch,
-            pages: 0,
-            page: 0,
-            generation: 0,
-            log: Log::default(),
-            confirmed: 0,
-            stream: None,
-            stalled: None,
-            left_at: now,
-        }
+        Self { epoch, pages: 0, page: 0, generation: 0, log: Log::default(), confirmed: 0, stream: None, left_at: now }
+    }
+
+    /// The mailbox of a device that has lost held messages: its first stream is told `broken`.
+    pub(super) fn with_gap(epoch: u64, now: Millis) -> Self {
+        Self { log: Log::with_gap(), ..Self::new(epoch, now) }
     }
 
     /// A stream is attached and takes messages.
@@ -108,26 +93,38 @@ impl Mailbox {
         self.stream.as_ref().is_some_and(|stream| stream.ending.is_none())
     }
 
+    /// The epoch and the page of the live stream.
+    pub(super) fn live_page(&self) -> Option<(u64, u32)> {
+        self.is_live().then_some((self.epoch, self.page))
+    }
+
+    /// No stream was ever attached: it only holds.
+    pub(super) fn only_holds(&self) -> bool {
+        self.pages == 0
+    }
+
     /// A stream is attached, if only to say its last words.
     pub(super) fn has_stream(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// The bytes of memory that all messages in the log take.
+    /// The bytes of memory that the log takes, without the messages in it.
     pub(super) fn memory(&self) -> usize {
         self.log.memory()
     }
 
+    /// The bytes of memory that exist because somebody asked to hold messages.
+    pub(super) fn held(&self) -> usize {
+        self.log.held() + if self.only_holds() { MAILBOX_COST } else { 0 }
+    }
+
     /// Numbers a message and stores it: for the live stream, or for at most `ttl_ms` when there is none.
-    pub(super) fn push(&mut self, message: Arc<Message>, ttl_ms: u64, now: Millis) -> Result<Outcome, Error> {
+    pub(super) fn push(&mut self, parcel: Arc<Parcel>, ttl_ms: u64, now: Millis) -> Result<Outcome, Error> {
         let live = self.is_live();
         if !live && ttl_ms == 0 {
             return Err(Error::NotConnected);
         }
-        self.log.push(message, if live { 0 } else { ttl_ms }, now)?;
-        if let Some(stream) = &mut self.stream {
-            stream.pace.owe(now);
-        }
+        self.log.push(parcel, if live { 0 } else { ttl_ms }, now)?;
         Ok(if live { Outcome::Delivered } else { Outcome::Held })
     }
 
@@ -142,8 +139,8 @@ impl Mailbox {
         self.pages = self.pages.max(page);
         self.page = page;
         self.generation = self.generation.wrapping_add(1);
-        let rhythm = Pace::new(heartbeat_ms, now);
-        self.stream = Some(Attached { position, since: now, pace: rhythm, ending: None });
+        let heartbeat = Heartbeat::new(heartbeat_ms, now);
+        self.stream = Some(Attached { position, since: now, heartbeat, ending: None });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
@@ -163,7 +160,7 @@ impl Mailbox {
             }
             // Whoever comes with a cursor that is not of this log is a new page here, and has lost something.
             Start::After(_) | Start::Lost => Ok((anew, handed, Continuity::Broken)),
-            Start::Anew if self.pages == 0 => Ok((anew, handed, Continuity::New)),
+            Start::Anew if self.only_holds() && self.log.is_whole_after(handed) => Ok((anew, handed, Continuity::New)),
             Start::Anew if handed > self.confirmed || !self.log.is_whole_after(handed) => {
                 Ok((anew, handed, Continuity::Broken))
             }
@@ -174,25 +171,20 @@ impl Mailbox {
     /// What the stream of this generation and page has to do next.
     pub(super) fn next(&mut self, generation: u32, page: u32, now: Millis) -> Next {
         let Some(stream) = self.stream.as_mut().filter(|_| self.generation == generation) else {
-            return self.farewell(generation, page).map_or(Next::Replaced, Next::End);
+            return self.farewell(page).map_or(Next::Replaced, Next::End);
         };
         if let Some(handed) = self.log.hand_over(stream.position, now) {
-            stream.pace.give(handed.since.max(stream.since), now);
+            stream.heartbeat.traffic(now);
             return Next::Message(self.deliver(handed, page, now));
         }
         if let Some(reason) = stream.ending {
             self.detach(generation, now);
             return Next::End(reason);
         }
-        if stream.pace.take_ping(now) {
-            return Next::Ping;
-        }
-        stream.pace.rest();
-        Next::Wait
+        if stream.heartbeat.take(now) { Next::Ping } else { Next::Wait }
     }
 
-    /// One more message that is there, for the stream of this generation and page to write together with the one before it. What
-    /// the stream owes is as old as the first of them.
+    /// One more message that is there, for the stream of this generation and page to write together with the one before it.
     pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Delivery> {
         let stream = self.stream.as_ref().filter(|_| self.generation == generation)?;
         let handed = self.log.hand_over(stream.position, now)?;
@@ -205,26 +197,23 @@ impl Mailbox {
             stream.position = handed.seq;
         }
         self.evict(now);
-        let Handed { seq, message, .. } = handed;
-        Delivery { cursor: Cursor { epoch: self.epoch, page, seq }, message, more: self.log.count_after(seq) > 0 }
-    }
-
-    /// Why a stream that is no longer attached has to end; none where the same page came back on another stream.
-    fn farewell(&self, generation: u32, page: u32) -> Option<EndReason> {
-        if self.stalled == Some(generation) {
-            Some(EndReason::Stalled)
-        } else if self.page > page {
-            Some(EndReason::Superseded)
-        } else {
-            None
+        let Handed { seq, parcel } = handed;
+        Delivery {
+            cursor: Cursor { epoch: self.epoch, page, seq },
+            message: parcel,
+            more: self.log.count_after(seq) > 0,
         }
     }
 
+    /// Why a stream that is no longer attached has to end; none where the same page came back on another stream.
+    fn farewell(&self, page: u32) -> Option<EndReason> {
+        (self.page > page).then_some(EndReason::Superseded)
+    }
+
     /// Ends the attached stream after what it still has to write, and takes no more for it. Says whether there was one.
-    pub(super) fn end(&mut self, reason: EndReason, now: Millis) -> bool {
+    pub(super) fn end(&mut self, reason: EndReason) -> bool {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.ending.is_none()) else { return false };
         stream.ending = Some(reason);
-        stream.pace.owe(now);
         true
     }
 
@@ -233,7 +222,7 @@ impl Mailbox {
     pub(super) fn leave(&mut self, generation: u32, page: u32, now: Millis) -> Option<EndReason> {
         let reason = match self.stream.as_ref().filter(|_| self.generation == generation) {
             Some(stream) => stream.ending,
-            None => self.farewell(generation, page),
+            None => self.farewell(page),
         };
         self.detach(generation, now);
         reason
@@ -246,48 +235,12 @@ impl Mailbox {
             self.left_at = now;
         }
     }
-
-    /// Looks at the clock: heartbeats, a peer that does not read, messages and mailboxes whose time is over.
-    pub(super) fn tick(&mut self, stall_ms: u64, window_ms: u64, now: Millis) -> Ticked {
-        let mut ticked = Ticked::default();
-        if let Some(stream) = &mut self.stream {
-            if stream.pace.is_stalled(stall_ms, now) {
-                self.stalled = Some(self.generation);
-                self.detach(self.generation, now);
-                ticked = Ticked { wake: true, stalled: true, ..Ticked::default() };
-            } else {
-                ticked.wake = stream.pace.beat(now);
-            }
-        }
-        self.evict(now);
-        if self.stream.is_none() {
-            let window_is_over = now.since(self.left_at) >= window_ms;
-            ticked.expired = self.log.expire(window_is_over, now);
-            ticked.forget = window_is_over && !self.log.has_waiting();
-            if ticked.forget {
-                self.log = Log::default();
-            }
-        }
-        ticked
-    }
-
-    /// Drops what is kept for replay beyond its bounds, but nothing that the attached stream still has to write.
-    fn evict(&mut self, now: Millis) {
-        let Some(stream) = &self.stream else { return self.log.evict(u64::MAX, now, |_, _| ()) };
-        let confirmed = &mut self.confirmed;
-        self.log.evict(stream.position, now, |seq, at| {
-            // A stream that lived on for so long after it was given a message has a peer that read it.
-            if stream.since <= at {
-                *confirmed = seq.max(*confirmed);
-            }
-        });
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::mailbox_properties::{EPOCH, STALL_MS, WINDOW_MS, message},
+        super::mailbox_properties::{EPOCH, message},
         *,
     };
     use crate::model::Data;
@@ -325,34 +278,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_not_read_stalls_and_keeps_its_messages() {
+    fn messages_that_are_written_together_are_numbered_one_by_one() {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
         let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
         assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
-        let message = message(Data::new("offer").expect("not empty"));
-        mailbox.push(message.clone(), 0, Millis(1_000)).expect("live");
-        assert!(!mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_000)).stalled);
-        assert!(mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_001)).stalled);
-        assert!(!mailbox.is_live());
-        assert!(mailbox.push(message, 0, Millis(6_001)).is_err());
-        let next = mailbox.attach(Start::After(stream.cursor), 15_000, Millis(7_000)).expect("back");
-        assert_eq!((next.continuity, next.replayed), (Continuity::Resumed, 1));
-    }
-
-    #[test]
-    fn what_is_written_together_is_as_old_as_its_oldest_message() {
-        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
-        let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
-        assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
-        for at in [1_000, 4_000] {
-            mailbox.push(message(Data::new("candidate").expect("not empty")), 0, Millis(at)).expect("live");
+        for _ in 0..2 {
+            mailbox.push(message(Data::new("candidate").expect("not empty")), 0, Millis(1_000)).expect("live");
         }
         let Next::Message(first) = mailbox.next(stream.generation, 1, Millis(4_500)) else { panic!("two wait") };
         let second = mailbox.more(stream.generation, 1, Millis(4_500)).expect("the other one");
         assert_eq!((first.cursor.seq, first.more, second.cursor.seq, second.more), (1, true, 2, false));
         assert_eq!(mailbox.more(stream.generation, 1, Millis(4_500)), None);
-        assert!(!mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_000)).stalled);
-        assert!(mailbox.tick(STALL_MS, WINDOW_MS, Millis(6_001)).stalled);
-        assert_eq!(mailbox.more(stream.generation, 1, Millis(6_001)), None, "it is attached no more");
     }
 }

@@ -5,14 +5,18 @@ use std::{sync::Arc, time::SystemTime};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    log::{REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
+    deadlines::Why,
+    liveness::Millis,
+    log::{ENTRY_COST, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
     mailbox::{Delivery, Mailbox, Next},
-    pace::Millis,
+    parcel::Parcel,
 };
-use crate::model::{Continuity, Cursor, Data, Message, Start};
+use crate::{
+    budget::Budget,
+    model::{Continuity, Cursor, Data, Message, Start},
+};
 
 pub(super) const EPOCH: u64 = 0xe90c;
-pub(super) const STALL_MS: u64 = 5_000;
 pub(super) const WINDOW_MS: u64 = 60_000;
 
 #[derive(Clone, Debug)]
@@ -62,7 +66,6 @@ enum Fate {
 struct Record {
     seq: u64,
     bytes: usize,
-    memory: usize,
     at: u64,
     ttl_ms: u64,
     fate: Fate,
@@ -94,10 +97,6 @@ impl World {
 
     fn with(&self, fate: Fate) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(move |record| record.fate == fate)
-    }
-
-    fn memory(&self, fate: Fate) -> usize {
-        self.with(fate).map(|record| record.memory).sum()
     }
 
     fn bytes(&self, fate: Fate) -> usize {
@@ -132,13 +131,11 @@ impl World {
         let bytes = data.as_str().len();
         let live = self.client.is_some();
         let room = self.with(Fate::Waiting).count() < WAITING && self.bytes(Fate::Waiting) + bytes <= WAITING_BYTES;
-        let message = message(data);
-        let memory = message.footprint();
-        let pushed = self.mailbox.push(message, ttl_ms, Millis(self.now));
+        let pushed = self.mailbox.push(message(data), ttl_ms, Millis(self.now));
         assert_eq!(pushed.is_ok(), room && (live || ttl_ms > 0), "{pushed:?}");
         if pushed.is_ok() {
             let ttl_ms = if live { 0 } else { ttl_ms };
-            self.records.push(Record { seq, bytes, memory, at: self.now, ttl_ms, fate: Fate::Waiting });
+            self.records.push(Record { seq, bytes, at: self.now, ttl_ms, fate: Fate::Waiting });
         }
     }
 
@@ -154,7 +151,10 @@ impl World {
                 assert!(gone || began == cursor.seq);
             }
             Start::After(_) | Start::Lost => assert_eq!(attached.continuity, Continuity::Broken),
-            Start::Anew => assert_eq!(attached.continuity == Continuity::New, self.cursor.is_none()),
+            Start::Anew => {
+                let nothing_gone = self.with(Fate::Gone).next().is_none();
+                assert_eq!(attached.continuity == Continuity::New, self.cursor.is_none() && nothing_gone);
+            }
         }
         let later = self.records.iter().filter(|record| record.seq > began && record.fate != Fate::Gone);
         assert_eq!(attached.replayed as usize, later.count());
@@ -192,21 +192,27 @@ impl World {
     }
 
     fn wait(&mut self, ms: u64) {
-        // The client reads what it can, so that it does not stall.
         (0..400).for_each(|_| self.read(false));
         self.now += ms;
-        let ticked = self.mailbox.tick(STALL_MS, WINDOW_MS, Millis(self.now));
-        assert!(!ticked.stalled);
+        let looked = self.mailbox.look(WINDOW_MS, Millis(self.now));
         self.evict();
         let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         if self.client.is_none() {
             for record in self.records.iter_mut().filter(|record| record.fate == Fate::Waiting) {
                 let late = if record.ttl_ms == 0 { over } else { self.now - record.at >= record.ttl_ms };
                 record.fate = if late { Fate::Gone } else { Fate::Waiting };
+                if late && record.ttl_ms > 0 {
+                    self.left_at = self.now;
+                }
             }
         }
+        let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         let forget = over && self.with(Fate::Waiting).count() == 0;
-        assert_eq!(ticked.forget, forget);
+        assert_eq!(looked.forget, forget);
+        for why in Why::ALL {
+            let due = self.mailbox.due(why, WINDOW_MS);
+            assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{why:?} is due after a look: {due:?}");
+        }
         if forget {
             assert_eq!(self.mailbox.memory(), 0);
             *self = Self::new();
@@ -229,8 +235,9 @@ impl World {
     }
 }
 
-pub(super) fn message(data: Data) -> Arc<Message> {
-    Arc::new(Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH })
+pub(super) fn message(data: Data) -> Arc<Parcel> {
+    let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
+    Arc::new(Parcel::new(message, Budget::new(usize::MAX)))
 }
 
 proptest! {
@@ -241,7 +248,8 @@ proptest! {
         let mut world = World::new();
         for op in &ops {
             world.apply(op);
-            prop_assert_eq!(world.mailbox.memory(), world.memory(Fate::Waiting) + world.memory(Fate::Handed));
+            let kept = world.with(Fate::Waiting).count() + world.with(Fate::Handed).count();
+            prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_COST);
             prop_assert!(world.with(Fate::Waiting).count() <= WAITING && world.bytes(Fate::Waiting) <= WAITING_BYTES);
         }
     }

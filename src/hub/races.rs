@@ -10,9 +10,13 @@ use std::{
 
 use tokio_stream::Stream as _;
 
-use super::{Draft, Event, Hub, Limits, Local, Opening, Subscription};
+use super::{
+    Draft, Event, Hub, Limits, Local, Opening, Subscription,
+    deadlines::{Tick, Why},
+};
 use crate::{
     auth::{Caller, Subscriber},
+    budget::Budget,
     error::Error,
     model::{Address, Continuity, Data, Outcome, Start},
     telemetry::Metrics,
@@ -30,21 +34,16 @@ struct Stage {
 
 impl Stage {
     fn new(resume_window: Duration) -> Arc<Self> {
-        let limits = Limits {
-            stall: Duration::from_secs(60),
-            resume_window,
-            hold: Duration::from_secs(60),
-            memory_budget: 1 << 30,
-        };
+        let limits = Limits::times(resume_window, Duration::from_secs(60));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let hub = Hub::new(limits, Local, Metrics::new());
+        let hub = Hub::new(limits, Budget::new(1 << 30), Local, Metrics::new());
         let address = Address::new("bob", "phone").expect("ids");
         let subscriber = Subscriber::proven(address.clone());
         Arc::new(Self { hub, subscriber, caller: Caller::anonymous(), address, runtime })
     }
 
     fn subscribe(&self, start: Start) -> (super::Ready, Subscription) {
-        let opening = Opening { start, heartbeat: Duration::from_secs(60), breaker: None };
+        let opening = Opening { start, heartbeat: Duration::from_secs(60) };
         self.hub.subscribe(&self.subscriber, &opening).expect("a stream")
     }
 
@@ -55,8 +54,14 @@ impl Stage {
     }
 
     fn sweep(&self) {
-        for shard in 0..super::registry::SHARDS {
-            self.hub.tick(&self.hub.0.registry.of_shard(shard));
+        for why in Why::ALL {
+            // A live stream is put back each time.
+            for _ in 0..8 {
+                let due = self.hub.0.core.deadlines.slots(why).take(Tick::NEVER, usize::MAX);
+                for (tick, slot) in due.iter().flat_map(|(tick, slots)| slots.iter().map(move |slot| (tick, slot))) {
+                    self.hub.look(slot, why, *tick);
+                }
+            }
         }
     }
 }
@@ -130,5 +135,5 @@ fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
         sweeper.join().expect("no panic");
     });
     stage.sweep();
-    assert_eq!(stage.hub.census(), super::Census { streams: 0, mailboxes: 0, memory: 0 });
+    assert_eq!(stage.hub.census(), super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
 }

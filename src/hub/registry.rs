@@ -1,21 +1,24 @@
 //! Who is here: a sharded map from user to the slots of the user's devices.
 
 use std::{
-    borrow::Borrow,
-    cmp,
-    collections::BTreeSet,
     hash::{BuildHasher as _, RandomState},
     sync::{Arc, atomic::Ordering},
 };
 
-use hashbrown::{HashTable, hash_table::Entry};
+use hashbrown::{HashTable, hash_table};
 use parking_lot::{Mutex, MutexGuard};
 
+pub(super) use super::devices::{Bounds, Purpose};
 use super::{
-    pace::Millis,
+    devices::Devices,
+    liveness::Millis,
+    mailbox::Mailbox,
     slot::{Slot, Totals},
 };
-use crate::model::{Address, DeviceId, UserId};
+use crate::{
+    error::Error,
+    model::{Address, UserId},
+};
 
 /// How many locks the map is spread over, so that senders to different users hardly ever meet.
 pub(super) const SHARDS: usize = 64;
@@ -23,25 +26,21 @@ pub(super) const SHARDS: usize = 64;
 /// By user. What stands there knows whose it is.
 type Users = HashTable<Devices>;
 
-/// The slots of one user's devices, sorted; at least one. Most users have one, so that takes no memory of its own; some may have
-/// very many.
-enum Devices {
-    One(Arc<Slot>),
-    #[expect(clippy::box_collection, reason = "a set is three words, and most users have none")]
-    Many(Box<BTreeSet<ByDevice>>),
+/// The slot of a device that may enter, and the one that had to make room for it.
+pub(super) struct Entered {
+    pub(super) slot: Arc<Slot>,
+    pub(super) pushed_out: Option<Arc<Slot>>,
 }
-
-/// A slot of a user, by its device; it has its key in it, which a map would hold once more.
-struct ByDevice(Arc<Slot>);
 
 pub(super) struct Registry {
     shards: Box<[Mutex<Users>]>,
     hasher: RandomState,
+    bounds: Bounds,
 }
 
 impl Registry {
-    pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new(), bounds }
     }
 
     /// The slot of a device, if there is one.
@@ -51,41 +50,70 @@ impl Registry {
     }
 
     /// The slot of a device, made if there is none.
-    pub(super) fn enter(&self, address: &Address, totals: &Totals, now: Millis) -> Arc<Slot> {
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when the user has as many devices as a user may.
+    pub(super) fn enter(
+        &self,
+        address: &Address,
+        purpose: Purpose,
+        totals: &Totals,
+        now: Millis,
+    ) -> Result<Entered, Error> {
         let (hash, mut users) = self.users(&address.user);
         let user = users.entry(hash, is_of(&address.user), |devices| devices.user().map_or(0, |user| self.hash(user)));
-        if let Entry::Occupied(known) = &user
-            && let Some(slot) = known.get().find(&address.device)
-        {
-            return slot.clone();
-        }
-        let slot = Arc::new(Slot::new(address.clone(), fastrand::u64(..), now));
-        match user {
-            Entry::Vacant(user) => drop(user.insert(Devices::One(slot.clone()))),
-            Entry::Occupied(mut user) => user.get_mut().insert(slot.clone()),
-        }
+        let (mut pushed_out, mut has_lost) = (None, false);
+        let user = match user {
+            hash_table::Entry::Vacant(user) => Err(user),
+            hash_table::Entry::Occupied(known) => Ok(known.into_mut()),
+        };
+        let user = match user {
+            Ok(devices) => {
+                if let Some(slot) = devices.find(&address.device) {
+                    return Ok(Entered { slot: slot.clone(), pushed_out });
+                }
+                pushed_out = devices.make_room(purpose, self.bounds, now)?;
+                has_lost = devices.take_lost(&address.device, now);
+                totals.mailboxes.fetch_sub(pushed_out.is_some().into(), Ordering::Relaxed);
+                Ok(devices)
+            }
+            Err(user) => Err(user),
+        };
+        let epoch = fastrand::u64(..);
+        let mailbox = if has_lost { Mailbox::with_gap(epoch, now) } else { Mailbox::new(epoch, now) };
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
-        slot
+        totals.held.fetch_add(mailbox.held(), Ordering::Relaxed);
+        let slot = Arc::new(Slot::new(address.clone(), mailbox, now));
+        match user {
+            Err(user) => drop(user.insert(Devices::One(slot.clone()))),
+            Ok(devices) => devices.insert(slot.clone()),
+        }
+        Ok(Entered { slot, pushed_out })
+    }
+
+    /// Puts a slot among the live devices of its user or among the others, as it is now.
+    pub(super) fn index(&self, slot: &Arc<Slot>) {
+        let (hash, mut users) = self.users(&slot.address.user);
+        if let Some(devices) = users.find_mut(hash, is_of(&slot.address.user)) {
+            devices.index(slot);
+        }
     }
 
     /// Lets go of exactly this slot; one that took its place stays.
     pub(super) fn remove(&self, slot: &Arc<Slot>, totals: &Totals) {
         let (hash, mut users) = self.users(&slot.address.user);
         let Ok(mut user) = users.find_entry(hash, is_of(&slot.address.user)) else { return };
-        if !user.get().find(&slot.address.device).is_some_and(|found| Arc::ptr_eq(found, slot)) {
-            return;
+        let removed = user.get_mut().remove(slot);
+        totals.mailboxes.fetch_sub(removed.into(), Ordering::Relaxed);
+        if removed && user.get_mut().shrink() {
+            user.remove();
         }
-        match user.get_mut() {
-            Devices::One(_) => drop(user.remove()),
-            devices @ Devices::Many(_) => devices.remove(&slot.address.device),
-        }
-        totals.mailboxes.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The slots of a user's devices, sorted.
-    pub(super) fn of_user(&self, user: &UserId) -> Vec<Arc<Slot>> {
+    /// The slots of a user's devices that have a live stream, sorted.
+    pub(super) fn live(&self, user: &UserId) -> Vec<Arc<Slot>> {
         let (hash, users) = self.users(user);
-        users.find(hash, is_of(user)).into_iter().flat_map(Devices::iter).cloned().collect()
+        users.find(hash, is_of(user)).into_iter().flat_map(Devices::live).cloned().collect()
     }
 
     /// The slots of one shard, `number` below [`SHARDS`].
@@ -105,77 +133,6 @@ impl Registry {
     }
 }
 
-impl Devices {
-    /// None only where there is no device, which is nowhere.
-    fn user(&self) -> Option<&UserId> {
-        let first = match self {
-            Self::One(slot) => Some(slot),
-            Self::Many(slots) => slots.first().map(|ByDevice(slot)| slot),
-        };
-        first.map(|slot| &slot.address.user)
-    }
-
-    fn find(&self, device: &DeviceId) -> Option<&Arc<Slot>> {
-        match self {
-            Self::One(slot) => Some(slot).filter(|slot| slot.address.device == *device),
-            Self::Many(slots) => slots.get(device).map(|ByDevice(slot)| slot),
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
-        let (one, many) = match self {
-            Self::One(slot) => (Some(slot), None),
-            Self::Many(slots) => (None, Some(slots)),
-        };
-        one.into_iter().chain(many.into_iter().flat_map(|slots| slots.iter()).map(|ByDevice(slot)| slot))
-    }
-
-    /// Adds the slot of a device that has none.
-    fn insert(&mut self, slot: Arc<Slot>) {
-        match self {
-            Self::One(first) => {
-                *self = Self::Many(Box::new(BTreeSet::from([ByDevice(first.clone()), ByDevice(slot)])));
-            }
-            Self::Many(slots) => drop(slots.insert(ByDevice(slot))),
-        }
-    }
-
-    /// Takes away one of several.
-    fn remove(&mut self, device: &DeviceId) {
-        let Self::Many(slots) = self else { return };
-        slots.remove(device);
-        if let (1, Some(ByDevice(last))) = (slots.len(), slots.first()) {
-            *self = Self::One(last.clone());
-        }
-    }
-}
-
-impl Borrow<DeviceId> for ByDevice {
-    fn borrow(&self) -> &DeviceId {
-        &self.0.address.device
-    }
-}
-
-impl Ord for ByDevice {
-    fn cmp(&self, other: &Self) -> cmp::Ordering {
-        self.0.address.device.cmp(&other.0.address.device)
-    }
-}
-
-impl PartialOrd for ByDevice {
-    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ByDevice {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.address.device == other.0.address.device
-    }
-}
-
-impl Eq for ByDevice {}
-
 fn is_of(user: &UserId) -> impl Fn(&Devices) -> bool {
     move |devices| devices.user() == Some(user)
 }
@@ -186,18 +143,25 @@ mod tests {
 
     use super::*;
 
+    const NO_BOUNDS: Bounds = Bounds { devices: 0, held: 0, window_ms: 60_000 };
+
+    fn address(device: &str) -> Address {
+        Address::new("bob", device).expect("ids")
+    }
+
     #[test]
-    fn each_device_of_a_user_has_one_slot_until_that_is_removed_and_they_are_sorted() {
-        let (registry, totals, mut known, mut gone) = (Registry::new(), Totals::default(), BTreeMap::new(), None);
+    fn each_device_of_a_user_has_one_slot_until_that_is_removed() {
+        let (registry, totals) = (Registry::new(NO_BOUNDS), Totals::default());
+        let (mut known, mut gone) = (BTreeMap::new(), None);
         let mut random = fastrand::Rng::with_seed(7);
         for step in 0..10_000 {
             // With few devices there is often one or none.
             let devices = if step < 5_000 { 3 } else { 40 };
-            let address = Address::new("bob", &format!("phone {}", random.u8(..devices))).expect("ids");
+            let address = address(&format!("phone {}", random.u8(..devices)));
             let (found, before) = (registry.find(&address), known.get(&address.device));
             assert_eq!(found.as_ref().map(Arc::as_ptr), before.map(Arc::as_ptr));
             if random.bool() {
-                let slot = registry.enter(&address, &totals, Millis(0));
+                let slot = registry.enter(&address, Purpose::Hold, &totals, Millis(0)).expect("no bounds").slot;
                 assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &slot)));
                 known.insert(address.device, slot);
             } else if let Some(slot) = known.remove(&address.device).or_else(|| gone.clone()) {
@@ -205,9 +169,26 @@ mod tests {
                 registry.remove(&slot, &totals);
                 gone = Some(slot);
             }
-            let slots = registry.of_user(&UserId::new("bob").expect("an id"));
+            let mut slots: Vec<_> = (0..SHARDS).flat_map(|shard| registry.of_shard(shard)).collect();
+            slots.sort_by_key(|slot| slot.address.device.clone());
             assert!(slots.iter().map(Arc::as_ptr).eq(known.values().map(Arc::as_ptr)));
             assert_eq!(totals.mailboxes.load(Ordering::Relaxed), known.len());
+        }
+    }
+
+    #[test]
+    fn a_stream_pushes_out_the_oldest_mailbox_that_only_holds() {
+        for bound in [1, 2, 4] {
+            let (registry, totals) = (Registry::new(Bounds { devices: bound, ..NO_BOUNDS }), Totals::default());
+            let enter = |device: &str, purpose, now| registry.enter(&address(device), purpose, &totals, Millis(now));
+            for number in 0..bound {
+                enter(&number.to_string(), Purpose::Hold, 1_000 * number as u64).expect("room");
+            }
+            assert!(enter("more", Purpose::Hold, 9_000).is_err());
+            let entered = enter("phone", Purpose::Stream, 9_000).expect("it pushes one out");
+            let pushed_out = entered.pushed_out.expect("one").address.clone();
+            assert_eq!((pushed_out.device.as_str(), registry.find(&pushed_out).is_none()), ("0", true));
+            assert_eq!(totals.mailboxes.load(Ordering::Relaxed), bound);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! How a message gets into a mailbox: admitted, numbered here or handed to another node, held if its sender asked for that.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    Draft, Hub, millis,
+    Draft, Hub, Purpose,
+    log::ENTRY_COST,
+    millis,
+    parcel::Parcel,
     slot::{Gone, Slot},
 };
 use crate::{
@@ -22,14 +22,14 @@ impl Hub {
     /// [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], and with more nodes
     /// [`Error::Unreachable`] and [`Error::UnknownOutcome`]. Nothing is queued then (but for the last, which cannot tell).
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
-        let ttl = millis(draft.ttl.min(self.0.limits.hold));
-        let message = message(caller, draft);
-        let mut answer = self.push(to, &message);
+        let ttl = millis(draft.ttl.min(self.0.core.limits.hold));
+        let parcel = Arc::new(Parcel::new(message(caller, draft), self.0.core.budget.clone()));
+        let mut answer = self.push(to, &parcel);
         if answer == Err(Error::NotConnected) {
-            answer = self.0.backplane.send(to, &message).await;
+            answer = self.0.backplane.send(to, &parcel).await;
         }
         if answer == Err(Error::NotConnected) && ttl > 0 {
-            answer = self.hold(to, &message, ttl);
+            answer = self.hold(to, &parcel, ttl);
         }
         self.0.metrics.sent(answer);
         answer
@@ -40,65 +40,66 @@ impl Hub {
     /// # Errors
     /// As [`Hub::send`], when no device got it: [`Error::NotConnected`] when none is connected.
     pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
-        let message = message(caller, draft);
+        self.refuse_when_draining().inspect_err(|refused| self.0.metrics.sent(Err(*refused)))?;
+        let slots = self.0.core.registry.live(user);
+        let new = if slots.len() > 1 { Parcel::shared } else { Parcel::new };
+        let parcel = Arc::new(new(message(caller, draft), self.0.core.budget.clone()));
         let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
-        for slot in self.0.registry.of_user(user) {
-            let answer = self.push_to(&slot, &message);
-            self.0.metrics.sent(answer);
-            match answer {
-                Ok(_) => delivered.push(slot.address.device.clone()),
+        for slot in slots {
+            match self.push_to(&slot, &parcel) {
+                Ok(outcome) => {
+                    self.0.metrics.sent(Ok(outcome));
+                    delivered.push(slot.address.device.clone());
+                }
+                // It left while the message was on its way.
                 Err(Error::NotConnected) => {}
-                Err(error) => refused = error,
+                Err(error) => {
+                    self.0.metrics.sent(Err(error));
+                    refused = error;
+                }
             }
         }
-        delivered.extend(self.0.backplane.broadcast(user, &message).await?);
+        delivered.extend(self.0.backplane.broadcast(user, &parcel).await?);
         delivered.sort();
-        if delivered.is_empty() { Err(refused) } else { Ok(delivered) }
+        if delivered.is_empty() {
+            if refused == Error::NotConnected {
+                self.0.metrics.sent(Err(refused));
+            }
+            return Err(refused);
+        }
+        Ok(delivered)
     }
 
-    pub(super) fn push(&self, to: &Address, message: &Arc<Message>) -> Result<Outcome, Error> {
-        match self.0.registry.find(to) {
-            Some(slot) => self.push_to(&slot, message),
+    pub(super) fn push(&self, to: &Address, parcel: &Arc<Parcel>) -> Result<Outcome, Error> {
+        match self.0.core.registry.find(to) {
+            Some(slot) => self.push_to(&slot, parcel),
             // A node that stops says so, whoever is here.
-            None if self.0.draining.load(Ordering::Acquire) => Err(Error::Draining),
-            None => Err(Error::NotConnected),
+            None => self.refuse_when_draining().and(Err(Error::NotConnected)),
         }
     }
 
-    fn push_to(&self, slot: &Slot, message: &Arc<Message>) -> Result<Outcome, Error> {
-        self.admit(message.footprint())?;
-        slot.push(&self.0.totals, message.clone(), 0, self.now()).unwrap_or(Err(Error::NotConnected))
+    fn push_to(&self, slot: &Arc<Slot>, parcel: &Arc<Parcel>) -> Result<Outcome, Error> {
+        self.refuse_when_draining()?;
+        self.make_room(ENTRY_COST)?;
+        slot.push(&self.0.core, parcel.clone(), 0, self.now()).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Keeps a message for a device that is not here, in a mailbox that may have to be made.
-    fn hold(&self, to: &Address, message: &Arc<Message>, ttl_ms: u64) -> Result<Outcome, Error> {
-        self.admit(message.footprint() + MAILBOX_COST * self.0.totals.mailboxes.load(Ordering::Relaxed))?;
+    fn hold(&self, to: &Address, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
+        self.refuse_when_draining()?;
+        self.admit_held(parcel.footprint())?;
         loop {
             let now = self.now();
-            let slot = self.0.registry.enter(to, &self.0.totals, now);
-            match slot.push(&self.0.totals, message.clone(), ttl_ms, now) {
-                Err(Gone) => self.0.registry.remove(&slot, &self.0.totals),
+            let slot = self.enter(to, Purpose::Hold, now)?;
+            match slot.push(&self.0.core, parcel.clone(), ttl_ms, now) {
+                Err(Gone) => self.0.core.registry.remove(&slot, &self.0.core.totals),
                 Ok(answer) => return answer,
             }
         }
     }
-
-    fn admit(&self, bytes: usize) -> Result<(), Error> {
-        if self.0.draining.load(Ordering::Acquire) {
-            return Err(Error::Draining);
-        }
-        if self.is_over_budget(bytes) { Err(Error::OverBudget) } else { Ok(()) }
-    }
-
-    pub(super) fn is_over_budget(&self, more: usize) -> bool {
-        self.0.totals.memory.load(Ordering::Relaxed) + more > self.0.limits.memory_budget
-    }
 }
 
-fn message(caller: &Caller, draft: Draft) -> Arc<Message> {
+fn message(caller: &Caller, draft: Draft) -> Message {
     let from = caller.address().cloned();
-    Arc::new(Message { from, event: draft.event, data: draft.data, sent_at: SystemTime::now() })
+    Message { from, event: draft.event, data: draft.data, sent_at: SystemTime::now() }
 }
-
-/// What a mailbox itself takes of the memory budget when it is made for a message to hold, in bytes: anybody may ask for one.
-const MAILBOX_COST: usize = 512;

@@ -1,4 +1,4 @@
-//! One device's place in the hub: its mailbox behind a lock, with the way to wake and to cut the stream attached to it.
+//! One device's place in the hub: its mailbox behind a lock, with the waker of the stream attached to it.
 
 use std::{
     sync::{
@@ -9,86 +9,92 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::task::AbortHandle;
 
 use super::{
-    mailbox::{Attachment, Delivery, Mailbox, Next, Ticked},
-    pace::Millis,
+    Core,
+    deadlines::{Tick, Why},
+    liveness::Millis,
+    mailbox::{Attachment, Delivery, Looked, Mailbox, Next},
+    parcel::Parcel,
 };
 use crate::{
     error::Error,
-    model::{Address, EndReason, Message, Outcome, Start},
+    model::{Address, EndReason, Outcome, Start},
 };
-
-/// Cuts a stream whose peer does not read by aborting its task: nobody polls that any more, so it would not end itself.
-pub type Breaker = AbortHandle;
 
 /// What all mailboxes come to together.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) streams: AtomicUsize,
     pub(super) mailboxes: AtomicUsize,
-    pub(super) memory: AtomicUsize,
+    /// Bytes of memory that exist because somebody asked to hold messages.
+    pub(super) held: AtomicUsize,
 }
 
 pub(super) struct Slot {
     pub(super) address: Address,
     /// As the mailbox has it; readable without the lock.
     live: AtomicBool,
+    /// The mailbox only holds: no stream was ever attached. Readable without the lock, too.
+    only_holds: AtomicBool,
     /// Set, under the lock, when the registry lets go of this slot: nothing may enter it any more. It stands here because there is
     /// room beside `live`.
     gone: AtomicBool,
+    /// When it was made.
+    pub(super) made: Tick,
     state: Mutex<State>,
 }
 
 struct State {
     mailbox: Mailbox,
     waker: Option<Waker>,
-    breaker: Option<Breaker>,
+    /// The first tick at which this slot stands in the buckets, for each reason.
+    entered: [Tick; Why::ALL.len()],
 }
 
 /// The slot was forgotten between finding and locking it; look again.
 #[derive(Debug)]
 pub(super) struct Gone;
 
-/// The stream that has to make room for another one: wake it so that it says its last word, cut it if it does not.
-#[derive(Default)]
-pub(super) struct Leaving {
-    waker: Option<Waker>,
-    pub(super) breaker: Option<Breaker>,
-}
-
-impl Leaving {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
 impl Slot {
-    pub(super) fn new(address: Address, epoch: u64, now: Millis) -> Self {
-        let state = State { mailbox: Mailbox::new(epoch, now), waker: None, breaker: None };
-        Self { address, live: AtomicBool::new(false), gone: AtomicBool::new(false), state: Mutex::new(state) }
+    pub(super) fn new(address: Address, mailbox: Mailbox, now: Millis) -> Self {
+        let state = State { mailbox, waker: None, entered: [Tick::NEVER; Why::ALL.len()] };
+        Self {
+            address,
+            live: AtomicBool::new(false),
+            only_holds: AtomicBool::new(true),
+            gone: AtomicBool::new(false),
+            made: Tick::reached(now),
+            state: Mutex::new(state),
+        }
     }
 
     pub(super) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
     }
 
+    pub(super) fn only_holds(&self) -> bool {
+        self.only_holds.load(Ordering::Relaxed)
+    }
+
+    /// See [`Mailbox::live_page`].
+    pub(super) fn live_page(&self) -> Option<(u64, u32)> {
+        self.state.lock().mailbox.live_page()
+    }
+
     /// See [`Mailbox::push`].
     pub(super) fn push(
-        &self,
-        totals: &Totals,
-        message: Arc<Message>,
+        self: &Arc<Self>,
+        core: &Core,
+        parcel: Arc<Parcel>,
         ttl_ms: u64,
         now: Millis,
     ) -> Result<Result<Outcome, Error>, Gone> {
-        let (pushed, waker) = self.update(totals, |state| {
+        let (pushed, waker) = self.update(core, now, |state| {
             if self.gone.load(Ordering::Relaxed) {
                 return (Err(Gone), None);
             }
-            let pushed = state.mailbox.push(message, ttl_ms, now);
+            let pushed = state.mailbox.push(parcel, ttl_ms, now);
             let waker = if pushed.is_ok() { state.waker.take() } else { None };
             (Ok(pushed), waker)
         });
@@ -96,33 +102,35 @@ impl Slot {
         pushed
     }
 
-    /// See [`Mailbox::attach`]; also gives the stream that was attached before.
+    /// See [`Mailbox::attach`]; the stream that was attached before is woken, so that it ends.
     pub(super) fn attach(
-        &self,
-        totals: &Totals,
+        self: &Arc<Self>,
+        core: &Core,
         start: Start,
         heartbeat_ms: u32,
-        breaker: Option<Breaker>,
         now: Millis,
-    ) -> Result<Result<(Attachment, Leaving), Error>, Gone> {
-        let mut attached = self.update(totals, |state| {
+    ) -> Result<Result<Attachment, Error>, Gone> {
+        let (attached, waker) = self.update(core, now, |state| {
             if self.gone.load(Ordering::Relaxed) {
-                return Err(Gone);
+                return (Err(Gone), None);
             }
-            Ok(state.mailbox.attach(start, heartbeat_ms, now).map(|attachment| {
-                let before = std::mem::replace(&mut state.breaker, breaker);
-                (attachment, Leaving { waker: state.waker.take(), breaker: before })
-            }))
+            let attached = state.mailbox.attach(start, heartbeat_ms, now);
+            let waker = if attached.is_ok() { state.waker.take() } else { None };
+            (Ok(attached), waker)
         });
-        if let Ok(Ok((_, leaving))) = &mut attached {
-            leaving.wake();
-        }
+        wake(waker);
         attached
     }
 
     /// See [`Mailbox::next`]; keeps the waker when there is nothing yet.
-    pub(super) fn next(&self, totals: &Totals, generation: u32, page: u32, waker: &Waker, now: Millis) -> Next {
-        self.update(totals, |state| {
+    pub(super) fn next(
+        self: &Arc<Self>,
+        core: &Core,
+        (generation, page): (u32, u32),
+        waker: &Waker,
+        now: Millis,
+    ) -> Next {
+        self.update(core, now, |state| {
             let next = state.mailbox.next(generation, page, now);
             if next == Next::Wait && !state.waker.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
                 state.waker = Some(waker.clone());
@@ -132,64 +140,150 @@ impl Slot {
     }
 
     /// See [`Mailbox::more`].
-    pub(super) fn more(&self, totals: &Totals, generation: u32, page: u32, now: Millis) -> Option<Delivery> {
-        self.update(totals, |state| state.mailbox.more(generation, page, now))
+    pub(super) fn more(self: &Arc<Self>, core: &Core, (generation, page): (u32, u32), now: Millis) -> Option<Delivery> {
+        self.update(core, now, |state| state.mailbox.more(generation, page, now))
     }
 
     /// See [`Mailbox::end`].
-    pub(super) fn end(&self, totals: &Totals, reason: EndReason, now: Millis) {
-        let waker = self.update(totals, |state| {
-            let ended = state.mailbox.end(reason, now);
+    pub(super) fn end(self: &Arc<Self>, core: &Core, reason: EndReason, now: Millis) {
+        let waker = self.update(core, now, |state| {
+            let ended = state.mailbox.end(reason);
             if ended { state.waker.take() } else { None }
         });
         wake(waker);
     }
 
     /// See [`Mailbox::leave`].
-    pub(super) fn detach(&self, totals: &Totals, generation: u32, page: u32, now: Millis) -> Option<EndReason> {
-        self.update(totals, |state| {
+    pub(super) fn detach(
+        self: &Arc<Self>,
+        core: &Core,
+        (generation, page): (u32, u32),
+        now: Millis,
+    ) -> Option<EndReason> {
+        self.update(core, now, |state| {
             let reason = state.mailbox.leave(generation, page, now);
             if !state.mailbox.has_stream() {
-                (state.waker, state.breaker) = (None, None);
+                state.waker = None;
             }
             reason
         })
     }
 
-    /// See [`Mailbox::tick`]; also gives the stream that was cut for not reading. A slot to forget lets nothing in any more.
-    pub(super) fn tick(&self, totals: &Totals, stall_ms: u64, window_ms: u64, now: Millis) -> (Ticked, Leaving) {
-        let (ticked, mut leaving) = self.update(totals, |state| {
-            let ticked = state.mailbox.tick(stall_ms, window_ms, now);
-            if ticked.forget {
+    /// See [`Mailbox::look`]. `tick` is the entry of the buckets that brought it here; nothing happens when it does not count any
+    /// more. A slot to forget lets nothing in.
+    pub(super) fn look(self: &Arc<Self>, core: &Core, why: Why, tick: Tick, now: Millis) -> Looked {
+        let (looked, waker) = self.update(core, now, |state| {
+            if !state.take_entry(why, tick) {
+                return (Looked::default(), None);
+            }
+            let looked = state.mailbox.look(core.window_ms(), now);
+            if looked.forget {
                 self.gone.store(true, Ordering::Relaxed);
             }
-            let waker = if ticked.wake { state.waker.take() } else { None };
-            let breaker = if ticked.stalled { state.breaker.take() } else { None };
-            (ticked, Leaving { waker, breaker })
+            let waker = if looked.wake { state.waker.take() } else { None };
+            (looked, waker)
         });
-        leaving.wake();
-        (ticked, leaving)
+        wake(waker);
+        looked
     }
 
-    /// Changes the state under its lock and keeps the totals true.
-    fn update<T>(&self, totals: &Totals, change: impl FnOnce(&mut State) -> T) -> T {
+    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_held`]. `tick` is as in [`Slot::look`]. Says how many messages went.
+    pub(super) fn make_room(self: &Arc<Self>, core: &Core, why: Why, tick: Tick, now: Millis) -> usize {
+        self.update(core, now, |state| match why {
+            _ if !state.take_entry(why, tick) => 0,
+            Why::Held => state.mailbox.drop_held(now),
+            Why::Replay | Why::Stream => usize::from(state.mailbox.evict_oldest()),
+        })
+    }
+
+    /// The registry has let go of this slot: nothing enters it any more, and what it held is gone. Says how many messages went.
+    pub(super) fn close(self: &Arc<Self>, core: &Core, now: Millis) -> usize {
+        self.update(core, now, |state| {
+            self.gone.store(true, Ordering::Relaxed);
+            state.mailbox.drop_held(now)
+        })
+    }
+
+    /// Changes the state under its lock, and tells everybody who has to know: the totals, the buckets, the registry's index of
+    /// live devices, and those who watch. It is the only place that does, and takes their locks after its own.
+    fn update<T>(self: &Arc<Self>, core: &Core, now: Millis, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
-        let memory = state.mailbox.memory();
+        let before = self.seen(&state.mailbox);
         let result = change(&mut state);
-        let live = state.mailbox.is_live();
-        if self.live.load(Ordering::Relaxed) != live {
-            self.live.store(live, Ordering::Release);
-            // Wrapping, so that one less is added too.
-            totals.streams.fetch_add(if live { 1 } else { usize::MAX }, Ordering::Relaxed);
+        let after = self.seen(&state.mailbox);
+        let gone = self.gone.load(Ordering::Relaxed);
+        let entries = if gone { Default::default() } else { state.enter(before != after, core.window_ms(), now) };
+        self.live.store(after.live.is_some(), Ordering::Release);
+        self.only_holds.store(state.mailbox.only_holds(), Ordering::Relaxed);
+        drop(state);
+        // Wrapping, so that less is added too.
+        let add = |total: &AtomicUsize, before: usize, after: usize| {
+            if before != after {
+                total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+            }
+        };
+        add(&core.totals.held, before.held, after.held);
+        core.budget.change_messages(before.memory, after.memory);
+        for (why, tick) in Why::ALL.into_iter().zip(entries) {
+            if let Some(tick) = tick {
+                core.deadlines.enter_slot(why, tick, self.clone());
+            }
         }
-        // Wrapping, so that a smaller log subtracts.
-        let delta = state.mailbox.memory().wrapping_sub(memory);
-        if delta != 0 {
-            totals.memory.fetch_add(delta, Ordering::Relaxed);
+        if before.live != after.live {
+            add(&core.totals.streams, before.live.is_some().into(), after.live.is_some().into());
+            core.registry.index(self);
+            core.presence.changed(&core.deadlines, &self.address, now);
         }
         result
     }
+
+    fn seen(&self, mailbox: &Mailbox) -> Seen {
+        if self.gone.load(Ordering::Relaxed) {
+            return Seen::default();
+        }
+        Seen { live: mailbox.live_page(), memory: mailbox.memory(), held: mailbox.held() }
+    }
 }
+
+impl State {
+    /// An entry of the buckets has come; says whether it is the one that counts.
+    fn take_entry(&mut self, why: Why, tick: Tick) -> bool {
+        let entered = &mut self.entered[why as usize];
+        let counts = *entered == tick;
+        if counts {
+            *entered = Tick::NEVER;
+        }
+        counts
+    }
+
+    /// Which entries the buckets need, because the slot stands there too late or not at all. Where nothing has `changed`, times
+    /// only move to later ones, and an entry that is there is early enough.
+    fn enter(&mut self, changed: bool, window_ms: u64, now: Millis) -> [Option<Tick>; Why::ALL.len()] {
+        Why::ALL.map(|why| {
+            let entered = &mut self.entered[why as usize];
+            if *entered != Tick::NEVER && !changed {
+                return None;
+            }
+            // An entry keeps the slot's memory, so it is not too far away.
+            let due = Tick::not_before(self.mailbox.due(why, window_ms)?.min(now.after(FARTHEST_MS)));
+            (due < *entered).then(|| {
+                *entered = due;
+                due
+            })
+        })
+    }
+}
+
+/// What others have to know of a mailbox.
+#[derive(Default, PartialEq, Eq)]
+struct Seen {
+    live: Option<(u64, u32)>,
+    memory: usize,
+    held: usize,
+}
+
+/// How long a slot may stand in a bucket until it is looked at, in milliseconds.
+const FARTHEST_MS: u64 = 300_000;
 
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {

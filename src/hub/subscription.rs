@@ -9,17 +9,18 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
-    Gather, Hub,
+    Hub,
     mailbox::{Delivery, Next},
+    parcel::Parcel,
     slot::Slot,
 };
-use crate::model::{Address, Continuity, Cursor, EndReason, Message};
+use crate::model::{Address, Continuity, Cursor, EndReason};
 
 /// What a stream carries after its opening.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A message, and the cursor to come back with after it.
-    Message(Cursor, Arc<Message>),
+    Message(Cursor, Arc<Parcel>),
     /// Nothing else happened for the length of a heartbeat.
     Ping,
     /// The last event: the server ends the stream.
@@ -57,9 +58,23 @@ impl Subscription {
         Self { hub, slot, generation, page, more: false, over: false }
     }
 
+    /// One more message that is there already, to be written together with the one before it.
+    pub fn more(&mut self) -> Option<Event> {
+        if !std::mem::take(&mut self.more) {
+            return None;
+        }
+        let delivery = self.slot.more(&self.hub.0.core, self.name(), self.hub.now())?;
+        Some(self.message(delivery))
+    }
+
     fn message(&mut self, delivery: Delivery) -> Event {
         self.more = delivery.more;
         Event::Message(delivery.cursor, delivery.message)
+    }
+
+    /// Tells this stream from all others of its mailbox.
+    fn name(&self) -> (u32, u32) {
+        (self.generation, self.page)
     }
 }
 
@@ -70,14 +85,12 @@ impl Stream for Subscription {
         if self.over {
             return Poll::Ready(None);
         }
-        let (shared, now) = (&self.hub.0, self.hub.now());
-        match self.slot.next(&shared.totals, self.generation, self.page, context.waker(), now) {
+        match self.slot.next(&self.hub.0.core, self.name(), context.waker(), self.hub.now()) {
             Next::Wait => Poll::Pending,
             Next::Message(delivery) => Poll::Ready(Some(self.message(delivery))),
             Next::Ping => Poll::Ready(Some(Event::Ping)),
             Next::End(reason) => {
-                shared.metrics.stream_ended(reason);
-                shared.presence.note(&self.slot, now);
+                self.hub.0.metrics.stream_ended(reason);
                 self.over = true;
                 Poll::Ready(Some(Event::End(reason)))
             }
@@ -89,19 +102,9 @@ impl Stream for Subscription {
     }
 }
 
-impl Gather for Subscription {
-    fn more(&mut self) -> Option<Event> {
-        if !std::mem::take(&mut self.more) {
-            return None;
-        }
-        let delivery = self.slot.more(&self.hub.0.totals, self.generation, self.page, self.hub.now())?;
-        Some(self.message(delivery))
-    }
-}
-
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let unsaid = self.hub.detach(&self.slot, self.generation, self.page);
+        let unsaid = self.slot.detach(&self.hub.0.core, self.name(), self.hub.now());
         // A peer that does not read is never told.
         if let Some(reason) = unsaid.filter(|_| !self.over) {
             self.hub.0.metrics.stream_ended(reason);

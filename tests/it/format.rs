@@ -95,20 +95,20 @@ async fn the_last_event_has_no_id_and_the_stream_a_clean_end() {
 }
 
 #[tokio::test]
-async fn each_message_is_an_id_an_event_if_there_is_one_and_a_line_of_data_for_each_of_its_lines() {
+async fn each_message_is_an_event_if_there_is_one_a_line_of_data_for_each_of_its_lines_and_last_an_id() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for (body, expected) in [
-        (r#"{"data":"a"}"#, "data: a\n\n"),
-        (r#"{"data":"a\nb\r\n","event":"offer"}"#, "event: offer\ndata: a\ndata: b\ndata: \n\n"),
+        (r#"{"data":"a"}"#, "data: a\n"),
+        (r#"{"data":"a\nb\r\n","event":"offer"}"#, "event: offer\ndata: a\ndata: b\ndata: \n"),
     ] {
         assert_eq!(
             server.request("POST /user/bob/device/phone", &[("content-type", JSON)], body.as_bytes()).await.status,
             200
         );
         let text = String::from_utf8(phone.bytes().await.expect("an event")).expect("UTF-8");
-        let (id, rest) = text.split_once('\n').expect("lines");
-        assert!(id.strip_prefix("id: ").is_some_and(|cursor| cursor.split('.').count() == 3), "{id}");
-        assert_eq!(rest, expected);
+        let (lines, cursor) = text.rsplit_once("id: ").expect("an id");
+        assert!(cursor.strip_suffix("\n\n").is_some_and(|cursor| cursor.split('.').count() == 3), "{cursor}");
+        assert_eq!(lines, expected);
     }
 }

@@ -157,7 +157,7 @@ fn long_json() -> Vec<u8> {
 
 #[tokio::test]
 async fn the_memory_budget_counts_what_a_message_takes_and_not_its_data_alone() {
-    let server = Server::with(&["--memory-budget", "100000"]).await;
+    let server = Server::with(&["--memory-budget", "100000", "--hold-budget", "100000"]).await;
     let sender = claim(&format!("{}/{}", "u".repeat(256), "d".repeat(256)));
     let headers = [("content-type", FORM), ("ttl", "60"), ("x-user-claim", &sender)];
     let mut held = 0;

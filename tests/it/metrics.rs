@@ -68,7 +68,7 @@ async fn what_is_held_is_counted_with_its_bytes_until_it_expires() {
 
 #[tokio::test]
 async fn sends_that_are_refused_are_counted_by_their_reason() {
-    let server = Server::with(&["--memory-budget", "14000", "--drain-window", "60"]).await;
+    let server = Server::with(&["--memory-budget", "14000", "--hold-budget", "14000", "--drain-window", "60"]).await;
     assert_eq!(hold(&server, "absent", "0").await, 404);
     assert!(server.grpc_send("bob/phone", "absent").await.is_err());
     shown(&server, &[r#"signal_sends_total{outcome="not_connected"} 2"#]).await;
@@ -97,7 +97,7 @@ async fn a_superseded_stream_is_counted_whether_or_not_its_peer_reads_on() {
     assert_eq!(first.end().await, "superseded");
     superseded(1).await;
     let connection = Http2::with_window(server.address, 10).await;
-    let _unread = unread(&connection, "/subscribe").await;
+    let _unread = connection.unread("bob/phone", "/subscribe").await;
     second.end().await;
     superseded(2).await;
     // One that comes back replaces itself, which is no end.
@@ -117,8 +117,8 @@ async fn a_stalled_stream_is_counted_though_its_peer_never_hears_of_it() {
             .await;
     };
     let connection = Http2::with_window(server.address, 10).await;
-    let unread_stream = unread(&connection, "/subscribe").await;
-    let unread_watch = unread(&connection, "/user/bob/devices").await;
+    let unread_stream = connection.unread("bob/phone", "/subscribe").await;
+    let unread_watch = connection.unread("bob/phone", "/user/bob/devices").await;
     stalled(2).await;
     shown(&server, &["signal_stalled_connections_total 0"]).await;
     drop((unread_stream, unread_watch));
@@ -128,12 +128,4 @@ async fn a_stalled_stream_is_counted_though_its_peer_never_hears_of_it() {
     let data = "x".repeat(60_000);
     until(|| server.post("bob/phone", &data), |answer| answer.status != 200).await;
     shown(&server, &["signal_stalled_connections_total 1", "signal_streams 0"]).await;
-}
-
-/// A stream over HTTP/2 of which nothing is read.
-async fn unread(connection: &Http2, path: &str) -> http::Response<hyper::body::Incoming> {
-    let mut connection = connection.clone();
-    let request = http::Request::get(connection.uri(path)).header("x-user-claim", claim("bob/phone"));
-    let request = request.header("accept", "text/event-stream");
-    connection.send(request.body(axum::body::Body::empty()).expect("a request")).await
 }

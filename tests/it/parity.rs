@@ -6,6 +6,7 @@ use tonic::Code;
 use crate::harness::{
     FORM, Server, claim,
     grpc::{claimed, message},
+    http2::Http2,
     path, within,
 };
 
@@ -88,11 +89,10 @@ async fn every_error_of_a_subscribe_has_its_row_in_both_protocols() {
 
 #[tokio::test]
 async fn a_full_budget_is_unavailable_in_both_protocols() {
-    // For two messages of ten bytes together.
-    let server = Server::with(&["--memory-budget", "394"]).await;
-    let mut phone = server.sse("bob/phone").await;
+    // For two messages of ten bytes together, which wait for a stream that does not read.
+    let server = Server::with(&["--memory-budget", "394", "--stall-timeout", "60"]).await;
+    let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
     assert_eq!(server.post("bob/phone", "12345678").await.status, 200);
-    assert_eq!(phone.data().await, "12345678");
     let refused = server.post("bob/phone", "123").await;
     assert_eq!(
         (refused.status, refused.problem().as_str(), refused.header("retry-after")),

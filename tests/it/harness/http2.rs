@@ -16,7 +16,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, sync::mpsc};
 
-use super::within;
+use super::{claim, within};
 
 #[derive(Clone)]
 pub struct Http2 {
@@ -41,6 +41,13 @@ impl Http2 {
 
     pub fn uri(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// The event stream at a path, of which nothing is read; for `user/device`.
+    pub async fn unread(&self, device: &str, path: &str) -> Response<Incoming> {
+        let request = Request::get(self.uri(path)).header("x-user-claim", claim(device));
+        let request = request.header("accept", "text/event-stream");
+        self.clone().send(request.body(Body::empty()).expect("a request")).await
     }
 
     pub async fn send(&mut self, request: Request<Body>) -> Response<Incoming> {

@@ -35,6 +35,11 @@ impl Sse {
         connection.ask(&format!("GET {path}"), headers).await;
         let head = connection.head().await;
         assert_eq!((head.status, head.header("content-type")), (200, "text/event-stream"), "{head:?}");
+        Self::after_head(connection)
+    }
+
+    /// The stream of a connection whose head was read.
+    pub fn after_head(connection: Connection) -> Self {
         let (parser, events) = (Parser::default(), VecDeque::new());
         Self { parser, ready: serde_json::Value::Null, events, transport: Transport::Http1(connection) }
     }

@@ -1,0 +1,174 @@
+//! Due-time buckets: what has to be looked at, and when. Nothing else in the hub runs at a fixed rate.
+//!
+//! An item stands in at most one bucket that counts. When its time moves to a later one it stays where it is, is looked at once
+//! when the old time comes, and is then put where it belongs. When its time moves to an earlier one it is put there too, and the
+//! older entry is passed over.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{board::Board, liveness::Millis, slot::Slot, watch::Sleeper};
+
+/// A point in time, in steps of [`STEP_MS`] since the hub began; at most six years after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tick(pub(super) u32);
+
+/// How late something may be looked at, in milliseconds.
+const STEP_MS: u64 = 50;
+
+impl Tick {
+    /// No time at all: later than every other one.
+    pub(super) const NEVER: Self = Self(u32::MAX);
+
+    /// The first tick that is not before a time.
+    pub(super) fn not_before(time: Millis) -> Self {
+        Self(u32::try_from(time.0.div_ceil(STEP_MS)).unwrap_or(u32::MAX - 1))
+    }
+
+    /// The last tick that has come.
+    pub(super) fn reached(now: Millis) -> Self {
+        Self(u32::try_from(now.0 / STEP_MS).unwrap_or(u32::MAX - 1))
+    }
+
+    pub(super) fn time(self) -> Millis {
+        Millis(u64::from(self.0) * STEP_MS)
+    }
+}
+
+/// Why a mailbox is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Its stream's heartbeat, or the end of the window after its last stream.
+    Stream,
+    /// Its oldest message that is kept for replay.
+    Replay,
+    /// Its held message that ends first.
+    Held,
+}
+
+impl Why {
+    pub(super) const ALL: [Self; 3] = [Self::Stream, Self::Replay, Self::Held];
+}
+
+/// Items by the tick at which they have to be looked at.
+pub(super) struct Buckets<T>(Mutex<BTreeMap<Tick, Vec<T>>>);
+
+impl<T> Default for Buckets<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Buckets<T> {
+    fn enter(&self, tick: Tick, item: T) {
+        self.0.lock().entry(tick).or_default().push(item);
+    }
+
+    /// The first tick at which there is something.
+    fn first(&self) -> Option<Tick> {
+        self.0.lock().first_key_value().map(|(tick, _)| *tick)
+    }
+
+    /// Takes at most so many items out of the first bucket, if that is not after `until`.
+    pub(super) fn take(&self, until: Tick, most: usize) -> Option<(Tick, Vec<T>)> {
+        let mut buckets = self.0.lock();
+        let mut first = buckets.first_entry().filter(|first| *first.key() <= until)?;
+        let tick = *first.key();
+        let items = first.get_mut();
+        let taken = items.split_off(items.len().saturating_sub(most));
+        if items.is_empty() {
+            first.remove();
+        }
+        Some((tick, taken))
+    }
+}
+
+/// Everything that waits for its time.
+#[derive(Default)]
+pub(super) struct Deadlines {
+    slots: [Buckets<Arc<Slot>>; Why::ALL.len()],
+    pub(super) boards: Buckets<Arc<Board>>,
+    pub(super) sleepers: Buckets<Sleeper>,
+    /// The tick that the timekeeper sleeps for.
+    alarm: AtomicU32,
+    earlier: Notify,
+}
+
+impl Deadlines {
+    pub(super) fn slots(&self, why: Why) -> &Buckets<Arc<Slot>> {
+        &self.slots[why as usize]
+    }
+
+    pub(super) fn enter_slot(&self, why: Why, tick: Tick, slot: Arc<Slot>) {
+        self.slots(why).enter(tick, slot);
+        self.hurry(tick);
+    }
+
+    pub(super) fn enter_board(&self, tick: Tick, board: Arc<Board>) {
+        self.boards.enter(tick, board);
+        self.hurry(tick);
+    }
+
+    pub(super) fn enter_sleeper(&self, tick: Tick, sleeper: Sleeper) {
+        self.sleepers.enter(tick, sleeper);
+        self.hurry(tick);
+    }
+
+    /// Wakes the timekeeper if it would sleep past a tick.
+    fn hurry(&self, tick: Tick) {
+        if tick.0 < self.alarm.load(Ordering::SeqCst) {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// The next time at which there is something to do. From now on an earlier entry ends [`Deadlines::earlier`].
+    pub(super) fn set_alarm(&self) -> Option<Tick> {
+        // While it is not known, every entry is taken for an earlier one.
+        self.alarm.store(u32::MAX, Ordering::SeqCst);
+        let slots = self.slots.iter().filter_map(Buckets::first);
+        let first = slots.chain(self.boards.first()).chain(self.sleepers.first()).min();
+        self.alarm.store(first.unwrap_or(Tick::NEVER).0, Ordering::SeqCst);
+        first
+    }
+
+    /// Waits for an entry that is earlier than the alarm.
+    pub(super) async fn earlier(&self) {
+        self.earlier.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_come_out_in_the_order_of_their_ticks_and_none_too_early() {
+        let buckets = Buckets::default();
+        for (tick, item) in [(3, 'd'), (1, 'a'), (2, 'b'), (2, 'c')] {
+            buckets.enter(Tick(tick), item);
+        }
+        assert_eq!(buckets.first(), Some(Tick(1)));
+        assert_eq!(buckets.take(Tick(0), 9), None);
+        assert_eq!(buckets.take(Tick(2), 9), Some((Tick(1), vec!['a'])));
+        assert_eq!(buckets.take(Tick(2), 1), Some((Tick(2), vec!['c'])));
+        assert_eq!(buckets.take(Tick(2), 1), Some((Tick(2), vec!['b'])));
+        assert_eq!(buckets.take(Tick(2), 9), None);
+        assert_eq!(buckets.first(), Some(Tick(3)));
+    }
+
+    #[test]
+    fn a_tick_is_never_before_its_time() {
+        for ms in [0, 1, 49, 50, 51, 99_999] {
+            assert!(Tick::not_before(Millis(ms)).time() >= Millis(ms));
+            assert!(Tick::reached(Millis(ms)).time() <= Millis(ms));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! One user's mailboxes: which of them are live, and how many there may be.
+
+use std::{
+    borrow::Borrow,
+    cmp,
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use super::{liveness::Millis, slot::Slot};
+use crate::{
+    error::Error,
+    model::{DeviceId, UserId},
+};
+
+/// The slots of one user's devices; at least one. Most users have one, so that takes no memory of its own; some may have very many.
+pub(super) enum Devices {
+    One(Arc<Slot>),
+    Many(Box<Many>),
+}
+
+/// Each slot stands in one of two sets, so that lists, watches and broadcasts never walk over those without a stream.
+#[derive(Default)]
+pub(super) struct Many {
+    live: BTreeSet<ByDevice>,
+    absent: BTreeSet<ByDevice>,
+    /// Devices whose held messages had to make room, until when their next stream is told so.
+    lost: VecDeque<(DeviceId, Millis)>,
+}
+
+/// A slot of a user, by its device; it has its key in it, which a map would hold once more.
+struct ByDevice(Arc<Slot>);
+
+/// What makes a mailbox.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// A stream. It pushes out the oldest mailbox that only holds.
+    Stream,
+    /// A message to hold.
+    Hold,
+}
+
+/// The bounds of one user's mailboxes. 0: none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) devices: usize,
+    /// Of these, such as only hold.
+    pub(super) held: usize,
+    /// How long a device that lost held messages is remembered, in milliseconds.
+    pub(super) window_ms: u64,
+}
+
+impl Devices {
+    /// Never `None`: an entry always holds at least one device.
+    pub(super) fn user(&self) -> Option<&UserId> {
+        self.iter().next().map(|slot| &slot.address.user)
+    }
+
+    pub(super) fn find(&self, device: &DeviceId) -> Option<&Arc<Slot>> {
+        match self {
+            Self::One(slot) => Some(slot).filter(|slot| slot.address.device == *device),
+            Self::Many(many) => many.live.get(device).or_else(|| many.absent.get(device)).map(|ByDevice(slot)| slot),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        let (one, many) = match self {
+            Self::One(slot) => (Some(slot), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|many| many.iter()))
+    }
+
+    /// Those with a live stream, sorted.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        let (one, many) = match self {
+            Self::One(slot) => (Some(slot).filter(|slot| slot.is_live()), None),
+            Self::Many(many) => (None, Some(&many.live)),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|ByDevice(slot)| slot))
+    }
+
+    /// Adds the slot of a device that has none.
+    pub(super) fn insert(&mut self, slot: Arc<Slot>) {
+        self.many().insert(slot);
+    }
+
+    /// Puts a slot among the live ones or among the others, as it is now.
+    pub(super) fn index(&mut self, slot: &Arc<Slot>) {
+        if let Self::Many(many) = self
+            && many.remove(slot)
+        {
+            many.insert(slot.clone());
+        }
+    }
+
+    /// Takes out exactly this slot, but for the last one, which goes with its user. Says whether it was there.
+    pub(super) fn remove(&mut self, slot: &Arc<Slot>) -> bool {
+        match self {
+            Self::One(one) => Arc::ptr_eq(one, slot),
+            Self::Many(many) => many.remove(slot),
+        }
+    }
+
+    /// As sets, which have room for more than one.
+    fn many(&mut self) -> &mut Many {
+        if let Self::One(slot) = self {
+            let slot = slot.clone();
+            *self = Self::Many(Box::default());
+            self.many().insert(slot);
+        }
+        match self {
+            Self::Many(many) => many,
+            Self::One(_) => unreachable!("it was made of sets above"),
+        }
+    }
+
+    /// Makes room for one more device; gives the one that was pushed out for it.
+    pub(super) fn make_room(
+        &mut self,
+        purpose: Purpose,
+        bounds: Bounds,
+        now: Millis,
+    ) -> Result<Option<Arc<Slot>>, Error> {
+        let holding = || self.iter().filter(|slot| slot.only_holds());
+        let full = bounds.devices > 0 && self.count() >= bounds.devices;
+        match purpose {
+            Purpose::Hold if full || (bounds.held > 0 && holding().count() >= bounds.held) => Err(Error::TooMany),
+            Purpose::Stream if full => {
+                let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TooMany)?;
+                let many = self.many();
+                many.remove(&oldest);
+                let bound = if bounds.held > 0 { bounds.held } else { LOST };
+                many.lost.retain(|(_, until)| *until > now);
+                if many.lost.len() >= bound {
+                    many.lost.pop_front();
+                }
+                many.lost.push_back((oldest.address.device.clone(), now.after(bounds.window_ms)));
+                Ok(Some(oldest))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(many) => many.live.len() + many.absent.len(),
+        }
+    }
+
+    /// Whether a device lost held messages not long ago. It is told once.
+    pub(super) fn take_lost(&mut self, device: &DeviceId, now: Millis) -> bool {
+        let Self::Many(many) = self else { return false };
+        let Some(at) = many.lost.iter().position(|(lost, _)| lost == device) else { return false };
+        many.lost.remove(at).is_some_and(|(_, until)| until > now)
+    }
+
+    /// After a device was removed: as small as it can be. Says whether there is none left.
+    pub(super) fn shrink(&mut self) -> bool {
+        let Self::Many(many) = self else { return true };
+        let (count, nothing_lost) = (many.live.len() + many.absent.len(), many.lost.is_empty());
+        let first = many.iter().next().cloned();
+        if let Some(last) = first.filter(|_| count == 1 && nothing_lost) {
+            *self = Self::One(last);
+        }
+        count == 0
+    }
+}
+
+impl Many {
+    fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.live.iter().chain(&self.absent).map(|ByDevice(slot)| slot)
+    }
+
+    /// Adds the slot of a device that has none.
+    fn insert(&mut self, slot: Arc<Slot>) {
+        if slot.is_live() {
+            self.live.insert(ByDevice(slot));
+        } else {
+            self.absent.insert(ByDevice(slot));
+        }
+    }
+
+    /// Takes out exactly this slot. Says whether it was there.
+    fn remove(&mut self, slot: &Arc<Slot>) -> bool {
+        let device = &slot.address.device;
+        [&mut self.live, &mut self.absent].into_iter().any(|set| {
+            let found = set.get(device).is_some_and(|ByDevice(found)| Arc::ptr_eq(found, slot));
+            found && set.remove(device)
+        })
+    }
+}
+
+/// Devices of one user that are remembered for having lost held messages, where no bound says how many.
+const LOST: usize = 64;
+
+impl Borrow<DeviceId> for ByDevice {
+    fn borrow(&self) -> &DeviceId {
+        &self.0.address.device
+    }
+}
+
+impl Ord for ByDevice {
+    fn cmp(&self, other: &Self) -> cmp::Ordering {
+        self.0.address.device.cmp(&other.0.address.device)
+    }
+}
+
+impl PartialOrd for ByDevice {
+    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByDevice {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.address.device == other.0.address.device
+    }
+}
+
+impl Eq for ByDevice {}

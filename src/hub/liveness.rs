@@ -1,0 +1,99 @@
+//! When a stream is due a heartbeat; pure, with time as an argument.
+
+/// Milliseconds since the hub began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Millis(pub(crate) u64);
+
+impl Millis {
+    /// How long ago `earlier` was, in milliseconds.
+    pub(super) fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// So many milliseconds later.
+    pub(super) fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// The first multiple of `grid` milliseconds that is not earlier.
+    fn on_grid(self, grid: u64) -> Self {
+        Self(self.0.div_ceil(grid.max(1)).saturating_mul(grid.max(1)))
+    }
+}
+
+/// The heartbeat of one stream: a ping after enough silence.
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    every_ms: u32,
+    /// A ping is due and was not taken yet.
+    due: bool,
+    quiet_since: Millis,
+}
+
+impl Heartbeat {
+    /// The heartbeat of a stream that was given something now.
+    pub(super) fn new(every_ms: u32, now: Millis) -> Self {
+        Self { every_ms, due: false, quiet_since: now }
+    }
+
+    /// The stream was given something, so no ping is needed for a while.
+    pub(super) fn traffic(&mut self, now: Millis) {
+        (self.due, self.quiet_since) = (false, now);
+    }
+
+    /// Takes the ping that is due.
+    pub(super) fn take(&mut self, now: Millis) -> bool {
+        let due = self.due;
+        if due {
+            self.traffic(now);
+        }
+        due
+    }
+
+    /// Makes a ping due if the silence was long enough. Says whether it just became due.
+    pub(super) fn beat(&mut self, now: Millis) -> bool {
+        let beats = self.next().is_some_and(|next| next <= now);
+        self.due |= beats;
+        beats
+    }
+
+    /// When the next ping is due. `None` while one waits to be taken.
+    ///
+    /// Times fall on a common grid, so that pings of streams that share a connection go out together. A peer that vanished has to
+    /// be gone after 35 s: with the default heartbeat of 15 s the ping is due after 13.5 to 14 s, and `TCP_USER_TIMEOUT` ends the
+    /// connection 20.6 s later.
+    pub(super) fn next(&self) -> Option<Millis> {
+        let every = u64::from(self.every_ms);
+        (!self.due).then(|| self.quiet_since.after(every * 9 / 10).on_grid(every / GRID))
+    }
+}
+
+/// How many times of the grid fall into one heartbeat.
+const GRID: u64 = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_is_due_after_nine_tenths_of_the_heartbeat_on_a_common_grid() {
+        for began in [0, 1, 499, 500, 7_301] {
+            let mut heartbeat = Heartbeat::new(15_000, Millis(began));
+            let due = heartbeat.next().expect("a time");
+            assert!((13_500..14_000).contains(&due.since(Millis(began))) && due.0.is_multiple_of(500), "{due:?}");
+            assert!(!heartbeat.beat(Millis(due.0 - 1)));
+            assert!(heartbeat.beat(due) && !heartbeat.beat(due), "it becomes due once");
+            assert_eq!(heartbeat.next(), None);
+            assert!(heartbeat.take(due) && !heartbeat.take(due));
+        }
+    }
+
+    #[test]
+    fn traffic_puts_the_next_ping_off() {
+        let mut heartbeat = Heartbeat::new(15_000, Millis(0));
+        assert!(heartbeat.beat(Millis(14_000)));
+        heartbeat.traffic(Millis(14_000));
+        assert!(!heartbeat.take(Millis(14_000)));
+        assert_eq!(heartbeat.next(), Some(Millis(27_500)));
+    }
+}

@@ -1,0 +1,132 @@
+//! What becomes of a mailbox as time goes by, and when memory is short; pure, with time as an argument.
+
+use super::{
+    super::{deadlines::Why, liveness::Millis, log::Log},
+    Mailbox,
+};
+
+/// What a look at the clock brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::hub) struct Looked {
+    /// The stream has something new to do.
+    pub(in crate::hub) wake: bool,
+    /// How many messages waited until their time was over.
+    pub(in crate::hub) expired: usize,
+    /// Nobody needs this mailbox any more.
+    pub(in crate::hub) forget: bool,
+}
+
+impl Mailbox {
+    /// When there is something to do for this reason.
+    pub(in crate::hub) fn due(&self, why: Why, window_ms: u64) -> Option<Millis> {
+        match (why, &self.stream) {
+            (Why::Stream, Some(stream)) => stream.heartbeat.next(),
+            // A mailbox that holds messages past its window lives until they end.
+            (Why::Stream, None) => Some(self.left_at.after(window_ms).max(self.log.hold_ends().unwrap_or_default())),
+            (Why::Replay, _) => self.log.replay_ends(self.written()),
+            (Why::Held, Some(_)) => None,
+            (Why::Held, None) => self.log.hold_ends(),
+        }
+    }
+
+    /// Looks at the clock: heartbeats, messages and mailboxes whose time is over.
+    pub(in crate::hub) fn look(&mut self, window_ms: u64, now: Millis) -> Looked {
+        let mut looked = Looked::default();
+        if let Some(stream) = &mut self.stream {
+            looked.wake = stream.heartbeat.beat(now);
+        }
+        self.evict(now);
+        if self.stream.is_none() {
+            let held = self.log.held();
+            looked.expired = self.log.expire(now.since(self.left_at) >= window_ms, now);
+            if self.log.held() < held {
+                // The next stream has to be told, so the mailbox is remembered for another window.
+                self.left_at = now;
+            }
+            looked.forget = now.since(self.left_at) >= window_ms && !self.log.has_waiting();
+            if looked.forget {
+                self.log = Log::default();
+            }
+        }
+        looked
+    }
+
+    /// Makes room: drops the oldest message that is kept for replay. Says whether there was one.
+    pub(in crate::hub) fn evict_oldest(&mut self) -> bool {
+        self.log.evict_oldest(self.written())
+    }
+
+    /// Makes room: drops all held messages; the next stream is told `broken`. Says how many.
+    pub(in crate::hub) fn drop_held(&mut self, now: Millis) -> usize {
+        if self.stream.is_some() {
+            return 0;
+        }
+        let dropped = self.log.drop_held();
+        if dropped > 0 {
+            self.left_at = now;
+        }
+        dropped
+    }
+
+    /// The number up to which the attached stream has taken everything.
+    fn written(&self) -> u64 {
+        self.stream.as_ref().map_or(u64::MAX, |stream| stream.position)
+    }
+
+    /// Drops what is kept for replay beyond its bounds, but nothing that the attached stream still has to write.
+    pub(super) fn evict(&mut self, now: Millis) {
+        let Some(stream) = &self.stream else { return self.log.evict(self.written(), now, |_, _| ()) };
+        let confirmed = &mut self.confirmed;
+        self.log.evict(stream.position, now, |seq, at| {
+            // A stream that lived on for so long after it was given a message has a peer that read it.
+            if stream.since <= at {
+                *confirmed = seq.max(*confirmed);
+            }
+        });
+    }
+}
+
+/// Bytes of memory that a mailbox itself takes. They count as held where it only holds: anybody may ask for one.
+pub(in crate::hub) const MAILBOX_COST: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::super::mailbox_properties::{EPOCH, WINDOW_MS, message},
+        super::Next,
+        *,
+    };
+    use crate::model::{Continuity, Cursor, Data, Start};
+
+    #[test]
+    fn a_device_whose_held_messages_are_dropped_is_told_broken_for_a_window_after_that() {
+        for expires in [true, false] {
+            let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+            mailbox.push(message(Data::new("ring").expect("not empty")), 50_000, Millis(0)).expect("room");
+            let at = if expires { Millis(50_000) } else { Millis(1_000) };
+            let dropped = if expires { mailbox.look(WINDOW_MS, at).expired } else { mailbox.drop_held(at) };
+            assert_eq!((dropped, mailbox.held()), (1, MAILBOX_COST));
+            let end = at.after(WINDOW_MS);
+            assert_eq!(mailbox.due(Why::Stream, WINDOW_MS), Some(end));
+            assert!(!mailbox.look(WINDOW_MS, Millis(end.0 - 1)).forget);
+            let stream = mailbox.attach(Start::Anew, 15_000, Millis(end.0 - 1)).expect("free");
+            assert_eq!((stream.continuity, stream.replayed), (Continuity::Broken, 0));
+        }
+    }
+
+    #[test]
+    fn a_message_that_the_stream_has_still_to_write_is_not_dropped_to_make_room() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        for _ in 0..2 {
+            mailbox.push(message(Data::new("offer").expect("not empty")), 0, Millis(0)).expect("live");
+        }
+        for _ in 0..2 {
+            assert!(matches!(mailbox.next(stream.generation, 1, Millis(0)), Next::Message(_)));
+        }
+        let after_first = Cursor { seq: 1, ..stream.cursor };
+        mailbox.attach(Start::After(after_first), 15_000, Millis(0)).expect("the same page");
+        assert!(mailbox.evict_oldest(), "the first was written");
+        assert!(!mailbox.evict_oldest(), "the second is to be replayed");
+    }
+}

@@ -1,0 +1,127 @@
+//! A message on its way through mailboxes: its memory is counted once, and its text for a format is made once, however many
+//! streams it goes to.
+
+use std::{ops::Deref, sync::OnceLock};
+
+use bytes::Bytes;
+
+use crate::{budget::Budget, model::Message};
+
+/// A message, counted in the memory budget until the last mailbox and the last stream let go of it.
+#[derive(Debug)]
+pub struct Parcel {
+    message: Message,
+    budget: Budget,
+    /// Texts of the message that streams share. Only for a large message to several devices: a small one is copied for less.
+    texts: Option<Box<[OnceLock<Bytes>; TEXTS]>>,
+}
+
+impl Parcel {
+    /// For one device.
+    pub(crate) fn new(message: Message, budget: Budget) -> Self {
+        budget.add_messages(message.footprint());
+        Self { message, budget, texts: None }
+    }
+
+    /// For several devices.
+    pub(crate) fn shared(message: Message, budget: Budget) -> Self {
+        let texts = (message.cost() >= WORTH_SHARING).then(Box::default);
+        let mut parcel = Self::new(message, budget);
+        parcel.texts = texts;
+        parcel
+    }
+
+    /// The text of the message in the format of this number, below 4. The first stream makes it and all others share it.
+    /// `None` where a copy for each stream costs less.
+    pub fn text(&self, format: usize, make: impl FnOnce(&Message) -> String) -> Option<Bytes> {
+        let text = self.texts.as_ref()?.get(format)?;
+        let make = || Bytes::from_owner(Text::new(make(&self.message), self.budget.clone()));
+        Some(text.get_or_init(make).clone())
+    }
+}
+
+impl Deref for Parcel {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
+impl PartialEq for Parcel {
+    fn eq(&self, other: &Self) -> bool {
+        self.message == other.message
+    }
+}
+
+impl Eq for Parcel {}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        self.budget.remove_messages(self.message.footprint());
+    }
+}
+
+/// A text that streams share, counted until the last of them has written it.
+struct Text(String, Budget);
+
+impl Text {
+    fn new(text: String, budget: Budget) -> Self {
+        budget.add_messages(text.len());
+        Self(text, budget)
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        self.1.remove_messages(self.0.len());
+    }
+}
+
+/// Formats of the event stream, with one to spare.
+const TEXTS: usize = 4;
+
+/// Bytes of a message from which on streams share its text.
+const WORTH_SHARING: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::Data;
+
+    fn message(bytes: usize) -> Message {
+        let data = Data::new("x".repeat(bytes)).expect("not empty");
+        Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn the_text_of_a_large_message_is_made_once_and_counted_until_the_last_stream_has_it_no_more() {
+        let budget = Budget::new(usize::MAX);
+        let parcel = Parcel::shared(message(10_000), budget.clone());
+        let alone = budget.messages();
+        let first = parcel.text(0, |_| "y".repeat(11_000)).expect("shared");
+        let second = parcel.text(0, |_| unreachable!("made already")).expect("shared");
+        assert_eq!((first.as_ptr(), budget.messages()), (second.as_ptr(), alone + 11_000));
+        drop(parcel);
+        drop(first);
+        assert_eq!(budget.messages(), 11_000);
+        drop(second);
+        assert_eq!(budget.messages(), 0);
+    }
+
+    #[test]
+    fn a_message_for_one_device_or_a_small_one_is_not_shared() {
+        let budget = Budget::new(usize::MAX);
+        for parcel in [Parcel::new(message(10_000), budget.clone()), Parcel::shared(message(100), budget)] {
+            assert!(parcel.text(0, |_| unreachable!("not shared")).is_none());
+        }
+    }
+}

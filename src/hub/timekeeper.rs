@@ -1,0 +1,122 @@
+//! The timekeeper: looks at what is due when its time has come, and sleeps in between; and the drain, which ends everything.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::{task::yield_now, time::sleep_until};
+
+use super::{
+    Hub,
+    board::Board,
+    deadlines::{Tick, Why},
+    presence,
+    registry::SHARDS,
+    slot::Slot,
+    watch::Sleeper,
+};
+use crate::model::{Address, EndReason};
+
+impl Hub {
+    /// Looks at everything when it is due: heartbeats, messages and mailboxes whose time is over, changes for those who watch.
+    ///
+    /// Never ends.
+    pub async fn keep_time(self) {
+        let deadlines = &self.0.core.deadlines;
+        loop {
+            self.look_at_due().await;
+            match deadlines.set_alarm() {
+                Some(tick) => {
+                    let at = self.0.began + Duration::from_millis(tick.time().0);
+                    tokio::select! {
+                        () = sleep_until(at) => {}
+                        () = deadlines.earlier() => {}
+                    }
+                }
+                None => deadlines.earlier().await,
+            }
+        }
+    }
+
+    /// Looks at what is due now, some at a time, so that those who are woken have their turn in between.
+    async fn look_at_due(&self) {
+        let deadlines = &self.0.core.deadlines;
+        for why in Why::ALL {
+            while let Some((tick, slots)) = deadlines.slots(why).take(Tick::reached(self.now()), AT_ONCE) {
+                for slot in &slots {
+                    self.look(slot, why, tick);
+                }
+                yield_now().await;
+            }
+        }
+        while let Some((tick, boards)) = deadlines.boards.take(Tick::reached(self.now()), AT_ONCE) {
+            for board in &boards {
+                wake(self.look_at_board(board, tick)).await;
+            }
+            yield_now().await;
+        }
+        while let Some((_, sleepers)) = deadlines.sleepers.take(Tick::reached(self.now()), AT_ONCE) {
+            wake(sleepers.iter().filter_map(Sleeper::waker).collect()).await;
+        }
+    }
+
+    pub(super) fn look(&self, slot: &Arc<Slot>, why: Why, tick: Tick) {
+        let core = &self.0.core;
+        let looked = slot.look(core, why, tick, self.now());
+        self.0.metrics.expired(looked.expired);
+        if looked.forget {
+            core.registry.remove(slot, &core.totals);
+        }
+    }
+
+    /// Publishes the changes of a watched user; gives those to wake.
+    fn look_at_board(&self, board: &Arc<Board>, tick: Tick) -> Vec<Waker> {
+        let (core, now) = (&self.0.core, self.now());
+        let wakers = board.look(tick, now, |device| {
+            let address = Address { user: board.user.clone(), device: device.clone() };
+            core.registry.find(&address)?.live_page()
+        });
+        board.enter_bucket(&core.deadlines, now);
+        wakers
+    }
+
+    /// Refuses new work from now on and ends all streams and watches, spread over `window`; returns early when none is left.
+    pub async fn drain(&self, window: Duration) {
+        self.0.draining.store(true, Ordering::Release);
+        let mut slices = tokio::time::interval(window / SHARDS_IN_U32);
+        for shard in 0..SHARDS {
+            slices.tick().await;
+            let census = self.census();
+            if census.streams == 0 && census.watches == 0 {
+                return;
+            }
+            for slot in self.0.core.registry.of_shard(shard) {
+                slot.end(&self.0.core, EndReason::Draining, self.now());
+            }
+            wake(self.0.core.presence.end(shard, EndReason::Draining)).await;
+        }
+    }
+}
+
+/// Wakes some at a time.
+async fn wake(wakers: Vec<Waker>) {
+    let mut left = wakers.len();
+    for waker in wakers {
+        waker.wake();
+        left -= 1;
+        if left > 0 && left.is_multiple_of(AT_ONCE) {
+            yield_now().await;
+        }
+    }
+}
+
+/// Mailboxes or wakers after which others have their turn.
+const AT_ONCE: usize = 256;
+
+// Users stand in as many shards of the registry as of the boards, so one walk ends both.
+const _: () = assert!(SHARDS == presence::SHARDS);
+
+#[expect(clippy::cast_possible_truncation, reason = "64 fits")]
+const SHARDS_IN_U32: u32 = SHARDS as u32;

@@ -121,3 +121,24 @@ async fn streams_end_within_10_seconds_of_a_drain() {
     server.stopped().await;
     assert_about(began.elapsed(), 5.0, 10.0);
 }
+
+#[tokio::test]
+async fn watches_end_over_the_window_of_a_drain_as_streams_do() {
+    let server = Server::start().await;
+    let mut watches = Vec::new();
+    for user in 0..30 {
+        let path = format!("/user/{user}/devices");
+        let mut watch = Sse::open_plain(server.address, &path, &[("accept", "text/event-stream")]).await;
+        assert_eq!(watch.next().await.data, "[]");
+        watches.push(watch);
+    }
+    pause();
+    let began = Instant::now();
+    server.drain.start();
+    let ends = watches.into_iter().map(|watch: Sse| tokio::spawn(watch.end()));
+    for end in ends.collect::<Vec<_>>() {
+        assert_eq!(end.await.expect("no panic"), "draining");
+    }
+    server.stopped().await;
+    assert_about(began.elapsed(), 5.0, 10.0);
+}

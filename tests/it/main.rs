@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
+mod bounds;
 mod cable;
 mod cutting;
 mod defaults;

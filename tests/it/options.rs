@@ -72,6 +72,25 @@ fn help_and_version_are_answers() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_written_is_no_panic() {
+    for option in ["--help", "--version"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let output = process::command().arg(option).stdout(full).output().expect("the executable");
+        let log = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!((output.status.code(), log.lines().count()), (Some(1), 1), "{option} to a full disk: {log}");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = process::command().arg(option).stdout(writer).output().expect("the executable");
+        let log = String::from_utf8(output.stderr).expect("UTF-8");
+        // Whoever closed it has read enough.
+        assert_eq!((output.status.code(), log.as_str()), (Some(0), ""), "{option} to a closed pipe");
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+    let output = process::command().arg("--nonsense").stderr(full).output().expect("the executable");
+    assert_eq!(output.status.code(), Some(2), "a reason that cannot be written");
+}
+
+#[test]
 fn the_health_check_tells_by_its_exit_code() {
     let process = Process::start(&[]);
     let port = process.address.port().to_string();

@@ -27,14 +27,17 @@ use axum::{
     body::{Body, Bytes, HttpBody},
 };
 use http::{Request, Response};
-use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use self::connection::Connections;
 pub use self::{
     cut::Cut,
     tls::{Identity, Tls},
 };
-use crate::{drain::Drain, telemetry::Metrics};
+use crate::{
+    drain::Drain,
+    telemetry::{Metrics, Sparingly},
+};
 
 /// The limits of the transport that are options; the others are constants beside the code they bind.
 #[derive(Clone)]
@@ -124,7 +127,7 @@ impl Server {
             };
             match accepted {
                 (Ok(place), Ok((socket, peer))) => {
-                    backoff = Backoff::default();
+                    backoff.reset();
                     self.metrics.connected();
                     drain.spawn(connections.clone().serve(socket, Peer(peer.ip()), place));
                 }
@@ -142,22 +145,29 @@ impl Server {
 /// What to do when the system has no descriptor or memory for another connection: wait, longer each time.
 struct Backoff {
     next: Duration,
-    logged: Option<Instant>,
+    lines: Sparingly,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: Duration::from_millis(10), logged: None }
+        Self { next: SHORTEST_BACKOFF, lines: Sparingly::default() }
     }
 }
 
 impl Backoff {
+    /// The next wait is short again. A peer that comes and goes may make the system run out all the time, so the log keeps to its
+    /// line a second.
+    fn reset(&mut self) {
+        self.next = SHORTEST_BACKOFF;
+    }
+
     async fn wait(&mut self, error: &io::Error) {
-        if self.logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            tracing::warn!(%error, "cannot accept a connection");
-            self.logged = Some(Instant::now());
+        if let Some(left_out) = self.lines.next() {
+            tracing::warn!(%error, left_out, "cannot accept a connection");
         }
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(Duration::from_secs(1));
     }
 }
+
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);

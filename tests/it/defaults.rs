@@ -74,6 +74,38 @@ async fn a_body_has_10_seconds() {
 }
 
 #[tokio::test]
+async fn half_a_call_over_grpc_web_has_10_seconds_too() {
+    for (timeout, least) in [(&[][..], 10.0), (&[("grpc-timeout", "1S")], 1.0)] {
+        let server = Server::start().await;
+        let mut connection = Connection::open(server.address).await;
+        let headers = [&[("content-type", "application/grpc-web+proto"), ("content-length", "9")], timeout].concat();
+        connection.ask("POST /signal.v1.Signal/Send", &headers).await;
+        connection.write(&[0; 3]).await;
+        pause();
+        let began = Instant::now();
+        let answer = connection.response(false).await;
+        assert_about(began.elapsed(), least, least);
+        assert_eq!((answer.status, answer.header("grpc-status"), answer.header("connection")), (200, "4", "close"));
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_has_10_seconds_and_no_more_with_its_handler() {
+    let server = Server::start().await;
+    for (head, status) in [("POST /nowhere", 404), ("POST /user/bob/devices", 408), ("GET /user/bob/devices", 408)] {
+        let mut connection = Connection::open(server.address).await;
+        connection.ask(head, &[("content-type", FORM), ("content-length", "9")]).await;
+        pause();
+        let began = Instant::now();
+        let answer = connection.response(false).await;
+        assert_eq!((answer.status, answer.header("connection")), (status, "close"), "{head}");
+        assert_about(began.elapsed(), 10.0, 10.0);
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
 async fn a_stream_is_cut_when_its_oldest_unsent_message_is_5_seconds_old() {
     let server = Server::start().await;
     let connection = Http2::with_window(server.address, 1_000).await;

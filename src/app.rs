@@ -1,7 +1,10 @@
 //! The only place where rooms are joined: configuration in, a running daemon out.
 
+mod descriptors;
 mod front;
+mod heads;
 mod router;
+mod sites;
 
 use std::{
     io,
@@ -11,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use self::front::Front;
+use self::{descriptors::Places, front::Front};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
@@ -33,6 +36,7 @@ pub struct App {
     health: tonic_health::server::HealthReporter,
     metrics: Metrics,
     drain: Drain,
+    places: Places,
     config: Config,
 }
 
@@ -43,7 +47,8 @@ impl App {
     /// When the address cannot be listened on.
     pub fn bind(config: Config) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
-        let server = Server::bind(resolve(&config)?, serving(&config)?, metrics.clone())?;
+        let places = Places::take(config.max_connections)?;
+        let server = Server::bind(resolve(&config)?, serving(&config, places)?, metrics.clone())?;
         let address = server.local_addr()?;
         let limits = Limits {
             stall: config.stall_timeout,
@@ -72,7 +77,7 @@ impl App {
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), drain: drain.clone() };
         let front = router::join(api, signal, grpc, admin, &config.cors_origins);
-        Ok(Self { server, address, front, hub, health, metrics, drain, config })
+        Ok(Self { server, address, front, hub, health, metrics, drain, places, config })
     }
 
     /// The address that is listened on.
@@ -103,7 +108,8 @@ impl App {
 
     /// `replace` is for tests: it may put another task in the place of one that must not die.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, front, hub, health, drain, config, .. } = self;
+        let Self { server, front, hub, health, drain, places, config, .. } = self;
+        places.warn();
         grpc::report(&health, true).await;
         // Without one of these the daemon would do half of its work.
         let supervised: [(&str, Task); _] = [
@@ -137,17 +143,14 @@ fn resolve(config: &Config) -> io::Result<SocketAddr> {
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-/// Raises the soft limit of descriptors to the hard one, and leaves some to everything that is no connection.
-fn serving(config: &Config) -> io::Result<serve::Settings> {
-    let descriptors = rlimit::increase_nofile_limit(u64::MAX)?;
-    let most = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX).max(1);
+fn serving(config: &Config, places: Places) -> io::Result<serve::Settings> {
     let tls = match (&config.tls_cert, &config.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
         tls,
-        max_connections: config.max_connections.unwrap_or(most),
+        max_connections: places.count(),
         http1_takeover: config.http1_takeover,
         max_streams: config.max_streams,
         header_timeout: config.header_timeout,
@@ -166,9 +169,6 @@ fn authentication(config: &Config) -> Auth {
         trusted_proxies: config.trusted_proxies.clone(),
     }
 }
-
-/// Descriptors for the log, the listener and whatever a library opens.
-const OTHER_DESCRIPTORS: u64 = 512;
 
 /// How long connections may take to write what is in hand after all streams have ended, at least.
 const LAST_BYTES: Duration = Duration::from_secs(1);

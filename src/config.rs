@@ -76,7 +76,7 @@ pub struct Config {
     #[arg(long, env = "SIGNAL_MEMORY_BUDGET", value_name = "BYTES", default_value_t = 1 << 30)]
     pub memory_budget: usize,
 
-    /// Open connections, at most [default: the limit of descriptors less 512]
+    /// Open connections, at most [default: the limit of descriptors less a quarter of them, at most 512]
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
     pub max_connections: Option<usize>,
 

@@ -135,6 +135,12 @@ where
 
 const SEND: &str = "/signal.v1.Signal/Send";
 
+/// Whether a path is that of a health check, which is answered also when there is no place for a connection.
+#[must_use]
+pub fn is_health(path: &str) -> bool {
+    path == "/grpc.health.v1.Health/Check"
+}
+
 /// Whether a request is a call, natively or over gRPC-Web.
 #[must_use]
 pub fn is_call<B>(request: &http::Request<B>) -> bool {
@@ -145,6 +151,12 @@ pub fn is_call<B>(request: &http::Request<B>) -> bool {
 fn kind<B>(request: &http::Request<B>) -> Option<&[u8]> {
     let kind = request.headers().get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc")?;
     matches!(kind.first(), None | Some(b'+' | b'-' | b';')).then_some(kind)
+}
+
+/// The answer to a call that comes to no method.
+#[must_use]
+pub fn refuse(error: Error) -> Status {
+    status::from(error)
 }
 
 /// The answer to a gRPC request for a service that is not there.

@@ -118,6 +118,7 @@ struct Families {
     expired: Counter,
     refused_identities: Counter,
     connections: Counter,
+    connections_without_place: Counter,
     accept_errors: Counter,
     stalled_connections: Counter,
     panics: Counter,
@@ -179,6 +180,7 @@ impl Metrics {
             expired: register!("expired", "Messages whose device did not come in time"),
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
+            connections_without_place: register!("connections_without_place", "Connections past the places for them"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
             stalled_connections: register!("stalled_connections", "Connections cut because their peer read nothing"),
             panics: register!("panics", "Panics caught"),
@@ -262,6 +264,11 @@ impl Metrics {
     /// A connection was accepted.
     pub fn connected(&self) {
         self.0.connections.inc();
+    }
+
+    /// A connection was accepted without a place for it.
+    pub fn connected_without_place(&self) {
+        self.0.connections_without_place.inc();
     }
 
     /// A connection was cut because its peer left written bytes unread.

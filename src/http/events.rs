@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// Whether the client asks for an event stream by name, as every `EventSource` does.
-pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
+#[must_use]
+pub fn accepts_events(headers: &HeaderMap) -> bool {
     let named = |line: &HeaderValue| {
         let kinds = line.to_str().unwrap_or_default().split(',');
         kinds
@@ -53,7 +54,7 @@ where
 /// events by name is told when to come back.
 pub(super) fn refuse(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
     match error {
-        Error::Draining | Error::OverBudget if accepts_events(headers) => {
+        Error::Draining | Error::NoPlace | Error::OverBudget if accepts_events(headers) => {
             Ok(respond(Body::from(sse::begin(random(OVERLOAD_RETRY)))))
         }
         error => Err(error.into()),

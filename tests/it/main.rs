@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
 mod cable;
+mod cross_site;
 mod cutting;
 mod defaults;
 mod door;
@@ -11,8 +12,10 @@ mod drain;
 mod errors;
 mod floods;
 mod format;
+mod full;
 mod grpc;
 mod harness;
+mod heads;
 mod hold;
 mod http;
 mod identity;
@@ -30,4 +33,5 @@ mod socket;
 mod stalls;
 mod stream;
 mod takeover;
+
 mod web;

@@ -78,21 +78,6 @@ async fn requests_that_could_be_smuggled_are_400() {
 }
 
 #[tokio::test]
-async fn past_the_cap_connections_wait_until_one_closes() {
-    let server = Server::with(&["--max-connections", "2"]).await;
-    let mut connections = [Connection::open(server.address).await, Connection::open(server.address).await];
-    for connection in &mut connections {
-        assert_eq!(connection.request("GET /healthz", &[], b"").await.status, 200);
-    }
-    let mut third = Connection::open(server.address).await;
-    third.ask("GET /healthz", &[]).await;
-    let early = tokio::time::timeout(std::time::Duration::from_millis(300), third.stream.readable()).await;
-    assert!(early.is_err(), "answered past the cap");
-    drop(connections);
-    assert_eq!(third.response(false).await.status, 200);
-}
-
-#[tokio::test]
 async fn a_device_that_hangs_up_is_off_the_list_at_once() {
     let server = Server::start().await;
     let claim = claim("bob/phone");

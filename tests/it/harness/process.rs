@@ -72,7 +72,12 @@ impl Drop for Process {
 
 /// The executable, without the options that this environment may hold.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_backend-signal"));
+    command_of(env!("CARGO_BIN_EXE_backend-signal"))
+}
+
+/// Another program that runs it in the end.
+pub fn command_of(program: &str) -> Command {
+    let mut command = Command::new(program);
     command.env_remove("PORT");
     command
 }

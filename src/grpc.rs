@@ -8,11 +8,7 @@ mod status;
 mod stream;
 mod unread;
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, Version, header};
 use tonic::{
@@ -41,6 +37,7 @@ use crate::{
     model::{Start, UserId},
     serve::{Cut, Lasting, Peer},
     telemetry::Metrics,
+    wall_clock,
 };
 
 /// The generated messages, client and server of `proto/signal/v1/signal.proto`.
@@ -185,7 +182,7 @@ impl signal_server::Signal for Service {
         let ready = convert::ready(&ready, self.heartbeat);
         let convert = |event| {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
-            Step { response: Some(convert::event(&event, SystemTime::now())), end }
+            Step { response: Some(convert::event(&event, wall_clock::now())), end }
         };
         Ok(lasting(Lasting::ServerStreaming, Responses::new(Some(ready), subscription, convert, deadline(&request))))
     }

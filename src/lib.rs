@@ -21,6 +21,7 @@
 //! | [`config`] | every flag and variable; alone reads the environment | a new option |
 //! | [`app`] | joins the rooms; the one router of both protocols, and what stands before it | what a new option does |
 //! | [`terminal`] | what the process says before it exits | |
+//! | [`wall_clock`] | the time of day, within the years that have dates | |
 //! | `json` | JSON objects from outside, strictly | |
 //! | `hex` | hexadecimal digits | |
 //!
@@ -61,3 +62,4 @@ pub mod model;
 pub mod serve;
 pub mod telemetry;
 pub mod terminal;
+pub mod wall_clock;

@@ -1,7 +1,5 @@
 //! `GET /user/{user}/devices`: which devices of a user are connected, once or as a stream of changes.
 
-use std::time::SystemTime;
-
 use axum::{
     Extension,
     extract::State,
@@ -20,6 +18,7 @@ use crate::{
     auth::Caller,
     model::{DeviceId, Start},
     serve::Cut,
+    wall_clock,
 };
 
 pub(super) async fn list(
@@ -33,7 +32,7 @@ pub(super) async fn list(
         let opening = events::opening(Start::Anew, api.settings.heartbeat, cut);
         return match api.hub.watch(&caller, &user, &opening) {
             Ok(watch) => Ok(events::stream(sse::begin(events::retry()), watch, |sighting| {
-                sse::sighting(&sighting, SystemTime::now())
+                sse::sighting(&sighting, wall_clock::now())
             })),
             Err(error) => events::refuse(error, &headers),
         };

@@ -9,6 +9,7 @@ use super::sse::Format;
 use crate::{
     hub::{self, Ready},
     model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message},
+    wall_clock,
 };
 
 #[expect(unreachable_pub, reason = "the tests over the wire use it too")]
@@ -75,7 +76,7 @@ proptest! {
     ) {
         let event = event.as_deref();
         for format in [Format::Plain, Format::Envelope, Format::Legacy] {
-            let stream = opening(format) + &format.event(&message(event, &data), SystemTime::now);
+            let stream = opening(format) + &format.event(&message(event, &data), wall_clock::now);
             let (mut events, parser) = read(&stream, &cuts);
             if format != Format::Legacy {
                 prop_assert_eq!(events.remove(0).name, "signal.ready");

@@ -1,6 +1,6 @@
 //! `GET /subscribe` and `GET /subscribe/{user}/device/{device}`: the stream of the caller's device as server-sent events.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::{Extension, extract::State, response::Response};
 use http::{HeaderMap, HeaderName, Uri};
@@ -10,7 +10,7 @@ use super::{
     form::{self, Parameter},
     sse::Format,
 };
-use crate::{auth::Subscriber, error::Error, model::Start, serve::Cut};
+use crate::{auth::Subscriber, error::Error, model::Start, serve::Cut, wall_clock};
 
 pub(super) async fn subscribe(
     State(api): State<Api>,
@@ -24,7 +24,7 @@ pub(super) async fn subscribe(
     match api.hub.subscribe(&subscriber, &events::opening(start, heartbeat, cut)) {
         Ok((ready, subscription)) => {
             let opening = format.opening(&ready, heartbeat, events::retry());
-            Ok(events::stream(opening, subscription, move |event| format.event(&event, SystemTime::now)))
+            Ok(events::stream(opening, subscription, move |event| format.event(&event, wall_clock::now)))
         }
         Err(error) => events::refuse(error, &headers),
     }

@@ -1,9 +1,6 @@
 //! How a message gets into a mailbox: admitted, numbered here or handed to another node, held if its sender asked for that.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::SystemTime,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Draft, Hub, millis,
@@ -13,6 +10,7 @@ use crate::{
     auth::Caller,
     error::Error,
     model::{Address, DeviceId, Message, Outcome, UserId},
+    wall_clock,
 };
 
 impl Hub {
@@ -97,7 +95,7 @@ impl Hub {
 
 fn message(caller: &Caller, draft: Draft) -> Arc<Message> {
     let from = caller.address().cloned();
-    Arc::new(Message { from, event: draft.event, data: draft.data, sent_at: SystemTime::now() })
+    Arc::new(Message { from, event: draft.event, data: draft.data, sent_at: wall_clock::now() })
 }
 
 /// What a mailbox itself takes of the memory budget when it is made for a message to hold, in bytes: anybody may ask for one.

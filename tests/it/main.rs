@@ -34,4 +34,5 @@ mod stalls;
 mod stream;
 mod takeover;
 
+mod wall_clock;
 mod web;

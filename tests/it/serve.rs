@@ -108,7 +108,7 @@ async fn http_1_0_and_upgrades_are_plain_requests() {
 #[tokio::test]
 async fn tls_speaks_both_versions_of_http_by_alpn() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let files = tempfiles(&identity);
+    let files = tempfiles("alpn", &identity);
     let server = Server::with(&["--tls-cert", &files[0], "--tls-key", &files[1]]).await;
     for (protocol, first) in [
         (&b"http/1.1"[..], &b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"[..]),
@@ -127,7 +127,7 @@ async fn tls_speaks_both_versions_of_http_by_alpn() {
     }
 }
 
-fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
+pub fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).expect("a root");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -138,9 +138,9 @@ fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
 }
 
 /// The certificate and the key as files, under cargo's directory for what tests write.
-fn tempfiles(identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> [String; 2] {
+pub fn tempfiles(test: &str, identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> [String; 2] {
     [("certificate.pem", identity.cert.pem()), ("key.pem", identity.signing_key.serialize_pem())].map(|(name, text)| {
-        let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+        let path = format!("{}/{test}-{name}", env!("CARGO_TARGET_TMPDIR"));
         std::fs::write(&path, text).expect("writable");
         path
     })

@@ -101,6 +101,14 @@ fn the_health_check_tells_by_its_exit_code() {
     assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(1));
 }
 
+/// It gives back what a spike took, also when nobody allocates any more.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_allocator_has_a_thread_of_its_own() {
+    let process = Process::start(&[]);
+    until(async || process.threads(), |threads| threads.iter().any(|name| name == "jemalloc_bg_thd")).await;
+}
+
 #[tokio::test]
 async fn no_log_holds_a_claim_a_query_or_data() {
     let process = Process::start(&["--log", "trace", "--drain-window", "1"]);

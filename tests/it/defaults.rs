@@ -63,6 +63,20 @@ async fn a_peer_has_10_seconds_for_its_first_bytes_its_head_and_its_next_request
 }
 
 #[tokio::test]
+async fn first_bytes_that_come_late_leave_their_head_the_rest_of_10_seconds() {
+    let server = Server::start().await;
+    let mut connection = Connection::open(server.address).await;
+    // So that the time has begun: connections are accepted in order.
+    assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);
+    pause();
+    let began = Instant::now();
+    tokio::time::sleep(9 * SECOND).await;
+    connection.write(b"G").await;
+    connection.closed().await;
+    assert_about(began.elapsed(), 10.0, 10.0);
+}
+
+#[tokio::test]
 async fn a_body_has_10_seconds() {
     let server = Server::start().await;
     let mut connection = Connection::open(server.address).await;

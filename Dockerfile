@@ -10,6 +10,7 @@ COPY .cargo .cargo
 COPY proto proto
 COPY benches benches
 COPY src src
+COPY vendor vendor
 # By its own profile under load. The caches keep what was built of the dependencies for the next image; builds for several
 # platforms share them, so they take turns, and each takes its own daemon.
 RUN --mount=type=cache,target=/src/target,sharing=locked --mount=type=cache,target=/usr/local/cargo/registry \

@@ -42,6 +42,12 @@ pub fn routes(admin: Admin) -> Router {
         .with_state(admin)
 }
 
+/// Whether a path is answered also when there is no place for a connection.
+#[must_use]
+pub fn is_health(path: &str) -> bool {
+    ["/healthz", "/readyz"].contains(&path)
+}
+
 async fn healthy() -> &'static str {
     "ok\n"
 }

@@ -1,22 +1,26 @@
 //! The only place where rooms are joined: configuration in, a running daemon out.
 
+mod descriptors;
 mod front;
+mod heads;
 mod router;
+mod sites;
 
 use std::{
     io,
     net::{SocketAddr, ToSocketAddrs as _},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
-use self::front::Front;
+use self::{descriptors::Places, front::Front};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
     budget::Budget,
     config::{AuthMode, Config, RequireClaim},
-    drain::Drain,
+    drain::{Died, Drain},
     grpc,
     http::{self, Api},
     hub::{Hub, Limits, Local},
@@ -33,6 +37,7 @@ pub struct App {
     health: tonic_health::server::HealthReporter,
     metrics: Metrics,
     drain: Drain,
+    places: Places,
     config: Config,
 }
 
@@ -43,7 +48,8 @@ impl App {
     /// When the address cannot be listened on.
     pub fn bind(config: Config) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
-        let server = Server::bind(resolve(&config)?, serving(&config)?, metrics.clone())?;
+        let places = Places::take(config.max_connections)?;
+        let server = Server::bind(resolve(&config)?, serving(&config, places)?, metrics.clone())?;
         let address = server.local_addr()?;
         let hub = Hub::new(limits(&config), Budget::new(config.memory_budget), Local, metrics.clone());
         let auth = Arc::new(authentication(&config));
@@ -66,7 +72,7 @@ impl App {
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), drain: drain.clone() };
         let front = router::join(api, signal, grpc, admin, &config.cors_origins);
-        Ok(Self { server, address, front, hub, health, metrics, drain, config })
+        Ok(Self { server, address, front, hub, health, metrics, drain, places, config })
     }
 
     /// The address that is listened on.
@@ -88,11 +94,26 @@ impl App {
     }
 
     /// Serves until [`Drain::start`] was called and everything has ended.
-    pub async fn run(self) {
-        let Self { server, front, hub, health, drain, config, .. } = self;
+    ///
+    /// # Errors
+    /// When a task that must not die did, after the drain that this starts.
+    pub async fn run(self) -> Result<(), Died> {
+        self.run_with(|_, task| task).await
+    }
+
+    /// `replace` is for tests: it may put another task in the place of one that must not die.
+    async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
+        let Self { server, front, hub, health, drain, places, config, .. } = self;
+        places.warn();
         grpc::report(&health, true).await;
-        drain.spawn_endless(hub.clone().keep_time());
-        drain.spawn(server.run(front, drain.clone()));
+        // Without one of these the daemon would do half of its work.
+        let supervised: [(&str, Task); _] = [
+            (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
+            (ACCEPT_LOOP, Box::pin(server.run(front, drain.clone()))),
+        ];
+        for (name, task) in supervised {
+            drain.supervise(name, replace(name, task));
+        }
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::report(&health, false).await;
@@ -101,25 +122,30 @@ impl App {
         drain.finish();
         let whole = drain.wait(config.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
         tracing::info!(whole, "stopped");
+        drain.died().map_or(Ok(()), Err)
     }
 }
+
+/// A task that must not die.
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The names of the tasks that must not die.
+const TIMEKEEPER: &str = "timekeeper of the hub";
+const ACCEPT_LOOP: &str = "accept loop";
 
 fn resolve(config: &Config) -> io::Result<SocketAddr> {
     let mut addresses = (config.host.as_str(), config.port).to_socket_addrs()?;
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-/// Raises the soft limit of descriptors to the hard one, and leaves some to everything that is no connection.
-fn serving(config: &Config) -> io::Result<serve::Settings> {
-    let descriptors = rlimit::increase_nofile_limit(u64::MAX)?;
-    let most = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX).max(1);
+fn serving(config: &Config, places: Places) -> io::Result<serve::Settings> {
     let tls = match (&config.tls_cert, &config.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
         tls,
-        max_connections: config.max_connections.unwrap_or(most),
+        max_connections: places.count(),
         http1_takeover: config.http1_takeover,
         max_streams: config.max_streams,
         header_timeout: config.header_timeout,
@@ -151,8 +177,75 @@ fn authentication(config: &Config) -> Auth {
     }
 }
 
-/// Descriptors for the log, the listener and whatever a library opens.
-const OTHER_DESCRIPTORS: u64 = 512;
-
 /// How long connections may take to write what is in hand after all streams have ended, at least.
 const LAST_BYTES: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    /// Asks on a connection of its own, and gives the beginning of the answer.
+    async fn ask(address: SocketAddr, request: &str) -> (TcpStream, String) {
+        let mut connection = TcpStream::connect(address).await.expect("listens");
+        connection.write_all(format!("{request}\r\nhost: x\r\n\r\n").as_bytes()).await.expect("open");
+        let mut status = [0; 12];
+        connection.read_exact(&mut status).await.expect("an answer");
+        (connection, String::from_utf8_lossy(&status).into_owned())
+    }
+
+    /// What becomes of a daemon with 20 streams, one of whose tasks panics or ends when it is told to.
+    async fn outcome(victim: &'static str, panics: bool) -> Result<(), Died> {
+        let options = ["--port", "0", "--host", "127.0.0.1", "--drain-window", "1"];
+        let app = App::bind(Config::parse_args(options).expect("options")).expect("a free port");
+        let (address, drain, now) = (app.local_addr(), app.drain(), Drain::new());
+        let end = now.clone();
+        let running = app.run_with(move |name, task| {
+            let end = end.clone();
+            let dies = async move {
+                tokio::select! {
+                    () = task => {}
+                    () = end.started(), if name == victim => assert!(!panics, "as if by a bug"),
+                }
+            };
+            Box::pin(dies)
+        });
+        let seen = async {
+            let mut streams = Vec::new();
+            for user in 0..20 {
+                let claim = format!(r#"x-user-claim: {{"userid":{user},"clientid":1}}"#);
+                let (stream, status) = ask(address, &format!("GET /subscribe HTTP/1.1\r\n{claim}")).await;
+                assert_eq!(status, "HTTP/1.1 200");
+                streams.push(stream);
+            }
+            assert_eq!(ask(address, "GET /readyz HTTP/1.1").await.1, "HTTP/1.1 200");
+            now.start();
+            drain.started().await;
+            if victim != ACCEPT_LOOP {
+                assert_eq!(ask(address, "GET /readyz HTTP/1.1").await.1, "HTTP/1.1 503");
+            }
+            let mut rest = String::new();
+            streams.swap_remove(0).read_to_string(&mut rest).await.expect("UTF-8");
+            assert!(rest.contains("draining"), "{rest}");
+        };
+        tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(running, seen).0 }).await.expect("in time")
+    }
+
+    #[tokio::test]
+    async fn a_daemon_drains_and_ends_with_an_error_when_a_task_that_must_not_die_panics() {
+        for task in [TIMEKEEPER, ACCEPT_LOOP] {
+            assert_eq!(outcome(task, true).await, Err(Died { task }));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daemon_drains_and_ends_with_an_error_when_a_task_that_must_not_die_ends() {
+        for task in [TIMEKEEPER, ACCEPT_LOOP] {
+            assert_eq!(outcome(task, false).await, Err(Died { task }));
+        }
+    }
+}

@@ -96,7 +96,7 @@ pub struct Config {
     #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
     pub caller_watches: usize,
 
-    /// Open connections, at most [default: the limit of descriptors less 512]
+    /// Open connections, at most [default: the limit of descriptors less a quarter of them, at most 512]
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
     pub max_connections: Option<usize>,
 

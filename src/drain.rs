@@ -1,6 +1,14 @@
 //! How the daemon stops: a soft stop, then a hard one, with every task tracked; the only place that spawns.
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{Arc, OnceLock},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::task::AbortHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -11,7 +19,23 @@ pub struct Drain {
     soft: CancellationToken,
     hard: CancellationToken,
     tasks: TaskTracker,
+    died: Arc<OnceLock<Died>>,
 }
+
+/// A task that must not die did. The daemon drains, and whatever runs it should start it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Died {
+    /// Its name for operators.
+    pub task: &'static str,
+}
+
+impl fmt::Display for Died {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} died", self.task)
+    }
+}
+
+impl std::error::Error for Died {}
 
 impl Drain {
     /// Nothing is stopping yet.
@@ -71,14 +95,35 @@ impl Drain {
         self.tasks.spawn(task).abort_handle()
     }
 
-    /// Starts an endless task, which the hard stop ends.
-    pub fn spawn_endless<F>(&self, task: F)
+    /// Starts a task that must not die before the hard stop, which ends it.
+    ///
+    /// Without it the daemon would live on and do half of its work. So if the task panics or ends by itself, the drain starts,
+    /// and [`Drain::died`] says why.
+    pub fn supervise<F>(&self, name: &'static str, task: F)
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
     {
-        let hard = self.hard.clone();
-        self.tasks.spawn(async move { hard.run_until_cancelled(task).await });
+        let drain = self.clone();
+        self.tasks.spawn(async move {
+            let mut task = pin!(task);
+            // After a panic it is not polled again, so that nobody sees it broken.
+            let ended = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+                Ok(polled) => polled.map(|()| "ended"),
+                Err(_) => Poll::Ready("panicked"),
+            });
+            if let Some(how) = drain.hard.run_until_cancelled(ended).await {
+                tracing::error!(task = name, how, "a task that must not die did: the daemon stops");
+                // Only the first one is the cause.
+                let _ = drain.died.set(Died { task: name });
+                drain.start();
+            }
+        });
+    }
+
+    /// The supervised task that died first, if any did.
+    #[must_use]
+    pub fn died(&self) -> Option<Died> {
+        self.died.get().copied()
     }
 
     /// Waits until all tasks have ended, at most for `patience`. Says whether they have.

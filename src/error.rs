@@ -11,6 +11,8 @@ pub enum Error {
     Unauthenticated(Unproven),
     /// The identity is valid and may not do this.
     Forbidden,
+    /// A page of another site made the request, and it may not act for its visitor.
+    CrossSite,
     /// The device has no live stream, and the sender did not ask to hold.
     NotConnected,
     /// There is nothing at this path.
@@ -21,6 +23,8 @@ pub enum Error {
     TooLarge,
     /// The body has a type or an encoding that is not read here.
     UnsupportedMedia,
+    /// The request has a transfer coding that is not known here.
+    UnsupportedCoding,
     /// The request did not arrive in time.
     SlowRequest,
     /// The device's mailbox has no room for another message that was not yet handed over.
@@ -29,6 +33,8 @@ pub enum Error {
     TooMany,
     /// This node is stopping and takes no new work.
     Draining,
+    /// All places for connections are taken.
+    NoPlace,
     /// The messages of all mailboxes together have reached the memory budget.
     OverBudget,
     /// This node cannot tell where the device is.
@@ -58,6 +64,8 @@ pub enum Invalid {
     Ttl,
     /// A stream format that does not exist.
     Format,
+    /// No host, two or more, or one that is none.
+    Host,
 }
 
 /// What is wrong with an identity.
@@ -85,17 +93,21 @@ impl Error {
             Self::Invalid(Invalid::Body) => "malformed_body",
             Self::Invalid(Invalid::Ttl) => "invalid_ttl",
             Self::Invalid(Invalid::Format) => "invalid_format",
+            Self::Invalid(Invalid::Host) => "invalid_host",
             Self::Unauthenticated(_) => "unauthenticated",
             Self::Forbidden => "forbidden",
+            Self::CrossSite => "cross_site",
             Self::NotConnected => "not_connected",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia => "unsupported_media_type",
+            Self::UnsupportedCoding => "unsupported_coding",
             Self::SlowRequest => "request_timeout",
             Self::MailboxFull => "mailbox_full",
             Self::TooMany => "too_many",
             Self::Draining => "draining",
+            Self::NoPlace => "no_place",
             Self::OverBudget => "over_memory_budget",
             Self::Unreachable => "unreachable",
             Self::UnknownOutcome => "unknown_outcome",
@@ -111,6 +123,9 @@ impl Error {
             Self::Invalid(part) => part.detail(),
             Self::Unauthenticated(fault) => fault.detail(),
             Self::Forbidden => "The identity is valid, but it is not the one that this path belongs to.",
+            Self::CrossSite => {
+                "The request comes from a page of another site; list its origin in --cors-origins to let it in."
+            }
             Self::NotConnected => "No live stream of the device is connected.",
             Self::NoRoute => "There is nothing at this path.",
             Self::MethodNotAllowed => "The path exists, but not with this method.",
@@ -119,10 +134,12 @@ impl Error {
                 "The body must be application/json or application/x-www-form-urlencoded (on a gRPC path: a POST of \
                  application/grpc), without a content encoding."
             }
+            Self::UnsupportedCoding => "The only transfer coding that this server knows is chunked, once.",
             Self::SlowRequest => "The request did not arrive in time.",
             Self::MailboxFull => "The device has too many messages waiting; try again later.",
             Self::TooMany => "There are as many devices or watches as one user or caller may have; try again later.",
             Self::Draining => "This server is stopping and takes no new work; try another one, or again later.",
+            Self::NoPlace => "This server has as many connections as it may have; try again later.",
             Self::OverBudget => "This server holds as many messages as it may; try again later.",
             Self::Unreachable => "This server cannot tell where the device is connected; try again later.",
             Self::UnknownOutcome => "The server that holds the device did not answer in time; the outcome is unknown.",
@@ -141,6 +158,7 @@ impl Invalid {
             Self::Data => "The field data is required and must not be empty.",
             Self::Body => "The body is not a JSON object, a form or a protobuf message of the expected shape.",
             Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
+            Self::Host => "The request must name one host, in one valid header line.",
             Self::Format => "The format must be plain, envelope or legacy.",
         }
     }

@@ -8,11 +8,7 @@ mod status;
 mod stream;
 mod unread;
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, Version, header};
 use tonic::{
@@ -42,6 +38,7 @@ use crate::{
     model::{Start, UserId},
     serve::{Cut, Lasting, Peer},
     telemetry::Metrics,
+    wall_clock,
 };
 
 /// The generated messages, client and server of `proto/signal/v1/signal.proto`.
@@ -136,6 +133,12 @@ where
 
 const SEND: &str = "/signal.v1.Signal/Send";
 
+/// Whether a path is that of a health check, which is answered also when there is no place for a connection.
+#[must_use]
+pub fn is_health(path: &str) -> bool {
+    path == "/grpc.health.v1.Health/Check"
+}
+
 /// Whether a request is a call, natively or over gRPC-Web.
 #[must_use]
 pub fn is_call<B>(request: &http::Request<B>) -> bool {
@@ -146,6 +149,12 @@ pub fn is_call<B>(request: &http::Request<B>) -> bool {
 fn kind<B>(request: &http::Request<B>) -> Option<&[u8]> {
     let kind = request.headers().get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc")?;
     matches!(kind.first(), None | Some(b'+' | b'-' | b';')).then_some(kind)
+}
+
+/// The answer to a call that comes to no method.
+#[must_use]
+pub fn refuse(error: Error) -> Status {
+    status::from(error)
 }
 
 /// The answer to a gRPC request for a service that is not there.
@@ -174,7 +183,7 @@ impl signal_server::Signal for Service {
         let ready = convert::ready(&ready, self.heartbeat);
         let convert = |event| {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
-            Step { responses: vec![convert::event(&event, SystemTime::now())], end }
+            Step { responses: vec![convert::event(&event, wall_clock::now())], end }
         };
         Ok(lasting(Lasting::ServerStreaming, Responses::new(Some(ready), subscription, convert, deadline(&request))))
     }

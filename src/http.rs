@@ -20,10 +20,10 @@ use axum::{
     response::{AppendHeaders, IntoResponse as _},
     routing::{get, post},
 };
-use http::{HeaderName, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, Method, Request, Response, header};
 
 use self::extract::{Post, Segments, address};
-pub use self::{problem::Problem, unread::answer};
+pub use self::{events::accepts_events, problem::Problem, unread::answer};
 use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, telemetry::Metrics};
 
 /// The limits of the HTTP API that are options.
@@ -61,6 +61,18 @@ pub fn routes(api: Api) -> Router {
         .route("/user/{user}/devices", get(devices::list).post(send::broadcast))
         .route(DEVICE, post(send::send))
         .with_state(api)
+}
+
+/// Whether a path is that of a device's stream.
+#[must_use]
+pub fn is_subscribe(path: &str) -> bool {
+    path.strip_prefix("/subscribe").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The answer to a request that comes to no handler. An event stream is told when to come back, where that is what it needs.
+#[must_use]
+pub fn refuse(error: Error, headers: &HeaderMap) -> Response<Body> {
+    events::refuse(error, headers).into_response()
 }
 
 /// The path of a device, to which messages are posted.

@@ -16,10 +16,12 @@
 //! | [`grpc`] | the gRPC service: conversion, codes, streams | a new method; an error's gRPC code |
 //! | [`serve`] | the accept loop and every limit of the transport; knows no domain | a socket option, a protocol limit |
 //! | [`admin`] | health, readiness, metrics | what operators ask |
-//! | [`drain`] | the soft and the hard stop; the only place that spawns | the order of stopping |
+//! | [`drain`] | the soft and the hard stop; the only place that spawns; tasks that must not die | the order of stopping |
 //! | [`telemetry`] | logs and every metric | a new metric |
 //! | [`config`] | every flag and variable; alone reads the environment | a new option |
 //! | [`app`] | joins the rooms; the one router of both protocols, and what stands before it | what a new option does |
+//! | [`terminal`] | what the process says before it exits | |
+//! | [`wall_clock`] | the time of day, within the years that have dates | |
 //! | `json` | JSON objects from outside, strictly | |
 //! | `hex` | hexadecimal digits | |
 //!
@@ -40,6 +42,7 @@
 //! * Only `auth` makes a `Caller` or a `Subscriber`, and the hub takes nothing else.
 //! * Locks are short and synchronous, no function holds two, and none is held across an await.
 //! * A stream that ends late never touches the one that took its place: removal compares generations.
+//! * A task that must not die is supervised: if it does, the daemon drains and exits with an error.
 //! * Whatever comes from a peer has a limit, in size and in time.
 //! * Claims, tokens and data are in no log, metric or error.
 
@@ -58,3 +61,5 @@ mod json;
 pub mod model;
 pub mod serve;
 pub mod telemetry;
+pub mod terminal;
+pub mod wall_clock;

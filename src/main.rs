@@ -7,6 +7,7 @@ use backend_signal::{
     app::App,
     config::{Command, Config, Refused},
     drain, telemetry,
+    terminal::{answer, refuse},
 };
 
 /// Frees what many short-lived connections took, where the system's allocator keeps three times as much for a stream.
@@ -16,10 +17,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let config = match Config::from_process() {
         Ok(config) => config,
-        Err(Refused::Answered(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
+        Err(Refused::Answered(text)) => return answer(&text),
         Err(Refused::Wrong(reason)) => return refuse(&reason),
     };
     if let Some(Command::Healthcheck) = config.command {
@@ -45,16 +43,11 @@ async fn serve(config: Config) -> ExitCode {
     let drain = app.drain();
     let mut running = std::pin::pin!(app.run());
     tokio::select! {
-        () = &mut running => return ExitCode::SUCCESS,
+        ended = &mut running => return ExitCode::from(u8::from(ended.is_err())),
         () = stop() => drain.start(),
     }
     tokio::select! {
-        () = running => ExitCode::SUCCESS,
+        ended = running => ExitCode::from(u8::from(ended.is_err())),
         () = stop() => ExitCode::FAILURE,
     }
-}
-
-fn refuse(reason: &str) -> ExitCode {
-    eprintln!("backend-signal: {reason}");
-    ExitCode::from(2)
 }

@@ -6,8 +6,10 @@ mod cut;
 mod detect;
 mod lasting;
 mod paced;
+mod places;
 mod quiet;
 mod socket;
+mod spare;
 mod takeover;
 mod tls;
 mod turns;
@@ -18,7 +20,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
     time::Duration,
 };
 
@@ -27,21 +28,28 @@ use axum::{
     body::{Body, Bytes, HttpBody},
 };
 use http::{Request, Response};
-use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
+use tokio::net::TcpListener;
 
-use self::connection::Connections;
+use self::{
+    connection::Connections,
+    places::{Place, Places},
+    spare::Spare,
+};
 pub use self::{
     cut::Cut,
     tls::{Identity, Tls},
 };
-use crate::{drain::Drain, telemetry::Metrics};
+use crate::{
+    drain::Drain,
+    telemetry::{Metrics, Sparingly},
+};
 
 /// The limits of the transport that are options; the others are constants beside the code they bind.
 #[derive(Clone)]
 pub struct Settings {
     /// Speak TLS, if so.
     pub tls: Option<Tls>,
-    /// Open connections; past it nothing is accepted until one closes.
+    /// Open connections; a few more are told that there is no place, and past those nothing is accepted until one closes.
     pub max_connections: usize,
     /// Write lasting responses of HTTP/1.1 past hyper, which keeps large buffers for a connection.
     pub http1_takeover: bool,
@@ -79,6 +87,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
     fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
+
+    /// Answers one request from a peer for which there is no place: whether the server is healthy, or that it is full.
+    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
 }
 
 /// An answer on its way. Boxed, because it is large, what waits for it is moved about, and hyper keeps room for it as long as a
@@ -109,31 +122,33 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Accepts connections until the hard stop. Connections end themselves on the soft one.
+    /// Accepts connections without end. Connections end themselves when the server stops.
     pub async fn run(self, handler: impl Handler, drain: Drain) {
-        let places = Arc::new(Semaphore::new(self.settings.max_connections.min(Semaphore::MAX_PERMITS)));
+        let places = Places::new(self.settings.max_connections);
         let mut backoff = Backoff::default();
+        let spare = Spare { handler: handler.clone(), tls: self.settings.tls.clone(), drain: drain.clone() };
         let connections = Connections::new(handler, self.settings, self.metrics.clone(), drain.clone());
         loop {
-            let accepted = tokio::select! {
-                accepted = async {
-                    let place = places.clone().acquire_owned().await;
-                    (place, self.listener.accept().await)
-                } => accepted,
-                () = drain.finished() => return,
-            };
-            match accepted {
-                (Ok(place), Ok((socket, peer))) => {
-                    backoff = Backoff::default();
+            let place = places.next().await;
+            match self.listener.accept().await {
+                Ok((socket, peer)) => {
+                    backoff.reset();
                     self.metrics.connected();
-                    drain.spawn(connections.clone().serve(socket, Peer(peer.ip()), place));
+                    let peer = Peer(peer.ip());
+                    match places.improve(place) {
+                        Place::Served(place) => drain.spawn(connections.clone().serve(socket, peer, place)),
+                        Place::Spare(place) => {
+                            self.metrics.connected_without_place();
+                            drain.spawn(spare.clone().serve(socket, peer, place))
+                        }
+                    };
                 }
-                (_, Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                (_, Err(error)) => {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
                     self.metrics.accept_failed();
+                    drop(place);
                     backoff.wait(&error).await;
                 }
-                (Err(_closed), Ok(_)) => return,
             }
         }
     }
@@ -142,22 +157,29 @@ impl Server {
 /// What to do when the system has no descriptor or memory for another connection: wait, longer each time.
 struct Backoff {
     next: Duration,
-    logged: Option<Instant>,
+    lines: Sparingly,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: Duration::from_millis(10), logged: None }
+        Self { next: SHORTEST_BACKOFF, lines: Sparingly::default() }
     }
 }
 
 impl Backoff {
+    /// The next wait is short again. A peer that comes and goes may make the system run out all the time, so the log keeps to its
+    /// line a second.
+    fn reset(&mut self) {
+        self.next = SHORTEST_BACKOFF;
+    }
+
     async fn wait(&mut self, error: &io::Error) {
-        if self.logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            tracing::warn!(%error, "cannot accept a connection");
-            self.logged = Some(Instant::now());
+        if let Some(left_out) = self.lines.next() {
+            tracing::warn!(%error, left_out, "cannot accept a connection");
         }
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(Duration::from_secs(1));
     }
 }
+
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);

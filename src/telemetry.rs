@@ -3,13 +3,16 @@
 use std::{
     fmt::Write as _,
     sync::{Arc, atomic::AtomicI64},
+    time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tokio::time::Instant;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -44,8 +47,8 @@ pub enum LogLevel {
 
 /// Starts logging to standard error. Lines that nobody takes are dropped, so no request ever waits for a log.
 ///
-/// The level applies to this crate alone. Its dependencies may say no more than warnings, because below that the HTTP
-/// libraries write out whole headers, and those hold claims and tokens.
+/// The level applies to this crate alone. Its dependencies say nothing but errors: their warnings are a line for every odd frame
+/// of a peer, and below that the HTTP libraries write out whole headers, which hold claims and tokens.
 #[must_use = "dropping the guard ends the log"]
 pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).finish(std::io::stderr());
@@ -56,8 +59,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
         LogLevel::Debug => tracing::Level::DEBUG,
         LogLevel::Trace => tracing::Level::TRACE,
     };
-    let filter =
-        Targets::new().with_default(level.min(tracing::Level::WARN)).with_target(env!("CARGO_CRATE_NAME"), level);
+    let filter = Targets::new().with_default(tracing::Level::ERROR).with_target(env!("CARGO_CRATE_NAME"), level);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
@@ -69,11 +71,32 @@ pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
 
 /// Counts every panic and logs where it happened, but not its message, which may hold data.
 pub fn watch_panics(metrics: Metrics) {
+    let lines = Sparingly::default();
     std::panic::set_hook(Box::new(move |panic| {
         metrics.0.panics.inc();
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panic");
+        if let Some(left_out) = lines.next() {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(place, left_out, "panic");
+        }
     }));
+}
+
+/// Log lines that a peer may cause: one a second, with the count of those that were left out before it.
+#[derive(Debug, Default)]
+pub struct Sparingly(Mutex<(Option<Instant>, u64)>);
+
+impl Sparingly {
+    /// Whether it is time for a line, and how many there were none for.
+    pub fn next(&self) -> Option<u64> {
+        let (last, left_out) = &mut *self.0.lock();
+        let now = Instant::now();
+        if last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(1)) {
+            *left_out += 1;
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(left_out))
+    }
 }
 
 /// Every metric of the daemon, behind one cheap handle.
@@ -98,6 +121,7 @@ struct Families {
     evicted: Family<EvictedLabel, Counter>,
     refused_identities: Counter,
     connections: Counter,
+    connections_without_place: Counter,
     accept_errors: Counter,
     stalled_connections: Counter,
     panics: Counter,
@@ -171,6 +195,7 @@ impl Metrics {
             evicted: register!("evicted", "Messages that went early to make room, by kind"),
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
+            connections_without_place: register!("connections_without_place", "Connections past the places for them"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
             stalled_connections: register!("stalled_connections", "Connections cut because their peer read nothing"),
             panics: register!("panics", "Panics caught"),
@@ -264,6 +289,11 @@ impl Metrics {
         self.0.connections.inc();
     }
 
+    /// A connection was accepted without a place for it.
+    pub fn connected_without_place(&self) {
+        self.0.connections_without_place.inc();
+    }
+
     /// A connection was cut because its peer left written bytes unread.
     pub fn connection_stalled(&self) {
         self.0.stalled_connections.inc();
@@ -283,3 +313,18 @@ impl Default for Metrics {
 
 /// Log lines that wait for a slow reader before further ones are dropped.
 const BUFFERED_LINES: usize = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_a_peer_may_cause_is_written_once_a_second_with_the_count_of_the_others() {
+        let lines = Sparingly::default();
+        assert_eq!([lines.next(), lines.next(), lines.next()], [Some(0), None, None]);
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert_eq!(lines.next(), None);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!([lines.next(), lines.next()], [Some(3), None]);
+    }
+}

@@ -19,13 +19,15 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use prometheus_client::metrics::counter::Counter;
 use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders, Vary};
 use tracing::Instrument as _;
 
+use super::{heads, sites::Sites};
 use crate::{
+    admin,
     error::Error,
     grpc::{self, Signal},
     http::{self as api, Api, Problem},
@@ -43,9 +45,14 @@ struct Shared {
     signal: Signal,
     /// What the CORS layer adds to the answer of every request without an origin.
     without_origin: HeaderMap,
+    sites: Sites,
     posts: Way,
     sends: Way,
 }
+
+/// Request extension: it comes to no handler, and this is why.
+#[derive(Clone, Copy)]
+struct Refused(Error);
 
 /// How a request that goes past the router is counted.
 struct Way {
@@ -61,7 +68,15 @@ impl Front {
         let way = |route| Way { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
         let (posts, sends) = (way(api::DEVICE), way(grpc::ROUTE));
         let without_origin = without_origin(&cors);
-        Self(Arc::new(Shared { routes: cors.layer(routes), api, signal, without_origin, posts, sends }))
+        Self(Arc::new(Shared {
+            routes: cors.layer(routes),
+            api,
+            signal,
+            without_origin,
+            sites: Sites::listed(origins),
+            posts,
+            sends,
+        }))
     }
 }
 
@@ -79,13 +94,40 @@ impl Shared {
 }
 
 impl Handler for Front {
-    fn answer<B>(&self, peer: Peer, mut request: Request<B>) -> Answer
+    fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
+        let refused = self.0.sites.refuse(&request);
+        self.answer_unless(refused, peer, request)
+    }
+
+    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
+        let refused = (!is_health(&request)).then_some(Error::NoPlace);
+        self.answer_unless(refused, peer, request)
+    }
+}
+
+impl Front {
+    fn answer_unless<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> Answer
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
         let shared = self.0.clone();
+        if let Some(error) = heads::fault(&request) {
+            // Nobody knows where its body ends, so nothing of it is read.
+            let response = Problem::from(error).closing(request.version()).into_response();
+            count(&shared.api.metrics, "none", &response);
+            return Box::pin(std::future::ready(response));
+        }
+        if let Some(error) = refused {
+            request.extensions_mut().insert(Refused(error));
+        }
         // A browser gives every POST an origin; without one the answer about CORS is always the same.
-        let past_router = !request.headers().contains_key(header::ORIGIN);
+        let past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
         if past_router && let Some(to) = api::receiver(&request) {
             return Box::pin(async move {
                 let answer = pin!(api::send(&shared.api, peer, to, &mut request));
@@ -123,9 +165,32 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
-    let answer = api::answer(request, &api.settings, |request| next.run(request));
+    let answer = api::answer(request, &api.settings, async |request| match request.extensions().get() {
+        Some(Refused(error)) => refuse(*error, &request),
+        None => next.run(request).await,
+    });
     let response = observe(&method, route, pin!(answer)).await;
     count(&api.metrics, route, &response);
+    response
+}
+
+/// Whether a request asks how the server is.
+fn is_health<B>(request: &Request<B>) -> bool {
+    match *request.method() {
+        Method::GET | Method::HEAD => admin::is_health(request.uri().path()),
+        Method::POST => grpc::is_health(request.uri().path()),
+        _ => false,
+    }
+}
+
+/// The answer in the words of the protocol that was spoken.
+fn refuse(error: Error, request: &Request<Body>) -> Response {
+    let mut response =
+        if grpc::is_call(request) { grpc::refuse(error).into_http() } else { api::refuse(error, request.headers()) };
+    if error == Error::NoPlace && request.version() <= Version::HTTP_11 {
+        // Also, the place is for the next one: nobody waits for the rest of the request.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -221,7 +286,7 @@ mod tests {
         let api = Api { hub, auth, metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
         let front = Front::before(routes, api, grpc::signal(service, 0), &[]);
-        let request = Request::get("/panic").body(Body::empty()).expect("a request");
+        let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
         let response = front.answer(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use tokio::time::{Instant, timeout_at};
 
 use super::too_late;
@@ -34,7 +34,15 @@ pub async fn within_deadline<B, A: Default>(
     if let Some(deadline) = deadline {
         request.extensions_mut().insert(deadline);
     }
-    timeout_at(until, call(request)).await.unwrap_or_else(|_| too_late().into_http())
+    let version = request.version();
+    timeout_at(until, call(request)).await.unwrap_or_else(|_| {
+        let mut response = too_late().into_http();
+        if version <= Version::HTTP_11 {
+            // The client waits no longer, so nobody waits for the rest of its request either.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    })
 }
 
 fn timeout(text: &str) -> Option<Duration> {

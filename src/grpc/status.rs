@@ -22,13 +22,15 @@ pub(super) fn code(error: Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
         Error::Unauthenticated(_) => Code::Unauthenticated,
-        Error::Forbidden => Code::PermissionDenied,
+        Error::Forbidden | Error::CrossSite => Code::PermissionDenied,
         Error::NotConnected => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
         Error::MailboxFull | Error::TooMany => Code::ResourceExhausted,
-        Error::Draining | Error::OverBudget | Error::Unreachable => Code::Unavailable,
+        Error::Draining | Error::NoPlace | Error::OverBudget | Error::Unreachable => Code::Unavailable,
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
-        Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia => Code::Unimplemented,
+        Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia | Error::UnsupportedCoding => {
+            Code::Unimplemented
+        }
         Error::Superseded => Code::Aborted,
         Error::Internal => Code::Internal,
     }

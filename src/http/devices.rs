@@ -1,7 +1,5 @@
 //! `GET /user/{user}/devices`: which devices of a user are connected, once or as a stream of changes.
 
-use std::time::SystemTime;
-
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -15,7 +13,7 @@ use super::{
     extract::Of,
     sse,
 };
-use crate::{auth::Caller, model::DeviceId};
+use crate::{auth::Caller, model::DeviceId, wall_clock};
 
 pub(super) async fn list(
     State(api): State<Api>,
@@ -26,7 +24,7 @@ pub(super) async fn list(
     if accepts_events(&headers) {
         return match api.hub.watch(&caller, &user, api.settings.heartbeat) {
             Ok(watch) => Ok(events::stream(sse::begin(events::retry()), watch, |sighting| {
-                sse::sighting(&sighting, SystemTime::now())
+                sse::sighting(&sighting, wall_clock::now())
             })),
             Err(error) => events::refuse(error, &headers),
         };

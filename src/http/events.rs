@@ -45,7 +45,8 @@ impl Source for Subscription {
 impl Source for Watch {}
 
 /// Whether the client asks for an event stream by name, as every `EventSource` does.
-pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
+#[must_use]
+pub fn accepts_events(headers: &HeaderMap) -> bool {
     let named = |line: &HeaderValue| {
         let kinds = line.to_str().unwrap_or_default().split(',');
         kinds
@@ -69,7 +70,7 @@ where
 /// events by name is told when to come back.
 pub(super) fn refuse(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
     match error {
-        Error::Draining | Error::OverBudget | Error::TooMany if accepts_events(headers) => {
+        Error::Draining | Error::NoPlace | Error::OverBudget | Error::TooMany if accepts_events(headers) => {
             Ok(respond(Body::from(sse::begin(random(OVERLOAD_RETRY)))))
         }
         error => Err(error.into()),

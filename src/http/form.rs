@@ -1,27 +1,30 @@
-//! `application/x-www-form-urlencoded`, for queries and bodies; strict, because a lenient reader would change data silently.
+//! `application/x-www-form-urlencoded`: bodies strictly, because a lenient reader would change data silently; queries leniently.
 
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 use percent_encoding::percent_decode;
 
+/// What a query says about one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Parameter<'a> {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// Something that is not UTF-8 or stands there twice.
+    Unreadable,
+    /// A value.
+    Value(Cow<'a, str>),
+}
+
 /// The named fields of a form, each at most once, in the order of `names`.
 ///
 /// Fields with other names are ignored. Gives nothing when a name stands twice or a part is not UTF-8.
 pub(super) fn fields<'a, const N: usize>(form: &'a [u8], names: [&str; N]) -> Option<[Option<Cow<'a, str>>; N]> {
     let mut found = [const { None }; N];
-    let mut rest = form;
-    while !rest.is_empty() {
-        let pair = &rest[..memchr(b'&', rest).unwrap_or(rest.len())];
-        rest = rest.get(pair.len() + 1..).unwrap_or_default();
-        let (name, value) = match memchr(b'=', pair) {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &pair[pair.len()..]),
-        };
-        let find = |name: &[u8]| names.iter().position(|known| known.as_bytes() == name);
-        // Most names are written as they are.
-        let at = match find(name) {
-            None => find(decode(name)?.as_bytes()),
+    for (name, value) in Pairs(form) {
+        let at = match position(&names, name) {
+            None => position(&names, decode(name)?.as_bytes()),
             found => found,
         };
         if let Some(at) = at {
@@ -32,6 +35,50 @@ pub(super) fn fields<'a, const N: usize>(form: &'a [u8], names: [&str; N]) -> Op
         }
     }
     Some(found)
+}
+
+/// The named parameters of a query, in the order of `names`. Whatever else stands there is ignored.
+pub(super) fn parameters<'a, const N: usize>(query: &'a [u8], names: [&str; N]) -> [Parameter<'a>; N] {
+    let mut found = [const { Parameter::Absent }; N];
+    for (name, value) in Pairs(query) {
+        if let Some(at) = decode(name).and_then(|name| position(&names, name.as_bytes())) {
+            found[at] = match (&found[at], decode(value)) {
+                (Parameter::Absent, Some(value)) => Parameter::Value(value),
+                _ => Parameter::Unreadable,
+            };
+        }
+    }
+    found
+}
+
+impl Parameter<'_> {
+    /// The value, where there is a readable one.
+    pub(super) fn value(&self) -> Option<&str> {
+        if let Self::Value(value) = self { Some(value) } else { None }
+    }
+}
+
+/// The names and values of a form, as they were sent.
+struct Pairs<'a>(&'a [u8]);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let pair = &self.0[..memchr(b'&', self.0).unwrap_or(self.0.len())];
+        self.0 = self.0.get(pair.len() + 1..).unwrap_or_default();
+        Some(match memchr(b'=', pair) {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &pair[pair.len()..]),
+        })
+    }
+}
+
+fn position(names: &[&str], name: &[u8]) -> Option<usize> {
+    names.iter().position(|known| known.as_bytes() == name)
 }
 
 fn decode(part: &[u8]) -> Option<Cow<'_, str>> {
@@ -59,5 +106,16 @@ mod tests {
     fn a_field_that_is_ambiguous_or_not_text_is_refused() {
         assert_eq!(fields(b"data=a&data=b", ["data"]), None);
         assert_eq!(fields(b"data=%ff", ["data"]), None);
+    }
+
+    #[test]
+    fn of_a_query_whatever_can_be_read_is_read() {
+        let query = b"%ff=x&&=&a=1+2&%61%61=%2B&b=%ff&c=1&c=1&d&f=%ff&f=1".as_slice();
+        let value = |text: &'static str| Parameter::Value(text.into());
+        let found = parameters(query, ["a", "aa", "b", "c", "d", "e", "f"]);
+        let unreadable = || Parameter::Unreadable;
+        let expected =
+            [value("1 2"), value("+"), unreadable(), unreadable(), value(""), Parameter::Absent, unreadable()];
+        assert_eq!(found, expected);
     }
 }

@@ -27,7 +27,8 @@ struct Document {
 
 impl Problem {
     /// Says that the connection ends after the answer, because the rest of the request is not read (HTTP/1.1 only).
-    pub(super) fn closing(self, version: http::Version) -> Self {
+    #[must_use]
+    pub fn closing(self, version: http::Version) -> Self {
         Self { close: version <= http::Version::HTTP_11, ..self }
     }
 }
@@ -70,15 +71,16 @@ fn status(error: Error) -> StatusCode {
     match error {
         Error::Invalid(_) => StatusCode::BAD_REQUEST,
         Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-        Error::Forbidden => StatusCode::FORBIDDEN,
+        Error::Forbidden | Error::CrossSite => StatusCode::FORBIDDEN,
         Error::NotConnected | Error::NoRoute => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Error::SlowRequest => StatusCode::REQUEST_TIMEOUT,
         Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Error::UnsupportedCoding => StatusCode::NOT_IMPLEMENTED,
         Error::MailboxFull | Error::TooMany => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Error::Draining | Error::OverBudget | Error::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Draining | Error::NoPlace | Error::OverBudget | Error::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
         Error::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,
         // The polite stop: it ends an EventSource's reconnecting.
         Error::Superseded => StatusCode::NO_CONTENT,
@@ -91,7 +93,7 @@ fn retry_after(error: Error) -> Option<u64> {
         Error::MailboxFull => Some(1),
         // Random, so that clients do not come back in step.
         Error::TooMany => Some(fastrand::u64(2..=6)),
-        Error::Draining | Error::OverBudget | Error::Unreachable => Some(5),
+        Error::Draining | Error::NoPlace | Error::OverBudget | Error::Unreachable => Some(5),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     budget::Budget,
     hub::{self, Ready},
     model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message},
+    wall_clock,
 };
 
 #[expect(unreachable_pub, reason = "the tests over the wire use it too")]
@@ -85,7 +86,7 @@ proptest! {
     ) {
         let event = event.as_deref();
         for format in [Format::Plain, Format::Envelope, Format::Legacy] {
-            let stream = opening(format) + &written(format, &message(event, &data), SystemTime::UNIX_EPOCH);
+            let stream = opening(format) + &written(format, &message(event, &data), wall_clock::now());
             let (mut events, parser) = read(&stream, &cuts);
             if format != Format::Legacy {
                 prop_assert_eq!(events.remove(0).name, "signal.ready");

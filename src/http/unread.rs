@@ -16,6 +16,7 @@ use axum::{
 use http::{HeaderValue, Request, Version, header};
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{Problem, Settings, extract::read};
 
@@ -30,13 +31,15 @@ where
     if version > Version::HTTP_11 || request.body().is_end_stream() {
         return handle(request).await;
     }
+    // One time for the handler and what it leaves: two limits would add up.
+    let until = Instant::now() + limits.body_timeout;
     let rest = Arc::default();
     let mut response = handle(request.map(|body| Body::new(Lent { body, rest: Arc::clone(&rest) }))).await;
     if response.headers().contains_key(header::CONNECTION) {
         return response;
     }
     let Some(mut rest) = rest.lock().take() else { return response };
-    match read(&mut rest, limits.body_limit, limits.body_timeout).await {
+    match read(&mut rest, limits.body_limit, until.saturating_duration_since(Instant::now())).await {
         Ok(_) => response,
         Err(error) if response.status().is_success() => Problem::from(error).closing(version).into_response(),
         Err(_) => {

@@ -1,6 +1,6 @@
 //! How a message gets into a mailbox: admitted, numbered here or handed to another node, held if its sender asked for that.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use super::{
     Draft, Hub, Purpose,
@@ -13,6 +13,7 @@ use crate::{
     auth::Caller,
     error::Error,
     model::{Address, DeviceId, Message, Outcome, UserId},
+    wall_clock,
 };
 
 impl Hub {
@@ -101,5 +102,5 @@ impl Hub {
 
 fn message(caller: &Caller, draft: Draft) -> Message {
     let from = caller.address().cloned();
-    Message { from, event: draft.event, data: draft.data, sent_at: SystemTime::now() }
+    Message { from, event: draft.event, data: draft.data, sent_at: wall_clock::now() }
 }

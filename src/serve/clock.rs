@@ -18,6 +18,8 @@ use tokio::task::coop::unconstrained;
 /// What hyper asks for time-outs.
 #[derive(Default)]
 pub(super) struct Clock {
+    /// When the first time-out comes at the latest.
+    first: Mutex<Option<Instant>>,
     alarm: Arc<Mutex<Option<Alarm>>>,
 }
 
@@ -29,12 +31,20 @@ struct Until {
     alarm: Arc<Mutex<Option<Alarm>>>,
 }
 
+impl Clock {
+    /// hyper begins to wait for the first head when the first bytes are there, and their time and its would add up.
+    pub(super) fn with_first(latest: tokio::time::Instant) -> Self {
+        Self { first: Mutex::new(Some(latest.into_std())), alarm: Arc::default() }
+    }
+}
+
 impl Timer for Clock {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         self.sleep_until(self.now() + duration)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        let deadline = self.first.lock().take().map_or(deadline, |first| first.min(deadline));
         Box::pin(Until { deadline, alarm: self.alarm.clone() })
     }
 

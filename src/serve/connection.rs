@@ -10,7 +10,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     Handler, Lasting, Peer, Settings,
@@ -73,7 +73,8 @@ impl<H: Handler> Connections<H> {
     pub(super) async fn serve(self, socket: TcpStream, peer: Peer, place: OwnedSemaphorePermit) {
         let settings = &self.0.settings;
         let first_bytes = async { detect(tls::accept(settings.tls.as_ref(), socket).await?).await };
-        let (protocol, io) = match tokio::time::timeout(settings.header_timeout, first_bytes).await {
+        let head_by = Instant::now() + settings.header_timeout;
+        let (protocol, io) = match tokio::time::timeout_at(head_by, first_bytes).await {
             Ok(Ok(Some(detected))) => detected,
             Ok(Ok(None)) => return,
             Ok(Err(error)) => return tracing::debug!(%error, "a connection did not begin"),
@@ -81,7 +82,7 @@ impl<H: Handler> Connections<H> {
         };
         let ended = match protocol {
             // Boxed, because a task is moved about when it begins, and has room for the largest part of it.
-            Protocol::Http1 => Box::pin(self.http1(io, peer, place)).await,
+            Protocol::Http1 => Box::pin(self.http1(io, peer, place, head_by)).await,
             Protocol::Http2 => Box::pin(self.http2(io, peer)).await,
         };
         if let Err(error) = ended {
@@ -89,7 +90,14 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    async fn http1(self, io: Rewound<Transport>, peer: Peer, place: OwnedSemaphorePermit) -> hyper::Result<()> {
+    /// The first head has to be there by a time that began with the connection.
+    async fn http1(
+        self,
+        io: Rewound<Transport>,
+        peer: Peer,
+        place: OwnedSemaphorePermit,
+        head_by: Instant,
+    ) -> hyper::Result<()> {
         let (shared, handover) = (self.0.clone(), Handover::default());
         let settings = &self.0.settings;
         let takeover = settings.http1_takeover.then(|| handover.clone());
@@ -110,7 +118,7 @@ impl<H: Handler> Connections<H> {
             }
         });
         let connection = http1::Builder::new()
-            .timer(Clock::default())
+            .timer(Clock::with_first(head_by))
             .header_read_timeout(settings.header_timeout)
             .max_buf_size(HTTP1_BUFFER)
             // Many clients end their side with their request. But a stream that hyper writes would not notice that its peer left.

@@ -9,7 +9,6 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::SystemTime,
 };
 
 use axum::body::{Body, Bytes, HttpBody as _};
@@ -19,7 +18,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use crate::hex;
+use crate::{hex, wall_clock};
 
 /// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
 pub(super) struct Stream<T> {
@@ -152,7 +151,7 @@ fn head(parts: &Parts, chunked: bool) -> Vec<u8> {
     for (name, value) in &parts.headers {
         line([b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()]);
     }
-    let date = httpdate::fmt_http_date(SystemTime::now());
+    let date = httpdate::fmt_http_date(wall_clock::now());
     let framing: &[u8] = if chunked { b"\r\ntransfer-encoding: chunked" } else { b"" };
     line([framing, b"\r\nconnection: close", b"\r\ndate: ", date.as_bytes()]);
     head.extend_from_slice(b"\r\n\r\n");

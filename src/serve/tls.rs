@@ -1,6 +1,6 @@
 //! TLS on the same port: certificates in, streams out, HTTP/2 and HTTP/1.1 by ALPN.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::SystemTime};
 
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -8,11 +8,14 @@ use tokio_rustls::{
     rustls::{
         ServerConfig,
         crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+        pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
+        time_provider::TimeProvider,
     },
     server::TlsStream,
 };
 use tokio_util::either::Either;
+
+use crate::wall_clock;
 
 /// A connection with or without TLS; boxed, because the state of TLS is large and most connections have none.
 pub(super) type Transport = Either<Box<TlsStream<TcpStream>>, TcpStream>;
@@ -41,7 +44,7 @@ impl Tls {
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| unreadable(certificate, &error))?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Clamped))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
             .map_err(|error| unreadable(certificate, &error))?;
@@ -55,6 +58,16 @@ pub(super) async fn accept(tls: Option<&Tls>, socket: TcpStream) -> io::Result<T
     match tls {
         Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
         None => Ok(Either::Right(socket)),
+    }
+}
+
+/// The time that session tickets begin and end by; the library's own panics before 1970.
+#[derive(Debug)]
+struct Clamped;
+
+impl TimeProvider for Clamped {
+    fn current_time(&self) -> Option<UnixTime> {
+        wall_clock::now().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }
 }
 

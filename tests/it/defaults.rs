@@ -63,6 +63,20 @@ async fn a_peer_has_10_seconds_for_its_first_bytes_its_head_and_its_next_request
 }
 
 #[tokio::test]
+async fn first_bytes_that_come_late_leave_their_head_the_rest_of_10_seconds() {
+    let server = Server::start().await;
+    let mut connection = Connection::open(server.address).await;
+    // So that the time has begun: connections are accepted in order.
+    assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);
+    pause();
+    let began = Instant::now();
+    tokio::time::sleep(9 * SECOND).await;
+    connection.write(b"G").await;
+    connection.closed().await;
+    assert_about(began.elapsed(), 10.0, 10.0);
+}
+
+#[tokio::test]
 async fn a_body_has_10_seconds() {
     let server = Server::start().await;
     let mut connection = Connection::open(server.address).await;
@@ -71,6 +85,38 @@ async fn a_body_has_10_seconds() {
     let began = Instant::now();
     assert_eq!(connection.response(false).await.status, 408);
     assert_about(began.elapsed(), 10.0, 10.0);
+}
+
+#[tokio::test]
+async fn half_a_call_over_grpc_web_has_10_seconds_too() {
+    for (timeout, least) in [(&[][..], 10.0), (&[("grpc-timeout", "1S")], 1.0)] {
+        let server = Server::start().await;
+        let mut connection = Connection::open(server.address).await;
+        let headers = [&[("content-type", "application/grpc-web+proto"), ("content-length", "9")], timeout].concat();
+        connection.ask("POST /signal.v1.Signal/Send", &headers).await;
+        connection.write(&[0; 3]).await;
+        pause();
+        let began = Instant::now();
+        let answer = connection.response(false).await;
+        assert_about(began.elapsed(), least, least);
+        assert_eq!((answer.status, answer.header("grpc-status"), answer.header("connection")), (200, "4", "close"));
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_has_10_seconds_and_no_more_with_its_handler() {
+    let server = Server::start().await;
+    for (head, status) in [("POST /nowhere", 404), ("POST /user/bob/devices", 408), ("GET /user/bob/devices", 408)] {
+        let mut connection = Connection::open(server.address).await;
+        connection.ask(head, &[("content-type", FORM), ("content-length", "9")]).await;
+        pause();
+        let began = Instant::now();
+        let answer = connection.response(false).await;
+        assert_eq!((answer.status, answer.header("connection")), (status, "close"), "{head}");
+        assert_about(began.elapsed(), 10.0, 10.0);
+        tokio::time::resume();
+    }
 }
 
 #[tokio::test]

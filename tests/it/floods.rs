@@ -1,8 +1,8 @@
 //! HTTP/2 as an attacker speaks it: the limits are announced, and a flood ends its own connection and nobody else's.
 
 use crate::harness::{
-    Server,
-    frames::{self, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, frame},
+    Connection, Process, Server,
+    frames::{self, ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, frame},
     within,
 };
 
@@ -118,5 +118,23 @@ async fn pings_settings_and_empty_frames_without_end_harm_nobody() {
         }
         within(flooding).await.expect("no panic");
         assert_unharmed(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_peer_sends_writes_no_line_each() {
+    for level in ["info", "trace"] {
+        let process = Process::start(&["--log", level, "--drain-window", "1"]);
+        let mut peer = Frames::open(process.address, &[]).await;
+        // Nobody asked for these answers.
+        peer.flood(&frame(PING, ACK, 0, &[7; 8]).repeat(2_000)).await;
+        // They are all read when this one is answered.
+        peer.flood(&frame(PING, 0, 0, b"the last")).await;
+        while peer.next_of(PING).await.is_some_and(|ping| ping.payload != b"the last") {}
+        assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);
+        drop(peer);
+        process.signal("TERM");
+        let (_, log) = process.exited();
+        assert!(log.lines().count() < 20, "{} lines at {level}, such as {:?}", log.lines().count(), log.lines().nth(9));
     }
 }

@@ -11,7 +11,11 @@ pub mod sse;
 
 use std::{net::SocketAddr, time::Duration};
 
-use backend_signal::{app::App, config::Config, drain::Drain};
+use backend_signal::{
+    app::App,
+    config::Config,
+    drain::{Died, Drain},
+};
 use tokio::{
     net::{TcpSocket, TcpStream},
     task::JoinHandle,
@@ -31,7 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Server {
     pub address: SocketAddr,
     pub drain: Drain,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), Died>>,
 }
 
 impl Server {
@@ -52,7 +56,7 @@ impl Server {
 
     /// Waits until the drain is complete.
     pub async fn stopped(self) {
-        within(self.running).await.expect("no panic");
+        within(self.running).await.expect("no panic").expect("every task that must not die lives");
     }
 
     /// One request over HTTP/1.1, on a connection of its own.

@@ -5,6 +5,7 @@
 
 mod bounds;
 mod cable;
+mod cross_site;
 mod cutting;
 mod defaults;
 mod door;
@@ -12,8 +13,10 @@ mod drain;
 mod errors;
 mod floods;
 mod format;
+mod full;
 mod grpc;
 mod harness;
+mod heads;
 mod hold;
 mod http;
 mod identity;
@@ -31,4 +34,6 @@ mod socket;
 mod stalls;
 mod stream;
 mod takeover;
+
+mod wall_clock;
 mod web;

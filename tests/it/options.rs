@@ -72,6 +72,25 @@ fn help_and_version_are_answers() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_written_is_no_panic() {
+    for option in ["--help", "--version"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let output = process::command().arg(option).stdout(full).output().expect("the executable");
+        let log = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!((output.status.code(), log.lines().count()), (Some(1), 1), "{option} to a full disk: {log}");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = process::command().arg(option).stdout(writer).output().expect("the executable");
+        let log = String::from_utf8(output.stderr).expect("UTF-8");
+        // Whoever closed it has read enough.
+        assert_eq!((output.status.code(), log.as_str()), (Some(0), ""), "{option} to a closed pipe");
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+    let output = process::command().arg("--nonsense").stderr(full).output().expect("the executable");
+    assert_eq!(output.status.code(), Some(2), "a reason that cannot be written");
+}
+
+#[test]
 fn the_health_check_tells_by_its_exit_code() {
     let process = Process::start(&[]);
     let port = process.address.port().to_string();
@@ -80,6 +99,14 @@ fn the_health_check_tells_by_its_exit_code() {
     assert_eq!(output.status.code(), Some(0));
     drop(process);
     assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(1));
+}
+
+/// It gives back what a spike took, also when nobody allocates any more.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_allocator_has_a_thread_of_its_own() {
+    let process = Process::start(&[]);
+    until(async || process.threads(), |threads| threads.iter().any(|name| name == "jemalloc_bg_thd")).await;
 }
 
 #[tokio::test]

@@ -141,3 +141,32 @@ async fn a_device_that_does_not_come_back_within_its_window_is_forgotten() {
     let phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
     assert_eq!((&phone.ready["continuity"], &phone.ready["replayed"]), (&"broken".into(), &0.into()));
 }
+
+#[tokio::test]
+async fn a_cursor_in_a_query_that_cannot_be_read_is_broken_as_in_the_header() {
+    let server = Server::start().await;
+    for query in [
+        "last_event_id=%ff",
+        "last_event_id=%ff&format=plain",
+        "last_event_id=a&last_event_id=a",
+        "last_event_id=%ff&last_event_id=%ff",
+        "last_event_id=nonsense",
+    ] {
+        let phone = server.sse_with("bob/phone", &format!("/subscribe?{query}"), &[]).await;
+        assert_eq!(phone.ready["continuity"], "broken", "{query}");
+        drop(phone);
+    }
+}
+
+#[tokio::test]
+async fn what_else_cannot_be_read_in_a_query_is_ignored() {
+    let server = Server::start().await;
+    let cursor = server.sse("bob/phone").await.leave();
+    for query in ["%ff=x", "x=%ff", "format=%ff", "format=plain&format=legacy", "format=nonsense&format=plain", "&&=&%"]
+    {
+        let query = format!("/subscribe?{query}&last_event_id={cursor}");
+        let phone = server.sse_with("bob/phone", &query, &[]).await;
+        assert_eq!(phone.ready["continuity"], "resumed", "{query}");
+        drop(phone);
+    }
+}

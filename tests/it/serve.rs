@@ -78,21 +78,6 @@ async fn requests_that_could_be_smuggled_are_400() {
 }
 
 #[tokio::test]
-async fn past_the_cap_connections_wait_until_one_closes() {
-    let server = Server::with(&["--max-connections", "2"]).await;
-    let mut connections = [Connection::open(server.address).await, Connection::open(server.address).await];
-    for connection in &mut connections {
-        assert_eq!(connection.request("GET /healthz", &[], b"").await.status, 200);
-    }
-    let mut third = Connection::open(server.address).await;
-    third.ask("GET /healthz", &[]).await;
-    let early = tokio::time::timeout(std::time::Duration::from_millis(300), third.stream.readable()).await;
-    assert!(early.is_err(), "answered past the cap");
-    drop(connections);
-    assert_eq!(third.response(false).await.status, 200);
-}
-
-#[tokio::test]
 async fn a_device_that_hangs_up_is_off_the_list_at_once() {
     let server = Server::start().await;
     let claim = claim("bob/phone");
@@ -123,7 +108,7 @@ async fn http_1_0_and_upgrades_are_plain_requests() {
 #[tokio::test]
 async fn tls_speaks_both_versions_of_http_by_alpn() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let files = tempfiles(&identity);
+    let files = tempfiles("alpn", &identity);
     let server = Server::with(&["--tls-cert", &files[0], "--tls-key", &files[1]]).await;
     for (protocol, first) in [
         (&b"http/1.1"[..], &b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"[..]),
@@ -142,7 +127,7 @@ async fn tls_speaks_both_versions_of_http_by_alpn() {
     }
 }
 
-fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
+pub fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).expect("a root");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -153,9 +138,9 @@ fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
 }
 
 /// The certificate and the key as files, under cargo's directory for what tests write.
-fn tempfiles(identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> [String; 2] {
+pub fn tempfiles(test: &str, identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> [String; 2] {
     [("certificate.pem", identity.cert.pem()), ("key.pem", identity.signing_key.serialize_pem())].map(|(name, text)| {
-        let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+        let path = format!("{}/{test}-{name}", env!("CARGO_TARGET_TMPDIR"));
         std::fs::write(&path, text).expect("writable");
         path
     })

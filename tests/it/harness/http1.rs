@@ -111,6 +111,11 @@ impl Connection {
         Response { status, headers, body: Vec::new() }
     }
 
+    /// Reads as much as there is room for.
+    pub async fn read(&mut self, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&self.take(bytes.len()).await);
+    }
+
     /// Reads a chunk; nothing after the last one.
     pub async fn chunk(&mut self) -> Option<Vec<u8>> {
         let size = usize::from_str_radix(&self.line().await, 16).expect("a chunk's size");

@@ -36,6 +36,14 @@ impl Process {
         process
     }
 
+    /// The names of its threads, which Linux tells.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("Linux");
+        let name =
+            |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+        tasks.filter_map(name).map(|name| name.trim().to_owned()).collect()
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
@@ -72,7 +80,12 @@ impl Drop for Process {
 
 /// The executable, without the options that this environment may hold.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_backend-signal"));
+    command_of(env!("CARGO_BIN_EXE_backend-signal"))
+}
+
+/// Another program that runs it in the end.
+pub fn command_of(program: &str) -> Command {
+    let mut command = Command::new(program);
     command.env_remove("PORT");
     command
 }

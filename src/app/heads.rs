@@ -1,0 +1,56 @@
+//! Heads of HTTP/1.1 that two readers could take for two different requests; hyper refuses most of them by itself.
+
+use axum::http::{HeaderMap, Request, Version, header};
+
+use crate::error::{Error, Invalid};
+
+/// What is wrong with a head. HTTP/2 knows no such faults.
+///
+/// hyper has refused every request whose last transfer coding is not `chunked`, and every one in HTTP/1.0 with any.
+pub(super) fn fault<B>(request: &Request<B>) -> Option<Error> {
+    let (version, headers) = (request.version(), request.headers());
+    if version > Version::HTTP_11 {
+        return None;
+    }
+    if !has_one_host(headers, version) {
+        return Some(Invalid::Host.into());
+    }
+    (codings(headers) > 1).then_some(Error::UnsupportedCoding)
+}
+
+/// RFC 9112, section 3.2. HTTP/1.0 may do without.
+fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
+    let mut lines = headers.get_all(header::HOST).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => version < Version::HTTP_11,
+        (Some(host), None) => is_host(host.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// A host and perhaps a port (RFC 3986, section 3.2). It may be empty, for a target without an authority.
+fn is_host(value: &[u8]) -> bool {
+    let (name, port) = match value.strip_prefix(b"[") {
+        Some(rest) => {
+            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+            if end == 0 || !rest[..end].iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte)) {
+                return false;
+            }
+            (&b""[..], &rest[end + 1..])
+        }
+        None => value.split_at(value.iter().position(|byte| *byte == b':').unwrap_or(value.len())),
+    };
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let is_port = |port: &[u8]| port.strip_prefix(b":").is_some_and(|digits| digits.iter().all(u8::is_ascii_digit));
+    name.iter().all(in_name) && (port.is_empty() || is_port(port))
+}
+
+/// How many transfer codings there are, in all lines. A comma in a quoted parameter counts too: there is no parameter that is
+/// known here.
+fn codings(headers: &HeaderMap) -> usize {
+    let lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .filter(|coding| !coding.trim_ascii().is_empty())
+        .count()
+}

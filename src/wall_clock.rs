@@ -1,0 +1,40 @@
+//! The time of day, within the years that every format of a date can write.
+
+use std::time::{Duration, SystemTime};
+
+/// The time by the system's clock; where that is before 1970 or after 9999, the nearest time that is not.
+///
+/// The formats of dates panic or fail beyond: a battery that has run out must not stop the daemon.
+#[must_use]
+pub fn now() -> SystemTime {
+    #[expect(clippy::disallowed_methods, reason = "the one place that may, because it clamps")]
+    clamp(SystemTime::now())
+}
+
+fn clamp(time: SystemTime) -> SystemTime {
+    time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST)
+}
+
+/// 9999-12-31 23:59:59.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_has_a_date() {
+        let (epoch, second) = (SystemTime::UNIX_EPOCH, Duration::from_secs(1));
+        for (time, date) in [
+            (epoch - 300_000_000 * second, "1970-01-01T00:00:00Z"),
+            (epoch - Duration::from_nanos(1), "1970-01-01T00:00:00Z"),
+            (epoch + second, "1970-01-01T00:00:01Z"),
+            (epoch + LAST, "9999-12-31T23:59:59Z"),
+            (epoch + LAST + second, "9999-12-31T23:59:59Z"),
+            (epoch + 10 * LAST, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(humantime::format_rfc3339_seconds(clamp(time)).to_string(), date);
+            httpdate::fmt_http_date(time);
+        }
+    }
+}

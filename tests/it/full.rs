@@ -1,0 +1,169 @@
+//! A server without a free place: it says so, and it still says that it is healthy.
+
+use tokio::io::AsyncReadExt as _;
+
+use crate::harness::{Connection, FORM, Process, Server, claim, grpc::framed, http2::Http2, process, until, within};
+
+/// Further connections that are answered when all places are taken.
+const SPARE: usize = 16;
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+/// A server with one place, and the stream that has it.
+async fn full() -> (Server, crate::harness::Sse) {
+    let server = Server::with(&["--max-connections", "1"]).await;
+    let phone = server.sse("bob/phone").await;
+    (server, phone)
+}
+
+#[tokio::test]
+async fn a_full_server_is_healthy_and_ready() {
+    let (server, _phone) = full().await;
+    for probe in ["GET /healthz", "GET /readyz"] {
+        let mut connection = Connection::open(server.address).await;
+        let answer = connection.request(probe, &[], b"").await;
+        assert_eq!((answer.status, answer.header("connection")), (200, "close"), "{probe}");
+        assert_eq!(connection.closed().await, b"", "one request, and then the end");
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_answers_a_health_check_over_grpc() {
+    let (server, _phone) = full().await;
+    let mut connection = Http2::open(server.address).await;
+    let request = http::Request::post(connection.uri(CHECK)).header("content-type", "application/grpc");
+    let body = axum::body::Body::from(framed(&tonic_health::pb::HealthCheckRequest::default()));
+    let response = connection.send(request.body(body).expect("a request")).await;
+    assert_eq!(response.status(), 200);
+    let body = axum::body::Body::new(response.into_body());
+    let serving = framed(&tonic_health::pb::HealthCheckResponse { status: 1 });
+    assert_eq!(within(axum::body::to_bytes(body, 1 << 10)).await.expect("an answer"), serving);
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_the_rest_and_says_when_to_come_back() {
+    let (server, mut phone) = full().await;
+    let devices = "/user/bob/devices";
+    let post = "/user/bob/device/phone";
+    for (head, body) in
+        [(format!("GET {devices}"), ""), (format!("POST {post}"), "data=x"), ("GET /metrics".into(), "")]
+    {
+        let mut connection = Connection::open(server.address).await;
+        let answer = connection.request(&head, &[("content-type", FORM)], body.as_bytes()).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (503, "no_place"), "{head}");
+        assert_eq!((answer.header("retry-after"), answer.header("connection")), ("5", "close"), "{head}");
+        connection.closed().await;
+    }
+    let mut connection = Http2::open(server.address).await;
+    let request =
+        http::Request::post(connection.uri("/signal.v1.Signal/Send")).header("content-type", "application/grpc");
+    let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
+    assert_eq!(response.headers()["grpc-status"], "14", "UNAVAILABLE");
+    drop(connection);
+    // None of it was delivered.
+    server.drain.start();
+    assert_eq!(phone.next().await.name, "signal.end");
+}
+
+#[tokio::test]
+async fn a_full_server_does_not_end_an_event_source_for_good() {
+    let (server, _phone) = full().await;
+    for path in ["/subscribe", "/user/bob/devices"] {
+        let (mut connection, claim) = (Connection::open(server.address).await, claim("bob/laptop"));
+        let headers = [("accept", "text/event-stream"), ("x-user-claim", claim.as_str())];
+        let answer = connection.request(&format!("GET {path}"), &headers, b"").await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/event-stream"), "{path}");
+        assert!(answer.text().contains("\nretry: "), "{path}: {}", answer.text());
+        connection.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_is_free_again_is_given_to_the_next_one() {
+    let (server, phone) = full().await;
+    assert_eq!(server.request("GET /user/bob/devices", &[], b"").await.status, 503);
+    drop(phone);
+    let listed = until(|| server.request("GET /user/bob/devices", &[], b""), |answer| answer.status == 200).await;
+    assert_eq!(listed.text(), "[]");
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_keep_a_full_server_from_saying_that_it_is_healthy() {
+    let (server, _phone) = full().await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * SPARE {
+        silent.push(Connection::open(server.address).await);
+    }
+    assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);
+    let mut ended = 0;
+    for connection in &mut silent {
+        ended += usize::from(within(connection.stream.read(&mut [0])).await.is_ok_and(|length| length == 0));
+    }
+    assert_eq!(ended, 2 * SPARE);
+}
+
+#[tokio::test]
+async fn past_the_spare_places_nothing_is_accepted() {
+    let (server, _phone) = full().await;
+    let mut heads = Vec::new();
+    for _ in 0..SPARE {
+        let mut connection = Connection::open(server.address).await;
+        connection.write(b"GET /he").await;
+        heads.push(connection);
+    }
+    let mut late = Connection::open(server.address).await;
+    late.ask("GET /healthz", &[]).await;
+    within(late.stream.readable()).await.expect("open");
+    // It was accepted for one whose time was over.
+    assert!(heads.iter().any(|head| matches!(head.stream.try_read(&mut [0]), Ok(0))), "accepted past the spare places");
+    assert_eq!(late.response(false).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_health_check_of_a_full_server_says_healthy() {
+    let process = Process::start(&["--max-connections", "1"]);
+    let mut phone = Connection::open(process.address).await;
+    phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
+    assert_eq!(phone.head().await.status, 200);
+    let port = process.address.port().to_string();
+    assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(0));
+}
+
+/// A daemon that may have 256 descriptors.
+fn limited(options: &str) -> Process {
+    let executable = env!("CARGO_BIN_EXE_backend-signal");
+    let script = format!("ulimit -n 256 && exec {executable} --host 127.0.0.1 --port 0 --drain-window 1 {options}");
+    Process::spawn(process::command_of("sh").args(["-c", &script]))
+}
+
+#[tokio::test]
+async fn with_few_descriptors_most_of_them_are_places_and_a_line_says_so() {
+    let process = limited("");
+    let mut kept = Vec::new();
+    for device in 0..192 {
+        let mut connection = Connection::open(process.address).await;
+        connection.ask("GET /subscribe", &[("x-user-claim", &claim(&format!("bob/{device}")))]).await;
+        assert_eq!(connection.head().await.status, 200, "{device}");
+        kept.push(connection);
+    }
+    let more = Connection::open(process.address).await.request("GET /user/bob/devices", &[], b"").await;
+    assert_eq!(more.status, 503);
+    assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);
+    process.signal("TERM");
+    let (code, log) = process.exited();
+    assert_eq!(code, Some(0));
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("192"), "{log}");
+}
+
+#[test]
+fn more_connections_than_descriptors_are_a_warning() {
+    for (options, warnings) in [("--max-connections 100", 0), ("--max-connections 1000", 1)] {
+        let process = limited(options);
+        process.signal("TERM");
+        let (_, log) = process.exited();
+        let found: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+        assert_eq!(found.len(), warnings, "{options}: {log}");
+        assert!(found.iter().all(|line| line.contains("1000") && line.contains("192")), "{log}");
+    }
+}

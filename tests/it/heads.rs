@@ -1,0 +1,107 @@
+//! Heads of HTTP/1.1 that two readers could take for two different requests (RFC 9112, sections 3.2 and 6.3).
+
+use crate::harness::{Connection, Server};
+
+async fn answer(server: &Server, head: &str) -> (u16, String) {
+    let mut connection = Connection::open(server.address).await;
+    connection.write(head.as_bytes()).await;
+    let answer = connection.response(false).await;
+    assert!(answer.status == 200 || answer.header("connection") == "close", "{head}: {answer:?}");
+    let code = if answer.body.starts_with(b"{") { answer.problem() } else { String::new() };
+    if answer.status != 200 {
+        connection.closed().await;
+    }
+    (answer.status, code)
+}
+
+/// Every kind of route that reads a body: the short way, the router, gRPC, and none at all.
+const PATHS: [&str; 4] = ["/user/bob/device/phone", "/user/bob/devices", "/signal.v1.Signal/Send", "/nowhere"];
+
+#[tokio::test]
+async fn a_transfer_coding_that_is_not_known_is_501_and_nothing_is_sent() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    for path in PATHS {
+        for coding in [
+            "transfer-encoding: gzip, chunked",
+            "transfer-encoding: identity, chunked",
+            "transfer-encoding: chunked, chunked",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "transfer-encoding: gzip\r\ntransfer-encoding: chunked",
+            "Transfer-Encoding: x;a=\"b,c\" , Chunked",
+        ] {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n{coding}\r\n\r\n"
+            );
+            let whole = head + "6\r\ndata=x\r\n0\r\n\r\n";
+            assert_eq!(answer(&server, &whole).await, (501, "unsupported_coding".into()), "{path} {coding}");
+        }
+    }
+    assert_eq!(server.post("bob/phone", "the first").await.status, 200);
+    assert_eq!(phone.data().await, "the first");
+}
+
+#[tokio::test]
+async fn a_transfer_coding_whose_end_nobody_knows_is_400() {
+    let server = Server::start().await;
+    for (version, coding) in [
+        ("1.1", "transfer-encoding: gzip"),
+        ("1.1", "transfer-encoding: chunked, gzip"),
+        ("1.1", "transfer-encoding: chunked\r\ntransfer-encoding: identity"),
+        ("1.1", "transfer-encoding: xchunked"),
+        ("1.0", "transfer-encoding: chunked"),
+    ] {
+        let head = format!("POST /user/bob/devices HTTP/{version}\r\nhost: x\r\n{coding}\r\n\r\n");
+        assert_eq!(answer(&server, &head).await.0, 400, "{version} {coding}");
+    }
+}
+
+#[tokio::test]
+async fn one_chunked_is_fine_however_it_is_written() {
+    let server = Server::start().await;
+    let _phone = server.sse("bob/phone").await;
+    for coding in ["transfer-encoding: chunked", "TRANSFER-ENCODING:  Chunked ", "transfer-encoding: , chunked"] {
+        let head = format!(
+            "POST /user/bob/device/phone HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n{coding}\r\n\r\n"
+        );
+        let whole = head + "6\r\ndata=x\r\n0\r\n\r\n";
+        assert_eq!(answer(&server, &whole).await.0, 200, "{coding}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_one_host() {
+    let server = Server::start().await;
+    for (version, host, status) in [
+        ("1.1", "", 400),
+        ("1.1", "host: a\r\nhost: a\r\n", 400),
+        ("1.1", "host: a\r\nhost: b\r\n", 400),
+        ("1.0", "host: a\r\nhost: b\r\n", 400),
+        ("1.1", "host: a b\r\n", 400),
+        ("1.1", "host: a/b\r\n", 400),
+        ("1.1", "host: user@a\r\n", 400),
+        ("1.1", "host: a:x\r\n", 400),
+        ("1.1", "host: a:1:2\r\n", 400),
+        ("1.1", "host: a,b\r\n", 200),
+        ("1.1", "host: [::1\r\n", 400),
+        ("1.1", "host: [x]\r\n", 400),
+        ("1.1", "host: a\u{e9}\r\n", 400),
+        ("1.0", "", 200),
+        ("1.1", "host:\r\n", 200),
+        ("1.1", "host: a\r\n", 200),
+        ("1.1", "host: signal_1.example:8443\r\n", 200),
+        ("1.1", "host: a:\r\n", 200),
+        ("1.1", "host: [::1]:1837\r\n", 200),
+        ("1.1", "host: b%C3%BCro\r\n", 200),
+    ] {
+        for path in ["GET /healthz", "GET /user/bob/devices"] {
+            let head = format!("{path} HTTP/{version}\r\n{host}connection: close\r\n\r\n");
+            let expected = if status == 200 { "" } else { "invalid_host" };
+            let mut found = answer(&server, &head).await;
+            if found.0 == 200 {
+                found.1.clear();
+            }
+            assert_eq!(found, (status, expected.into()), "{path} HTTP/{version} {host:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A wall clock that is far off: nothing of the daemon fails with it. Debian's `faketime` says what time it is.
+
+use std::io::Write as _;
+
+use backend_signal::grpc::proto::{
+    ListDevicesRequest, SubscribeRequest, signal_client::SignalClient, subscribe_response::Kind,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tonic::transport::Channel;
+
+use crate::harness::{
+    Connection, FORM, Process, Sse, claim,
+    grpc::{Stream, claimed, message},
+    http2::Http2,
+    process, within,
+};
+use crate::serve::{connector, tempfiles};
+
+#[tokio::test]
+async fn before_1970_and_after_9999_everything_is_as_ever() {
+    if let Err(error) = faketime() {
+        return skip(&error);
+    }
+    for (time, date, sent_at) in [
+        ("@1960-02-03 04:05:06", "Thu, 01 Jan 1970 00:00:00 GMT", "1970-01-01T00:00:00"),
+        ("@9999-12-31 23:59:59", "Fri, 31 Dec 9999 23:59:59 GMT", "9999-12-31T23:59:59"),
+        ("+9000y", "Fri, 31 Dec 9999 23:59:59 GMT", "9999-12-31T23:59:59"),
+    ] {
+        assert_serves(time, date, sent_at).await;
+        assert_speaks_tls(time).await;
+    }
+}
+
+/// The library that says what time it is; without the program around it, which would outlive its end.
+fn faketime() -> std::io::Result<String> {
+    let output = process::command_of("faketime").args(["-f", "+1y", "printenv", "LD_PRELOAD"]).output()?;
+    Ok(String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned())
+}
+
+/// The daemon at a time of day.
+fn at(time: &str, options: &[&str]) -> Process {
+    let mut command = process::command();
+    command.env("LD_PRELOAD", faketime().expect("faketime")).env("FAKETIME", time).env("TZ", "UTC");
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+    Process::spawn(command.args(["--port", "0", "--host", "127.0.0.1"]).args(options))
+}
+
+async fn assert_serves(time: &str, date: &str, sent_at: &str) {
+    let daemon = at(time, &["--heartbeat", "0.5"]);
+    let mut phone =
+        Sse::open(daemon.address, "/subscribe?format=envelope", &[("x-user-claim", &claim("bob/phone"))]).await;
+    let endpoint = Channel::from_shared(format!("http://{}", daemon.address)).expect("a URI");
+    let mut client = SignalClient::new(within(endpoint.connect()).await.expect("listens"));
+    let mut laptop = Stream::open(&mut client, "bob/laptop", "").await.expect("a stream");
+    let mut connection = Connection::open(daemon.address).await;
+    let post = "POST /user/bob/device/phone";
+    let answer = connection.request(post, &[("content-type", FORM)], b"data=x").await;
+    assert_eq!((answer.status, answer.header("date")), (200, date), "{time}");
+    let envelope: serde_json::Value = serde_json::from_str(&phone.data().await).expect("JSON");
+    assert!(envelope["sent_at"].as_str().is_some_and(|text| text.starts_with(sent_at)), "{time}: {envelope}");
+    within(client.send(message("bob/laptop", "", "y"))).await.expect("delivered");
+    assert!(laptop.message().await.sent_at.is_some());
+    while !matches!(laptop.next().await.expect("a response"), Some(Kind::Ping(_))) {}
+    while phone.next().await.name != "signal.ping" {}
+    let listed = within(client.list_devices(ListDevicesRequest { user: "bob".into() })).await;
+    assert_eq!(listed.expect("a list").into_inner().devices, ["laptop", "phone"]);
+    let mut http2 = Http2::open(daemon.address).await;
+    let request = http::Request::get(http2.uri("/healthz")).body(axum::body::Body::empty()).expect("a request");
+    assert_eq!(http2.send(request).await.headers()["date"], date, "{time}");
+    drop(within(client.subscribe(claimed("bob/tablet", SubscribeRequest::default()))).await.expect("a stream"));
+    let metrics = connection.request("GET /metrics", &[], b"").await.text();
+    assert!(metrics.contains("signal_panics_total 0"), "{time}: {metrics}");
+}
+
+async fn assert_speaks_tls(time: &str) {
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let files = tempfiles("wall-clock", &identity);
+    let daemon = at(time, &["--tls-cert", &files[0], "--tls-key", &files[1]]);
+    let socket = within(TcpStream::connect(daemon.address)).await.expect("listens");
+    let name = "localhost".try_into().expect("a name");
+    let stream = within(connector(identity.cert.der(), b"http/1.1").connect(name, socket)).await;
+    let mut stream = stream.expect("a handshake");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("writable");
+    let mut answer = [0; 12];
+    within(stream.read_exact(&mut answer)).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200", "{time}");
+}
+
+/// Says aloud, past the harness that keeps the output of what passes, that nothing was tested. In CI that is a failure.
+fn skip(absent: &std::io::Error) {
+    #[expect(clippy::disallowed_methods, reason = "the environment says whether the tools may be absent")]
+    let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    assert!(!must, "with CI=true a wall clock that is far off is a must: {absent}");
+    let _ =
+        std::io::stderr().write_all(format!("\nSKIPPED: the test of the wall clock: faketime: {absent}\n").as_bytes());
+}

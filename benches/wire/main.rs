@@ -1,21 +1,26 @@
-//! The daemon under load, over real sockets: `cargo bench --bench wire -- [memory | throughput | latency | opening | million]`.
+//! The daemon under load, over real sockets: `cargo bench --bench wire -- [memory | throughput | latency | opening |
+//! million | idle]`.
 //!
 //! This process makes the load, and every server runs in a process of its own: the daemon, a bare hyper that answers empty posts
 //! and delivers nothing (the ceiling), and a plain axum server with its event streams and a channel for each of them. They
 //! take turns, so that every figure is a ratio too. Each message carries its receiver, its number and the time at which it
 //! was to be sent: one that is lost, repeated, out of order or at the wrong stream is counted and fails the run.
 //!
-//! Without a name all parts run but `million`. Options: `--streams` (18000), `--seconds` (2), `--rounds` (9), `--rate` (several),
-//! `--daemon` (the one that was built with the bench).
+//! Without a name the first four parts run. Options: `--streams` (18000), `--seconds` (2), `--rounds` (9), `--rate`
+//! (several), `--daemon` (the one that was built with the bench), `--old` (another daemon, which `idle` compares with),
+//! `--idle-seconds` (30).
 
 #![expect(unreachable_pub, reason = "everything in a bench is")]
 
 mod cores;
 mod figures;
+mod frames;
 mod http1;
 mod http2;
+mod idle;
 mod load;
 mod memory;
+mod nchan;
 mod reference;
 mod servers;
 mod speed;
@@ -36,6 +41,10 @@ pub struct Wishes {
     pub rate: Option<u32>,
     /// The daemon's program, which may be another build of it.
     pub daemon: PathBuf,
+    /// Another build of it, for comparison.
+    pub old: Option<PathBuf>,
+    /// How long idle streams are watched.
+    pub idle: Duration,
 }
 
 /// Measures something and adds it to the table.
@@ -53,14 +62,17 @@ fn main() -> io::Result<()> {
         rounds: number("--rounds").unwrap_or(9),
         rate: number("--rate"),
         daemon: option(&words, "--daemon").unwrap_or(env!("CARGO_BIN_EXE_backend-signal").into()).into(),
+        old: option(&words, "--old").map(PathBuf::from),
+        idle: Duration::from_secs(number("--idle-seconds").unwrap_or(30).into()),
     };
     rlimit::increase_nofile_limit(u64::MAX)?;
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("memory", memory::idle_and_busy),
         ("throughput", speed::throughput),
         ("latency", speed::latency),
         ("opening", speed::opening),
         ("million", memory::million),
+        ("idle", idle::idle),
     ];
     let named: Vec<_> = parts.iter().filter(|(name, _)| words.iter().any(|word| word == name)).collect();
     let wanted = if named.is_empty() { parts[..4].iter().collect() } else { named };

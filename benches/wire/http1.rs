@@ -146,6 +146,11 @@ pub async fn publish(
 
 /// Reads one whole answer; says whether it is 200.
 pub async fn read_answer(connection: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<bool> {
+    Ok(read_status(connection, bytes).await? == 200)
+}
+
+/// Reads one whole answer; gives its status.
+pub async fn read_status(connection: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<u16> {
     loop {
         if let Some(head) = memmem::find(bytes, b"\r\n\r\n") {
             let length = memmem::find(&bytes[..head], b"content-length: ").and_then(|at| {
@@ -154,9 +159,10 @@ pub async fn read_answer(connection: &mut (impl AsyncRead + Unpin), bytes: &mut 
             });
             let whole = head + 4 + length.unwrap_or(0);
             if bytes.len() >= whole {
-                let good = bytes.starts_with(b"HTTP/1.1 200 ");
+                let status = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+                let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
                 bytes.drain(..whole);
-                return Ok(good);
+                return status.ok_or_else(|| io::ErrorKind::InvalidData.into());
             }
         }
         if connection.read_buf(bytes).await? == 0 {

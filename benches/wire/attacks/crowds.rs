@@ -93,9 +93,9 @@ pub fn million(scene: &Scene) -> io::Result<()> {
         sleep(Duration::from_secs(6)).await;
         Ok(vec![])
     })?;
-    scene.window("opening 100 watches", async {
+    scene.window("opening 10 watches", async {
         let began = Instant::now();
-        let (counts, _tasks) = Swarm::reading(address, 1, 100).open(|_, _| LIST.to_owned()).await?;
+        let (counts, _tasks) = Swarm::reading(address, 1, 10).open(|_, _| LIST.to_owned()).await?;
         Ok(vec![Note(began.elapsed().as_secs_f64() * 1e3, "ms for all"), counts.note("watches left")])
     })
 }
@@ -109,13 +109,14 @@ pub fn broadcasts(scene: &Scene) -> io::Result<()> {
     let (counts, _tasks) = scene.first(Swarm::reading(address, 6, 1_000).open(path))?;
     scene.window("3 broadcasts of 100 KB to 6,000 readers", async {
         let mut caller = Caller::open(address, 1).await?;
-        let mut good = 0.0;
+        let mut good = 0_u8;
         for _ in 0..3 {
-            good += f64::from(u8::from(caller.post(LIST, "", &vec![b'x'; 100_000]).await?.0));
+            let (status, _) = caller.post(LIST, "", &vec![b'x'; 100_000]).await?;
+            good += u8::from(status == 200);
             sleep(Duration::from_secs(1)).await;
         }
         sleep(WINDOW).await;
-        Ok(vec![Note(good, "of 3 accepted"), counts.note("streams left")])
+        Ok(vec![Note(good.into(), "of 3 accepted"), counts.note("streams left")])
     })
 }
 

@@ -16,13 +16,14 @@ pub fn held(scene: &Scene) -> io::Result<()> {
         for task in (0..CLERKS).map(|clerk| Task::spawn(fill(address, clerk))).collect::<Vec<_>>() {
             task.end().await;
         }
+        top_up(address).await?;
         Ok(vec![])
     })?;
     scene.window("15 s with full mailboxes", async {
         sleep(Duration::from_secs(15)).await;
         let mut caller = Caller::open(address, 1).await?;
-        let good = caller.get("/readyz").await?.0;
-        Ok(vec![Note(f64::from(u8::from(good)), "of 1 ready")])
+        let (ready, _) = caller.get("/readyz").await?;
+        Ok(vec![Note(ready.into(), "from /readyz")])
     })
 }
 
@@ -31,6 +32,20 @@ async fn fill(address: SocketAddr, clerk: u32) -> io::Result<()> {
     for number in (0..4_103).skip(clerk as usize).step_by(CLERKS as usize) {
         for size in PIECES {
             caller.post(&format!("/user/held{number}/device/d"), "ttl: 60\r\n", &vec![b'x'; size]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Small ones, until there is no room for the smallest that the canary could send.
+async fn top_up(address: SocketAddr) -> io::Result<()> {
+    let mut caller = Caller::open(address, 1).await?;
+    for size in [1_000, 100] {
+        for number in 0..1_000 {
+            let path = format!("/user/small{number}/device/d{size}");
+            if caller.post(&path, "ttl: 60\r\n", &vec![b'x'; size]).await?.0 == 503 {
+                break;
+            }
         }
     }
     Ok(())

@@ -60,8 +60,12 @@ pub fn run(program: &Path, options: &[&str], play: Play, rest: Duration) -> io::
         singer.join().map_err(|_| io::Error::other("the canary panicked"))??;
         played
     });
-    let (windows, trouble) = played?;
+    let (mut windows, trouble) = played?;
     runtime()?.block_on(async { tokio::time::sleep(rest).await });
+    // To close what the last window opened may be the most.
+    if let Some(last) = windows.last_mut() {
+        last.peak = server.peak()?;
+    }
     Ok(Run { windows, after: server.memory()?, account: canary.account(), trouble })
 }
 

@@ -19,7 +19,7 @@ use tokio::{
 use super::scene::{Note, Task};
 use crate::{
     frames::{Connection, DATA, END_STREAM, Frame, GET, HEADERS, POST, RST_STREAM},
-    http1::{connect, read_answer},
+    http1::{connect, read_status},
 };
 
 /// Streams, and what became of them.
@@ -180,14 +180,14 @@ impl Caller {
         Ok(Self { address, connection, answer: Vec::new() })
     }
 
-    /// Waits for the answer; says whether it is 200, and how many milliseconds it took.
-    pub async fn get(&mut self, path: &str) -> io::Result<(bool, f64)> {
+    /// Waits for the answer; gives its status, and how many milliseconds it took.
+    pub async fn get(&mut self, path: &str) -> io::Result<(u16, f64)> {
         let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address);
         self.ask(head.as_bytes()).await
     }
 
     /// Posts `data` as a form.
-    pub async fn post(&mut self, path: &str, headers: &str, data: &[u8]) -> io::Result<(bool, f64)> {
+    pub async fn post(&mut self, path: &str, headers: &str, data: &[u8]) -> io::Result<(u16, f64)> {
         let length = data.len() + 5;
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: {}\r\n{headers}content-type: {FORM}\r\ncontent-length: {length}\r\n\r\ndata=",
@@ -196,10 +196,10 @@ impl Caller {
         self.ask(&[head.as_bytes(), data].concat()).await
     }
 
-    async fn ask(&mut self, request: &[u8]) -> io::Result<(bool, f64)> {
+    async fn ask(&mut self, request: &[u8]) -> io::Result<(u16, f64)> {
         let began = Instant::now();
         self.connection.write_all(request).await?;
-        let good = read_answer(&mut self.connection, &mut self.answer).await?;
-        Ok((good, began.elapsed().as_secs_f64() * 1e3))
+        let status = read_status(&mut self.connection, &mut self.answer).await?;
+        Ok((status, began.elapsed().as_secs_f64() * 1e3))
     }
 }

@@ -7,7 +7,7 @@ mod canary;
 mod control;
 mod crowds;
 mod doors;
-mod mailboxes;
+mod memory;
 mod scene;
 mod swarm;
 mod unread;
@@ -33,12 +33,12 @@ const ATTACKS: [Attack; 11] = [
     Attack::new(2, unread::answers),
     Attack::new(3, crowds::watchers),
     Attack::new(4, crowds::million),
-    Attack::new(5, mailboxes::held),
+    Attack::new(5, memory::held),
     Attack::new(6, crowds::broadcasts),
     Attack::new(7, unread::broadcast),
     Attack::new(8, control::settings),
     Attack::new(9, control::pings),
-    Attack { rest: Duration::from_secs(30), ..Attack::new(12, doors::spike) },
+    Attack { rest: Duration::from_secs(30), ..Attack::new(12, memory::spikes) },
     Attack::new(14, doors::stop),
 ];
 

@@ -1,4 +1,4 @@
-//! Attacks on the door: peers that leave without a word (row 1), a spike of memory (row 12), a daemon that stands still (row 14).
+//! Attacks on the door: peers that leave without a word (row 1), and a daemon that stands still for a while (row 14).
 
 use std::{
     io,
@@ -11,14 +11,10 @@ use memchr::memmem;
 use rustix::process::Signal;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::sleep,
 };
 
-use super::{
-    scene::{Note, Scene, Task},
-    swarm::FORM,
-};
+use super::scene::{Note, Scene, Task};
 use crate::{
     http1,
     http2::{self, Call},
@@ -62,32 +58,6 @@ async fn watch_and_leave(address: SocketAddr, number: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Bodies that lack their last byte, all of them at once, until the peers leave.
-pub fn spike(scene: &Scene) -> io::Result<()> {
-    scene.window("5,000 half bodies of 100 KB", async {
-        let address = scene.server.address;
-        let mut tasks = Vec::new();
-        let body: Arc<[u8]> = vec![b'x'; LENGTH - 6].into();
-        for number in 0..5_000 {
-            let stream = http1::connect(address, number, None).await?;
-            tasks.push(Task::spawn(half_body(stream, address, body.clone())));
-        }
-        sleep(Duration::from_secs(4)).await;
-        Ok(vec![])
-    })
-}
-
-async fn half_body(mut stream: TcpStream, address: SocketAddr, body: Arc<[u8]>) -> io::Result<()> {
-    let head = format!(
-        "POST /user/nobody/device/d HTTP/1.1\r\nhost: {address}\r\ncontent-type: {FORM}\r\ncontent-length: {LENGTH}\r\n\r\ndata="
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(&body).await?;
-    // Until the daemon has had enough of it, or the attack is over.
-    stream.read_u8().await?;
-    Ok(())
-}
-
 /// Readers that read, and a daemon that does not run for a while.
 pub fn stop(scene: &Scene) -> io::Result<()> {
     const READERS: u32 = 200;
@@ -114,9 +84,6 @@ pub fn stop(scene: &Scene) -> io::Result<()> {
         Ok(vec![Note(f64::from(u32::try_from(cut).unwrap_or(u32::MAX)), "of 200 streams cut")])
     })
 }
-
-/// Bytes of such a body.
-const LENGTH: usize = 100_000;
 
 /// Connections at a time.
 const CLERKS: u32 = 50;

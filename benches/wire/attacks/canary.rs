@@ -52,7 +52,7 @@ pub struct Canary {
 
 #[derive(Default)]
 struct State {
-    /// Neither received nor refused: when each was due.
+    /// Neither received nor refused: when each left.
     waiting: BTreeMap<u64, Duration>,
     /// Posts without an answer.
     unanswered: u64,
@@ -66,7 +66,7 @@ struct State {
 /// What was seen of it for a while.
 #[derive(Clone, Default)]
 pub struct Sight {
-    /// From the time at which each message was due until it arrived, in microseconds.
+    /// From the time at which each post began until its message arrived, in microseconds.
     latencies: Vec<u32>,
     pub posts: u64,
     pub failed: u64,
@@ -95,7 +95,8 @@ impl Canary {
             while !self.over.load(Ordering::Relaxed) {
                 sleep_until(due).await;
                 if self.is_open() {
-                    spawn(self.clone().post(number, due - self.began));
+                    // Counted from now: a timer of the runtime is up to 1 ms late.
+                    spawn(self.clone().post(number, self.began.elapsed()));
                     number += 1;
                 }
                 due += STEP;
@@ -127,7 +128,7 @@ impl Canary {
         let state = self.state();
         let mut seen = state.window.clone();
         // Not what has had no time to arrive.
-        let ages = state.waiting.values().map(|due| now.saturating_sub(*due)).filter(|age| *age > STEP);
+        let ages = state.waiting.values().map(|left| now.saturating_sub(*left)).filter(|age| *age > STEP);
         seen.latencies.extend(ages.map(micros));
         seen
     }
@@ -181,8 +182,8 @@ impl Canary {
         }
     }
 
-    async fn post(self: Arc<Self>, number: u64, due: Duration) {
-        self.state().send(number, due);
+    async fn post(self: Arc<Self>, number: u64, left: Duration) {
+        self.state().send(number, left);
         let good = matches!(timeout(PATIENCE, self.exchange(number)).await, Ok(Ok(true)));
         self.state().answer(number, good);
     }
@@ -217,8 +218,8 @@ impl Canary {
 }
 
 impl State {
-    fn send(&mut self, number: u64, due: Duration) {
-        self.waiting.insert(number, due);
+    fn send(&mut self, number: u64, left: Duration) {
+        self.waiting.insert(number, left);
         self.unanswered += 1;
         self.window.posts += 1;
     }
@@ -234,8 +235,8 @@ impl State {
     }
 
     fn receive(&mut self, number: u64, now: Duration) {
-        if let Some(due) = self.waiting.remove(&number) {
-            self.window.latencies.push(micros(now.saturating_sub(due)));
+        if let Some(left) = self.waiting.remove(&number) {
+            self.window.latencies.push(micros(now.saturating_sub(left)));
         }
         if !self.received.insert(number) {
             self.repeated += 1;

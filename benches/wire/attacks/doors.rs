@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,15 +14,15 @@ use memchr::memmem;
 use rustix::process::Signal;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     time::sleep,
 };
 
-use super::scene::{Note, Scene, Task};
-use crate::{
-    http1,
-    http2::{self, Call},
-    load::{SMALL, Tally},
+use super::{
+    scene::{Note, Scene, Task},
+    swarm::Caller,
 };
+use crate::http1;
 
 /// Health watches over HTTP/1.1, each closed after its first frame.
 pub fn watches_that_leave(scene: &Scene) -> io::Result<()> {
@@ -58,31 +61,45 @@ async fn watch_and_leave(address: SocketAddr, number: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Readers that read, and a daemon that does not run for a while.
+/// Readers that read, broadcasts to all of them one after the other, and a daemon that does not run for a while.
 pub fn stop(scene: &Scene) -> io::Result<()> {
-    const READERS: u32 = 200;
-    let tally = Arc::new(Tally::new(READERS));
     let address = scene.server.address;
-    scene.first(http1::subscribe_all(address, &tally))?;
+    let cut = Arc::new(AtomicU32::new(0));
+    let _readers = scene.first(async {
+        let mut readers = Vec::new();
+        for number in 0..200 {
+            let mut stream = http1::connect(address, number, None).await?;
+            let head = format!("GET /subscribe/crowd/device/d{number} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            stream.read_u8().await?;
+            readers.push(Task::spawn(read(stream, cut.clone())));
+        }
+        Ok(readers)
+    })?;
     scene.window("SIGSTOP for 8 s, 200 readers", async {
-        let end = tally.now() + Duration::from_secs(20);
-        // Many at once for each reader, so that messages wait in the daemon when it stops.
-        let publish = |clerk: u32| {
-            let devices: Vec<_> = (0..READERS).skip(clerk as usize).step_by(4).collect();
-            let published = http2::publish(address, Call::Http, devices.repeat(8), SMALL, end, tally.clone());
-            Task::spawn(published)
-        };
-        let publishers: Vec<_> = (0..4).map(publish).collect();
+        let senders: Vec<_> = (0..4).map(|number| Task::spawn(broadcast(address, number))).collect();
         sleep(Duration::from_secs(3)).await;
         scene.server.signal(Signal::STOP)?;
         sleep(Duration::from_secs(8)).await;
         scene.server.signal(Signal::CONT)?;
-        for publisher in publishers {
-            publisher.end().await;
-        }
-        let cut = tally.ended.load(Ordering::Relaxed);
-        Ok(vec![Note(f64::from(u32::try_from(cut).unwrap_or(u32::MAX)), "of 200 streams cut")])
+        sleep(Duration::from_secs(8)).await;
+        drop(senders);
+        Ok(vec![Note(cut.load(Ordering::Relaxed).into(), "of 200 streams cut")])
     })
+}
+
+async fn read(mut stream: TcpStream, cut: Arc<AtomicU32>) -> io::Result<()> {
+    let mut bytes = vec![0; 16 * 1_024];
+    while matches!(stream.read(&mut bytes).await, Ok(1..)) {}
+    cut.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+async fn broadcast(address: SocketAddr, number: u32) -> io::Result<()> {
+    let mut caller = Caller::open(address, number).await?;
+    loop {
+        caller.post("/user/crowd/devices", "", &[b'x'; 1_200]).await?;
+    }
 }
 
 /// Connections at a time.

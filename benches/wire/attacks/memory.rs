@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    scene::{Note, Scene, Task, mib},
+    scene::{Scene, Task},
     swarm::{Caller, FORM, Swarm},
 };
 use crate::http1;
@@ -17,6 +17,9 @@ use crate::http1;
 /// Fills mailboxes of absent devices, each with what may wait in one, and looks at what is left for others.
 pub fn held(scene: &Scene) -> io::Result<()> {
     let address = scene.server.address;
+    // A full daemon opens no more of them.
+    let own = Swarm::reading(address, 1, OWN).open(|_, number| format!("/subscribe/own{number}/device/d"));
+    let (_, _tasks) = scene.first(own)?;
     scene.window("4,103 mailboxes with 256 KiB each", async {
         for task in (0..CLERKS).map(|clerk| Task::spawn(fill(address, clerk))).collect::<Vec<_>>() {
             task.end().await;
@@ -25,22 +28,13 @@ pub fn held(scene: &Scene) -> io::Result<()> {
         Ok(vec![])
     })?;
     scene.window("15 s with full mailboxes", async {
-        // Devices of others, which have nothing to give up for a new message as the canary has.
-        let swarm = Swarm::reading(address, 1, 100);
-        let (_, _tasks) = swarm.open(|_, number| format!("/subscribe/other{number}/device/d")).await?;
-        let (mut caller, mut failed) = (Caller::open(address, 1).await?, 0_u8);
-        for number in 0..100 {
-            let (status, _) = caller.post(&format!("/user/other{number}/device/d"), "", &[b'x'; 1_200]).await?;
-            failed += u8::from(status != 200);
-            sleep(Duration::from_millis(150)).await;
-        }
-        Ok(vec![Note(failed.into(), "of 100 posts to others failed")])
+        sleep(Duration::from_secs(15)).await;
+        Ok(vec![])
     })
 }
 
-/// Memory that is taken for a moment: bodies that lack their last byte until their peers leave, then messages that are held for
-/// a few seconds. What the daemon keeps of it is what counts.
-pub fn spikes(scene: &Scene) -> io::Result<()> {
+/// Bodies that lack their last byte, until the attack is over and their peers leave.
+pub fn half_bodies(scene: &Scene) -> io::Result<()> {
     let address = scene.server.address;
     scene.window("a spike of 3,000 half bodies of 100 KB", async {
         let body: Arc<[u8]> = vec![b'x'; LENGTH - 6].into();
@@ -50,17 +44,19 @@ pub fn spikes(scene: &Scene) -> io::Result<()> {
             tasks.push(Task::spawn(half_body(stream, address, body.clone())));
         }
         sleep(Duration::from_secs(4)).await;
-        drop(tasks);
-        sleep(Duration::from_secs(8)).await;
-        Ok(vec![Note(mib(scene.server.memory()?), "MiB 8 s later")])
-    })?;
+        Ok(vec![])
+    })
+}
+
+/// Messages whose time is over soon after the attack.
+pub fn short_holds(scene: &Scene) -> io::Result<()> {
+    let address = scene.server.address;
     scene.window("a spike of 5,000 messages of 100 KB, held for 5 s", async {
         let mut caller = Caller::open(address, 1).await?;
         for number in 0..5_000 {
             caller.post(&format!("/user/held{number}/device/d"), "ttl: 5\r\n", &vec![b'x'; LENGTH]).await?;
         }
-        sleep(Duration::from_secs(14)).await;
-        Ok(vec![Note(mib(scene.server.memory()?), "MiB 8 s later")])
+        Ok(vec![])
     })
 }
 
@@ -88,19 +84,22 @@ async fn fill(address: SocketAddr, clerk: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Small ones, until there is no room for the smallest that the canary could send.
+/// Live messages to devices of the attacker, which stay for replay, until there is no room for the smallest.
 async fn top_up(address: SocketAddr) -> io::Result<()> {
     let mut caller = Caller::open(address, 1).await?;
-    for size in [1_000, 100] {
-        for number in 0..1_000 {
-            let path = format!("/user/small{number}/device/d{size}");
-            if caller.post(&path, "ttl: 60\r\n", &vec![b'x'; size]).await?.0 == 503 {
+    for size in [LENGTH, 1_000, 100] {
+        for number in 0..200 {
+            let path = format!("/user/own{}/device/d", number % OWN);
+            if caller.post(&path, "", &vec![b'x'; size]).await?.0 == 503 {
                 break;
             }
         }
     }
     Ok(())
 }
+
+/// Devices of the attacker.
+const OWN: u32 = 10;
 
 /// Together the 256 KiB of a mailbox, less what the daemon counts for each message.
 const PIECES: [usize; 3] = [102_395, 102_395, 56_770];

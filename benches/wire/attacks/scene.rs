@@ -100,10 +100,11 @@ impl Scene<'_> {
         self.server.forget_peak()?;
         self.canary.look();
         let (cpu, began) = (self.server.cpu()?, Instant::now());
-        let notes = self.load.block_on(work)?;
+        let notes = self.load.block_on(work);
         let (canary, cpu, peak) = (self.canary.seen(), self.server.load(cpu, began)?, self.server.peak()?);
+        let (notes, trouble) = notes.map_or_else(|error| (vec![], Err(error)), |notes| (notes, Ok(())));
         self.windows.borrow_mut().push(Window { what, canary, cpu, peak, notes });
-        Ok(())
+        trouble
     }
 }
 

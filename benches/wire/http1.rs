@@ -49,14 +49,10 @@ struct Receiver {
 
 impl Receiver {
     async fn open(address: SocketAddr, device: u32, tally: &Tally) -> io::Result<Self> {
-        // The search for a free port of one address would take longer than the server does.
-        let socket = TcpSocket::new_v4()?;
-        let [.., last] = device.to_be_bytes();
-        socket.bind(([127, 0, 0, last.max(1)], 0).into())?;
-        let mut stream = socket.connect(address).await?;
+        let mut stream = connect(address, device, None).await?;
         let head = format!("GET /subscribe/u{device}/device/d HTTP/1.1\r\nhost: {address}\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
-        let mut receiver = Self { device, expected: 0, lines: Lines { io: stream, bytes: Vec::new(), from: 0 } };
+        let mut receiver = Self { device, expected: 0, lines: Lines::new(stream) };
         while memmem::find(receiver.lines.next().await?, b"heartbeat_ms").is_none() {}
         tally.open.fetch_add(1, Ordering::Relaxed);
         Ok(receiver)
@@ -68,18 +64,36 @@ impl Receiver {
                 tally.take(self.device, &mut self.expected, data);
             }
         }
+        tally.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
+/// Connects from one of many addresses: the search for a free port of only one would take longer than the server does. `buffer`
+/// is what the kernel may keep for a reader that does not read.
+pub async fn connect(address: SocketAddr, number: u32, buffer: Option<u32>) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    let [.., last] = number.to_be_bytes();
+    socket.bind(([127, 0, 0, last.max(1)], 0).into())?;
+    if let Some(buffer) = buffer {
+        socket.set_recv_buffer_size(buffer)?;
+    }
+    socket.connect(address).await
+}
+
 /// The lines of a stream, without copying them.
-struct Lines<T> {
+pub struct Lines<T> {
     io: T,
     bytes: Vec<u8>,
     from: usize,
 }
 
 impl<T: AsyncRead + Unpin> Lines<T> {
-    async fn next(&mut self) -> io::Result<&[u8]> {
+    pub fn new(io: T) -> Self {
+        Self { io, bytes: Vec::new(), from: 0 }
+    }
+
+    /// The next line without its end.
+    pub async fn next(&mut self) -> io::Result<&[u8]> {
         loop {
             if let Some(length) = memchr(b'\n', &self.bytes[self.from..]) {
                 let line = self.from..self.from + length;
@@ -132,6 +146,11 @@ pub async fn publish(
 
 /// Reads one whole answer; says whether it is 200.
 pub async fn read_answer(connection: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<bool> {
+    Ok(read_status(connection, bytes).await? == 200)
+}
+
+/// Reads one whole answer; gives its status.
+pub async fn read_status(connection: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<u16> {
     loop {
         if let Some(head) = memmem::find(bytes, b"\r\n\r\n") {
             let length = memmem::find(&bytes[..head], b"content-length: ").and_then(|at| {
@@ -140,9 +159,10 @@ pub async fn read_answer(connection: &mut (impl AsyncRead + Unpin), bytes: &mut 
             });
             let whole = head + 4 + length.unwrap_or(0);
             if bytes.len() >= whole {
-                let good = bytes.starts_with(b"HTTP/1.1 200 ");
+                let status = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+                let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
                 bytes.drain(..whole);
-                return Ok(good);
+                return status.ok_or_else(|| io::ErrorKind::InvalidData.into());
             }
         }
         if connection.read_buf(bytes).await? == 0 {

@@ -9,22 +9,11 @@ use std::{
 };
 
 use memchr::memmem;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+
+use crate::{
+    frames::{Connection, DATA, END_STREAM, Frame, GET, HEADERS, POST, RST_STREAM},
+    load::{Body, Tally, post_path},
 };
-
-use crate::load::{Body, Tally, post_path};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// Every opening is longer, and the frames that are no event are not.
 const EVENT: usize = 20;
@@ -40,101 +29,6 @@ pub enum Call {
     GrpcStream,
 }
 
-struct Frame<'a> {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: &'a [u8],
-}
-
-struct Connection {
-    address: SocketAddr,
-    io: TcpStream,
-    out: Vec<u8>,
-    input: Vec<u8>,
-    from: usize,
-    next_stream: u32,
-}
-
-impl Connection {
-    async fn open(address: SocketAddr) -> io::Result<Self> {
-        let io = TcpStream::connect(address).await?;
-        io.set_nodelay(true)?;
-        let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        // Windows that do not end within a run: the initial one of a stream, and the connection's.
-        frame(&mut out, SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
-        frame(&mut out, 8, 0, 0, &0x7ffe_0000_u32.to_be_bytes());
-        Ok(Self { address, io, out, input: Vec::new(), from: 0, next_stream: 1 })
-    }
-
-    /// Queues a request's head; gives its stream.
-    fn request(&mut self, method: u8, path: &str, headers: &[(&str, &str)], end: bool) -> u32 {
-        let stream = self.next_stream;
-        self.next_stream += 2;
-        // HPACK (RFC 7541) without the dynamic table: method and scheme by index, authority and path by their name's.
-        let mut block = vec![method, 0x86, 0x01];
-        text(&mut block, &self.address.to_string());
-        block.push(0x04);
-        text(&mut block, path);
-        for (name, value) in headers {
-            block.push(0);
-            text(&mut block, name);
-            text(&mut block, value);
-        }
-        let flags = END_HEADERS | if end { END_STREAM } else { 0 };
-        frame(&mut self.out, HEADERS, flags, stream, &block);
-        stream
-    }
-
-    /// Queues the request for a device's stream.
-    fn subscribe(&mut self, call: Call, device: u32) {
-        if call == Call::Http {
-            self.request(0x82, &format!("/subscribe/u{device}/device/d"), &[], true);
-            return;
-        }
-        let claim = format!(r#"{{"userid":"u{device}","clientid":"d"}}"#);
-        let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("x-user-claim", claim.as_str())];
-        let stream = self.request(0x83, "/signal.v1.Signal/Subscribe", &headers, false);
-        self.data(stream, &[0; 5], true);
-    }
-
-    fn data(&mut self, stream: u32, payload: &[u8], end: bool) {
-        frame(&mut self.out, DATA, if end { END_STREAM } else { 0 }, stream, payload);
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
-        self.io.write_all(&self.out).await?;
-        self.out.clear();
-        Ok(())
-    }
-
-    /// Reads what there is and gives every whole frame; answers what has to be answered at the next flush.
-    async fn read(&mut self, mut take: impl FnMut(Frame<'_>)) -> io::Result<()> {
-        self.input.reserve(16 * 1_024);
-        if self.io.read_buf(&mut self.input).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        while let [a, b, c, kind, flags, id @ ..] = &self.input[self.from..] {
-            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-            let Some((id, rest)) = id.split_first_chunk::<4>() else { break };
-            let Some(payload) = rest.get(..length) else { break };
-            let frame = Frame { kind: *kind, flags: *flags, stream: u32::from_be_bytes(*id), payload };
-            match frame.kind {
-                SETTINGS | PING if frame.flags & ACK == 0 => {
-                    let echo = if frame.kind == PING { payload } else { &[] };
-                    self::frame(&mut self.out, frame.kind, ACK, 0, echo);
-                }
-                GOAWAY => return Err(io::Error::other("the server said goodbye")),
-                _ => take(frame),
-            }
-            self.from += 9 + length;
-        }
-        self.input.drain(..self.from);
-        self.from = 0;
-        Ok(())
-    }
-}
-
 /// Opens streams for some devices on one connection, all at once, and reads them for ever.
 pub async fn subscribe(
     address: SocketAddr,
@@ -144,13 +38,14 @@ pub async fn subscribe(
 ) -> io::Result<()> {
     let mut connection = Connection::open(address).await?;
     for device in devices {
-        connection.subscribe(call, device);
+        ask(&mut connection, call, device);
     }
     loop {
         connection.flush().await?;
         let count = |frame: Frame<'_>| {
             let counter = match frame.kind {
                 DATA if memmem::find(frame.payload, b"D.").is_some() => &tally.received,
+                DATA if memmem::find(frame.payload, b"signal.ping").is_some() => &tally.pings,
                 DATA if frame.payload.len() >= EVENT => &tally.open,
                 RST_STREAM => &tally.wrong,
                 _ => return,
@@ -159,6 +54,18 @@ pub async fn subscribe(
         };
         connection.read(count).await?;
     }
+}
+
+/// Queues the request for a device's stream.
+fn ask(connection: &mut Connection, call: Call, device: u32) {
+    if call == Call::Http {
+        connection.request(GET, &format!("/subscribe/u{device}/device/d"), &[], true);
+        return;
+    }
+    let claim = format!(r#"{{"userid":"u{device}","clientid":"d"}}"#);
+    let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("x-user-claim", claim.as_str())];
+    let stream = connection.request(POST, "/signal.v1.Signal/Subscribe", &headers, false);
+    connection.data(stream, &[0; 5], true);
 }
 
 /// Sends to some devices, one message for each mention at a time, the next when the last is answered.
@@ -173,7 +80,7 @@ pub async fn publish(
     let mut connection = Connection::open(address).await?;
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     let shared =
-        (call == Call::GrpcStream).then(|| connection.request(0x83, "/signal.v1.Signal/SendStream", &headers, false));
+        (call == Call::GrpcStream).then(|| connection.request(POST, "/signal.v1.Signal/SendStream", &headers, false));
     let (mut waiting, mut free) = (HashMap::new(), devices);
     // The devices whose messages on the one stream were not answered yet, in order.
     let (mut order, mut answers) = (std::collections::VecDeque::new(), Vec::new());
@@ -190,13 +97,13 @@ pub async fn publish(
                     order.push_back(device);
                 }
                 Call::Grpc => {
-                    let stream = connection.request(0x83, "/signal.v1.Signal/Send", &headers, false);
+                    let stream = connection.request(POST, "/signal.v1.Signal/Send", &headers, false);
                     connection.data(stream, &message, true);
                     waiting.insert(stream, device);
                 }
                 Call::Http => {
                     let kind = [("content-type", "application/x-www-form-urlencoded")];
-                    let stream = connection.request(0x83, &post_path(device), &kind, false);
+                    let stream = connection.request(POST, &post_path(device), &kind, false);
                     connection.data(stream, &message, true);
                     waiting.insert(stream, device);
                 }
@@ -280,18 +187,4 @@ fn field(into: &mut Vec<u8>, number: u8, value: &[u8]) {
         into.push(value.len() as u8);
     }
     into.extend_from_slice(value);
-}
-
-fn frame(into: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
-    into.extend_from_slice(&length[1..]);
-    into.extend_from_slice(&[kind, flags]);
-    into.extend_from_slice(&stream.to_be_bytes());
-    into.extend_from_slice(payload);
-}
-
-/// A string literal without Huffman coding, below 127 bytes.
-fn text(into: &mut Vec<u8>, value: &str) {
-    into.push(u8::try_from(value.len()).unwrap_or(126));
-    into.extend_from_slice(value.as_bytes());
 }

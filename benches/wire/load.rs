@@ -24,6 +24,9 @@ pub struct Tally {
     /// By device: the number of the next message to it.
     next: Vec<AtomicU64>,
     pub open: AtomicU64,
+    /// Streams that ended.
+    pub ended: AtomicU64,
+    pub pings: AtomicU64,
     pub accepted: AtomicU64,
     pub refused: AtomicU64,
     pub received: AtomicU64,
@@ -38,6 +41,8 @@ impl Tally {
             began: Instant::now(),
             next: (0..devices).map(|_| AtomicU64::new(0)).collect(),
             open: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            pings: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             received: AtomicU64::new(0),

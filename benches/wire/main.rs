@@ -1,28 +1,35 @@
-//! The daemon under load, over real sockets: `cargo bench --bench wire -- [memory | throughput | latency | opening | million]`.
+//! The daemon under load, over real sockets: `cargo bench --bench wire -- [memory | throughput | latency | opening |
+//! million | idle | attacks]`.
 //!
 //! This process makes the load, and every server runs in a process of its own: the daemon, a bare hyper that answers empty posts
 //! and delivers nothing (the ceiling), and a plain axum server with its event streams and a channel for each of them. They
 //! take turns, so that every figure is a ratio too. Each message carries its receiver, its number and the time at which it
 //! was to be sent: one that is lost, repeated, out of order or at the wrong stream is counted and fails the run.
 //!
-//! Without a name all parts run but `million`. Options: `--streams` (18000), `--seconds` (2), `--rounds` (9), `--rate` (several),
-//! `--daemon` (the one that was built with the bench).
+//! Without a name the first four parts run. Options: `--streams` (18000), `--seconds` (2), `--rounds` (9; attacks 3), `--rate`
+//! (several), `--daemon` (the one that was built with the bench), `--old` (another daemon, which `idle` compares with),
+//! `--idle-seconds` (30), `--row` (of the attacks, several with commas: all), `--limits` (of the daemon that is attacked: `default`,
+//! `off` or `old`, several with commas).
 
 #![expect(unreachable_pub, reason = "everything in a bench is")]
 
+mod attacks;
 mod cores;
 mod figures;
+mod frames;
 mod http1;
 mod http2;
+mod idle;
 mod load;
 mod memory;
+mod nchan;
 mod reference;
 mod servers;
 mod speed;
 
 use std::{io, path::PathBuf, time::Duration};
 
-use self::figures::Table;
+use self::{attacks::Limits, figures::Table};
 
 /// What the command line asks for.
 pub struct Wishes {
@@ -36,6 +43,16 @@ pub struct Wishes {
     pub rate: Option<u32>,
     /// The daemon's program, which may be another build of it.
     pub daemon: PathBuf,
+    /// Another build of it, for comparison.
+    pub old: Option<PathBuf>,
+    /// How long idle streams are watched.
+    pub idle: Duration,
+    /// Which attacks; none: all.
+    pub rows: Vec<u32>,
+    /// The limits of the daemon that is attacked.
+    pub limits: Vec<Limits>,
+    /// How often each attack is run.
+    pub runs: u32,
 }
 
 /// Measures something and adds it to the table.
@@ -47,20 +64,31 @@ fn main() -> io::Result<()> {
         return reference::serve(&kind);
     }
     let number = |name: &str| option(&words, name).and_then(|value| value.parse().ok());
+    let list = |name: &str| -> Vec<String> {
+        option(&words, name).iter().flat_map(|value| value.split(',')).map(str::to_owned).collect()
+    };
+    let limits = list("--limits").iter().map(|name| Limits::parse(name)).collect::<io::Result<Vec<_>>>()?;
     let wishes = Wishes {
         streams: number("--streams").unwrap_or(18_000),
         length: Duration::from_secs(number("--seconds").unwrap_or(2).into()),
         rounds: number("--rounds").unwrap_or(9),
         rate: number("--rate"),
         daemon: option(&words, "--daemon").unwrap_or(env!("CARGO_BIN_EXE_backend-signal").into()).into(),
+        old: option(&words, "--old").map(PathBuf::from),
+        idle: Duration::from_secs(number("--idle-seconds").unwrap_or(30).into()),
+        rows: list("--row").iter().filter_map(|row| row.parse().ok()).collect(),
+        limits: if limits.is_empty() { vec![Limits::Default] } else { limits },
+        runs: number("--rounds").unwrap_or(3),
     };
     rlimit::increase_nofile_limit(u64::MAX)?;
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 7] = [
         ("memory", memory::idle_and_busy),
         ("throughput", speed::throughput),
         ("latency", speed::latency),
         ("opening", speed::opening),
         ("million", memory::million),
+        ("idle", idle::idle),
+        ("attacks", attacks::attacks),
     ];
     let named: Vec<_> = parts.iter().filter(|(name, _)| words.iter().any(|word| word == name)).collect();
     let wanted = if named.is_empty() { parts[..4].iter().collect() } else { named };

@@ -20,6 +20,7 @@ use crate::{
 
 /// A way of sending, at a server that has a stream open for every device.
 struct Lane {
+    kind: Kind,
     what: &'static str,
     server: Running,
     way: Way,
@@ -65,7 +66,7 @@ pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     let mut lanes = lanes
         .into_iter()
         .map(|(what, kind, way, receivers)| {
-            load.block_on(Lane::open(Running::start(wishes, kind, &[])?, what, way, receivers))
+            load.block_on(Lane::open(Running::start(wishes, kind, &[])?, kind, what, way, receivers))
         })
         .collect::<io::Result<Vec<_>>>()?;
     for _ in 0..TURNS * wishes.rounds {
@@ -78,10 +79,10 @@ pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
         table.fault(lane.what, load.block_on(lane.tally.settle()));
         let (share, times) = (100.0 * ratio(&lane.rates, &bare_rates), ratio(&lane.costs, &bare_costs));
         let (rate, cost) = (median(lane.rates), median(lane.costs));
-        let delivers = lane.server.kind != Kind::Bare;
+        let delivers = lane.kind != Kind::Bare;
         let tail = if delivers { format!(", p99 {:.2} ms", median(lane.tails)) } else { String::new() };
         let remark = format!("a second ({share:.0} % of bare), {cost:.1} us of CPU each ({times:.2} times bare){tail}");
-        table.row(lane.what, lane.server.kind.name(), format!("{rate:.0}"), remark);
+        table.row(lane.what, lane.kind.name(), format!("{rate:.0}"), remark);
     }
     Ok(())
 }
@@ -92,13 +93,13 @@ fn ratio(figures: &[f64], others: &[f64]) -> f64 {
 }
 
 impl Lane {
-    async fn open(server: Running, what: &'static str, way: Way, receivers: u32) -> io::Result<Self> {
+    async fn open(server: Running, kind: Kind, what: &'static str, way: Way, receivers: u32) -> io::Result<Self> {
         let tally = Arc::new(Tally::new(PUBLISHERS));
-        if server.kind != Kind::Bare {
+        if kind != Kind::Bare {
             http1::subscribe_all(server.address, &tally).await?;
         }
         let figures = Vec::new;
-        Ok(Self { what, server, way, receivers, tally, rates: figures(), costs: figures(), tails: figures() })
+        Ok(Self { kind, what, server, way, receivers, tally, rates: figures(), costs: figures(), tails: figures() })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures")]
@@ -125,7 +126,7 @@ impl Lane {
         }
         let seconds = tally.now().saturating_sub(began).as_secs_f64();
         let sent = (tally.accepted.load(Ordering::Relaxed) - before) as f64;
-        if self.server.kind == Kind::Bare {
+        if self.kind == Kind::Bare {
             // It delivers nothing.
             tally.received.store(tally.accepted.load(Ordering::Relaxed), Ordering::Relaxed);
         }

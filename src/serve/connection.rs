@@ -1,6 +1,13 @@
 //! One connection: which protocol it speaks, with which limits, and how it ends.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::ready, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -169,7 +176,15 @@ impl<H: Handler> Connections<H> {
         let mut connection = pin!(connection);
         let mut stop = pin!(self.0.drain.next_stop());
         let mut stopping = false;
+        let mut gathering = false;
         poll_fn(|cx| {
+            // Streams that are ready at the same time write first, so that what they have goes out in one write: a task that wakes
+            // itself goes behind all that are ready.
+            gathering = !gathering;
+            if gathering {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             ready!(turns.poll_begin(cx));
             if !stopping && stop.as_mut().poll(cx).is_ready() {
                 stopping = true;

@@ -14,6 +14,7 @@ use self::front::Front;
 use crate::{
     admin::Admin,
     auth::{self, Auth},
+    budget::Budget,
     config::{AuthMode, Config, RequireClaim},
     drain::Drain,
     grpc,
@@ -42,10 +43,11 @@ impl App {
     /// When the address cannot be listened on.
     pub fn bind(config: Config) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
-        let server = Server::bind(resolve(&config)?, serving(&config)?, metrics.clone())?;
+        let budget = Budget::new(config.memory_budget);
+        let server = Server::bind(resolve(&config)?, serving(&config, budget.clone())?, metrics.clone())?;
         let address = server.local_addr()?;
         let limits = Limits {
-            stall: config.stall_timeout,
+            stall: Duration::from_secs(86_400),
             resume_window: config.resume_window,
             hold: config.hold_limit,
             memory_budget: config.memory_budget,
@@ -64,12 +66,11 @@ impl App {
             auth,
             metrics: metrics.clone(),
             heartbeat: config.heartbeat,
-            stall: config.stall_timeout,
             drain: drain.clone(),
         };
         let signal = grpc::signal(service, config.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
-        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), drain: drain.clone() };
+        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let front = router::join(api, signal, grpc, admin, &config.cors_origins);
         Ok(Self { server, address, front, hub, health, metrics, drain, config })
     }
@@ -115,7 +116,7 @@ fn resolve(config: &Config) -> io::Result<SocketAddr> {
 }
 
 /// Raises the soft limit of descriptors to the hard one, and leaves some to everything that is no connection.
-fn serving(config: &Config) -> io::Result<serve::Settings> {
+fn serving(config: &Config, budget: Budget) -> io::Result<serve::Settings> {
     let descriptors = rlimit::increase_nofile_limit(u64::MAX)?;
     let most = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX).max(1);
     let tls = match (&config.tls_cert, &config.tls_key) {
@@ -129,6 +130,8 @@ fn serving(config: &Config) -> io::Result<serve::Settings> {
         max_streams: config.max_streams,
         header_timeout: config.header_timeout,
         stall: config.stall_timeout,
+        http2_idle: HTTP2_IDLE,
+        budget,
     })
 }
 
@@ -143,6 +146,9 @@ fn authentication(config: &Config) -> Auth {
         trusted_proxies: config.trusted_proxies.clone(),
     }
 }
+
+/// How long a connection of HTTP/2 may stand without a stream; a browser's own is shorter or as long.
+const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
 /// Descriptors for the log, the listener and whatever a library opens.
 const OTHER_DESCRIPTORS: u64 = 512;

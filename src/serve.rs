@@ -1,18 +1,26 @@
 //! The accept loop: connections in, requests to one router, every limit of the transport; knows nothing of the domain.
 
+mod account;
+mod begun;
 mod clock;
 mod connection;
-mod cut;
+mod control_frames;
 mod detect;
+mod http1_body;
+mod idle;
+mod inbound;
 mod lasting;
-mod paced;
+mod pieces;
 mod quiet;
 mod socket;
+mod streams;
 mod takeover;
 mod tls;
 mod turns;
-mod watch;
+mod waiter;
+mod watched;
 mod whole;
+mod write_watchdog;
 
 use std::{
     io,
@@ -30,11 +38,8 @@ use http::{Request, Response};
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 
 use self::connection::Connections;
-pub use self::{
-    cut::Cut,
-    tls::{Identity, Tls},
-};
-use crate::{drain::Drain, telemetry::Metrics};
+pub use self::tls::{Identity, Tls};
+use crate::{budget::Budget, drain::Drain, telemetry::Metrics};
 
 /// The limits of the transport that are options; the others are constants beside the code they bind.
 #[derive(Clone)]
@@ -43,35 +48,23 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Open connections; past it nothing is accepted until one closes.
     pub max_connections: usize,
-    /// Write lasting responses of HTTP/1.1 past hyper, which keeps large buffers for a connection.
+    /// Write responses of HTTP/1.1 that go on past hyper, which keeps large buffers for a connection.
     pub http1_takeover: bool,
     /// Concurrent streams of one HTTP/2 connection.
     pub max_streams: u32,
     /// For the first bytes, for a request's head, and for the idle time between two requests of HTTP/1.1.
     pub header_timeout: Duration,
-    /// How long a peer may leave written bytes unread before its connection is cut.
+    /// How long a peer may take for a piece of a response before it is cut.
     pub stall: Duration,
+    /// How long a connection of HTTP/2 may stand without a stream.
+    pub http2_idle: Duration,
+    /// Where the bytes are counted that peers have not taken.
+    pub budget: Budget,
 }
 
 /// The address that a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
-
-/// Response extension: the body goes on for as long as its peer listens. Such a peer is watched for reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lasting {
-    /// Nothing of the request is waited for. An idle connection of HTTP/1.1 keeps no buffers for it.
-    ServerStreaming,
-    /// The request is read meanwhile.
-    Bidirectional,
-}
-
-impl Lasting {
-    /// What a response is; none if it just ends, as the empty one to a HEAD does.
-    fn of(response: &Response<Body>) -> Option<Self> {
-        response.extensions().get().copied().filter(|_| !response.body().is_end_stream())
-    }
-}
 
 /// What answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {

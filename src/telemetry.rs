@@ -85,6 +85,7 @@ struct Families {
     streams: Gauge<i64, AtomicI64>,
     mailboxes: Gauge<i64, AtomicI64>,
     mailbox_bytes: Gauge<i64, AtomicI64>,
+    unsent_bytes: Gauge<i64, AtomicI64>,
     opened: Family<ContinuityLabel, Counter>,
     ended: Family<ReasonLabel, Counter>,
     sends: Family<OutcomeLabel, Counter>,
@@ -97,6 +98,8 @@ struct Families {
     connections: Counter,
     accept_errors: Counter,
     stalled_connections: Counter,
+    stalled_streams: Counter,
+    flooded_connections: Counter,
     panics: Counter,
 }
 
@@ -130,6 +133,8 @@ pub struct Levels {
     pub mailboxes: usize,
     /// Bytes of messages in mailboxes.
     pub mailbox_bytes: usize,
+    /// Bytes of responses that their peers have not taken.
+    pub unsent_bytes: usize,
 }
 
 impl Metrics {
@@ -148,6 +153,7 @@ impl Metrics {
             streams: register!("streams", "Live streams"),
             mailboxes: register!("mailboxes", "Mailboxes, with and without a live stream"),
             mailbox_bytes: register!("mailbox_bytes", "Bytes of memory that messages in all mailboxes take"),
+            unsent_bytes: register!("unsent_bytes", "Bytes of responses that their peers have not taken"),
             opened: register!("streams_opened", "Streams opened, by how they relate to the one before"),
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
             sends: register!("sends", "Messages sent, by what became of them"),
@@ -157,7 +163,9 @@ impl Metrics {
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
-            stalled_connections: register!("stalled_connections", "Connections cut because their peer read nothing"),
+            stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
+            stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
+            flooded_connections: register!("flooded_connections", "Connections cut for too many control frames"),
             panics: register!("panics", "Panics caught"),
             delivered: Counter::default(),
             registry: Registry::default(),
@@ -175,6 +183,7 @@ impl Metrics {
         gauge(&self.0.streams, levels.streams);
         gauge(&self.0.mailboxes, levels.mailboxes);
         gauge(&self.0.mailbox_bytes, levels.mailbox_bytes);
+        gauge(&self.0.unsent_bytes, levels.unsent_bytes);
         let mut text = String::new();
         if encode(&mut text, &self.0.registry).is_err() {
             text.clear();
@@ -241,9 +250,19 @@ impl Metrics {
         self.0.connections.inc();
     }
 
-    /// A connection was cut because its peer left written bytes unread.
+    /// A connection was cut because its peer did not read.
     pub fn connection_stalled(&self) {
         self.0.stalled_connections.inc();
+    }
+
+    /// A stream of HTTP/2 was cut because its peer did not read.
+    pub fn stream_stalled(&self) {
+        self.0.stalled_streams.inc();
+    }
+
+    /// A connection was cut because its peer sent too many control frames.
+    pub fn connection_flooded(&self) {
+        self.0.flooded_connections.inc();
     }
 
     /// A connection could not be accepted.

@@ -113,7 +113,7 @@ fn end_reason(reason: EndReason) -> proto::EndReason {
         EndReason::Superseded => proto::EndReason::Superseded,
         EndReason::Draining => proto::EndReason::Draining,
         EndReason::Expired => proto::EndReason::Expired,
-        EndReason::Stalled => proto::EndReason::Stalled,
+        EndReason::Stalled => proto::EndReason::Unspecified,
     }
 }
 

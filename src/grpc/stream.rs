@@ -1,16 +1,15 @@
-//! The responses of one streaming call: whatever the hub has, as long as the call's deadline allows, and the status of its end.
+//! The responses of one streaming call: whatever the hub has, and the status of its end.
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use prost::Message;
-use tokio::time::{Sleep, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::{Deadline, codec, status, too_late};
+use super::{codec, status};
 use crate::{hub::Gather, model::EndReason};
 
 /// What becomes of one event of the hub.
@@ -24,13 +23,11 @@ pub(super) struct Step<T> {
 /// A stream of responses made of the events of another stream.
 ///
 /// tonic takes responses until there are none, or until they are enough, to write them together. When it comes back after that,
-/// all of them are taken, and the hub may be asked for the next event. That is so because the response is a lasting one (see
-/// `serve::Lasting`) and paced over HTTP/2; over HTTP/1.1 the connection's watchdog stands in.
+/// all of them are on their way, and the hub may be asked for the next event.
 pub struct Responses<S: Stream, T> {
     phase: Phase<T>,
     events: S,
     convert: fn(S::Item) -> Step<T>,
-    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 enum Phase<T> {
@@ -53,15 +50,9 @@ impl<T: Message> Phase<T> {
 }
 
 impl<S: Stream, T> Responses<S, T> {
-    pub(super) fn new(
-        opening: Option<T>,
-        events: S,
-        convert: fn(S::Item) -> Step<T>,
-        deadline: Option<Deadline>,
-    ) -> Self {
-        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline.0)));
+    pub(super) fn new(opening: Option<T>, events: S, convert: fn(S::Item) -> Step<T>) -> Self {
         let phase = opening.map_or(Phase::Live, |opening| Phase::Opening(Box::new(opening)));
-        Self { phase, events, convert, deadline }
+        Self { phase, events, convert }
     }
 }
 
@@ -87,10 +78,7 @@ impl<S: Gather + Unpin, T: Message + Unpin> Stream for Responses<S, T> {
                     };
                     (bytes, Some(event))
                 }
-                Phase::Live => {
-                    let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(cx) else { break };
-                    (0, event)
-                }
+                Phase::Live => (0, ready!(Pin::new(&mut self.events).poll_next(cx))),
             };
             let Some(Step { response, end }) = event.map(self.convert) else {
                 self.phase = Phase::Ended(None);
@@ -106,12 +94,6 @@ impl<S: Gather + Unpin, T: Message + Unpin> Stream for Responses<S, T> {
                 return Poll::Ready(Some(Ok(response)));
             }
         }
-        let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-        if late {
-            self.phase = Phase::Ended(None);
-            return Poll::Ready(Some(Err(too_late())));
-        }
-        Poll::Pending
     }
 }
 
@@ -148,7 +130,7 @@ mod tests {
             let data = "x".repeat(20_000);
             Step { response: Some(proto::Message { data, ..proto::Message::default() }), end: None }
         };
-        let mut responses = Responses::new(None, Endless::default(), twenty_kilobytes, None);
+        let mut responses = Responses::new(None, Endless::default(), twenty_kilobytes);
         for _ in 0..6 {
             responses.next().await.expect("another one").expect("no end");
         }

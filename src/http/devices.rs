@@ -3,7 +3,6 @@
 use std::time::SystemTime;
 
 use axum::{
-    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -19,7 +18,6 @@ use super::{
 use crate::{
     auth::Caller,
     model::{DeviceId, Start},
-    serve::Cut,
 };
 
 pub(super) async fn list(
@@ -27,10 +25,9 @@ pub(super) async fn list(
     caller: Caller,
     Of(user): Of,
     headers: HeaderMap,
-    cut: Option<Extension<Cut>>,
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
-        let opening = events::opening(Start::Anew, api.settings.heartbeat, cut);
+        let opening = events::opening(Start::Anew, api.settings.heartbeat);
         return match api.hub.watch(&caller, &user, &opening) {
             Ok(watch) => Ok(events::stream(sse::begin(events::retry()), watch, |sighting| {
                 sse::sighting(&sighting, SystemTime::now())

@@ -8,7 +8,6 @@ use std::{
 };
 
 use axum::{
-    Extension,
     body::{Body, Bytes, HttpBody},
     response::{IntoResponse, Response},
 };
@@ -20,7 +19,6 @@ use crate::{
     error::Error,
     hub::{Gather, Opening},
     model::Start,
-    serve::{Cut, Lasting},
 };
 
 /// Whether the client asks for an event stream by name, as every `EventSource` does.
@@ -34,9 +32,9 @@ pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(named)
 }
 
-/// How the hub opens a stream that may be cut.
-pub(super) fn opening(start: Start, heartbeat: Duration, cut: Option<Extension<Cut>>) -> Opening {
-    Opening { start, heartbeat, breaker: cut.and_then(|Extension(cut)| cut.handle()) }
+/// How the hub opens a stream.
+pub(super) fn opening(start: Start, heartbeat: Duration) -> Opening {
+    Opening { start, heartbeat, breaker: None }
 }
 
 /// The response that writes the opening at once, then every event; `write` may leave one out with an empty text.
@@ -46,7 +44,7 @@ where
     W: FnMut(S::Item) -> String + Send + Unpin + 'static,
 {
     let opening = Some(Box::new(opening.into()));
-    (Extension(Lasting::ServerStreaming), respond(Body::new(Events { opening, source: events, write }))).into_response()
+    respond(Body::new(Events { opening, source: events, write }))
 }
 
 /// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use axum::{Extension, extract::State, response::Response};
+use axum::{extract::State, response::Response};
 use http::{HeaderMap, HeaderName, Uri};
 
 use super::{Api, Problem, events, form, sse::Format};
@@ -10,7 +10,6 @@ use crate::{
     auth::Subscriber,
     error::{Error, Invalid},
     model::Start,
-    serve::Cut,
 };
 
 pub(super) async fn subscribe(
@@ -18,11 +17,10 @@ pub(super) async fn subscribe(
     subscriber: Subscriber,
     uri: Uri,
     headers: HeaderMap,
-    cut: Option<Extension<Cut>>,
 ) -> Result<Response, Problem> {
     let Wish { format, start } = Wish::parse(&uri, &headers)?;
     let heartbeat = if format == Format::Legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
-    match api.hub.subscribe(&subscriber, &events::opening(start, heartbeat, cut)) {
+    match api.hub.subscribe(&subscriber, &events::opening(start, heartbeat)) {
         Ok((ready, subscription)) => {
             let opening = format.opening(&ready, heartbeat, events::retry());
             Ok(events::stream(opening, subscription, move |event| format.event(&event, SystemTime::now)))

@@ -1,12 +1,13 @@
-//! One lasting response on a bare socket: a head, then what the body gives, for as long as it gives any.
+//! One response that goes on, on a bare socket: a head, then what the body gives, for as long as it gives any.
 //!
 //! It is written in chunks (RFC 9112, section 7.1); for a client of HTTP/1.0, which knows none, the end of the connection is the
 //! end of it.
 //!
 //! This is what an idle stream costs, so it holds no buffer: there is one for a chunk that is being written, and none after it.
+//! A large chunk is not copied, because thousands of streams may share its bytes.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
     time::SystemTime,
@@ -19,6 +20,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
+use super::pieces::PIECE;
 use crate::hex;
 
 /// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
@@ -40,6 +42,8 @@ enum Piece {
     Head(Vec<u8>),
     /// Bytes as they are.
     Plain(Bytes),
+    /// A chunk in parts: what stands before its data, the data, and what stands behind.
+    Large(Box<[Bytes; 3]>),
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
@@ -68,11 +72,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     /// Writes pieces until the body has none; ready when there will be no more.
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Piece::Head(head) = &mut self.piece {
-            let mut whole = std::mem::take(head);
-            if let Poll::Ready(first) = self.poll_next(cx) {
-                whole.extend_from_slice(&first?);
-            }
-            self.piece = Piece::Plain(whole.into());
+            let mut head = std::mem::take(head);
+            let first = if let Poll::Ready(first) = self.poll_next(cx) { first? } else { Piece::Plain(Bytes::new()) };
+            self.piece = match first {
+                Piece::Head(bytes) => Piece::Plain([head, bytes].concat().into()),
+                Piece::Plain(bytes) => {
+                    head.extend_from_slice(&bytes);
+                    Piece::Plain(head.into())
+                }
+                Piece::Large(mut parts) => {
+                    head.extend_from_slice(&parts[0]);
+                    parts[0] = head.into();
+                    Piece::Large(parts)
+                }
+            };
         }
         loop {
             ready!(self.poll_piece(cx))?;
@@ -83,38 +96,66 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
                 ready!(Pin::new(&mut self.io).poll_flush(cx))?;
                 return Poll::Pending;
             };
-            self.piece = Piece::Plain(next?);
+            self.piece = next?;
         }
     }
 
     /// What the body has for the peer; after its end nothing is left of it.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Bytes::new())) };
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Piece>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Piece::Plain(Bytes::new()))) };
         let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else {
             self.body = None;
-            return Poll::Ready(Ok(Bytes::from_static(if self.chunked { LAST } else { b"" })));
+            return Poll::Ready(Ok(Piece::Plain(Bytes::from_static(if self.chunked { LAST } else { b"" }))));
         };
         Poll::Ready(Ok(match frame.map_err(io::Error::other)?.into_data() {
             // An empty chunk would be the last one.
-            Ok(data) if self.chunked && !data.is_empty() => chunk(&data).into(),
-            Ok(data) => data,
+            Ok(data) if self.chunked && !data.is_empty() => chunk(data),
+            Ok(data) => Piece::Plain(data),
             // Trailers were announced by nobody.
-            Err(_) => Bytes::new(),
+            Err(_) => Piece::Plain(Bytes::new()),
         }))
     }
 
     /// Writes the piece at hand to its end, after which it is kept by nobody.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Piece::Plain(rest) = &mut self.piece else { return Poll::Ready(Ok(())) };
-        while !rest.is_empty() {
-            let length = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+        let parts = match &mut self.piece {
+            Piece::Head(_) => &mut [],
+            Piece::Plain(bytes) => std::slice::from_mut(bytes),
+            Piece::Large(parts) => parts.as_mut_slice(),
+        };
+        while parts.iter().any(|part| !part.is_empty()) {
+            let mut length = ready!(poll_write(Pin::new(&mut self.io), cx, parts))?;
             if length == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            // Also lets go of what was written, when that was all.
-            *rest = rest.slice(length..);
+            for part in &mut *parts {
+                let written = length.min(part.len());
+                // Also lets go of what was written, when that was all.
+                *part = part.slice(written..);
+                length -= written;
+            }
+        }
+        if let Piece::Large(_) = self.piece {
+            self.piece = Piece::Plain(Bytes::new());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes what is next of some parts, not more than a piece of each: what the socket does not take counts as the stream's own.
+fn poll_write(io: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>, parts: &[Bytes]) -> Poll<io::Result<usize>> {
+    let begin = |part: &Bytes| part.len().min(PIECE);
+    match parts {
+        [before, data, behind] => {
+            let whole = data.len() <= PIECE;
+            let behind: &[u8] = if whole { behind } else { &[] };
+            io.poll_write_vectored(
+                cx,
+                &[IoSlice::new(before), IoSlice::new(&data[..begin(data)]), IoSlice::new(behind)],
+            )
+        }
+        [part] => io.poll_write(cx, &part[..begin(part)]),
+        _ => Poll::Ready(Ok(0)),
     }
 }
 
@@ -131,15 +172,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
 }
 
 /// A chunk: its size in hexadecimal, its data, and a line's end after each.
-fn chunk(data: &[u8]) -> Vec<u8> {
+fn chunk(data: Bytes) -> Piece {
     let (size, mut digits) = (data.len() as u64, [0; SIZE_DIGITS]);
     let length = hex::write(&mut digits, size, hex::length(size));
-    let mut chunk = Vec::with_capacity(length + data.len() + 4);
+    let copied = if data.len() > COPIED { 0 } else { data.len() + 2 };
+    let mut chunk = Vec::with_capacity(length + 2 + copied);
     chunk.extend_from_slice(&digits[..length]);
     chunk.extend_from_slice(b"\r\n");
-    chunk.extend_from_slice(data);
+    if copied == 0 {
+        return Piece::Large(Box::new([chunk.into(), data, Bytes::from_static(b"\r\n")]));
+    }
+    chunk.extend_from_slice(&data);
     chunk.extend_from_slice(b"\r\n");
-    chunk
+    Piece::Plain(chunk.into())
 }
 
 /// The head as hyper would write it, but that the connection ends with the stream.
@@ -158,6 +203,9 @@ fn head(parts: &Parts, chunked: bool) -> Vec<u8> {
     head.extend_from_slice(b"\r\n\r\n");
     head
 }
+
+/// Bytes of data that are copied, because a write of three parts costs more than a copy of so few.
+const COPIED: usize = 4 * 1024;
 
 /// Room for a head and the chunk that is written with it, in bytes.
 const HEAD: usize = 1024;

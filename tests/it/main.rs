@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
 mod cable;
+mod calls;
 mod cutting;
 mod defaults;
 mod door;
@@ -16,6 +17,7 @@ mod harness;
 mod hold;
 mod http;
 mod identity;
+mod idle;
 mod limits;
 mod metrics;
 mod options;
@@ -30,4 +32,5 @@ mod socket;
 mod stalls;
 mod stream;
 mod takeover;
+mod unread;
 mod web;

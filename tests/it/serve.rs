@@ -142,7 +142,7 @@ async fn tls_speaks_both_versions_of_http_by_alpn() {
     }
 }
 
-fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
+pub fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).expect("a root");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -153,7 +153,7 @@ fn connector(root: &CertificateDer<'static>, protocol: &[u8]) -> TlsConnector {
 }
 
 /// The certificate and the key as files, under cargo's directory for what tests write.
-fn tempfiles(identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> [String; 2] {
+pub fn tempfiles(identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> [String; 2] {
     [("certificate.pem", identity.cert.pem()), ("key.pem", identity.signing_key.serialize_pem())].map(|(name, text)| {
         let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
         std::fs::write(&path, text).expect("writable");

@@ -17,7 +17,15 @@ pub(super) enum Begun {
     /// All of it is there, or its length.
     Whole(Response<Body>),
     /// It goes on for as long as it likes.
-    Going(Response<Body>),
+    Going(Going),
+}
+
+/// A response that goes on, and what its body gave already.
+pub(super) struct Going {
+    pub(super) response: Response<Body>,
+    pub(super) first: Bytes,
+    /// What it failed with after that.
+    pub(super) failed: Option<axum::Error>,
 }
 
 impl Begun {
@@ -47,7 +55,15 @@ impl Begun {
         if whole {
             return Self::Whole(Response::from_parts(head, first.into()));
         }
-        Self::Going(Response::from_parts(head, Body::new(Resumed { first: first.into(), failed, body })))
+        Self::Going(Going { response: Response::from_parts(head, body), first: first.into(), failed })
+    }
+}
+
+impl Going {
+    /// For whoever asks the body from its beginning.
+    pub(super) fn whole(self) -> Response<Body> {
+        let Self { response, first, failed } = self;
+        response.map(|body| Body::new(Resumed { first, failed, body }))
     }
 }
 
@@ -98,7 +114,8 @@ mod tests {
         assert_eq!(to_bytes(ends.into_body(), 9).await.expect("a body"), "ab");
         let goes_on = Begun::of(Response::new(Body::from_stream(frames(&["a", "b"]).chain(pending())))).await;
         let Begun::Going(goes_on) = goes_on else { panic!("it goes on") };
-        let first = goes_on.into_body().into_data_stream().next().await.expect("a frame").expect("no error");
+        assert_eq!(goes_on.first, "ab");
+        let first = goes_on.whole().into_body().into_data_stream().next().await.expect("a frame").expect("no error");
         assert_eq!(first, "ab");
         assert!(matches!(
             Begun::of(Response::new(Body::from_stream(pending::<Result<Bytes, Infallible>>()))).await,

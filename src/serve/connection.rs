@@ -116,12 +116,13 @@ impl<H: Handler> Connections<H> {
                 let mut response = response.await;
                 if shared.settings.http1_takeover {
                     response = match Begun::of(response).await {
-                        Begun::Going(mut response) if keeper.has_whole_request() => {
-                            *response.version_mut() = version;
-                            keeper.keep(response);
+                        Begun::Going(mut going) if keeper.has_whole_request() && going.failed.is_none() => {
+                            *going.response.version_mut() = version;
+                            keeper.keep(going);
                             pending().await
                         }
-                        Begun::Going(response) | Begun::Whole(response) => response,
+                        Begun::Going(going) => going.whole(),
+                        Begun::Whole(response) => response,
                     };
                 }
                 Ok::<_, Infallible>(Http1Body::of(response, &shared.watchdog))
@@ -142,9 +143,9 @@ impl<H: Handler> Connections<H> {
                 (&mut http1).await
             }
         };
-        if let Some(response) = taken? {
+        if let Some(going) = taken? {
             let io = http1.connection.into_parts().io.into_inner().into_inner().into_inner();
-            self.0.drain.spawn(lasting::Stream::new(io, response, place));
+            self.0.drain.spawn(lasting::Stream::new(io, going, place));
         }
         Ok(())
     }

@@ -14,13 +14,13 @@ use std::{
 };
 
 use axum::body::{Body, Bytes, HttpBody as _};
-use http::{Response, Version, response::Parts};
+use http::{Version, response::Parts};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
 };
 
-use super::pieces::PIECE;
+use super::{begun::Going, pieces::PIECE};
 use crate::hex;
 
 /// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
@@ -38,8 +38,6 @@ pub(super) struct Stream<T> {
 
 /// What is to be written next.
 enum Piece {
-    /// The head, which waits for the first chunk, so that a client gets both at once.
-    Head(Vec<u8>),
     /// Bytes as they are.
     Plain(Bytes),
     /// A chunk in parts: what stands before its data, the data, and what stands behind.
@@ -47,11 +45,24 @@ enum Piece {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
-    /// The version of the response is that of its request.
-    pub(super) fn new(io: T, response: Response<Body>, place: OwnedSemaphorePermit) -> Self {
-        let (head, body) = response.into_parts();
-        let chunked = head.version > Version::HTTP_10;
-        Self { io, body: Some(body), piece: Piece::Head(self::head(&head, chunked)), behind: 0, chunked, _place: place }
+    /// The version of the response is that of its request. A client gets the head and the first chunk at once.
+    pub(super) fn new(io: T, going: Going, place: OwnedSemaphorePermit) -> Self {
+        let (parts, body) = going.response.into_parts();
+        let chunked = parts.version > Version::HTTP_10;
+        let mut head = head(&parts, chunked);
+        let piece =
+            match if chunked && !going.first.is_empty() { chunk(going.first) } else { Piece::Plain(going.first) } {
+                Piece::Plain(bytes) => {
+                    head.extend_from_slice(&bytes);
+                    Piece::Plain(head.into())
+                }
+                Piece::Large(mut parts) => {
+                    head.extend_from_slice(&parts[0]);
+                    parts[0] = head.into();
+                    Piece::Large(parts)
+                }
+            };
+        Self { io, body: Some(body), piece, behind: 0, chunked, _place: place }
     }
 
     /// Reads what nobody waits for, because the end of it is how a peer shows that it left.
@@ -71,22 +82,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
 
     /// Writes pieces until the body has none; ready when there will be no more.
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Piece::Head(head) = &mut self.piece {
-            let mut head = std::mem::take(head);
-            let first = if let Poll::Ready(first) = self.poll_next(cx) { first? } else { Piece::Plain(Bytes::new()) };
-            self.piece = match first {
-                Piece::Head(bytes) => Piece::Plain([head, bytes].concat().into()),
-                Piece::Plain(bytes) => {
-                    head.extend_from_slice(&bytes);
-                    Piece::Plain(head.into())
-                }
-                Piece::Large(mut parts) => {
-                    head.extend_from_slice(&parts[0]);
-                    parts[0] = head.into();
-                    Piece::Large(parts)
-                }
-            };
-        }
         loop {
             ready!(self.poll_piece(cx))?;
             if self.body.is_none() {
@@ -119,7 +114,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     /// Writes the piece at hand to its end, after which it is kept by nobody.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let parts = match &mut self.piece {
-            Piece::Head(_) => &mut [],
             Piece::Plain(bytes) => std::slice::from_mut(bytes),
             Piece::Large(parts) => parts.as_mut_slice(),
         };
@@ -229,14 +223,36 @@ mod tests {
         sync::Semaphore,
     };
 
+    use http::Response;
     use tokio_stream::StreamExt as _;
 
     use super::*;
 
-    fn response(version: Version, frames: &'static [&'static str]) -> Response<Body> {
+    fn response(version: Version, first: &'static str, frames: &'static [&'static str]) -> Going {
         let frames = tokio_stream::iter(frames).map(|frame| Ok::<_, Infallible>(Bytes::from_static(frame.as_bytes())));
         let response = Response::builder().version(version).header("x-test", "1");
-        response.body(Body::from_stream(frames)).expect("a response")
+        let response = response.body(Body::from_stream(frames)).expect("a response");
+        Going { response, first: Bytes::from_static(first.as_bytes()), failed: None }
+    }
+
+    #[tokio::test]
+    async fn a_large_chunk_is_the_same_as_in_one_piece() {
+        const LARGE: &str = match std::str::from_utf8(&[b'x'; 20_000]) {
+            Ok(text) => text,
+            Err(_) => "",
+        };
+        let places = Arc::new(Semaphore::new(1));
+        for (takes, first) in [(100, LARGE), (5_000, LARGE), (100_000, LARGE), (64, ""), (30_000, "")] {
+            let place = places.clone().try_acquire_owned().expect("given back by the last one");
+            let (ours, mut theirs) = duplex(takes);
+            let frames: &[&str] = if first.is_empty() { &[LARGE, "a"] } else { &["a"] };
+            let stream = Stream::new(ours, response(Version::HTTP_11, first, frames), place);
+            let mut written = String::new();
+            let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
+            read.expect("UTF-8");
+            let (_, body) = written.split_once("\r\n\r\n").expect("a head");
+            assert!(body == format!("4e20\r\n{LARGE}\r\n1\r\na\r\n0\r\n\r\n"), "{takes} at a time");
+        }
     }
 
     #[tokio::test]
@@ -252,7 +268,7 @@ mod tests {
         {
             let place = places.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
-            let stream = Stream::new(ours, response(version, &["first", "", "a second one"]), place);
+            let stream = Stream::new(ours, response(version, "first", &["", "a second one"]), place);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");

@@ -14,8 +14,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::body::Body;
-use http::Response;
 use hyper::{
     body::Incoming,
     rt::{Read, Write},
@@ -24,7 +22,7 @@ use hyper::{
 };
 use parking_lot::Mutex;
 
-use super::{http1_body::Http1Body, quiet::Quiet};
+use super::{begun::Going, http1_body::Http1Body, quiet::Quiet};
 
 /// Where the service leaves a response for the connection's driver.
 #[derive(Clone, Default)]
@@ -43,9 +41,9 @@ enum State {
     #[default]
     Nothing,
     /// This one was kept back; responses before it may not be written yet.
-    Kept(Response<Body>),
+    Kept(Going),
     /// All before it is written.
-    Free(Response<Body>),
+    Free(Going),
 }
 
 impl Handover {
@@ -59,7 +57,7 @@ impl Handover {
     }
 
     /// Keeps a response back from hyper.
-    pub(super) fn keep(&self, response: Response<Body>) {
+    pub(super) fn keep(&self, response: Going) {
         *self.0.state.lock() = State::Kept(response);
     }
 
@@ -73,7 +71,7 @@ impl Handover {
     }
 
     /// The response, when nothing stands before it any more.
-    fn take(&self) -> Option<Response<Body>> {
+    fn take(&self) -> Option<Going> {
         let mut state = self.0.state.lock();
         match std::mem::take(&mut *state) {
             State::Free(response) => Some(response),
@@ -110,7 +108,7 @@ where
     S: HttpService<Incoming, ResBody = Http1Body> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Output = hyper::Result<Option<Response<Body>>>;
+    type Output = hyper::Result<Option<Going>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;

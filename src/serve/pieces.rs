@@ -12,18 +12,17 @@ use std::{
 
 use axum::body::{Body, Bytes, HttpBody};
 use http::Response;
-use hyper::body::{Buf, Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 
 use super::waiter::Waiter;
 
 /// Bytes of a piece: a peer that reads takes one within `--stall-timeout`.
 pub(super) const PIECE: usize = 16 * 1024;
 
-/// Bytes on their way to hyper and h2. They are given back when h2 has written them, or never will.
-pub(super) struct Piece {
+/// Bytes on their way to hyper and h2 that nobody shares. They are given back when h2 has written them, or never will.
+struct Owned {
     bytes: Bytes,
-    /// Whose bytes they are, if nobody shares them.
-    owner: Option<Arc<Waiter>>,
+    owner: Arc<Waiter>,
     charged: u32,
 }
 
@@ -53,7 +52,7 @@ impl Pieces {
     }
 
     /// Cuts a frame: this piece, the rest, the last byte.
-    fn cut(&mut self, mut frame: Bytes) -> Piece {
+    fn cut(&mut self, mut frame: Bytes) -> Bytes {
         if self.paid == 0 && frame.is_unique() {
             self.paid = u32::try_from(frame.len()).unwrap_or(u32::MAX);
             self.waiter.charge(self.paid);
@@ -65,7 +64,7 @@ impl Pieces {
         self.piece(frame)
     }
 
-    fn piece(&mut self, mut rest: Bytes) -> Piece {
+    fn piece(&mut self, mut rest: Bytes) -> Bytes {
         let bytes = rest.split_to(rest.len().min(PIECE));
         // The last byte is given back with the piece before it.
         let length = bytes.len() + usize::from(rest.is_empty() && self.last_byte.is_some());
@@ -75,7 +74,8 @@ impl Pieces {
         let charged = self.paid.min(u32::try_from(length).unwrap_or(u32::MAX));
         self.paid -= charged;
         self.waiter.gave();
-        Piece { bytes, owner: (charged > 0).then(|| self.waiter.clone()), charged }
+        // The charge hides behind the bytes, because hyper keeps room for a piece as long as a stream lives.
+        if charged == 0 { bytes } else { Bytes::from_owner(Owned { bytes, owner: self.waiter.clone(), charged }) }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
@@ -88,17 +88,17 @@ impl Pieces {
 }
 
 impl HttpBody for Pieces {
-    type Data = Piece;
+    type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
         if let Some(rest) = this.rest.take() {
             return Poll::Ready(Some(Ok(Frame::data(this.piece(*rest)))));
         }
         if let Some(byte) = this.last_byte.take() {
             this.waiter.gave();
-            return Poll::Ready(Some(Ok(Frame::data(Piece { bytes: one(byte), owner: None, charged: 0 }))));
+            return Poll::Ready(Some(Ok(Frame::data(one(byte)))));
         }
         this.waiter.asked();
         let Some(frame) = ready!(this.poll_body(cx)?) else {
@@ -107,7 +107,7 @@ impl HttpBody for Pieces {
         };
         Poll::Ready(Some(Ok(match frame.into_data() {
             Ok(data) => Frame::data(this.cut(data)),
-            Err(frame) => frame.map_data(|_| unreachable!("no data")),
+            Err(frame) => frame,
         })))
     }
 
@@ -128,25 +128,15 @@ impl Drop for Pieces {
     }
 }
 
-impl Buf for Piece {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
     }
 }
 
-impl Drop for Piece {
+impl Drop for Owned {
     fn drop(&mut self) {
-        if let Some(owner) = &self.owner {
-            owner.release(self.charged);
-        }
+        self.owner.release(self.charged);
     }
 }
 

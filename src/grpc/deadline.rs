@@ -103,7 +103,39 @@ fn timeout(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, future::poll_fn};
+
+    use tokio::time::advance;
+
     use super::*;
+
+    /// Always has another frame.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = &'static [u8];
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<&'static [u8]>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(b"x"))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_never_silent_ends_with_its_deadline_all_the_same() {
+        let second = Duration::from_secs(1);
+        let mut body = Bounded { body: Some(Endless), deadline: Instant::now() + second, alarm: None };
+        let mut next =
+            async || poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.map(|frame| frame.expect("data"));
+        assert!(next().await.is_some_and(|frame| frame.is_data()));
+        advance(second).await;
+        let trailers = next().await.and_then(|frame| frame.into_trailers().ok()).expect("the end");
+        assert_eq!(trailers["grpc-status"], "4");
+        assert!(next().await.is_none());
+    }
 
     #[test]
     fn a_timeout_has_digits_and_a_unit() {

@@ -209,6 +209,9 @@ mod tests {
         // As after a SIGSTOP: the clock has moved on at once.
         for _ in 0..3 {
             advance(Duration::from_secs(8)).await;
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
         }
         assert!(!waiter.is_cut());
         for _ in 0..30 {

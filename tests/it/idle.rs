@@ -13,6 +13,7 @@ use backend_signal::{
     telemetry::Metrics,
 };
 use http::{Request, Response};
+use tokio::time::timeout;
 
 use crate::harness::frames::{self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS};
 
@@ -47,18 +48,20 @@ async fn a_connection_of_http_2_without_a_stream_is_closed_and_one_with_a_stream
     let server = Server::bind(([127, 0, 0, 1], 0).into(), settings, Metrics::new()).expect("a free port");
     let (address, drain) = (server.local_addr().expect("bound"), Drain::new());
     let running = tokio::spawn(server.run(Echo, drain.clone()));
+    // A peer that does not answer PINGs, as this one, is gone after 25 s.
+    let second = Duration::from_secs(1);
     let mut never_used = Frames::open(address, &[]).await;
-    never_used.next_of(GOAWAY).await.expect("it is idle");
+    timeout(10 * second, never_used.next_of(GOAWAY)).await.expect("long before that").expect("it is idle");
     let mut used = Frames::open(address, &[]).await;
     let get = |path| frames::get(path, &[]);
     used.send(HEADERS, END_STREAM | END_HEADERS, 1, &get("/never")).await;
     // Five times as long as an idle one lives.
-    let goodbye = tokio::time::timeout(Duration::from_secs(2), used.next_of(GOAWAY)).await;
+    let goodbye = timeout(2 * second, used.next_of(GOAWAY)).await;
     assert!(goodbye.is_err(), "a stream is open: {goodbye:?}");
     used.send(HEADERS, END_STREAM | END_HEADERS, 3, &get("/")).await;
     used.next_of(HEADERS).await.expect("an answer");
     used.send(frames::RST_STREAM, 0, 1, &8_u32.to_be_bytes()).await;
-    used.next_of(GOAWAY).await.expect("it is idle");
+    timeout(10 * second, used.next_of(GOAWAY)).await.expect("long before that").expect("it is idle");
     drain.finish();
     crate::harness::within(running).await.expect("no panic");
 }

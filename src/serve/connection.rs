@@ -107,14 +107,16 @@ impl<H: Handler> Connections<H> {
     async fn http1(self, io: Rewound<Transport>, peer: Peer, place: OwnedSemaphorePermit) -> hyper::Result<()> {
         let (shared, handover) = (self.0.clone(), Handover::default());
         let (settings, keeper) = (&self.0.settings, handover.clone());
+        // The connection's own, because all threads share the counter of the other one.
+        let (takeover, watchdog) = (settings.http1_takeover, Arc::new(self.0.watchdog.clone()));
         let io = TokioIo::new(Flushed::new(io, handover.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (shared, keeper, version) = (shared.clone(), keeper.clone(), request.version());
+            let (watchdog, keeper, version) = (watchdog.clone(), keeper.clone(), request.version());
             let body = |body| QuietBody::new(body, keeper.clone());
             let response = shared.handler.answer(peer, request.map(body));
             async move {
                 let mut response = response.await;
-                if shared.settings.http1_takeover {
+                if takeover {
                     response = match Begun::of(response).await {
                         Begun::Going(mut going) if keeper.has_whole_request() && going.failed.is_none() => {
                             *going.response.version_mut() = version;
@@ -125,7 +127,7 @@ impl<H: Handler> Connections<H> {
                         Begun::Whole(response) => response,
                     };
                 }
-                Ok::<_, Infallible>(Http1Body::of(response, &shared.watchdog))
+                Ok::<_, Infallible>(Http1Body::of(response, &watchdog))
             }
         });
         let connection = http1::Builder::new()

@@ -15,6 +15,7 @@ use axum::{
 use http::{HeaderValue, header};
 
 use crate::{
+    budget::Budget,
     drain::Drain,
     error::Error,
     http::Problem,
@@ -29,6 +30,8 @@ pub struct Admin {
     pub hub: Hub,
     /// All metrics.
     pub metrics: Metrics,
+    /// The bytes that wait for their peers.
+    pub budget: Budget,
     /// Whether this node still takes work.
     pub drain: Drain,
 }
@@ -64,6 +67,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         mailbox_bytes: census.memory,
         held_bytes: census.held,
         watches: census.watches,
+        unsent_bytes: admin.budget.unsent(),
     };
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], admin.metrics.render(levels)).into_response()

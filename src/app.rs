@@ -48,10 +48,10 @@ impl App {
     /// When the address cannot be listened on.
     pub fn bind(config: Config) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
-        let places = Places::take(config.max_connections)?;
-        let server = Server::bind(resolve(&config)?, serving(&config, places)?, metrics.clone())?;
+        let (places, budget) = (Places::take(config.max_connections)?, Budget::new(config.memory_budget));
+        let server = Server::bind(resolve(&config)?, serving(&config, places, budget.clone())?, metrics.clone())?;
         let address = server.local_addr()?;
-        let hub = Hub::new(limits(&config), Budget::new(config.memory_budget), Local, metrics.clone());
+        let hub = Hub::new(limits(&config), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(authentication(&config));
         let (health, health_service) = tonic_health::server::health_reporter();
         let settings = http::Settings {
@@ -65,12 +65,11 @@ impl App {
             auth,
             metrics: metrics.clone(),
             heartbeat: config.heartbeat,
-            stall: config.stall_timeout,
             drain: drain.clone(),
         };
         let signal = grpc::signal(service, config.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
-        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), drain: drain.clone() };
+        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let front = router::join(api, signal, grpc, admin, &config.cors_origins);
         Ok(Self { server, address, front, hub, health, metrics, drain, places, config })
     }
@@ -109,6 +108,7 @@ impl App {
         // Without one of these the daemon would do half of its work.
         let supervised: [(&str, Task); _] = [
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
+            (WATCHDOG, Box::pin(server.watch())),
             (ACCEPT_LOOP, Box::pin(server.run(front, drain.clone()))),
         ];
         for (name, task) in supervised {
@@ -132,13 +132,14 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The names of the tasks that must not die.
 const TIMEKEEPER: &str = "timekeeper of the hub";
 const ACCEPT_LOOP: &str = "accept loop";
+const WATCHDOG: &str = "write watchdog";
 
 fn resolve(config: &Config) -> io::Result<SocketAddr> {
     let mut addresses = (config.host.as_str(), config.port).to_socket_addrs()?;
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-fn serving(config: &Config, places: Places) -> io::Result<serve::Settings> {
+fn serving(config: &Config, places: Places, budget: Budget) -> io::Result<serve::Settings> {
     let tls = match (&config.tls_cert, &config.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
         _ => None,
@@ -150,6 +151,8 @@ fn serving(config: &Config, places: Places) -> io::Result<serve::Settings> {
         max_streams: config.max_streams,
         header_timeout: config.header_timeout,
         stall: config.stall_timeout,
+        http2_idle: HTTP2_IDLE,
+        budget,
     })
 }
 
@@ -176,6 +179,9 @@ fn authentication(config: &Config) -> Auth {
         trusted_proxies: config.trusted_proxies.clone(),
     }
 }
+
+/// How long a connection of HTTP/2 may stand without a stream; a browser's own is shorter or as long.
+const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
 /// How long connections may take to write what is in hand after all streams have ended, at least.
 const LAST_BYTES: Duration = Duration::from_secs(1);
@@ -237,14 +243,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_daemon_drains_and_ends_with_an_error_when_a_task_that_must_not_die_panics() {
-        for task in [TIMEKEEPER, ACCEPT_LOOP] {
+        for task in [TIMEKEEPER, WATCHDOG, ACCEPT_LOOP] {
             assert_eq!(outcome(task, true).await, Err(Died { task }));
         }
     }
 
     #[tokio::test]
     async fn a_daemon_drains_and_ends_with_an_error_when_a_task_that_must_not_die_ends() {
-        for task in [TIMEKEEPER, ACCEPT_LOOP] {
+        for task in [TIMEKEEPER, WATCHDOG, ACCEPT_LOOP] {
             assert_eq!(outcome(task, false).await, Err(Died { task }));
         }
     }

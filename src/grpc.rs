@@ -3,10 +3,10 @@
 mod codec;
 mod convert;
 mod deadline;
+mod foreign;
 mod send_stream;
 mod status;
 mod stream;
-mod unread;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -19,16 +19,15 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::deadline::{Deadline, within_deadline};
+pub use self::{deadline::within_deadline, foreign::supervise};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
         SendStreamRequest, SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
         signal_server::{self, SignalServer},
     },
-    send_stream::{Answers, Limits, Sender},
+    send_stream::{Answers, Sender},
     stream::{Responses, Step},
-    unread::Breaker,
 };
 use crate::{
     auth::{Auth, Caller, Subscriber},
@@ -36,7 +35,7 @@ use crate::{
     error::{Error, Unproven},
     hub::{Event, Hub, Opening, Sighting, Subscription, Watch},
     model::{Start, UserId},
-    serve::{Cut, Lasting, Peer},
+    serve::Peer,
     telemetry::Metrics,
     wall_clock,
 };
@@ -66,8 +65,6 @@ pub struct Service {
     pub metrics: Metrics,
     /// The silence after which a stream gets a ping.
     pub heartbeat: Duration,
-    /// How long a client may leave answers unread before its call is cut.
-    pub stall: Duration,
     /// What ends the calls that would go on as long as their clients.
     pub drain: Drain,
 }
@@ -108,6 +105,12 @@ pub async fn report(health: &HealthReporter, serving: bool) {
     }
 }
 
+/// Whether a call is one of ours. Others need [`supervise`].
+#[must_use]
+pub fn is_ours<B>(request: &http::Request<B>) -> bool {
+    request.uri().path().starts_with(ROUTE.trim_end_matches("{*rest}"))
+}
+
 /// The pattern of the paths of [`Signal`].
 pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 
@@ -124,11 +127,11 @@ pub async fn send<B>(signal: &Signal, request: http::Request<B>) -> http::Respon
 where
     B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
 {
-    within_deadline(request, async |request| {
+    let call = async |request| {
         let Ok(response) = signal.clone().call(request).await;
         response
-    })
-    .await
+    };
+    within_deadline(request, call, Body::new).await
 }
 
 const SEND: &str = "/signal.v1.Signal/Send";
@@ -185,7 +188,7 @@ impl signal_server::Signal for Service {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
             Step { responses: vec![convert::event(&event, wall_clock::now())], end }
         };
-        Ok(lasting(Lasting::ServerStreaming, Responses::new(Some(ready), subscription, convert, deadline(&request))))
+        Ok(Response::new(Responses::new(Some(ready), subscription, convert)))
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
@@ -200,13 +203,7 @@ impl signal_server::Signal for Service {
         request: Request<Streaming<SendStreamRequest>>,
     ) -> Result<Response<Self::SendStreamStream>, Status> {
         let sender = Sender { hub: self.hub.clone(), caller: self.caller(&request)? };
-        let limits = Limits {
-            deadline: deadline(&request),
-            drain: self.drain.clone(),
-            stall: self.stall,
-            breaker: breaker(&request),
-        };
-        Ok(lasting(Lasting::Bidirectional, Answers::new(sender, request.into_inner(), limits)))
+        Ok(Response::new(Answers::new(sender, request.into_inner(), &self.drain)))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
@@ -237,7 +234,7 @@ impl signal_server::Signal for Service {
             let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
             Step { responses: convert::sighting(&sighting), end }
         };
-        Ok(lasting(Lasting::ServerStreaming, Responses::new(None, watch, convert, deadline(&request))))
+        Ok(Response::new(Responses::new(None, watch, convert)))
     }
 }
 
@@ -258,21 +255,6 @@ impl Service {
         }
         status::from(error)
     }
-}
-
-/// A stream that goes on for as long as its peer listens.
-fn lasting<S>(lasting: Lasting, stream: S) -> Response<S> {
-    let mut response = Response::new(stream);
-    response.extensions_mut().insert(lasting);
-    response
-}
-
-fn deadline<T>(request: &Request<T>) -> Option<Deadline> {
-    request.extensions().get().copied()
-}
-
-fn breaker<T>(request: &Request<T>) -> Option<Breaker> {
-    request.extensions().get().and_then(Cut::handle)
 }
 
 fn peer<T>(request: &Request<T>) -> Result<IpAddr, Error> {

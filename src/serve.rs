@@ -1,20 +1,29 @@
 //! The accept loop: connections in, requests to one router, every limit of the transport; knows nothing of the domain.
 
+mod account;
+mod begun;
 mod clock;
 mod connection;
-mod cut;
+mod control_frames;
 mod detect;
+mod gathering;
+mod http1_body;
+mod idle;
+mod inbound;
 mod lasting;
-mod paced;
+mod pieces;
 mod places;
 mod quiet;
 mod socket;
 mod spare;
+mod streams;
 mod takeover;
 mod tls;
 mod turns;
-mod watch;
+mod waiter;
+mod watched;
 mod whole;
+mod write_watchdog;
 
 use std::{
     io,
@@ -30,16 +39,15 @@ use axum::{
 use http::{Request, Response};
 use tokio::net::TcpListener;
 
+pub use self::tls::{Identity, Tls};
 use self::{
     connection::Connections,
     places::{Place, Places},
     spare::Spare,
-};
-pub use self::{
-    cut::Cut,
-    tls::{Identity, Tls},
+    write_watchdog::Watchdog,
 };
 use crate::{
+    budget::Budget,
     drain::Drain,
     telemetry::{Metrics, Sparingly},
 };
@@ -51,35 +59,23 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Open connections; a few more are told that there is no place, and past those nothing is accepted until one closes.
     pub max_connections: usize,
-    /// Write lasting responses of HTTP/1.1 past hyper, which keeps large buffers for a connection.
+    /// Write responses of HTTP/1.1 that go on past hyper, which keeps large buffers for a connection.
     pub http1_takeover: bool,
     /// Concurrent streams of one HTTP/2 connection.
     pub max_streams: u32,
     /// For the first bytes, for a request's head, and for the idle time between two requests of HTTP/1.1.
     pub header_timeout: Duration,
-    /// How long a peer may leave written bytes unread before its connection is cut.
+    /// How long a peer may take for a piece of a response before it is cut.
     pub stall: Duration,
+    /// How long a connection of HTTP/2 may stand without a stream.
+    pub http2_idle: Duration,
+    /// Where the bytes are counted that peers have not taken.
+    pub budget: Budget,
 }
 
 /// The address that a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
-
-/// Response extension: the body goes on for as long as its peer listens. Such a peer is watched for reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lasting {
-    /// Nothing of the request is waited for. An idle connection of HTTP/1.1 keeps no buffers for it.
-    ServerStreaming,
-    /// The request is read meanwhile.
-    Bidirectional,
-}
-
-impl Lasting {
-    /// What a response is; none if it just ends, as the empty one to a HEAD does.
-    fn of(response: &Response<Body>) -> Option<Self> {
-        response.extensions().get().copied().filter(|_| !response.body().is_end_stream())
-    }
-}
 
 /// What answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -102,6 +98,7 @@ pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 pub struct Server {
     listener: TcpListener,
     settings: Settings,
+    watchdog: Watchdog,
     metrics: Metrics,
 }
 
@@ -111,7 +108,8 @@ impl Server {
     /// # Errors
     /// When the address is taken or not one of this machine.
     pub fn bind(address: SocketAddr, settings: Settings, metrics: Metrics) -> io::Result<Self> {
-        Ok(Self { listener: socket::listen(address)?, settings, metrics })
+        let watchdog = Watchdog::new(settings.stall, settings.budget.clone(), metrics.clone());
+        Ok(Self { listener: socket::listen(address)?, settings, watchdog, metrics })
     }
 
     /// The address that is listened on.
@@ -122,12 +120,18 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// Cuts peers that do not read, without end.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.watchdog.clone().run()
+    }
+
     /// Accepts connections without end. Connections end themselves when the server stops.
     pub async fn run(self, handler: impl Handler, drain: Drain) {
         let places = Places::new(self.settings.max_connections);
         let mut backoff = Backoff::default();
-        let spare = Spare { handler: handler.clone(), tls: self.settings.tls.clone(), drain: drain.clone() };
-        let connections = Connections::new(handler, self.settings, self.metrics.clone(), drain.clone());
+        let (tls, watchdog) = (self.settings.tls.clone(), self.watchdog);
+        let spare = Spare { handler: handler.clone(), tls, watchdog: watchdog.clone(), drain: drain.clone() };
+        let connections = Connections::new(handler, self.settings, watchdog, self.metrics.clone(), drain.clone());
         loop {
             let place = places.next().await;
             match self.listener.accept().await {

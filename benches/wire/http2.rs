@@ -119,7 +119,7 @@ pub async fn publish(
         let take = |frame: Frame<'_>| match (call, frame.kind) {
             (Call::GrpcStream, DATA) => answers.extend_from_slice(frame.payload),
             // DELIVERED, in its frame.
-            (Call::Grpc, DATA) => good += u64::from(frame.payload.ends_with(&[8, 1])),
+            (Call::Grpc, DATA) => good += u64::from(frame.payload.ends_with(&[1])),
             (Call::Http, HEADERS) => {
                 // 200 has an index of its own.
                 good += u64::from(frame.payload.first() == Some(&0x88));

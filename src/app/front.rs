@@ -275,14 +275,8 @@ mod tests {
         let settings = api::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
-        let service = grpc::Service {
-            hub: hub.clone(),
-            auth: auth.clone(),
-            metrics: metrics.clone(),
-            heartbeat: second,
-            stall: second,
-            drain,
-        };
+        let service =
+            grpc::Service { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), heartbeat: second, drain };
         let api = Api { hub, auth, metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
         let front = Front::before(routes, api, grpc::signal(service, 0), &[]);
@@ -291,7 +285,7 @@ mod tests {
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
-        let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0, held_bytes: 0, watches: 0 };
+        let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0, held_bytes: 0, watches: 0, unsent_bytes: 0 };
         assert!(metrics.render(levels).contains(r#"signal_requests_total{route="/panic",status="500"} 1"#));
     }
 }

@@ -1,8 +1,9 @@
 //! One router for both protocols: whose routes they are.
 
 use axum::{
-    extract::Request,
-    middleware::{Next, from_fn},
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderValue, Method};
@@ -12,6 +13,7 @@ use tonic_web::GrpcWebLayer;
 use super::front::Front;
 use crate::{
     admin::{self, Admin},
+    drain::Drain,
     error::Error,
     grpc::{self, Signal},
     http::{self as api, Api, Problem},
@@ -23,7 +25,7 @@ pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins
     let grpc = grpc
         .into_axum_router()
         .reset_fallback()
-        .route_layer(from_fn(within_deadline))
+        .route_layer(from_fn_with_state(admin.drain.clone(), within_deadline))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
     let routes = api::routes(api.clone())
@@ -43,8 +45,14 @@ async fn only_grpc(request: Request, next: Next) -> Response {
     }
 }
 
-async fn within_deadline(request: Request, next: Next) -> Response {
-    grpc::within_deadline(request, |request| next.run(request)).await
+async fn within_deadline(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+    let call = async |request| {
+        if grpc::is_ours(&request) {
+            return next.run(request).await;
+        }
+        grpc::supervise(request, &drain, |request: http::Request<_>| next.run(request.map(Body::new)), Body::new).await
+    };
+    grpc::within_deadline(request, call, Body::new).await
 }
 
 async fn no_route(request: Request) -> Response {

@@ -7,21 +7,16 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use tokio::{
-    task::coop::{Unconstrained, poll_proceed, unconstrained},
-    time::sleep_until,
-};
+use tokio::task::coop::{Unconstrained, poll_proceed, unconstrained};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
 use super::{
-    Deadline, convert,
+    convert,
     proto::{SendStreamRequest, SendStreamResponse},
-    status, too_late,
-    unread::{Breaker, Unread},
+    status,
 };
 use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome};
 
@@ -36,33 +31,22 @@ pub(super) struct Sender {
     pub(super) caller: Caller,
 }
 
-/// What ends a call before its client does.
-pub(super) struct Limits {
-    /// The client does not wait any longer.
-    pub(super) deadline: Option<Deadline>,
-    /// This server stops.
-    pub(super) drain: Drain,
-    /// The client has left answers unread for so long.
-    pub(super) stall: Duration,
-    /// The way to end the call then.
-    pub(super) breaker: Option<Breaker>,
-}
-
 /// The answers of one call.
-pub struct Answers {
-    answers: Pin<Box<dyn Stream<Item = Result<SendStreamResponse, Status>> + Send>>,
-    unread: Option<Unread>,
-}
+pub struct Answers(Pin<Box<dyn Stream<Item = Result<SendStreamResponse, Status>> + Send>>);
 
 impl Answers {
-    pub(super) fn new(sender: Sender, requests: impl Incoming, limits: Limits) -> Self {
-        let unread = limits.breaker.map(|breaker| Unread::watched(&limits.drain, limits.stall, breaker));
-        let sender = Arc::new(sender);
-        let answers = Requests::new(requests, ended(limits.drain, limits.deadline)).then(move |request| {
+    pub(super) fn new(sender: Sender, requests: impl Incoming, drain: &Drain) -> Self {
+        let (sender, drain) = (Arc::new(sender), drain.clone());
+        // A message that was taken is sent and answered: the stop comes between two requests.
+        let stop = async move {
+            drain.started().await;
+            status::from(Error::Draining)
+        };
+        let answers = Requests::new(requests, stop).then(move |request| {
             let sender = sender.clone();
             async move { Ok(convert::answer(sender.send(request?).await)) }
         });
-        Self { answers: Box::pin(answers), unread }
+        Self(Box::pin(answers))
     }
 }
 
@@ -70,11 +54,7 @@ impl Stream for Answers {
     type Item = Result<SendStreamResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let answer = self.answers.as_mut().poll_next(cx);
-        if let Some(unread) = &mut self.unread {
-            unread.asked(answer.is_ready());
-        }
-        answer
+        self.0.as_mut().poll_next(cx)
     }
 }
 
@@ -82,20 +62,6 @@ impl Sender {
     async fn send(&self, request: SendStreamRequest) -> Result<Outcome, Error> {
         let (to, draft) = convert::send(request.send.unwrap_or_default())?;
         self.hub.send(&self.caller, &to, draft).await
-    }
-}
-
-/// What ends a call between two requests, and its status: a message that was taken is sent and answered.
-async fn ended(drain: Drain, deadline: Option<Deadline>) -> Status {
-    let deadline = async {
-        match deadline {
-            Some(deadline) => sleep_until(deadline.0).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = drain.started() => status::from(Error::Draining),
-        () = deadline => too_late(),
     }
 }
 
@@ -141,6 +107,8 @@ impl<S: Incoming, E: Future<Output = Status>> Stream for Requests<S, E> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::time::sleep;
     use tokio_stream::{iter, pending};
     use tonic::Code;
@@ -190,13 +158,11 @@ mod tests {
         SendStreamRequest { send: Some(SendRequest { to, event: String::new(), data: data.into(), ttl: None }) }
     }
 
-    fn answers(requests: impl Incoming, drain: &Drain, deadline: Option<Deadline>) -> Answers {
+    fn answers(requests: impl Incoming, drain: &Drain) -> Answers {
         let second = Duration::from_secs(1);
         let limits = hub::Limits::times(second, second);
-        let sender =
-            Sender { hub: Hub::new(limits, Budget::new(1_000), Far, Metrics::new()), caller: Caller::anonymous() };
-        let limits = Limits { deadline, drain: drain.clone(), stall: second, breaker: None };
-        Answers::new(sender, requests, limits)
+        let hub = Hub::new(limits, Budget::new(1_000), Far, Metrics::new());
+        Answers::new(Sender { hub, caller: Caller::anonymous() }, requests, drain)
     }
 
     /// 0 for a message that was sent.
@@ -210,7 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_another_node_takes_its_time_for_comes_before_the_quick_ones_after_it() {
         let requests = iter(["slow", "", "slow", ""]).map(|data| Ok(request(data)));
-        let mut answers = answers(requests, &Drain::new(), None);
+        let mut answers = answers(requests, &Drain::new());
         for expected in [Code::Ok, Code::InvalidArgument, Code::Ok, Code::InvalidArgument] {
             assert_eq!(code(answers.next().await), i32::from(expected));
         }
@@ -219,7 +185,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_that_is_on_its_way_when_the_drain_begins_is_answered_and_then_the_call_ends() {
         let drain = Drain::new();
-        let mut answers = answers(iter([Ok(request("slow"))]).chain(pending()), &drain, None);
+        let mut answers = answers(iter([Ok(request("slow"))]).chain(pending()), &drain);
         let (answer, ()) = tokio::join!(answers.next(), async { drain.start() });
         assert_eq!(code(answer), 0);
         let end = answers.next().await.expect("a status").expect_err("the end");
@@ -229,17 +195,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_is_never_silent_is_ended_all_the_same() {
-        let (going_on, stopping) = (Drain::new(), Drain::new());
-        stopping.start();
-        let over = Some(Deadline(tokio::time::Instant::now()));
-        for (drain, deadline, code) in [(going_on, over, Code::DeadlineExceeded), (stopping, None, Code::Unavailable)] {
-            let mut answers = answers(NeverSilent, &drain, deadline).take(10_000);
-            let end = loop {
-                if let Err(status) = answers.next().await.expect("an end in time") {
-                    break status;
-                }
-            };
-            assert_eq!(end.code(), code);
-        }
+        let drain = Drain::new();
+        drain.start();
+        let mut answers = answers(NeverSilent, &drain).take(10_000);
+        let end = loop {
+            if let Err(status) = answers.next().await.expect("an end in time") {
+                break status;
+            }
+        };
+        assert_eq!(end.code(), Code::Unavailable);
     }
 }

@@ -1,15 +1,14 @@
-//! The responses of one streaming call: whatever the hub has, as long as the call's deadline allows, and the status of its end.
+//! The responses of one streaming call: whatever the hub has, and the status of its end.
 
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use tokio::time::{Sleep, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::{Deadline, status, too_late};
+use super::status;
 use crate::model::EndReason;
 
 /// What becomes of one event of the hub.
@@ -28,7 +27,6 @@ pub struct Responses<S: Stream, T> {
     phase: Phase,
     events: S,
     convert: fn(S::Item) -> Step<T>,
-    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 enum Phase {
@@ -39,14 +37,8 @@ enum Phase {
 }
 
 impl<S: Stream, T> Responses<S, T> {
-    pub(super) fn new(
-        opening: Option<T>,
-        events: S,
-        convert: fn(S::Item) -> Step<T>,
-        deadline: Option<Deadline>,
-    ) -> Self {
-        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline.0)));
-        Self { ready: opening.map(|opening| Box::new(vec![opening])), phase: Phase::Live, events, convert, deadline }
+    pub(super) fn new(opening: Option<T>, events: S, convert: fn(S::Item) -> Step<T>) -> Self {
+        Self { ready: opening.map(|opening| Box::new(vec![opening])), phase: Phase::Live, events, convert }
     }
 
     /// Takes in one event, or the end of them; gives the first response for it.
@@ -70,9 +62,6 @@ impl<S: Stream + Unpin, T: Unpin> Stream for Responses<S, T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-            (self.ready, self.deadline, self.phase) = (None, None, Phase::Ended(Some(Box::new(too_late()))));
-        }
         loop {
             if let Some(response) = self.ready.as_mut().and_then(|ready| ready.pop()) {
                 self.ready.take_if(|ready| ready.is_empty());
@@ -86,29 +75,5 @@ impl<S: Stream + Unpin, T: Unpin> Stream for Responses<S, T> {
                 return Poll::Ready(Some(Ok(response)));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::time::Instant;
-    use tokio_stream::StreamExt as _;
-    use tonic::Code;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_is_never_idle_ends_at_its_deadline() {
-        let endless = tokio_stream::iter(0..);
-        let convert = |number: u32| Step { responses: vec![number, number], end: None };
-        let deadline = Deadline(Instant::now() + Duration::from_secs(1));
-        let mut responses = Responses::new(None, endless, convert, Some(deadline));
-        assert_eq!(responses.next().await.expect("more").ok(), Some(0));
-        assert_eq!(responses.next().await.expect("more").ok(), Some(0));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(responses.next().await.expect("a status").expect_err("late").code(), Code::DeadlineExceeded);
-        assert!(responses.next().await.is_none());
     }
 }

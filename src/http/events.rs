@@ -9,7 +9,6 @@ use std::{
 };
 
 use axum::{
-    Extension,
     body::{Body, Bytes, HttpBody},
     response::{IntoResponse, Response},
 };
@@ -25,7 +24,6 @@ use super::{
 use crate::{
     error::Error,
     hub::{Event, Subscription, Watch},
-    serve::Lasting,
 };
 
 /// Something that is written as events.
@@ -63,7 +61,7 @@ where
     W: FnMut(S::Item) -> Text + Send + Unpin + 'static,
 {
     let ready = Some(Box::new(VecDeque::from([opening.into()])));
-    (Extension(Lasting::ServerStreaming), respond(Body::new(Events { ready, source: events, write }))).into_response()
+    respond(Body::new(Events { ready, source: events, write }))
 }
 
 /// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for

@@ -2,15 +2,14 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::pin,
     sync::Arc,
     task::{Poll, ready},
     time::Duration,
 };
 
-use axum::body::Body;
-use http::{Request, Response};
+use http::Request;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -20,18 +19,25 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
-    Handler, Lasting, Peer, Settings,
+    Answer, Handler, Peer, Settings,
+    account::{Account, Leftover},
+    begun::Begun,
     clock::Clock,
-    cut::Streams,
     detect::{Protocol, Rewound, detect},
+    gathering::Gathering,
+    http1_body::Http1Body,
+    idle::Idle,
+    inbound::{Flushed, Inbound},
     lasting,
-    paced::PacedBody,
+    pieces::Pieces,
     quiet::{Quiet, QuietBody},
+    streams::Streams,
     takeover::{Handover, Http1},
     tls::{self, Transport},
     turns::Turns,
-    watch::{Rules, Speaks, Watched},
+    watched::Watched,
     whole::WholeBody,
+    write_watchdog::Watchdog,
 };
 use crate::{drain::Drain, telemetry::Metrics};
 
@@ -59,7 +65,8 @@ pub(super) struct Connections<H>(Arc<Shared<H>>);
 struct Shared<H> {
     handler: H,
     settings: Settings,
-    rules: Arc<Rules>,
+    watchdog: Watchdog,
+    metrics: Metrics,
     drain: Drain,
 }
 
@@ -70,15 +77,15 @@ impl<H> Clone for Connections<H> {
 }
 
 impl<H: Handler> Connections<H> {
-    pub(super) fn new(handler: H, settings: Settings, metrics: Metrics, drain: Drain) -> Self {
-        let rules = Arc::new(Rules { patience: settings.stall, metrics });
-        Self(Arc::new(Shared { handler, settings, rules, drain }))
+    pub(super) fn new(handler: H, settings: Settings, watchdog: Watchdog, metrics: Metrics, drain: Drain) -> Self {
+        Self(Arc::new(Shared { handler, settings, watchdog, metrics, drain }))
     }
 
     /// Serves a connection to its end, on its place among all. How it ended is its peer's business, so errors are for debugging
     /// only.
     pub(super) async fn serve(self, socket: TcpStream, peer: Peer, place: OwnedSemaphorePermit) {
         let settings = &self.0.settings;
+        let socket = Watched::new(socket, self.0.watchdog.clone());
         let first_bytes = async { detect(tls::accept(settings.tls.as_ref(), socket).await?).await };
         let head_by = Instant::now() + settings.header_timeout;
         let (protocol, io) = match tokio::time::timeout_at(head_by, first_bytes).await {
@@ -106,22 +113,28 @@ impl<H: Handler> Connections<H> {
         head_by: Instant,
     ) -> hyper::Result<()> {
         let (shared, handover) = (self.0.clone(), Handover::default());
-        let settings = &self.0.settings;
-        let takeover = settings.http1_takeover.then(|| handover.clone());
-        let io = TokioIo::new(Watched::new(io, Speaks::Http1(takeover.clone()), self.0.rules.clone()));
+        let (settings, keeper) = (&self.0.settings, handover.clone());
+        // The connection's own, because all threads share the counter of the other one.
+        let (takeover, watchdog) = (settings.http1_takeover, Arc::new(self.0.watchdog.clone()));
+        let io = TokioIo::new(Flushed::new(io, handover.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (takeover, version) = (takeover.clone(), request.version());
-            let response = shared.handler.answer(peer, request.map(QuietBody));
+            let (watchdog, keeper, version) = (watchdog.clone(), keeper.clone(), request.version());
+            let body = |body| QuietBody::new(body, keeper.clone());
+            let response = shared.handler.answer(peer, request.map(body));
             async move {
                 let mut response = response.await;
-                match takeover {
-                    Some(takeover) if Lasting::of(&response) == Some(Lasting::ServerStreaming) => {
-                        *response.version_mut() = version;
-                        takeover.keep(response);
-                        std::future::pending().await
-                    }
-                    _ => Ok::<_, Infallible>(response),
+                if takeover {
+                    response = match Begun::of(response).await {
+                        Begun::Going(mut going) if keeper.has_whole_request() && going.failed.is_none() => {
+                            *going.response.version_mut() = version;
+                            keeper.keep(going);
+                            pending().await
+                        }
+                        Begun::Going(going) => going.whole(),
+                        Begun::Whole(response) => response,
+                    };
                 }
+                Ok::<_, Infallible>(Http1Body::of(response, &watchdog))
             }
         });
         let connection = http1::Builder::new()
@@ -139,26 +152,35 @@ impl<H: Handler> Connections<H> {
                 (&mut http1).await
             }
         };
-        if let Some(response) = taken? {
-            let io = http1.connection.into_parts().io.into_inner().unwrap(Rewound::into_inner);
-            self.0.drain.spawn(lasting::Stream::new(io, response, place));
+        if let Some(going) = taken? {
+            let io = http1.connection.into_parts().io.into_inner().into_inner().into_inner();
+            self.0.drain.spawn(lasting::Stream::new(io, going, place));
         }
         Ok(())
     }
 
     async fn http2(self, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
         let shared = self.0.clone();
-        let turns = Turns::default();
-        let io = TokioIo::new(Watched::new(io, Speaks::Http2(turns.clone()), self.0.rules.clone()));
-        let streams = Streams::new(self.0.drain.clone());
-        let (arming, waiting) = (streams.clone(), turns.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(arming.arm());
-            let (turn, response) = (waiting.enter(), shared.handler.answer(peer, request.map(WholeBody)));
+        let (turns, account) = (Turns::default(), Account::new(self.0.watchdog.clone()));
+        let io = TokioIo::new(Inbound::new(io, turns.clone(), self.0.metrics.clone()));
+        let streams = Streams::new(self.0.drain.clone(), account.clone());
+        let (opening, waiting, room) = (streams.clone(), turns.clone(), account.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (waiter, turn) = (opening.open(), waiting.enter());
+            let mut answer = if room.is_full() || room.is_crowded() {
+                shared.clone().later(peer, Box::new(request))
+            } else {
+                shared.handler.answer(peer, request.map(WholeBody))
+            };
             async move {
                 // From here on it is being served, whatever it waits for.
                 drop(turn);
-                Ok::<_, Infallible>(pace(response.await))
+                let response = poll_fn(|cx| {
+                    ready!(waiter.poll_room(cx));
+                    answer.as_mut().poll(cx)
+                });
+                let response = response.await;
+                Ok::<_, Infallible>(Pieces::of(response, waiter))
             }
         });
         let connection = http2::Builder::new(streams)
@@ -174,29 +196,30 @@ impl<H: Handler> Connections<H> {
             .max_send_buf_size(HTTP2_SEND_BUFFER)
             .serve_connection(io, service);
         let mut connection = pin!(connection);
-        let mut stop = pin!(self.0.drain.next_stop());
-        let mut stopping = false;
-        let mut gathering = false;
+        let (mut stop, mut stopping) = (pin!(self.0.drain.next_stop()), false);
+        let (open, mut idle) = (account.clone(), Idle::new(self.0.settings.http2_idle, account.clone()));
+        let mut leftover = Leftover::of(account);
+        let mut gathering = Gathering::default();
         poll_fn(|cx| {
-            // Streams that are ready at the same time write first, so that what they have goes out in one write: a task that wakes
-            // itself goes behind all that are ready.
-            gathering = !gathering;
-            if gathering {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            ready!(gathering.poll(open.streams().1, cx));
             ready!(turns.poll_begin(cx));
-            if !stopping && stop.as_mut().poll(cx).is_ready() {
+            if !stopping && (stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready()) {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            connection.as_mut().poll(cx)
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() && leftover.is_cut(cx.waker()) {
+                return Poll::Ready(Ok(()));
+            }
+            polled
         })
         .await
     }
 }
 
-fn pace(response: Response<Body>) -> Response<PacedBody> {
-    let lasting = Lasting::of(&response).is_some();
-    response.map(|body| PacedBody::new(body, lasting))
+impl<H: Handler> Shared<H> {
+    /// An answer that is not begun before its connection has room, so that a request is all that is kept until then.
+    fn later(self: Arc<Self>, peer: Peer, request: Box<Request<Incoming>>) -> Answer {
+        Box::pin(async move { self.handler.answer(peer, request.map(WholeBody)).await })
+    }
 }

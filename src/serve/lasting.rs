@@ -1,23 +1,25 @@
-//! One lasting response on a bare socket: a head, then what the body gives, for as long as it gives any.
+//! One response that goes on, on a bare socket: a head, then what the body gives, for as long as it gives any.
 //!
 //! It is written in chunks (RFC 9112, section 7.1); for a client of HTTP/1.0, which knows none, the end of the connection is the
 //! end of it.
 //!
 //! This is what an idle stream costs, so it holds no buffer: there is one for a chunk that is being written, and none after it.
+//! A large chunk is not copied, because thousands of streams may share its bytes.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use axum::body::{Body, Bytes, HttpBody as _};
-use http::{Response, Version, response::Parts};
+use http::{Version, response::Parts};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
 };
 
+use super::{begun::Going, pieces::PIECE};
 use crate::{hex, wall_clock};
 
 /// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
@@ -35,18 +37,31 @@ pub(super) struct Stream<T> {
 
 /// What is to be written next.
 enum Piece {
-    /// The head, which waits for the first chunk, so that a client gets both at once.
-    Head(Vec<u8>),
     /// Bytes as they are.
     Plain(Bytes),
+    /// A chunk in parts: what stands before its data, the data, and what stands behind.
+    Large(Box<[Bytes; 3]>),
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
-    /// The version of the response is that of its request.
-    pub(super) fn new(io: T, response: Response<Body>, place: OwnedSemaphorePermit) -> Self {
-        let (head, body) = response.into_parts();
-        let chunked = head.version > Version::HTTP_10;
-        Self { io, body: Some(body), piece: Piece::Head(self::head(&head, chunked)), behind: 0, chunked, _place: place }
+    /// The version of the response is that of its request. A client gets the head and the first chunk at once.
+    pub(super) fn new(io: T, going: Going, place: OwnedSemaphorePermit) -> Self {
+        let (parts, body) = going.response.into_parts();
+        let chunked = parts.version > Version::HTTP_10;
+        let mut head = head(&parts, chunked);
+        let piece =
+            match if chunked && !going.first.is_empty() { chunk(going.first) } else { Piece::Plain(going.first) } {
+                Piece::Plain(bytes) => {
+                    head.extend_from_slice(&bytes);
+                    Piece::Plain(head.into())
+                }
+                Piece::Large(mut parts) => {
+                    head.extend_from_slice(&parts[0]);
+                    parts[0] = head.into();
+                    Piece::Large(parts)
+                }
+            };
+        Self { io, body: Some(body), piece, behind: 0, chunked, _place: place }
     }
 
     /// Reads what nobody waits for, because the end of it is how a peer shows that it left.
@@ -66,13 +81,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
 
     /// Writes pieces until the body has none; ready when there will be no more.
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Piece::Head(head) = &mut self.piece {
-            let mut whole = std::mem::take(head);
-            if let Poll::Ready(first) = self.poll_next(cx) {
-                whole.extend_from_slice(&first?);
-            }
-            self.piece = Piece::Plain(whole.into());
-        }
         loop {
             ready!(self.poll_piece(cx))?;
             if self.body.is_none() {
@@ -82,38 +90,65 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
                 ready!(Pin::new(&mut self.io).poll_flush(cx))?;
                 return Poll::Pending;
             };
-            self.piece = Piece::Plain(next?);
+            self.piece = next?;
         }
     }
 
     /// What the body has for the peer; after its end nothing is left of it.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Bytes::new())) };
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Piece>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Piece::Plain(Bytes::new()))) };
         let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else {
             self.body = None;
-            return Poll::Ready(Ok(Bytes::from_static(if self.chunked { LAST } else { b"" })));
+            return Poll::Ready(Ok(Piece::Plain(Bytes::from_static(if self.chunked { LAST } else { b"" }))));
         };
         Poll::Ready(Ok(match frame.map_err(io::Error::other)?.into_data() {
             // An empty chunk would be the last one.
-            Ok(data) if self.chunked && !data.is_empty() => chunk(&data).into(),
-            Ok(data) => data,
+            Ok(data) if self.chunked && !data.is_empty() => chunk(data),
+            Ok(data) => Piece::Plain(data),
             // Trailers were announced by nobody.
-            Err(_) => Bytes::new(),
+            Err(_) => Piece::Plain(Bytes::new()),
         }))
     }
 
     /// Writes the piece at hand to its end, after which it is kept by nobody.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Piece::Plain(rest) = &mut self.piece else { return Poll::Ready(Ok(())) };
-        while !rest.is_empty() {
-            let length = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+        let parts = match &mut self.piece {
+            Piece::Plain(bytes) => std::slice::from_mut(bytes),
+            Piece::Large(parts) => parts.as_mut_slice(),
+        };
+        while parts.iter().any(|part| !part.is_empty()) {
+            let mut length = ready!(poll_write(Pin::new(&mut self.io), cx, parts))?;
             if length == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            // Also lets go of what was written, when that was all.
-            *rest = rest.slice(length..);
+            for part in &mut *parts {
+                let written = length.min(part.len());
+                // Also lets go of what was written, when that was all.
+                *part = part.slice(written..);
+                length -= written;
+            }
+        }
+        if let Piece::Large(_) = self.piece {
+            self.piece = Piece::Plain(Bytes::new());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes what is next of some parts, not more than a piece of each: what the socket does not take counts as the stream's own.
+fn poll_write(io: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>, parts: &[Bytes]) -> Poll<io::Result<usize>> {
+    let begin = |part: &Bytes| part.len().min(PIECE);
+    match parts {
+        [before, data, behind] => {
+            let whole = data.len() <= PIECE;
+            let behind: &[u8] = if whole { behind } else { &[] };
+            io.poll_write_vectored(
+                cx,
+                &[IoSlice::new(before), IoSlice::new(&data[..begin(data)]), IoSlice::new(behind)],
+            )
+        }
+        [part] => io.poll_write(cx, &part[..begin(part)]),
+        _ => Poll::Ready(Ok(0)),
     }
 }
 
@@ -130,15 +165,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
 }
 
 /// A chunk: its size in hexadecimal, its data, and a line's end after each.
-fn chunk(data: &[u8]) -> Vec<u8> {
+fn chunk(data: Bytes) -> Piece {
     let (size, mut digits) = (data.len() as u64, [0; SIZE_DIGITS]);
     let length = hex::write(&mut digits, size, hex::length(size));
-    let mut chunk = Vec::with_capacity(length + data.len() + 4);
+    let copied = if data.len() > COPIED { 0 } else { data.len() + 2 };
+    let mut chunk = Vec::with_capacity(length + 2 + copied);
     chunk.extend_from_slice(&digits[..length]);
     chunk.extend_from_slice(b"\r\n");
-    chunk.extend_from_slice(data);
+    if copied == 0 {
+        return Piece::Large(Box::new([chunk.into(), data, Bytes::from_static(b"\r\n")]));
+    }
+    chunk.extend_from_slice(&data);
     chunk.extend_from_slice(b"\r\n");
-    chunk
+    Piece::Plain(chunk.into())
 }
 
 /// The head as hyper would write it, but that the connection ends with the stream.
@@ -157,6 +196,9 @@ fn head(parts: &Parts, chunked: bool) -> Vec<u8> {
     head.extend_from_slice(b"\r\n\r\n");
     head
 }
+
+/// Bytes of data that are copied, because a write of three parts costs more than a copy of so few.
+const COPIED: usize = 4 * 1024;
 
 /// Room for a head and the chunk that is written with it, in bytes.
 const HEAD: usize = 1024;
@@ -180,14 +222,36 @@ mod tests {
         sync::Semaphore,
     };
 
+    use http::Response;
     use tokio_stream::StreamExt as _;
 
     use super::*;
 
-    fn response(version: Version, frames: &'static [&'static str]) -> Response<Body> {
+    fn response(version: Version, first: &'static str, frames: &'static [&'static str]) -> Going {
         let frames = tokio_stream::iter(frames).map(|frame| Ok::<_, Infallible>(Bytes::from_static(frame.as_bytes())));
         let response = Response::builder().version(version).header("x-test", "1");
-        response.body(Body::from_stream(frames)).expect("a response")
+        let response = response.body(Body::from_stream(frames)).expect("a response");
+        Going { response, first: Bytes::from_static(first.as_bytes()), failed: None }
+    }
+
+    #[tokio::test]
+    async fn a_large_chunk_is_the_same_as_in_one_piece() {
+        const LARGE: &str = match std::str::from_utf8(&[b'x'; 20_000]) {
+            Ok(text) => text,
+            Err(_) => "",
+        };
+        let places = Arc::new(Semaphore::new(1));
+        for (takes, first) in [(100, LARGE), (5_000, LARGE), (100_000, LARGE), (64, ""), (30_000, "")] {
+            let place = places.clone().try_acquire_owned().expect("given back by the last one");
+            let (ours, mut theirs) = duplex(takes);
+            let frames: &[&str] = if first.is_empty() { &[LARGE, "a"] } else { &["a"] };
+            let stream = Stream::new(ours, response(Version::HTTP_11, first, frames), place);
+            let mut written = String::new();
+            let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
+            read.expect("UTF-8");
+            let (_, body) = written.split_once("\r\n\r\n").expect("a head");
+            assert!(body == format!("4e20\r\n{LARGE}\r\n1\r\na\r\n0\r\n\r\n"), "{takes} at a time");
+        }
     }
 
     #[tokio::test]
@@ -203,7 +267,7 @@ mod tests {
         {
             let place = places.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
-            let stream = Stream::new(ours, response(version, &["first", "", "a second one"]), place);
+            let stream = Stream::new(ours, response(version, "first", &["", "a second one"]), place);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");

@@ -15,6 +15,8 @@ use std::{
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
 
+use super::takeover::Handover;
+
 /// The waker to poll a connection of HTTP/1.1 with.
 pub(super) struct Quiet {
     task: Waker,
@@ -22,7 +24,18 @@ pub(super) struct Quiet {
 }
 
 /// The body of a request of such a connection.
-pub(super) struct QuietBody(pub(super) Incoming);
+pub(super) struct QuietBody {
+    body: Incoming,
+    /// Learns when the request was read to its end.
+    handover: Handover,
+}
+
+impl QuietBody {
+    pub(super) fn new(body: Incoming, handover: Handover) -> Self {
+        handover.set_whole_request(body.is_end_stream());
+        Self { body, handover }
+    }
+}
 
 thread_local! {
     static TAKING: Cell<Taking> = const { Cell::new(Taking::Nothing) };
@@ -79,20 +92,23 @@ impl HttpBody for QuietBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let _part = Part::begin();
-        let frame = Pin::new(&mut self.0).poll_frame(cx);
-        if self.0.is_end_stream() {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if self.body.is_end_stream() {
             // It was the last part: nobody need be woken.
             TAKING.take();
+        }
+        if self.body.is_end_stream() || matches!(frame, Poll::Ready(None)) {
+            self.handover.set_whole_request(true);
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 
@@ -142,7 +158,9 @@ mod tests {
     async fn wakes(quietly: bool, framing: &str, body: &str) -> (usize, String) {
         let (mut client, server) = tokio::io::duplex(1024);
         let service = service_fn(async |request: Request<Incoming>| {
-            let body = body::to_bytes(Body::new(QuietBody(request.into_body())), 1024).await.expect("a body");
+            let body = body::to_bytes(Body::new(QuietBody::new(request.into_body(), Handover::default())), 1024)
+                .await
+                .expect("a body");
             Ok::<_, Infallible>(Response::new(Body::from(body)))
         });
         let request = format!("POST / HTTP/1.1\r\n{framing}\r\n\r\n{body}");

@@ -21,7 +21,9 @@ use super::{
     Handler, Peer,
     detect::{Protocol, Rewound, detect},
     tls::{self, Tls, Transport},
+    watched::Watched,
     whole::WholeBody,
+    write_watchdog::Watchdog,
 };
 use crate::drain::Drain;
 
@@ -30,6 +32,7 @@ use crate::drain::Drain;
 pub(super) struct Spare<H> {
     pub(super) handler: H,
     pub(super) tls: Option<Tls>,
+    pub(super) watchdog: Watchdog,
     pub(super) drain: Drain,
 }
 
@@ -48,6 +51,7 @@ impl<H: Handler> Spare<H> {
     }
 
     async fn answer(self, socket: TcpStream, peer: Peer) -> Result<(), axum::BoxError> {
+        let socket = Watched::new(socket, self.watchdog.clone());
         match detect(tls::accept(self.tls.as_ref(), socket).await?).await? {
             Some((Protocol::Http1, io)) => self.http1(io, peer).await,
             Some((Protocol::Http2, io)) => self.http2(io, peer).await,

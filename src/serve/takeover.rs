@@ -1,18 +1,19 @@
 //! Takes a connection of HTTP/1.1 away from hyper when all that is left to do on it is to write one lasting response.
 //!
 //! hyper keeps about 24 KiB of buffers for a connection and cannot be told to keep fewer than 15; an idle stream needs none. So
-//! the connection's service keeps a [`Lasting`](super::Lasting) response back, and hyper goes on waiting for it while it flushes
+//! the connection's service keeps a response that goes on back, and hyper goes on waiting for it while it flushes
 //! what it still owes to requests before. Then [`Http1`] ends, the connection is taken apart, and a [`Stream`](super::lasting::Stream)
 //! in a task of its own, because a task stays as large as it ever was, writes the response to the bare socket.
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
-use axum::body::Body;
-use http::Response;
 use hyper::{
     body::Incoming,
     rt::{Read, Write},
@@ -21,11 +22,18 @@ use hyper::{
 };
 use parking_lot::Mutex;
 
-use super::quiet::Quiet;
+use super::{begun::Going, http1_body::Http1Body, quiet::Quiet};
 
 /// Where the service leaves a response for the connection's driver.
 #[derive(Clone, Default)]
-pub(super) struct Handover(Arc<Mutex<State>>);
+pub(super) struct Handover(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// The request at hand was read to its end.
+    whole_request: AtomicBool,
+}
 
 #[derive(Default)]
 enum State {
@@ -33,20 +41,29 @@ enum State {
     #[default]
     Nothing,
     /// This one was kept back; responses before it may not be written yet.
-    Kept(Response<Body>),
+    Kept(Going),
     /// All before it is written.
-    Free(Response<Body>),
+    Free(Going),
 }
 
 impl Handover {
+    /// Whether the request at hand was read to its end: only then is there nothing more to read for hyper.
+    pub(super) fn has_whole_request(&self) -> bool {
+        self.0.whole_request.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_whole_request(&self, whole: bool) {
+        self.0.whole_request.store(whole, Ordering::Relaxed);
+    }
+
     /// Keeps a response back from hyper.
-    pub(super) fn keep(&self, response: Response<Body>) {
-        *self.0.lock() = State::Kept(response);
+    pub(super) fn keep(&self, response: Going) {
+        *self.0.state.lock() = State::Kept(response);
     }
 
     /// hyper has flushed the socket, which it does only when its own buffer is empty.
     pub(super) fn flushed(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         *state = match std::mem::take(&mut *state) {
             State::Kept(response) => State::Free(response),
             other => other,
@@ -54,8 +71,8 @@ impl Handover {
     }
 
     /// The response, when nothing stands before it any more.
-    fn take(&self) -> Option<Response<Body>> {
-        let mut state = self.0.lock();
+    fn take(&self) -> Option<Going> {
+        let mut state = self.0.state.lock();
         match std::mem::take(&mut *state) {
             State::Free(response) => Some(response),
             other => {
@@ -76,7 +93,7 @@ pub(super) struct Http1<T, S: HttpService<Incoming>> {
 impl<T, S> Http1<T, S>
 where
     T: Read + Write + Unpin,
-    S: HttpService<Incoming, ResBody = Body> + Unpin,
+    S: HttpService<Incoming, ResBody = Http1Body> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Lets it finish the requests in hand.
@@ -88,10 +105,10 @@ where
 impl<T, S> Future for Http1<T, S>
 where
     T: Read + Write + Unpin,
-    S: HttpService<Incoming, ResBody = Body> + Unpin,
+    S: HttpService<Incoming, ResBody = Http1Body> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Output = hyper::Result<Option<Response<Body>>>;
+    type Output = hyper::Result<Option<Going>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;

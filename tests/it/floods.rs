@@ -5,6 +5,7 @@ use crate::harness::{
     frames::{self, ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, frame},
     within,
 };
+use crate::unread::metric;
 
 const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -100,6 +101,58 @@ async fn a_head_over_16_kib_is_431_and_the_connection_goes_on() {
         let answer = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
         assert_eq!(answer.status(), status);
     }
+}
+
+/// Control frames that have a rate, with more of them than a connection may send.
+#[tokio::test]
+async fn control_frames_without_end_are_the_end_of_their_connection() {
+    let server = Server::start().await;
+    let window = [&4_u16.to_be_bytes()[..], &1_000_u32.to_be_bytes()].concat();
+    let kinds: [(&str, Vec<u8>, usize); 5] = [
+        ("SETTINGS", frame(SETTINGS, 0, 0, &window), 500),
+        ("PING with ACK", frame(PING, 1, 0, &[7; 8]), 10_000),
+        ("unknown", frame(0xbe, 0, 0, b"what"), 10_000),
+        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 3, 9]), 10_000),
+        ("PRIORITY_UPDATE", frame(16, 0, 0, b"\0\0\0\x01u=1"), 10_000),
+    ];
+    for (ended, (name, flood, count)) in kinds.into_iter().enumerate() {
+        let mut peer = Frames::open(server.address, &[]).await;
+        peer.flood(&flood.repeat(count)).await;
+        while peer.next().await.is_some() {}
+        assert_eq!(metric(&server, "signal_flooded_connections_total").await, ended as u64 + 1, "{name}");
+        assert_unharmed(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_sends_a_priority_with_each_of_thousands_of_requests_is_answered() {
+    let server = Server::start().await;
+    let mut peer = Frames::open(server.address, &[]).await;
+    let block = frames::get("/user/bob/devices", &[]);
+    for burst in 0..5 {
+        let mut requests = Vec::new();
+        for request in 0..1_000 {
+            let stream: u32 = 1 + 2 * (1_000 * burst + request);
+            requests.extend(frame(16, 0, 0, &[&stream.to_be_bytes()[..], b"u=1"].concat()));
+            requests.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
+        }
+        let (mut reader, mut writer) = peer.0.split();
+        let read = async {
+            let (mut answers, mut head) = (0, [0; 9]);
+            while answers < 1_000 {
+                tokio::io::AsyncReadExt::read_exact(&mut reader, &mut head).await.expect("an answer");
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                tokio::io::AsyncReadExt::read_exact(&mut reader, &mut vec![0; length as usize]).await.expect("a frame");
+                answers += usize::from(head[3] == HEADERS);
+            }
+        };
+        let (written, ()) =
+            within(async { tokio::join!(tokio::io::AsyncWriteExt::write_all(&mut writer, &requests), read) }).await;
+        written.expect("writable");
+        // What was read of the connection's window.
+        peer.send(frames::WINDOW_UPDATE, 0, 0, &10_000_u32.to_be_bytes()).await;
+    }
+    assert_eq!(metric(&server, "signal_flooded_connections_total").await, 0);
 }
 
 #[tokio::test]

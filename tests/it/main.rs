@@ -5,6 +5,7 @@
 
 mod bounds;
 mod cable;
+mod calls;
 mod cross_site;
 mod cutting;
 mod defaults;
@@ -20,6 +21,7 @@ mod heads;
 mod hold;
 mod http;
 mod identity;
+mod idle;
 mod limits;
 mod metrics;
 mod options;
@@ -34,6 +36,6 @@ mod socket;
 mod stalls;
 mod stream;
 mod takeover;
-
+mod unread;
 mod wall_clock;
 mod web;

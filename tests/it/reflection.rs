@@ -35,7 +35,7 @@ WatchDevicesRequest: string user = 1
 WatchDevicesResponse: DeviceList devices = 1, string online = 2, string offline = 3
 DeviceList: repeated string devices = 1
 Continuity: CONTINUITY_UNSPECIFIED = 0, CONTINUITY_NEW = 1, CONTINUITY_RESUMED = 2, CONTINUITY_BROKEN = 3
-EndReason: END_REASON_UNSPECIFIED = 0, END_REASON_SUPERSEDED = 1, END_REASON_DRAINING = 2, END_REASON_EXPIRED = 3, END_REASON_STALLED = 4
+EndReason: END_REASON_UNSPECIFIED = 0, END_REASON_SUPERSEDED = 1, END_REASON_DRAINING = 2, END_REASON_EXPIRED = 3
 Outcome: OUTCOME_UNSPECIFIED = 0, OUTCOME_DELIVERED = 1, OUTCOME_HELD = 2";
 
 async fn channel(server: &Server) -> Channel {

@@ -79,21 +79,29 @@ fn readme_options() -> Options {
 
 #[test]
 fn the_readme_names_every_metric() {
-    let (telemetry, readme) = (read("src/telemetry.rs"), read("README.md"));
+    let (telemetry, readme) = (read("src/telemetry/metrics.rs"), read("README.md"));
     let prefix = between(&telemetry, "with_prefix(\"", '"').next().map_or("", |(_, prefix)| prefix);
     let registered: Vec<_> = between(&telemetry, "register!(\"", '"').collect();
-    assert!(!registered.is_empty(), "src/telemetry.rs:1: no `register!(\"...\"` was found");
+    assert!(!registered.is_empty(), "src/telemetry/metrics.rs:1: no `register!(\"...\"` was found");
     let mut faults = Faults::default();
     let names = |name: &str| [format!("{prefix}_{name}"), format!("{prefix}_{name}_total")];
     for (line, name) in &registered {
         if !names(name).iter().any(|name| readme.contains(&format!("`{name}`"))) {
-            faults.add("src/telemetry.rs", *line, format!("the metric `{prefix}_{name}` is not named in README.md"));
+            faults.add(
+                "src/telemetry/metrics.rs",
+                *line,
+                format!("the metric `{prefix}_{name}` is not named in README.md"),
+            );
         }
     }
     for (line, rest) in between(&readme, &format!("| `{prefix}_"), '`') {
         let metric = format!("{prefix}_{rest}");
         if !registered.iter().any(|(_, name)| names(name).contains(&metric)) {
-            faults.add("README.md", line, format!("the metric `{metric}` is not registered in src/telemetry.rs"));
+            faults.add(
+                "README.md",
+                line,
+                format!("the metric `{metric}` is not registered in src/telemetry/metrics.rs"),
+            );
         }
     }
     faults.report();

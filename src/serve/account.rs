@@ -1,0 +1,218 @@
+//! The account of one HTTP/2 connection: how many bytes of its own wait for the peer, and which streams wait for room.
+//!
+//! A connection may owe its peer [`ROOM`]. Past that its other streams are not polled, so that a thousand requests for a long
+//! list make a few lists. They go on one by one, in the order in which they came.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    waiter::{Turn, Waiter},
+    write_watchdog::Watchdog,
+};
+
+/// Bytes of responses that one connection keeps for its peer and shares with nobody. As much as one mailbox may hold.
+pub(super) const ROOM: usize = 256 * 1024;
+
+/// Bytes that the peer took for the proof that it reads, where no stream can show it any more.
+const PROOF: usize = 16 * 1024;
+
+/// What the streams of one connection share.
+pub(super) struct Account {
+    watchdog: Watchdog,
+    /// Bytes that wait for the peer.
+    owned: AtomicUsize,
+    /// Bytes that did, all together.
+    taken: AtomicUsize,
+    /// Streams that were opened, and those that are over.
+    opened: AtomicUsize,
+    closed: AtomicUsize,
+    queue: Mutex<VecDeque<Arc<Waiter>>>,
+    queued: AtomicUsize,
+    /// The first of the queue was let through and not polled yet.
+    admitted: AtomicBool,
+    /// When a stream was last cut for those in the queue, by the watchdog's clock.
+    blamed: AtomicU32,
+    /// Streams whose task is over before the peer took all; none once the connection is over, because they know it.
+    leftover: Mutex<Option<Vec<Arc<Waiter>>>>,
+}
+
+impl Account {
+    pub(super) fn new(watchdog: Watchdog) -> Arc<Self> {
+        Arc::new(Self {
+            watchdog,
+            owned: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            opened: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
+            queue: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            admitted: AtomicBool::new(false),
+            blamed: AtomicU32::new(u32::MAX),
+            leftover: Mutex::new(Some(Vec::new())),
+        })
+    }
+
+    pub(super) fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
+    }
+
+    /// A stream begins.
+    pub(super) fn open(self: &Arc<Self>) -> Arc<Waiter> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Waiter::of_stream(self.clone())
+    }
+
+    /// A stream is over.
+    pub(super) fn closed(&self, waiter: &Arc<Waiter>) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+        if waiter.owned() > 0
+            && let Some(leftover) = &mut *self.leftover.lock()
+        {
+            leftover.push(waiter.clone());
+        }
+    }
+
+    /// How many streams were opened, and how many are open.
+    pub(super) fn streams(&self) -> (usize, usize) {
+        let closed = self.closed.load(Ordering::Acquire);
+        let opened = self.opened.load(Ordering::Acquire);
+        (opened, opened.wrapping_sub(closed))
+    }
+
+    /// It owes its peer as much as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.owned.load(Ordering::SeqCst) >= ROOM
+    }
+
+    /// Streams wait for room.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.queued.load(Ordering::SeqCst) > 0
+    }
+
+    pub(super) fn has_admitted(&self) -> bool {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that wait for the peer.
+    pub(super) fn charge(&self, bytes: usize) {
+        self.owned.fetch_add(bytes, Ordering::SeqCst);
+        self.watchdog.charge(bytes);
+    }
+
+    /// The peer took them, or never will.
+    pub(super) fn release(&self, bytes: usize) {
+        self.owned.fetch_sub(bytes, Ordering::SeqCst);
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.watchdog.release(bytes);
+        self.admit();
+    }
+
+    /// Ready when there is room and nobody came earlier.
+    pub(super) fn poll_room(&self, waiter: &Arc<Waiter>, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_crowded() && !self.is_full() {
+            return Poll::Ready(());
+        }
+        match waiter.take_turn(cx.waker()) {
+            Turn::Admitted => return Poll::Ready(()),
+            Turn::Queued => {}
+            Turn::None => {
+                let mut queue = self.queue.lock();
+                queue.push_back(waiter.clone());
+                self.queued.store(queue.len(), Ordering::SeqCst);
+            }
+        }
+        // There may be room since.
+        self.admit();
+        Poll::Pending
+    }
+
+    /// The stream that was let through had its turn.
+    pub(super) fn passed(&self) {
+        self.admitted.store(false, Ordering::SeqCst);
+        self.admit();
+    }
+
+    /// A stream that stands in the queue is over.
+    pub(super) fn forget(&self, waiter: &Arc<Waiter>) {
+        let mut queue = self.queue.lock();
+        queue.retain(|other| !Arc::ptr_eq(other, waiter));
+        self.queued.store(queue.len(), Ordering::SeqCst);
+    }
+
+    /// Whether nobody else of this connection was blamed at this time.
+    pub(super) fn blame(&self, now: u32) -> bool {
+        self.blamed.swap(now, Ordering::Relaxed) != now
+    }
+
+    /// Lets the first of the queue through, one at a time: what it then takes of the room is not known before.
+    fn admit(&self) {
+        if !self.is_crowded() || self.is_full() || self.admitted.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let first = {
+            let mut queue = self.queue.lock();
+            let first = queue.pop_front();
+            self.queued.store(queue.len(), Ordering::SeqCst);
+            first
+        };
+        match first.and_then(|waiter| waiter.admit()) {
+            Some(waker) => waker.wake(),
+            None => self.admitted.store(false, Ordering::SeqCst),
+        }
+    }
+}
+
+/// Streams whose task is over, which it is when the peer has given room for all of it. A peer may take room back, and then
+/// nobody but the connection can end them.
+pub(super) struct Leftover {
+    account: Arc<Account>,
+    waiters: Vec<Arc<Waiter>>,
+    taken: usize,
+}
+
+impl Leftover {
+    pub(super) fn of(account: Arc<Account>) -> Self {
+        Self { account, waiters: Vec::new(), taken: 0 }
+    }
+
+    /// The connection was polled, and has written what it could. Says whether its peer has been given up for one of them.
+    pub(super) fn is_cut(&mut self, waker: &Waker) -> bool {
+        let account = &self.account;
+        if let Some(leftover) = &mut *account.leftover.lock() {
+            self.waiters.append(leftover);
+        }
+        if self.waiters.is_empty() {
+            return false;
+        }
+        self.waiters.retain(|waiter| {
+            let waits = waiter.owned() > 0;
+            if !waits {
+                waiter.rest();
+            }
+            waits
+        });
+        let taken = account.taken.load(Ordering::Relaxed);
+        let reads = taken.wrapping_sub(self.taken) >= PROOF;
+        if reads || self.waiters.is_empty() {
+            self.taken = taken;
+        }
+        self.waiters.iter().for_each(|waiter| waiter.wait(&account.watchdog, reads, waker));
+        self.waiters.iter().any(|waiter| waiter.is_cut())
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        let leftover = self.account.leftover.lock().take();
+        leftover.iter().flatten().chain(&self.waiters).for_each(|waiter| waiter.rest());
+    }
+}

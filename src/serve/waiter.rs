@@ -1,0 +1,268 @@
+//! What may wait for its peer: a socket, or one HTTP/2 stream with what it owns of its connection's account.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+use super::{account::Account, write_watchdog::Watchdog};
+
+/// One socket or one HTTP/2 stream. It is in the watchdog's list at most once.
+pub(super) struct Waiter {
+    /// The connection, if this is a stream of it.
+    account: Option<Arc<Account>>,
+    wait: Mutex<Wait>,
+    /// Bytes that nobody shares and the peer has not taken.
+    owned: AtomicU32,
+    cut: AtomicBool,
+    owes: AtomicU8,
+}
+
+/// Small, because every stream has one.
+#[derive(Default)]
+struct Wait {
+    waker: Option<Waker>,
+    /// By the watchdog's clock, where it waits.
+    since: u32,
+    waits: bool,
+    listed: bool,
+    turn: Turn,
+}
+
+/// Where a stream is that may have to wait until its connection has room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It did not ask.
+    #[default]
+    None,
+    /// It stands in the queue.
+    Queued,
+    /// It has left the queue and may go on, once.
+    Admitted,
+}
+
+/// What the watchdog finds.
+pub(super) enum Since {
+    /// It does not wait, and is not in the list any more.
+    Nothing,
+    /// It waits since then.
+    Time(u32),
+}
+
+impl Waiter {
+    /// One stream of a connection.
+    pub(super) fn of_stream(account: Arc<Account>) -> Arc<Self> {
+        Arc::new(Self::new(Some(account)))
+    }
+
+    /// A socket.
+    pub(super) fn of_socket() -> Arc<Self> {
+        Arc::new(Self::new(None))
+    }
+
+    fn new(account: Option<Arc<Account>>) -> Self {
+        let (cut, owes) = (AtomicBool::new(false), AtomicU8::new(NOTHING));
+        Self { account, wait: Mutex::default(), owned: AtomicU32::new(0), cut, owes }
+    }
+
+    /// It waits for its peer: since now, or still for the same piece.
+    pub(super) fn wait(self: &Arc<Self>, watchdog: &Watchdog, anew: bool, waker: &Waker) {
+        let mut wait = self.wait.lock();
+        if anew || !wait.waits {
+            (wait.waits, wait.since) = (true, watchdog.now());
+        }
+        wait.set_waker(waker);
+        let (enters, since) = (!std::mem::replace(&mut wait.listed, true), wait.since);
+        drop(wait);
+        if enters {
+            watchdog.enter(self.clone(), since);
+        }
+    }
+
+    /// It waits no longer.
+    pub(super) fn rest(&self) {
+        self.wait.lock().waits = false;
+    }
+
+    /// The watchdog has given up its peer.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.account.is_some()
+    }
+
+    /// Since when it waits, if it does; else it leaves the list.
+    pub(super) fn since_or_leave(&self) -> Since {
+        let mut wait = self.wait.lock();
+        if wait.waits {
+            return Since::Time(wait.since);
+        }
+        wait.listed = false;
+        if wait.turn != Turn::Queued {
+            wait.waker = None;
+        }
+        Since::Nothing
+    }
+
+    /// Since when it waits, if it does.
+    pub(super) fn since(&self) -> Option<u32> {
+        let wait = self.wait.lock();
+        wait.waits.then_some(wait.since)
+    }
+
+    /// Ends the wait for good; gives the waker of whoever has to end now. Nothing when that was done before.
+    pub(super) fn cut(&self) -> Option<Waker> {
+        if self.cut.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let mut wait = self.wait.lock();
+        wait.waits = false;
+        wait.waker.take()
+    }
+
+    /// Bytes of its own that wait for the peer.
+    pub(super) fn owned(&self) -> usize {
+        self.owned.load(Ordering::Relaxed) as usize
+    }
+
+    /// It is a stream that waits while others of its connection wait for room.
+    pub(super) fn is_in_the_way(&self) -> bool {
+        self.account.as_ref().is_some_and(|account| account.is_crowded()) && self.owned() > 0
+    }
+
+    /// It is the first one of its connection to be blamed at this time.
+    pub(super) fn takes_the_blame(&self, now: u32) -> bool {
+        self.account.as_ref().is_some_and(|account| account.blame(now))
+    }
+
+    /// Counts bytes of a stream that nobody shares.
+    pub(super) fn charge(&self, bytes: u32) {
+        self.owned.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(account) = &self.account {
+            account.charge(bytes as usize);
+        }
+    }
+
+    /// Counts them no longer.
+    pub(super) fn release(&self, bytes: u32) {
+        self.owned.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(account) = &self.account {
+            account.release(bytes as usize);
+        }
+    }
+
+    /// Counts what a socket does not take.
+    pub(super) fn set_owned(&self, bytes: u32) -> u32 {
+        self.owned.swap(bytes, Ordering::Relaxed)
+    }
+
+    /// Ready when its connection has room for more bytes of its own, or for what it has paid for already.
+    pub(super) fn poll_room(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.account.as_ref().map_or(Poll::Ready(()), |account| account.poll_room(self, cx))
+    }
+
+    /// Takes its turn, or stands in the queue from now on. Gives where it was before.
+    pub(super) fn take_turn(&self, waker: &Waker) -> Turn {
+        let mut wait = self.wait.lock();
+        let turn = wait.turn;
+        if turn != Turn::Admitted {
+            wait.turn = Turn::Queued;
+            wait.set_waker(waker);
+        }
+        turn
+    }
+
+    /// It is the first in the queue, and there is room.
+    pub(super) fn admit(&self) -> Option<Waker> {
+        let mut wait = self.wait.lock();
+        wait.turn = Turn::Admitted;
+        wait.waker.clone()
+    }
+
+    /// It was polled: when that was its turn, the next one has its own.
+    pub(super) fn pass_on(&self) {
+        let admitted = {
+            let mut wait = self.wait.lock();
+            let admitted = wait.turn == Turn::Admitted;
+            if admitted {
+                wait.turn = Turn::None;
+            }
+            admitted
+        };
+        if let Some(account) = self.account.as_ref().filter(|_| admitted) {
+            account.passed();
+        }
+    }
+
+    /// It is over: nobody waits for it.
+    pub(super) fn leave(self: &Arc<Self>) {
+        let turn = {
+            let mut wait = self.wait.lock();
+            (wait.waits, wait.waker) = (false, None);
+            std::mem::take(&mut wait.turn)
+        };
+        if let Some(account) = &self.account {
+            match turn {
+                Turn::None => {}
+                Turn::Queued => account.forget(self),
+                Turn::Admitted => account.passed(),
+            }
+            account.closed(self);
+        }
+    }
+
+    /// Its body was asked for more: the peer has room for all that it gave.
+    pub(super) fn asked(&self) {
+        let waited = matches!(self.owes.load(Ordering::Relaxed), OLD | WENT_ON);
+        self.owes.store(if waited { WENT_ON } else { NOTHING }, Ordering::Relaxed);
+    }
+
+    /// Its body gave a piece.
+    pub(super) fn gave(&self) {
+        self.owes.store(NEW, Ordering::Relaxed);
+    }
+
+    /// The task of the stream was polled and goes on: it waits for its peer if its body gave a piece and was not asked again.
+    pub(super) fn polled(self: &Arc<Self>, cx: &Context<'_>) {
+        let Some(account) = &self.account else { return };
+        match self.owes.load(Ordering::Relaxed) {
+            NEW => {
+                self.wait(account.watchdog(), true, cx.waker());
+                self.owes.store(OLD, Ordering::Relaxed);
+            }
+            OLD => self.wait(account.watchdog(), false, cx.waker()),
+            WENT_ON => {
+                self.rest();
+                self.owes.store(NOTHING, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        if account.has_admitted() {
+            self.pass_on();
+        }
+    }
+}
+
+impl Wait {
+    fn set_waker(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|ours| ours.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+}
+
+/// The body gave nothing that is not on its way.
+const NOTHING: u8 = 0;
+/// It gave a piece in this poll of its task.
+const NEW: u8 = 1;
+/// It gave a piece in an earlier one.
+const OLD: u8 = 2;
+/// That piece has found room meanwhile.
+const WENT_ON: u8 = 3;

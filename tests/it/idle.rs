@@ -1,0 +1,73 @@
+//! Connections of HTTP/2 without a stream: closed after a while, unless they are used.
+
+use std::time::Duration;
+
+use axum::{
+    BoxError,
+    body::{Body, Bytes, HttpBody},
+};
+use backend_signal::{
+    budget::Budget,
+    drain::Drain,
+    serve::{Answer, Handler, Peer, Server, Settings},
+    telemetry::Metrics,
+};
+use http::{Request, Response};
+use tokio::time::timeout;
+
+use crate::harness::frames::{self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS};
+
+/// Answers at once, or never.
+#[derive(Clone)]
+struct Echo;
+
+impl Handler for Echo {
+    fn answer<B>(&self, _: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
+        if request.uri().path() == "/never" {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(std::future::ready(Response::new(Body::empty())))
+    }
+
+    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
+        self.answer(peer, request)
+    }
+}
+
+#[tokio::test]
+async fn a_connection_of_http_2_without_a_stream_is_closed_and_one_with_a_stream_is_not() {
+    let settings = Settings {
+        tls: None,
+        max_connections: 10,
+        http1_takeover: true,
+        max_streams: 10,
+        header_timeout: Duration::from_secs(10),
+        stall: Duration::from_secs(5),
+        http2_idle: Duration::from_millis(400),
+        budget: Budget::new(0),
+    };
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), settings, Metrics::new()).expect("a free port");
+    let (address, drain) = (server.local_addr().expect("bound"), Drain::new());
+    let running = tokio::spawn(server.run(Echo, drain.clone()));
+    // A peer that does not answer PINGs, as this one, is gone after 25 s.
+    let second = Duration::from_secs(1);
+    let mut never_used = Frames::open(address, &[]).await;
+    timeout(10 * second, never_used.next_of(GOAWAY)).await.expect("long before that").expect("it is idle");
+    let mut used = Frames::open(address, &[]).await;
+    let get = |path| frames::get(path, &[]);
+    used.send(HEADERS, END_STREAM | END_HEADERS, 1, &get("/never")).await;
+    // Five times as long as an idle one lives.
+    let goodbye = timeout(2 * second, used.next_of(GOAWAY)).await;
+    assert!(goodbye.is_err(), "a stream is open: {goodbye:?}");
+    used.send(HEADERS, END_STREAM | END_HEADERS, 3, &get("/")).await;
+    used.next_of(HEADERS).await.expect("an answer");
+    used.send(frames::RST_STREAM, 0, 1, &8_u32.to_be_bytes()).await;
+    timeout(10 * second, used.next_of(GOAWAY)).await.expect("long before that").expect("it is idle");
+    running.abort();
+}

@@ -1,0 +1,283 @@
+//! Responses that are not read: whatever they are, they are cut, and what they took is given back.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use backend_signal::grpc::proto::{Address, SendRequest, SendStreamRequest, SubscribeRequest};
+use http::Request;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::harness::{
+    FORM, Server, claim,
+    frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, WINDOW_UPDATE},
+    grpc::framed,
+    http2::Http2,
+    until, within,
+};
+
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+
+/// Setting: bytes that may be sent on a stream before it is read.
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// A metric, whose value may be a count or a level.
+pub async fn metric(server: &Server, name: &str) -> u64 {
+    let text = server.request("GET /metrics", &[], b"").await.text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// A request whose response is longer than a window of 100 bytes, unless it is a short one.
+struct Asked {
+    name: &'static str,
+    head: Vec<u8>,
+    body: Option<Vec<u8>>,
+    short: bool,
+}
+
+fn requests() -> Vec<Asked> {
+    let device = "d".repeat(200);
+    let claim = claim(&format!("bob/{device}"));
+    let call = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
+    let get = |name, path, headers: &[_]| Asked { name, head: frames::get(path, headers), body: None, short: false };
+    let post = |name, path, body| Asked { name, head: frames::post(path, &call), body: Some(body), short: false };
+    let to = Some(Address { user: "bob".into(), device: "nobody".into() });
+    let send = SendRequest { to, event: String::new(), data: "x".into(), ttl: None };
+    let mut sends = Vec::new();
+    for _ in 0..100 {
+        sends.extend(framed(&SendStreamRequest { send: Some(send.clone()) }));
+    }
+    let watched = Some(Address { user: "eve".into(), device: "e".repeat(200) });
+    let delivered = framed(&SendRequest { to: watched, ..send });
+    vec![
+        get("an event stream", "/subscribe", &call[..1]),
+        get("a device list", "/user/eve/devices", &[]),
+        get("metrics", "/metrics", &[]),
+        Asked { short: true, ..get("a problem", "/nowhere", &[]) },
+        post("Subscribe", "/signal.v1.Signal/Subscribe", framed(&SubscribeRequest::default())),
+        post("SendStream", "/signal.v1.Signal/SendStream", sends),
+        Asked { short: true, ..post("Send", "/signal.v1.Signal/Send", delivered) },
+    ]
+}
+
+async fn ask(peer: &mut Frames, stream: u32, asked: &Asked) {
+    let end = if asked.body.is_none() { END_STREAM } else { 0 };
+    peer.send(HEADERS, end | END_HEADERS, stream, &asked.head).await;
+    if let Some(body) = &asked.body {
+        peer.send(DATA, END_STREAM, stream, body).await;
+    }
+}
+
+/// Other requests of a connection are still answered.
+async fn lives_on(peer: &mut Frames) {
+    peer.send(HEADERS, END_STREAM | END_HEADERS, 101, &frames::get("/healthz", &[])).await;
+    peer.next_of(HEADERS).await.expect("an answer");
+}
+
+#[tokio::test]
+async fn every_response_that_is_not_read_is_cut_whatever_the_window() {
+    let server = Server::with(&["--stall-timeout", "0.4"]).await;
+    let _listed = server.sse(&format!("eve/{}", "e".repeat(200))).await;
+    let mut cut = 0;
+    for window in [0, 1, 100] {
+        for asked in requests().iter().filter(|asked| window < 10 || !asked.short) {
+            let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, window)]).await;
+            ask(&mut peer, 1, asked).await;
+            let reset = peer.next_of(RST_STREAM).await.unwrap_or_else(|| panic!("{}, {window}: no reset", asked.name));
+            assert_eq!(reset.payload, CANCEL, "{}, {window}", asked.name);
+            cut += 1;
+            assert_eq!(metric(&server, "signal_stalled_streams_total").await, cut, "{}, {window}", asked.name);
+            lives_on(&mut peer).await;
+        }
+    }
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    assert_eq!(metric(&server, "signal_stalled_connections_total").await, 0);
+}
+
+#[tokio::test]
+async fn a_byte_now_and_then_is_no_reading() {
+    let server = Server::with(&["--stall-timeout", "0.4"]).await;
+    let _listed = server.sse(&format!("eve/{}", "e".repeat(200))).await;
+    for (cut, asked) in requests().iter().filter(|asked| !asked.short).enumerate() {
+        let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 1)]).await;
+        ask(&mut peer, 1, asked).await;
+        within(async {
+            while metric(&server, "signal_stalled_streams_total").await <= cut as u64 {
+                // A stream that was reset meanwhile ignores it.
+                peer.flood(&frames::frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])).await;
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        })
+        .await;
+    }
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_its_window_back_is_cut_though_its_streams_are_over() {
+    let server = Server::with(&["--stall-timeout", "2"]).await;
+    let mut phone = server.sse("bob/phone").await;
+    let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 60_000)]).await;
+    peer.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
+    // All have room in the peer's windows, and most of them none in its socket.
+    for stream in (1..100).step_by(2) {
+        peer.send(HEADERS, END_STREAM | END_HEADERS, stream, &frames::get("/metrics", &[])).await;
+    }
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes > 50_000).await;
+    let settings = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
+    peer.send(frames::SETTINGS, 0, 0, &settings).await;
+    // Now it reads, but there is no window any more. It is there and answers, so only the watchdog can end it.
+    within(async {
+        while let Some(frame) = peer.next().await {
+            if frame.kind == frames::PING {
+                peer.send(frames::PING, 1, 0, &frame.payload).await;
+            }
+        }
+    })
+    .await;
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+    assert_eq!(server.post("bob/phone", "unharmed").await.status, 200);
+    assert_eq!(phone.data().await, "unharmed");
+}
+
+/// Devices that make a list of some 50 KB.
+async fn long_list(server: &Server) -> Vec<crate::harness::Sse> {
+    let connection = Http2::open(server.address).await;
+    let mut devices = Vec::new();
+    for device in 0..200 {
+        devices.push(crate::harness::Sse::open_h2(&connection, &format!("eve/{device:0>250}")).await);
+    }
+    devices
+}
+
+#[tokio::test]
+async fn a_thousand_requests_of_a_peer_that_does_not_read_make_a_few_bodies() {
+    let server = Server::with(&["--stall-timeout", "60"]).await;
+    let _devices = long_list(&server).await;
+    let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    for stream in (1..2_000).step_by(2) {
+        let get = frames::get("/user/eve/devices", &[]);
+        peer.send(HEADERS, END_STREAM | END_HEADERS, stream, &get).await;
+    }
+    // A few lists are unsent at all times, while the watchdog makes room for the next ones.
+    let unsent = async || metric(&server, "signal_unsent_bytes").await;
+    until(unsent, |bytes| *bytes > 100_000).await;
+    until(
+        async || {
+            let bytes = metric(&server, "signal_unsent_bytes").await;
+            assert!(bytes < 400_000, "{bytes} bytes for one connection");
+            metric(&server, "signal_stalled_streams_total").await
+        },
+        |cut| *cut >= 5,
+    )
+    .await;
+    drop(peer);
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_holds_up_the_others_of_its_connection_is_cut_early_and_alone() {
+    let server = Server::with(&["--stall-timeout", "60"]).await;
+    let mut hogs = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    for device in 0..6 {
+        let claim = claim(&format!("bob/{device}"));
+        let get = frames::get("/subscribe", &[("x-user-claim", &claim)]);
+        hogs.send(HEADERS, END_STREAM | END_HEADERS, 1 + 2 * device, &get).await;
+        // Only the opening may be read, so the message waits whole.
+        hogs.next_of(HEADERS).await.expect("an open stream");
+    }
+    for device in 0..6 {
+        hogs.send(WINDOW_UPDATE, 0, 1 + 2 * device, &1_000_u32.to_be_bytes()).await;
+    }
+    let body = format!("data={}", "x".repeat(60_000));
+    for device in 0..6 {
+        let path = format!("POST /user/bob/device/{device}");
+        assert_eq!(server.request(&path, &[("content-type", FORM)], body.as_bytes()).await.status, 200);
+    }
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes > 256 * 1_024).await;
+    assert_eq!(metric(&server, "signal_stalled_streams_total").await, 0, "nobody waits for them");
+    hogs.send(HEADERS, END_STREAM | END_HEADERS, 101, &frames::get("/healthz", &[])).await;
+    hogs.next_of(HEADERS).await.expect("an answer");
+    let cut = metric(&server, "signal_stalled_streams_total").await;
+    assert!((1..=3).contains(&cut), "{cut} cut for one request");
+}
+
+#[tokio::test]
+async fn when_the_memory_budget_is_full_the_stream_that_has_waited_longest_is_cut_first() {
+    let server = Server::with(&["--stall-timeout", "60", "--memory-budget", "375000"]).await;
+    let body = format!("data={}", "x".repeat(60_000));
+    let _devices = long_list(&server).await;
+    let mut unread = Vec::new();
+    for device in ["a", "b", "c"] {
+        // Enough for the opening and the beginning of a message.
+        let connection = Http2::with_window(server.address, 1_000).await;
+        let request =
+            Request::get(connection.uri("/subscribe")).header("x-user-claim", claim(&format!("bob/{device}")));
+        let response = connection.clone().send(request.body(Body::empty()).expect("a request")).await;
+        let before = metric(&server, "signal_unsent_bytes").await;
+        let path = format!("POST /user/bob/device/{device}");
+        assert_eq!(server.request(&path, &[("content-type", FORM)], body.as_bytes()).await.status, 200);
+        until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes >= before + 50_000).await;
+        // The watchdog's clock has two ticks for each.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        unread.push((connection, response));
+    }
+    assert_eq!(metric(&server, "signal_stalled_streams_total").await, 0);
+    let mut list = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    list.send(HEADERS, END_STREAM | END_HEADERS, 1, &frames::get("/user/eve/devices", &[])).await;
+    until(|| server.devices("bob"), |devices| devices == r#"["b","c"]"#).await;
+    assert_eq!(metric(&server, "signal_stalled_streams_total").await, 1);
+}
+
+#[tokio::test]
+async fn a_peer_of_tls_that_does_not_read_is_cut() {
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let files = crate::serve::tempfiles("unread", &identity);
+    let options = ["--tls-cert", &files[0], "--tls-key", &files[1], "--stall-timeout", "0.4", "--heartbeat", "600"];
+    let server = Server::with(&options).await;
+    let connector = crate::serve::connector(identity.cert.der(), b"http/1.1");
+    let connect = async |socket| {
+        let name = "localhost".try_into().expect("a name");
+        within(connector.connect(name, socket)).await.expect("a handshake")
+    };
+    let mut phone = connect(crate::harness::narrow(server.address).await).await;
+    let subscribe = format!("GET /subscribe HTTP/1.1\r\nhost: a\r\nx-user-claim: {}\r\n\r\n", claim("bob/phone"));
+    within(phone.write_all(subscribe.as_bytes())).await.expect("writable");
+    let mut other = connect(tokio::net::TcpStream::connect(server.address).await.expect("listens")).await;
+    let mut ask = async |request: String| {
+        within(other.write_all(request.as_bytes())).await.expect("writable");
+        let (mut answer, mut part) = (String::new(), [0; 2_048]);
+        loop {
+            let length = within(other.read(&mut part)).await.expect("an answer");
+            answer.push_str(&String::from_utf8_lossy(&part[..length]));
+            let Some((head, body)) = answer.split_once("\r\n\r\n") else { continue };
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return answer;
+            }
+        }
+    };
+    let metrics = || "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".to_owned();
+    // Until the socket takes no more.
+    let body = format!("data={}", "x".repeat(4_000));
+    let head = "POST /user/bob/device/phone HTTP/1.1\r\nhost: a";
+    let post = format!("{head}\r\ncontent-type: {FORM}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut posts = 0;
+    while ask(metrics()).await.contains("signal_unsent_bytes 0\n") {
+        assert!(posts < 1_000, "the socket takes everything");
+        assert!(ask(post.clone()).await.starts_with("HTTP/1.1 200"), "after {posts}");
+        posts += 1;
+    }
+    let cut = "signal_stalled_connections_total 1\n";
+    let gone = ["signal_streams 0\n", "signal_unsent_bytes 0\n", cut];
+    within(async {
+        while let text = ask(metrics()).await
+            && !gone.iter().all(|line| text.contains(line))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    drop(phone);
+}

@@ -212,7 +212,9 @@ impl Slot {
         let result = change(&mut state);
         let after = self.seen(&state.mailbox);
         let gone = self.gone.load(Ordering::Relaxed);
-        let entries = if gone { Default::default() } else { state.enter(before != after, core.window_ms(), now) };
+        let changed = before.live != after.live || before.held != after.held;
+        let stands = gone || !changed && state.stands();
+        let entries = if stands { Default::default() } else { state.enter(changed, core.window_ms(), now) };
         self.live.store(after.live.is_some(), Ordering::Release);
         self.only_holds.store(state.mailbox.only_holds(), Ordering::Relaxed);
         drop(state);
@@ -256,6 +258,11 @@ impl State {
         counts
     }
 
+    /// It stands in the buckets for everything that a live stream needs.
+    fn stands(&self) -> bool {
+        self.entered[Why::Stream as usize] != Tick::NEVER && self.entered[Why::Replay as usize] != Tick::NEVER
+    }
+
     /// Which entries the buckets need, because the slot stands there too late or not at all. Where nothing has `changed`, times
     /// only move to later ones, and an entry that is there is early enough.
     fn enter(&mut self, changed: bool, window_ms: u64, now: Millis) -> [Option<Tick>; Why::ALL.len()] {
@@ -275,7 +282,7 @@ impl State {
 }
 
 /// What others have to know of a mailbox.
-#[derive(Default, PartialEq, Eq)]
+#[derive(Default)]
 struct Seen {
     live: Option<(u64, u32)>,
     memory: usize,

@@ -26,7 +26,8 @@ pub(super) struct Waiter {
 /// Small, because every stream has one.
 #[derive(Default)]
 struct Wait {
-    waker: Option<Waker>,
+    /// Boxed, because a stream that does not wait has none.
+    waker: Option<Box<Waker>>,
     /// By the watchdog's clock, where it waits.
     since: u32,
     waits: bool,
@@ -124,7 +125,7 @@ impl Waiter {
         }
         let mut wait = self.wait.lock();
         wait.waits = false;
-        wait.waker.take()
+        wait.waker.take().map(|waker| *waker)
     }
 
     /// Bytes of its own that wait for the peer.
@@ -183,7 +184,7 @@ impl Waiter {
     pub(super) fn admit(&self) -> Option<Waker> {
         let mut wait = self.wait.lock();
         wait.turn = Turn::Admitted;
-        wait.waker.clone()
+        wait.waker.as_deref().cloned()
     }
 
     /// It was polled: when that was its turn, the next one has its own.
@@ -253,7 +254,7 @@ impl Waiter {
 impl Wait {
     fn set_waker(&mut self, waker: &Waker) {
         if !self.waker.as_ref().is_some_and(|ours| ours.will_wake(waker)) {
-            self.waker = Some(waker.clone());
+            self.waker = Some(Box::new(waker.clone()));
         }
     }
 }

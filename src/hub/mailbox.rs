@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 pub(super) use self::upkeep::{Looked, MAILBOX_COST};
 use super::{
+    deadlines::Tick,
     liveness::{Heartbeat, Millis},
     log::{Handed, Log},
     parcel::Parcel,
@@ -33,14 +34,14 @@ pub(super) struct Mailbox {
     confirmed: u64,
     stream: Option<Attached>,
     /// When the last stream left or, if later, when something was lost that the next stream has to be told of.
-    left_at: Millis,
+    left_at: Tick,
 }
 
 /// The stream that takes this mailbox's messages; always that of the newest generation.
 #[derive(Debug)]
 struct Attached {
     position: u64,
-    since: Millis,
+    since: Tick,
     heartbeat: Heartbeat,
     ending: Option<EndReason>,
 }
@@ -80,7 +81,16 @@ pub(super) struct Delivery {
 
 impl Mailbox {
     pub(super) fn new(epoch: u64, now: Millis) -> Self {
-        Self { epoch, pages: 0, page: 0, generation: 0, log: Log::default(), confirmed: 0, stream: None, left_at: now }
+        Self {
+            epoch,
+            pages: 0,
+            page: 0,
+            generation: 0,
+            log: Log::default(),
+            confirmed: 0,
+            stream: None,
+            left_at: Tick::not_before(now),
+        }
     }
 
     /// The mailbox of a device that has lost held messages: its first stream is told `broken`.
@@ -140,7 +150,7 @@ impl Mailbox {
         self.page = page;
         self.generation = self.generation.wrapping_add(1);
         let heartbeat = Heartbeat::new(heartbeat_ms, now);
-        self.stream = Some(Attached { position, since: now, heartbeat, ending: None });
+        self.stream = Some(Attached { position, since: Tick::not_before(now), heartbeat, ending: None });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
@@ -232,7 +242,7 @@ impl Mailbox {
     pub(super) fn detach(&mut self, generation: u32, now: Millis) {
         if self.stream.is_some() && self.generation == generation {
             self.stream = None;
-            self.left_at = now;
+            self.left_at = Tick::not_before(now);
         }
     }
 }

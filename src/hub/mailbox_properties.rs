@@ -52,7 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => stranger.prop_map(Op::Stranger),
         6 => (1..100usize).prop_map(Op::Read),
         1 => Just(Op::Detach),
-        2 => prop_oneof![0..3_000u64, 10_000..70_000u64].prop_map(Op::Wait),
+        2 => prop_oneof![0..60u64, 200..1_400u64].prop_map(|steps| Op::Wait(50 * steps)),
     ]
 }
 

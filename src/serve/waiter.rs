@@ -16,18 +16,17 @@ use super::{account::Account, write_watchdog::Watchdog};
 pub(super) struct Waiter {
     /// The connection, if this is a stream of it.
     account: Option<Arc<Account>>,
-    wait: Mutex<Wait>,
+    /// `None` while it neither waits nor stands in a list, as nearly all streams do nearly all the time.
+    wait: Mutex<Option<Box<Wait>>>,
     /// Bytes that nobody shares and the peer has not taken.
     owned: AtomicU32,
     cut: AtomicBool,
     owes: AtomicU8,
 }
 
-/// Small, because every stream has one.
 #[derive(Default)]
 struct Wait {
-    /// Boxed, because a stream that does not wait has none.
-    waker: Option<Box<Waker>>,
+    waker: Option<Waker>,
     /// By the watchdog's clock, where it waits.
     since: u32,
     waits: bool,
@@ -73,21 +72,37 @@ impl Waiter {
 
     /// It waits for its peer: since now, or still for the same piece.
     pub(super) fn wait(self: &Arc<Self>, watchdog: &Watchdog, anew: bool, waker: &Waker) {
-        let mut wait = self.wait.lock();
-        if anew || !wait.waits {
-            (wait.waits, wait.since) = (true, watchdog.now());
-        }
-        wait.set_waker(waker);
-        let (enters, since) = (!std::mem::replace(&mut wait.listed, true), wait.since);
-        drop(wait);
+        let (enters, since) = self.update(|wait| {
+            if anew || !wait.waits {
+                (wait.waits, wait.since) = (true, watchdog.now());
+            }
+            wait.set_waker(waker);
+            (!std::mem::replace(&mut wait.listed, true), wait.since)
+        });
         if enters {
             watchdog.enter(self.clone(), since);
         }
     }
 
+    /// Changes how it waits.
+    fn update<T>(&self, change: impl FnOnce(&mut Wait) -> T) -> T {
+        let mut wait = self.wait.lock();
+        let result = change(wait.get_or_insert_default());
+        wait.take_if(|wait| wait.is_over());
+        result
+    }
+
+    /// Changes how it waits, if it does.
+    fn change<T>(&self, change: impl FnOnce(&mut Wait) -> T) -> Option<T> {
+        let mut wait = self.wait.lock();
+        let result = wait.as_mut().map(|wait| change(wait));
+        wait.take_if(|wait| wait.is_over());
+        result
+    }
+
     /// It waits no longer.
     pub(super) fn rest(&self) {
-        self.wait.lock().waits = false;
+        self.change(|wait| wait.waits = false);
     }
 
     /// The watchdog has given up its peer.
@@ -101,21 +116,19 @@ impl Waiter {
 
     /// Since when it waits, if it does; else it leaves the list.
     pub(super) fn since_or_leave(&self) -> Since {
-        let mut wait = self.wait.lock();
-        if wait.waits {
-            return Since::Time(wait.since);
-        }
-        wait.listed = false;
-        if wait.turn != Turn::Queued {
-            wait.waker = None;
-        }
-        Since::Nothing
+        let since = self.change(|wait| {
+            if wait.waits {
+                return Since::Time(wait.since);
+            }
+            wait.listed = false;
+            Since::Nothing
+        });
+        since.unwrap_or(Since::Nothing)
     }
 
     /// Since when it waits, if it does.
     pub(super) fn since(&self) -> Option<u32> {
-        let wait = self.wait.lock();
-        wait.waits.then_some(wait.since)
+        self.change(|wait| wait.waits.then_some(wait.since)).flatten()
     }
 
     /// Ends the wait for good; gives the waker of whoever has to end now. Nothing when that was done before.
@@ -123,9 +136,11 @@ impl Waiter {
         if self.cut.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let mut wait = self.wait.lock();
-        wait.waits = false;
-        wait.waker.take().map(|waker| *waker)
+        let waker = self.change(|wait| {
+            wait.waits = false;
+            wait.waker.take()
+        });
+        waker.flatten()
     }
 
     /// Bytes of its own that wait for the peer.
@@ -171,46 +186,46 @@ impl Waiter {
 
     /// Takes its turn, or stands in the queue from now on. Gives where it was before.
     pub(super) fn take_turn(&self, waker: &Waker) -> Turn {
-        let mut wait = self.wait.lock();
-        let turn = wait.turn;
-        if turn != Turn::Admitted {
-            wait.turn = Turn::Queued;
-            wait.set_waker(waker);
-        }
-        turn
+        self.update(|wait| {
+            let turn = wait.turn;
+            if turn != Turn::Admitted {
+                wait.turn = Turn::Queued;
+                wait.set_waker(waker);
+            }
+            turn
+        })
     }
 
     /// It is the first in the queue, and there is room.
     pub(super) fn admit(&self) -> Option<Waker> {
-        let mut wait = self.wait.lock();
-        wait.turn = Turn::Admitted;
-        wait.waker.as_deref().cloned()
+        self.update(|wait| {
+            wait.turn = Turn::Admitted;
+            wait.waker.clone()
+        })
     }
 
     /// It was polled: when that was its turn, the next one has its own.
     pub(super) fn pass_on(&self) {
-        let admitted = {
-            let mut wait = self.wait.lock();
+        let admitted = self.change(|wait| {
             let admitted = wait.turn == Turn::Admitted;
             if admitted {
                 wait.turn = Turn::None;
             }
             admitted
-        };
-        if let Some(account) = self.account.as_ref().filter(|_| admitted) {
+        });
+        if let Some(account) = self.account.as_ref().filter(|_| admitted == Some(true)) {
             account.passed();
         }
     }
 
     /// It is over: nobody waits for it.
     pub(super) fn leave(self: &Arc<Self>) {
-        let turn = {
-            let mut wait = self.wait.lock();
+        let turn = self.change(|wait| {
             (wait.waits, wait.waker) = (false, None);
             std::mem::take(&mut wait.turn)
-        };
+        });
         if let Some(account) = &self.account {
-            match turn {
+            match turn.unwrap_or_default() {
                 Turn::None => {}
                 Turn::Queued => account.forget(self),
                 Turn::Admitted => account.passed(),
@@ -252,9 +267,13 @@ impl Waiter {
 }
 
 impl Wait {
+    fn is_over(&self) -> bool {
+        !self.waits && !self.listed && self.turn == Turn::None
+    }
+
     fn set_waker(&mut self, waker: &Waker) {
         if !self.waker.as_ref().is_some_and(|ours| ours.will_wake(waker)) {
-            self.waker = Some(Box::new(waker.clone()));
+            self.waker = Some(waker.clone());
         }
     }
 }

@@ -1,7 +1,11 @@
 //! What becomes of a mailbox as time goes by, and when memory is short; pure, with time as an argument.
 
 use super::{
-    super::{deadlines::Why, liveness::Millis, log::Log},
+    super::{
+        deadlines::{Tick, Why},
+        liveness::Millis,
+        log::Log,
+    },
     Mailbox,
 };
 
@@ -22,7 +26,9 @@ impl Mailbox {
         match (why, &self.stream) {
             (Why::Stream, Some(stream)) => stream.heartbeat.next(),
             // A mailbox that holds messages past its window lives until they end.
-            (Why::Stream, None) => Some(self.left_at.after(window_ms).max(self.log.hold_ends().unwrap_or_default())),
+            (Why::Stream, None) => {
+                Some(self.left_at.time().after(window_ms).max(self.log.hold_ends().unwrap_or_default()))
+            }
             (Why::Replay, _) => self.log.replay_ends(self.written()),
             (Why::Held, Some(_)) => None,
             (Why::Held, None) => self.log.hold_ends(),
@@ -38,12 +44,12 @@ impl Mailbox {
         self.evict(now);
         if self.stream.is_none() {
             let held = self.log.held();
-            looked.expired = self.log.expire(now.since(self.left_at) >= window_ms, now);
+            looked.expired = self.log.expire(now.since(self.left_at.time()) >= window_ms, now);
             if self.log.held() < held {
                 // The next stream has to be told, so the mailbox is remembered for another window.
-                self.left_at = now;
+                self.left_at = Tick::not_before(now);
             }
-            looked.forget = now.since(self.left_at) >= window_ms && !self.log.has_waiting();
+            looked.forget = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
             if looked.forget {
                 self.log = Log::default();
             }
@@ -63,7 +69,7 @@ impl Mailbox {
         }
         let dropped = self.log.drop_held();
         if dropped > 0 {
-            self.left_at = now;
+            self.left_at = Tick::not_before(now);
         }
         dropped
     }
@@ -79,7 +85,7 @@ impl Mailbox {
         let confirmed = &mut self.confirmed;
         self.log.evict(stream.position, now, |seq, at| {
             // A stream that lived on for so long after it was given a message has a peer that read it.
-            if stream.since <= at {
+            if stream.since.time() <= at {
                 *confirmed = seq.max(*confirmed);
             }
         });

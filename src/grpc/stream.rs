@@ -21,39 +21,37 @@ pub(super) struct Step<T> {
 
 /// A stream of responses made of the events of another stream.
 pub struct Responses<S: Stream, T> {
-    /// Responses that are ready, the last one first. Boxed, because there are none for nearly all of the stream's life.
-    #[expect(clippy::box_collection, reason = "an idle stream has none")]
-    ready: Option<Box<Vec<T>>>,
-    phase: Phase,
+    /// `None` while the hub has nothing to say, as for nearly all of the stream's life.
+    ready: Option<Box<Ready<T>>>,
     events: S,
     convert: fn(S::Item) -> Step<T>,
 }
 
-enum Phase {
-    /// The hub has the word.
-    Live,
-    /// The last response was made; this status follows, unless it is OK.
-    Ended(Option<Box<Status>>),
+/// What is to be given before the hub is asked again.
+struct Ready<T> {
+    /// Responses, the last one first.
+    responses: Vec<T>,
+    /// The stream ends after them, with this status unless it is OK.
+    end: Option<Option<Status>>,
 }
 
 impl<S: Stream, T> Responses<S, T> {
     pub(super) fn new(opening: Option<T>, events: S, convert: fn(S::Item) -> Step<T>) -> Self {
-        Self { ready: opening.map(|opening| Box::new(vec![opening])), phase: Phase::Live, events, convert }
+        let ready = opening.map(|opening| Box::new(Ready { responses: vec![opening], end: None }));
+        Self { ready, events, convert }
     }
 
     /// Takes in one event, or the end of them; gives the first response for it.
     fn step(&mut self, event: Option<S::Item>) -> Option<T> {
-        let Some(event) = event else {
-            self.phase = Phase::Ended(None);
-            return None;
+        let (mut responses, end) = match event.map(self.convert) {
+            Some(Step { responses, end }) => (responses, end.map(status::after)),
+            None => (Vec::new(), Some(None)),
         };
-        let Step { mut responses, end } = (self.convert)(event);
-        if let Some(reason) = end {
-            self.phase = Phase::Ended(status::after(reason).map(Box::new));
-        }
         responses.reverse();
         let first = responses.pop();
-        self.ready = (!responses.is_empty()).then(|| Box::new(responses));
+        if end.is_some() || !responses.is_empty() {
+            self.ready = Some(Box::new(Ready { responses, end }));
+        }
         first
     }
 }
@@ -63,12 +61,14 @@ impl<S: Stream + Unpin, T: Unpin> Stream for Responses<S, T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(response) = self.ready.as_mut().and_then(|ready| ready.pop()) {
-                self.ready.take_if(|ready| ready.is_empty());
-                return Poll::Ready(Some(Ok(response)));
-            }
-            if let Phase::Ended(status) = &mut self.phase {
-                return Poll::Ready(status.take().map(|status| Err(*status)));
+            if let Some(ready) = &mut self.ready {
+                if let Some(response) = ready.responses.pop() {
+                    return Poll::Ready(Some(Ok(response)));
+                }
+                if let Some(status) = &mut ready.end {
+                    return Poll::Ready(status.take().map(Err));
+                }
+                self.ready = None;
             }
             let event = ready!(Pin::new(&mut self.events).poll_next(cx));
             if let Some(response) = self.step(event) {

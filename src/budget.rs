@@ -32,7 +32,7 @@ impl Budget {
         self.0.limit
     }
 
-    /// The bytes that messages in mailboxes take.
+    /// The bytes that messages take: in mailboxes, on their way into one, and while a stream still writes them.
     #[must_use]
     pub fn messages(&self) -> usize {
         self.0.messages.load(Ordering::Relaxed)
@@ -44,10 +44,14 @@ impl Budget {
         self.0.unsent.load(Ordering::Relaxed)
     }
 
-    /// Both kinds together take more than the limit.
+    /// Both kinds together take more than the limit, and unsent responses more than their share of it.
+    ///
+    /// Messages that are kept for replay may fill the budget, and go when a message needs room. So a few unsent bytes are no reason
+    /// to cut a peer that is only slow.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
-        self.messages() + self.unsent() > self.0.limit
+        let (unsent, limit) = (self.unsent(), self.0.limit);
+        self.messages() + unsent > limit && unsent > limit / UNSENT_SHARE
     }
 
     /// Counts bytes of messages that were so many before and are so many now.
@@ -79,6 +83,9 @@ impl Budget {
     }
 }
 
+/// The part of the budget that unsent responses may always take: one in so many.
+const UNSENT_SHARE: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +100,8 @@ mod tests {
         assert!(budget.is_exceeded());
         budget.remove_messages(6);
         assert_eq!((budget.messages(), budget.unsent(), budget.is_exceeded()), (0, 5, false));
+        budget.remove_unsent(3);
+        budget.add_messages(10);
+        assert!(!budget.is_exceeded(), "messages that fill the budget are no reason to cut a slow peer");
     }
 }

@@ -12,12 +12,15 @@ mod log;
 mod mailbox;
 #[cfg(test)]
 mod mailbox_properties;
+#[cfg(test)]
+mod moments;
 mod parcel;
 mod presence;
 #[cfg(test)]
 mod races;
 mod registry;
 mod room;
+mod schedule;
 mod send;
 mod slot;
 mod subscription;
@@ -79,7 +82,7 @@ pub struct Limits {
 impl Limits {
     /// Any number of everything.
     #[must_use]
-    pub fn times(resume_window: Duration, hold: Duration) -> Self {
+    pub fn unlimited(resume_window: Duration, hold: Duration) -> Self {
         Self {
             resume_window,
             hold,
@@ -107,7 +110,7 @@ pub struct Draft {
 pub struct Opening {
     /// Where it begins.
     pub start: Start,
-    /// The silence after which it gets a ping, give or take 10 %.
+    /// It gets a ping after nine tenths of this much silence, or a thirtieth of it later.
     pub heartbeat: Duration,
 }
 
@@ -202,9 +205,9 @@ impl Hub {
                     let (cursor, continuity, replayed) = (attached.cursor, attached.continuity, attached.replayed);
                     let ready = Ready { address: address.clone(), cursor, continuity, replayed };
                     let stream = Subscription::new(self.clone(), slot, attached.generation, cursor.page);
+                    self.0.metrics.stream_opened(continuity, replayed);
                     // A drain that began meanwhile may have walked past this slot.
                     self.refuse_when_draining()?;
-                    self.0.metrics.stream_opened(continuity, replayed);
                     return Ok((ready, stream));
                 }
             }
@@ -230,12 +233,14 @@ impl Hub {
     pub fn watch(&self, caller: &Caller, user: &UserId, heartbeat: Duration) -> Result<Watch, Error> {
         let core = &self.0.core;
         let board = core.presence.enter(user, caller.address())?;
-        let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), self.now());
+        let now = self.now();
+        let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
         let watch = Watch::new(self.clone(), board.clone(), caller.address().cloned(), heartbeat);
-        board.fill(|| {
+        board.fill(now, || {
             let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
             core.registry.live(user).iter().filter_map(page).collect()
         });
+        board.enter_bucket(&core.deadlines, now);
         // A drain that began meanwhile may have missed this watcher.
         self.refuse_when_draining()?;
         Ok(watch)

@@ -160,7 +160,7 @@ mod tests {
 
     fn answers(requests: impl Incoming, drain: &Drain) -> Answers {
         let second = Duration::from_secs(1);
-        let limits = hub::Limits::times(second, second);
+        let limits = hub::Limits::unlimited(second, second);
         let hub = Hub::new(limits, Budget::new(1_000), Far, Metrics::new());
         Answers::new(Sender { hub, caller: Caller::anonymous() }, requests, drain)
     }

@@ -31,26 +31,34 @@ pub struct Responses<S: Stream, T> {
 struct Ready<T> {
     /// Responses, the last one first.
     responses: Vec<T>,
-    /// The stream ends after them, with this status unless it is OK.
-    end: Option<Option<Status>>,
+    /// What follows them.
+    then: Then,
+}
+
+enum Then {
+    /// What the hub has next.
+    Events,
+    /// The end, with this status unless it is OK.
+    End(Option<Status>),
 }
 
 impl<S: Stream, T> Responses<S, T> {
     pub(super) fn new(opening: Option<T>, events: S, convert: fn(S::Item) -> Step<T>) -> Self {
-        let ready = opening.map(|opening| Box::new(Ready { responses: vec![opening], end: None }));
+        let ready = opening.map(|opening| Box::new(Ready { responses: vec![opening], then: Then::Events }));
         Self { ready, events, convert }
     }
 
     /// Takes in one event, or the end of them; gives the first response for it.
     fn step(&mut self, event: Option<S::Item>) -> Option<T> {
-        let (mut responses, end) = match event.map(self.convert) {
-            Some(Step { responses, end }) => (responses, end.map(status::after)),
-            None => (Vec::new(), Some(None)),
+        let (mut responses, then) = match event.map(self.convert) {
+            Some(Step { responses, end: None }) => (responses, Then::Events),
+            Some(Step { responses, end: Some(reason) }) => (responses, Then::End(status::after(reason))),
+            None => (Vec::new(), Then::End(None)),
         };
         responses.reverse();
         let first = responses.pop();
-        if end.is_some() || !responses.is_empty() {
-            self.ready = Some(Box::new(Ready { responses, end }));
+        if matches!(then, Then::End(_)) || !responses.is_empty() {
+            self.ready = Some(Box::new(Ready { responses, then }));
         }
         first
     }
@@ -65,7 +73,7 @@ impl<S: Stream + Unpin, T: Unpin> Stream for Responses<S, T> {
                 if let Some(response) = ready.responses.pop() {
                     return Poll::Ready(Some(Ok(response)));
                 }
-                if let Some(status) = &mut ready.end {
+                if let Then::End(status) = &mut ready.then {
                     return Poll::Ready(status.take().map(Err));
                 }
                 self.ready = None;

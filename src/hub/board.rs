@@ -1,4 +1,4 @@
-//! One watched user: who is online as published, and what has changed since.
+//! The online devices of one watched user: the list as last published, and the devices that changed since.
 //!
 //! A change of liveness marks the device. Some time later the timekeeper looks at the marked devices as they are then, and
 //! publishes the net change as one batch. A board that was quiet publishes at once, a busy one a few times a second. A device that
@@ -21,7 +21,7 @@ use crate::model::{DeviceId, EndReason, UserId};
 
 /// A device that comes back within this time has not left, in milliseconds.
 const GRACE_MS: u64 = 2_000;
-/// Between two publications of a board, in milliseconds: what comes and goes within is no change.
+/// The least time between two publications, in milliseconds. A device that comes and goes within it is not reported.
 const PUBLISH_MS: u64 = 250;
 /// Changes that a watcher may be behind before it gets the whole list again.
 const CHANGES: usize = 256;
@@ -42,7 +42,7 @@ pub struct Changes {
     text: OnceLock<Bytes>,
 }
 
-/// The epoch and the page of a live stream: a device with another one began anew.
+/// The epoch and the page of a live stream: a device with another one began anew, also between two looks.
 type Page = (u64, u32);
 
 /// What is known of one watched user.
@@ -55,7 +55,7 @@ pub(super) struct Board {
 struct State {
     /// As published.
     present: BTreeMap<DeviceId, Page>,
-    /// The devices that were live when the first watcher came are there.
+    /// `present` was filled with the devices that were live when the first watcher came.
     filled: bool,
     /// Devices that came or went since they were looked at, with the time of the last change.
     marked: BTreeMap<DeviceId, Millis>,
@@ -105,16 +105,19 @@ impl Board {
         Self { user, state: Mutex::default() }
     }
 
-    /// The first watcher brings the devices that are live; changes that come meanwhile are marked.
-    pub(super) fn fill(&self, live: impl FnOnce() -> Vec<(DeviceId, Page)>) {
+    /// The first watcher brings the devices that are live. Each is marked, so that one that left in this moment is looked at again.
+    pub(super) fn fill(&self, now: Millis, live: impl FnOnce() -> Vec<(DeviceId, Page)>) {
         if self.state.lock().filled {
             return;
         }
         let live = live();
         let mut state = self.state.lock();
-        if !state.filled {
-            state.filled = true;
-            state.present = live.into_iter().collect();
+        if !std::mem::replace(&mut state.filled, true) {
+            for (device, page) in live {
+                state.marked.entry(device.clone()).or_insert(now);
+                // A look that came first knows better.
+                state.present.entry(device).or_insert(page);
+            }
         }
     }
 
@@ -140,8 +143,8 @@ impl Board {
         deadlines.enter_board(tick, self.clone());
     }
 
-    /// Publishes what has changed; gives those to wake. Does nothing when the entry of the buckets that brought it here does not
-    /// count any more. `page` tells of a device how it is now.
+    /// Publishes the net change and gives the wakers of those who wait for it. Ignores a stale entry of the buckets. `page` tells how a
+    /// device is now.
     pub(super) fn look(&self, tick: Tick, now: Millis, page: impl Fn(&DeviceId) -> Option<Page>) -> Vec<Waker> {
         let mut state = self.state.lock();
         if state.entered != Some(tick) {
@@ -166,7 +169,7 @@ impl Board {
                 *progress = Progress::Seen(seen + 1);
                 return Glimpse::Changes(state.batches[at].clone());
             }
-            // A device that was there before the watch is on the list, so the list waits for the marks that are due to be looked at.
+            // The first list includes devices that came just before the watch, so it waits until marks are looked at.
             Progress::New if state.fresh => {
                 *progress = Progress::Waiting(state.looks);
                 state.list_wanted = true;

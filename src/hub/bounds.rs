@@ -25,29 +25,29 @@ use crate::{
 };
 
 const WINDOW: Duration = Duration::from_secs(60);
-const HELD: Duration = Duration::from_secs(30);
-const NOW: Duration = Duration::ZERO;
+pub(super) const HELD: Duration = Duration::from_secs(30);
+pub(super) const NOW: Duration = Duration::ZERO;
 
-struct Stage {
-    hub: Hub,
+pub(super) struct Stage {
+    pub(super) hub: Hub,
     budget: Budget,
     caller: Caller,
 }
 
 impl Stage {
-    fn new(budget: usize, change: impl FnOnce(&mut Limits)) -> Self {
-        let mut limits = Limits::times(WINDOW, WINDOW);
+    pub(super) fn new(budget: usize, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::unlimited(WINDOW, WINDOW);
         change(&mut limits);
         let budget = Budget::new(budget);
         let hub = Hub::new(limits, budget.clone(), Local, Metrics::new());
         Self { hub, budget, caller: Caller::anonymous() }
     }
 
-    async fn send(&self, device: &str, bytes: usize, ttl: Duration) -> Result<Outcome, Error> {
+    pub(super) async fn send(&self, device: &str, bytes: usize, ttl: Duration) -> Result<Outcome, Error> {
         self.hub.send(&self.caller, &address(device), draft(bytes, ttl)).await
     }
 
-    fn subscribe(&self, device: &str, start: Start) -> Result<(Ready, Subscription), Error> {
+    pub(super) fn subscribe(&self, device: &str, start: Start) -> Result<(Ready, Subscription), Error> {
         let subscriber = Subscriber::proven(address(device));
         self.hub.subscribe(&subscriber, &Opening { start, heartbeat: Duration::from_secs(600) })
     }
@@ -61,11 +61,11 @@ impl Stage {
     }
 }
 
-fn user() -> UserId {
+pub(super) fn user() -> UserId {
     UserId::new("bob").expect("an id")
 }
 
-fn address(device: &str) -> Address {
+pub(super) fn address(device: &str) -> Address {
     Address::new("bob", device).expect("ids")
 }
 
@@ -73,14 +73,14 @@ fn draft(bytes: usize, ttl: Duration) -> Draft {
     Draft { event: None, data: Data::new("x".repeat(bytes)).expect("not empty"), ttl }
 }
 
-fn poll<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Option<S::Item> {
+pub(super) fn poll<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Option<S::Item> {
     match Pin::new(stream).poll_next(&mut Context::from_waker(waker)) {
         Poll::Ready(item) => item,
         Poll::Pending => None,
     }
 }
 
-fn take(stream: &mut Subscription) -> usize {
+pub(super) fn take(stream: &mut Subscription) -> usize {
     let mut messages = 0;
     while let Some(event) = poll(stream, Waker::noop()) {
         messages += usize::from(matches!(event, Event::Message(..)));
@@ -89,7 +89,7 @@ fn take(stream: &mut Subscription) -> usize {
 }
 
 #[derive(Default)]
-struct Wakes(AtomicUsize);
+pub(super) struct Wakes(pub(super) AtomicUsize);
 
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {

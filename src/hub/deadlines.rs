@@ -1,8 +1,7 @@
 //! Due-time buckets: what has to be looked at, and when. Nothing else in the hub runs at a fixed rate.
 //!
-//! An item stands in at most one bucket that counts. When its time moves to a later one it stays where it is, is looked at once
-//! when the old time comes, and is then put where it belongs. When its time moves to an earlier one it is put there too, and the
-//! older entry is passed over.
+//! An item has one entry that counts. If its time moves to a later one, the entry stays, and the item is entered anew when that entry
+//! comes. If its time moves to an earlier one, a second entry is added, and the old one is ignored when it comes.
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +22,9 @@ pub(super) struct Tick(pub(super) u32);
 
 /// How late something may be looked at, in milliseconds.
 const STEP_MS: u64 = 50;
+
+/// How far away an entry may be, in milliseconds: it keeps the memory of what it stands for, also when that is over.
+pub(super) const FARTHEST_MS: u64 = 120_000;
 
 impl Tick {
     /// No time at all: later than every other one.
@@ -131,7 +133,7 @@ impl Deadlines {
 
     /// The next time at which there is something to do. From now on an earlier entry ends [`Deadlines::earlier`].
     pub(super) fn set_alarm(&self) -> Option<Tick> {
-        // While it is not known, every entry is taken for an earlier one.
+        // While the alarm is computed, every new entry counts as an earlier one, so that none is missed.
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
         let first = slots.chain(self.boards.first()).chain(self.sleepers.first()).min();

@@ -149,11 +149,17 @@ impl Devices {
         }
     }
 
-    /// Whether a device lost held messages not long ago. It is told once.
-    pub(super) fn take_lost(&mut self, device: &DeviceId, now: Millis) -> bool {
+    /// Whether a device lost held messages not long ago.
+    pub(super) fn has_lost(&self, device: &DeviceId, now: Millis) -> bool {
         let Self::Many(many) = self else { return false };
-        let Some(at) = many.lost.iter().position(|(lost, _)| lost == device) else { return false };
-        many.lost.remove(at).is_some_and(|(_, until)| until > now)
+        many.lost.iter().any(|(lost, until)| lost == device && *until > now)
+    }
+
+    /// The device is told.
+    pub(super) fn forget_lost(&mut self, device: &DeviceId) {
+        if let Self::Many(many) = self {
+            many.lost.retain(|(lost, _)| lost != device);
+        }
     }
 
     /// After a device was removed: as small as it can be. Says whether there is none left.

@@ -41,6 +41,7 @@ pub(super) struct Mailbox {
 #[derive(Debug)]
 struct Attached {
     position: u64,
+    /// Not after the time at which it was attached.
     since: Tick,
     heartbeat: Heartbeat,
     ending: Option<EndReason>,
@@ -150,7 +151,7 @@ impl Mailbox {
         self.page = page;
         self.generation = self.generation.wrapping_add(1);
         let heartbeat = Heartbeat::new(heartbeat_ms, now);
-        self.stream = Some(Attached { position, since: Tick::not_before(now), heartbeat, ending: None });
+        self.stream = Some(Attached { position, since: Tick::reached(now), heartbeat, ending: None });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
@@ -236,6 +237,12 @@ impl Mailbox {
         };
         self.detach(generation, now);
         reason
+    }
+
+    /// Lets go of the attached stream, which finds out when it asks for more.
+    pub(super) fn release(&mut self, now: Millis) {
+        self.detach(self.generation, now);
+        self.generation = self.generation.wrapping_add(1);
     }
 
     /// The stream of this generation is over; an older one's late word changes nothing.

@@ -72,8 +72,10 @@ impl Registry {
                 if let Some(slot) = devices.find(&address.device) {
                     return Ok(Entered { slot: slot.clone(), pushed_out });
                 }
+                // Looked up first: to make room may forget the oldest of those that lost something.
+                has_lost = devices.has_lost(&address.device, now);
                 pushed_out = devices.make_room(purpose, self.bounds, now)?;
-                has_lost = devices.take_lost(&address.device, now);
+                devices.forget_lost(&address.device);
                 totals.mailboxes.fetch_sub(pushed_out.is_some().into(), Ordering::Relaxed);
                 Ok(devices)
             }

@@ -5,43 +5,53 @@ use std::sync::atomic::Ordering;
 use super::{
     Hub,
     deadlines::{Tick, Why},
+    log::ENTRY_COST,
     mailbox::MAILBOX_COST,
 };
 use crate::error::Error;
 
 impl Hub {
-    /// Makes room until all messages, and so many bytes more, are within the memory budget: what was handed over and is kept for replay goes first, then
-    /// what is held, the oldest of each first. Whoever loses something is told `broken`.
+    /// Makes room for so many bytes of a live message.
+    ///
+    /// First what is kept for replay goes, the oldest first, until messages and unsent responses are within the memory budget.
+    /// Then what is held goes, the mailbox first whose hold ends soonest, until messages alone are: no message is refused or dropped
+    /// for a peer that does not read. Whoever loses something is told `broken`.
     ///
     /// # Errors
     /// [`Error::OverBudget`] when nothing more may go: what is left waits for live streams.
     pub(super) fn make_room(&self, more: usize) -> Result<(), Error> {
         let budget = &self.0.core.budget;
+        self.drop_replayed(more);
         let is_full = || budget.messages() + more > budget.limit();
-        for (why, kind) in [(Why::Replay, "replayed"), (Why::Held, "held")] {
-            while is_full() {
-                let Some(dropped) = self.drop_oldest(why) else { break };
-                self.0.metrics.evicted(kind, dropped);
-            }
-        }
+        while is_full() && self.drop_oldest(Why::Held, "held") {}
         if is_full() { Err(Error::OverBudget) } else { Ok(()) }
     }
 
-    /// Drops what is oldest, to half a second or so; `None` when there is nothing.
-    fn drop_oldest(&self, why: Why) -> Option<usize> {
-        let core = &self.0.core;
-        // The buckets are in the order in which their messages came.
-        let (tick, slots) = core.deadlines.slots(why).take(Tick::NEVER, 1)?;
-        Some(slots.iter().map(|slot| slot.make_room(core, why, tick, self.now())).sum())
-    }
-
-    /// Whether so many bytes more may be held.
+    /// Whether so many bytes more may be held. What is kept for replay makes room for them.
     ///
     /// # Errors
     /// [`Error::OverBudget`]: live traffic goes on.
     pub(super) fn admit_held(&self, bytes: usize) -> Result<(), Error> {
-        let (core, budget) = (&self.0.core, self.0.core.limits.hold_budget);
-        let over = budget > 0 && core.totals.held.load(Ordering::Relaxed) + bytes + MAILBOX_COST > budget;
-        if over || core.budget.messages() > core.budget.limit() { Err(Error::OverBudget) } else { Ok(()) }
+        let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
+        if limit > 0 && core.totals.held.load(Ordering::Relaxed) + bytes + MAILBOX_COST > limit {
+            return Err(Error::OverBudget);
+        }
+        self.drop_replayed(ENTRY_COST);
+        if core.budget.messages() + ENTRY_COST > core.budget.limit() { Err(Error::OverBudget) } else { Ok(()) }
+    }
+
+    fn drop_replayed(&self, more: usize) {
+        let budget = &self.0.core.budget;
+        while budget.messages() + budget.unsent() + more > budget.limit() && self.drop_oldest(Why::Replay, "replayed") {
+        }
+    }
+
+    /// Drops messages of the first mailbox in the buckets; says whether there was one. Buckets are half a second or so apart.
+    fn drop_oldest(&self, why: Why, kind: &'static str) -> bool {
+        let core = &self.0.core;
+        let Some((tick, slots)) = core.deadlines.slots(why).take(Tick::NEVER, 1) else { return false };
+        let dropped = slots.iter().map(|slot| slot.make_room(core, why, tick, self.now())).sum();
+        self.0.metrics.evicted(kind, dropped);
+        true
     }
 }

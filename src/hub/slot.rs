@@ -16,6 +16,7 @@ use super::{
     liveness::Millis,
     mailbox::{Attachment, Delivery, Looked, Mailbox, Next},
     parcel::Parcel,
+    schedule::Schedule,
 };
 use crate::{
     error::Error,
@@ -48,8 +49,7 @@ pub(super) struct Slot {
 struct State {
     mailbox: Mailbox,
     waker: Option<Waker>,
-    /// The first tick at which this slot stands in the buckets, for each reason.
-    entered: [Tick; Why::ALL.len()],
+    schedule: Schedule,
 }
 
 /// The slot was forgotten between finding and locking it; look again.
@@ -58,7 +58,7 @@ pub(super) struct Gone;
 
 impl Slot {
     pub(super) fn new(address: Address, mailbox: Mailbox, now: Millis) -> Self {
-        let state = State { mailbox, waker: None, entered: [Tick::NEVER; Why::ALL.len()] };
+        let state = State { mailbox, waker: None, schedule: Schedule::default() };
         Self {
             address,
             live: AtomicBool::new(false),
@@ -90,16 +90,7 @@ impl Slot {
         ttl_ms: u64,
         now: Millis,
     ) -> Result<Result<Outcome, Error>, Gone> {
-        let (pushed, waker) = self.update(core, now, |state| {
-            if self.gone.load(Ordering::Relaxed) {
-                return (Err(Gone), None);
-            }
-            let pushed = state.mailbox.push(parcel, ttl_ms, now);
-            let waker = if pushed.is_ok() { state.waker.take() } else { None };
-            (Ok(pushed), waker)
-        });
-        wake(waker);
-        pushed
+        self.enter(core, now, |mailbox| mailbox.push(parcel, ttl_ms, now))
     }
 
     /// See [`Mailbox::attach`]; the stream that was attached before is woken, so that it ends.
@@ -110,16 +101,26 @@ impl Slot {
         heartbeat_ms: u32,
         now: Millis,
     ) -> Result<Result<Attachment, Error>, Gone> {
-        let (attached, waker) = self.update(core, now, |state| {
+        self.enter(core, now, |mailbox| mailbox.attach(start, heartbeat_ms, now))
+    }
+
+    /// Changes a mailbox that is still in the registry, and wakes its stream if that was allowed.
+    fn enter<T>(
+        self: &Arc<Self>,
+        core: &Core,
+        now: Millis,
+        change: impl FnOnce(&mut Mailbox) -> Result<T, Error>,
+    ) -> Result<Result<T, Error>, Gone> {
+        let (entered, waker) = self.update(core, now, |state| {
             if self.gone.load(Ordering::Relaxed) {
                 return (Err(Gone), None);
             }
-            let attached = state.mailbox.attach(start, heartbeat_ms, now);
-            let waker = if attached.is_ok() { state.waker.take() } else { None };
-            (Ok(attached), waker)
+            let entered = change(&mut state.mailbox);
+            let waker = if entered.is_ok() { state.waker.take() } else { None };
+            (Ok(entered), waker)
         });
         wake(waker);
-        attached
+        entered
     }
 
     /// See [`Mailbox::next`]; keeps the waker when there is nothing yet.
@@ -173,7 +174,7 @@ impl Slot {
     /// more. A slot to forget lets nothing in.
     pub(super) fn look(self: &Arc<Self>, core: &Core, why: Why, tick: Tick, now: Millis) -> Looked {
         let (looked, waker) = self.update(core, now, |state| {
-            if !state.take_entry(why, tick) {
+            if !state.schedule.take(why, tick) {
                 return (Looked::default(), None);
             }
             let looked = state.mailbox.look(core.window_ms(), now);
@@ -190,18 +191,22 @@ impl Slot {
     /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_held`]. `tick` is as in [`Slot::look`]. Says how many messages went.
     pub(super) fn make_room(self: &Arc<Self>, core: &Core, why: Why, tick: Tick, now: Millis) -> usize {
         self.update(core, now, |state| match why {
-            _ if !state.take_entry(why, tick) => 0,
+            _ if !state.schedule.take(why, tick) => 0,
             Why::Held => state.mailbox.drop_held(now),
             Why::Replay | Why::Stream => usize::from(state.mailbox.evict_oldest()),
         })
     }
 
-    /// The registry has let go of this slot: nothing enters it any more, and what it held is gone. Says how many messages went.
+    /// The registry has let go of this slot: nothing enters it any more, and what it held is gone. A stream that came in the same
+    /// moment ends without a word, so that its client comes back. Says how many messages went.
     pub(super) fn close(self: &Arc<Self>, core: &Core, now: Millis) -> usize {
-        self.update(core, now, |state| {
+        let (dropped, waker) = self.update(core, now, |state| {
             self.gone.store(true, Ordering::Relaxed);
-            state.mailbox.drop_held(now)
-        })
+            state.mailbox.release(now);
+            (state.mailbox.drop_held(now), state.waker.take())
+        });
+        wake(waker);
+        dropped
     }
 
     /// Changes the state under its lock, and tells everybody who has to know: the totals, the buckets, the registry's index of
@@ -212,9 +217,11 @@ impl Slot {
         let result = change(&mut state);
         let after = self.seen(&state.mailbox);
         let gone = self.gone.load(Ordering::Relaxed);
-        let changed = before.live != after.live || before.held != after.held;
-        let stands = gone || !changed && state.stands();
-        let entries = if stands { Default::default() } else { state.enter(changed, core.window_ms(), now) };
+        let changed = (before.live, before.attached, before.held) != (after.live, after.attached, after.held);
+        let scheduled = gone || !changed && state.schedule.is_complete();
+        let State { schedule, mailbox, .. } = &mut *state;
+        let entries =
+            if scheduled { Default::default() } else { schedule.update(mailbox, changed, core.window_ms(), now) };
         self.live.store(after.live.is_some(), Ordering::Release);
         self.only_holds.store(state.mailbox.only_holds(), Ordering::Relaxed);
         drop(state);
@@ -243,41 +250,8 @@ impl Slot {
         if self.gone.load(Ordering::Relaxed) {
             return Seen::default();
         }
-        Seen { live: mailbox.live_page(), memory: mailbox.memory(), held: mailbox.held() }
-    }
-}
-
-impl State {
-    /// An entry of the buckets has come; says whether it is the one that counts.
-    fn take_entry(&mut self, why: Why, tick: Tick) -> bool {
-        let entered = &mut self.entered[why as usize];
-        let counts = *entered == tick;
-        if counts {
-            *entered = Tick::NEVER;
-        }
-        counts
-    }
-
-    /// It stands in the buckets for everything that a live stream needs.
-    fn stands(&self) -> bool {
-        self.entered[Why::Stream as usize] != Tick::NEVER && self.entered[Why::Replay as usize] != Tick::NEVER
-    }
-
-    /// Which entries the buckets need, because the slot stands there too late or not at all. Where nothing has `changed`, times
-    /// only move to later ones, and an entry that is there is early enough.
-    fn enter(&mut self, changed: bool, window_ms: u64, now: Millis) -> [Option<Tick>; Why::ALL.len()] {
-        Why::ALL.map(|why| {
-            let entered = &mut self.entered[why as usize];
-            if *entered != Tick::NEVER && !changed {
-                return None;
-            }
-            // An entry keeps the slot's memory, so it is not too far away.
-            let due = Tick::not_before(self.mailbox.due(why, window_ms)?.min(now.after(FARTHEST_MS)));
-            (due < *entered).then(|| {
-                *entered = due;
-                due
-            })
-        })
+        let (live, attached) = (mailbox.live_page(), mailbox.has_stream());
+        Seen { live, attached, memory: mailbox.memory(), held: mailbox.held() }
     }
 }
 
@@ -285,12 +259,10 @@ impl State {
 #[derive(Default)]
 struct Seen {
     live: Option<(u64, u32)>,
+    attached: bool,
     memory: usize,
     held: usize,
 }
-
-/// How long a slot may stand in a bucket until it is looked at, in milliseconds.
-const FARTHEST_MS: u64 = 300_000;
 
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {

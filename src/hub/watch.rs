@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 use super::{
     Hub,
     board::{Board, Changes, Glimpse, Progress},
-    deadlines::Tick,
+    deadlines::{FARTHEST_MS, Tick},
     liveness::{Heartbeat, Millis},
 };
 use crate::model::{Address, DeviceId, EndReason};
@@ -108,6 +108,3 @@ impl Drop for Watch {
         }
     }
 }
-
-/// How long a watch may stand in a bucket, in milliseconds, because its entry keeps the board's memory.
-const FARTHEST_MS: u64 = 300_000;

@@ -1,7 +1,7 @@
-//! The account of one HTTP/2 connection: how many bytes of its own wait for the peer, and which streams wait for room.
+//! Limits the unsent bytes of one HTTP/2 connection to [`ROOM`].
 //!
-//! A connection may owe its peer [`ROOM`]. Past that its other streams are not polled, so that a thousand requests for a long
-//! list make a few lists. They go on one by one, in the order in which they came.
+//! Past that its other streams queue, and are polled one at a time, first come, first served. Without it a thousand requests for a
+//! long list would make a thousand lists in memory.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,7 @@ pub(super) struct Account {
     watchdog: Watchdog,
     /// Bytes that wait for the peer.
     owned: AtomicUsize,
-    /// Bytes that did, all together.
+    /// All bytes that the peer took or never will.
     taken: AtomicUsize,
     /// Streams that were opened, and those that are over.
     opened: AtomicUsize,
@@ -43,6 +43,8 @@ pub(super) struct Account {
     blamed: AtomicU32,
     /// Streams whose task is over before the peer took all; none once the connection is over, because they know it.
     leftover: Mutex<Option<Vec<Arc<Waiter>>>>,
+    /// The connection, to be told of such streams.
+    connection: Mutex<Option<Waker>>,
 }
 
 impl Account {
@@ -58,6 +60,7 @@ impl Account {
             admitted: AtomicBool::new(false),
             blamed: AtomicU32::new(u32::MAX),
             leftover: Mutex::new(Some(Vec::new())),
+            connection: Mutex::default(),
         })
     }
 
@@ -74,10 +77,12 @@ impl Account {
     /// A stream is over.
     pub(super) fn closed(&self, waiter: &Arc<Waiter>) {
         self.closed.fetch_add(1, Ordering::Relaxed);
-        if waiter.owned() > 0
-            && let Some(leftover) = &mut *self.leftover.lock()
-        {
-            leftover.push(waiter.clone());
+        if waiter.owned() == 0 {
+            return;
+        }
+        let listed = self.leftover.lock().as_mut().map(|leftover| leftover.push(waiter.clone()));
+        if let Some(connection) = listed.and_then(|()| self.connection.lock().take()) {
+            connection.wake();
         }
     }
 
@@ -155,18 +160,18 @@ impl Account {
 
     /// Lets the first of the queue through, one at a time: what it then takes of the room is not known before.
     fn admit(&self) {
-        if !self.is_crowded() || self.is_full() || self.admitted.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let first = {
-            let mut queue = self.queue.lock();
-            let first = queue.pop_front();
-            self.queued.store(queue.len(), Ordering::SeqCst);
-            first
-        };
-        match first.and_then(|waiter| waiter.admit()) {
-            Some(waker) => waker.wake(),
-            None => self.admitted.store(false, Ordering::SeqCst),
+        while self.is_crowded() && !self.is_full() && !self.admitted.swap(true, Ordering::SeqCst) {
+            let first = {
+                let mut queue = self.queue.lock();
+                let first = queue.pop_front();
+                self.queued.store(queue.len(), Ordering::SeqCst);
+                first
+            };
+            if let Some(waker) = first.and_then(|waiter| waiter.admit()) {
+                return waker.wake();
+            }
+            // It has just left, and another one may have come meanwhile: look again.
+            self.admitted.store(false, Ordering::SeqCst);
         }
     }
 }
@@ -187,6 +192,7 @@ impl Leftover {
     /// The connection was polled, and has written what it could. Says whether its peer has been given up for one of them.
     pub(super) fn is_cut(&mut self, waker: &Waker) -> bool {
         let account = &self.account;
+        account.connection.lock().get_or_insert_with(|| waker.clone());
         if let Some(leftover) = &mut *account.leftover.lock() {
             self.waiters.append(leftover);
         }

@@ -1,6 +1,6 @@
 //! How many control frames one HTTP/2 connection may send, counted where its bytes are read.
 //!
-//! h2 answers or walks through all streams for each of them, and counts none. `WINDOW_UPDATE` and PING are free: every
+//! h2 answers or walks through all streams for each of them, and counts none. `WINDOW_UPDATE` and requests of PING are free: every
 //! client sends them as it reads, and some measure the line with them.
 
 use std::num::NonZeroU32;

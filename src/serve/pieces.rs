@@ -116,7 +116,8 @@ impl HttpBody for Pieces {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let whole = self.rest.is_none() && self.last_byte.is_none();
+        if whole { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a connection of HTTP/2 has brought gets its first turn before the connection gets its next one.
+//! Polls every request that was already read once before reading more from its HTTP/2 connection.
 //!
 //! A peer may open a thousand streams at once. hyper would take all of them in before it serves the first, and its tables, which
 //! never shrink, would keep room for as many requests and responses on their way for as long as the connection lives. So one

@@ -66,7 +66,7 @@ impl Waiter {
     }
 
     fn new(account: Option<Arc<Account>>) -> Self {
-        let (cut, owes) = (AtomicBool::new(false), AtomicU8::new(NOTHING));
+        let (cut, owes) = (AtomicBool::new(false), AtomicU8::new(0));
         Self { account, wait: Mutex::default(), owned: AtomicU32::new(0), cut, owes }
     }
 
@@ -236,29 +236,24 @@ impl Waiter {
 
     /// Its body was asked for more: the peer has room for all that it gave.
     pub(super) fn asked(&self) {
-        let waited = matches!(self.owes.load(Ordering::Relaxed), OLD | WENT_ON);
-        self.owes.store(if waited { WENT_ON } else { NOTHING }, Ordering::Relaxed);
+        self.owes.fetch_and(!(OWES | ANEW), Ordering::Relaxed);
     }
 
     /// Its body gave a piece.
     pub(super) fn gave(&self) {
-        self.owes.store(NEW, Ordering::Relaxed);
+        self.owes.fetch_or(OWES | ANEW, Ordering::Relaxed);
     }
 
     /// The task of the stream was polled and goes on: it waits for its peer if its body gave a piece and was not asked again.
     pub(super) fn polled(self: &Arc<Self>, cx: &Context<'_>) {
         let Some(account) = &self.account else { return };
-        match self.owes.load(Ordering::Relaxed) {
-            NEW => {
-                self.wait(account.watchdog(), true, cx.waker());
-                self.owes.store(OLD, Ordering::Relaxed);
-            }
-            OLD => self.wait(account.watchdog(), false, cx.waker()),
-            WENT_ON => {
-                self.rest();
-                self.owes.store(NOTHING, Ordering::Relaxed);
-            }
-            _ => {}
+        let owes = self.owes.load(Ordering::Relaxed);
+        if owes & OWES != 0 {
+            self.wait(account.watchdog(), owes & ANEW != 0, cx.waker());
+            self.owes.store(OWES | WAITS, Ordering::Relaxed);
+        } else if owes & WAITS != 0 {
+            self.rest();
+            self.owes.store(0, Ordering::Relaxed);
         }
         if account.has_admitted() {
             self.pass_on();
@@ -278,11 +273,42 @@ impl Wait {
     }
 }
 
-/// The body gave nothing that is not on its way.
-const NOTHING: u8 = 0;
-/// It gave a piece in this poll of its task.
-const NEW: u8 = 1;
-/// It gave a piece in an earlier one.
-const OLD: u8 = 2;
-/// That piece has found room meanwhile.
-const WENT_ON: u8 = 3;
+/// The body gave a piece and was not asked for more since.
+const OWES: u8 = 1;
+/// It gave that piece in this poll of the stream's task.
+const ANEW: u8 = 2;
+/// The stream was entered as one that waits.
+const WAITS: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{budget::Budget, drain::Drain, telemetry::Metrics};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_peer_read_everything_in_one_go_waits_no_longer() {
+        let watchdog = Watchdog::new(Duration::from_secs(1), Budget::new(0), Metrics::new());
+        let drain = Drain::new();
+        drain.supervise("watchdog", watchdog.clone().run());
+        let (waiter, cx) = (Waiter::of_stream(Account::new(watchdog)), Context::from_waker(Waker::noop()));
+        // A piece for which the peer has no room.
+        waiter.gave();
+        waiter.polled(&cx);
+        sleep(Duration::from_millis(500)).await;
+        // It has room for that one and for its last byte, and the body has nothing more.
+        waiter.gave();
+        waiter.asked();
+        waiter.polled(&cx);
+        sleep(Duration::from_secs(5)).await;
+        assert!(!waiter.is_cut());
+        // The next piece is not taken.
+        waiter.gave();
+        waiter.polled(&cx);
+        sleep(Duration::from_secs(5)).await;
+        assert!(waiter.is_cut());
+    }
+}

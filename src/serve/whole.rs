@@ -1,7 +1,7 @@
 //! The body of a request over HTTP/2, which is whole only when its peer has said so.
 //!
-//! hyper takes a reset without an error for the end of a body, as a client has to when a server wants no more of it (RFC 9113,
-//! section 8.1). A server would take half a message for a whole one.
+//! hyper reports `RST_STREAM(NO_ERROR)` as a normal end of body (RFC 9113, section 8.1). A server must not: it would accept half a
+//! message as a whole one.
 
 use std::{
     pin::Pin,

@@ -143,14 +143,14 @@ impl Watchdog {
             return;
         }
         let mut excess = (budget.messages() + budget.unsent()).saturating_sub(budget.limit());
-        for waiter in self.oldest(u32::MAX, |waiter| waiter.owned() > 0) {
+        let mut waiting = self.oldest(u32::MAX, |waiter| waiter.owned() > 0);
+        waiting.sort_by_key(|waiter| waiter.since());
+        for waiter in waiting.into_iter().filter(|waiter| waiter.since().is_some()) {
             if excess == 0 {
                 return;
             }
-            if waiter.since().is_some() {
-                excess = excess.saturating_sub(waiter.owned());
-                self.cut(&waiter);
-            }
+            excess = excess.saturating_sub(waiter.owned());
+            self.cut(&waiter);
         }
     }
 
@@ -218,6 +218,22 @@ mod tests {
             sleep(Duration::from_millis(50)).await;
         }
         assert!(waiter.is_cut());
+    }
+
+    #[tokio::test]
+    async fn the_one_that_has_waited_longest_goes_first_and_not_the_one_that_began_first() {
+        let watchdog = Watchdog::new(Duration::from_secs(30), Budget::new(10), Metrics::new());
+        let (reads, stalls, noop) = (Waiter::of_socket(), Waiter::of_socket(), std::task::Waker::noop());
+        for (time, waiter) in [(0, &reads), (20, &stalls), (200, &reads)] {
+            watchdog.0.clock.store(time, Ordering::Relaxed);
+            waiter.wait(&watchdog, true, noop);
+        }
+        for waiter in [&reads, &stalls] {
+            waiter.set_owned(6);
+            watchdog.charge(6);
+        }
+        watchdog.relieve_budget();
+        assert_eq!((reads.is_cut(), stalls.is_cut()), (false, true));
     }
 
     #[tokio::test(start_paused = true)]

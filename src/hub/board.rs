@@ -52,6 +52,7 @@ pub(super) struct Board {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct State {
     /// As published.
     present: BTreeMap<DeviceId, Page>,
@@ -61,6 +62,8 @@ struct State {
     marked: BTreeMap<DeviceId, Millis>,
     /// A mark has come since the last look.
     fresh: bool,
+    /// Marked devices are being looked at.
+    looking: bool,
     looked_at: Option<Millis>,
     /// How often marked devices were looked at.
     looks: u64,
@@ -150,7 +153,7 @@ impl Board {
         if state.entered != Some(tick) {
             return Vec::new();
         }
-        (state.entered, state.fresh) = (None, false);
+        (state.entered, state.fresh, state.looking) = (None, false, true);
         let marked = std::mem::take(&mut state.marked);
         drop(state);
         // The registry has locks of its own.
@@ -170,7 +173,7 @@ impl Board {
                 return Glimpse::Changes(state.batches[at].clone());
             }
             // The first list includes devices that came just before the watch, so it waits until marks are looked at.
-            Progress::New if state.fresh => {
+            Progress::New if state.fresh || state.looking => {
                 *progress = Progress::Waiting(state.looks);
                 state.list_wanted = true;
             }
@@ -227,7 +230,7 @@ impl State {
                 None => drop(self.marked.entry(device).or_insert(at)),
             }
         }
-        self.looked_at = Some(now);
+        (self.looked_at, self.looking) = (Some(now), false);
         self.looks += 1;
         let list_wanted = std::mem::take(&mut self.list_wanted);
         if changes.is_empty() {

@@ -32,7 +32,7 @@ pub(super) struct Many {
 struct ByDevice(Arc<Slot>);
 
 /// What makes a mailbox.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A stream. It pushes out the oldest mailbox that only holds.
     Stream,
@@ -130,9 +130,8 @@ impl Devices {
                 let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TooMany)?;
                 let many = self.many();
                 many.remove(&oldest);
-                let bound = if bounds.held > 0 { bounds.held } else { LOST };
                 many.lost.retain(|(_, until)| *until > now);
-                if many.lost.len() >= bound {
+                if many.lost.len() >= bounds.held.max(LOST) {
                     many.lost.pop_front();
                 }
                 many.lost.push_back((oldest.address.device.clone(), now.after(bounds.window_ms)));
@@ -198,7 +197,7 @@ impl Many {
     }
 }
 
-/// Devices of one user that are remembered for having lost held messages, where no bound says how many.
+/// Devices of one user that are remembered for having lost held messages, at least.
 const LOST: usize = 64;
 
 impl Borrow<DeviceId> for ByDevice {

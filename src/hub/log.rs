@@ -113,9 +113,19 @@ impl Log {
 
     /// When the first held message ends.
     pub(super) fn hold_ends(&self) -> Option<Millis> {
-        let kept = self.kept.as_ref().filter(|kept| kept.held_bytes > 0)?;
-        let held = kept.entries.iter().filter(|entry| entry.seq > self.handed && entry.ttl_ms > 0);
-        held.map(|entry| entry.at.after(entry.ttl_ms)).min()
+        self.kept.as_ref().filter(|kept| kept.held_bytes > 0)?;
+        self.waiting_entries().filter(|entry| entry.ttl_ms > 0).map(|entry| entry.at.after(entry.ttl_ms)).min()
+    }
+
+    /// When the first waiting message ends; one without a time of its own ends with the window.
+    pub(super) fn waiting_ends(&self, window: Millis) -> Option<Millis> {
+        let ends = |entry: &Entry| if entry.ttl_ms > 0 { entry.at.after(entry.ttl_ms) } else { window };
+        self.waiting_entries().map(ends).min()
+    }
+
+    fn waiting_entries(&self) -> impl Iterator<Item = &Entry> {
+        let entries = self.kept.iter().flat_map(|kept| &kept.entries);
+        entries.filter(|entry| entry.seq > self.handed)
     }
 
     /// How many messages come after this number.
@@ -194,15 +204,17 @@ impl Log {
 
     /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`. Says how many.
     pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
-        self.drop_waiting(|entry| if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms })
+        self.drop_waiting_if(
+            |entry| if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms },
+        )
     }
 
-    /// Drops all held messages. Says how many.
-    pub(super) fn drop_held(&mut self) -> usize {
-        self.drop_waiting(|entry| entry.ttl_ms > 0)
+    /// Drops all waiting messages. Says how many.
+    pub(super) fn drop_waiting(&mut self) -> usize {
+        self.drop_waiting_if(|_| true)
     }
 
-    fn drop_waiting(&mut self, is_over: impl Fn(&Entry) -> bool) -> usize {
+    fn drop_waiting_if(&mut self, is_over: impl Fn(&Entry) -> bool) -> usize {
         let some = self.has_waiting();
         let Some(Kept { entries, waiting_bytes, held_bytes, .. }) = self.kept.as_deref_mut().filter(|_| some) else {
             return 0;

@@ -77,3 +77,28 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
     let Glimpse::List(list) = board.next(&mut Progress::New, 1, Waker::noop()) else { panic!("no list") };
     assert_eq!(list.len(), 1);
 }
+
+#[tokio::test]
+async fn what_was_sent_to_a_stream_that_left_makes_room_for_live_messages() {
+    let stage = Stage::new(100_000, |_| ());
+    let (_, unread) = stage.subscribe("unread", Start::Anew).expect("a stream");
+    for _ in 0..9 {
+        assert_eq!(stage.send("unread", 10_000, NOW).await, Ok(Outcome::Delivered));
+    }
+    let (_, mut phone) = stage.subscribe("phone", Start::Anew).expect("a stream");
+    drop(unread);
+    for _ in 0..20 {
+        assert_eq!(stage.send("phone", 10_000, NOW).await, Ok(Outcome::Delivered));
+        assert_eq!(take(&mut phone), 1);
+    }
+    let (ready, _unread) = stage.subscribe("unread", Start::Anew).expect("a stream");
+    assert_eq!((ready.continuity, ready.replayed), (Continuity::Broken, 0));
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_made_for_a_stream_is_not_pushed_out_before_that_is_attached() {
+    let stage = Stage::new(1 << 20, |limits| limits.user_devices = 1);
+    let (core, now) = (&stage.hub.0.core, stage.hub.now());
+    core.registry.enter(&address("phone"), Purpose::Stream, &core.totals, now).expect("room");
+    assert!(core.registry.enter(&address("other"), Purpose::Stream, &core.totals, now).is_err());
+}

@@ -85,7 +85,7 @@ impl Registry {
         let mailbox = if has_lost { Mailbox::with_gap(epoch, now) } else { Mailbox::new(epoch, now) };
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
         totals.held.fetch_add(mailbox.held(), Ordering::Relaxed);
-        let slot = Arc::new(Slot::new(address.clone(), mailbox, now));
+        let slot = Arc::new(Slot::new(address.clone(), mailbox, purpose, now));
         match user {
             Err(user) => drop(user.insert(Devices::One(slot.clone()))),
             Ok(devices) => devices.insert(slot.clone()),

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::{
     Core,
     deadlines::{Tick, Why},
+    devices::Purpose,
     liveness::Millis,
     mailbox::{Attachment, Delivery, Looked, Mailbox, Next},
     parcel::Parcel,
@@ -57,12 +58,13 @@ struct State {
 pub(super) struct Gone;
 
 impl Slot {
-    pub(super) fn new(address: Address, mailbox: Mailbox, now: Millis) -> Self {
+    /// One that is made for a stream is not taken for one that only holds, though the stream is not attached yet.
+    pub(super) fn new(address: Address, mailbox: Mailbox, purpose: Purpose, now: Millis) -> Self {
         let state = State { mailbox, waker: None, schedule: Schedule::default() };
         Self {
             address,
             live: AtomicBool::new(false),
-            only_holds: AtomicBool::new(true),
+            only_holds: AtomicBool::new(purpose == Purpose::Hold),
             gone: AtomicBool::new(false),
             made: Tick::reached(now),
             state: Mutex::new(state),

@@ -154,7 +154,7 @@ impl<H: Handler> Connections<H> {
         };
         if let Some(going) = taken? {
             let io = http1.connection.into_parts().io.into_inner().into_inner().into_inner();
-            self.0.drain.spawn(lasting::Stream::new(io, going, place));
+            self.0.drain.spawn(lasting::Stream::new(io, going, self.0.watchdog.clone(), place));
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use super::{begun::Going, pieces::PIECE};
+use super::{begun::Going, pieces::PIECE, write_watchdog::Watchdog};
 use crate::{hex, wall_clock};
 
 /// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
@@ -31,6 +31,7 @@ pub(super) struct Stream<T> {
     /// How much the peer has sent behind its request.
     behind: u16,
     chunked: bool,
+    watchdog: Watchdog,
     /// The place among the connections that is given back with it.
     _place: OwnedSemaphorePermit,
 }
@@ -45,7 +46,7 @@ enum Piece {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     /// The version of the response is that of its request. A client gets the head and the first chunk at once.
-    pub(super) fn new(io: T, going: Going, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(io: T, going: Going, watchdog: Watchdog, place: OwnedSemaphorePermit) -> Self {
         let (parts, body) = going.response.into_parts();
         let chunked = parts.version > Version::HTTP_10;
         let mut head = head(&parts, chunked);
@@ -61,7 +62,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
                     Piece::Large(parts)
                 }
             };
-        Self { io, body: Some(body), piece, behind: 0, chunked, _place: place }
+        Self { io, body: Some(body), piece, behind: 0, chunked, watchdog, _place: place }
     }
 
     /// Reads what nobody waits for, because the end of it is how a peer shows that it left.
@@ -103,8 +104,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
         };
         Poll::Ready(Ok(match frame.map_err(io::Error::other)?.into_data() {
             // An empty chunk would be the last one.
-            Ok(data) if self.chunked && !data.is_empty() => chunk(data),
-            Ok(data) => Piece::Plain(data),
+            Ok(data) if self.chunked && !data.is_empty() => chunk(counted(data, &self.watchdog)),
+            Ok(data) => Piece::Plain(counted(data, &self.watchdog)),
             // Trailers were announced by nobody.
             Err(_) => Piece::Plain(Bytes::new()),
         }))
@@ -132,6 +133,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
             self.piece = Piece::Plain(Bytes::new());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A large frame that nobody shares counts until it is written; a small one when the socket does not take it.
+fn counted(data: Bytes, watchdog: &Watchdog) -> Bytes {
+    if data.len() <= PIECE || !data.is_unique() {
+        return data;
+    }
+    watchdog.charge(data.len());
+    Bytes::from_owner(Counted { data, watchdog: watchdog.clone() })
+}
+
+/// Bytes that count until they are written, or never will be.
+struct Counted {
+    data: Bytes,
+    watchdog: Watchdog,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.watchdog.release(self.data.len());
     }
 }
 
@@ -215,7 +243,7 @@ const LAST: &[u8] = b"0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, sync::Arc};
+    use std::{convert::Infallible, sync::Arc, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt as _, duplex},
@@ -226,6 +254,11 @@ mod tests {
     use tokio_stream::StreamExt as _;
 
     use super::*;
+    use crate::{budget::Budget, telemetry::Metrics};
+
+    fn watchdog() -> Watchdog {
+        Watchdog::new(Duration::from_secs(5), Budget::new(0), Metrics::new())
+    }
 
     fn response(version: Version, first: &'static str, frames: &'static [&'static str]) -> Going {
         let frames = tokio_stream::iter(frames).map(|frame| Ok::<_, Infallible>(Bytes::from_static(frame.as_bytes())));
@@ -245,7 +278,7 @@ mod tests {
             let place = places.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
             let frames: &[&str] = if first.is_empty() { &[LARGE, "a"] } else { &["a"] };
-            let stream = Stream::new(ours, response(Version::HTTP_11, first, frames), place);
+            let stream = Stream::new(ours, response(Version::HTTP_11, first, frames), watchdog(), place);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");
@@ -267,7 +300,7 @@ mod tests {
         {
             let place = places.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
-            let stream = Stream::new(ours, response(version, "first", &["", "a second one"]), place);
+            let stream = Stream::new(ours, response(version, "first", &["", "a second one"]), watchdog(), place);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");

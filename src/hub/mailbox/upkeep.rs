@@ -31,7 +31,8 @@ impl Mailbox {
             }
             (Why::Replay, _) => self.log.replay_ends(self.written()),
             (Why::Held, Some(_)) => None,
-            (Why::Held, None) => self.log.hold_ends(),
+            // Also what was sent to the last stream and never given to it: it may have to make room.
+            (Why::Held, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
         }
     }
 
@@ -62,12 +63,12 @@ impl Mailbox {
         self.log.evict_oldest(self.written())
     }
 
-    /// Makes room: drops all held messages; the next stream is told `broken`. Says how many.
+    /// Makes room: drops all messages that wait for an absent device; its next stream is told `broken`. Says how many.
     pub(in crate::hub) fn drop_held(&mut self, now: Millis) -> usize {
         if self.stream.is_some() {
             return 0;
         }
-        let dropped = self.log.drop_held();
+        let dropped = self.log.drop_waiting();
         if dropped > 0 {
             self.left_at = Tick::not_before(now);
         }

@@ -231,6 +231,29 @@ async fn when_the_memory_budget_is_full_the_stream_that_has_waited_longest_is_cu
 }
 
 #[tokio::test]
+async fn a_peer_that_reads_a_large_message_at_once_is_not_cut_when_nothing_follows() {
+    let server = Server::with(&["--stall-timeout", "0.4", "--heartbeat", "600"]).await;
+    for (window, bytes) in [(16_000, 40_000), (65_535, 99_000), (1 << 20, 99_000), (1_000, 3_000)] {
+        let connection = Http2::with_window(server.address, window).await;
+        let mut phone = crate::harness::Sse::open_h2(&connection, "bob/phone").await;
+        for round in 0..2 {
+            let data = format!("{round}{}", "x".repeat(bytes));
+            let body = format!("data={data}");
+            let answer =
+                server.request("POST /user/bob/device/phone", &[("content-type", FORM)], body.as_bytes()).await;
+            assert_eq!(
+                (answer.status, phone.data().await == data),
+                (200, true),
+                "window {window}, {bytes} bytes, {round}"
+            );
+            // Three times as long as an unread piece may take.
+            tokio::time::sleep(Duration::from_millis(1_200)).await;
+        }
+    }
+    assert_eq!(metric(&server, "signal_stalled_streams_total").await, 0);
+}
+
+#[tokio::test]
 async fn a_peer_of_tls_that_does_not_read_is_cut() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let files = crate::serve::tempfiles("unread", &identity);

@@ -39,6 +39,8 @@ pub(super) struct Account {
     queued: AtomicUsize,
     /// The first of the queue was let through and not polled yet.
     admitted: AtomicBool,
+    /// When the peer last took something, by the watchdog's clock.
+    progressed_at: AtomicU32,
     /// When a stream was last cut for those in the queue, by the watchdog's clock.
     blamed: AtomicU32,
     /// Streams whose task is over before the peer took all; none once the connection is over, because they know it.
@@ -58,6 +60,7 @@ impl Account {
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             admitted: AtomicBool::new(false),
+            progressed_at: AtomicU32::new(0),
             blamed: AtomicU32::new(u32::MAX),
             leftover: Mutex::new(Some(Vec::new())),
             connection: Mutex::default(),
@@ -113,6 +116,17 @@ impl Account {
         self.watchdog.charge(bytes);
     }
 
+    /// The peer took them.
+    pub(super) fn took(&self, bytes: usize) {
+        self.progressed_at.store(self.watchdog.now(), Ordering::Relaxed);
+        self.release(bytes);
+    }
+
+    /// When the peer last took something, by the watchdog's clock.
+    pub(super) fn progressed_at(&self) -> u32 {
+        self.progressed_at.load(Ordering::Relaxed)
+    }
+
     /// The peer took them, or never will.
     pub(super) fn release(&self, bytes: usize) {
         self.owned.fetch_sub(bytes, Ordering::SeqCst);
@@ -133,6 +147,9 @@ impl Account {
                 let mut queue = self.queue.lock();
                 queue.push_back(waiter.clone());
                 self.queued.store(queue.len(), Ordering::SeqCst);
+                drop(queue);
+                // A peer that takes nothing at all does not get its further requests answered either.
+                waiter.wait(&self.watchdog, true, cx.waker());
             }
         }
         // There may be room since.

@@ -118,7 +118,7 @@ impl Waiter {
     pub(super) fn since_or_leave(&self) -> Since {
         let since = self.change(|wait| {
             if wait.waits {
-                return Since::Time(wait.since);
+                return Since::Time(self.waits_since(wait));
             }
             wait.listed = false;
             Since::Nothing
@@ -128,7 +128,15 @@ impl Waiter {
 
     /// Since when it waits, if it does.
     pub(super) fn since(&self) -> Option<u32> {
-        self.change(|wait| wait.waits.then_some(wait.since)).flatten()
+        self.change(|wait| wait.waits.then(|| self.waits_since(wait))).flatten()
+    }
+
+    /// One in the queue has waited since its connection's peer last took something.
+    fn waits_since(&self, wait: &Wait) -> u32 {
+        match &self.account {
+            Some(account) if wait.turn == Turn::Queued => wait.since.max(account.progressed_at()),
+            _ => wait.since,
+        }
     }
 
     /// Ends the wait for good; gives the waker of whoever has to end now. Nothing when that was done before.
@@ -169,8 +177,10 @@ impl Waiter {
     /// Counts them no longer.
     pub(super) fn release(&self, bytes: u32) {
         self.owned.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(account) = &self.account {
-            account.release(bytes as usize);
+        match &self.account {
+            Some(account) if self.is_cut() => account.release(bytes as usize),
+            Some(account) => account.took(bytes as usize),
+            None => {}
         }
     }
 
@@ -199,7 +209,7 @@ impl Waiter {
     /// It is the first in the queue, and there is room.
     pub(super) fn admit(&self) -> Option<Waker> {
         self.update(|wait| {
-            wait.turn = Turn::Admitted;
+            (wait.turn, wait.waits) = (Turn::Admitted, false);
             wait.waker.clone()
         })
     }

@@ -177,6 +177,19 @@ async fn a_thousand_requests_of_a_peer_that_does_not_read_make_a_few_bodies() {
 }
 
 #[tokio::test]
+async fn requests_that_wait_behind_what_their_peer_does_not_read_are_cut_with_it() {
+    let server = Server::with(&["--stall-timeout", "0.5"]).await;
+    let _devices = long_list(&server).await;
+    let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    for stream in (1..600).step_by(2) {
+        let get = frames::get("/user/eve/devices", &[]);
+        peer.send(HEADERS, END_STREAM | END_HEADERS, stream, &get).await;
+    }
+    until(|| metric(&server, "signal_stalled_streams_total"), |cut| *cut == 300).await;
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+}
+
+#[tokio::test]
 async fn a_stream_that_holds_up_the_others_of_its_connection_is_cut_early_and_alone() {
     let server = Server::with(&["--stall-timeout", "60"]).await;
     let mut hogs = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;

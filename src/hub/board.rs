@@ -206,7 +206,7 @@ impl Board {
     pub(super) fn end(&self, reason: EndReason) -> Vec<Waker> {
         let mut state = self.state.lock();
         state.ending.get_or_insert(reason);
-        std::mem::take(&mut state.sleeping).into_values().collect()
+        state.wake_all()
     }
 }
 

@@ -163,8 +163,9 @@ impl Devices {
 
     /// After a device was removed: as small as it can be. Says whether there is none left.
     pub(super) fn shrink(&mut self) -> bool {
+        let count = self.count();
         let Self::Many(many) = self else { return true };
-        let (count, nothing_lost) = (many.live.len() + many.absent.len(), many.lost.is_empty());
+        let nothing_lost = many.lost.is_empty();
         let first = many.iter().next().cloned();
         if let Some(last) = first.filter(|_| count == 1 && nothing_lost) {
             *self = Self::One(last);

@@ -11,14 +11,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{board::Board, deadlines::Deadlines, liveness::Millis};
+use super::{board::Board, deadlines::Deadlines, liveness::Millis, registry::SHARDS};
 use crate::{
     error::Error,
     model::{Address, EndReason, UserId},
 };
-
-/// How many locks the boards are spread over.
-pub(super) const SHARDS: usize = 64;
 
 type Boards = HashMap<UserId, Watched>;
 

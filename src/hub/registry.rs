@@ -20,7 +20,8 @@ use crate::{
     model::{Address, UserId},
 };
 
-/// How many locks the map is spread over, so that senders to different users hardly ever meet.
+/// How many locks this map is spread over, and so is that of the boards: senders to different users hardly ever meet, and one walk
+/// ends both.
 pub(super) const SHARDS: usize = 64;
 
 /// By user. What stands there knows whose it is.

@@ -12,7 +12,6 @@ use super::{
     Hub,
     board::Board,
     deadlines::{Tick, Why},
-    presence,
     registry::SHARDS,
     slot::Slot,
     watch::Sleeper,
@@ -114,9 +113,6 @@ async fn wake(wakers: Vec<Waker>) {
 
 /// Mailboxes or wakers after which others have their turn.
 const AT_ONCE: usize = 256;
-
-// Users stand in as many shards of the registry as of the boards, so one walk ends both.
-const _: () = assert!(SHARDS == presence::SHARDS);
 
 #[expect(clippy::cast_possible_truncation, reason = "64 fits")]
 const SHARDS_IN_U32: u32 = SHARDS as u32;

@@ -15,15 +15,13 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    pieces::PIECE,
     waiter::{Turn, Waiter},
     write_watchdog::Watchdog,
 };
 
 /// Bytes of responses that one connection keeps for its peer and shares with nobody. As much as one mailbox may hold.
 pub(super) const ROOM: usize = 256 * 1024;
-
-/// Bytes that the peer took for the proof that it reads, where no stream can show it any more.
-const PROOF: usize = 16 * 1024;
 
 /// What the streams of one connection share.
 pub(super) struct Account {
@@ -224,7 +222,7 @@ impl Leftover {
             waits
         });
         let taken = account.taken.load(Ordering::Relaxed);
-        let reads = taken.wrapping_sub(self.taken) >= PROOF;
+        let reads = taken.wrapping_sub(self.taken) >= PIECE;
         if reads || self.waiters.is_empty() {
             self.taken = taken;
         }

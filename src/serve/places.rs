@@ -35,9 +35,9 @@ impl Places {
 
     /// Takes a better place for a connection that has come, if one is free by now.
     pub(super) fn improve(&self, place: Place) -> Place {
-        match self.all.clone().try_acquire_owned() {
-            Ok(better) if matches!(place, Place::Spare(_)) => Place::Served(better),
-            _ => place,
+        match place {
+            Place::Served(_) => place,
+            Place::Spare(_) => self.all.clone().try_acquire_owned().map_or(place, Place::Served),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use hyper::rt::Executor;
@@ -79,7 +79,6 @@ impl<F: Future<Output = ()>> Future for WatchedStream<F> {
         if polled.is_pending() {
             waiter.polled(cx);
         }
-        ready!(polled);
-        Poll::Ready(())
+        polled
     }
 }

@@ -127,8 +127,8 @@ impl Watchdog {
     /// One peer that does not read must not hold up the other streams of its connection for the whole patience.
     fn relieve_crowded(&self) {
         let longest = units(CROWDED_PATIENCE).saturating_add(SLACK);
-        let latest = self.now().saturating_sub(longest).saturating_add(self.0.patience);
         let now = self.now();
+        let latest = now.saturating_sub(longest).saturating_add(self.0.patience);
         for waiter in self.oldest(latest, Waiter::is_in_the_way) {
             if waiter.since().is_some_and(|since| since.saturating_add(longest) <= now) && waiter.takes_the_blame(now) {
                 self.cut(&waiter);

@@ -18,8 +18,8 @@ use crate::{
     budget::Budget,
     drain::Drain,
     error::Error,
-    http::Problem,
     hub::Hub,
+    rest::Problem,
     telemetry::{Levels, Metrics},
 };
 

@@ -22,8 +22,8 @@ use crate::{
     config::{AuthMode, Config, RequireClaim},
     drain::{Died, Drain},
     grpc,
-    http::{self, Api},
     hub::{Hub, Limits, Local},
+    rest::{self, Api},
     serve::{self, Identity, Server, Tls},
     telemetry::Metrics,
 };
@@ -54,7 +54,7 @@ impl App {
         let hub = Hub::new(limits(&config), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(authentication(&config));
         let (health, health_service) = tonic_health::server::health_reporter();
-        let settings = http::Settings {
+        let settings = rest::Settings {
             body_limit: config.body_limit as usize,
             body_timeout: config.body_timeout,
             heartbeat: config.heartbeat,

@@ -12,7 +12,7 @@
 //! | [`budget`] | the bytes that messages and unsent responses take together | what counts against `--memory-budget` |
 //! | [`auth`] | headers in, a `Caller` out; nobody else can make one | a new kind of identity |
 //! | [`hub`] | send, subscribe, list: the whole domain, free of protocols | anything a message goes through |
-//! | [`http`] | the HTTP API: routes, extractors, the event stream format, problems | a new route; an error's HTTP status |
+//! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems | a new route; an error's HTTP status |
 //! | [`grpc`] | the gRPC service: conversion, codes, streams | a new method; an error's gRPC code |
 //! | [`serve`] | the accept loop and every limit of the transport; knows no domain | a socket option, a protocol limit |
 //! | [`admin`] | health, readiness, metrics | what operators ask |
@@ -25,13 +25,13 @@
 //! | `json` | JSON objects from outside, strictly | |
 //! | `hex` | hexadecimal digits | |
 //!
-//! Arrows point inwards: `http` and `grpc` know `hub`, and `hub` knows neither. `tests/tidy.rs` holds this.
+//! Arrows point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither. `tests/tidy.rs` holds this.
 //!
 //! # A message's way
 //!
-//! `serve` takes a connection, `http` or `grpc` extracts and parses the request, `auth` gives the `Caller`, `Hub::send` finds
+//! `serve` takes a connection, `rest` or `grpc` extracts and parses the request, `auth` gives the `Caller`, `Hub::send` finds
 //! the mailbox in the registry (or asks the backplane), `Mailbox::push` numbers and stores the message, the `Subscription`
-//! wakes, and `http::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order.
+//! wakes, and `rest::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order.
 //!
 //! There are two short ways. A POST to a device and a gRPC `Send`, which come for every message, go past the router: `app`'s
 //! front calls their handlers. A stream of HTTP/1.1 goes past hyper: `serve` writes its response to the bare socket.
@@ -55,10 +55,10 @@ pub mod drain;
 pub mod error;
 pub mod grpc;
 mod hex;
-pub mod http;
 pub mod hub;
 mod json;
 pub mod model;
+pub mod rest;
 pub mod serve;
 pub mod telemetry;
 pub mod terminal;

@@ -19,14 +19,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub/mailbox", &["tokio", "tracing", "Instant::now", "SystemTime::now"]),
     ("hub/log", &["tokio", "tracing", "Instant::now", "SystemTime::now"]),
     ("hub", &["axum", "http", "tonic", "prost", "serde", "async_nats"]),
-    ("hub", &["crate::http", "crate::grpc", "crate::cluster", "crate::config", "crate::drain"]),
-    ("auth", &["axum", "tonic", "crate::hub", "crate::http", "crate::grpc"]),
-    ("cluster", &["axum", "tonic", "crate::http", "crate::grpc"]),
+    ("hub", &["crate::rest", "crate::grpc", "crate::cluster", "crate::config", "crate::drain"]),
+    ("auth", &["axum", "tonic", "crate::hub", "crate::rest", "crate::grpc"]),
+    ("cluster", &["axum", "tonic", "crate::rest", "crate::grpc"]),
     ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),
-    ("http", &["tonic", "prost", "crate::grpc", "crate::cluster"]),
-    ("grpc", &["axum", "crate::http", "crate::cluster"]),
+    ("rest", &["tonic", "prost", "crate::grpc", "crate::cluster"]),
+    ("grpc", &["axum", "crate::rest", "crate::cluster"]),
     ("serve", &["crate::model", "crate::error", "crate::auth", "crate::hub"]),
-    ("serve", &["crate::http", "crate::grpc", "crate::cluster", "crate::admin"]),
+    ("serve", &["crate::rest", "crate::grpc", "crate::cluster", "crate::admin"]),
 ];
 
 /// The only rooms that know the configuration; everybody else is handed what it needs.

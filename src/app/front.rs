@@ -30,7 +30,7 @@ use crate::{
     admin,
     error::Error,
     grpc::{self, Signal},
-    http::{self as api, Api, Problem},
+    rest::{self, Api, Problem},
     serve::{Answer, Handler, Peer},
     telemetry::Metrics,
 };
@@ -66,7 +66,7 @@ impl Front {
     pub(super) fn before(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
         let (routes, cors) = (routes.layer(from_fn_with_state(api.clone(), routed)), cors(origins));
         let way = |route| Way { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
-        let (posts, sends) = (way(api::DEVICE), way(grpc::ROUTE));
+        let (posts, sends) = (way(rest::DEVICE), way(grpc::ROUTE));
         let without_origin = without_origin(&cors);
         Self(Arc::new(Shared {
             routes: cors.layer(routes),
@@ -128,9 +128,9 @@ impl Front {
         }
         // A browser gives every POST an origin; without one the answer about CORS is always the same.
         let past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
-        if past_router && let Some(to) = api::receiver(&request) {
+        if past_router && let Some(to) = rest::receiver(&request) {
             return Box::pin(async move {
-                let answer = pin!(api::send(&shared.api, peer, to, &mut request));
+                let answer = pin!(rest::send(&shared.api, peer, to, &mut request));
                 let mut response = shared.counted(&shared.posts, answer).await;
                 let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
                 if !own.is_empty() {
@@ -165,7 +165,7 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
-    let answer = api::answer(request, &api.settings, async |request| match request.extensions().get() {
+    let answer = rest::answer(request, &api.settings, async |request| match request.extensions().get() {
         Some(Refused(error)) => refuse(*error, &request),
         None => next.run(request).await,
     });
@@ -186,7 +186,7 @@ fn is_health<B>(request: &Request<B>) -> bool {
 /// The answer in the words of the protocol that was spoken.
 fn refuse(error: Error, request: &Request<Body>) -> Response {
     let mut response =
-        if grpc::is_call(request) { grpc::refuse(error).into_http() } else { api::refuse(error, request.headers()) };
+        if grpc::is_call(request) { grpc::refuse(error).into_http() } else { rest::refuse(error, request.headers()) };
     if error == Error::NoPlace && request.version() <= Version::HTTP_11 {
         // Also, the place is for the next one: nobody waits for the rest of the request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -272,7 +272,7 @@ mod tests {
         let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
         let limits = hub::Limits::unlimited(second, second);
         let auth = auth::Auth { mode: auth::Mode::None, require_all: false, trusted_proxies: Vec::new() };
-        let settings = api::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
+        let settings = rest::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
         let service =

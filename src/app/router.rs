@@ -16,7 +16,7 @@ use crate::{
     drain::Drain,
     error::Error,
     grpc::{self, Signal},
-    http::{self as api, Api, Problem},
+    rest::{self, Api, Problem},
 };
 
 /// Joins the routes of all rooms.
@@ -28,7 +28,7 @@ pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins
         .route_layer(from_fn_with_state(admin.drain.clone(), within_deadline))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
-    let routes = api::routes(api.clone())
+    let routes = rest::routes(api.clone())
         .merge(admin::routes(admin))
         .merge(grpc)
         .fallback(no_route)

@@ -5,7 +5,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, header, uri::Authority};
 
-use crate::{error::Error, http as api};
+use crate::{error::Error, rest};
 
 /// The origins whose pages may act for their visitors, besides the server's own. Without any, nobody is refused: then no answer
 /// is for credentials, and the identity is not a cookie's.
@@ -42,7 +42,7 @@ impl Sites {
 fn acts<B>(request: &Request<B>) -> bool {
     match *request.method() {
         Method::POST => true,
-        Method::GET => api::is_subscribe(request.uri().path()) || api::accepts_events(request.headers()),
+        Method::GET => rest::is_subscribe(request.uri().path()) || rest::accepts_events(request.headers()),
         _ => false,
     }
 }

@@ -7,7 +7,7 @@
 //! was to be sent: one that is lost, repeated, out of order or at the wrong stream is counted and fails the run.
 //!
 //! Without a name the first four parts run. Options: `--streams` (18000), `--seconds` (2), `--rounds` (9; attacks 3), `--rate`
-//! (several), `--daemon` (the one that was built with the bench), `--old` (another daemon, which `idle` compares with),
+//! (several), `--daemon` (the one that was built with the bench), `--old` (another daemon to compare with),
 //! `--idle-seconds` (30), `--row` (of the attacks, several with commas: all), `--limits` (of the daemon that is attacked: `default`,
 //! `off` or `old`, several with commas).
 
@@ -29,7 +29,7 @@ mod speed;
 
 use std::{io, path::PathBuf, time::Duration};
 
-use self::{attacks::Limits, figures::Table};
+use self::{attacks::Limits, figures::Table, servers::Kind};
 
 /// What the command line asks for.
 pub struct Wishes {
@@ -53,6 +53,14 @@ pub struct Wishes {
     pub limits: Vec<Limits>,
     /// How often each attack is run.
     pub runs: u32,
+}
+
+impl Wishes {
+    /// What is measured beside each other: plain axum, the daemon and, if one is named, another build of it.
+    pub fn compared(&self) -> Vec<Kind> {
+        let old = self.old.is_some().then_some(Kind::Old);
+        [Kind::Axum, Kind::Daemon].into_iter().chain(old).collect()
+    }
 }
 
 /// Measures something and adds it to the table.

@@ -19,15 +19,16 @@ use crate::{
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub fn idle_and_busy(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
-    for kind in [Kind::Axum, Kind::Daemon] {
+    for kind in wishes.compared() {
         http1_streams(wishes, kind, table)?;
     }
     for (call, what) in
         [(Call::Http, "idle stream, HTTP/2, 100 x 1,000"), (Call::Grpc, "idle stream, gRPC, 100 x 1,000")]
     {
-        let server = Running::start(wishes, Kind::Daemon, &[])?;
-        let per_stream = http2_streams(&server, call, 100, 1_000)?;
-        table.row(what, Kind::Daemon.name(), per_stream, "bytes of PSS");
+        for kind in wishes.compared().into_iter().filter(|kind| *kind != Kind::Axum) {
+            let per_stream = http2_streams(&Running::start(wishes, kind, &[])?, call, 100, 1_000)?;
+            table.row(what, kind.name(), per_stream, "bytes of PSS");
+        }
     }
     Ok(())
 }

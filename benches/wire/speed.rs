@@ -33,6 +33,7 @@ struct Lane {
 }
 
 /// How messages are sent.
+#[derive(Clone, Copy)]
 enum Way {
     Http1(Body),
     /// With [`SMALL`] messages.
@@ -62,9 +63,13 @@ pub fn throughput(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
         ("gRPC SendStream to 16 devices, 200 B", Kind::Daemon, Way::Http2(Call::GrpcStream), EACH),
         ("gRPC SendStream to one device, 200 B", Kind::Daemon, Way::Http2(Call::GrpcStream), 1),
     ];
+    // Beside each lane of the daemon the same one of the other build, so that both meet the same minutes.
+    let lanes = lanes.into_iter().flat_map(|(what, kind, way, receivers)| {
+        let old = (kind == Kind::Daemon && wishes.old.is_some()).then_some((what, Kind::Old, way, receivers));
+        [Some((what, kind, way, receivers)), old].into_iter().flatten()
+    });
     let load = runtime()?;
     let mut lanes = lanes
-        .into_iter()
         .map(|(what, kind, way, receivers)| {
             load.block_on(Lane::open(Running::start(wishes, kind, &[])?, kind, what, way, receivers))
         })
@@ -143,8 +148,8 @@ pub fn latency(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
     let rates = wishes.rate.map_or(vec![1_000, 5_000, 10_000, 20_000], |rate| vec![rate]);
     for rate in rates {
         let what = format!("latency of delivery at {rate} a second, 200 B");
-        let kinds = [Kind::Axum, Kind::Daemon];
-        let mut figures = [const { (Vec::new(), Vec::new()) }; 2];
+        let kinds = wishes.compared();
+        let mut figures = vec![(Vec::new(), Vec::new()); kinds.len()];
         for _ in 0..wishes.rounds {
             for (kind, (halves, tails)) in kinds.iter().zip(&mut figures) {
                 let mut latencies = open_loop(wishes, *kind, rate, &what, table)?;
@@ -233,8 +238,8 @@ async fn read_answers(connection: TcpStream, device: u32, tally: Arc<Tally>) -> 
 
 /// Streams opened a second over HTTP/1.1, 64 at a time, each with a connection of its own.
 pub fn opening(wishes: &Wishes, table: &mut Table) -> io::Result<()> {
-    let kinds = [Kind::Axum, Kind::Daemon];
-    let mut figures = [const { (Vec::new(), Vec::new()) }; 2];
+    let kinds = wishes.compared();
+    let mut figures = vec![(Vec::new(), Vec::new()); kinds.len()];
     for _ in 0..wishes.rounds {
         for (kind, (rates, costs)) in kinds.iter().zip(&mut figures) {
             let server = Running::start(wishes, *kind, &[])?;

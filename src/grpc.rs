@@ -3,7 +3,7 @@
 mod codec;
 mod convert;
 mod deadline;
-mod foreign;
+mod end_on_drain;
 mod send_stream;
 mod status;
 mod stream;
@@ -19,7 +19,7 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{deadline::within_deadline, foreign::supervise};
+pub use self::{deadline::within_deadline, end_on_drain::supervise};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,

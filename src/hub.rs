@@ -192,7 +192,7 @@ impl Hub {
         let (core, address) = (&self.0.core, subscriber.address());
         // A device that has a mailbox may come and empty it.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
-            return Err(Error::OverBudget);
+            return Err(Error::OVER_BUDGET);
         }
         let heartbeat_ms = heartbeat_ms(opening.heartbeat);
         loop {
@@ -270,7 +270,7 @@ impl Hub {
     }
 
     fn refuse_when_draining(&self) -> Result<(), Error> {
-        if self.0.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
+        if self.0.draining.load(Ordering::Acquire) { Err(Error::DRAINING) } else { Ok(()) }
     }
 
     fn now(&self) -> Millis {

@@ -106,7 +106,7 @@ impl Handler for Front {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        let refused = (!is_health(&request)).then_some(Error::NoPlace);
+        let refused = (!is_health(&request)).then_some(Error::NO_PLACE);
         self.answer_unless(refused, peer, request)
     }
 }
@@ -187,7 +187,7 @@ fn is_health<B>(request: &Request<B>) -> bool {
 fn refuse(error: Error, request: &Request<Body>) -> Response {
     let mut response =
         if grpc::is_call(request) { grpc::refuse(error).into_http() } else { rest::refuse(error, request.headers()) };
-    if error == Error::NoPlace && request.version() <= Version::HTTP_11 {
+    if matches!(error, Error::NoPlace(_)) && request.version() <= Version::HTTP_11 {
         // Also, the place is for the next one: nobody waits for the rest of the request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -87,7 +87,7 @@ impl<A: Body + Unpin> Body for Responses<A> {
         }
         ready!(this.stop.as_mut().poll(cx));
         this.body = None;
-        Poll::Ready(Some(Ok(trailers(&status::from(Error::Draining)))))
+        Poll::Ready(Some(Ok(trailers(&status::from(Error::DRAINING)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -40,7 +40,7 @@ impl Answers {
         // A message that was taken is sent and answered: the stop comes between two requests.
         let stop = async move {
             drain.started().await;
-            status::from(Error::Draining)
+            status::from(Error::DRAINING)
         };
         let answers = Requests::new(requests, stop).then(move |request| {
             let sender = sender.clone();

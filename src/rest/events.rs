@@ -68,7 +68,9 @@ where
 /// events by name is told when to come back.
 pub(super) fn refuse(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
     match error {
-        Error::Draining | Error::NoPlace | Error::OverBudget | Error::TooMany if accepts_events(headers) => {
+        Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::TooMany(_)
+            if accepts_events(headers) =>
+        {
             Ok(respond(Body::from(sse::begin(random(OVERLOAD_RETRY)))))
         }
         error => Err(error.into()),

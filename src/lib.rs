@@ -22,6 +22,7 @@
 //! | [`app`] | joins the rooms; the one router of both protocols, and what stands before it | what a new option does |
 //! | [`terminal`] | what the process says before it exits | |
 //! | [`wall_clock`] | the time of day, within the years that have dates | |
+//! | `flat_map` | a stream that turns each item of another stream into any number of items | |
 //! | `json` | JSON objects from outside, strictly | |
 //! | `hex` | hexadecimal digits | |
 //!
@@ -53,6 +54,7 @@ pub mod budget;
 pub mod config;
 pub mod drain;
 pub mod error;
+mod flat_map;
 pub mod grpc;
 mod hex;
 pub mod hub;

@@ -165,7 +165,7 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
-    let answer = rest::answer(request, &api.settings, async |request| match request.extensions().get() {
+    let answer = rest::discard_unread(request, &api.settings, async |request| match request.extensions().get() {
         Some(Refused(error)) => refuse(*error, &request),
         None => next.run(request).await,
     });
@@ -185,8 +185,11 @@ fn is_health<B>(request: &Request<B>) -> bool {
 
 /// The answer in the words of the protocol that was spoken.
 fn refuse(error: Error, request: &Request<Body>) -> Response {
-    let mut response =
-        if grpc::is_call(request) { grpc::refuse(error).into_http() } else { rest::refuse(error, request.headers()) };
+    let mut response = if grpc::is_call(request) {
+        grpc::error_status(error).into_http()
+    } else {
+        rest::error_response(error, request.headers())
+    };
     if matches!(error, Error::NoPlace(_)) && request.version() <= Version::HTTP_11 {
         // Also, the place is for the next one: nobody waits for the rest of the request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -5,7 +5,8 @@ use tonic::{Code, Status};
 use crate::{error::Error, model::EndReason};
 
 /// The status of a call that fails with this error.
-pub(super) fn from(error: Error) -> Status {
+#[must_use]
+pub fn from(error: Error) -> Status {
     Status::new(code(error), error.detail())
 }
 

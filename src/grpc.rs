@@ -4,10 +4,11 @@ mod codec;
 mod convert;
 mod deadline;
 mod end_on_drain;
+mod identity;
 mod send_stream;
 mod status;
 
-use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use http::{Method, Version, header};
 use tokio_stream::Stream;
@@ -19,7 +20,7 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, status::from as error_status};
+pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::Signal, status::from as error_status};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
@@ -31,12 +32,9 @@ use self::{
 use crate::{
     auth::{Auth, Caller, Subscriber},
     drain::Drain,
-    error::{Error, Unproven},
     flat_map::FlatMap,
     hub::{Event, Hub, Opening, Sighting, Subscription, Watch},
     model::{EndReason, Start, UserId},
-    serve::Peer,
-    telemetry::Metrics,
     wall_clock,
 };
 
@@ -59,23 +57,16 @@ pub mod proto {
 pub struct Service {
     /// The hub of this process.
     pub hub: Hub,
-    /// Identifies callers.
-    pub auth: Arc<Auth>,
-    /// Counts identities that are not valid.
-    pub metrics: Metrics,
     /// How long a stream is silent before it gets a ping.
     pub heartbeat: Duration,
     /// Ends the calls of `SendStream`, which have no end of their own.
     pub drain: Drain,
 }
 
-/// The service as tonic serves it.
-pub type Signal = SignalServer<Service>;
-
 /// Makes the server of the service. A request message may have `limit` bytes.
 #[must_use]
-pub fn signal(service: Service, limit: usize) -> Signal {
-    SignalServer::new(service).max_decoding_message_size(limit)
+pub fn signal(service: Service, auth: Arc<Auth>, limit: usize) -> Signal {
+    Signal::new(SignalServer::new(service).max_decoding_message_size(limit), auth)
 }
 
 /// The routes of the service, of health checks, and of both versions of reflection.
@@ -173,7 +164,7 @@ impl signal_server::Signal for Service {
     type WatchDevicesStream = ResponseStream<Watch, WatchDevicesResponse>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let subscriber = self.subscriber(&request)?;
+        let subscriber: Subscriber = identity::of(&request)?;
         let start = Start::parse(Some(&request.get_ref().cursor));
         let opening = Opening { start, heartbeat: self.heartbeat };
         let (ready, subscription) = self.hub.subscribe(&subscriber, &opening).map_err(status::from)?;
@@ -186,7 +177,7 @@ impl signal_server::Signal for Service {
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         let (to, draft) = convert::send(request.into_inner()).map_err(status::from)?;
         let outcome = self.hub.send(&caller, &to, draft).await.map_err(status::from)?;
         Ok(Response::new(convert::sent(outcome)))
@@ -196,12 +187,12 @@ impl signal_server::Signal for Service {
         &self,
         request: Request<Streaming<SendStreamRequest>>,
     ) -> Result<Response<Self::SendStreamStream>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         Ok(Response::new(SendResponses::new(self.hub.clone(), caller, request.into_inner(), &self.drain)))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         let (user, draft) = convert::broadcast(request.into_inner()).map_err(status::from)?;
         let delivered = self.hub.broadcast(&caller, &user, draft).await.map_err(status::from)?;
         Ok(Response::new(BroadcastResponse { delivered: convert::names(&delivered) }))
@@ -211,7 +202,7 @@ impl signal_server::Signal for Service {
         &self,
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let devices = self.hub.devices(&caller, &user).await.map_err(status::from)?;
         Ok(Response::new(ListDevicesResponse { devices: convert::names(&devices) }))
@@ -221,7 +212,7 @@ impl signal_server::Signal for Service {
         &self,
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let watch = self.hub.watch(&caller, &user, self.heartbeat).map_err(status::from)?;
         let convert = |_: &mut Watch, sighting| {
@@ -236,27 +227,4 @@ impl signal_server::Signal for Service {
 fn with_end<T>(responses: impl IntoIterator<Item = T>, end: Option<EndReason>) -> Responses<T> {
     let status = end.and_then(status::after).map(Err);
     responses.into_iter().map(Ok).chain(status).collect()
-}
-
-impl Service {
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let peer = peer(request).map_err(status::from)?;
-        self.auth.caller(request.metadata().as_ref(), peer).map_err(|error| self.counted(error))
-    }
-
-    fn subscriber<T>(&self, request: &Request<T>) -> Result<Subscriber, Status> {
-        let peer = peer(request).map_err(status::from)?;
-        self.auth.subscriber(request.metadata().as_ref(), peer, None).map_err(|error| self.counted(error))
-    }
-
-    fn counted(&self, error: Error) -> Status {
-        if matches!(error, Error::Unauthenticated(fault) if fault != Unproven::Absent) {
-            self.metrics.identity_refused();
-        }
-        status::from(error)
-    }
-}
-
-fn peer<T>(request: &Request<T>) -> Result<IpAddr, Error> {
-    request.extensions().get::<Peer>().map(|peer| peer.0).ok_or(Error::Internal)
 }

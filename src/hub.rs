@@ -232,10 +232,11 @@ impl Hub {
     /// [`Error::Draining`]; [`Error::TooMany`].
     pub fn watch(&self, caller: &Caller, user: &UserId, heartbeat: Duration) -> Result<Watch, Error> {
         let core = &self.0.core;
-        let board = core.presence.enter(user, caller.address())?;
+        let address = caller.address();
+        let board = core.presence.enter(user, address.as_ref())?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
-        let watch = Watch::new(self.clone(), board.clone(), caller.address().cloned(), heartbeat);
+        let watch = Watch::new(self.clone(), board.clone(), address, heartbeat);
         board.fill(now, || {
             let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
             core.registry.live(user).iter().filter_map(page).collect()

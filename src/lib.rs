@@ -10,7 +10,7 @@
 //! | [`model`] | the nouns: ids, address, message, cursor; a value that exists is valid | a new noun, a bound of an id |
 //! | [`error`] | what can go wrong: one enum, no status codes | a new error: its variant, `code` and `detail` |
 //! | [`budget`] | the bytes that messages and unsent responses take together | what counts against `--memory-budget` |
-//! | [`auth`] | headers in, a `Caller` out; nobody else can make one | a new kind of identity |
+//! | [`auth`] | headers, URI and peer in, a `Caller` out; no other room can make one | a new kind of identity |
 //! | [`hub`] | send, subscribe, list: the whole domain, free of protocols | anything a message goes through |
 //! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems | a new route; an error's HTTP status |
 //! | [`grpc`] | the gRPC service: conversion, codes, streams | a new method; an error's gRPC code |

@@ -274,15 +274,19 @@ mod tests {
     async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
         let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
         let limits = hub::Limits::unlimited(second, second);
-        let auth = auth::Auth { mode: auth::Mode::None, require_all: false, trusted_proxies: Vec::new() };
+        let auth = auth::Auth {
+            mode: auth::Mode::None,
+            require_all: false,
+            trusted_proxies: Vec::new(),
+            metrics: metrics.clone(),
+        };
         let settings = rest::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
-        let service =
-            grpc::Service { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), heartbeat: second, drain };
-        let api = Api { hub, auth, metrics: metrics.clone(), settings };
+        let service = grpc::Service { hub: hub.clone(), heartbeat: second, drain };
+        let api = Api { hub, auth: auth.clone(), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let front = Front::before(routes, api, grpc::signal(service, 0), &[]);
+        let front = Front::before(routes, api, grpc::signal(service, auth, 0), &[]);
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
         let response = front.answer(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

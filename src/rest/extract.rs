@@ -21,8 +21,8 @@ use serde_json::value::RawValue;
 
 use super::{Api, Problem, form};
 use crate::{
-    auth::{Caller, Subscriber},
-    error::{Error, Invalid, Unproven},
+    auth::{Caller, Credentials, Subscriber},
+    error::{Error, Invalid},
     hub::Draft,
     json,
     model::{Address, Data, EventName, UserId},
@@ -48,8 +48,7 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let Peer(peer) = peer(&parts.extensions)?;
-        Ok(api.auth.caller(&parts.headers, peer).map_err(|error| counted(api, error))?)
+        Ok(api.auth.caller(&credentials(parts)?)?)
     }
 }
 
@@ -58,8 +57,7 @@ impl FromRequestParts<Api> for Subscriber {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let path = PathParameters::of(parts.uri.path()).address();
-        let Peer(peer) = peer(&parts.extensions)?;
-        Ok(api.auth.subscriber(&parts.headers, peer, path).map_err(|error| counted(api, error))?)
+        Ok(api.auth.subscriber(&credentials(parts)?, path)?)
     }
 }
 
@@ -125,7 +123,7 @@ fn check_head<T, B>(
     api: &Api,
 ) -> Result<(Caller, T, Duration), Error> {
     let headers = request.headers();
-    let caller = api.auth.caller(headers, peer).map_err(|error| counted(api, error))?;
+    let caller = api.auth.caller(&Credentials { headers, uri: request.uri(), peer })?;
     Ok((caller, to?, ttl(headers)?))
 }
 
@@ -171,11 +169,9 @@ impl<'a> Iterator for PathSegments<'a> {
     }
 }
 
-fn counted(api: &Api, error: Error) -> Error {
-    if matches!(error, Error::Unauthenticated(fault) if fault != Unproven::Absent) {
-        api.metrics.identity_refused();
-    }
-    error
+fn credentials(parts: &Parts) -> Result<Credentials<'_>, Error> {
+    let Peer(peer) = peer(&parts.extensions)?;
+    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer })
 }
 
 /// The peer of a request, which the front stores in an extension before it calls the router.

@@ -111,15 +111,15 @@ impl RetryAfter {
 impl Error {
     /// [`Error::MailboxFull`]. A device that reads empties its mailbox within a second.
     pub const MAILBOX_FULL: Self = Self::MailboxFull(RetryAfter::exactly(1));
-    /// [`Error::TooMany`]. Nobody knows when a device or a watch ends.
+    /// [`Error::TooMany`]. Random, because nothing says when a device or a watch ends.
     pub const TOO_MANY: Self = Self::TooMany(RetryAfter::between(2, 6));
-    /// [`Error::Draining`]. Another node, or the next process, answers by then.
+    /// [`Error::Draining`]. By then, another node or the next process should answer.
     pub const DRAINING: Self = Self::Draining(RetryAfter::exactly(5));
-    /// [`Error::NoPlace`]. Nobody knows when a connection closes.
+    /// [`Error::NoPlace`]. Nothing says when a connection closes.
     pub const NO_PLACE: Self = Self::NoPlace(RetryAfter::exactly(5));
-    /// [`Error::OverBudget`]. Nobody knows when messages are taken.
+    /// [`Error::OverBudget`]. Nothing says when devices take their messages.
     pub const OVER_BUDGET: Self = Self::OverBudget(RetryAfter::exactly(5));
-    /// [`Error::Unreachable`]. The other nodes answer by then, or are known to be gone.
+    /// [`Error::Unreachable`]. By then, the other nodes answer or are known to be gone.
     pub const UNREACHABLE: Self = Self::Unreachable(RetryAfter::exactly(5));
 
     /// When it is worth trying again, for an error that passes by itself.

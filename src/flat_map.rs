@@ -12,8 +12,8 @@ use tokio_stream::Stream;
 ///
 /// `map` also gets the source, so that it can take more items that are ready.
 pub struct FlatMap<S, T, F> {
-    /// Items that wait to be polled. Boxed, because an idle stream has none, and a `None` costs it one word.
-    #[expect(clippy::box_collection, reason = "an idle stream keeps one word")]
+    /// Items that wait to be polled. `None` in an idle stream, which then pays one word for the queue.
+    #[expect(clippy::box_collection, reason = "the queue of an idle stream takes one word")]
     ready: Option<Box<VecDeque<T>>>,
     source: S,
     map: F,

@@ -105,8 +105,8 @@ pub fn is_signal<B>(request: &http::Request<B>) -> bool {
 /// The route of all methods of [`Signal`].
 pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 
-/// Whether a request is a native call of `Send`, not one over gRPC-Web. The front asks, because it saves the router's work for
-/// the call that comes once for every message.
+/// Whether a request is a native call of `Send` (not over gRPC-Web). Such calls skip the router, because they come once for every
+/// message.
 #[must_use]
 pub fn is_send<B>(request: &http::Request<B>) -> bool {
     let native = content_subtype(request).is_some_and(|subtype| !subtype.starts_with(b"-"));
@@ -195,7 +195,7 @@ impl signal_server::Signal for Service {
         let caller: Caller = identity::of(&request)?;
         let (user, draft) = convert::broadcast(request.into_inner()).map_err(status::from)?;
         let delivered = self.hub.broadcast(&caller, &user, draft).await.map_err(status::from)?;
-        Ok(Response::new(BroadcastResponse { delivered: convert::names(&delivered) }))
+        Ok(Response::new(BroadcastResponse { delivered: convert::ids(&delivered) }))
     }
 
     async fn list_devices(
@@ -205,7 +205,7 @@ impl signal_server::Signal for Service {
         let caller: Caller = identity::of(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let devices = self.hub.devices(&caller, &user).await.map_err(status::from)?;
-        Ok(Response::new(ListDevicesResponse { devices: convert::names(&devices) }))
+        Ok(Response::new(ListDevicesResponse { devices: convert::ids(&devices) }))
     }
 
     async fn watch_devices(
@@ -225,6 +225,6 @@ impl signal_server::Signal for Service {
 
 /// The responses for one event of the hub. When the event ends the stream, its status follows.
 fn with_end<T>(responses: impl IntoIterator<Item = T>, end: Option<EndReason>) -> Responses<T> {
-    let status = end.and_then(status::after).map(Err);
+    let status = end.and_then(status::at_end).map(Err);
     responses.into_iter().map(Ok).chain(status).collect()
 }

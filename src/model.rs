@@ -58,7 +58,8 @@ pub enum Outcome {
 pub struct Cursor {
     /// A random number of the mailbox. A later mailbox of the same device has another number.
     pub epoch: u64,
-    /// The number of the page that reads the stream. A newer page of the device has a higher number and supersedes older pages.
+    /// The number of the page that reads the stream: one load of a web page, or one start of an app. A newer page of the device has
+    /// a higher number and supersedes older pages.
     pub page: u32,
     /// The number of a message. The first message is 1.
     pub seq: u64,

@@ -78,8 +78,8 @@ pub fn error_response(error: Error, headers: &HeaderMap) -> Response<Body> {
 /// The route to which a message for a device is posted.
 pub const DEVICE: &str = "/user/{user}/device/{device}";
 
-/// The receiver in the path, if the router would route the request to [`send()`]. The front asks, because it saves the router's
-/// work for the request that comes once for every message.
+/// The receiver that the path names, if the router would route the request to [`send()`]. Such requests skip the router, because
+/// they come once for every message.
 #[must_use]
 pub fn receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
     let mut segments = PathSegments(request.uri().path());

@@ -40,8 +40,8 @@ where
     }
 }
 
-/// Answers a malformed message with `INVALID_ARGUMENT`, because the fault is the client's. tonic answers INTERNAL for what its
-/// decoder refuses, and for a message that is cut short, which comes to no decoder.
+/// Answers a malformed message with `INVALID_ARGUMENT`, because the fault is the client's. tonic's own decoder would answer INTERNAL.
+/// tonic still answers INTERNAL for a message that is cut short, because it then does not call the decoder.
 pub(super) struct Strict<U>(ProstDecoder<U>);
 
 impl<U: Message + Default> Decoder for Strict<U> {

@@ -86,7 +86,7 @@ pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse 
 pub(super) fn sighting(sighting: &Sighting) -> Vec<proto::WatchDevicesResponse> {
     use proto::watch_devices_response::Kind;
     let kinds = match sighting {
-        Sighting::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: names(devices) })],
+        Sighting::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: ids(devices) })],
         Sighting::Changes(changes) => changes
             .iter()
             .map(|change| match change {
@@ -99,7 +99,7 @@ pub(super) fn sighting(sighting: &Sighting) -> Vec<proto::WatchDevicesResponse> 
     kinds.into_iter().map(|kind| proto::WatchDevicesResponse { kind: Some(kind) }).collect()
 }
 
-pub(super) fn names(devices: &[DeviceId]) -> Vec<String> {
+pub(super) fn ids(devices: &[DeviceId]) -> Vec<String> {
     devices.iter().map(DeviceId::as_str).map(str::to_owned).collect()
 }
 

@@ -11,7 +11,7 @@ pub fn from(error: Error) -> Status {
 }
 
 /// The status of a stream that the server ends. `None` for OK.
-pub(super) fn after(reason: EndReason) -> Option<Status> {
+pub(super) fn at_end(reason: EndReason) -> Option<Status> {
     match reason {
         EndReason::Draining => None,
         EndReason::Superseded => {

@@ -26,7 +26,7 @@ where
 {
     /// Begins with the items of `first`.
     pub(crate) fn new(first: VecDeque<T>, source: S, map: F) -> Self {
-        Self { ready: Some(Box::new(first)), source, map }
+        Self { ready: (!first.is_empty()).then(|| Box::new(first)), source, map }
     }
 }
 

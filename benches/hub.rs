@@ -9,14 +9,14 @@ use std::{
 };
 
 use backend_signal::{
-    auth::{Auth, Caller, Mode},
+    auth::{Auth, Caller, Credentials, Mode},
     budget::Budget,
     hub::{Draft, Event, Hub, Limits, Local, Opening, Subscription},
     model::{Address, Cursor, Data, Start},
     telemetry::Metrics,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use tokio_stream::Stream as _;
 
 /// Devices of a busy node.
@@ -36,14 +36,16 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let limits = Limits::unlimited(Duration::from_secs(60), Duration::from_secs(60));
-        let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new() };
-        let caller = auth.caller(&HeaderMap::new(), PEER).expect("anybody may send");
-        Self { hub: Hub::new(limits, Budget::new(usize::MAX), Local, Metrics::new()), auth, caller }
+        let metrics = Metrics::new();
+        let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new(), metrics: metrics.clone() };
+        let caller = auth.caller(&nobody(&HeaderMap::new(), &Uri::default())).expect("anybody may send");
+        Self { hub: Hub::new(limits, Budget::new(usize::MAX), Local, metrics), auth, caller }
     }
 
     fn open(&self, address: &Address, start: Start) -> (Cursor, Subscription) {
         let path = Some(Ok(address.clone()));
-        let subscriber = self.auth.subscriber(&HeaderMap::new(), PEER, path).expect("the path says who");
+        let subscriber =
+            self.auth.subscriber(&nobody(&HeaderMap::new(), &Uri::default()), path).expect("the path says who");
         let opening = Opening { start, heartbeat: Duration::from_secs(15) };
         let (ready, stream) = self.hub.subscribe(&subscriber, &opening).expect("a stream");
         (ready.cursor, stream)
@@ -55,6 +57,11 @@ impl Stage {
         let Poll::Ready(sent) = pin!(self.hub.send(&self.caller, to, draft)).poll(&mut context()) else { return };
         sent.expect("delivered");
     }
+}
+
+/// Credentials that name nobody.
+fn nobody<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Credentials<'a> {
+    Credentials { headers, uri, peer: PEER }
 }
 
 /// The messages that a stream has ready.

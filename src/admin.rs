@@ -56,7 +56,7 @@ async fn healthy() -> &'static str {
 }
 
 async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
-    if admin.drain.has_started() { Err(Error::Draining.into()) } else { Ok("ready\n") }
+    if admin.drain.has_started() { Err(Error::DRAINING.into()) } else { Ok("ready\n") }
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -52,7 +52,7 @@ impl App {
         let server = Server::bind(resolve(&config)?, serving(&config, places, budget.clone())?, metrics.clone())?;
         let address = server.local_addr()?;
         let hub = Hub::new(limits(&config), budget.clone(), Local, metrics.clone());
-        let auth = Arc::new(authentication(&config));
+        let auth = Arc::new(authentication(&config, metrics.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
         let settings = rest::Settings {
             body_limit: config.body_limit as usize,
@@ -60,14 +60,8 @@ impl App {
             heartbeat: config.heartbeat,
         };
         let api = Api { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
-        let service = grpc::Service {
-            hub: hub.clone(),
-            auth,
-            metrics: metrics.clone(),
-            heartbeat: config.heartbeat,
-            drain: drain.clone(),
-        };
-        let signal = grpc::signal(service, config.body_limit as usize);
+        let service = grpc::Service { hub: hub.clone(), heartbeat: config.heartbeat, drain: drain.clone() };
+        let signal = grpc::signal(service, auth, config.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let front = router::join(api, signal, grpc, admin, &config.cors_origins);
@@ -168,15 +162,16 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn authentication(config: &Config) -> Auth {
+fn authentication(config: &Config, metrics: Metrics) -> Auth {
     Auth {
         mode: match config.auth {
             AuthMode::None => auth::Mode::None,
-            // A configuration with `jwt` does not come this far.
-            AuthMode::Claim | AuthMode::Jwt => auth::Mode::Claim,
+            AuthMode::Claim => auth::Mode::Claim,
+            AuthMode::Jwt => auth::Mode::Jwt,
         },
         require_all: config.require_claim == RequireClaim::All,
         trusted_proxies: config.trusted_proxies.clone(),
+        metrics,
     }
 }
 

@@ -1,15 +1,16 @@
-//! Headers and a peer's address in, a [`Caller`] out; the only room that can make one.
+//! The headers and URI of a request and the peer's IP address in, a [`Caller`] out; the only room that can make one.
 
 mod claim;
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 
 use crate::{
     error::{Error, Unproven},
-    model::Address,
+    model::{Address, DeviceId, UserId},
+    telemetry::Metrics,
 };
 
 /// Where an identity comes from.
@@ -17,110 +18,275 @@ use crate::{
 pub enum Mode {
     /// A forward-auth proxy sets the claim header.
     Claim,
-    /// Development: the path of a subscribe names the caller.
+    /// A token that the daemon verifies itself. No token can be verified yet, so every request lacks an identity.
+    Jwt,
+    /// Development: the path of a subscribe request names the caller.
     None,
 }
 
-/// Who may be taken at their word, and when a word is needed.
-#[derive(Clone, Debug)]
+/// How callers are identified, and which requests need an identity.
+#[derive(Clone)]
 pub struct Auth {
     /// Where an identity comes from.
     pub mode: Mode,
-    /// Every route needs an identity, not just subscribing.
+    /// Every request needs an identity, not only a subscribe. [`Mode::Jwt`] implies this.
     pub require_all: bool,
-    /// Peers that may call at all; everybody when empty.
+    /// The only peers that may send requests. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where identities that are not valid are counted.
+    pub metrics: Metrics,
 }
 
-/// Proof that a request's identity was checked: a device, or nobody in particular where that is allowed.
-#[derive(Clone, Debug)]
-pub struct Caller(Option<Address>);
+/// The parts of a request that can identify its caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// The headers. Never trailers: a proxy that sets the claim header does not remove the client's own claim from trailers.
+    pub headers: &'a HeaderMap,
+    /// The URI, whose query can carry a token.
+    pub uri: &'a Uri,
+    /// The IP address of the TCP peer.
+    pub peer: IpAddr,
+}
 
-/// Proof that the caller may take this device's messages.
+/// Proof that the identity of a request was checked. The hub asks for one, so no route can forget the check.
 #[derive(Clone, Debug)]
-pub struct Subscriber(Address);
+pub struct Caller {
+    user: Option<UserId>,
+    device: Option<DeviceId>,
+    tenant: Option<Arc<str>>,
+    reach: Reach,
+    service: bool,
+    expires: Option<SystemTime>,
+    ip: IpAddr,
+}
+
+/// The users that a caller may send to, list and watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Every user.
+    Anyone,
+    /// The users in this set.
+    Listed(Arc<HashSet<UserId>>),
+}
+
+/// Proof that a caller may receive the messages of one device.
+#[derive(Clone, Debug)]
+pub struct Subscriber {
+    caller: Caller,
+    address: Address,
+}
 
 impl Auth {
-    /// Who sends, lists or watches.
+    /// Identifies the caller of a request to send, list or watch.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] when an identity is required and absent, or present and not valid, or the peer not trusted.
-    pub fn caller(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Error> {
-        self.trust(peer)?;
-        let address = claim::read(headers)?;
-        if address.is_none() && self.require_all {
-            return Err(Unproven::Absent.into());
-        }
-        Ok(Caller(address))
+    /// [`Error::Unauthenticated`] when an identity is required and absent, or present and not valid, or when the peer is not a
+    /// trusted proxy.
+    pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
+        let caller = self.identify(credentials)?;
+        let anonymous_may = !self.require_all && self.mode != Mode::Jwt;
+        if caller.user.is_some() || anonymous_may { Ok(caller) } else { Err(Unproven::Absent.into()) }
     }
 
-    /// Who subscribes; `path` is the address in the request's path, if it has one.
+    /// Identifies the caller of a subscribe request. `path` is the address that the request's path names, if it names one.
     ///
     /// # Errors
-    /// As [`Auth::caller`], and [`Error::Forbidden`] when the path is not the caller's own; a path that is no address keeps
-    /// its error.
+    /// As [`Auth::caller`]. [`Error::Forbidden`] when the path names another address than the identity. When the path names no
+    /// valid address, the error in `path`.
     pub fn subscriber(
         &self,
-        headers: &HeaderMap,
-        peer: IpAddr,
+        credentials: &Credentials<'_>,
         path: Option<Result<Address, Error>>,
     ) -> Result<Subscriber, Error> {
-        self.trust(peer)?;
-        let claimed = claim::read(headers)?;
-        match (self.mode, claimed, path) {
-            (Mode::None, _, Some(path)) => path.map(Subscriber),
-            (_, None, _) => Err(Unproven::Absent.into()),
-            (_, Some(claimed), None) => Ok(Subscriber(claimed)),
-            (Mode::Claim, Some(claimed), Some(path)) => {
-                if path? == claimed {
-                    Ok(Subscriber(claimed))
-                } else {
-                    Err(Error::Forbidden)
-                }
-            }
+        let caller = self.identify(credentials)?;
+        if self.mode == Mode::None
+            && let Some(path) = path
+        {
+            return Ok(Subscriber::of(path?, caller.ip));
         }
+        let address = caller.address().ok_or(Unproven::Absent)?;
+        if let Some(path) = path
+            && path? != address
+        {
+            return Err(Error::Forbidden);
+        }
+        Ok(Subscriber { caller, address })
     }
 
-    fn trust(&self, peer: IpAddr) -> Result<(), Unproven> {
-        let peer = peer.to_canonical();
-        let trusted = self.trusted_proxies.is_empty() || self.trusted_proxies.iter().any(|net| net.contains(&peer));
+    /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, Unproven> {
+        let ip = credentials.peer.to_canonical();
+        let claimed = self.check_peer(ip).and_then(|()| match self.mode {
+            Mode::Claim | Mode::None => claim::read(credentials.headers),
+            Mode::Jwt => Ok(None),
+        });
+        let address = claimed.inspect_err(|_| self.metrics.identity_refused())?;
+        Ok(Caller::new(address, ip))
+    }
+
+    fn check_peer(&self, ip: IpAddr) -> Result<(), Unproven> {
+        let trusted = self.trusted_proxies.is_empty() || self.trusted_proxies.iter().any(|net| net.contains(&ip));
         if trusted { Ok(()) } else { Err(Unproven::Untrusted) }
     }
 }
 
 impl Caller {
-    /// The caller's device, unless it is anonymous.
+    fn new(address: Option<Address>, ip: IpAddr) -> Self {
+        let (user, device) = address.map(|address| (address.user, address.device)).unzip();
+        Self { user, device, tenant: None, reach: Reach::Anyone, service: false, expires: None, ip }
+    }
+
+    /// The user, or `None` for an anonymous caller.
     #[must_use]
-    pub fn address(&self) -> Option<&Address> {
-        self.0.as_ref()
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// The device that the identity is bound to, if it is bound to one.
+    #[must_use]
+    pub fn device(&self) -> Option<&DeviceId> {
+        self.device.as_ref()
+    }
+
+    /// The user and the device, when both are known.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        Some(Address { user: self.user.clone()?, device: self.device.clone()? })
+    }
+
+    /// The tenant that the user belongs to. `None`: users have no tenants.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// The users that this caller may reach, besides itself.
+    #[must_use]
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// Whether the caller is a backend service and not a person's device.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        self.service
+    }
+
+    /// When the identity expires. `None`: never.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.expires
+    }
+
+    /// The IP address that the request came from. An IPv4-mapped IPv6 address is given as IPv4.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.ip
     }
 }
+
+impl Subscriber {
+    fn of(address: Address, ip: IpAddr) -> Self {
+        Self { caller: Caller::new(Some(address.clone()), ip), address }
+    }
+
+    /// Who subscribes.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The device whose messages the caller may receive.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+#[cfg(test)]
+const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 #[cfg(test)]
 impl Caller {
-    /// Nobody in particular, for tests of the hub.
+    /// An anonymous caller, for tests of the hub.
     pub(crate) fn anonymous() -> Self {
-        Self(None)
+        Self::new(None, LOCALHOST)
     }
 
-    /// A device that proved who it is, for tests of the hub.
+    /// An identified device, for tests of the hub.
     pub(crate) fn proven(address: Address) -> Self {
-        Self(Some(address))
+        Self::new(Some(address), LOCALHOST)
     }
 }
 
 #[cfg(test)]
 impl Subscriber {
-    /// A device that proved who it is, for tests of the hub.
+    /// An identified device, for tests of the hub.
     pub(crate) fn proven(address: Address) -> Self {
-        Self(address)
+        Self::of(address, LOCALHOST)
     }
 }
 
-impl Subscriber {
-    /// The caller's device.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.0
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn auth(mode: Mode) -> Auth {
+        Auth { mode, require_all: false, trusted_proxies: Vec::new(), metrics: Metrics::new() }
+    }
+
+    /// What [`Auth`] makes of a request with this claim header.
+    fn identified(auth: &Auth, claim: Option<&'static str>, path: Option<&str>) -> [Result<Caller, Error>; 2] {
+        let mut headers = HeaderMap::new();
+        headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
+        let uri = Uri::from_static("/subscribe?user=eve&device=x&token=y");
+        let credentials = Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap() };
+        let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
+        let subscriber = auth.subscriber(&credentials, path);
+        let same = |subscriber: Subscriber| {
+            assert_eq!(subscriber.caller().address().as_ref(), Some(subscriber.address()));
+            subscriber.caller
+        };
+        [auth.caller(&credentials), subscriber.map(same)]
+    }
+
+    const CLAIM: Option<&str> = Some(r#"{"userid":"bob","clientid":"phone"}"#);
+    const ABSENT: Error = Error::Unauthenticated(Unproven::Absent);
+
+    #[test]
+    fn a_claim_gives_user_device_and_ip_address_and_nothing_else() {
+        let (auth, bob) = (auth(Mode::Claim), Address::new("bob", "phone").unwrap());
+        for caller in identified(&auth, CLAIM, Some("phone")).map(Result::unwrap) {
+            assert_eq!((caller.user(), caller.device()), (Some(&bob.user), Some(&bob.device)));
+            assert_eq!((caller.tenant(), caller.reach(), caller.is_service()), (None, &Reach::Anyone, false));
+            assert_eq!((caller.expires(), caller.ip().to_string().as_str()), (None, "192.0.2.7"));
+        }
+        let [anonymous, subscriber] = identified(&auth, None, None);
+        assert_eq!((anonymous.unwrap().address(), subscriber.err()), (None, Some(ABSENT)));
+    }
+
+    #[test]
+    fn in_development_the_path_names_the_subscriber_and_else_the_claim_does() {
+        let auth = auth(Mode::None);
+        for (claim, path, subscriber) in
+            [(None, Some("laptop"), "laptop"), (CLAIM, Some("laptop"), "laptop"), (CLAIM, None, "phone")]
+        {
+            let found = identified(&auth, claim, path)[1].as_ref().unwrap().address();
+            assert_eq!(found, Some(Address::new("bob", subscriber).unwrap()));
+        }
+        assert_eq!(identified(&auth, None, None)[1].as_ref().err(), Some(&ABSENT));
+    }
+
+    #[test]
+    fn with_tokens_the_claim_header_is_not_read_and_no_request_has_an_identity() {
+        let auth = auth(Mode::Jwt);
+        for claim in [None, CLAIM, Some("no claim")] {
+            for path in [None, Some("phone")] {
+                let errors = identified(&auth, claim, path).map(Result::err);
+                assert_eq!(errors, [Some(ABSENT); 2], "{claim:?} {path:?}");
+            }
+        }
     }
 }

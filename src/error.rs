@@ -1,87 +1,141 @@
-//! The taxonomy of what can go wrong: one enum, no status codes; each protocol has one table that turns it into its own.
+//! Everything that can go wrong, as one enum without status codes. Each protocol has one table from an error to its own code.
 
-/// Why a request was refused or a message not accepted.
+/// Why a request was refused, or a message not accepted.
 ///
-/// Nothing here carries input of the request, so nothing of it can reach an answer or a log.
+/// An error holds no input of the request, so an answer or a log line that shows the error cannot repeat input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The request has the wrong shape.
     Invalid(Invalid),
-    /// An identity was required or given, and it is not valid.
+    /// The request needs an identity and has none, or its identity is not valid.
     Unauthenticated(Unproven),
-    /// The identity is valid and may not do this.
+    /// The identity is valid, but does not allow this request.
     Forbidden,
-    /// A page of another site made the request, and it may not act for its visitor.
+    /// A page of another site made the request, and that site may not act for its visitors.
     CrossSite,
-    /// The device has no live stream, and the sender did not ask to hold.
+    /// The device has no live stream, and the sender did not ask to hold the message.
     NotConnected,
-    /// There is nothing at this path.
+    /// No route has this path.
     NoRoute,
-    /// The path exists and does not know this method.
+    /// The route does not have this method.
     MethodNotAllowed,
-    /// The body or message is over the limit.
+    /// The body or the message is over the size limit.
     TooLarge,
-    /// The body has a type or an encoding that is not read here.
+    /// The content type or the content encoding of the body is not supported.
     UnsupportedMedia,
-    /// The request has a transfer coding that is not known here.
+    /// The transfer coding of the body is not supported.
     UnsupportedCoding,
     /// The request did not arrive in time.
     SlowRequest,
-    /// The device's mailbox has no room for another message that was not yet handed over.
-    MailboxFull,
-    /// The user or the caller has as many devices or watches as it may.
-    TooMany,
-    /// This node is stopping and takes no new work.
-    Draining,
-    /// All places for connections are taken.
-    NoPlace,
-    /// The messages of all mailboxes together have reached the memory budget.
-    OverBudget,
-    /// This node cannot tell where the device is.
-    Unreachable,
-    /// The owning node did not answer in time; the message may or may not have been accepted.
+    /// The device's mailbox has no capacity for another message that waits for the device.
+    MailboxFull(RetryAfter),
+    /// The user or the caller has reached the limit for devices or watches.
+    TooMany(RetryAfter),
+    /// This node is stopping and accepts no new work.
+    Draining(RetryAfter),
+    /// The server has reached the limit for connections.
+    NoPlace(RetryAfter),
+    /// The messages in all mailboxes have reached the memory budget.
+    OverBudget(RetryAfter),
+    /// This node cannot find out where the device is connected.
+    Unreachable(RetryAfter),
+    /// The node that holds the device did not answer in time. The message may or may not have been accepted.
     UnknownOutcome,
-    /// A newer page of the same device is connected; this one should stop coming back.
+    /// A newer page of the same device is connected. The client should not reconnect.
     Superseded,
     /// A fault of this server.
     Internal,
 }
 
+/// How many seconds a client should wait before it tries again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryAfter {
+    least: u16,
+    most: u16,
+}
+
 /// Which part of a request has the wrong shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
-    /// A user's id.
+    /// The id of a user.
     User,
-    /// A device's id.
+    /// The id of a device.
     Device,
-    /// An event's name.
+    /// The name of an event.
     Event,
-    /// Absent, null or empty data.
+    /// The data is absent, null or empty.
     Data,
-    /// A body that cannot be parsed.
+    /// The body cannot be parsed.
     Body,
-    /// A time to live that is not a whole number of seconds, zero or more.
+    /// The time to live is not a whole number of seconds, zero or more.
     Ttl,
-    /// A stream format that does not exist.
+    /// The stream format does not exist.
     Format,
-    /// No host, two or more, or one that is none.
+    /// The request names no host, more than one, or a host that is not valid.
     Host,
 }
 
 /// What is wrong with an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unproven {
-    /// There is none, and the route requires one.
+    /// The request needs an identity and has none.
     Absent,
-    /// It is not what an identity looks like.
+    /// The identity cannot be parsed.
     Malformed,
-    /// It stands there more than once, or under a look-alike name.
+    /// The request has more than one identity, or one under a look-alike name.
     Ambiguous,
-    /// It came from a peer that is not a trusted proxy.
+    /// The peer is not a trusted proxy.
     Untrusted,
 }
 
+impl RetryAfter {
+    /// Exactly so many seconds.
+    #[must_use]
+    pub const fn exactly(seconds: u16) -> Self {
+        Self { least: seconds, most: seconds }
+    }
+
+    /// A random number of seconds in a range, so that clients do not all come back at the same time.
+    #[must_use]
+    pub const fn between(least: u16, most: u16) -> Self {
+        Self { least, most }
+    }
+
+    /// The seconds for one answer.
+    #[must_use]
+    pub fn seconds(self) -> u16 {
+        fastrand::u16(self.least..=self.most)
+    }
+}
+
 impl Error {
+    /// [`Error::MailboxFull`]. A device that reads empties its mailbox within a second.
+    pub const MAILBOX_FULL: Self = Self::MailboxFull(RetryAfter::exactly(1));
+    /// [`Error::TooMany`]. Random, because nothing says when a device or a watch ends.
+    pub const TOO_MANY: Self = Self::TooMany(RetryAfter::between(2, 6));
+    /// [`Error::Draining`]. By then, another node or the next process should answer.
+    pub const DRAINING: Self = Self::Draining(RetryAfter::exactly(5));
+    /// [`Error::NoPlace`]. Nothing says when a connection closes.
+    pub const NO_PLACE: Self = Self::NoPlace(RetryAfter::exactly(5));
+    /// [`Error::OverBudget`]. Nothing says when devices take their messages.
+    pub const OVER_BUDGET: Self = Self::OverBudget(RetryAfter::exactly(5));
+    /// [`Error::Unreachable`]. By then, the other nodes answer or are known to be gone.
+    pub const UNREACHABLE: Self = Self::Unreachable(RetryAfter::exactly(5));
+
+    /// When it is worth trying again, for an error that passes by itself.
+    #[must_use]
+    pub fn retry_after(self) -> Option<RetryAfter> {
+        match self {
+            Self::MailboxFull(after)
+            | Self::TooMany(after)
+            | Self::Draining(after)
+            | Self::NoPlace(after)
+            | Self::OverBudget(after)
+            | Self::Unreachable(after) => Some(after),
+            _ => None,
+        }
+    }
+
     /// A stable, machine-readable name.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -104,47 +158,53 @@ impl Error {
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::UnsupportedCoding => "unsupported_coding",
             Self::SlowRequest => "request_timeout",
-            Self::MailboxFull => "mailbox_full",
-            Self::TooMany => "too_many",
-            Self::Draining => "draining",
-            Self::NoPlace => "no_place",
-            Self::OverBudget => "over_memory_budget",
-            Self::Unreachable => "unreachable",
+            Self::MailboxFull(_) => "mailbox_full",
+            Self::TooMany(_) => "too_many",
+            Self::Draining(_) => "draining",
+            Self::NoPlace(_) => "no_place",
+            Self::OverBudget(_) => "over_memory_budget",
+            Self::Unreachable(_) => "unreachable",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Superseded => "superseded",
             Self::Internal => "internal",
         }
     }
 
-    /// One sentence for a person, the same for every request that ends this way.
+    /// What a person should know: always the same text for the same error.
     #[must_use]
     pub fn detail(self) -> &'static str {
         match self {
             Self::Invalid(part) => part.detail(),
             Self::Unauthenticated(fault) => fault.detail(),
-            Self::Forbidden => "The identity is valid, but it is not the one that this path belongs to.",
+            Self::Forbidden => {
+                "The identity is valid, but this path belongs to another device. Subscribe to your own path."
+            }
             Self::CrossSite => {
-                "The request comes from a page of another site; list its origin in --cors-origins to let it in."
+                "A page of another site made the request. To allow that site, list its origin in --cors-origins."
             }
-            Self::NotConnected => "No live stream of the device is connected.",
-            Self::NoRoute => "There is nothing at this path.",
-            Self::MethodNotAllowed => "The path exists, but not with this method.",
-            Self::TooLarge => "The request is larger than the limit of this server.",
+            Self::NotConnected => "The device is not connected. Send a TTL to let the server hold the message.",
+            Self::NoRoute => "No route has this path.",
+            Self::MethodNotAllowed => "This path does not have this method. The header Allow lists its methods.",
+            Self::TooLarge => "The request is larger than the limit of this server (--body-limit).",
             Self::UnsupportedMedia => {
-                "The body must be application/json or application/x-www-form-urlencoded (on a gRPC path: a POST of \
-                 application/grpc), without a content encoding."
+                "Send the body as application/json or application/x-www-form-urlencoded, without a content encoding. \
+                 On a gRPC path, send a POST of application/grpc."
             }
-            Self::UnsupportedCoding => "The only transfer coding that this server knows is chunked, once.",
+            Self::UnsupportedCoding => "The only supported transfer coding is chunked, applied once.",
             Self::SlowRequest => "The request did not arrive in time.",
-            Self::MailboxFull => "The device has too many messages waiting; try again later.",
-            Self::TooMany => "There are as many devices or watches as one user or caller may have; try again later.",
-            Self::Draining => "This server is stopping and takes no new work; try another one, or again later.",
-            Self::NoPlace => "This server has as many connections as it may have; try again later.",
-            Self::OverBudget => "This server holds as many messages as it may; try again later.",
-            Self::Unreachable => "This server cannot tell where the device is connected; try again later.",
-            Self::UnknownOutcome => "The server that holds the device did not answer in time; the outcome is unknown.",
-            Self::Superseded => "A newer stream of the same device is connected.",
-            Self::Internal => "The server failed; the fault is in its log.",
+            Self::MailboxFull(_) => "Too many messages wait for the device. Try again later.",
+            Self::TooMany(_) => "The user or the caller has reached the limit for devices or watches. Try again later.",
+            Self::Draining(_) => {
+                "This server is stopping and accepts no new work. Try another server, or try again later."
+            }
+            Self::NoPlace(_) => "This server has reached its limit for connections. Try again later.",
+            Self::OverBudget(_) => "This server has reached its memory budget for messages. Try again later.",
+            Self::Unreachable(_) => "This server cannot find out where the device is connected. Try again later.",
+            Self::UnknownOutcome => {
+                "The server that holds the device did not answer in time. The message may have been delivered or not."
+            }
+            Self::Superseded => "A newer stream of the same device is connected. Do not reconnect.",
+            Self::Internal => "The server failed. Its log has the cause.",
         }
     }
 }
@@ -152,13 +212,17 @@ impl Error {
 impl Invalid {
     fn detail(self) -> &'static str {
         match self {
-            Self::User => "The user id must be 1 to 256 bytes of UTF-8 without control characters, and not . or ..",
-            Self::Device => "The device id must be 1 to 256 bytes of UTF-8 without control characters, and not . or ..",
-            Self::Event => "The event name must be 1 to 64 of A-Z a-z 0-9 . _ : - and not begin with signal.",
+            Self::User => "A user id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\".",
+            Self::Device => {
+                "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
+            }
+            Self::Event => {
+                "An event name has 1 to 64 characters of A-Z a-z 0-9 . _ : - and does not begin with \"signal.\"."
+            }
             Self::Data => "The field data is required and must not be empty.",
-            Self::Body => "The body is not a JSON object, a form or a protobuf message of the expected shape.",
+            Self::Body => "The body must be a JSON object, a form or a protobuf message with the documented fields.",
             Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
-            Self::Host => "The request must name one host, in one valid header line.",
+            Self::Host => "The request must have one Host line with one valid host.",
             Self::Format => "The format must be plain, envelope or legacy.",
         }
     }
@@ -167,10 +231,17 @@ impl Invalid {
 impl Unproven {
     fn detail(self) -> &'static str {
         match self {
-            Self::Absent => "This request needs an identity.",
-            Self::Malformed => "The identity that was sent is not valid.",
-            Self::Ambiguous => "The identity stands in more than one header line.",
-            Self::Untrusted => "Requests are accepted from trusted proxies only.",
+            Self::Absent => {
+                "This request needs an identity. A proxy gives one in the header X-User-Claim. With --auth none, the path \
+                 of a subscribe request gives one."
+            }
+            Self::Malformed => {
+                "The identity is not valid. X-User-Claim must be a JSON object with the fields userid and clientid."
+            }
+            Self::Ambiguous => {
+                "The request has more than one X-User-Claim header. The proxy must remove the client's own."
+            }
+            Self::Untrusted => "This server accepts requests only from the proxies in --trusted-proxies.",
         }
     }
 }
@@ -192,5 +263,22 @@ impl From<Invalid> for Error {
 impl From<Unproven> for Error {
     fn from(fault: Unproven) -> Self {
         Self::Unauthenticated(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_when_to_try_again_and_a_range_differs_from_answer_to_answer() {
+        let exact = [Error::MAILBOX_FULL, Error::DRAINING, Error::NO_PLACE, Error::OVER_BUDGET, Error::UNREACHABLE];
+        let seconds = exact.map(|error| error.retry_after().map(RetryAfter::seconds));
+        assert_eq!(seconds, [Some(1), Some(5), Some(5), Some(5), Some(5)]);
+        let counts: std::collections::BTreeSet<_> =
+            (0..1_000).filter_map(|_| Some(Error::TOO_MANY.retry_after()?.seconds())).collect();
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+        assert_eq!(Error::TooMany(RetryAfter::exactly(17)).retry_after().map(RetryAfter::seconds), Some(17));
+        assert_eq!(Error::NotConnected.retry_after(), None);
     }
 }

@@ -1,16 +1,17 @@
-//! The gRPC service `signal.v1.Signal`: the same steps as the HTTP API, in the same order, with the same names.
+//! The gRPC service `signal.v1.Signal`. Its methods take the same steps as the HTTP API, in the same order.
 
 mod codec;
 mod convert;
 mod deadline;
-mod foreign;
+mod end_on_drain;
+mod identity;
 mod send_stream;
 mod status;
-mod stream;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use http::{Method, Version, header};
+use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -19,69 +20,59 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{deadline::within_deadline, foreign::supervise};
+pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::Signal, status::from as error_status};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
         SendStreamRequest, SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
         signal_server::{self, SignalServer},
     },
-    send_stream::{Answers, Sender},
-    stream::{Responses, Step},
+    send_stream::SendResponses,
 };
 use crate::{
     auth::{Auth, Caller, Subscriber},
     drain::Drain,
-    error::{Error, Unproven},
+    flat_map::FlatMap,
     hub::{Event, Hub, Opening, Sighting, Subscription, Watch},
-    model::{Start, UserId},
-    serve::Peer,
-    telemetry::Metrics,
+    model::{EndReason, Start, UserId},
     wall_clock,
 };
 
-/// The generated messages, client and server of `proto/signal/v1/signal.proto`.
+/// The messages, the client and the server that the build generates from `proto/signal/v1/signal.proto`.
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
-    reason = "generated; the proto is the manual"
+    reason = "generated; the comments of the proto document it"
 )]
 pub mod proto {
     tonic::include_proto!("signal.v1");
 
-    /// The descriptors of all of it, for reflection.
+    /// The descriptors of the whole file, for reflection.
     pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/signal.bin"));
 }
 
-/// What the methods share.
+/// The state that the methods share.
 #[derive(Clone)]
 pub struct Service {
-    /// The one hub.
+    /// The hub of this process.
     pub hub: Hub,
-    /// Who may be believed.
-    pub auth: Arc<Auth>,
-    /// What operators see.
-    pub metrics: Metrics,
-    /// The silence after which a stream gets a ping.
+    /// How long a stream is silent before it gets a ping.
     pub heartbeat: Duration,
-    /// What ends the calls that would go on as long as their clients.
+    /// Ends the calls of `SendStream`, which have no end of their own.
     pub drain: Drain,
 }
 
-/// The service as tonic serves it.
-pub type Signal = SignalServer<Service>;
-
-/// Makes a server of the service; `limit` is in bytes of a message.
+/// Makes the server of the service. A request message may have `limit` bytes.
 #[must_use]
-pub fn signal(service: Service, limit: usize) -> Signal {
-    SignalServer::new(service).max_decoding_message_size(limit)
+pub fn signal(service: Service, auth: Arc<Auth>, limit: usize) -> Signal {
+    Signal::new(SignalServer::new(service).max_decoding_message_size(limit), auth)
 }
 
-/// The service, health and both versions of reflection as routes.
+/// The routes of the service, of health checks, and of both versions of reflection.
 ///
 /// # Errors
-/// When the descriptors cannot be read, which the build has just written.
+/// When the descriptors that the build embeds cannot be decoded.
 pub fn routes(signal: Signal, health: HealthServer<impl Health>) -> Result<Routes, tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -95,7 +86,7 @@ pub fn routes(signal: Signal, health: HealthServer<impl Health>) -> Result<Route
         .add_service(reflection().build_v1alpha()?))
 }
 
-/// Tells health checks whether the service takes work.
+/// Sets what health checks say about the service.
 pub async fn report(health: &HealthReporter, serving: bool) {
     if serving {
         health.set_serving::<Signal>().await;
@@ -105,24 +96,24 @@ pub async fn report(health: &HealthReporter, serving: bool) {
     }
 }
 
-/// Whether a call is one of ours. Others need [`supervise`].
+/// Whether a call is for [`Signal`], whose streams end on a drain by themselves. Other calls need [`end_on_drain`].
 #[must_use]
-pub fn is_ours<B>(request: &http::Request<B>) -> bool {
+pub fn is_signal<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(ROUTE.trim_end_matches("{*rest}"))
 }
 
-/// The pattern of the paths of [`Signal`].
+/// The route of all methods of [`Signal`].
 pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 
-/// Whether a request is a call of `Send` and not over gRPC-Web: it comes once for every message, so it is worth finding without
-/// the router.
+/// Whether a request is a native call of `Send` (not over gRPC-Web). Such calls skip the router, because they come once for every
+/// message.
 #[must_use]
 pub fn is_send<B>(request: &http::Request<B>) -> bool {
-    let native = kind(request).is_some_and(|kind| !kind.starts_with(b"-"));
+    let native = content_subtype(request).is_some_and(|subtype| !subtype.starts_with(b"-"));
     native && request.method() == Method::POST && request.version() == Version::HTTP_2 && request.uri().path() == SEND
 }
 
-/// What the router would do with such a call.
+/// Answers a native call of `Send` as the router would.
 pub async fn send<B>(signal: &Signal, request: http::Request<B>) -> http::Response<Body>
 where
     B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
@@ -136,63 +127,57 @@ where
 
 const SEND: &str = "/signal.v1.Signal/Send";
 
-/// Whether a path is that of a health check, which is answered also when there is no place for a connection.
+/// Whether a path is the health check's. A connection over the limit may still ask for it.
 #[must_use]
 pub fn is_health(path: &str) -> bool {
     path == "/grpc.health.v1.Health/Check"
 }
 
-/// Whether a request is a call, natively or over gRPC-Web.
+/// Whether a request is a gRPC call, native or over gRPC-Web.
 #[must_use]
 pub fn is_call<B>(request: &http::Request<B>) -> bool {
-    kind(request).is_some()
+    content_subtype(request).is_some()
 }
 
-/// What follows `application/grpc` in the type of a call.
-fn kind<B>(request: &http::Request<B>) -> Option<&[u8]> {
-    let kind = request.headers().get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc")?;
-    matches!(kind.first(), None | Some(b'+' | b'-' | b';')).then_some(kind)
+/// The part of a call's content type after `application/grpc`.
+fn content_subtype<B>(request: &http::Request<B>) -> Option<&[u8]> {
+    let subtype = request.headers().get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc")?;
+    matches!(subtype.first(), None | Some(b'+' | b'-' | b';')).then_some(subtype)
 }
 
-/// The answer to a call that comes to no method.
-#[must_use]
-pub fn refuse(error: Error) -> Status {
-    status::from(error)
-}
-
-/// The answer to a gRPC request for a service that is not there.
+/// The answer to a call of a service that does not exist.
 #[must_use]
 pub fn no_service() -> Status {
-    Status::unimplemented("unknown service")
+    Status::unimplemented("This server does not have this service.")
 }
 
-/// The answer to a call that took too long.
-#[must_use]
-pub fn too_late() -> Status {
-    Status::deadline_exceeded("the deadline of the call is over")
-}
+/// A stream of responses that is made from a stream of the hub.
+pub type ResponseStream<S, T> = FlatMap<S, Result<T, Status>, fn(&mut S, <S as Stream>::Item) -> Responses<T>>;
+
+/// Responses, and the status that ends the call if it is not OK.
+type Responses<T> = VecDeque<Result<T, Status>>;
 
 #[tonic::async_trait]
 impl signal_server::Signal for Service {
-    type SubscribeStream = Responses<Subscription, SubscribeResponse>;
-    type SendStreamStream = Answers;
-    type WatchDevicesStream = Responses<Watch, WatchDevicesResponse>;
+    type SubscribeStream = ResponseStream<Subscription, SubscribeResponse>;
+    type SendStreamStream = SendResponses;
+    type WatchDevicesStream = ResponseStream<Watch, WatchDevicesResponse>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let subscriber = self.subscriber(&request)?;
+        let subscriber: Subscriber = identity::of(&request)?;
         let start = Start::parse(Some(&request.get_ref().cursor));
         let opening = Opening { start, heartbeat: self.heartbeat };
         let (ready, subscription) = self.hub.subscribe(&subscriber, &opening).map_err(status::from)?;
         let ready = convert::ready(&ready, self.heartbeat);
-        let convert = |event| {
+        let convert = |_: &mut Subscription, event| {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
-            Step { responses: vec![convert::event(&event, wall_clock::now())], end }
+            with_end([convert::event(&event, wall_clock::now())], end)
         };
-        Ok(Response::new(Responses::new(Some(ready), subscription, convert)))
+        Ok(Response::new(FlatMap::new([Ok(ready)].into(), subscription, convert)))
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         let (to, draft) = convert::send(request.into_inner()).map_err(status::from)?;
         let outcome = self.hub.send(&caller, &to, draft).await.map_err(status::from)?;
         Ok(Response::new(convert::sent(outcome)))
@@ -202,61 +187,44 @@ impl signal_server::Signal for Service {
         &self,
         request: Request<Streaming<SendStreamRequest>>,
     ) -> Result<Response<Self::SendStreamStream>, Status> {
-        let sender = Sender { hub: self.hub.clone(), caller: self.caller(&request)? };
-        Ok(Response::new(Answers::new(sender, request.into_inner(), &self.drain)))
+        let caller: Caller = identity::of(&request)?;
+        Ok(Response::new(SendResponses::new(self.hub.clone(), caller, request.into_inner(), &self.drain)))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         let (user, draft) = convert::broadcast(request.into_inner()).map_err(status::from)?;
         let delivered = self.hub.broadcast(&caller, &user, draft).await.map_err(status::from)?;
-        Ok(Response::new(BroadcastResponse { delivered: convert::names(&delivered) }))
+        Ok(Response::new(BroadcastResponse { delivered: convert::ids(&delivered) }))
     }
 
     async fn list_devices(
         &self,
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let devices = self.hub.devices(&caller, &user).await.map_err(status::from)?;
-        Ok(Response::new(ListDevicesResponse { devices: convert::names(&devices) }))
+        Ok(Response::new(ListDevicesResponse { devices: convert::ids(&devices) }))
     }
 
     async fn watch_devices(
         &self,
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
-        let caller = self.caller(&request)?;
+        let caller: Caller = identity::of(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let watch = self.hub.watch(&caller, &user, self.heartbeat).map_err(status::from)?;
-        let convert = |sighting| {
+        let convert = |_: &mut Watch, sighting| {
             let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
-            Step { responses: convert::sighting(&sighting), end }
+            with_end(convert::sighting(&sighting), end)
         };
-        Ok(Response::new(Responses::new(None, watch, convert)))
+        Ok(Response::new(FlatMap::new(VecDeque::new(), watch, convert)))
     }
 }
 
-impl Service {
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let peer = peer(request).map_err(status::from)?;
-        self.auth.caller(request.metadata().as_ref(), peer).map_err(|error| self.refuse(error))
-    }
-
-    fn subscriber<T>(&self, request: &Request<T>) -> Result<Subscriber, Status> {
-        let peer = peer(request).map_err(status::from)?;
-        self.auth.subscriber(request.metadata().as_ref(), peer, None).map_err(|error| self.refuse(error))
-    }
-
-    fn refuse(&self, error: Error) -> Status {
-        if matches!(error, Error::Unauthenticated(fault) if fault != Unproven::Absent) {
-            self.metrics.identity_refused();
-        }
-        status::from(error)
-    }
-}
-
-fn peer<T>(request: &Request<T>) -> Result<IpAddr, Error> {
-    request.extensions().get::<Peer>().map(|peer| peer.0).ok_or(Error::Internal)
+/// The responses for one event of the hub. When the event ends the stream, its status follows.
+fn with_end<T>(responses: impl IntoIterator<Item = T>, end: Option<EndReason>) -> Responses<T> {
+    let status = end.and_then(status::at_end).map(Err);
+    responses.into_iter().map(Ok).chain(status).collect()
 }

@@ -192,7 +192,7 @@ impl Hub {
         let (core, address) = (&self.0.core, subscriber.address());
         // A device that has a mailbox may come and empty it.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
-            return Err(Error::OverBudget);
+            return Err(Error::OVER_BUDGET);
         }
         let heartbeat_ms = heartbeat_ms(opening.heartbeat);
         loop {
@@ -232,10 +232,11 @@ impl Hub {
     /// [`Error::Draining`]; [`Error::TooMany`].
     pub fn watch(&self, caller: &Caller, user: &UserId, heartbeat: Duration) -> Result<Watch, Error> {
         let core = &self.0.core;
-        let board = core.presence.enter(user, caller.address())?;
+        let address = caller.address();
+        let board = core.presence.enter(user, address.as_ref())?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
-        let watch = Watch::new(self.clone(), board.clone(), caller.address().cloned(), heartbeat);
+        let watch = Watch::new(self.clone(), board.clone(), address, heartbeat);
         board.fill(now, || {
             let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
             core.registry.live(user).iter().filter_map(page).collect()
@@ -270,7 +271,7 @@ impl Hub {
     }
 
     fn refuse_when_draining(&self) -> Result<(), Error> {
-        if self.0.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
+        if self.0.draining.load(Ordering::Acquire) { Err(Error::DRAINING) } else { Ok(()) }
     }
 
     fn now(&self) -> Millis {

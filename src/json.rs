@@ -1,4 +1,4 @@
-//! JSON from outside: objects strictly of their shape, values as they were written.
+//! JSON from peers: objects are checked strictly, and values keep the text that the peer wrote.
 
 use std::borrow::Cow;
 
@@ -6,43 +6,42 @@ use memchr::{memchr, memchr2, memmem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Levels of arrays and objects in data, at most: few readers take more.
+/// How deep arrays and objects in data may be nested. Many JSON parsers refuse deeper ones.
 const DEPTH: usize = 128;
 
-/// Reads exactly one JSON object: UTF-8 without a lone surrogate, no byte order mark, nothing behind it.
+/// Reads exactly one JSON object: UTF-8, no lone surrogate, no byte order mark, nothing after the object.
 ///
 /// # Errors
-/// Anything else, an array in the place of the object too (serde would read a struct from its elements).
+/// For anything else. Also for an array, from whose elements serde would read a struct.
 pub(crate) fn object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Malformed> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Malformed);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Malformed)?;
-    // serde looks for one in what it decodes only.
+    // serde finds a lone surrogate only in the strings that it decodes.
     if has_lone_surrogate(bytes) {
         return Err(Malformed);
     }
     serde_json::from_str(text).map_err(|_| Malformed)
 }
 
-/// A string of an [`object`] as it is; nothing for any other value.
+/// The decoded text of a string in an [`object`]. `None` for a value of another type.
 pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     let quoted = value.get().strip_prefix('"')?.strip_suffix('"')?;
     let has_escape = memchr(b'\\', quoted.as_bytes()).is_some();
     if has_escape { serde_json::from_str(value.get()).ok().map(Cow::Owned) } else { Some(quoted.into()) }
 }
 
-/// A string as it is, a number as its digits; nothing for any other value.
+/// The decoded text of a string, or a number as it was written. `None` for a value of another type.
 pub(crate) fn scalar(value: &RawValue) -> Option<Cow<'_, str>> {
     let is_number = matches!(value.get().as_bytes().first(), Some(b'-' | b'0'..=b'9'));
     if is_number { Some(value.get().into()) } else { string(value) }
 }
 
-/// A string of an [`object`] as it is, any other value as its compact text: as it was written, without white space between its
-/// tokens.
+/// The decoded text of a string in an [`object`]. For any other value, the JSON text without white space between its tokens.
 ///
 /// # Errors
-/// More than 128 levels.
+/// When arrays and objects are nested deeper than 128 levels.
 pub(crate) fn text(value: &RawValue) -> Result<Cow<'_, str>, Malformed> {
     if value.get().starts_with('"') { string(value).ok_or(Malformed) } else { compact(value.get()) }
 }
@@ -64,7 +63,7 @@ fn compact(json: &str) -> Result<Cow<'_, str>, Malformed> {
         }
         at += 1;
     }
-    // Most programs write none.
+    // Most senders write no white space, so nothing has to be copied.
     if copied == 0 {
         return Ok(json.into());
     }
@@ -72,7 +71,7 @@ fn compact(json: &str) -> Result<Cow<'_, str>, Malformed> {
     Ok(compact.into())
 }
 
-/// Where the string ends that begins at a quotation mark.
+/// The position of the quotation mark that closes the string which opens at `begin`.
 fn string_end(json: &[u8], begin: usize) -> usize {
     let mut at = begin + 1;
     while let Some(next) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
@@ -80,13 +79,13 @@ fn string_end(json: &[u8], begin: usize) -> usize {
         if json[at] == b'"' {
             return at;
         }
-        // What is escaped is no end.
+        // Skip the escaped character: an escaped quotation mark does not close the string.
         at += 2;
     }
     json.len()
 }
 
-/// Whether an escape is one half of a surrogate pair without the other
+/// Whether any `\u` escape is half of a surrogate pair whose other half is missing
 /// ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259#section-8.2)).
 fn has_lone_surrogate(json: &[u8]) -> bool {
     let is_escape = |at: &usize| json[..*at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
@@ -105,13 +104,13 @@ fn has_lone_surrogate(json: &[u8]) -> bool {
 /// Bytes of an escape like `\u00e9`.
 const ESCAPED_UNIT: usize = 6;
 
-/// What `\u` and four digits at the beginning stand for.
+/// The UTF-16 unit that the escape at the beginning of `json` stands for.
 fn utf16_unit(json: &[u8]) -> Option<u16> {
     let digits = json.get(..ESCAPED_UNIT)?.get(2..)?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// The bytes are not JSON of the expected shape. Says no more, because the reason would echo input.
+/// The bytes are not JSON of the expected shape. Carries no reason, because a reason would repeat input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_text_in_all_its_fields() {
+    fn every_field_of_an_object_is_checked_also_an_unknown_one() {
         let a = |json: &[u8]| object::<Known<'_>>(json).map(|known| known.a.get().to_owned());
         for good in [
             &b" {\"a\":1,\"x\":[\"\\ud83d\\ude00\"]}"[..],
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_surrogate_pair_is_found_wherever_it_stands() {
+    fn a_lone_surrogate_is_found_anywhere() {
         let halves = |json: &str| has_lone_surrogate(json.as_bytes());
         for whole in [
             "",
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_is_what_its_escapes_mean_and_holds_nothing_that_needs_one() {
+    fn a_string_is_decoded_and_its_control_characters_have_to_be_escaped() {
         let string = |json: &str| {
             let known: Known<'_> = object(json.as_bytes())?;
             string(known.a).map(Cow::into_owned).ok_or(Malformed)
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_compact_and_otherwise_as_it_was_written() {
+    fn a_value_loses_only_the_white_space_between_its_tokens() {
         let written = "{ \"b\" : [ 1.0 , 1E3,\n12345678901234567890123 ],\t\"a\": \" \\\" \\\\\", \"b\": null }";
         let compact = "{\"b\":[1.0,1E3,12345678901234567890123],\"a\":\" \\\" \\\\\",\"b\":null}";
         assert_eq!(text_of(written), Ok(compact.to_owned()));

@@ -10,7 +10,7 @@
 //! | [`model`] | the nouns: ids, address, message, cursor; a value that exists is valid | a new noun, a bound of an id |
 //! | [`error`] | what can go wrong: one enum, no status codes | a new error: its variant, `code` and `detail` |
 //! | [`budget`] | the bytes that messages and unsent responses take together | what counts against `--memory-budget` |
-//! | [`auth`] | headers in, a `Caller` out; nobody else can make one | a new kind of identity |
+//! | [`auth`] | headers, URI and peer in, a `Caller` out; no other room can make one | a new kind of identity |
 //! | [`hub`] | send, subscribe, list: the whole domain, free of protocols | anything a message goes through |
 //! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems | a new route; an error's HTTP status |
 //! | [`grpc`] | the gRPC service: conversion, codes, streams | a new method; an error's gRPC code |
@@ -22,6 +22,7 @@
 //! | [`app`] | joins the rooms; the one router of both protocols, and what stands before it | what a new option does |
 //! | [`terminal`] | what the process says before it exits | |
 //! | [`wall_clock`] | the time of day, within the years that have dates | |
+//! | `flat_map` | a stream that turns each item of another stream into any number of items | |
 //! | `json` | JSON objects from outside, strictly | |
 //! | `hex` | hexadecimal digits | |
 //!
@@ -53,6 +54,7 @@ pub mod budget;
 pub mod config;
 pub mod drain;
 pub mod error;
+mod flat_map;
 pub mod grpc;
 mod hex;
 pub mod hub;

@@ -1,86 +1,87 @@
-//! The nouns: who, where and what. Holding one of these values proves that it was checked.
+//! The nouns of the domain: ids, addresses, messages, cursors. A value that exists is valid.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use crate::{error::Invalid, hex};
 
-/// A user's id: 1 to 256 bytes of UTF-8, no control characters, not `.` or `..`; compared byte by byte.
+/// The id of a user: 1 to 256 bytes of UTF-8, no control characters, not `.` or `..`. Ids are compared byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(Arc<str>);
 
-/// A device's id, with the same bounds as a user's.
+/// The id of a device, with the same bounds as [`UserId`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(Arc<str>);
 
 /// One device of one user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
-    /// Whose device it is.
+    /// The user.
     pub user: UserId,
-    /// Which of the user's devices.
+    /// One of the user's devices.
     pub device: DeviceId,
 }
 
-/// The sender's name for a kind of message: 1 to 64 of `[A-Za-z0-9._:-]`, not beginning with `signal.`.
+/// The name that a sender gives to a kind of message: 1 to 64 of `[A-Za-z0-9._:-]`, not beginning with `signal.`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventName(Box<str>);
 
-/// What a message carries: any text but the empty one.
+/// The data of a message: any text but the empty one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data(Box<str>);
 
-/// One message as the server accepted it.
+/// One accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The sender's device, or nobody when the sender was anonymous.
+    /// The sender's device. `None` for an anonymous sender.
     pub from: Option<Address>,
-    /// The sender's name for the kind of message.
+    /// The kind of message, if the sender named one.
     pub event: Option<EventName>,
     /// The data, unchanged.
     pub data: Data,
-    /// When the server accepted it, by the wall clock.
+    /// The wall-clock time at which the server accepted the message.
     pub sent_at: SystemTime,
 }
 
-/// What became of an accepted message.
+/// The outcome of a send that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Numbered, in the mailbox, and a live stream is attached to it.
+    /// The message is in the mailbox, and a live stream reads the mailbox.
     Delivered,
-    /// Kept for a device that is not connected.
+    /// The message is in the mailbox of a device that is not connected.
     Held,
 }
 
-/// A position in one mailbox: everything up to and including `seq` has been seen.
+/// A position in one mailbox: the client has seen every message up to and including `seq`.
 ///
-/// Written `epoch.page.seq` in hexadecimal, and opaque to clients.
+/// Its text is `epoch.page.seq` in hexadecimal. Clients must not interpret it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// The mailbox's random name; another mailbox of the same device has another one.
+    /// A random number of the mailbox. A later mailbox of the same device has another number.
     pub epoch: u64,
-    /// Counts takeovers, so that a page that was superseded can be told from the one that superseded it.
+    /// The number of the page that reads the stream: one load of a web page, or one start of an app. A newer page of the device has
+    /// a higher number and supersedes older pages.
     pub page: u32,
-    /// The number of a message; the first is 1.
+    /// The number of a message. The first message is 1.
     pub seq: u64,
 }
 
-/// Where a stream wants to begin.
+/// Where a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// It is new: whatever was never handed to a stream, then live.
+    /// Without a cursor: the stream gets the messages that no stream has got, then live messages.
     Anew,
-    /// It comes back: everything after the cursor, then live.
+    /// The stream gets the messages after the cursor, then live messages.
     After(Cursor),
-    /// It comes back with something that is no cursor of ours.
+    /// The client presented a text that is no cursor.
     Lost,
 }
 
-/// How a stream relates to the streams before it.
+/// How a stream relates to earlier streams of its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Continuity {
-    /// The first stream of its mailbox.
+    /// This is the first stream of the mailbox.
     New,
-    /// Nothing is missing.
+    /// No message is missing.
     Resumed,
     /// Messages may be missing.
     Broken,
@@ -89,11 +90,11 @@ pub enum Continuity {
 /// Why the server ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// A newer stream of the same device took over.
+    /// A newer stream of the same device is connected.
     Superseded,
     /// This node is stopping.
     Draining,
-    /// The caller's token is over.
+    /// The caller's token has expired.
     Expired,
 }
 
@@ -101,7 +102,7 @@ impl UserId {
     /// Checks an id.
     ///
     /// # Errors
-    /// [`Invalid::User`] when it is out of the bounds above.
+    /// [`Invalid::User`] when the text is out of the bounds of [`UserId`].
     pub fn new(text: &str) -> Result<Self, Invalid> {
         is_id(text).then(|| Self(text.into())).ok_or(Invalid::User)
     }
@@ -117,7 +118,7 @@ impl DeviceId {
     /// Checks an id.
     ///
     /// # Errors
-    /// [`Invalid::Device`] when it is out of the bounds above.
+    /// [`Invalid::Device`] when the text is out of the bounds of [`DeviceId`].
     pub fn new(text: &str) -> Result<Self, Invalid> {
         is_id(text).then(|| Self(text.into())).ok_or(Invalid::Device)
     }
@@ -133,7 +134,7 @@ impl Address {
     /// Checks both ids.
     ///
     /// # Errors
-    /// The first part that is out of bounds.
+    /// [`Invalid::User`] or [`Invalid::Device`] for the first id that is out of bounds.
     pub fn new(user: &str, device: &str) -> Result<Self, Invalid> {
         Ok(Self { user: UserId::new(user)?, device: DeviceId::new(device)? })
     }
@@ -143,7 +144,7 @@ impl EventName {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`Invalid::Event`] when it is out of the bounds above or belongs to the server.
+    /// [`Invalid::Event`] when the text is out of the bounds of [`EventName`].
     pub fn new(text: &str) -> Result<Self, Invalid> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
         let valid = (1..=64).contains(&text.len()) && text.bytes().all(plain) && !text.starts_with("signal.");
@@ -158,7 +159,7 @@ impl EventName {
 }
 
 impl Data {
-    /// Checks that there is something to deliver.
+    /// Checks that the text is not empty.
     ///
     /// # Errors
     /// [`Invalid::Data`] when the text is empty.
@@ -175,24 +176,24 @@ impl Data {
 }
 
 impl Message {
-    /// The bytes that count against a mailbox's bounds: data and event name.
+    /// The bytes that count against the limit of a mailbox: data and event name.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.data.0.len() + self.event.as_ref().map_or(0, |event| event.0.len())
     }
 
-    /// The bytes of memory that it takes, about: all its text, and what stands around it. Its place in a mailbox is not counted.
+    /// The bytes of memory of a message, about: its texts and [`OVERHEAD`]. Does not count its entry in a mailbox.
     #[must_use]
     pub fn footprint(&self) -> usize {
-        self.cost() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + AROUND
+        self.cost() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + OVERHEAD
     }
 }
 
-/// Bytes of a message and of the allocations of its parts.
-const AROUND: usize = 128;
+/// The bytes of the struct [`Message`] and of the allocators' overhead for its texts, about.
+const OVERHEAD: usize = 128;
 
 impl Start {
-    /// Reads what a client presents as its cursor; empty is the same as none.
+    /// Parses the cursor that a client presents. An empty text is the same as no cursor.
     #[must_use]
     pub fn parse(presented: Option<&str>) -> Self {
         match presented {
@@ -203,7 +204,7 @@ impl Start {
 }
 
 impl Cursor {
-    /// Reads a cursor as [`Cursor`] writes it.
+    /// Parses the text of a cursor.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
@@ -219,10 +220,10 @@ impl Cursor {
         })
     }
 
-    /// The length of the longest one, in bytes.
+    /// The length of the longest text of a cursor, in bytes.
     pub const LONGEST: usize = 16 + 1 + 8 + 1 + 16;
 
-    /// Writes it into a place of that length.
+    /// Writes the text into a buffer, without an allocation.
     pub fn write<'a>(&self, into: &'a mut [u8; Self::LONGEST]) -> &'a str {
         let mut end = hex::write(into, self.epoch, 16);
         for part in [self.page.into(), self.seq] {
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_have_bounds() {
+    fn an_id_out_of_bounds_is_invalid() {
         for good in ["a", "bob's phone", "a/b", "*", ">", "☎", &"x".repeat(256), "..."] {
             assert!(UserId::new(good).is_ok(), "{good}");
         }
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn event_names_have_bounds() {
+    fn an_event_name_out_of_bounds_is_invalid() {
         for good in ["offer", "a.b_c:d-1", "signals", &"x".repeat(64)] {
             assert!(EventName::new(good).is_ok(), "{good}");
         }
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_reads_what_it_writes_and_nothing_else() {
+    fn a_cursor_parses_its_own_text_and_no_other() {
         let cursor = Cursor { epoch: u64::MAX - 7, page: 3, seq: 4711 };
         assert_eq!(cursor.to_string(), "fffffffffffffff8.3.1267");
         for cursor in

@@ -1,4 +1,4 @@
-//! The HTTP API: routes, what they extract, and how the hub's answers look as HTTP.
+//! The HTTP API: its routes, what their handlers extract from a request, and the HTTP answer for each result of the hub.
 
 mod devices;
 mod events;
@@ -22,39 +22,39 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, Method, Request, Response, header};
 
-use self::extract::{Post, Segments, address};
-pub use self::{events::accepts_events, problem::Problem, unread::answer};
+use self::extract::{PathSegments, Post, parse_address};
+pub use self::{events::accepts_events, problem::Problem, unread::discard_unread};
 use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, telemetry::Metrics};
 
-/// The limits of the HTTP API that are options.
+/// The options of the HTTP API.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Bytes of a body, at most.
+    /// The most bytes of a request body.
     pub body_limit: usize,
-    /// How long a body may take to arrive.
+    /// How long a request body may take to arrive.
     pub body_timeout: Duration,
-    /// The silence after which a stream gets a ping.
+    /// How long a stream is silent before it gets a ping.
     pub heartbeat: Duration,
 }
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct Api {
-    /// The one hub.
+    /// The hub of this process.
     pub hub: Hub,
-    /// Who may be believed.
+    /// Identifies callers.
     pub auth: Arc<Auth>,
-    /// What operators see.
+    /// Counts requests.
     pub metrics: Metrics,
-    /// The limits.
+    /// The options.
     pub settings: Settings,
 }
 
-/// All routes of section 2 of the contract but those of [`admin`](crate::admin).
+/// The routes of the HTTP API. [`admin`](crate::admin) has the routes for operators.
 ///
-/// `get` would answer HEAD too, and a HEAD of a stream would register a device that nobody listens on.
+/// axum's `get` also answers HEAD. A HEAD of `/subscribe` must not: it would register a device whose stream nobody reads.
 pub fn routes(api: Api) -> Router {
-    let subscribe = || get(subscribe::subscribe).head(no_head);
+    let subscribe = || get(subscribe::subscribe).head(head_not_allowed);
     Router::new()
         .route("/subscribe", subscribe())
         .route("/subscribe/{user}/device/{device}", subscribe())
@@ -63,46 +63,46 @@ pub fn routes(api: Api) -> Router {
         .with_state(api)
 }
 
-/// Whether a path is that of a device's stream.
+/// Whether a path is for a subscribe request.
 #[must_use]
 pub fn is_subscribe(path: &str) -> bool {
     path.strip_prefix("/subscribe").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The answer to a request that comes to no handler. An event stream is told when to come back, where that is what it needs.
+/// The answer to a request that no handler gets: a problem, or for an `EventSource` a stream that tells it to reconnect later.
 #[must_use]
-pub fn refuse(error: Error, headers: &HeaderMap) -> Response<Body> {
-    events::refuse(error, headers).into_response()
+pub fn error_response(error: Error, headers: &HeaderMap) -> Response<Body> {
+    events::reconnect_later(error, headers).into_response()
 }
 
-/// The path of a device, to which messages are posted.
+/// The route to which a message for a device is posted.
 pub const DEVICE: &str = "/user/{user}/device/{device}";
 
-/// The device that a request is for, if it is one for [`send()`]: that comes once for every message, so it is worth finding
-/// without the router.
+/// The receiver that the path names, if the router would route the request to [`send()`]. Such requests skip the router, because
+/// they come once for every message.
 #[must_use]
 pub fn receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
-    let mut segments = Segments(request.uri().path());
+    let mut segments = PathSegments(request.uri().path());
     let mut next = || segments.next().filter(|segment| !segment.is_empty());
     match (next(), next(), next(), next(), segments.next()) {
         (Some("user"), Some(user), Some("device"), Some(device), None) if request.method() == Method::POST => {
-            Some(address(user, device))
+            Some(parse_address(user, device))
         }
         _ => None,
     }
 }
 
-/// What the router would do with such a request.
+/// Answers a request for which [`receiver`] has found an address, as the router would.
 pub async fn send<B>(api: &Api, peer: Peer, to: Result<Address, Error>, request: &mut Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
     match Post::read(peer, to, request, api).await {
         Ok(post) => send::deliver(api, post).await.into_response(),
-        Err(refused) => refused.into_response(),
+        Err(problem) => problem.into_response(),
     }
 }
 
-async fn no_head() -> (AppendHeaders<[(HeaderName, &'static str); 1]>, Problem) {
+async fn head_not_allowed() -> (AppendHeaders<[(HeaderName, &'static str); 1]>, Problem) {
     (AppendHeaders([(header::ALLOW, "GET")]), Error::MethodNotAllowed.into())
 }

@@ -106,7 +106,7 @@ impl Handler for Front {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        let refused = (!is_health(&request)).then_some(Error::NoPlace);
+        let refused = (!is_health(&request)).then_some(Error::NO_PLACE);
         self.answer_unless(refused, peer, request)
     }
 }
@@ -165,7 +165,7 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
-    let answer = rest::answer(request, &api.settings, async |request| match request.extensions().get() {
+    let answer = rest::discard_unread(request, &api.settings, async |request| match request.extensions().get() {
         Some(Refused(error)) => refuse(*error, &request),
         None => next.run(request).await,
     });
@@ -185,9 +185,12 @@ fn is_health<B>(request: &Request<B>) -> bool {
 
 /// The answer in the words of the protocol that was spoken.
 fn refuse(error: Error, request: &Request<Body>) -> Response {
-    let mut response =
-        if grpc::is_call(request) { grpc::refuse(error).into_http() } else { rest::refuse(error, request.headers()) };
-    if error == Error::NoPlace && request.version() <= Version::HTTP_11 {
+    let mut response = if grpc::is_call(request) {
+        grpc::error_status(error).into_http()
+    } else {
+        rest::error_response(error, request.headers())
+    };
+    if matches!(error, Error::NoPlace(_)) && request.version() <= Version::HTTP_11 {
         // Also, the place is for the next one: nobody waits for the rest of the request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -271,15 +274,19 @@ mod tests {
     async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
         let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
         let limits = hub::Limits::unlimited(second, second);
-        let auth = auth::Auth { mode: auth::Mode::None, require_all: false, trusted_proxies: Vec::new() };
+        let auth = auth::Auth {
+            mode: auth::Mode::None,
+            require_all: false,
+            trusted_proxies: Vec::new(),
+            metrics: metrics.clone(),
+        };
         let settings = rest::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
-        let service =
-            grpc::Service { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), heartbeat: second, drain };
-        let api = Api { hub, auth, metrics: metrics.clone(), settings };
+        let service = grpc::Service { hub: hub.clone(), heartbeat: second, drain };
+        let api = Api { hub, auth: auth.clone(), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let front = Front::before(routes, api, grpc::signal(service, 0), &[]);
+        let front = Front::before(routes, api, grpc::signal(service, auth, 0), &[]);
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
         let response = front.answer(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -47,10 +47,11 @@ async fn only_grpc(request: Request, next: Next) -> Response {
 
 async fn within_deadline(State(drain): State<Drain>, request: Request, next: Next) -> Response {
     let call = async |request| {
-        if grpc::is_ours(&request) {
+        if grpc::is_signal(&request) {
             return next.run(request).await;
         }
-        grpc::supervise(request, &drain, |request: http::Request<_>| next.run(request.map(Body::new)), Body::new).await
+        let call = |request: http::Request<_>| next.run(request.map(Body::new));
+        grpc::end_on_drain(request, &drain, call, Body::new).await
     };
     grpc::within_deadline(request, call, Body::new).await
 }

@@ -6,10 +6,10 @@ use serde_json::value::RawValue;
 
 use crate::{error::Unproven, json, model::Address};
 
-/// The header's name, as the 2019 server knew it.
-const NAME: HeaderName = HeaderName::from_static("x-user-claim");
+/// The header's name. The 2019 server used the same one.
+pub(super) const NAME: HeaderName = HeaderName::from_static("x-user-claim");
 
-/// The longest claim that is read, in bytes.
+/// The length of the longest valid claim, in bytes.
 const LIMIT: usize = 4 * 1024;
 
 #[derive(Deserialize)]
@@ -20,10 +20,10 @@ struct Claim<'a> {
     clientid: &'a RawValue,
 }
 
-/// The claim in these headers, if there is one.
+/// Reads the claim header, if the headers have one.
 ///
-/// A second line, or a name that a proxy may fold into the real one, is refused: the proxy removes only what it knows, and
-/// the other line may be the client's own.
+/// Refuses a second claim line, also under a look-alike name: the proxy removes only the exact name, so the other line may be
+/// the client's own.
 pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
     let mut lines = headers.iter().filter(|(name, _)| is_look_alike(name));
     match (lines.next(), lines.next()) {
@@ -33,7 +33,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
     }
 }
 
-/// Whether a proxy may take a name for the claim's, as that is itself.
+/// Whether a name is the claim header's, or becomes it when a proxy replaces `_` or `.` by `-`.
 fn is_look_alike(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     name.len() == NAME.as_str().len()
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_and_numbers_are_ids() {
+    fn an_id_is_a_string_or_a_number() {
         let address = |user, device| Ok(Some(Address::new(user, device).unwrap()));
         assert_eq!(read_line(r#"{"userid":"bob","clientid":"phone"}"#), address("bob", "phone"));
         assert_eq!(
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_claim() {
+    fn a_claim_of_another_shape_is_malformed() {
         for line in [
             "",
             "bob",
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_line_is_refused_under_any_name() {
+    fn a_second_claim_line_is_refused_under_every_look_alike_name() {
         for name in ["x_user_claim", "x.user.claim", "x-user_claim", "x-user-claim"] {
             let mut headers = HeaderMap::new();
             headers.append(NAME, HeaderValue::from_static(r#"{"userid":"bob","clientid":"phone"}"#));

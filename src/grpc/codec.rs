@@ -1,5 +1,4 @@
-//! How messages become bytes: protobuf, in buffers that begin small, because most streams are idle most of the time; and what
-//! somebody gets whose bytes are no message.
+//! The protobuf codec: its buffers begin small, because most streams are idle, and a malformed message is the client's fault.
 
 use std::marker::PhantomData;
 
@@ -13,7 +12,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 use super::status;
 use crate::error::{Error, Invalid};
 
-/// The codec of the generated client and server: tonic's own, with buffers of our size and errors of our own.
+/// tonic's codec with smaller buffers, and with [`Error`] for malformed messages. The generated client and server use it.
 pub(super) struct SmallBuffers<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for SmallBuffers<T, U> {
@@ -41,8 +40,8 @@ where
     }
 }
 
-/// Tells a peer whose message is malformed that this is its own fault. tonic would take the blame with INTERNAL, as it does still
-/// where there is no whole message to be decoded.
+/// Answers a malformed message with `INVALID_ARGUMENT`, because the fault is the client's. tonic's own decoder would answer INTERNAL.
+/// tonic still answers INTERNAL for a message that is cut short, because it then does not call the decoder.
 pub(super) struct Strict<U>(ProstDecoder<U>);
 
 impl<U: Message + Default> Decoder for Strict<U> {
@@ -51,7 +50,7 @@ impl<U: Message + Default> Decoder for Strict<U> {
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         self.0.decode(bytes).map_err(|cause| {
-            tracing::debug!(cause = cause.message(), "a message is malformed");
+            tracing::debug!(cause = cause.message(), "refused a malformed message");
             status::from(Error::Invalid(Invalid::Body))
         })
     }
@@ -62,11 +61,11 @@ impl<U: Message + Default> Decoder for Strict<U> {
 }
 
 fn settings() -> BufferSettings {
-    BufferSettings::new(BEGIN, BATCH)
+    BufferSettings::new(INITIAL_BUFFER, BATCH)
 }
 
-/// Bytes of a buffer when a call begins; it grows to what its messages need. tonic would begin each with 8 KiB.
-const BEGIN: usize = 64;
+/// The bytes of a new call's buffers, which grow with the messages. tonic's default of 8 KiB would cost every idle stream.
+const INITIAL_BUFFER: usize = 64;
 
-/// Bytes of messages that are enough to be written, though further ones are ready.
+/// The encoder writes to the connection after this many bytes of messages, even if more messages are ready.
 const BATCH: usize = 32 * 1024;

@@ -1,4 +1,4 @@
-//! Between the messages of the proto and the nouns of the model.
+//! Converts the messages of the proto to the types of the model and back.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::{
     model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
 };
 
-/// What a request to send says: to whom, and what.
+/// The receiver and the message of a request to send.
 pub(super) fn send(request: proto::SendRequest) -> Result<(model::Address, Draft), Error> {
     let to = request.to.unwrap_or_default();
     let to = model::Address::new(&to.user, &to.device)?;
@@ -20,7 +20,7 @@ pub(super) fn send(request: proto::SendRequest) -> Result<(model::Address, Draft
     Ok((to, draft(&request.event, request.data, ttl)?))
 }
 
-/// What a request to broadcast says: to whom, and what.
+/// The receiving user and the message of a request to broadcast.
 pub(super) fn broadcast(request: proto::BroadcastRequest) -> Result<(UserId, Draft), Error> {
     let user = UserId::new(&request.user)?;
     Ok((user, draft(&request.event, request.data, Duration::ZERO)?))
@@ -31,7 +31,7 @@ fn draft(event: &str, data: String, ttl: Duration) -> Result<Draft, Error> {
     Ok(Draft { event, data: Data::new(data)?, ttl })
 }
 
-/// Whole seconds, as over HTTP.
+/// Accepts only whole seconds, because the `TTL` header of the HTTP API has no fractions.
 fn whole_seconds(ttl: &prost_types::Duration) -> Result<Duration, Invalid> {
     if ttl.nanos != 0 {
         return Err(Invalid::Ttl);
@@ -47,10 +47,10 @@ pub(super) fn sent(outcome: Outcome) -> proto::SendResponse {
     proto::SendResponse { outcome: outcome.into() }
 }
 
-/// The answer to one request of a stream of them.
-pub(super) fn answer(answer: Result<Outcome, Error>) -> proto::SendStreamResponse {
+/// The response to one request of `SendStream`.
+pub(super) fn send_stream_response(outcome: Result<Outcome, Error>) -> proto::SendStreamResponse {
     use proto::send_stream_response::Result;
-    let result = match answer {
+    let result = match outcome {
         Ok(outcome) => Result::Sent(sent(outcome)),
         Err(error) => {
             Result::Error(proto::SendError { code: status::code(error).into(), message: error.detail().to_owned() })
@@ -82,11 +82,11 @@ pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse 
     })
 }
 
-/// The responses for a sighting.
+/// The responses for one event of a watch. Pings have none, because the interface has no ping for watches.
 pub(super) fn sighting(sighting: &Sighting) -> Vec<proto::WatchDevicesResponse> {
     use proto::watch_devices_response::Kind;
     let kinds = match sighting {
-        Sighting::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: names(devices) })],
+        Sighting::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: ids(devices) })],
         Sighting::Changes(changes) => changes
             .iter()
             .map(|change| match change {
@@ -99,7 +99,7 @@ pub(super) fn sighting(sighting: &Sighting) -> Vec<proto::WatchDevicesResponse> 
     kinds.into_iter().map(|kind| proto::WatchDevicesResponse { kind: Some(kind) }).collect()
 }
 
-pub(super) fn names(devices: &[DeviceId]) -> Vec<String> {
+pub(super) fn ids(devices: &[DeviceId]) -> Vec<String> {
     devices.iter().map(DeviceId::as_str).map(str::to_owned).collect()
 }
 

@@ -1,4 +1,4 @@
-//! The deadline of a call: the client's `grpc-timeout`, and our own for everything that is no stream.
+//! The deadlines of a call: the client's `grpc-timeout` for the whole call, and the server's own until the response begins.
 
 use std::{
     pin::Pin,
@@ -11,49 +11,52 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::Status;
 
-use super::too_late;
-
-/// How long a call may take until its response begins: the request's message has to arrive, and the hub to answer.
+/// How long a call may take until its response begins. In this time the request message has to arrive and the hub has to answer.
 const HANDLER_TIME: Duration = Duration::from_secs(10);
 
-/// Ends a call whose response does not begin in time, or goes on when its client has stopped waiting.
+/// Ends a call with `DEADLINE_EXCEEDED` when its response does not begin in time, or has not ended at the client's deadline.
 pub async fn within_deadline<B, A: Body + Default>(
     request: Request<B>,
     call: impl AsyncFnOnce(Request<B>) -> Response<A>,
-    wrap: impl FnOnce(Bounded<A>) -> A,
+    wrap: impl FnOnce(DeadlineBody<A>) -> A,
 ) -> Response<A> {
     let deadline = deadline(request.headers());
     let ours = Instant::now() + HANDLER_TIME;
     let until = deadline.map_or(ours, |deadline| deadline.min(ours));
     let version = request.version();
-    let Ok(response) = timeout_at(until, call(request)).await else { return refuse(version) };
+    let Ok(response) = timeout_at(until, call(request)).await else { return exceeded_response(version) };
     match deadline {
         Some(deadline) if !response.body().is_end_stream() => {
-            response.map(|body| wrap(Bounded { body: Some(body), deadline, alarm: None }))
+            response.map(|body| wrap(DeadlineBody { body: Some(body), deadline, timer: None }))
         }
         _ => response,
     }
 }
 
-fn refuse<A: Default>(version: Version) -> Response<A> {
-    let mut response = too_late().into_http();
+fn exceeded_response<A: Default>(version: Version) -> Response<A> {
+    let mut response = exceeded().into_http();
     if version <= Version::HTTP_11 {
-        // The client waits no longer, so nobody waits for the rest of its request either.
+        // The client waits no longer, so the server does not wait for the rest of its request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// The body of a call that ends with its deadline, however busy it is.
-pub struct Bounded<A> {
-    /// None when it has ended.
-    body: Option<A>,
-    deadline: Instant,
-    /// Made when it has to wait for something.
-    alarm: Option<Pin<Box<Sleep>>>,
+/// The status of a call whose deadline has passed.
+fn exceeded() -> Status {
+    Status::deadline_exceeded("The deadline of the call has passed.")
 }
 
-impl<A: Body + Unpin> Body for Bounded<A> {
+/// A response body that ends at a deadline, even when it always has more data.
+pub struct DeadlineBody<A> {
+    /// `None` after the end.
+    body: Option<A>,
+    deadline: Instant,
+    /// Made when the body first has no data.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<A: Body + Unpin> Body for DeadlineBody<A> {
     type Data = A::Data;
     type Error = A::Error;
 
@@ -64,11 +67,11 @@ impl<A: Body + Unpin> Body for Bounded<A> {
             if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
                 return Poll::Ready(frame);
             }
-            let alarm = this.alarm.get_or_insert_with(|| Box::pin(sleep_until(this.deadline)));
-            ready!(alarm.as_mut().poll(cx));
+            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(this.deadline)));
+            ready!(timer.as_mut().poll(cx));
         }
         this.body = None;
-        Poll::Ready(Some(Ok(trailers(&too_late()))))
+        Poll::Ready(Some(Ok(trailers(&exceeded()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -80,15 +83,15 @@ impl<A: Body + Unpin> Body for Bounded<A> {
     }
 }
 
-/// The end of a call with a status.
+/// The trailers that end a call with a status.
 pub(super) fn trailers<D>(status: &Status) -> Frame<D> {
     let mut trailers = HeaderMap::new();
-    // It has no metadata that could be wrong.
+    // This fails only for metadata that is no valid header, and the status has no metadata.
     let _ = status.add_header(&mut trailers);
     Frame::trailers(trailers)
 }
 
-/// Reads `grpc-timeout` (gRPC over HTTP/2: up to 8 digits and a unit). One that cannot be read is none.
+/// Reads `grpc-timeout` (gRPC over HTTP/2: up to 8 digits and a unit). Ignores a value that cannot be parsed.
 fn deadline(headers: &HeaderMap) -> Option<Instant> {
     let timeout = timeout(headers.get("grpc-timeout")?.to_str().ok()?)?;
     Instant::now().checked_add(timeout)
@@ -119,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    /// Always has another frame.
+    /// A body that always has another frame.
     struct Endless;
 
     impl Body for Endless {
@@ -135,14 +138,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_never_silent_ends_with_its_deadline_all_the_same() {
+    async fn a_body_that_always_has_more_data_ends_at_the_deadline() {
         let second = Duration::from_secs(1);
-        let mut body = Bounded { body: Some(Endless), deadline: Instant::now() + second, alarm: None };
+        let mut body = DeadlineBody { body: Some(Endless), deadline: Instant::now() + second, timer: None };
         let mut next =
             async || poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.map(|frame| frame.expect("data"));
         assert!(next().await.is_some_and(|frame| frame.is_data()));
         advance(second).await;
-        let trailers = next().await.and_then(|frame| frame.into_trailers().ok()).expect("the end");
+        let trailers = next().await.and_then(|frame| frame.into_trailers().ok()).expect("trailers");
         assert_eq!(trailers["grpc-status"], "4");
         assert!(next().await.is_none());
     }

@@ -1,7 +1,8 @@
-//! A stream of sends: one answer per request, in their order, until the client has said all or the call is over.
+//! `SendStream`: one response per request, in the order of the requests.
 //!
-//! No message has a task, and there is no queue: hyper asks for answers when there is room for them, an answer is made by
-//! sending, and only then the next request is looked at. Answers that are made without a pause go out together.
+//! It has no queue and no task per message. hyper polls for a response when the client can take one. Each poll reads one request,
+//! sends its message and makes the response. So a client that does not read its responses stops its own requests (backpressure).
+//! Responses that are ready without a wait are written together.
 
 use std::{
     pin::Pin,
@@ -20,37 +21,34 @@ use super::{
 };
 use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome};
 
-/// Requests as they come from a client.
+/// The requests of a client, as tonic decodes them.
 pub(super) trait Incoming: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static {}
 
 impl<S: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static> Incoming for S {}
 
-/// Who sends, and through what.
-pub(super) struct Sender {
-    pub(super) hub: Hub,
-    pub(super) caller: Caller,
-}
+/// The responses of one call.
+pub struct SendResponses(Pin<Box<dyn Stream<Item = Result<SendStreamResponse, Status>> + Send>>);
 
-/// The answers of one call.
-pub struct Answers(Pin<Box<dyn Stream<Item = Result<SendStreamResponse, Status>> + Send>>);
-
-impl Answers {
-    pub(super) fn new(sender: Sender, requests: impl Incoming, drain: &Drain) -> Self {
-        let (sender, drain) = (Arc::new(sender), drain.clone());
-        // A message that was taken is sent and answered: the stop comes between two requests.
+impl SendResponses {
+    pub(super) fn new(hub: Hub, caller: Caller, requests: impl Incoming, drain: &Drain) -> Self {
+        let (context, drain) = (Arc::new((hub, caller)), drain.clone());
+        // The drain ends the call between two requests, so a request that was read is still sent and answered.
         let stop = async move {
             drain.started().await;
-            status::from(Error::Draining)
+            status::from(Error::DRAINING)
         };
-        let answers = Requests::new(requests, stop).then(move |request| {
-            let sender = sender.clone();
-            async move { Ok(convert::answer(sender.send(request?).await)) }
+        let responses = UntilStop::new(requests, stop).then(move |request| {
+            let context = context.clone();
+            async move {
+                let (hub, caller) = &*context;
+                Ok(convert::send_stream_response(send(hub, caller, request?).await))
+            }
         });
-        Self(Box::pin(answers))
+        Self(Box::pin(responses))
     }
 }
 
-impl Stream for Answers {
+impl Stream for SendResponses {
     type Item = Result<SendStreamResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -58,49 +56,48 @@ impl Stream for Answers {
     }
 }
 
-impl Sender {
-    async fn send(&self, request: SendStreamRequest) -> Result<Outcome, Error> {
-        let (to, draft) = convert::send(request.send.unwrap_or_default())?;
-        self.hub.send(&self.caller, &to, draft).await
-    }
+async fn send(hub: &Hub, caller: &Caller, request: SendStreamRequest) -> Result<Outcome, Error> {
+    let (to, draft) = convert::send(request.send.unwrap_or_default())?;
+    hub.send(caller, &to, draft).await
 }
 
-/// The requests of a call that may be ended while the client is still talking.
-struct Requests<S, E> {
-    incoming: S,
-    /// Outside the task's budget, because it is asked when that is used up, too.
-    end: Pin<Box<Unconstrained<E>>>,
-    over: bool,
+/// Requests that end with a status when `stop` completes, even if the client goes on sending.
+struct UntilStop<S, F> {
+    requests: S,
+    /// Not bound by tokio's cooperative budget: it must make progress also when the requests have used the budget up.
+    stop: Pin<Box<Unconstrained<F>>>,
+    ended: bool,
 }
 
-impl<S: Incoming, E: Future<Output = Status>> Requests<S, E> {
-    fn new(incoming: S, end: E) -> Self {
-        Self { incoming, end: Box::pin(unconstrained(end)), over: false }
+impl<S: Incoming, F: Future<Output = Status>> UntilStop<S, F> {
+    fn new(requests: S, stop: F) -> Self {
+        Self { requests, stop: Box::pin(unconstrained(stop)), ended: false }
     }
 
-    /// Gives as many requests in a row as the runtime lets a task do before others have their turn.
+    /// Polls for a request within tokio's cooperative budget. Without this, a client with many requests would keep a worker
+    /// thread from other tasks, and `stop` would never be polled.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<SendStreamRequest, Status>>> {
-        let turn = std::task::ready!(poll_proceed(cx));
-        let request = Pin::new(&mut self.incoming).poll_next(cx);
+        let budget = std::task::ready!(poll_proceed(cx));
+        let request = Pin::new(&mut self.requests).poll_next(cx);
         if request.is_ready() {
-            turn.made_progress();
+            budget.made_progress();
         }
         request
     }
 }
 
-impl<S: Incoming, E: Future<Output = Status>> Stream for Requests<S, E> {
+impl<S: Incoming, F: Future<Output = Status>> Stream for UntilStop<S, F> {
     type Item = Result<SendStreamRequest, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.over {
+        if self.ended {
             return Poll::Ready(None);
         }
         let mut request = self.poll_request(cx);
         if request.is_pending() {
-            request = self.end.as_mut().poll(cx).map(|status| Some(Err(status)));
+            request = self.stop.as_mut().poll(cx).map(|status| Some(Err(status)));
         }
-        self.over = matches!(request, Poll::Ready(None | Some(Err(_))));
+        self.ended = matches!(request, Poll::Ready(None | Some(Err(_))));
         request
     }
 }
@@ -116,16 +113,16 @@ mod tests {
     use super::*;
     use crate::{
         budget::Budget,
-        grpc::proto::{Address, SendRequest, send_stream_response::Result as Answer},
+        grpc::proto::{Address, SendRequest, send_stream_response::Result as SendResult},
         hub::{self, Backplane},
         model::{self, DeviceId, Message, UserId},
         telemetry::Metrics,
     };
 
-    /// Another node, which holds every device and takes a second for each message.
-    struct Far;
+    /// A cluster whose other nodes have every device and take a second for each message.
+    struct SlowNodes;
 
-    impl Backplane for Far {
+    impl Backplane for SlowNodes {
         fn send<'a>(&'a self, _: &'a model::Address, _: &'a Message) -> hub::Answer<'a, Outcome> {
             Box::pin(async {
                 sleep(Duration::from_secs(1)).await;
@@ -142,10 +139,10 @@ mod tests {
         }
     }
 
-    /// A client whose next request is always there.
-    struct NeverSilent;
+    /// A client that always has another request.
+    struct EndlessRequests;
 
-    impl Stream for NeverSilent {
+    impl Stream for EndlessRequests {
         type Item = Result<SendStreamRequest, Status>;
 
         fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -158,48 +155,48 @@ mod tests {
         SendStreamRequest { send: Some(SendRequest { to, event: String::new(), data: data.into(), ttl: None }) }
     }
 
-    fn answers(requests: impl Incoming, drain: &Drain) -> Answers {
+    fn responses(requests: impl Incoming, drain: &Drain) -> SendResponses {
         let second = Duration::from_secs(1);
         let limits = hub::Limits::unlimited(second, second);
-        let hub = Hub::new(limits, Budget::new(1_000), Far, Metrics::new());
-        Answers::new(Sender { hub, caller: Caller::anonymous() }, requests, drain)
+        let hub = Hub::new(limits, Budget::new(1_000), SlowNodes, Metrics::new());
+        SendResponses::new(hub, Caller::anonymous(), requests, drain)
     }
 
-    /// 0 for a message that was sent.
-    fn code(answer: Option<Result<SendStreamResponse, Status>>) -> i32 {
-        match answer.expect("no end").expect("an answer").result.expect("one of both") {
-            Answer::Sent(_) => 0,
-            Answer::Error(error) => error.code,
+    /// The code of a response. 0 for a message that was sent.
+    fn code(response: Option<Result<SendStreamResponse, Status>>) -> i32 {
+        match response.expect("not the end").expect("a response").result.expect("sent or an error") {
+            SendResult::Sent(_) => 0,
+            SendResult::Error(error) => error.code,
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_another_node_takes_its_time_for_comes_before_the_quick_ones_after_it() {
+    async fn responses_keep_the_order_of_the_requests_when_another_node_is_slow() {
         let requests = iter(["slow", "", "slow", ""]).map(|data| Ok(request(data)));
-        let mut answers = answers(requests, &Drain::new());
+        let mut responses = responses(requests, &Drain::new());
         for expected in [Code::Ok, Code::InvalidArgument, Code::Ok, Code::InvalidArgument] {
-            assert_eq!(code(answers.next().await), i32::from(expected));
+            assert_eq!(code(responses.next().await), i32::from(expected));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_is_on_its_way_when_the_drain_begins_is_answered_and_then_the_call_ends() {
+    async fn a_request_that_was_read_before_the_drain_is_answered_and_then_the_call_ends() {
         let drain = Drain::new();
-        let mut answers = answers(iter([Ok(request("slow"))]).chain(pending()), &drain);
-        let (answer, ()) = tokio::join!(answers.next(), async { drain.start() });
-        assert_eq!(code(answer), 0);
-        let end = answers.next().await.expect("a status").expect_err("the end");
+        let mut responses = responses(iter([Ok(request("slow"))]).chain(pending()), &drain);
+        let (response, ()) = tokio::join!(responses.next(), async { drain.start() });
+        assert_eq!(code(response), 0);
+        let end = responses.next().await.expect("a status").expect_err("the end");
         assert_eq!(end.code(), Code::Unavailable);
-        assert!(answers.next().await.is_none());
+        assert!(responses.next().await.is_none());
     }
 
     #[tokio::test]
-    async fn a_client_that_is_never_silent_is_ended_all_the_same() {
+    async fn a_drain_ends_the_call_of_a_client_that_always_has_another_request() {
         let drain = Drain::new();
         drain.start();
-        let mut answers = answers(NeverSilent, &drain).take(10_000);
+        let mut responses = responses(EndlessRequests, &drain).take(10_000);
         let end = loop {
-            if let Err(status) = answers.next().await.expect("an end in time") {
+            if let Err(status) = responses.next().await.expect("an end within 10,000 requests") {
                 break status;
             }
         };

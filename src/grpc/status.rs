@@ -1,23 +1,29 @@
-//! Errors as gRPC statuses, and the only table of gRPC codes.
+//! The gRPC status of every error: the only table of gRPC codes.
 
 use tonic::{Code, Status};
 
 use crate::{error::Error, model::EndReason};
 
-pub(super) fn from(error: Error) -> Status {
+/// The status of a call that fails with this error.
+#[must_use]
+pub fn from(error: Error) -> Status {
     Status::new(code(error), error.detail())
 }
 
-/// What follows the last response of a stream that the server ends; nothing where that is OK.
-pub(super) fn after(reason: EndReason) -> Option<Status> {
+/// The status of a stream that the server ends. `None` for OK.
+pub(super) fn at_end(reason: EndReason) -> Option<Status> {
     match reason {
         EndReason::Draining => None,
-        EndReason::Superseded => Some(Status::aborted("a newer stream of the same device took over")),
-        EndReason::Expired => Some(Status::unauthenticated("the caller's token is over")),
+        EndReason::Superseded => {
+            Some(Status::aborted("A newer stream of the same device is connected. Do not reconnect."))
+        }
+        EndReason::Expired => {
+            Some(Status::unauthenticated("The caller's token has expired. Reconnect with a new token."))
+        }
     }
 }
 
-// No `_` arm: a new error has to choose its code here before it compiles.
+// No `_` arm: the compiler demands a code for every new error.
 pub(super) fn code(error: Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
@@ -25,8 +31,8 @@ pub(super) fn code(error: Error) -> Code {
         Error::Forbidden | Error::CrossSite => Code::PermissionDenied,
         Error::NotConnected => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
-        Error::MailboxFull | Error::TooMany => Code::ResourceExhausted,
-        Error::Draining | Error::NoPlace | Error::OverBudget | Error::Unreachable => Code::Unavailable,
+        Error::MailboxFull(_) | Error::TooMany(_) => Code::ResourceExhausted,
+        Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::Unreachable(_) => Code::Unavailable,
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
         Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia | Error::UnsupportedCoding => {
             Code::Unimplemented

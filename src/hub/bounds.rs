@@ -134,7 +134,7 @@ async fn when_the_budget_is_full_replayed_and_then_held_messages_make_room_for_a
     let (told, _absent) = stage.subscribe("absent", Start::Anew).expect("a stream");
     assert_eq!((told.continuity, told.replayed), (Continuity::Broken, 0));
     // What waits for a live stream stays.
-    assert_eq!(stage.send("laptop", 30_000, NOW).await, Err(Error::OverBudget));
+    assert_eq!(stage.send("laptop", 30_000, NOW).await, Err(Error::OVER_BUDGET));
     assert_eq!(take(&mut laptop), 3);
     assert!(stage.budget.messages() <= 100_000);
 }
@@ -150,7 +150,7 @@ async fn held_messages_have_a_budget_of_their_own_and_live_traffic_goes_on() {
         }
         held += 1;
     };
-    assert_eq!((refused, stage.hub.census().held <= 50_000), (Error::OverBudget, true));
+    assert_eq!((refused, stage.hub.census().held <= 50_000), (Error::OVER_BUDGET, true));
     assert!((25..=35).contains(&held), "{held}");
     let (_, mut phone) = stage.subscribe("phone", Start::Anew).expect("a stream");
     assert_eq!(stage.send("phone", 1_000, HELD).await, Ok(Outcome::Delivered));
@@ -167,7 +167,7 @@ async fn invented_devices_do_not_lock_a_new_phone_out() {
     for number in 0..6 {
         assert_eq!(stage.send(&number.to_string(), 100, HELD).await, Ok(Outcome::Held));
     }
-    assert_eq!(stage.send("one more", 100, HELD).await, Err(Error::TooMany));
+    assert_eq!(stage.send("one more", 100, HELD).await, Err(Error::TOO_MANY));
     let mut streams = Vec::new();
     for device in ["phone", "laptop", "watch"] {
         let (ready, stream) = stage.subscribe(device, Start::Anew).expect("a stream");
@@ -184,7 +184,7 @@ async fn invented_devices_do_not_lock_a_new_phone_out() {
         assert_eq!(ready.continuity, Continuity::New, "a device that lost nothing");
         streams.push(stream);
     }
-    assert_eq!(stage.subscribe("too many", Start::Anew).err(), Some(Error::TooMany));
+    assert_eq!(stage.subscribe("too many", Start::Anew).err(), Some(Error::TOO_MANY));
     assert_eq!(stage.hub.census().held, 0);
 }
 
@@ -214,9 +214,9 @@ fn watches_of_one_user_and_of_one_caller_have_a_bound_and_leave_it() {
     let stage = Stage::new(1 << 20, |limits| (limits.user_watchers, limits.caller_watches) = (3, 2));
     let ana = Caller::proven(Address::new("ana", "phone").expect("ids"));
     let mut watches = vec![stage.watch(&ana).expect("the first"), stage.watch(&ana).expect("the second")];
-    assert_eq!(stage.watch(&ana).err(), Some(Error::TooMany));
+    assert_eq!(stage.watch(&ana).err(), Some(Error::TOO_MANY));
     watches.push(stage.watch(&stage.caller).expect("the third of this user"));
-    assert_eq!(stage.watch(&stage.caller).err(), Some(Error::TooMany));
+    assert_eq!(stage.watch(&stage.caller).err(), Some(Error::TOO_MANY));
     assert_eq!(stage.hub.census().watches, 3);
     drop(watches.remove(0));
     watches.push(stage.watch(&ana).expect("there is room again"));

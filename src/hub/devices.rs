@@ -125,9 +125,9 @@ impl Devices {
         let holding = || self.iter().filter(|slot| slot.only_holds());
         let full = bounds.devices > 0 && self.count() >= bounds.devices;
         match purpose {
-            Purpose::Hold if full || (bounds.held > 0 && holding().count() >= bounds.held) => Err(Error::TooMany),
+            Purpose::Hold if full || (bounds.held > 0 && holding().count() >= bounds.held) => Err(Error::TOO_MANY),
             Purpose::Stream if full => {
-                let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TooMany)?;
+                let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TOO_MANY)?;
                 let many = self.many();
                 many.remove(&oldest);
                 many.lost.retain(|(_, until)| *until > now);

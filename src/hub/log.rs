@@ -138,7 +138,7 @@ impl Log {
         let (cost, full) = (parcel.cost(), self.waiting() >= WAITING);
         let kept = self.kept.get_or_insert_default();
         if full || kept.waiting_bytes + cost > WAITING_BYTES {
-            return Err(Error::MailboxFull);
+            return Err(Error::MAILBOX_FULL);
         }
         self.last += 1;
         kept.waiting_bytes += cost;

@@ -67,7 +67,7 @@ impl Presence {
         let new = || Watched { board: Arc::new(Board::new(user.clone())), watchers: 0 };
         let watched = boards.entry(user.clone()).or_insert_with(new);
         if self.bounds.of_user > 0 && watched.watchers >= self.bounds.of_user {
-            return Err(Error::TooMany);
+            return Err(Error::TOO_MANY);
         }
         watched.watchers += 1;
         Ok(watched.board.clone())
@@ -111,7 +111,7 @@ impl Presence {
         let mut callers = self.callers.lock();
         let watches = callers.entry(caller.clone()).or_default();
         if *watches >= self.bounds.of_caller {
-            return Err(Error::TooMany);
+            return Err(Error::TOO_MANY);
         }
         *watches += 1;
         Ok(())

@@ -89,7 +89,7 @@ fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
             while sent < ROUNDS {
                 match stage.send(sent, Duration::from_secs(60)) {
                     Ok(_) => sent += 1,
-                    Err(Error::MailboxFull) => thread::yield_now(),
+                    Err(Error::MAILBOX_FULL) => thread::yield_now(),
                     Err(error) => panic!("{error:?}"),
                 }
             }

@@ -24,7 +24,7 @@ impl Hub {
         self.drop_replayed(more);
         let is_full = || budget.messages() + more > budget.limit();
         while is_full() && self.drop_oldest(Why::Held, "held") {}
-        if is_full() { Err(Error::OverBudget) } else { Ok(()) }
+        if is_full() { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
     /// Whether so many bytes more may be held. What is kept for replay makes room for them.
@@ -34,10 +34,10 @@ impl Hub {
     pub(super) fn admit_held(&self, bytes: usize) -> Result<(), Error> {
         let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
         if limit > 0 && core.totals.held.load(Ordering::Relaxed) + bytes + MAILBOX_COST > limit {
-            return Err(Error::OverBudget);
+            return Err(Error::OVER_BUDGET);
         }
         self.drop_replayed(ENTRY_COST);
-        if core.budget.messages() + ENTRY_COST > core.budget.limit() { Err(Error::OverBudget) } else { Ok(()) }
+        if core.budget.messages() + ENTRY_COST > core.budget.limit() { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
     fn drop_replayed(&self, more: usize) {

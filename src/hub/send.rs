@@ -101,6 +101,5 @@ impl Hub {
 }
 
 fn message(caller: &Caller, draft: Draft) -> Message {
-    let from = caller.address().cloned();
-    Message { from, event: draft.event, data: draft.data, sent_at: wall_clock::now() }
+    Message { from: caller.address(), event: draft.event, data: draft.data, sent_at: wall_clock::now() }
 }

@@ -1,4 +1,4 @@
-//! `GET /user/{user}/devices`: which devices of a user are connected, once or as a stream of changes.
+//! `GET /user/{user}/devices`: the connected devices of a user, as a JSON list or as a stream of changes.
 
 use axum::{
     extract::State,
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     Api, Problem,
     events::{self, accepts_events},
-    extract::Of,
+    extract::PathUser,
     sse,
 };
 use crate::{auth::Caller, model::DeviceId, wall_clock};
@@ -18,15 +18,15 @@ use crate::{auth::Caller, model::DeviceId, wall_clock};
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
-    Of(user): Of,
+    PathUser(user): PathUser,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
         return match api.hub.watch(&caller, &user, api.settings.heartbeat) {
-            Ok(watch) => Ok(events::stream(sse::begin(events::retry()), watch, |sighting| {
+            Ok(watch) => Ok(events::stream(sse::retry_only(events::retry()), watch, |sighting| {
                 sse::sighting(&sighting, wall_clock::now())
             })),
-            Err(error) => events::refuse(error, &headers),
+            Err(error) => events::reconnect_later(error, &headers),
         };
     }
     let devices = api.hub.devices(&caller, &user).await?;
@@ -34,7 +34,7 @@ pub(super) async fn list(
     Ok(json(&devices))
 }
 
-/// A value as JSON.
+/// A JSON answer.
 pub(super) fn json(value: &impl Serialize) -> Response {
     let kind = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, kind)], sse::json(value)).into_response()

@@ -1,48 +1,41 @@
-//! Event streams as HTTP responses: their headers, their body, and the polite refusal.
+//! Event streams as HTTP responses: their headers, their body, and the short stream that tells a client to reconnect later.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::{Body, Bytes},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use hyper::body::Frame;
-
 use tokio_stream::Stream;
 
 use super::{
     Problem,
-    sse::{self, Text},
+    sse::{self, EventText},
 };
 use crate::{
     error::Error,
+    flat_map::FlatMap,
     hub::{Event, Subscription, Watch},
 };
 
-/// Something that is written as events.
-pub(super) trait Source: Stream + Send + Unpin + 'static {
-    /// One more item that is there already, to be written together with the one before it.
+/// A stream of the hub that can be written as server-sent events.
+pub(super) trait HubStream: Stream + Send + Unpin + 'static {
+    /// Another item that is ready, to be written together with the one before it.
     fn more(&mut self) -> Option<Self::Item> {
         None
     }
 }
 
-impl Source for Subscription {
+impl HubStream for Subscription {
     fn more(&mut self) -> Option<Event> {
         self.more()
     }
 }
 
-impl Source for Watch {}
+impl HubStream for Watch {}
 
-/// Whether the client asks for an event stream by name, as every `EventSource` does.
+/// Whether the `Accept` header names the event stream type, as every `EventSource` of a browser does.
 #[must_use]
 pub fn accepts_events(headers: &HeaderMap) -> bool {
     let named = |line: &HeaderValue| {
@@ -54,88 +47,59 @@ pub fn accepts_events(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(named)
 }
 
-/// The response that writes the opening at once, then every event; `write` may leave one out with an empty text.
-pub(super) fn stream<S, W>(opening: String, events: S, write: W) -> Response
+/// The response that writes `opening` at once, and then the text that `write` makes of each event, unless the text is empty.
+pub(super) fn stream<S, W>(opening: String, events: S, mut write: W) -> Response
 where
-    S: Source,
-    W: FnMut(S::Item) -> Text + Send + Unpin + 'static,
+    S: HubStream,
+    W: FnMut(S::Item) -> EventText + Send + Unpin + 'static,
 {
-    let ready = Some(Box::new(VecDeque::from([opening.into()])));
-    respond(Body::new(Events { ready, source: events, write }))
+    let opening = Ok::<_, Infallible>(Bytes::from(opening));
+    respond(Body::from_stream(FlatMap::new([opening].into(), events, move |events: &mut S, event| {
+        frames(events, event, &mut write)
+    })))
 }
 
-/// What a client gets that cannot be served now. Any status but 200 stops an `EventSource` for good, so one that asks for
-/// events by name is told when to come back.
-pub(super) fn refuse(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
+/// The answer to a client that cannot be served now. An `EventSource` never reconnects after a status other than 200, so it gets a
+/// stream that only tells it when to reconnect.
+pub(super) fn reconnect_later(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
     match error {
-        Error::Draining | Error::NoPlace | Error::OverBudget | Error::TooMany if accepts_events(headers) => {
-            Ok(respond(Body::from(sse::begin(random(OVERLOAD_RETRY)))))
+        Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::TooMany(_)
+            if accepts_events(headers) =>
+        {
+            Ok(respond(Body::from(sse::retry_only(random(OVERLOAD_RETRY)))))
         }
         error => Err(error.into()),
     }
 }
 
-/// When a client that lost its stream comes back; random, so that they do not come in step.
+/// The frames of an event, and of more events that are ready as long as their texts are short together.
+fn frames<S: HubStream>(
+    events: &mut S,
+    event: S::Item,
+    write: &mut impl FnMut(S::Item) -> EventText,
+) -> VecDeque<Result<Bytes, Infallible>> {
+    let (mut frames, mut text) = (VecDeque::new(), String::new());
+    // An empty frame would be an empty chunk, which ends a chunked response.
+    let mut push = |frame: Bytes| frames.extend((!frame.is_empty()).then_some(Ok(frame)));
+    let mut next = Some(event);
+    while let Some(event) = next {
+        match write(event) {
+            EventText::Own(own) if text.is_empty() => text = own,
+            EventText::Own(own) => text.push_str(&own),
+            EventText::Shared(shared, end) => {
+                [std::mem::take(&mut text).into(), shared, end.into()].into_iter().for_each(&mut push);
+                break;
+            }
+        }
+        next = if text.len() < GATHERED { events.more() } else { None };
+    }
+    push(text.into());
+    frames
+}
+
+/// How long a client waits before it reconnects. Random, so that clients do not all reconnect at the same time.
 pub(super) fn retry() -> Duration {
     random(RETRY)
-}
-
-/// The body of an event stream.
-struct Events<S, W> {
-    /// Frames that are ready. Boxed, because there are none for nearly all of the stream's life.
-    #[expect(clippy::box_collection, reason = "an idle stream keeps one word")]
-    ready: Option<Box<VecDeque<Bytes>>>,
-    source: S,
-    write: W,
-}
-
-impl<S, W> Events<S, W>
-where
-    S: Source,
-    W: FnMut(S::Item) -> Text + Unpin,
-{
-    /// Makes frames of an event, and of those that are there already and are small.
-    fn gather(&mut self, event: S::Item) -> VecDeque<Bytes> {
-        let (mut frames, mut text) = (VecDeque::new(), String::new());
-        let mut next = Some(event);
-        while let Some(event) = next {
-            match (self.write)(event) {
-                Text::Own(own) if text.is_empty() => text = own,
-                Text::Own(own) => text.push_str(&own),
-                Text::Shared(shared, end) => {
-                    frames.extend([std::mem::take(&mut text).into(), shared, end.into()]);
-                    break;
-                }
-            }
-            next = if text.len() < TOGETHER { self.source.more() } else { None };
-        }
-        frames.push_back(text.into());
-        // An empty frame would end the body of a chunked response.
-        frames.retain(|frame| !frame.is_empty());
-        frames
-    }
-}
-
-impl<S, W> HttpBody for Events<S, W>
-where
-    S: Source,
-    W: FnMut(S::Item) -> Text + Unpin,
-{
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        loop {
-            if let Some(frame) = self.ready.as_mut().and_then(|ready| ready.pop_front()) {
-                self.ready.take_if(|ready| ready.is_empty());
-                return Poll::Ready(Some(Ok(Frame::data(frame))));
-            }
-            let Some(event) = std::task::ready!(Pin::new(&mut self.source).poll_next(cx)) else {
-                return Poll::Ready(None);
-            };
-            self.ready = Some(Box::new(self.gather(event)));
-        }
-    }
 }
 
 fn respond(body: Body) -> Response {
@@ -151,12 +115,12 @@ fn random((least, most): (u64, u64)) -> Duration {
     Duration::from_millis(fastrand::u64(least..=most))
 }
 
-/// Bytes of events that are written together when several are there, but for the last one's.
-const TOGETHER: usize = 16 * 1024;
+/// Bytes of text after which no more events are added to a frame.
+const GATHERED: usize = 16 * 1024;
 
-/// In milliseconds.
+/// The bounds of `retry` for a stream, in milliseconds.
 const RETRY: (u64, u64) = (1_000, 4_000);
-/// For a client that was not served.
+/// The bounds of `retry` for a client that cannot be served now, in milliseconds.
 const OVERLOAD_RETRY: (u64, u64) = (5_000, 20_000);
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

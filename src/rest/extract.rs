@@ -1,4 +1,4 @@
-//! What handlers take out of a request: the caller first, then the address, then the body; each parsed once.
+//! Extractors: the caller, the ids in the path, and the body of a POST. Handlers get them parsed and valid.
 
 use std::{
     borrow::Cow,
@@ -21,23 +21,23 @@ use serde_json::value::RawValue;
 
 use super::{Api, Problem, form};
 use crate::{
-    auth::{Caller, Subscriber},
-    error::{Error, Invalid, Unproven},
+    auth::{Caller, Credentials, Subscriber},
+    error::{Error, Invalid},
     hub::Draft,
     json,
     model::{Address, Data, EventName, UserId},
     serve::Peer,
 };
 
-/// What a path names.
-pub(super) trait Named: Sized + Send {
+/// A receiver that the path of a request names.
+pub(super) trait FromPath: Sized + Send {
     fn from_path(path: &str) -> Result<Self, Error>;
 }
 
-/// The user that a path names.
-pub(super) struct Of(pub(super) UserId);
+/// The user that the path of a request names.
+pub(super) struct PathUser(pub(super) UserId);
 
-/// What a POST brings, for a receiver of the kind `T`; checked in the order identity, shape.
+/// A POST of one message to a receiver, a device or a user. Its identity is checked before its shape.
 pub(super) struct Post<T> {
     pub(super) caller: Caller,
     pub(super) to: T,
@@ -48,7 +48,7 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        caller(peer(&parts.extensions)?, &parts.headers, api)
+        Ok(api.auth.caller(&credentials(parts)?)?)
     }
 }
 
@@ -56,26 +56,25 @@ impl FromRequestParts<Api> for Subscriber {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let peer = peer(&parts.extensions)?;
-        let path = Params::of(parts.uri.path()).address();
-        api.auth.subscriber(&parts.headers, peer.0, path).map_err(|error| refuse(api, error))
+        let path = PathParameters::of(parts.uri.path()).address();
+        Ok(api.auth.subscriber(&credentials(parts)?, path)?)
     }
 }
 
-impl Named for Address {
+impl FromPath for Address {
     fn from_path(path: &str) -> Result<Self, Error> {
-        Params::of(path).address().unwrap_or(Err(Error::NoRoute))
+        PathParameters::of(path).address().unwrap_or(Err(Error::NoRoute))
     }
 }
 
-impl Named for Of {
+impl FromPath for PathUser {
     fn from_path(path: &str) -> Result<Self, Error> {
-        let user = decode(Params::of(path).user.ok_or(Error::NoRoute)?).map_err(|_| Invalid::User)?;
+        let user = decode(PathParameters::of(path).user.ok_or(Error::NoRoute)?).map_err(|_| Invalid::User)?;
         Ok(Self(UserId::new(&user)?))
     }
 }
 
-impl FromRequestParts<Api> for Of {
+impl FromRequestParts<Api> for PathUser {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
@@ -83,7 +82,7 @@ impl FromRequestParts<Api> for Of {
     }
 }
 
-impl<T: Named> FromRequest<Api> for Post<T> {
+impl<T: FromPath> FromRequest<Api> for Post<T> {
     type Rejection = Problem;
 
     async fn from_request(mut request: Request<Body>, api: &Api) -> Result<Self, Problem> {
@@ -92,8 +91,9 @@ impl<T: Named> FromRequest<Api> for Post<T> {
     }
 }
 
-impl<T: Named> Post<T> {
-    /// Takes it out of a request from a peer, whose path is read. The request stays where it is, because it is large.
+impl<T: FromPath> Post<T> {
+    /// Reads a request from `peer`. `to` is the receiver that its path names. Borrows the request, because it is large and moving
+    /// it would copy it.
     pub(super) async fn read<B>(
         peer: Peer,
         to: Result<T, Error>,
@@ -103,44 +103,50 @@ impl<T: Named> Post<T> {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        let head = head(peer, to, request.headers(), api);
-        // The body is read even when nobody wants it, so that the connection stays usable.
-        let body = read(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
+        let head = check_head(peer, to, request, api);
+        // Read the body also of a refused request, so that the connection can carry another request.
+        let body = read_body(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
         match (head, body) {
             (Ok((caller, to, ttl)), Ok(bytes)) => {
                 Ok(Self { caller, to, draft: draft(request.headers(), ttl, &bytes)? })
             }
-            (Err(refused), Ok(_)) => Err(refused),
-            (Err(refused), Err(_)) => Err(refused.closing(request.version())),
-            (Ok(_), Err(error)) => Err(Problem::from(error).closing(request.version())),
+            (Err(error), Ok(_)) => Err(error.into()),
+            (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(Problem::from(error).closing(request.version())),
         }
     }
 }
 
-fn head<T>(peer: Peer, to: Result<T, Error>, headers: &HeaderMap, api: &Api) -> Result<(Caller, T, Duration), Problem> {
-    Ok((caller(peer, headers, api)?, to?, ttl(headers)?))
+fn check_head<T, B>(
+    Peer(peer): Peer,
+    to: Result<T, Error>,
+    request: &Request<B>,
+    api: &Api,
+) -> Result<(Caller, T, Duration), Error> {
+    let headers = request.headers();
+    let caller = api.auth.caller(&Credentials { headers, uri: request.uri(), peer })?;
+    Ok((caller, to?, ttl(headers)?))
 }
 
-/// The parameters of a path, as they were sent.
-struct Params<'a> {
+/// The parameters of a path, not decoded yet.
+struct PathParameters<'a> {
     user: Option<&'a str>,
     device: Option<&'a str>,
 }
 
-impl<'a> Params<'a> {
-    /// In all paths the user is the second segment, and the device the fourth.
+impl<'a> PathParameters<'a> {
+    /// In every route the user is the second segment, and the device is the fourth.
     fn of(path: &'a str) -> Self {
-        let mut segments = Segments(path);
+        let mut segments = PathSegments(path);
         Self { user: segments.nth(1), device: segments.nth(1) }
     }
 
     fn address(&self) -> Option<Result<Address, Error>> {
-        Some(address(self.user?, self.device?))
+        Some(parse_address(self.user?, self.device?))
     }
 }
 
-/// The address in two segments of a path.
-pub(super) fn address(user: &str, device: &str) -> Result<Address, Error> {
+/// Decodes and checks the two segments of a path that name a device.
+pub(super) fn parse_address(user: &str, device: &str) -> Result<Address, Error> {
     let (user, device) = (decode(user).map_err(|_| Invalid::User)?, decode(device).map_err(|_| Invalid::Device)?);
     Ok(Address::new(&user, &device)?)
 }
@@ -149,10 +155,10 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, Utf8Error> {
     if segment.contains('%') { percent_decode_str(segment).decode_utf8() } else { Ok(segment.into()) }
 }
 
-/// The segments of a path, as they were sent.
-pub(super) struct Segments<'a>(pub(super) &'a str);
+/// The segments of a path, not decoded yet.
+pub(super) struct PathSegments<'a>(pub(super) &'a str);
 
-impl<'a> Iterator for Segments<'a> {
+impl<'a> Iterator for PathSegments<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
@@ -163,24 +169,18 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-fn caller(peer: Peer, headers: &HeaderMap, api: &Api) -> Result<Caller, Problem> {
-    api.auth.caller(headers, peer.0).map_err(|error| refuse(api, error))
+fn credentials(parts: &Parts) -> Result<Credentials<'_>, Error> {
+    let Peer(peer) = peer(&parts.extensions)?;
+    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer })
 }
 
-/// Where a request comes from that the router answers.
+/// The peer of a request, which the front stores in an extension before it calls the router.
 fn peer(extensions: &Extensions) -> Result<Peer, Error> {
     extensions.get().copied().ok_or(Error::Internal)
 }
 
-fn refuse(api: &Api, error: Error) -> Problem {
-    if matches!(error, Error::Unauthenticated(fault) if fault != Unproven::Absent) {
-        api.metrics.identity_refused();
-    }
-    error.into()
-}
-
-/// Reads a whole body, within its limits of size and time.
-pub(super) async fn read<B>(body: &mut B, limit: usize, patience: Duration) -> Result<Bytes, Error>
+/// Reads a whole body of at most `limit` bytes, which has to arrive within `timeout`.
+pub(super) async fn read_body<B>(body: &mut B, limit: usize, timeout: Duration) -> Result<Bytes, Error>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
@@ -197,7 +197,7 @@ where
             if bytes.len() + data.len() > limit {
                 return Err(Error::TooLarge);
             }
-            // Most bodies are one frame, which need not be copied.
+            // Most bodies are one frame: return it without a copy.
             if bytes.is_empty() && body.is_end_stream() {
                 return Ok(data);
             }
@@ -206,16 +206,17 @@ where
         Ok(bytes.into())
     };
     let mut whole = pin!(whole);
-    // Most bodies come with their heads, and need no timer, nor room for one.
+    // Most bodies arrive with their heads: poll once before a timer is made. The timer is boxed, so that it takes no memory in the
+    // future of a request that needs none.
     if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(whole.as_mut().poll(cx))).await {
         return read;
     }
-    Box::pin(tokio::time::timeout(patience, whole)).await.unwrap_or(Err(Error::SlowRequest))
+    Box::pin(tokio::time::timeout(timeout, whole)).await.unwrap_or(Err(Error::SlowRequest))
 }
 
-/// The two fields of a POST, as JSON.
+/// The JSON body of a POST.
 #[derive(Deserialize)]
-struct Fields<'a> {
+struct JsonBody<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -229,7 +230,7 @@ fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Erro
     let (data, event) = match content_type(headers) {
         _ if bytes.is_empty() => (None, None),
         Some(kind) if kind.eq_ignore_ascii_case("application/json") => {
-            let fields: Fields<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;
+            let fields: JsonBody<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;
             let event = fields.event.map(|event| json::string(event).ok_or(Invalid::Body)).transpose()?;
             (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, event)
         }
@@ -243,13 +244,13 @@ fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Erro
     Ok(Draft { event, data: Data::new(data.unwrap_or_default())?, ttl })
 }
 
-/// The type without its parameters.
+/// The content type without its parameters.
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(value[..memchr(b';', value.as_bytes()).unwrap_or(value.len())].trim())
 }
 
-/// The `TTL` header (RFC 8030, section 5.2): whole seconds, none when absent.
+/// Reads the `TTL` header (RFC 8030, section 5.2): whole seconds, or zero when it is absent.
 fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
     let mut lines = headers.get_all(TTL).iter();
     let Some(line) = lines.next() else { return Ok(Duration::ZERO) };
@@ -257,7 +258,7 @@ fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
     if lines.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Invalid::Ttl.into());
     }
-    // More than fits is capped by the hub like any other large number.
+    // A number that does not fit becomes the largest one: the hub caps every TTL.
     let seconds = line.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
     Ok(Duration::from_secs(seconds))
 }

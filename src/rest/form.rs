@@ -1,25 +1,26 @@
-//! `application/x-www-form-urlencoded`: bodies strictly, because a lenient reader would change data silently; queries leniently.
+//! Parses `application/x-www-form-urlencoded`: bodies strictly, because a lenient parser would change data silently, and queries
+//! leniently.
 
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 use percent_encoding::percent_decode;
 
-/// What a query says about one name.
+/// The value of one name in a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Parameter<'a> {
-    /// Nothing.
+    /// The query does not have the name.
     #[default]
     Absent,
-    /// Something that is not UTF-8 or stands there twice.
+    /// The value is not UTF-8, or the query has the name more than once.
     Unreadable,
-    /// A value.
+    /// The decoded value.
     Value(Cow<'a, str>),
 }
 
-/// The named fields of a form, each at most once, in the order of `names`.
+/// The values of the named fields of a form, in the order of `names`. Ignores other fields.
 ///
-/// Fields with other names are ignored. Gives nothing when a name stands twice or a part is not UTF-8.
+/// `None` when the form has one of the names twice, or when a name or a named value is not UTF-8.
 pub(super) fn fields<'a, const N: usize>(form: &'a [u8], names: [&str; N]) -> Option<[Option<Cow<'a, str>>; N]> {
     let mut found = [const { None }; N];
     for (name, value) in Pairs(form) {
@@ -37,7 +38,7 @@ pub(super) fn fields<'a, const N: usize>(form: &'a [u8], names: [&str; N]) -> Op
     Some(found)
 }
 
-/// The named parameters of a query, in the order of `names`. Whatever else stands there is ignored.
+/// The values of the named parameters of a query, in the order of `names`. Ignores everything else.
 pub(super) fn parameters<'a, const N: usize>(query: &'a [u8], names: [&str; N]) -> [Parameter<'a>; N] {
     let mut found = [const { Parameter::Absent }; N];
     for (name, value) in Pairs(query) {
@@ -52,13 +53,13 @@ pub(super) fn parameters<'a, const N: usize>(query: &'a [u8], names: [&str; N]) 
 }
 
 impl Parameter<'_> {
-    /// The value, where there is a readable one.
+    /// The decoded value, if there is one.
     pub(super) fn value(&self) -> Option<&str> {
         if let Self::Value(value) = self { Some(value) } else { None }
     }
 }
 
-/// The names and values of a form, as they were sent.
+/// The names and values of a form, not decoded yet.
 struct Pairs<'a>(&'a [u8]);
 
 impl<'a> Iterator for Pairs<'a> {
@@ -103,13 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_ambiguous_or_not_text_is_refused() {
+    fn a_form_with_a_repeated_field_or_a_value_that_is_not_utf_8_is_refused() {
         assert_eq!(fields(b"data=a&data=b", ["data"]), None);
         assert_eq!(fields(b"data=%ff", ["data"]), None);
     }
 
     #[test]
-    fn of_a_query_whatever_can_be_read_is_read() {
+    fn unreadable_parts_of_a_query_do_not_hide_its_other_parameters() {
         let query = b"%ff=x&&=&a=1+2&%61%61=%2B&b=%ff&c=1&c=1&d&f=%ff&f=1".as_slice();
         let value = |text: &'static str| Parameter::Value(text.into());
         let found = parameters(query, ["a", "aa", "b", "c", "d", "e", "f"]);

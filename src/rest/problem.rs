@@ -1,4 +1,4 @@
-//! Errors as `application/problem+json` (RFC 9457), and the only table of HTTP statuses.
+//! The `application/problem+json` answer (RFC 9457) of every error: the only table of HTTP statuses.
 
 use axum::{
     body::Body,
@@ -9,14 +9,15 @@ use serde::Serialize;
 
 use crate::error::Error;
 
-/// An error on its way to an HTTP client.
+/// An error as an HTTP answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Problem {
     error: Error,
     close: bool,
 }
 
-/// RFC 9457, section 3.1, and `code`, our stable name. There is no `type`: it is `about:blank`, so `title` is the status's.
+/// The members of RFC 9457, section 3.1, and `code`, the stable name. Without `type`, which then is `about:blank`, the `title` has
+/// to be the reason phrase of the status.
 #[derive(Serialize)]
 struct Document {
     status: u16,
@@ -26,7 +27,7 @@ struct Document {
 }
 
 impl Problem {
-    /// Says that the connection ends after the answer, because the rest of the request is not read (HTTP/1.1 only).
+    /// Closes an HTTP/1.1 connection after the answer, because nobody reads the rest of the request.
     #[must_use]
     pub fn closing(self, version: http::Version) -> Self {
         Self { close: version <= http::Version::HTTP_11, ..self }
@@ -49,8 +50,8 @@ impl IntoResponse for Problem {
         if status != StatusCode::NO_CONTENT {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         }
-        if let Some(seconds) = retry_after(self.error) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(after) = self.error.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.seconds()));
         }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -66,7 +67,7 @@ fn document(error: Error) -> Body {
     Body::from(serde_json::to_vec(&document).unwrap_or_default())
 }
 
-// No `_` arm: a new error has to choose its status here before it compiles.
+// No `_` arm: the compiler demands a status for every new error.
 fn status(error: Error) -> StatusCode {
     match error {
         Error::Invalid(_) => StatusCode::BAD_REQUEST,
@@ -78,22 +79,13 @@ fn status(error: Error) -> StatusCode {
         Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::UnsupportedCoding => StatusCode::NOT_IMPLEMENTED,
-        Error::MailboxFull | Error::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        Error::MailboxFull(_) | Error::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Error::Draining | Error::NoPlace | Error::OverBudget | Error::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::Unreachable(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Error::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,
-        // The polite stop: it ends an EventSource's reconnecting.
+        // An EventSource stops reconnecting on 204.
         Error::Superseded => StatusCode::NO_CONTENT,
-    }
-}
-
-/// Seconds after which it is worth trying again.
-fn retry_after(error: Error) -> Option<u64> {
-    match error {
-        Error::MailboxFull => Some(1),
-        // Random, so that clients do not come back in step.
-        Error::TooMany => Some(fastrand::u64(2..=6)),
-        Error::Draining | Error::NoPlace | Error::OverBudget | Error::Unreachable => Some(5),
-        _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /user/{user}/device/{device}` and `POST /user/{user}/devices`: hand a message to one device, or to all of a user's.
+//! `POST /user/{user}/device/{device}` and `POST /user/{user}/devices`: send a message to one device, or to all devices of a user.
 
 use axum::{
     extract::State,
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     Api, Problem,
     devices::json,
-    extract::{Of, Post},
+    extract::{PathUser, Post},
 };
 use crate::model::{Address, DeviceId, Outcome};
 
@@ -23,8 +23,8 @@ pub(super) async fn deliver(api: &Api, post: Post<Address>) -> Result<Sent, Prob
     Ok(Sent(api.hub.send(&caller, &to, draft).await?))
 }
 
-pub(super) async fn broadcast(State(api): State<Api>, post: Post<Of>) -> Result<Response, Problem> {
-    let Post { caller, to: Of(user), draft } = post;
+pub(super) async fn broadcast(State(api): State<Api>, post: Post<PathUser>) -> Result<Response, Problem> {
+    let Post { caller, to: PathUser(user), draft } = post;
     let delivered = api.hub.broadcast(&caller, &user, draft).await?;
     Ok(json(&Delivered { delivered: delivered.iter().map(DeviceId::as_str).collect() }))
 }
@@ -35,7 +35,7 @@ struct Delivered<'a> {
     delivered: Vec<&'a str>,
 }
 
-/// What became of a message, as a status with an empty body.
+/// The outcome of a send, as a status with an empty body.
 pub(super) struct Sent(Outcome);
 
 impl IntoResponse for Sent {

@@ -1,7 +1,7 @@
-//! The event stream format (WHATWG HTML, section 9.2), in the three looks that a client may choose.
+//! Writes the event stream format (WHATWG HTML, section 9.2), in the three formats that a client can choose.
 //!
-//! What is written here is one event for every message, whatever its data: a field's value ends at any of CR, LF and CRLF,
-//! so data is cut there and its lines become `data` fields, which the client's parser joins with LF.
+//! Every message is exactly one event, whatever its data. A value in this format ends at CR, LF or CRLF. So each line of the data
+//! becomes a `data` field, and the client's parser joins the fields with LF.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,27 +18,27 @@ use crate::{
 
 /// The text of an event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Text {
-    /// Of one stream alone.
+pub(super) enum EventText {
+    /// A text for this stream only.
     Own(String),
-    /// What streams share, and what follows it in this one.
+    /// A text that several streams share, and then a text for this stream only.
     Shared(Bytes, String),
 }
 
-/// How a message looks.
+/// The format of the messages in a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Format {
-    /// The data and nothing else.
+    /// The data alone.
     #[default]
     Plain,
-    /// JSON with the sender and the time.
+    /// JSON with the data, the sender and the time.
     Envelope,
-    /// What the 2019 server wrote.
+    /// The format of the 2019 server.
     Legacy,
 }
 
 impl Format {
-    /// Reads the query's `format`.
+    /// Parses the query parameter `format`.
     pub(super) fn parse(name: Option<&str>) -> Result<Self, Invalid> {
         match name {
             None | Some("plain") => Ok(Self::Plain),
@@ -48,12 +48,12 @@ impl Format {
         }
     }
 
-    /// What a stream begins with. `retry` is when a client that lost it comes back.
+    /// The first event of a stream. `retry` tells the client how long to wait before it reconnects.
     pub(super) fn opening(self, ready: &Ready, heartbeat: Duration, retry: Duration) -> String {
         if self == Self::Legacy {
             return LEGACY_HEARTBEAT.to_owned();
         }
-        let data = json(&Opened {
+        let data = json(&ReadyData {
             user: ready.address.user.as_str(),
             device: ready.address.device.as_str(),
             continuity: match ready.continuity {
@@ -64,13 +64,12 @@ impl Format {
             replayed: ready.replayed,
             heartbeat_ms: heartbeat.as_millis(),
         });
-        let (first, cursor) = (first_lines(retry), ready.cursor);
-        format!("{first}id: {cursor}\n\nevent: signal.ready\ndata: {data}\n\n")
+        format!("{}id: {}\n\nevent: signal.ready\ndata: {data}\n\n", comment_and_retry(retry), ready.cursor)
     }
 
-    /// One event of the stream. Empty where this look has none for it.
-    pub(super) fn event(self, event: &Event, now: impl FnOnce() -> SystemTime) -> Text {
-        Text::Own(match (self, event) {
+    /// The text of one event. Empty for an event that this format does not have.
+    pub(super) fn event(self, event: &Event, now: impl FnOnce() -> SystemTime) -> EventText {
+        EventText::Own(match (self, event) {
             (_, Event::Message(cursor, parcel)) => return self.message(*cursor, parcel),
             (Self::Legacy, Event::Ping) => LEGACY_HEARTBEAT.to_owned(),
             (Self::Legacy, Event::End(_)) => String::new(),
@@ -79,44 +78,46 @@ impl Format {
         })
     }
 
-    /// The cursor stands last, so that a client learns it only with the whole message, and so that streams can share the rest.
-    fn message(self, cursor: Cursor, parcel: &Parcel) -> Text {
+    /// The `id` line is the last one. So a client that is cut inside the message does not store its cursor, and streams can share
+    /// the lines before it.
+    fn message(self, cursor: Cursor, parcel: &Parcel) -> EventText {
         let mut digits = [0; Cursor::LONGEST];
         let id = if self == Self::Legacy { "" } else { cursor.write(&mut digits) };
         if let Some(text) = parcel.text(self as usize, |message| self.lines(message, 0)) {
             let mut end = String::new();
-            finish(&mut end, id);
-            return Text::Shared(text, end);
+            push_end(&mut end, id);
+            return EventText::Shared(text, end);
         }
         let mut text = self.lines(parcel, "id: \n\n".len() + id.len());
-        finish(&mut text, id);
-        Text::Own(text)
+        push_end(&mut text, id);
+        EventText::Own(text)
     }
 
-    /// The lines of a message that are the same for every stream, with room for more.
-    fn lines(self, message: &Message, room: usize) -> String {
+    /// The lines of a message that are the same for every stream, in a string with capacity for `more` bytes after them.
+    fn lines(self, message: &Message, more: usize) -> String {
         match self {
-            Self::Plain => plain(message, room),
-            Self::Envelope => envelope(message, room),
+            Self::Plain => plain(message, more),
+            Self::Envelope => envelope(message, more),
             Self::Legacy => legacy(message),
         }
     }
 }
 
-/// What a stream without a cursor begins with; and the whole stream for a client that should come back later.
-pub(super) fn begin(retry: Duration) -> String {
-    first_lines(retry) + "\n"
+/// A block that only tells the client how long to wait before it reconnects. A stream of devices begins with it. For a client that
+/// cannot be served now it is the whole stream.
+pub(super) fn retry_only(retry: Duration) -> String {
+    comment_and_retry(retry) + "\n"
 }
 
-/// One or more events of a stream of devices.
-pub(super) fn sighting(sighting: &Sighting, now: SystemTime) -> Text {
-    Text::Own(match sighting {
+/// The events for one item of a watch.
+pub(super) fn sighting(sighting: &Sighting, now: SystemTime) -> EventText {
+    EventText::Own(match sighting {
         Sighting::Devices(devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
             format!("event: signal.devices\ndata: {}\n\n", json(&devices))
         }
         Sighting::Changes(changes) => {
-            return Text::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
+            return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
         }
         Sighting::Ping => ping(now),
         Sighting::End(reason) => end(*reason),
@@ -128,10 +129,10 @@ fn change(change: &Change) -> String {
         Change::Online(device) => ("online", device),
         Change::Offline(device) => ("offline", device),
     };
-    format!("event: signal.{name}\ndata: {}\n\n", json(&Seen { device: device.as_str() }))
+    format!("event: signal.{name}\ndata: {}\n\n", json(&ChangeData { device: device.as_str() }))
 }
 
-fn first_lines(retry: Duration) -> String {
+fn comment_and_retry(retry: Duration) -> String {
     format!(": backend-signal\nretry: {}\n", retry.as_millis())
 }
 
@@ -140,30 +141,29 @@ fn ping(now: SystemTime) -> String {
 }
 
 fn end(reason: EndReason) -> String {
-    format!("event: signal.end\ndata: {{\"reason\":\"{}\"}}\n\n", name(reason))
+    format!("event: signal.end\ndata: {{\"reason\":\"{}\"}}\n\n", reason_name(reason))
 }
 
-fn plain(message: &Message, room: usize) -> String {
-    let data = message.data.as_str();
-    let mut text = head(message, data.len() + room);
-    let mut rest = data;
-    while let Some(end) = memchr2(b'\r', b'\n', rest.as_bytes()) {
-        line(&mut text, &rest[..end]);
-        let wide = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
-        rest = &rest[end + wide..];
+fn plain(message: &Message, more: usize) -> String {
+    let mut data = message.data.as_str();
+    let mut text = event_line(message, data.len() + more);
+    while let Some(end) = memchr2(b'\r', b'\n', data.as_bytes()) {
+        push_data_line(&mut text, &data[..end]);
+        let line_end = if data[end..].starts_with("\r\n") { 2 } else { 1 };
+        data = &data[end + line_end..];
     }
-    line(&mut text, rest);
+    push_data_line(&mut text, data);
     text
 }
 
-fn envelope(message: &Message, room: usize) -> String {
-    let data = json(&Envelope {
-        from: message.from.as_ref().map(Sender::of),
+fn envelope(message: &Message, more: usize) -> String {
+    let data = json(&EnvelopeData {
+        from: message.from.as_ref().map(SenderData::of),
         data: message.data.as_str(),
         sent_at: humantime::format_rfc3339_millis(message.sent_at).to_string(),
     });
-    let mut text = head(message, data.len() + room);
-    line(&mut text, &data);
+    let mut text = event_line(message, data.len() + more);
+    push_data_line(&mut text, &data);
     text
 }
 
@@ -175,8 +175,9 @@ fn legacy(message: &Message) -> String {
     format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n")
 }
 
-/// The `event` line, with exactly the room for data on one line and what follows it: text that fills its memory is a frame as it is.
-fn head(message: &Message, more: usize) -> String {
+/// The `event` line, if the message has an event name, in a string with capacity for a `data` line and `more` bytes. The capacity is
+/// exact when the data is one line: `Bytes` takes over a full string without a copy.
+fn event_line(message: &Message, more: usize) -> String {
     let event = message.event.as_ref().map(EventName::as_str);
     let named = event.map_or(0, |event| "event: \n".len() + event.len());
     let mut text = String::with_capacity(named + "data: \n".len() + more);
@@ -188,8 +189,8 @@ fn head(message: &Message, more: usize) -> String {
     text
 }
 
-/// Ends an event, with its `id` if it has one.
-fn finish(text: &mut String, id: &str) {
+/// Appends the `id` line, unless `id` is empty, and the blank line that ends an event.
+fn push_end(text: &mut String, id: &str) {
     if !id.is_empty() {
         text.push_str("id: ");
         text.push_str(id);
@@ -198,15 +199,15 @@ fn finish(text: &mut String, id: &str) {
     text.push('\n');
 }
 
-/// The space is part of the format: without it a parser would take one away from data that begins with a space.
-fn line(text: &mut String, value: &str) {
+/// The space after the colon is needed: a parser removes one space, so data that begins with a space would lose it.
+fn push_data_line(text: &mut String, value: &str) {
     text.push_str("data: ");
     text.push_str(value);
     text.push('\n');
 }
 
 #[derive(Serialize)]
-struct Opened<'a> {
+struct ReadyData<'a> {
     user: &'a str,
     device: &'a str,
     continuity: &'static str,
@@ -215,35 +216,35 @@ struct Opened<'a> {
 }
 
 #[derive(Serialize)]
-struct Envelope<'a> {
-    from: Option<Sender<'a>>,
+struct EnvelopeData<'a> {
+    from: Option<SenderData<'a>>,
     data: &'a str,
     sent_at: String,
 }
 
 #[derive(Serialize)]
-struct Sender<'a> {
+struct SenderData<'a> {
     user: &'a str,
     device: &'a str,
 }
 
 #[derive(Serialize)]
-struct Seen<'a> {
+struct ChangeData<'a> {
     device: &'a str,
 }
 
-impl<'a> Sender<'a> {
+impl<'a> SenderData<'a> {
     fn of(address: &'a Address) -> Self {
         Self { user: address.user.as_str(), device: address.device.as_str() }
     }
 }
 
-/// JSON on one line: line ends inside strings are escaped.
+/// JSON on one line: the serializer escapes line ends inside strings.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn name(reason: EndReason) -> &'static str {
+fn reason_name(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Superseded => "superseded",
         EndReason::Draining => "draining",
@@ -253,10 +254,10 @@ fn name(reason: EndReason) -> &'static str {
 
 const LEGACY_HEARTBEAT: &str = ":\n\n";
 
-/// What JavaScript wrote for a field that was not there.
+/// The text that JavaScript writes for an absent field.
 const ABSENT: &str = "undefined";
 
-/// What ECMAScript's `encodeURI` escapes: all but letters, digits, `;/?:@&=+$,#` and `-_.!~*'()`.
+/// The characters that ECMAScript's `encodeURI` escapes: all but letters, digits, `;/?:@&=+$,#` and `-_.!~*'()`.
 const ENCODE_URI: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b';')
     .remove(b'/')

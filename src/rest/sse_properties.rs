@@ -1,11 +1,11 @@
-//! What the writer writes, read back by a reference parser: always exactly one event with exactly the data.
+//! Properties of the event stream writer: a reference parser reads back exactly one event with exactly the data.
 
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
 use self::event_stream::{Event, Parser};
-use super::sse::{Format, Text};
+use super::sse::{EventText, Format};
 use crate::{
     budget::Budget,
     hub::{self, Ready},
@@ -13,14 +13,14 @@ use crate::{
     wall_clock,
 };
 
-#[expect(unreachable_pub, reason = "the tests over the wire use it too")]
+#[expect(unreachable_pub, reason = "the tests over the wire use the parser too")]
 #[path = "../../tests/it/harness/event_stream.rs"]
 mod event_stream;
 
 const CURSOR: Cursor = Cursor { epoch: 7, page: 1, seq: 42 };
 
-/// Any text, with much of what could break a line.
-fn text() -> impl Strategy<Value = String> {
+/// Any text, often with characters that could break a line.
+fn any_text() -> impl Strategy<Value = String> {
     let nasty = prop_oneof![
         Just("\r".to_owned()),
         Just("\n".to_owned()),
@@ -36,7 +36,7 @@ fn text() -> impl Strategy<Value = String> {
     ];
     proptest::collection::vec(nasty, 1..12)
         .prop_map(|parts| parts.concat())
-        .prop_filter("no data", |text| !text.is_empty())
+        .prop_filter("data is not empty", |text| !text.is_empty())
 }
 
 fn message(event: Option<&str>, data: &str) -> hub::Event {
@@ -47,20 +47,21 @@ fn message(event: Option<&str>, data: &str) -> hub::Event {
     hub::Event::Message(CURSOR, hub::Parcel::shared(message, Budget::new(usize::MAX)).into())
 }
 
-/// An event as one text, whether streams share a part of it or not.
+/// The whole text of an event, also when streams share a part of it.
 fn written(format: Format, event: &hub::Event, now: SystemTime) -> String {
     match format.event(event, || now) {
-        Text::Own(text) => text,
-        Text::Shared(text, end) => String::from_utf8(text.to_vec()).expect("UTF-8") + &end,
+        EventText::Own(text) => text,
+        EventText::Shared(text, end) => String::from_utf8(text.to_vec()).expect("UTF-8") + &end,
     }
 }
 
-/// Reads a stream in portions that end at the given places.
-fn read(stream: &str, cuts: &[prop::sample::Index]) -> (Vec<Event>, Parser) {
-    let mut places: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).chain([0, stream.len()]).collect();
-    places.sort_unstable();
+/// Parses a stream in chunks that end at the given places.
+fn parse(stream: &str, chunk_ends: &[prop::sample::Index]) -> (Vec<Event>, Parser) {
+    let ends = chunk_ends.iter().map(|end| end.index(stream.len() + 1));
+    let mut ends: Vec<_> = ends.chain([0, stream.len()]).collect();
+    ends.sort_unstable();
     let mut parser = Parser::default();
-    let events = places.windows(2).flat_map(|pair| parser.push(&stream.as_bytes()[pair[0]..pair[1]])).collect();
+    let events = ends.windows(2).flat_map(|pair| parser.push(&stream.as_bytes()[pair[0]..pair[1]])).collect();
     (events, parser)
 }
 
@@ -70,7 +71,7 @@ fn opening(format: Format) -> String {
     format.opening(&ready, Duration::from_secs(15), Duration::from_millis(2_413))
 }
 
-/// What `decodeURI` does to the output of `encodeURI`.
+/// ECMAScript's `decodeURI`.
 fn decode_uri(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8().expect("UTF-8").into_owned()
 }
@@ -79,15 +80,15 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_exactly_one_event_however_the_bytes_are_cut(
-        data in text(),
+    fn any_text_is_exactly_one_event_in_any_chunks(
+        data in any_text(),
         event in prop::option::of("[A-Za-z0-9._:-]{1,64}".prop_filter("reserved", |name| !name.starts_with("signal."))),
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        chunk_ends in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
     ) {
         let event = event.as_deref();
         for format in [Format::Plain, Format::Envelope, Format::Legacy] {
             let stream = opening(format) + &written(format, &message(event, &data), wall_clock::now());
-            let (mut events, parser) = read(&stream, &cuts);
+            let (mut events, parser) = parse(&stream, &chunk_ends);
             if format != Format::Legacy {
                 prop_assert_eq!(events.remove(0).name, "signal.ready");
                 prop_assert_eq!(parser.last_event_id, CURSOR.to_string());
@@ -111,7 +112,7 @@ proptest! {
 }
 
 #[test]
-fn the_opening_is_what_the_contract_says() {
+fn the_first_event_of_a_stream_has_these_bytes() {
     let expected = format!(
         ": backend-signal\nretry: 2413\nid: {CURSOR}\n\nevent: signal.ready\ndata: {{\"user\":\"bob\",\"device\":\"phone\",\
          \"continuity\":\"new\",\"replayed\":0,\"heartbeat_ms\":15000}}\n\n"
@@ -122,7 +123,7 @@ fn the_opening_is_what_the_contract_says() {
 }
 
 #[test]
-fn the_looks_are_what_the_contract_says() {
+fn the_events_of_each_format_have_these_bytes() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
     let offer = message(Some("offer"), "a ü;\"\nb");
     assert_eq!(written(Format::Plain, &offer, now), format!("event: offer\ndata: a ü;\"\ndata: b\nid: {CURSOR}\n\n"));

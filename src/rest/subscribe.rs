@@ -1,4 +1,4 @@
-//! `GET /subscribe` and `GET /subscribe/{user}/device/{device}`: the stream of the caller's device as server-sent events.
+//! `GET /subscribe` and `GET /subscribe/{user}/device/{device}`: the messages of the caller's device as server-sent events.
 
 use std::time::Duration;
 
@@ -18,31 +18,32 @@ pub(super) async fn subscribe(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Wish { format, start } = Wish::parse(&uri, &headers)?;
+    let StreamOptions { format, start } = StreamOptions::parse(&uri, &headers)?;
     let heartbeat = if format == Format::Legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
     match api.hub.subscribe(&subscriber, &Opening { start, heartbeat }) {
         Ok((ready, subscription)) => {
             let opening = format.opening(&ready, heartbeat, events::retry());
             Ok(events::stream(opening, subscription, move |event| format.event(&event, wall_clock::now)))
         }
-        Err(error) => events::refuse(error, &headers),
+        Err(error) => events::reconnect_later(error, &headers),
     }
 }
 
-/// How a client wants its stream.
-struct Wish {
+/// The options of a stream that its request chooses.
+struct StreamOptions {
     format: Format,
     start: Start,
 }
 
-impl Wish {
-    /// The header is what a browser sends when it comes back, so it is newer than the query of the page's own URL.
+impl StreamOptions {
+    /// Reads the query and the `Last-Event-ID` header. The header wins: a browser that reconnects repeats the page's URL with its
+    /// old query and sends the newest cursor in the header.
     fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Self, Error> {
         let query = uri.query().unwrap_or_default().as_bytes();
         let [format, cursor] = form::parameters(query, ["format", "last_event_id"]);
         let format = Format::parse(format.value())?;
         let start = match (headers.get(LAST_EVENT_ID), cursor) {
-            // Its ids are the senders', so they say nothing about this stream.
+            // In this format the `id` of an event names the sender, so it is no cursor.
             _ if format == Format::Legacy => Start::Anew,
             (Some(line), _) => Start::parse(Some(line.to_str().unwrap_or(NOT_A_CURSOR))),
             (None, Parameter::Unreadable) => Start::parse(Some(NOT_A_CURSOR)),
@@ -52,10 +53,10 @@ impl Wish {
     }
 }
 
-/// As the 2019 server did it.
+/// The heartbeat of the 2019 server.
 const LEGACY_HEARTBEAT: Duration = Duration::from_secs(25);
 
-/// Not of our making, like any other text that is no cursor.
+/// A text that [`Start::parse`] takes for an unknown cursor.
 const NOT_A_CURSOR: &str = "?";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

@@ -1,7 +1,7 @@
-//! What a handler left unread of a request over HTTP/1.1: it is read and thrown away, or the answer says that the connection
-//! closes.
+//! Reads and discards the part of an HTTP/1.1 request body that its handler did not read, or else answers `Connection: close`.
 //!
-//! hyper closes a connection whose request was not read to its end, and by then the answer is on its way without a word of it.
+//! hyper closes the connection of a request that was not read to its end, without telling the client: a client that sends its next
+//! request at that moment would lose it.
 
 use std::{
     pin::Pin,
@@ -18,12 +18,16 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Problem, Settings, extract::read};
+use super::{Problem, Settings, extract::read_body};
 
-/// Answers a request so that the next one on its connection is answered too, unless this answer says that there is none.
+/// Calls the handler, then discards the unread part of the request body, so that the connection can carry the next request.
 ///
-/// A success whose request does not come to its end, within the limits of a body, becomes the error of that.
-pub async fn answer<F>(request: Request<Body>, limits: &Settings, handle: impl FnOnce(Request<Body>) -> F) -> Response
+/// When the body does not end within the limits, a success becomes an error, and the answer says `Connection: close`.
+pub async fn discard_unread<F>(
+    request: Request<Body>,
+    limits: &Settings,
+    handle: impl FnOnce(Request<Body>) -> F,
+) -> Response
 where
     F: Future<Output = Response>,
 {
@@ -31,15 +35,15 @@ where
     if version > Version::HTTP_11 || request.body().is_end_stream() {
         return handle(request).await;
     }
-    // One time for the handler and what it leaves: two limits would add up.
-    let until = Instant::now() + limits.body_timeout;
-    let rest = Arc::default();
-    let mut response = handle(request.map(|body| Body::new(Lent { body, rest: Arc::clone(&rest) }))).await;
+    // One deadline for the handler and for the unread part: two timeouts would add up.
+    let deadline = Instant::now() + limits.body_timeout;
+    let unread = Arc::default();
+    let mut response = handle(request.map(|body| Body::new(LentBody { body, unread: Arc::clone(&unread) }))).await;
     if response.headers().contains_key(header::CONNECTION) {
         return response;
     }
-    let Some(mut rest) = rest.lock().take() else { return response };
-    match read(&mut rest, limits.body_limit, until.saturating_duration_since(Instant::now())).await {
+    let Some(mut unread) = unread.lock().take() else { return response };
+    match read_body(&mut unread, limits.body_limit, deadline.saturating_duration_since(Instant::now())).await {
         Ok(_) => response,
         Err(error) if response.status().is_success() => Problem::from(error).closing(version).into_response(),
         Err(_) => {
@@ -49,19 +53,19 @@ where
     }
 }
 
-/// A body that comes back with what is left of it when its reader lets go of it.
-struct Lent {
+/// A body that is stored in `unread` when its reader drops it.
+struct LentBody {
     body: Body,
-    rest: Arc<Mutex<Option<Body>>>,
+    unread: Arc<Mutex<Option<Body>>>,
 }
 
-impl Drop for Lent {
+impl Drop for LentBody {
     fn drop(&mut self) {
-        *self.rest.lock() = Some(std::mem::take(&mut self.body));
+        *self.unread.lock() = Some(std::mem::take(&mut self.body));
     }
 }
 
-impl HttpBody for Lent {
+impl HttpBody for LentBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -1,4 +1,4 @@
-//! Every method of the interface that streams, whoever wrote it: found in the descriptors, and held to the same promises.
+//! Every streaming method, also of health and reflection, keeps the same promises. The tests find the methods in the descriptors.
 
 use axum::body::{Body, Bytes};
 use backend_signal::grpc::proto::{Address, SendRequest, SendStreamRequest, WatchDevicesRequest};
@@ -18,11 +18,11 @@ use crate::{
 /// A method whose responses are a stream.
 struct Method {
     path: String,
-    /// Its requests are one, too.
+    /// The requests are a stream, too.
     bidirectional: bool,
 }
 
-/// All of them: ours, health's and those of both reflections.
+/// The streaming methods of the service, of health, and of both versions of reflection.
 fn streaming() -> Vec<Method> {
     let ours = include_bytes!(concat!(env!("OUT_DIR"), "/signal.bin"));
     let sets =
@@ -44,7 +44,7 @@ fn streaming() -> Vec<Method> {
 }
 
 impl Method {
-    /// The first request, which makes it give something. An empty one has to do for a method that is not known here.
+    /// A first request that the method answers. For a method without a branch here, an empty message.
     fn request(&self) -> Vec<u8> {
         let to = Some(Address { user: "bob".into(), device: "nobody".into() });
         let send = Some(SendRequest { to, event: String::new(), data: "x".into(), ttl: None });
@@ -65,12 +65,12 @@ impl Method {
         vec![0; 5]
     }
 
-    /// Begins a call over HTTP/2, whose requests do not end where there may be more. An error among them resets the stream.
+    /// Begins a call over HTTP/2. The request body of a bidirectional call stays open, and an error sent to it resets the stream.
     async fn over_http2(&self, connection: &Http2) -> (Response<Incoming>, Sender<std::io::Result<Bytes>>) {
-        let (requests, others) = channel(1);
+        let (requests, receiver) = channel(1);
         let first = iter([Ok(Bytes::from(self.request()))]);
         let body = if self.bidirectional {
-            Body::from_stream(first.chain(ReceiverStream::new(others)))
+            Body::from_stream(first.chain(ReceiverStream::new(receiver)))
         } else {
             Body::from_stream(first)
         };
@@ -82,13 +82,13 @@ impl Method {
         (response, requests)
     }
 
-    /// The same over HTTP/1.1 as gRPC-Web.
+    /// Begins a call over HTTP/1.1 as gRPC-Web.
     async fn over_http1(&self, server: &Server) -> Connection {
         let mut connection = Connection::open(server.address).await;
         let (claim, body) = (claim("bob/phone"), self.request());
-        let framing = if self.bidirectional { ("transfer-encoding", "chunked") } else { ("content-length", "") };
         let length = body.len().to_string();
-        let framing = if framing.1.is_empty() { (framing.0, length.as_str()) } else { framing };
+        let framing =
+            if self.bidirectional { ("transfer-encoding", "chunked") } else { ("content-length", length.as_str()) };
         let kind = ("content-type", "application/grpc-web+proto");
         connection.ask(&format!("POST {}", self.path), &[kind, ("x-user-claim", &claim), framing]).await;
         if self.bidirectional {
@@ -100,18 +100,18 @@ impl Method {
         }
         let head = connection.head().await;
         assert_eq!((head.status, head.header("grpc-status")), (200, ""), "{}: {head:?}", self.path);
-        assert_eq!(head.header("transfer-encoding"), "chunked", "{} goes on", self.path);
+        assert_eq!(head.header("transfer-encoding"), "chunked", "{} has no end yet", self.path);
         connection
     }
 }
 
-/// Tasks of this test's runtime, which is the server's too: each connection and each stream is one.
+/// The tasks of the runtime that this test and its server share. Each connection and each stream is a task.
 fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
-/// The same when nothing that was begun is still about to end.
-async fn settled() -> usize {
+/// The tasks, once their number has not changed for a while.
+async fn settled_tasks() -> usize {
     let mut before = (usize::MAX, 0);
     let same = || {
         before = (tasks(), if tasks() == before.0 { before.1 + 1 } else { 0 });
@@ -121,27 +121,27 @@ async fn settled() -> usize {
 }
 
 #[tokio::test]
-async fn a_peer_that_left_a_call_is_noticed() {
+async fn a_call_ends_when_its_client_goes_away() {
     let server = Server::start().await;
     for method in streaming() {
-        let before = settled().await;
+        let before = settled_tasks().await;
         let call = method.over_http1(&server).await;
         assert!(tasks() > before, "{}: no task", method.path);
         drop(call);
         until(async || tasks(), |tasks| *tasks <= before).await;
         let connection = Http2::open(server.address).await;
-        let before = settled().await;
+        let before = settled_tasks().await;
         let (response, requests) = method.over_http2(&connection).await;
         assert!(tasks() > before, "{}: no task", method.path);
         drop(response);
-        // Only a bidirectional call has somebody who waits for more.
+        // Only a bidirectional call reads this.
         let _ = requests.send(Err(std::io::ErrorKind::Other.into())).await;
         until(async || tasks(), |tasks| *tasks <= before).await;
     }
 }
 
 #[tokio::test]
-async fn a_call_that_is_not_read_is_cut() {
+async fn a_call_whose_responses_are_not_read_is_cut() {
     let server = Server::with(&["--stall-timeout", "0.4"]).await;
     for (cut, method) in streaming().iter().enumerate() {
         let connection = Http2::with_window(server.address, 1).await;
@@ -201,7 +201,7 @@ async fn http_body_frame(body: &mut Incoming) -> Option<hyper::body::Frame<Bytes
 }
 
 #[tokio::test]
-async fn a_call_ends_with_its_deadline_however_busy_it_is() {
+async fn a_busy_call_ends_at_its_deadline() {
     let server = Server::with(&["--heartbeat", "600"]).await;
     let connection = Http2::open(server.address).await;
     let request =

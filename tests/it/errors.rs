@@ -1,4 +1,4 @@
-//! The HTTP API at its edges: the last value that is taken, the first that is not, and what an error must not say.
+//! The limits of the HTTP API: the largest accepted value, the smallest refused one, and what an error must not repeat.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::harness::{Connection, FORM, JSON, Response, Server, claim, http2::Htt
 const POST: &str = "POST /user/bob/device/phone";
 
 #[tokio::test]
-async fn no_answer_repeats_what_was_asked() {
+async fn no_error_repeats_input_of_the_request() {
     let server = Server::with(&["--body-limit", "1000", "--body-timeout", "0.3"]).await;
     let _phone = server.sse("bob/phone").await;
     let s3cret = claim("s3cret/s3cret");
@@ -42,7 +42,7 @@ async fn no_answer_repeats_what_was_asked() {
 }
 
 #[tokio::test]
-async fn a_body_may_have_100_kib_by_default_and_not_a_byte_more() {
+async fn the_default_limit_of_a_body_is_100_kib() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let most = 100 * 1024 - "data=".len();
@@ -57,7 +57,7 @@ async fn a_body_may_have_100_kib_by_default_and_not_a_byte_more() {
 }
 
 #[tokio::test]
-async fn an_event_name_has_64_characters_at_most() {
+async fn an_event_name_has_at_most_64_characters() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let post = async |name: &str| {
@@ -75,7 +75,7 @@ async fn an_event_name_has_64_characters_at_most() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_no_string_is_delivered_as_it_was_written_but_for_its_spaces() {
+async fn a_json_value_that_is_not_a_string_loses_only_its_white_space() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for (written, compact) in [
@@ -96,7 +96,7 @@ async fn a_value_that_is_no_string_is_delivered_as_it_was_written_but_for_its_sp
 }
 
 #[tokio::test]
-async fn an_exponent_is_delivered_as_it_was_written() {
+async fn a_number_with_an_exponent_is_delivered_unchanged() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for number in ["1e3", "1E3", "1E+3", "-2.5e10"] {
@@ -130,22 +130,22 @@ async fn both_ids_of_a_path_are_checked_on_every_route() {
     assert_eq!(server.request(&format!("GET /user/{longest}/devices"), &[], b"").await.text(), "[]");
 }
 
-/// The head has one limit, 32 KiB, and the path is a part of it: where the rest would be is not known any more.
+/// The limit of 32 KiB is for the whole head, with the path in it.
 #[tokio::test]
-async fn a_path_of_70_kb_is_over_the_limit_of_the_head() {
+async fn a_path_of_70_kb_is_431() {
     let server = Server::start().await;
     let head = format!("GET /user/{}/devices", "x".repeat(70_000));
     assert_eq!(server.request(&head, &[], b"").await.status, 431);
 }
 
 #[tokio::test]
-async fn a_body_byte_by_byte_is_408_in_the_end() {
+async fn a_body_that_arrives_byte_by_byte_is_408_after_the_timeout() {
     let server = Server::with(&["--body-timeout", "0.5"]).await;
     let _phone = server.sse("bob/phone").await;
     let mut connection = Connection::open(server.address).await;
     connection.ask(POST, &[("content-type", FORM), ("content-length", "10000")]).await;
     let answer = loop {
-        // It may be closed while this is being written.
+        // Ignore errors: the server may close the connection during this write.
         let _ = connection.stream.try_write(b"x");
         let pause = tokio::time::timeout(Duration::from_millis(50), connection.stream.readable()).await;
         if pause.is_ok() {
@@ -156,7 +156,7 @@ async fn a_body_byte_by_byte_is_408_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_levels_of_json_use_no_stack() {
+async fn deeply_nested_json_is_400_and_does_not_overflow_the_stack() {
     let server = Server::with(&["--body-limit", "262144"]).await;
     let mut phone = server.sse("bob/phone").await;
     for body in [
@@ -173,7 +173,7 @@ async fn a_hundred_thousand_levels_of_json_use_no_stack() {
 }
 
 #[tokio::test]
-async fn streams_stops_and_every_refusal_carry_cors_headers() {
+async fn streams_and_errors_carry_cors_headers() {
     let server = Server::with(&["--body-timeout", "0.3"]).await;
     let origin = ("origin", "https://a.example");
     let bob = claim("bob/phone");
@@ -200,7 +200,7 @@ fn cors(answer: &Response) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn over_http_2_the_answers_are_the_same_and_the_connection_goes_on() {
+async fn over_http_2_errors_have_the_same_statuses_and_the_connection_stays_open() {
     let server = Server::with(&["--body-limit", "1000", "--body-timeout", "0.3"]).await;
     let mut phone = server.sse("bob/phone").await;
     let mut connection = Http2::open(server.address).await;

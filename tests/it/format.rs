@@ -1,10 +1,10 @@
-//! Data that could be taken for the format it travels in, and the exact bytes of what the server says by itself.
+//! Data that looks like the stream format, and the exact bytes of the events that the server makes itself.
 
 use backend_signal::grpc::proto::SendRequest;
 
 use crate::harness::{Connection, JSON, Server, Sse, claim, grpc::message, http2::Http2, within};
 
-/// What could break a line, a field or an event.
+/// Data that could break a line, a field or an event.
 const NASTY: [&str; 18] = [
     "\r",
     "\n",
@@ -26,7 +26,7 @@ const NASTY: [&str; 18] = [
     "data: id: event:",
 ];
 
-/// The format's own change: every line end is an LF.
+/// The data as a parser of the format gives it back: every line end is an LF.
 fn normalised(data: &str) -> String {
     data.replace("\r\n", "\n").replace('\r', "\n")
 }
@@ -46,7 +46,7 @@ async fn any_data_is_exactly_one_event_in_every_transport_and_format() {
     for data in NASTY {
         let body = serde_json::json!({"data": data, "event": "x"}).to_string();
         for device in 0..5 {
-            // Half of them over each protocol.
+            // Alternate between the protocols.
             if device % 2 == 0 {
                 let post = format!("POST /user/bob/device/{device}");
                 assert_eq!(server.request(&post, &[("content-type", JSON)], body.as_bytes()).await.status, 200);
@@ -71,7 +71,7 @@ async fn any_data_is_exactly_one_event_in_every_transport_and_format() {
 }
 
 #[tokio::test]
-async fn a_sender_with_an_odd_name_breaks_no_frame_either() {
+async fn a_sender_id_that_looks_like_the_format_is_exactly_one_event() {
     let server = Server::start().await;
     let mut envelope = server.sse_with("bob/phone", "/subscribe?format=envelope", &[]).await;
     let (user, device) = ("a\": \u{2028}\\", "\u{feff}data: x:y/é");
@@ -83,19 +83,19 @@ async fn a_sender_with_an_odd_name_breaks_no_frame_either() {
 }
 
 #[tokio::test]
-async fn the_last_event_has_no_id_and_the_stream_a_clean_end() {
+async fn the_last_event_has_no_id_and_the_stream_ends_cleanly() {
     let server = Server::start().await;
     for format in ["plain", "envelope"] {
         let mut phone = server.sse_with("bob/phone", &format!("/subscribe?format={format}"), &[]).await;
         let _newer = server.sse("bob/phone").await;
-        let last = String::from_utf8(phone.bytes().await.expect("a last word")).expect("UTF-8");
+        let last = String::from_utf8(phone.bytes().await.expect("a last event")).expect("UTF-8");
         assert_eq!(last, "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
         assert_eq!(phone.bytes().await, None);
     }
 }
 
 #[tokio::test]
-async fn each_message_is_an_event_if_there_is_one_a_line_of_data_for_each_of_its_lines_and_last_an_id() {
+async fn a_message_is_its_event_line_its_data_lines_and_last_its_id_line() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for (body, expected) in [

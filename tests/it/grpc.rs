@@ -1,10 +1,10 @@
-//! The gRPC service, row by row, with a native client.
+//! The gRPC service, method by method, with a native client.
 
 use std::time::{Duration, Instant};
 
 use backend_signal::grpc::proto::{
     Address, Continuity, EndReason, ListDevicesRequest, Outcome, SendRequest, SubscribeRequest,
-    signal_client::SignalClient, subscribe_response::Kind,
+    subscribe_response::Kind,
 };
 use tonic::{Code, Request, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -65,13 +65,13 @@ async fn requests_of_the_wrong_shape_are_invalid_arguments() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_no_protobuf_is_an_invalid_argument_of_every_call() {
+async fn a_malformed_protobuf_message_is_an_invalid_argument_for_every_method() {
     let server = Server::start().await;
     let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
     let mut client = tonic::client::Grpc::new(within(channel.connect()).await.expect("listens"));
     for method in ["Send", "Broadcast", "ListDevices", "Subscribe", "WatchDevices"] {
         within(client.ready()).await.expect("ready");
-        // A number where the first field of each has a text or a message.
+        // The first field is a number here, and a string or a message in every request.
         let codec = tonic_prost::ProstCodec::<prost_types::Duration, SendRequest>::default();
         let wrong = Request::new(prost_types::Duration { seconds: 7, nanos: 0 });
         let path = format!("/signal.v1.Signal/{method}").parse().expect("a path");
@@ -81,7 +81,7 @@ async fn a_message_that_is_no_protobuf_is_an_invalid_argument_of_every_call() {
 }
 
 #[tokio::test]
-async fn identity_comes_before_shape_and_shape_before_the_device() {
+async fn checks_run_in_the_order_identity_shape_device() {
     let server = Server::start().await;
     let mut client = server.grpc().await;
     let mut request = Request::new(message("bob/phone", "", ""));
@@ -123,7 +123,7 @@ async fn the_deadline_of_a_call_is_honoured() {
 }
 
 #[tokio::test]
-async fn a_call_whose_message_does_not_come_ends_at_its_deadline() {
+async fn a_call_whose_message_does_not_arrive_ends_at_its_deadline() {
     let server = Server::start().await;
     let mut connection = crate::harness::http2::Http2::open(server.address).await;
     let (body, _kept) = crate::harness::http2::body_without_end();
@@ -162,7 +162,7 @@ async fn many_streams_share_one_connection() {
 }
 
 #[tokio::test]
-async fn health_tells_whether_the_service_takes_work() {
+async fn the_health_check_says_whether_the_service_accepts_work() {
     let server = Server::with(&["--drain-window", "5"]).await;
     let _held = server.sse("bob/phone").await;
     let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
@@ -174,7 +174,7 @@ async fn health_tells_whether_the_service_takes_work() {
     let unknown = within(health.check(HealthCheckRequest { service: "x".into() })).await.expect_err("unknown");
     assert_eq!(unknown.code(), Code::NotFound);
     server.drain.start();
-    // The old connection takes no new calls; a probe opens another.
+    // A draining server refuses new calls on old connections, so each probe opens a new one.
     let ask = async || {
         let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
         let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
@@ -195,7 +195,6 @@ async fn an_unknown_service_or_method_is_unimplemented() {
         let call = client.unary(Request::new(ListDevicesRequest::default()), path.parse().expect("a path"), codec);
         assert_eq!(within(call).await.expect_err("unknown").code(), Code::Unimplemented, "{path}");
     }
-    let _ = SignalClient::<Channel>::max_decoding_message_size;
 }
 
 #[tokio::test]

@@ -1,12 +1,17 @@
-//! Who may be believed: claims, proxies, and the modes.
+//! Identities: claims, trusted proxies, and the modes of `--auth`.
 
 use backend_signal::grpc::proto::{ListDevicesRequest, SubscribeRequest};
 use tonic::{Code, Request};
 
-use crate::harness::{Connection, FORM, Response, Server, claim, grpc::claimed, process, within};
+use crate::harness::{
+    Connection, FORM, Response, Server, claim,
+    frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS},
+    grpc::{claimed, framed, message},
+    process, within,
+};
 
 async fn subscribe(server: &Server, claims: &[(&str, &str)]) -> Response {
-    // With a format that does not exist, so that a valid identity gets 400 and not a stream that stays open.
+    // The format does not exist, so a valid identity gets 400 instead of a stream that stays open.
     server.request("GET /subscribe?format=none", claims, b"").await
 }
 
@@ -62,7 +67,7 @@ async fn a_second_claim_is_401_and_counted() {
 }
 
 #[tokio::test]
-async fn numbers_are_ids_and_text_is_utf_8() {
+async fn an_id_in_a_claim_is_a_number_or_utf_8_text() {
     let server = Server::start().await;
     let mut connection = crate::harness::Sse::open(
         server.address,
@@ -77,7 +82,7 @@ async fn numbers_are_ids_and_text_is_utf_8() {
 }
 
 #[tokio::test]
-async fn subscribing_requires_a_claim_and_the_path_has_to_be_ones_own() {
+async fn a_subscribe_needs_a_claim_and_its_path_must_agree_with_the_claim() {
     let server = Server::start().await;
     assert_eq!(subscribe(&server, &[]).await.status, 401);
     let claim = claim("bob/phone");
@@ -96,7 +101,7 @@ async fn subscribing_requires_a_claim_and_the_path_has_to_be_ones_own() {
 }
 
 #[tokio::test]
-async fn other_routes_take_anonymous_callers_unless_all_require_a_claim() {
+async fn other_routes_serve_anonymous_callers_unless_every_route_requires_a_claim() {
     let server = Server::with(&["--require-claim", "all"]).await;
     assert_eq!(server.request("GET /user/bob/devices", &[], b"").await.status, 401);
     assert_eq!(server.post("bob/phone", "hi").await.status, 401);
@@ -111,7 +116,7 @@ async fn other_routes_take_anonymous_callers_unless_all_require_a_claim() {
 }
 
 #[tokio::test]
-async fn only_trusted_proxies_may_call() {
+async fn only_trusted_proxies_may_send_requests() {
     let claim = claim("bob/phone");
     let server = Server::with(&["--trusted-proxies", "10.0.0.0/8,192.0.2.7"]).await;
     assert_eq!(subscribe(&server, &[("x-user-claim", &claim)]).await.status, 401);
@@ -146,14 +151,14 @@ async fn without_authentication_the_path_names_the_caller() {
 }
 
 #[test]
-fn tokens_are_refused_at_start() {
+fn auth_jwt_is_refused_at_start() {
     let (code, _, log) = process::run(&["--auth", "jwt"]);
     assert_eq!((code, log.lines().count()), (Some(2), 1), "{log}");
     assert!(log.contains("jwt"));
 }
 
 #[tokio::test]
-async fn a_claim_has_4_kib_at_most_and_deep_nesting_in_it_uses_no_stack() {
+async fn a_claim_over_4_kib_is_401_and_deep_nesting_does_not_overflow_the_stack() {
     let server = Server::start().await;
     let padded = |length: usize| {
         let shell = r#"{"userid":"bob","clientid":"phone","x":""}"#;
@@ -161,18 +166,18 @@ async fn a_claim_has_4_kib_at_most_and_deep_nesting_in_it_uses_no_stack() {
     };
     let levels = |open: &str, close: &str| {
         let (open, close) = (open.repeat(2_000 / open.len()), close.repeat(2_000 / open.len()));
-        format!(r#"{{"userid":"bob","clientid":"phone","x":{open}{close}}}"#)
+        format!(r#"{{"userid":"bob","clientid":"phone","x":{open}1{close}}}"#)
     };
-    // A format that does not exist is looked at after the identity.
-    for (claim, statuses) in [
-        (padded(4_096), &[400][..]),
-        (padded(4_097), &[401]),
-        (levels("[", "]"), &[400, 401]),
-        (levels(r#"{"a":"#, "}"), &[400, 401]),
-        ("[".repeat(10_000), &[401]),
+    // The identity is checked before the format, so a valid claim gets 400.
+    for (claim, expected) in [
+        (padded(4_096), 400),
+        (padded(4_097), 401),
+        (levels("[", "]"), 400),
+        (levels(r#"{"a":"#, "}"), 400),
+        ("[".repeat(10_000), 401),
     ] {
         let status = subscribe(&server, &[("x-user-claim", &claim)]).await.status;
-        assert!(statuses.contains(&status), "{status} for {} bytes", claim.len());
+        assert_eq!(status, expected, "{} bytes", claim.len());
     }
 }
 
@@ -224,7 +229,7 @@ async fn every_field_of_a_claim_is_a_string_or_a_number_within_the_bounds_of_an_
 }
 
 #[tokio::test]
-async fn over_grpc_identity_is_read_as_over_http() {
+async fn grpc_reads_the_identity_as_http_does() {
     let server = Server::start().await;
     let mut client = server.grpc().await;
     let ask = |lines: &[(&'static str, &str)]| {
@@ -241,10 +246,28 @@ async fn over_grpc_identity_is_read_as_over_http() {
     }
     let numbers = ask(&[("x-user-claim", r#"{"userid":1,"clientid":2}"#)]);
     assert!(within(client.list_devices(numbers)).await.is_ok());
-    // The development mode reads a path, and a call has none.
+    // With --auth none the path of a subscribe names the caller, but the path of a gRPC call names none.
     let server = Server::with(&["--auth", "none"]).await;
     let mut client = server.grpc().await;
-    let refused = within(client.subscribe(SubscribeRequest::default())).await.expect_err("nobody");
+    let refused = within(client.subscribe(SubscribeRequest::default())).await.expect_err("no identity");
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert!(server.grpc_stream("bob/phone", "").await.is_ok());
+}
+
+/// A proxy sets the claim header, but does not remove claims from trailers: the client may have written them.
+#[tokio::test]
+async fn a_claim_in_the_trailers_of_a_call_is_ignored() {
+    let server = Server::start().await;
+    let mut phone = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    let (ana, eve) = (claim("ana/laptop"), claim("eve/laptop"));
+    let trailers = frames::get("/", &[("x-user-claim", &ana)]).split_off(frames::get("/", &[]).len());
+    for (claim, sender) in [(None, None), (Some(("x-user-claim", eve.as_str())), Some("eve".to_owned()))] {
+        let mut headers = vec![("content-type", "application/grpc"), ("te", "trailers")];
+        headers.extend(claim);
+        let mut peer = Frames::open(server.address, &[]).await;
+        peer.send(HEADERS, END_HEADERS, 1, &frames::post("/signal.v1.Signal/Send", &headers)).await;
+        peer.send(DATA, 0, 1, &framed(&message("bob/phone", "", "x"))).await;
+        peer.send(HEADERS, END_STREAM | END_HEADERS, 1, &trailers).await;
+        assert_eq!(phone.message().await.from.map(|from| from.user), sender);
+    }
 }

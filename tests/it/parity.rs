@@ -1,4 +1,4 @@
-//! Both protocols side by side: the same errors, the same messages, the same cursors.
+//! HTTP and gRPC give the same errors, the same messages and the same cursors.
 
 use backend_signal::grpc::proto::SubscribeRequest;
 use tonic::Code;
@@ -10,22 +10,22 @@ use crate::harness::{
     path, within,
 };
 
-/// What a request to both protocols is made of.
-struct Try<'a> {
+/// A send that both protocols get.
+struct Send<'a> {
     claim: Option<&'a str>,
     to: &'a str,
     event: &'a str,
     data: &'a str,
 }
 
-/// Both answers. A request with an origin comes to the router, one without is served past it, and both get the same.
-async fn answers(server: &Server, attempt: &Try<'_>) -> (u16, Code) {
-    let past = answered(server, attempt, None).await;
-    assert_eq!(answered(server, attempt, Some("https://app.example")).await, past);
-    past
+/// The answers of both protocols. A request without an origin skips the router, and must get the same answer as one with an origin.
+async fn answers(server: &Server, attempt: &Send<'_>) -> (u16, Code) {
+    let without_origin = answers_with(server, attempt, None).await;
+    assert_eq!(answers_with(server, attempt, Some("https://app.example")).await, without_origin);
+    without_origin
 }
 
-async fn answered(server: &Server, attempt: &Try<'_>, origin: Option<&str>) -> (u16, Code) {
+async fn answers_with(server: &Server, attempt: &Send<'_>, origin: Option<&str>) -> (u16, Code) {
     let body =
         format!("data={}{}{}", attempt.data, if attempt.event.is_empty() { "" } else { "&event=" }, attempt.event);
     let mut headers = vec![("content-type", FORM)];
@@ -42,34 +42,34 @@ async fn answered(server: &Server, attempt: &Try<'_>, origin: Option<&str>) -> (
 }
 
 #[tokio::test]
-async fn every_error_of_a_send_has_its_row_in_both_protocols() {
+async fn every_error_of_a_send_has_its_code_in_both_protocols() {
     let server = Server::with(&["--body-limit", "1000", "--drain-window", "5"]).await;
     let _phone = server.sse("bob/phone").await;
-    let (ok, big) = (Try { claim: None, to: "bob/phone", event: "", data: "x" }, "x".repeat(2_000));
+    let (ok, big) = (Send { claim: None, to: "bob/phone", event: "", data: "x" }, "x".repeat(2_000));
     for (attempt, expected) in [
-        (Try { ..ok }, (200, Code::Ok)),
-        (Try { data: "", ..ok }, (400, Code::InvalidArgument)),
-        (Try { event: "signal.x", ..ok }, (400, Code::InvalidArgument)),
-        (Try { to: "bob/..", ..ok }, (400, Code::InvalidArgument)),
-        (Try { claim: Some("{}"), ..ok }, (401, Code::Unauthenticated)),
-        (Try { to: "bob/laptop", ..ok }, (404, Code::NotFound)),
-        (Try { data: &big, ..ok }, (413, Code::OutOfRange)),
+        (Send { ..ok }, (200, Code::Ok)),
+        (Send { data: "", ..ok }, (400, Code::InvalidArgument)),
+        (Send { event: "signal.x", ..ok }, (400, Code::InvalidArgument)),
+        (Send { to: "bob/..", ..ok }, (400, Code::InvalidArgument)),
+        (Send { claim: Some("{}"), ..ok }, (401, Code::Unauthenticated)),
+        (Send { to: "bob/laptop", ..ok }, (404, Code::NotFound)),
+        (Send { data: &big, ..ok }, (413, Code::OutOfRange)),
     ] {
         assert_eq!(answers(&server, &attempt).await, expected);
     }
     let metrics = server.request("GET /metrics", &[], b"").await.text();
     let (post, send) = ("/user/{user}/device/{device}", "/signal.v1.Signal/{*rest}");
     for (route, status) in [(post, "200"), (post, "404"), (post, "413"), (send, "200"), (send, "NotFound")] {
-        let both = format!(r#"signal_requests_total{{route="{route}",status="{status}"}} 2"#);
-        assert!(metrics.lines().any(|line| line == both), "{both} in\n{metrics}");
+        let line = format!(r#"signal_requests_total{{route="{route}",status="{status}"}} 2"#);
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
     }
     server.drain.start();
-    crate::harness::until(|| answered(&server, &ok, None), |found| *found == (503, Code::Unavailable)).await;
+    crate::harness::until(|| answers_with(&server, &ok, None), |found| *found == (503, Code::Unavailable)).await;
     assert_eq!(answers(&server, &ok).await, (503, Code::Unavailable));
 }
 
 #[tokio::test]
-async fn every_error_of_a_subscribe_has_its_row_in_both_protocols() {
+async fn every_error_of_a_subscribe_has_its_code_in_both_protocols() {
     let server = Server::start().await;
     let older = server.sse("bob/phone").await;
     let cursor = older.parser.last_event_id.clone();
@@ -89,7 +89,7 @@ async fn every_error_of_a_subscribe_has_its_row_in_both_protocols() {
 
 #[tokio::test]
 async fn a_full_budget_is_unavailable_in_both_protocols() {
-    // For two messages of ten bytes together, which wait for a stream that does not read.
+    // Enough for two messages with ten bytes of data together, and no more. Their stream does not read them.
     let server = Server::with(&["--memory-budget", "394", "--stall-timeout", "60"]).await;
     let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
     assert_eq!(server.post("bob/phone", "12345678").await.status, 200);

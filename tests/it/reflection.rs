@@ -1,4 +1,4 @@
-//! What the server says of its own interface: exactly the services, messages and numbers that clients were built with.
+//! Reflection: the server describes exactly the services, messages and field numbers that clients were built with.
 
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
@@ -7,7 +7,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{Server, within};
 
-/// The interface, a line for each method, field and enum value. A number never changes its meaning.
+/// The interface: one line for each method, message and enum. A field number must never change its meaning.
 const INTERFACE: &str = "\
 Subscribe(SubscribeRequest) stream SubscribeResponse
 Send(SendRequest) SendResponse
@@ -43,7 +43,7 @@ async fn channel(server: &Server) -> Channel {
     within(channel.connect()).await.expect("listens")
 }
 
-/// Asks in one version of the protocol; both look the same.
+/// Asks in one version of the reflection protocol. The types of both versions have the same names.
 macro_rules! ask {
     ($version:ident, $channel:expr, $question:ident($text:expr)) => {{
         use $version::{
@@ -54,8 +54,11 @@ macro_rules! ask {
         let request = $version::ServerReflectionRequest { host: String::new(), message_request };
         let mut client = ServerReflectionClient::new($channel);
         let answers = within(client.server_reflection_info(tokio_stream::iter([request]))).await.expect("known");
-        // An unknown name is answered by the status of the call.
-        match within(answers.into_inner().message()).await.map(|answer| answer.and_then(|it| it.message_response)) {
+        // For an unknown name, the call fails with a status.
+        match within(answers.into_inner().message())
+            .await
+            .map(|answer| answer.and_then(|answer| answer.message_response))
+        {
             Ok(Some(MessageResponse::ListServicesResponse(list))) => {
                 Ok(list.service.into_iter().map(|service| service.name.into_bytes()).collect::<Vec<_>>())
             }
@@ -98,7 +101,7 @@ async fn the_interface_is_the_one_that_clients_were_built_with() {
     let files = ask!(v1, channel(&server).await, FileContainingSymbol("signal.v1.Signal")).expect("a description");
     let file = files.iter().map(|bytes| FileDescriptorProto::decode(bytes.as_slice()).expect("a descriptor"));
     let set = FileDescriptorSet { file: file.collect() };
-    let file = set.file.iter().find(|file| file.package() == "signal.v1").expect("our file");
+    let file = set.file.iter().find(|file| file.package() == "signal.v1").expect("the file of the service");
     assert_eq!(described(file), INTERFACE);
     assert_eq!((file.name(), file.syntax()), ("signal/v1/signal.proto", "proto3"));
 }

@@ -1,4 +1,4 @@
-//! A stream of sends: one answer per request, in order, whatever happens to some of them, and an end that says why.
+//! `SendStream`: one response per request, in order, also after an error, and a status that says why the call ends.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::harness::{
     until, within,
 };
 
-/// An open stream of sends.
+/// An open call.
 struct Sends {
     requests: mpsc::Sender<SendStreamRequest>,
     answers: Streaming<SendStreamResponse>,
 }
 
 impl Sends {
-    /// Opens a stream before there is anything to send on it; `prepare` adds to the call's metadata.
+    /// Opens a call without a first request. `prepare` adds to the call's metadata.
     async fn open(
         client: &mut Client,
         prepare: impl FnOnce(&mut Request<ReceiverStream<SendStreamRequest>>),
@@ -45,7 +45,7 @@ impl Sends {
         within(self.requests.send(SendStreamRequest { send: Some(send) })).await.expect("an open stream");
     }
 
-    /// The next answer: delivered or held, or the code of an error. The end is the status of the call.
+    /// The next response: an outcome, or the code of an error. At the end of the call, its status.
     async fn answer(&mut self) -> Result<Result<Outcome, Code>, Status> {
         let answer = within(self.answers.message()).await?.ok_or_else(|| Status::ok("the end"))?;
         Ok(match answer.result.expect("one of both") {
@@ -54,7 +54,7 @@ impl Sends {
         })
     }
 
-    /// The status of the call, after whatever answers come before it.
+    /// Reads to the end of the call, and gives its status.
     async fn end(&mut self) -> Code {
         loop {
             if let Err(status) = self.answer().await {
@@ -63,8 +63,8 @@ impl Sends {
         }
     }
 
-    /// Sends for ever, or as long as anybody takes it.
-    fn never_stop(&self) {
+    /// Sends requests until the call ends.
+    fn send_endlessly(&self) {
         let requests = self.requests.clone();
         tokio::spawn(async move {
             let send = Some(message("bob/nobody", "", "x"));
@@ -74,7 +74,7 @@ impl Sends {
 }
 
 #[tokio::test]
-async fn every_request_has_its_answer_in_order_and_an_error_does_not_end_the_stream() {
+async fn every_request_gets_a_response_in_order_and_an_error_does_not_end_the_call() {
     let server = Server::start().await;
     let mut phone = server.grpc_stream("bob/phone", "").await.expect("a stream");
     let mut sends = Sends::open(&mut server.grpc().await, |request| {
@@ -123,7 +123,7 @@ async fn messages_arrive_in_the_order_of_their_requests() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let mut sends = Sends::plain(&server).await;
-    // As many as a mailbox takes before its stream has had a turn.
+    // Fewer messages than fill the mailbox before its stream is polled.
     for number in 0..60 {
         sends.ask(message("bob/phone", "", &number.to_string())).await;
     }
@@ -134,7 +134,7 @@ async fn messages_arrive_in_the_order_of_their_requests() {
 }
 
 #[tokio::test]
-async fn an_error_has_the_code_and_the_words_of_a_single_send() {
+async fn an_error_has_the_code_and_the_message_of_a_single_send() {
     let server = Server::with(&["--memory-budget", "90000", "--stall-timeout", "60"]).await;
     let _phone = server.sse("bob/phone").await;
     let full = Http2::with_window(server.address, 10).await;
@@ -184,14 +184,14 @@ async fn an_identity_that_is_not_valid_is_the_status_of_the_call() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_too_large_or_no_protobuf_ends_the_call_after_the_answers_before_it() {
+async fn a_request_that_is_too_large_or_malformed_ends_the_call_after_the_responses_before_it() {
     let server = Server::with(&["--body-limit", "1000"]).await;
     let mut sends = Sends::plain(&server).await;
     sends.ask(message("bob/watch", "", "x")).await;
     sends.ask(message("bob/watch", "", &"x".repeat(2_000))).await;
     assert_eq!(sends.answer().await.expect("an answer"), Err(Code::NotFound));
     assert_eq!(sends.answer().await.expect_err("the end").code(), Code::OutOfRange);
-    // A message of another type, whose fields make no sense in the one that is expected.
+    // A `SendRequest` where a `SendStreamRequest` is expected: the fields do not decode.
     let channel = tonic::transport::Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
     let mut client = tonic::client::Grpc::new(within(channel.connect()).await.expect("listens"));
     client.ready().await.expect("ready");
@@ -203,7 +203,7 @@ async fn a_request_that_is_too_large_or_no_protobuf_ends_the_call_after_the_answ
 }
 
 #[tokio::test]
-async fn the_deadline_of_the_call_ends_it_whether_the_client_is_silent_or_not() {
+async fn the_deadline_ends_the_call_of_a_silent_client_and_of_one_that_sends_endlessly() {
     let server = Server::start().await;
     for talks in [false, true] {
         let mut sends = Sends::open(&mut server.grpc().await, |request| {
@@ -212,27 +212,27 @@ async fn the_deadline_of_the_call_ends_it_whether_the_client_is_silent_or_not() 
         .await
         .expect("a stream");
         if talks {
-            sends.never_stop();
+            sends.send_endlessly();
         }
         assert_eq!(sends.end().await, Code::DeadlineExceeded, "{talks}");
     }
 }
 
 #[tokio::test]
-async fn a_drain_ends_the_stream_at_once_whether_the_client_is_silent_or_not() {
+async fn a_drain_ends_the_call_of_a_silent_client_and_of_one_that_sends_endlessly() {
     let server = Server::with(&["--drain-window", "600"]).await;
     let (mut silent, mut talking) = (Sends::plain(&server).await, Sends::plain(&server).await);
-    talking.never_stop();
+    talking.send_endlessly();
     assert_eq!(talking.answer().await.expect("an answer"), Err(Code::NotFound));
     server.drain.start();
     assert_eq!(silent.end().await, Code::Unavailable);
     assert_eq!(talking.end().await, Code::Unavailable);
-    // Both clients hold their side open.
+    // Neither client has ended its side of the call.
     server.stopped().await;
 }
 
 #[tokio::test]
-async fn during_a_drain_a_new_stream_is_answered_that_there_is_no_new_work() {
+async fn a_call_that_begins_during_a_drain_is_unavailable() {
     let server = Server::with(&["--drain-window", "3"]).await;
     let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
     server.drain.start();
@@ -242,23 +242,23 @@ async fn during_a_drain_a_new_stream_is_answered_that_there_is_no_new_work() {
     server.stopped().await;
 }
 
-/// So many requests as they stand in a body.
+/// A body with so many requests.
 fn body(requests: usize) -> Vec<u8> {
     framed(&SendStreamRequest { send: Some(message("bob/nobody", "", "x")) }).repeat(requests)
 }
 
-/// A peer that has opened a stream of sends, with so many bytes of window for its answers.
+/// A peer that has opened a call, with a flow-control window of so many bytes for the responses.
 async fn peer(server: &Server, window: u32) -> Frames {
     let mut peer = Frames::open(server.address, &[(4, window)]).await;
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     let block = frames::post("/signal.v1.Signal/SendStream", &headers);
     peer.send(frames::HEADERS, frames::END_HEADERS, 1, &block).await;
-    peer.next_of(frames::HEADERS).await.expect("an answer before there is a request");
+    peer.next_of(frames::HEADERS).await.expect("an answer before the first request");
     peer
 }
 
 #[tokio::test]
-async fn answers_to_requests_that_came_together_go_out_together() {
+async fn responses_to_requests_that_arrive_together_are_written_together() {
     let server = Server::start().await;
     let mut peer = peer(&server, 1 << 20).await;
     peer.send(frames::DATA, 0, 1, &body(100)).await;
@@ -266,7 +266,7 @@ async fn answers_to_requests_that_came_together_go_out_together() {
     let answer = 5 + SendStreamResponse {
         result: Some(Answer::Error(backend_signal::grpc::proto::SendError {
             code: Code::NotFound.into(),
-            message: "No live stream of the device is connected.".into(),
+            message: backend_signal::error::Error::NotConnected.detail().into(),
         })),
     }
     .encoded_len();
@@ -279,10 +279,10 @@ async fn answers_to_requests_that_came_together_go_out_together() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_looked_at_no_further_and_then_cut_alone() {
+async fn a_client_that_does_not_read_its_responses_stops_its_requests_and_only_its_call_is_cut() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let mut peer = peer(&server, 10).await;
-    // All that the server lets a stream send before it is read.
+    // Almost as many bytes as the flow-control window of a new stream allows.
     let requests = 2_000;
     let body = body(requests);
     assert!((40_000..65_535).contains(&body.len()), "{}", body.len());
@@ -299,14 +299,14 @@ async fn a_client_that_does_not_read_is_looked_at_no_further_and_then_cut_alone(
 }
 
 #[tokio::test]
-async fn a_client_that_has_read_everything_may_be_silent_for_as_long_as_it_likes() {
+async fn a_silent_client_that_has_read_every_response_is_not_cut() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let mut sends = Sends::plain(&server).await;
     for _ in 0..3 {
         sends.ask(message("bob/watch", "", "x")).await;
         assert_eq!(sends.answer().await.expect("an answer"), Err(Code::NotFound));
-        // Longer than the patience with answers that are not read: there are none.
+        // Longer than the stall timeout. No response is unread, so nothing is cut.
         let silence = tokio::time::timeout(Duration::from_millis(700), sends.answers.message());
-        assert!(silence.await.is_err(), "an end of a stream that owes nothing");
+        assert!(silence.await.is_err(), "the call was cut without an unread response");
     }
 }

@@ -1,4 +1,4 @@
-//! Responses that are not read: whatever they are, they are cut, and what they took is given back.
+//! A response that its peer does not read is cut, whatever kind of response it is, and its bytes leave the memory budget.
 
 use std::time::Duration;
 
@@ -17,30 +17,32 @@ use crate::harness::{
 
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
-/// Setting: bytes that may be sent on a stream before it is read.
+/// The HTTP/2 setting for the initial flow-control window of a stream.
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// A metric, whose value may be a count or a level.
+/// The value of a metric, a counter or a gauge.
 pub async fn metric(server: &Server, name: &str) -> u64 {
     let text = server.request("GET /metrics", &[], b"").await.text();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     value.unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
-/// A request whose response is longer than a window of 100 bytes, unless it is a short one.
-struct Asked {
+/// A request. Its response is longer than a window of 100 bytes, unless it is `short`.
+struct UnreadRequest {
     name: &'static str,
     head: Vec<u8>,
     body: Option<Vec<u8>>,
     short: bool,
 }
 
-fn requests() -> Vec<Asked> {
+fn requests() -> Vec<UnreadRequest> {
     let device = "d".repeat(200);
     let claim = claim(&format!("bob/{device}"));
     let call = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
-    let get = |name, path, headers: &[_]| Asked { name, head: frames::get(path, headers), body: None, short: false };
-    let post = |name, path, body| Asked { name, head: frames::post(path, &call), body: Some(body), short: false };
+    let get =
+        |name, path, headers: &[_]| UnreadRequest { name, head: frames::get(path, headers), body: None, short: false };
+    let post =
+        |name, path, body| UnreadRequest { name, head: frames::post(path, &call), body: Some(body), short: false };
     let to = Some(Address { user: "bob".into(), device: "nobody".into() });
     let send = SendRequest { to, event: String::new(), data: "x".into(), ttl: None };
     let mut sends = Vec::new();
@@ -53,17 +55,17 @@ fn requests() -> Vec<Asked> {
         get("an event stream", "/subscribe", &call[..1]),
         get("a device list", "/user/eve/devices", &[]),
         get("metrics", "/metrics", &[]),
-        Asked { short: true, ..get("a problem", "/nowhere", &[]) },
+        UnreadRequest { short: true, ..get("a problem", "/nowhere", &[]) },
         post("Subscribe", "/signal.v1.Signal/Subscribe", framed(&SubscribeRequest::default())),
         post("SendStream", "/signal.v1.Signal/SendStream", sends),
-        Asked { short: true, ..post("Send", "/signal.v1.Signal/Send", delivered) },
+        UnreadRequest { short: true, ..post("Send", "/signal.v1.Signal/Send", delivered) },
     ]
 }
 
-async fn ask(peer: &mut Frames, stream: u32, asked: &Asked) {
-    let end = if asked.body.is_none() { END_STREAM } else { 0 };
-    peer.send(HEADERS, end | END_HEADERS, stream, &asked.head).await;
-    if let Some(body) = &asked.body {
+async fn ask(peer: &mut Frames, stream: u32, request: &UnreadRequest) {
+    let end = if request.body.is_none() { END_STREAM } else { 0 };
+    peer.send(HEADERS, end | END_HEADERS, stream, &request.head).await;
+    if let Some(body) = &request.body {
         peer.send(DATA, END_STREAM, stream, body).await;
     }
 }
@@ -75,18 +77,19 @@ async fn lives_on(peer: &mut Frames) {
 }
 
 #[tokio::test]
-async fn every_response_that_is_not_read_is_cut_whatever_the_window() {
+async fn every_unread_response_is_cut_for_any_window() {
     let server = Server::with(&["--stall-timeout", "0.4"]).await;
     let _listed = server.sse(&format!("eve/{}", "e".repeat(200))).await;
     let mut cut = 0;
     for window in [0, 1, 100] {
-        for asked in requests().iter().filter(|asked| window < 10 || !asked.short) {
+        for request in requests().iter().filter(|request| window < 10 || !request.short) {
             let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, window)]).await;
-            ask(&mut peer, 1, asked).await;
-            let reset = peer.next_of(RST_STREAM).await.unwrap_or_else(|| panic!("{}, {window}: no reset", asked.name));
-            assert_eq!(reset.payload, CANCEL, "{}, {window}", asked.name);
+            ask(&mut peer, 1, request).await;
+            let reset =
+                peer.next_of(RST_STREAM).await.unwrap_or_else(|| panic!("{}, {window}: no reset", request.name));
+            assert_eq!(reset.payload, CANCEL, "{}, {window}", request.name);
             cut += 1;
-            assert_eq!(metric(&server, "signal_stalled_streams_total").await, cut, "{}, {window}", asked.name);
+            assert_eq!(metric(&server, "signal_stalled_streams_total").await, cut, "{}, {window}", request.name);
             lives_on(&mut peer).await;
         }
     }
@@ -96,15 +99,15 @@ async fn every_response_that_is_not_read_is_cut_whatever_the_window() {
 }
 
 #[tokio::test]
-async fn a_byte_now_and_then_is_no_reading() {
+async fn a_peer_that_reads_a_byte_now_and_then_is_cut() {
     let server = Server::with(&["--stall-timeout", "0.4"]).await;
     let _listed = server.sse(&format!("eve/{}", "e".repeat(200))).await;
-    for (cut, asked) in requests().iter().filter(|asked| !asked.short).enumerate() {
+    for (cut, request) in requests().iter().filter(|request| !request.short).enumerate() {
         let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 1)]).await;
-        ask(&mut peer, 1, asked).await;
+        ask(&mut peer, 1, request).await;
         within(async {
             while metric(&server, "signal_stalled_streams_total").await <= cut as u64 {
-                // A stream that was reset meanwhile ignores it.
+                // The server ignores a window update for a stream that it has reset.
                 peer.flood(&frames::frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])).await;
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
@@ -115,19 +118,19 @@ async fn a_byte_now_and_then_is_no_reading() {
 }
 
 #[tokio::test]
-async fn a_peer_that_takes_its_window_back_is_cut_though_its_streams_are_over() {
+async fn a_peer_that_shrinks_its_window_to_zero_is_cut_after_its_responses_have_ended() {
     let server = Server::with(&["--stall-timeout", "2"]).await;
     let mut phone = server.sse("bob/phone").await;
     let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 60_000)]).await;
     peer.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
-    // All have room in the peer's windows, and most of them none in its socket.
+    // Every response fits into the flow-control windows, but most do not fit into the socket.
     for stream in (1..100).step_by(2) {
         peer.send(HEADERS, END_STREAM | END_HEADERS, stream, &frames::get("/metrics", &[])).await;
     }
     until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes > 50_000).await;
     let settings = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
     peer.send(frames::SETTINGS, 0, 0, &settings).await;
-    // Now it reads, but there is no window any more. It is there and answers, so only the watchdog can end it.
+    // The peer reads again, but its windows are zero. It answers PINGs, so only the watchdog can end the connection.
     within(async {
         while let Some(frame) = peer.next().await {
             if frame.kind == frames::PING {
@@ -141,7 +144,7 @@ async fn a_peer_that_takes_its_window_back_is_cut_though_its_streams_are_over() 
     assert_eq!(phone.data().await, "unharmed");
 }
 
-/// Devices that make a list of some 50 KB.
+/// Devices whose list has about 50 KB.
 async fn long_list(server: &Server) -> Vec<crate::harness::Sse> {
     let connection = Http2::open(server.address).await;
     let mut devices = Vec::new();
@@ -152,7 +155,7 @@ async fn long_list(server: &Server) -> Vec<crate::harness::Sse> {
 }
 
 #[tokio::test]
-async fn a_thousand_requests_of_a_peer_that_does_not_read_make_a_few_bodies() {
+async fn of_a_thousand_unread_responses_only_a_few_are_in_memory() {
     let server = Server::with(&["--stall-timeout", "60"]).await;
     let _devices = long_list(&server).await;
     let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
@@ -160,7 +163,7 @@ async fn a_thousand_requests_of_a_peer_that_does_not_read_make_a_few_bodies() {
         let get = frames::get("/user/eve/devices", &[]);
         peer.send(HEADERS, END_STREAM | END_HEADERS, stream, &get).await;
     }
-    // A few lists are unsent at all times, while the watchdog makes room for the next ones.
+    // A few lists are unsent at any time. The watchdog cuts them and so lets the next ones begin.
     let unsent = async || metric(&server, "signal_unsent_bytes").await;
     until(unsent, |bytes| *bytes > 100_000).await;
     until(
@@ -177,7 +180,7 @@ async fn a_thousand_requests_of_a_peer_that_does_not_read_make_a_few_bodies() {
 }
 
 #[tokio::test]
-async fn requests_that_wait_behind_what_their_peer_does_not_read_are_cut_with_it() {
+async fn requests_that_wait_behind_unread_responses_are_cut_with_them() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let _devices = long_list(&server).await;
     let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
@@ -190,14 +193,14 @@ async fn requests_that_wait_behind_what_their_peer_does_not_read_are_cut_with_it
 }
 
 #[tokio::test]
-async fn a_stream_that_holds_up_the_others_of_its_connection_is_cut_early_and_alone() {
+async fn a_stream_that_blocks_others_of_its_connection_is_cut_early_and_alone() {
     let server = Server::with(&["--stall-timeout", "60"]).await;
     let mut hogs = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     for device in 0..6 {
         let claim = claim(&format!("bob/{device}"));
         let get = frames::get("/subscribe", &[("x-user-claim", &claim)]);
         hogs.send(HEADERS, END_STREAM | END_HEADERS, 1 + 2 * device, &get).await;
-        // Only the opening may be read, so the message waits whole.
+        // The window has no bytes yet, so the whole stream waits.
         hogs.next_of(HEADERS).await.expect("an open stream");
     }
     for device in 0..6 {
@@ -209,7 +212,7 @@ async fn a_stream_that_holds_up_the_others_of_its_connection_is_cut_early_and_al
         assert_eq!(server.request(&path, &[("content-type", FORM)], body.as_bytes()).await.status, 200);
     }
     until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes > 256 * 1_024).await;
-    assert_eq!(metric(&server, "signal_stalled_streams_total").await, 0, "nobody waits for them");
+    assert_eq!(metric(&server, "signal_stalled_streams_total").await, 0, "no other request waits");
     hogs.send(HEADERS, END_STREAM | END_HEADERS, 101, &frames::get("/healthz", &[])).await;
     hogs.next_of(HEADERS).await.expect("an answer");
     let cut = metric(&server, "signal_stalled_streams_total").await;
@@ -217,13 +220,13 @@ async fn a_stream_that_holds_up_the_others_of_its_connection_is_cut_early_and_al
 }
 
 #[tokio::test]
-async fn when_the_memory_budget_is_full_the_stream_that_has_waited_longest_is_cut_first() {
+async fn when_the_memory_budget_is_full_the_longest_unread_stream_is_cut_first() {
     let server = Server::with(&["--stall-timeout", "60", "--memory-budget", "375000"]).await;
     let body = format!("data={}", "x".repeat(60_000));
     let _devices = long_list(&server).await;
     let mut unread = Vec::new();
     for device in ["a", "b", "c"] {
-        // Enough for the opening and the beginning of a message.
+        // The window is enough for the opening and the beginning of a message.
         let connection = Http2::with_window(server.address, 1_000).await;
         let request =
             Request::get(connection.uri("/subscribe")).header("x-user-claim", claim(&format!("bob/{device}")));
@@ -232,7 +235,7 @@ async fn when_the_memory_budget_is_full_the_stream_that_has_waited_longest_is_cu
         let path = format!("POST /user/bob/device/{device}");
         assert_eq!(server.request(&path, &[("content-type", FORM)], body.as_bytes()).await.status, 200);
         until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes >= before + 50_000).await;
-        // The watchdog's clock has two ticks for each.
+        // Two ticks of the watchdog's clock, so that it can tell which stream has waited longer.
         tokio::time::sleep(Duration::from_millis(250)).await;
         unread.push((connection, response));
     }
@@ -244,7 +247,7 @@ async fn when_the_memory_budget_is_full_the_stream_that_has_waited_longest_is_cu
 }
 
 #[tokio::test]
-async fn a_peer_that_reads_a_large_message_at_once_is_not_cut_when_nothing_follows() {
+async fn a_peer_that_reads_a_large_message_at_once_is_not_cut_in_the_silence_after_it() {
     let server = Server::with(&["--stall-timeout", "0.4", "--heartbeat", "600"]).await;
     for (window, bytes) in [(16_000, 40_000), (65_535, 99_000), (1 << 20, 99_000), (1_000, 3_000)] {
         let connection = Http2::with_window(server.address, window).await;
@@ -259,7 +262,7 @@ async fn a_peer_that_reads_a_large_message_at_once_is_not_cut_when_nothing_follo
                 (200, true),
                 "window {window}, {bytes} bytes, {round}"
             );
-            // Three times as long as an unread piece may take.
+            // Three times the stall timeout.
             tokio::time::sleep(Duration::from_millis(1_200)).await;
         }
     }
@@ -267,7 +270,7 @@ async fn a_peer_that_reads_a_large_message_at_once_is_not_cut_when_nothing_follo
 }
 
 #[tokio::test]
-async fn a_peer_of_tls_that_does_not_read_is_cut() {
+async fn a_tls_peer_that_does_not_read_is_cut() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let files = crate::serve::tempfiles("unread", &identity);
     let options = ["--tls-cert", &files[0], "--tls-key", &files[1], "--stall-timeout", "0.4", "--heartbeat", "600"];
@@ -295,13 +298,13 @@ async fn a_peer_of_tls_that_does_not_read_is_cut() {
         }
     };
     let metrics = || "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".to_owned();
-    // Until the socket takes no more.
+    // Post until the socket's buffers are full.
     let body = format!("data={}", "x".repeat(4_000));
     let head = "POST /user/bob/device/phone HTTP/1.1\r\nhost: a";
     let post = format!("{head}\r\ncontent-type: {FORM}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let mut posts = 0;
     while ask(metrics()).await.contains("signal_unsent_bytes 0\n") {
-        assert!(posts < 1_000, "the socket takes everything");
+        assert!(posts < 1_000, "the socket's buffers never fill");
         assert!(ask(post.clone()).await.starts_with("HTTP/1.1 200"), "after {posts}");
         posts += 1;
     }

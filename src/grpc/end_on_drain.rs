@@ -1,7 +1,7 @@
-//! Services that others wrote, health and reflection: their streams end when the server stops, and their requests with them.
+//! Ends the calls of health and reflection, which know nothing of the drain, when the server stops.
 //!
-//! A service may read its requests in a task of its own. That one would never learn that its call is over, and h2 would keep the
-//! stream for as long as it holds the requests.
+//! Reflection reads its requests in a task that tonic-reflection spawns. Without this, the task would not learn that the call has
+//! ended, and h2 would keep the stream for as long as the task holds the request body.
 
 use std::{
     pin::Pin,
@@ -17,42 +17,43 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 use super::{deadline::trailers, status};
 use crate::{drain::Drain, error::Error};
 
-/// How long a stream of health goes on when the server stops, because `NOT_SERVING` is its last word.
-const LAST_WORD: Duration = Duration::from_millis(100);
+/// How long a call goes on after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
+const GRACE: Duration = Duration::from_millis(100);
 
-/// Ends a call with the server, and its requests with its responses.
-pub async fn supervise<B, A: Body>(
+/// Ends a call when the server stops, and ends its request body when its response body is dropped.
+pub async fn end_on_drain<B, A: Body>(
     request: Request<B>,
     drain: &Drain,
-    call: impl AsyncFnOnce(Request<Requests<B>>) -> Response<A>,
-    wrap: impl FnOnce(Responses<A>) -> A,
+    call: impl AsyncFnOnce(Request<CallRequestBody<B>>) -> Response<A>,
+    wrap: impl FnOnce(CallResponseBody<A>) -> A,
 ) -> Response<A> {
-    let over = CancellationToken::new();
-    let request = request.map(|body| Requests { body: Some(body), over: Box::pin(over.clone().cancelled_owned()) });
-    let call_over = over.drop_guard();
+    let ended = CancellationToken::new();
+    let request =
+        request.map(|body| CallRequestBody { body: Some(body), ended: Box::pin(ended.clone().cancelled_owned()) });
+    let end_requests = ended.drop_guard();
     let response = call(request).await;
     let drain = drain.clone();
     let stop = Box::pin(async move {
         drain.started().await;
-        sleep(LAST_WORD).await;
+        sleep(GRACE).await;
     });
-    response.map(|body| wrap(Responses { body: Some(body), stop, _call_over: call_over }))
+    response.map(|body| wrap(CallResponseBody { body: Some(body), stop, _end_requests: end_requests }))
 }
 
-/// The requests of a call.
-pub struct Requests<B> {
-    /// None when the call is over.
+/// The request body of a call.
+pub struct CallRequestBody<B> {
+    /// `None` when the call has ended.
     body: Option<B>,
-    over: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl<B: Body + Unpin> Body for Requests<B> {
+impl<B: Body + Unpin> Body for CallRequestBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = &mut *self;
-        if this.over.as_mut().poll(cx).is_ready() {
+        if this.ended.as_mut().poll(cx).is_ready() {
             this.body = None;
         }
         this.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
@@ -67,15 +68,15 @@ impl<B: Body + Unpin> Body for Requests<B> {
     }
 }
 
-/// The responses of a call. Dropping them ends the requests.
-pub struct Responses<A> {
-    /// None when the server has ended it.
+/// The response body of a call. Dropping it ends the request body.
+pub struct CallResponseBody<A> {
+    /// `None` when the drain has ended the call.
     body: Option<A>,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _call_over: DropGuard,
+    _end_requests: DropGuard,
 }
 
-impl<A: Body + Unpin> Body for Responses<A> {
+impl<A: Body + Unpin> Body for CallResponseBody<A> {
     type Data = A::Data;
     type Error = A::Error;
 
@@ -87,7 +88,7 @@ impl<A: Body + Unpin> Body for Responses<A> {
         }
         ready!(this.stop.as_mut().poll(cx));
         this.body = None;
-        Poll::Ready(Some(Ok(trailers(&status::from(Error::Draining)))))
+        Poll::Ready(Some(Ok(trailers(&status::from(Error::DRAINING)))))
     }
 
     fn is_end_stream(&self) -> bool {

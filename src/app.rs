@@ -1,10 +1,10 @@
 //! The only place where rooms are joined: configuration in, a running daemon out.
 
-mod descriptors;
-mod front;
-mod heads;
+mod cross_site;
+mod descriptor_limit;
+mod dispatch;
+mod head_checks;
 mod router;
-mod sites;
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use self::{descriptors::Places, front::Front};
+use self::{descriptor_limit::MaxConnections, dispatch::Dispatch};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
@@ -32,12 +32,12 @@ use crate::{
 pub struct App {
     server: Server,
     address: SocketAddr,
-    front: Front,
+    dispatch: Dispatch,
     hub: Hub,
     health: tonic_health::server::HealthReporter,
     metrics: Metrics,
     drain: Drain,
-    places: Places,
+    max_connections: MaxConnections,
     config: Config,
 }
 
@@ -48,8 +48,10 @@ impl App {
     /// When the address cannot be listened on.
     pub fn bind(config: Config) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
-        let (places, budget) = (Places::take(config.max_connections)?, Budget::new(config.memory_budget));
-        let server = Server::bind(resolve(&config)?, serving(&config, places, budget.clone())?, metrics.clone())?;
+        let (max_connections, budget) =
+            (MaxConnections::new(config.max_connections)?, Budget::new(config.memory_budget));
+        let server =
+            Server::bind(resolve(&config)?, serving(&config, max_connections, budget.clone())?, metrics.clone())?;
         let address = server.local_addr()?;
         let hub = Hub::new(limits(&config), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(authentication(&config));
@@ -70,8 +72,8 @@ impl App {
         let signal = grpc::signal(service, config.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
-        let front = router::join(api, signal, grpc, admin, &config.cors_origins);
-        Ok(Self { server, address, front, hub, health, metrics, drain, places, config })
+        let dispatch = router::join(api, signal, grpc, admin, &config.cors_origins);
+        Ok(Self { server, address, dispatch, hub, health, metrics, drain, max_connections, config })
     }
 
     /// The address that is listened on.
@@ -102,14 +104,14 @@ impl App {
 
     /// `replace` is for tests: it may put another task in the place of one that must not die.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, front, hub, health, drain, places, config, .. } = self;
-        places.warn();
+        let Self { server, dispatch, hub, health, drain, max_connections, config, .. } = self;
+        max_connections.warn();
         grpc::report(&health, true).await;
         // Without one of these the daemon would do half of its work.
         let supervised: [(&str, Task); _] = [
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
             (WATCHDOG, Box::pin(server.watch())),
-            (ACCEPT_LOOP, Box::pin(server.run(front, drain.clone()))),
+            (ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))),
         ];
         for (name, task) in supervised {
             drain.supervise(name, replace(name, task));
@@ -139,14 +141,14 @@ fn resolve(config: &Config) -> io::Result<SocketAddr> {
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-fn serving(config: &Config, places: Places, budget: Budget) -> io::Result<serve::Settings> {
+fn serving(config: &Config, max_connections: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
     let tls = match (&config.tls_cert, &config.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
         tls,
-        max_connections: places.count(),
+        max_connections: max_connections.count(),
         http1_takeover: config.http1_takeover,
         max_streams: config.max_streams,
         header_timeout: config.header_timeout,

@@ -34,7 +34,7 @@
 //! wakes, and `rest::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order.
 //!
 //! There are two short ways. A POST to a device and a gRPC `Send`, which come for every message, go past the router: `app`'s
-//! front calls their handlers. A stream of HTTP/1.1 goes past hyper: `serve` writes its response to the bare socket.
+//! dispatch calls their handlers. A stream of HTTP/1.1 goes past hyper: `serve` writes its response to the bare socket.
 //!
 //! # Invariants
 //!

@@ -7,7 +7,7 @@ use backend_signal::{
     app::App,
     config::{Command, Config, Refused},
     drain, telemetry,
-    terminal::{answer, refuse},
+    terminal::{fail, print},
 };
 
 /// Frees what many short-lived connections took, where the system's allocator keeps three times as much for a stream.
@@ -17,8 +17,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let config = match Config::from_process() {
         Ok(config) => config,
-        Err(Refused::Answered(text)) => return answer(&text),
-        Err(Refused::Wrong(reason)) => return refuse(&reason),
+        Err(Refused::Answered(text)) => return print(&text),
+        Err(Refused::Wrong(reason)) => return fail(&reason),
     };
     if let Some(Command::Healthcheck) = config.command {
         return ExitCode::from(u8::from(!admin::is_healthy(config.port, config.tls_cert.is_some())));
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let threads = config.worker_threads.or(std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime.block_on(serve(config)),
-        Err(error) => refuse(&format!("cannot start: {error}")),
+        Err(error) => fail(&format!("cannot start: {error}")),
     }
 }
 
@@ -35,7 +35,7 @@ async fn serve(config: Config) -> ExitCode {
     let (level, format) = (config.log, config.log_format);
     let (app, mut stop) = match App::bind(config).and_then(|app| Ok((app, drain::signals()?))) {
         Ok(bound) => bound,
-        Err(error) => return refuse(&format!("cannot serve on {wanted}: {error}")),
+        Err(error) => return fail(&format!("cannot serve on {wanted}: {error}")),
     };
     let _log = telemetry::start(level, format);
     telemetry::watch_panics(app.metrics());

@@ -7,7 +7,7 @@ use std::{
 
 /// Writes what was asked for.
 #[must_use]
-pub fn answer(text: &str) -> ExitCode {
+pub fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -21,7 +21,7 @@ pub fn answer(text: &str) -> ExitCode {
 
 /// Says why nothing was done, in one line.
 #[must_use]
-pub fn refuse(reason: &str) -> ExitCode {
+pub fn fail(reason: &str) -> ExitCode {
     complain(reason);
     ExitCode::from(2)
 }

@@ -10,7 +10,7 @@ use http::{HeaderValue, Method};
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
-use super::front::Front;
+use super::dispatch::Dispatch;
 use crate::{
     admin::{self, Admin},
     drain::Drain,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Joins the routes of all rooms.
-pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Front {
+pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
     // Two fallbacks would not merge, and as a `layer` gRPC-Web would also answer for unknown paths.
     let grpc = grpc
         .into_axum_router()
@@ -33,7 +33,7 @@ pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins
         .merge(grpc)
         .fallback(no_route)
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
-    Front::before(routes, api, signal, origins)
+    Dispatch::new(routes, api, signal, origins)
 }
 
 /// Lets only gRPC pass: a cross-site page can post `text/plain` without asking, and tonic would take it.

@@ -25,7 +25,7 @@ use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders, Vary};
 use tracing::Instrument as _;
 
-use super::{heads, sites::Sites};
+use super::{cross_site::AllowedOrigins, head_checks};
 use crate::{
     admin,
     error::Error,
@@ -37,7 +37,7 @@ use crate::{
 
 /// All routes with what stands before them, and shorter ways for the two requests that come once for every message.
 #[derive(Clone)]
-pub(super) struct Front(Arc<Shared>);
+pub(super) struct Dispatch(Arc<Shared>);
 
 struct Shared {
     routes: Cors<Router>,
@@ -45,7 +45,7 @@ struct Shared {
     signal: Signal,
     /// What the CORS layer adds to the answer of every request without an origin.
     without_origin: HeaderMap,
-    sites: Sites,
+    allowed_origins: AllowedOrigins,
     posts: Way,
     sends: Way,
 }
@@ -61,9 +61,9 @@ struct Way {
     ok: Counter,
 }
 
-impl Front {
+impl Dispatch {
     /// Puts everything before some routes.
-    pub(super) fn before(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
+    pub(super) fn new(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
         let (routes, cors) = (routes.layer(from_fn_with_state(api.clone(), routed)), cors(origins));
         let way = |route| Way { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
         let (posts, sends) = (way(rest::DEVICE), way(grpc::ROUTE));
@@ -73,7 +73,7 @@ impl Front {
             api,
             signal,
             without_origin,
-            sites: Sites::listed(origins),
+            allowed_origins: AllowedOrigins::new(origins),
             posts,
             sends,
         }))
@@ -93,12 +93,12 @@ impl Shared {
     }
 }
 
-impl Handler for Front {
+impl Handler for Dispatch {
     fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        let refused = self.0.sites.refuse(&request);
+        let refused = self.0.allowed_origins.refusal(&request);
         self.answer_unless(refused, peer, request)
     }
 
@@ -111,13 +111,13 @@ impl Handler for Front {
     }
 }
 
-impl Front {
+impl Dispatch {
     fn answer_unless<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> Answer
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
         let shared = self.0.clone();
-        if let Some(error) = heads::fault(&request) {
+        if let Some(error) = head_checks::fault(&request) {
             // Nobody knows where its body ends, so nothing of it is read.
             let response = Problem::from(error).closing(request.version()).into_response();
             count(&shared.api.metrics, "none", &response);
@@ -279,9 +279,9 @@ mod tests {
             grpc::Service { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), heartbeat: second, drain };
         let api = Api { hub, auth, metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let front = Front::before(routes, api, grpc::signal(service, 0), &[]);
+        let dispatch = Dispatch::new(routes, api, grpc::signal(service, 0), &[]);
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
-        let response = front.answer(Peer([127, 0, 0, 1].into()), request).await;
+        let response = dispatch.answer(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");

@@ -4,16 +4,16 @@ use std::io;
 
 /// How many connections may be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct MaxConnections {
     /// What the option says.
     wanted: Option<usize>,
     /// What the descriptors allow.
     most: usize,
 }
 
-impl Places {
+impl MaxConnections {
     /// Raises the soft limit of descriptors to the hard one.
-    pub(super) fn take(wanted: Option<usize>) -> io::Result<Self> {
+    pub(super) fn new(wanted: Option<usize>) -> io::Result<Self> {
         Ok(Self::of(rlimit::increase_nofile_limit(u64::MAX)?, wanted))
     }
 
@@ -60,9 +60,9 @@ mod tests {
         for (descriptors, places) in
             [(1, 1), (4, 3), (256, 192), (512, 384), (1_024, 768), (2_048, 1_536), (20_000, 19_488)]
         {
-            assert_eq!(Places::of(descriptors, None).count(), places, "{descriptors}");
-            assert_eq!(Places::of(descriptors, Some(2)).count(), places.min(2), "{descriptors}");
-            assert_eq!(Places::of(descriptors, Some(1 << 20)).count(), places, "{descriptors}");
+            assert_eq!(MaxConnections::of(descriptors, None).count(), places, "{descriptors}");
+            assert_eq!(MaxConnections::of(descriptors, Some(2)).count(), places.min(2), "{descriptors}");
+            assert_eq!(MaxConnections::of(descriptors, Some(1 << 20)).count(), places, "{descriptors}");
         }
     }
 }

@@ -9,15 +9,15 @@ use crate::{error::Error, rest};
 
 /// The origins whose pages may act for their visitors, besides the server's own. Without any, nobody is refused: then no answer
 /// is for credentials, and the identity is not a cookie's.
-pub(super) struct Sites(Vec<HeaderValue>);
+pub(super) struct AllowedOrigins(Vec<HeaderValue>);
 
-impl Sites {
-    pub(super) fn listed(origins: &[HeaderValue]) -> Self {
+impl AllowedOrigins {
+    pub(super) fn new(origins: &[HeaderValue]) -> Self {
         Self(origins.to_vec())
     }
 
     /// Why a request is refused for where it comes from.
-    pub(super) fn refuse<B>(&self, request: &Request<B>) -> Option<Error> {
+    pub(super) fn refusal<B>(&self, request: &Request<B>) -> Option<Error> {
         let refused = !self.0.is_empty() && acts(request) && !self.trusts(request);
         refused.then_some(Error::CrossSite)
     }

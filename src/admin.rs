@@ -1,11 +1,5 @@
 //! Health, readiness and metrics: what an operator's tools ask, without an identity.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    time::Duration,
-};
-
 use axum::{
     Router,
     extract::State,
@@ -71,23 +65,4 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     };
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], admin.metrics.render(levels)).into_response()
-}
-
-/// Asks the daemon on this machine whether it is alive; without an HTTP client, because a status line is all there is to read.
-///
-/// Behind TLS, whose name is not this machine's, an accepted connection has to do.
-#[must_use]
-pub fn is_healthy(port: u16, tls: bool) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(("localhost", port))?;
-        if tls {
-            return Ok(true);
-        }
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(1024).read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200 "))
-    };
-    ask().unwrap_or(false)
 }

@@ -19,7 +19,7 @@ use crate::{
     admin::Admin,
     auth::{self, Auth},
     budget::Budget,
-    config::{AuthMode, Config, RequireClaim},
+    config::{AuthMode, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
@@ -38,7 +38,7 @@ pub struct App {
     metrics: Metrics,
     drain: Drain,
     max_connections: MaxConnections,
-    config: Config,
+    options: ServeOptions,
 }
 
 impl App {
@@ -46,34 +46,34 @@ impl App {
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub fn bind(config: Config) -> io::Result<Self> {
+    pub fn bind(options: ServeOptions) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
-            (MaxConnections::new(config.max_connections)?, Budget::new(config.memory_budget));
+            (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
         let server =
-            Server::bind(resolve(&config)?, serving(&config, max_connections, budget.clone())?, metrics.clone())?;
+            Server::bind(resolve(&options)?, serving(&options, max_connections, budget.clone())?, metrics.clone())?;
         let address = server.local_addr()?;
-        let hub = Hub::new(limits(&config), budget.clone(), Local, metrics.clone());
-        let auth = Arc::new(authentication(&config));
+        let hub = Hub::new(limits(&options), budget.clone(), Local, metrics.clone());
+        let auth = Arc::new(authentication(&options));
         let (health, health_service) = tonic_health::server::health_reporter();
         let settings = rest::Settings {
-            body_limit: config.body_limit as usize,
-            body_timeout: config.body_timeout,
-            heartbeat: config.heartbeat,
+            body_limit: options.body_limit as usize,
+            body_timeout: options.body_timeout,
+            heartbeat: options.heartbeat,
         };
         let api = Api { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
         let service = grpc::Service {
             hub: hub.clone(),
             auth,
             metrics: metrics.clone(),
-            heartbeat: config.heartbeat,
+            heartbeat: options.heartbeat,
             drain: drain.clone(),
         };
-        let signal = grpc::signal(service, config.body_limit as usize);
+        let signal = grpc::signal(service, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
-        let dispatch = router::join(api, signal, grpc, admin, &config.cors_origins);
-        Ok(Self { server, address, dispatch, hub, health, metrics, drain, max_connections, config })
+        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
+        Ok(Self { server, address, dispatch, hub, health, metrics, drain, max_connections, options })
     }
 
     /// The address that is listened on.
@@ -104,7 +104,7 @@ impl App {
 
     /// `replace` is for tests: it may put another task in the place of one that must not die.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, dispatch, hub, health, drain, max_connections, config, .. } = self;
+        let Self { server, dispatch, hub, health, drain, max_connections, options, .. } = self;
         max_connections.warn();
         grpc::report(&health, true).await;
         // Without one of these the daemon would do half of its work.
@@ -120,9 +120,9 @@ impl App {
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::report(&health, false).await;
         // The rest of the window is for the last streams to be written.
-        hub.drain(config.drain_window.mul_f64(0.9)).await;
+        hub.drain(options.drain_window.mul_f64(0.9)).await;
         drain.finish();
-        let whole = drain.wait(config.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
+        let whole = drain.wait(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
         tracing::info!(whole, "stopped");
         drain.died().map_or(Ok(()), Err)
     }
@@ -136,49 +136,49 @@ const TIMEKEEPER: &str = "timekeeper of the hub";
 const ACCEPT_LOOP: &str = "accept loop";
 const WATCHDOG: &str = "write watchdog";
 
-fn resolve(config: &Config) -> io::Result<SocketAddr> {
-    let mut addresses = (config.host.as_str(), config.port).to_socket_addrs()?;
+fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
+    let mut addresses = (options.endpoint.host.as_str(), options.endpoint.port).to_socket_addrs()?;
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-fn serving(config: &Config, max_connections: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
-    let tls = match (&config.tls_cert, &config.tls_key) {
+fn serving(options: &ServeOptions, max_connections: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
+    let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
         tls,
         max_connections: max_connections.count(),
-        http1_takeover: config.http1_takeover,
-        max_streams: config.max_streams,
-        header_timeout: config.header_timeout,
-        stall: config.stall_timeout,
+        http1_takeover: options.http1_takeover,
+        max_streams: options.max_streams,
+        header_timeout: options.header_timeout,
+        stall: options.stall_timeout,
         http2_idle: HTTP2_IDLE,
         budget,
     })
 }
 
-fn limits(config: &Config) -> Limits {
+fn limits(options: &ServeOptions) -> Limits {
     Limits {
-        resume_window: config.resume_window,
-        hold: config.hold_limit,
-        hold_budget: config.hold_budget.unwrap_or(config.memory_budget / 4),
-        user_devices: config.user_devices,
-        user_held_devices: config.user_held_devices,
-        user_watchers: config.user_watchers,
-        caller_watches: config.caller_watches,
+        resume_window: options.resume_window,
+        hold: options.hold_limit,
+        hold_budget: options.hold_budget.unwrap_or(options.memory_budget / 4),
+        user_devices: options.user_devices,
+        user_held_devices: options.user_held_devices,
+        user_watchers: options.user_watchers,
+        caller_watches: options.caller_watches,
     }
 }
 
-fn authentication(config: &Config) -> Auth {
+fn authentication(options: &ServeOptions) -> Auth {
     Auth {
-        mode: match config.auth {
+        mode: match options.auth {
             AuthMode::None => auth::Mode::None,
             // A configuration with `jwt` does not come this far.
             AuthMode::Claim | AuthMode::Jwt => auth::Mode::Claim,
         },
-        require_all: config.require_claim == RequireClaim::All,
-        trusted_proxies: config.trusted_proxies.clone(),
+        require_all: options.require_claim == RequireClaim::All,
+        trusted_proxies: options.trusted_proxies.clone(),
     }
 }
 
@@ -196,6 +196,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::config::{Arguments, Command};
 
     /// Asks on a connection of its own, and gives the beginning of the answer.
     async fn ask(address: SocketAddr, request: &str) -> (TcpStream, String) {
@@ -209,7 +210,8 @@ mod tests {
     /// What becomes of a daemon with 20 streams, one of whose tasks panics or ends when it is told to.
     async fn outcome(victim: &'static str, panics: bool) -> Result<(), Died> {
         let options = ["--port", "0", "--host", "127.0.0.1", "--drain-window", "1"];
-        let app = App::bind(Config::parse_args(options).expect("options")).expect("a free port");
+        let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
+        let app = App::bind(*options).expect("a free port");
         let (address, drain, now) = (app.local_addr(), app.drain(), Drain::new());
         let end = now.clone();
         let running = app.run_with(move |name, task| {

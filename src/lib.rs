@@ -54,6 +54,7 @@ pub mod config;
 pub mod drain;
 pub mod error;
 pub mod grpc;
+pub mod healthcheck;
 mod hex;
 pub mod hub;
 mod json;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio_rustls::rustls::{pki_types::UnixTime, time_provider::TimeProvider};
+
 /// The time by the system's clock; where that is before 1970 or after 9999, the nearest time that is not.
 ///
 /// The formats of dates panic or fail beyond: a battery that has run out must not stop the daemon.
@@ -9,6 +11,16 @@ use std::time::{Duration, SystemTime};
 pub fn now() -> SystemTime {
     #[expect(clippy::disallowed_methods, reason = "the one place that may, because it clamps")]
     clamp(SystemTime::now())
+}
+
+/// Tells rustls the time. Its own provider panics before 1970.
+#[derive(Debug)]
+pub struct Clamped;
+
+impl TimeProvider for Clamped {
+    fn current_time(&self) -> Option<UnixTime> {
+        now().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
+    }
 }
 
 fn clamp(time: SystemTime) -> SystemTime {

@@ -18,6 +18,7 @@ mod full;
 mod grpc;
 mod harness;
 mod heads;
+mod healthcheck;
 mod hold;
 mod identity;
 mod idle;

@@ -20,7 +20,14 @@ fn a_bad_option_is_one_line_and_exit_code_2() {
         &["--max-connections", "0"],
         &["--host", "192.0.2.1"],
         &["--tls-cert", &nowhere],
+        &["--tls-key", &nowhere],
         &["--tls-cert", &nowhere, "--tls-key", &nowhere, "--port", "0"],
+        &["nonsense"],
+        &["serve", "--nonsense"],
+        &["serve", "--tls-cert", &nowhere],
+        &["--auth", "none", "serve"],
+        &["healthcheck", "--port", "x"],
+        &["healthcheck", "--auth", "none"],
     ] {
         let (code, out, log) = process::run(options);
         assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{options:?}: {log}");
@@ -69,6 +76,11 @@ fn help_and_version_are_answers() {
     assert_eq!((code, log.as_str()), (Some(0), ""));
     assert!(out.contains("--trusted-proxies") && out.contains("SIGNAL_TRUSTED_PROXIES"), "{out}");
     assert_eq!(process::run(&["--version"]).0, Some(0));
+    let (_, serve, _) = process::run(&["serve", "--help"]);
+    assert!(serve.contains("--trusted-proxies") && serve.contains("--port"), "{serve}");
+    let (_, healthcheck, _) = process::run(&["healthcheck", "--help"]);
+    let flags: Vec<_> = healthcheck.split_whitespace().filter(|word| word.starts_with("--")).collect();
+    assert_eq!(flags, ["--port", "--host", "--tls-cert", "--tls-key,", "--help"], "{healthcheck}");
 }
 
 #[test]
@@ -90,15 +102,22 @@ fn an_answer_that_cannot_be_written_is_no_panic() {
     assert_eq!(output.status.code(), Some(2), "a reason that cannot be written");
 }
 
-#[test]
-fn the_health_check_tells_by_its_exit_code() {
-    let process = Process::start(&[]);
-    let port = process.address.port().to_string();
-    assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(0));
-    let output = process::command().env("PORT", &port).arg("healthcheck").output().expect("the executable");
-    assert_eq!(output.status.code(), Some(0));
-    drop(process);
-    assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(1));
+#[tokio::test]
+async fn serve_is_the_default_subcommand() {
+    for arguments in [
+        &["--port", "0", "--host", "127.0.0.1", "--auth", "none"][..],
+        &["serve", "--port", "0", "--host", "127.0.0.1", "--auth", "none"],
+        &["--port", "0", "serve", "--host", "127.0.0.1", "--auth", "none"],
+        &["--port", "0", "--host", "127.0.0.1", "serve", "--auth", "none"],
+    ] {
+        let process = Process::spawn(process::command().args(arguments));
+        assert!(process.address.ip().is_loopback(), "{arguments:?}");
+        let mut phone = Connection::open(process.address).await;
+        phone.ask("GET /subscribe/bob/device/phone", &[]).await;
+        assert_eq!(phone.head().await.status, 200, "{arguments:?}: without a claim, so `--auth none` counts");
+    }
+    let (_, _, log) = process::run(&["--auth", "none", "serve"]);
+    assert!(log.contains("--auth must stand after `serve`"), "{log}");
 }
 
 /// It gives back what a spike took, also when nobody allocates any more.
@@ -135,7 +154,7 @@ async fn no_log_holds_a_claim_a_query_or_data() {
 #[test]
 fn every_flag_has_its_variable_by_the_same_rule() {
     use clap::CommandFactory as _;
-    let command = backend_signal::config::Config::command();
+    let command = backend_signal::config::Arguments::command();
     let mut count = 0;
     for option in command.get_arguments().filter(|option| !["help", "version"].contains(&option.get_id().as_str())) {
         let flag = option.get_long().expect("a long flag");
@@ -150,7 +169,7 @@ fn every_flag_has_its_variable_by_the_same_rule() {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     use clap::CommandFactory as _;
-    let command = backend_signal::config::Config::command();
+    let command = backend_signal::config::Arguments::command();
     for (flag, expected) in [
         ("port", "1837"),
         ("host", "0.0.0.0"),

@@ -41,12 +41,17 @@ fn faketime() -> std::io::Result<String> {
     Ok(String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned())
 }
 
-/// The daemon at a time of day.
-fn at(time: &str, options: &[&str]) -> Process {
+/// The executable at a time of day.
+fn command_at(time: &str) -> std::process::Command {
     let mut command = process::command();
     command.env("LD_PRELOAD", faketime().expect("faketime")).env("FAKETIME", time).env("TZ", "UTC");
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
-    Process::spawn(command.args(["--port", "0", "--host", "127.0.0.1"]).args(options))
+    command
+}
+
+/// The daemon at a time of day.
+fn at(time: &str, options: &[&str]) -> Process {
+    Process::spawn(command_at(time).args(["--port", "0", "--host", "127.0.0.1"]).args(options))
 }
 
 async fn assert_serves(time: &str, date: &str, sent_at: &str) {
@@ -88,6 +93,10 @@ async fn assert_speaks_tls(time: &str) {
     let mut answer = [0; 12];
     within(stream.read_exact(&mut answer)).await.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 200", "{time}");
+    let port = daemon.address.port().to_string();
+    let check = command_at(time).args(["healthcheck", "--port", &port, "--tls-cert", &files[0]]).output();
+    let check = check.expect("the executable");
+    assert_eq!(check.status.code(), Some(0), "{time}: {}", String::from_utf8_lossy(&check.stderr));
 }
 
 /// Says aloud, past the harness that keeps the output of what passes, that nothing was tested. In CI that is a failure.

@@ -1,5 +1,6 @@
-//! The only place where rooms are joined: configuration in, a running daemon out.
+//! Joins the rooms: options in, a running daemon out. No other room does this.
 
+mod cors;
 mod cross_site;
 mod descriptor_limit;
 mod dispatch;
@@ -45,7 +46,7 @@ impl App {
     /// Joins the rooms and listens.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When the address cannot be listened on, or a certificate or key cannot be read.
     pub fn bind(options: ServeOptions) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
@@ -97,17 +98,17 @@ impl App {
     /// Serves until [`Drain::start`] was called and everything has ended.
     ///
     /// # Errors
-    /// When a task that must not die did, after the drain that this starts.
+    /// When a task that must not die died. The daemon has drained by then.
     pub async fn run(self) -> Result<(), Died> {
         self.run_with(|_, task| task).await
     }
 
-    /// `replace` is for tests: it may put another task in the place of one that must not die.
+    /// `replace` is for tests: it may replace a task that must not die.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
         let Self { server, dispatch, hub, health, drain, max_connections, options, .. } = self;
         max_connections.warn();
         grpc::report(&health, true).await;
-        // Without one of these the daemon would do half of its work.
+        // If one of these tasks dies, the daemon does only half of its work. So it drains and exits instead.
         let supervised: [(&str, Task); _] = [
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
             (WATCHDOG, Box::pin(server.watch())),
@@ -119,7 +120,7 @@ impl App {
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::report(&health, false).await;
-        // The rest of the window is for the last streams to be written.
+        // The last tenth of the window is for writing the end of the last streams.
         hub.drain(options.drain_window.mul_f64(0.9)).await;
         drain.finish();
         let whole = drain.wait(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
@@ -174,7 +175,7 @@ fn authentication(options: &ServeOptions) -> Auth {
     Auth {
         mode: match options.auth {
             AuthMode::None => auth::Mode::None,
-            // A configuration with `jwt` does not come this far.
+            // `config` refuses `jwt`, so only `claim` reaches this line.
             AuthMode::Claim | AuthMode::Jwt => auth::Mode::Claim,
         },
         require_all: options.require_claim == RequireClaim::All,
@@ -182,10 +183,10 @@ fn authentication(options: &ServeOptions) -> Auth {
     }
 }
 
-/// How long a connection of HTTP/2 may stand without a stream; a browser's own is shorter or as long.
+/// How long an HTTP/2 connection may stay open without a stream. A browser closes such a connection earlier or at the same time.
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// How long connections may take to write what is in hand after all streams have ended, at least.
+/// The shortest time that connections get to write their remaining bytes after all streams have ended.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
     use crate::config::{Arguments, Command};
 
-    /// Asks on a connection of its own, and gives the beginning of the answer.
+    /// Sends a request on a new connection; gives the connection and the beginning of the response.
     async fn ask(address: SocketAddr, request: &str) -> (TcpStream, String) {
         let mut connection = TcpStream::connect(address).await.expect("listens");
         connection.write_all(format!("{request}\r\nhost: x\r\n\r\n").as_bytes()).await.expect("open");
@@ -207,7 +208,7 @@ mod tests {
         (connection, String::from_utf8_lossy(&status).into_owned())
     }
 
-    /// What becomes of a daemon with 20 streams, one of whose tasks panics or ends when it is told to.
+    /// How a daemon with 20 streams ends when one of its supervised tasks panics or returns.
     async fn outcome(victim: &'static str, panics: bool) -> Result<(), Died> {
         let options = ["--port", "0", "--host", "127.0.0.1", "--drain-window", "1"];
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };

@@ -1,15 +1,16 @@
-//! What stands before all routes, outermost first: CORS, the request's span and count, panics.
+//! What happens to a request before a handler gets it: this daemon refuses it, takes a short way past the router, or routes it.
 //!
-//! These are not layers of the router, because each of those costs a request as much as its routing does.
+//! A request with a faulty head is refused first, before anything reads its body. All others are observed: a span, a count, and
+//! a problem in place of a panic. The order for a routed request, from the outside: CORS, then the layer [`routed`] (body limits,
+//! observation, refusals), then the routes. The two requests that come once for every message take a short way: the same steps
+//! without axum's layers and router, because each of those costs a message as much as its routing.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, Waker},
-    time::Duration,
+    task::Poll,
 };
 
 use axum::{
@@ -21,11 +22,11 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use prometheus_client::metrics::counter::Counter;
-use tower::{Layer as _, Service as _, service_fn};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders, Vary};
+use tower::{Layer as _, Service as _};
+use tower_http::cors::Cors;
 use tracing::Instrument as _;
 
-use super::{cross_site::AllowedOrigins, head_checks};
+use super::{cors, cross_site::AllowedOrigins, head_checks};
 use crate::{
     admin,
     error::Error,
@@ -35,7 +36,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// All routes with what stands before them, and shorter ways for the two requests that come once for every message.
+/// The handler of all requests.
 #[derive(Clone)]
 pub(super) struct Dispatch(Arc<Shared>);
 
@@ -43,47 +44,45 @@ struct Shared {
     routes: Cors<Router>,
     api: Api,
     signal: Signal,
-    /// What the CORS layer adds to the answer of every request without an origin.
+    /// What the CORS layer writes on the response to every request without an `Origin`.
     without_origin: HeaderMap,
     allowed_origins: AllowedOrigins,
-    posts: Way,
-    sends: Way,
+    post: ShortWay,
+    grpc_send: ShortWay,
 }
 
-/// Request extension: it comes to no handler, and this is why.
+/// Request extension: the router refuses the request with this error instead of calling a handler.
 #[derive(Clone, Copy)]
 struct Refused(Error);
 
-/// How a request that goes past the router is counted.
-struct Way {
+/// How requests that go past the router are counted.
+struct ShortWay {
     route: &'static str,
-    /// The count of such requests that were answered with 200, at hand because it moves with every message.
+    /// Counts the requests that were answered with 200. Kept here, because looking it up would cost every message.
     ok: Counter,
 }
 
 impl Dispatch {
-    /// Puts everything before some routes.
     pub(super) fn new(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
-        let (routes, cors) = (routes.layer(from_fn_with_state(api.clone(), routed)), cors(origins));
-        let way = |route| Way { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
-        let (posts, sends) = (way(rest::DEVICE), way(grpc::ROUTE));
-        let without_origin = without_origin(&cors);
+        let routes = routes.layer(from_fn_with_state(api.clone(), routed));
+        let short_way = |route| ShortWay { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
+        let (post, grpc_send) = (short_way(rest::DEVICE), short_way(grpc::ROUTE));
         Self(Arc::new(Shared {
-            routes: cors.layer(routes),
+            routes: cors::layer(origins).layer(routes),
             api,
             signal,
-            without_origin,
+            without_origin: cors::without_origin(origins),
             allowed_origins: AllowedOrigins::new(origins),
-            posts,
-            sends,
+            post,
+            grpc_send,
         }))
     }
 }
 
 impl Shared {
-    /// Observes and counts a request that does not come to the router.
-    async fn counted(&self, way: &Way, answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
-        let response = observe(&Method::POST, way.route, answer).await;
+    /// Observes and counts a request that goes past the router.
+    async fn observe(&self, way: &ShortWay, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+        let response = observe(&Method::POST, way.route, handler).await;
         if response.status() == StatusCode::OK && !response.headers().contains_key(GRPC_STATUS) {
             way.ok.inc();
         } else {
@@ -99,7 +98,7 @@ impl Handler for Dispatch {
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
         let refused = self.0.allowed_origins.refusal(&request);
-        self.answer_unless(refused, peer, request)
+        self.dispatch(refused, peer, request)
     }
 
     fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
@@ -107,18 +106,18 @@ impl Handler for Dispatch {
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
         let refused = (!is_health(&request)).then_some(Error::NoPlace);
-        self.answer_unless(refused, peer, request)
+        self.dispatch(refused, peer, request)
     }
 }
 
 impl Dispatch {
-    fn answer_unless<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> Answer
+    fn dispatch<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> Answer
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
         let shared = self.0.clone();
         if let Some(error) = head_checks::fault(&request) {
-            // Nobody knows where its body ends, so nothing of it is read.
+            // The head does not say reliably where the body ends, so the connection closes and the body is not read.
             let response = Problem::from(error).closing(request.version()).into_response();
             count(&shared.api.metrics, "none", &response);
             return Box::pin(std::future::ready(response));
@@ -126,12 +125,14 @@ impl Dispatch {
         if let Some(error) = refused {
             request.extensions_mut().insert(Refused(error));
         }
-        // A browser gives every POST an origin; without one the answer about CORS is always the same.
-        let past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
-        if past_router && let Some(to) = rest::receiver(&request) {
+        // Without an `Origin` the CORS headers are always the same. Browsers send one with every POST, so no browser goes past the
+        // router.
+        let may_go_past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
+        if may_go_past_router && let Some(to) = rest::receiver(&request) {
             return Box::pin(async move {
-                let answer = pin!(rest::send(&shared.api, peer, to, &mut request));
-                let mut response = shared.counted(&shared.posts, answer).await;
+                let handler = pin!(rest::send(&shared.api, peer, to, &mut request));
+                let mut response = shared.observe(&shared.post, handler).await;
+                // A clone with some headers added: most responses have none of their own.
                 let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
                 if !own.is_empty() {
                     response.headers_mut().extend(own);
@@ -140,19 +141,19 @@ impl Dispatch {
             });
         }
         request.extensions_mut().insert(peer);
-        // No browser makes a native call.
-        if past_router && grpc::is_send(&request) {
+        // Only browsers need CORS headers, and a browser cannot make a native gRPC call.
+        if may_go_past_router && grpc::is_send(&request) {
             return Box::pin(async move {
-                let answer = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
-                shared.counted(&shared.sends, answer).await
+                let handler = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
+                shared.observe(&shared.grpc_send, handler).await
             });
         }
-        let asked = request.method() == Method::OPTIONS;
-        let answer = shared.routes.clone().call(request.map(Body::new));
+        let is_options = request.method() == Method::OPTIONS;
+        let routed = shared.routes.clone().call(request.map(Body::new));
         Box::pin(async move {
-            let Ok(mut response) = answer.await;
-            // The CORS layer answers every OPTIONS with an empty 200.
-            if asked && response.status() == StatusCode::OK {
+            let Ok(mut response) = routed.await;
+            // The CORS layer answers every OPTIONS with an empty 200; the contract says 204.
+            if is_options && response.status() == StatusCode::OK {
                 *response.status_mut() = StatusCode::NO_CONTENT;
             }
             response
@@ -160,21 +161,21 @@ impl Dispatch {
     }
 }
 
-/// Observes and counts what the router answers.
+/// The layer of the router: limits the body, and observes, counts or refuses the request.
 async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
-    let answer = rest::answer(request, &api.settings, async |request| match request.extensions().get() {
-        Some(Refused(error)) => refuse(*error, &request),
+    let handler = rest::answer(request, &api.settings, async |request| match request.extensions().get() {
+        Some(Refused(error)) => refusal(*error, &request),
         None => next.run(request).await,
     });
-    let response = observe(&method, route, pin!(answer)).await;
+    let response = observe(&method, route, pin!(handler)).await;
     count(&api.metrics, route, &response);
     response
 }
 
-/// Whether a request asks how the server is.
+/// Whether a request is a health check, over HTTP or gRPC.
 fn is_health<B>(request: &Request<B>) -> bool {
     match *request.method() {
         Method::GET | Method::HEAD => admin::is_health(request.uri().path()),
@@ -183,85 +184,51 @@ fn is_health<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// The answer in the words of the protocol that was spoken.
-fn refuse(error: Error, request: &Request<Body>) -> Response {
+/// The response for a refused request, in the protocol of the request.
+fn refusal(error: Error, request: &Request<Body>) -> Response {
     let mut response =
         if grpc::is_call(request) { grpc::refuse(error).into_http() } else { rest::refuse(error, request.headers()) };
     if error == Error::NoPlace && request.version() <= Version::HTTP_11 {
-        // Also, the place is for the next one: nobody waits for the rest of the request.
+        // A connection past the limit must close soon to make room for the next one, so the rest of the request is not read.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// Counts a request by the name of its gRPC status where its head has one, else by its status.
+/// Counts a request by its gRPC status, if the head of the response has one, else by its HTTP status.
 fn count(metrics: &Metrics, route: &str, response: &Response) {
     let status = response.headers().get(GRPC_STATUS);
     let code = status.map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
     metrics.requests(route, code.as_deref().unwrap_or(response.status().as_str())).inc();
 }
 
-/// Gives a request a span, and makes a problem of a panic. A route is a pattern, so nothing of this holds an id, a query or a
-/// token.
-async fn observe(method: &Method, route: &str, answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+/// Gives a request a span, and answers with a problem when the handler panics. The span has the route's pattern and not the
+/// path, so it holds no id, query or token.
+async fn observe(method: &Method, route: &str, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
     let span = tracing::debug_span!("request", %method, route);
     let response = async {
-        let response = guard(answer).await;
+        let response = catch_panic(handler).await;
         tracing::debug!(status = response.status().as_u16(), "answered");
         response
     };
     response.instrument(span).await
 }
 
-async fn guard(mut answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
-    // After a panic it is not polled again, so that nobody sees it broken.
-    let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+async fn catch_panic(mut handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+    // Unwind safe: the handler is not polled again after a panic, so nothing reads its broken state.
+    let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
         Ok(polled) => polled.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
     });
     polled.await.unwrap_or_else(|_| Problem::from(Error::Internal).into_response())
 }
 
-/// `*` without credentials, or exactly the configured origins with them.
-fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    let exposed = [
-        header::RETRY_AFTER,
-        GRPC_STATUS,
-        HeaderName::from_static("grpc-message"),
-        HeaderName::from_static("grpc-status-details-bin"),
-    ];
-    let layer = CorsLayer::new()
-        .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(ExposeHeaders::list(exposed))
-        .max_age(Duration::from_secs(86_400));
-    if origins.is_empty() {
-        // The same answer for every origin: caches need not tell them apart.
-        layer.allow_origin(AllowOrigin::any()).vary(Vary::list([]))
-    } else {
-        layer.allow_origin(AllowOrigin::list(origins.iter().cloned())).allow_credentials(true)
-    }
-}
-
-fn without_origin(cors: &CorsLayer) -> HeaderMap {
-    let nothing = service_fn(async |_: Request<Body>| Ok::<Response, Infallible>(Response::default()));
-    let answer = pin!(cors.layer(nothing).call(Request::default()));
-    // Nothing here waits.
-    let Poll::Ready(Ok(response)) = answer.poll(&mut Context::from_waker(Waker::noop())) else {
-        return HeaderMap::new();
-    };
-    let headers = response.headers().iter().map(|(name, value)| {
-        // Leaked once at start, so that cloning it is not an atomic increment on a shared counter.
-        let value: &'static [u8] = Box::leak(value.as_bytes().into());
-        (name.clone(), HeaderValue::from_static(std::str::from_utf8(value).unwrap_or_default()))
-    });
-    headers.collect()
-}
-
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::routing::get;
 
     use super::*;

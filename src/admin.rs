@@ -1,4 +1,4 @@
-//! Health, readiness and metrics: what an operator's tools ask, without an identity.
+//! The routes for operators: health, readiness and metrics. They need no identity.
 
 use axum::{
     Router,
@@ -17,16 +17,16 @@ use crate::{
     telemetry::{Levels, Metrics},
 };
 
-/// What the answers are made of.
+/// What the handlers share.
 #[derive(Clone)]
 pub struct Admin {
-    /// Whose levels the gauges show.
+    /// The gauges show its levels.
     pub hub: Hub,
     /// All metrics.
     pub metrics: Metrics,
-    /// The bytes that wait for their peers.
+    /// The bytes of responses that clients have not read yet.
     pub budget: Budget,
-    /// Whether this node still takes work.
+    /// Tells whether this daemon still takes new work.
     pub drain: Drain,
 }
 
@@ -39,7 +39,7 @@ pub fn routes(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// Whether a path is answered also when there is no place for a connection.
+/// Whether a path is a health route. Those are answered even when the limit of connections is reached.
 #[must_use]
 pub fn is_health(path: &str) -> bool {
     ["/healthz", "/readyz"].contains(&path)

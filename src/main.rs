@@ -9,7 +9,7 @@ use backend_signal::{
     terminal::{fail, print},
 };
 
-/// Frees what many short-lived connections took, where the system's allocator keeps three times as much for a stream.
+/// The system's allocator keeps three times as much memory for a stream, and does not free it after a spike of connections.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

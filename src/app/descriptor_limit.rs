@@ -1,24 +1,23 @@
-//! How many connections there is room for: what the system allows of descriptors, less a reserve.
+//! How many connections may be open: the system's limit of file descriptors less a reserve, or fewer by option.
 
 use std::io;
 
-/// How many connections may be open.
+/// The limit of open connections, from the option and from the file descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MaxConnections {
-    /// What the option says.
+    /// The value of `--max-connections`.
     wanted: Option<usize>,
-    /// What the descriptors allow.
+    /// The number that the file descriptors allow.
     most: usize,
 }
 
 impl MaxConnections {
-    /// Raises the soft limit of descriptors to the hard one.
+    /// Raises the soft limit of file descriptors to the hard limit, and derives the limit of connections.
     pub(super) fn new(wanted: Option<usize>) -> io::Result<Self> {
         Ok(Self::of(rlimit::increase_nofile_limit(u64::MAX)?, wanted))
     }
 
-    /// Keeps a share back, so that also with few descriptors most are places: for the log, the listener, connections that only
-    /// learn that there is no place, and whatever a library opens.
+    /// Keeps a quarter of the descriptors in reserve, but never more than [`RESERVE`].
     fn of(descriptors: u64, wanted: Option<usize>) -> Self {
         let most = descriptors - (descriptors / 4).min(RESERVE);
         Self { wanted, most: usize::try_from(most).unwrap_or(usize::MAX).max(1) }
@@ -28,7 +27,7 @@ impl MaxConnections {
         self.wanted.unwrap_or(usize::MAX).min(self.most)
     }
 
-    /// Says in a line that there are fewer than the operator may think; none where the option asks for few.
+    /// Warns when the limit is lower than the operator expects. An option below the limit is no reason to warn.
     pub(super) fn warn(self) {
         let most = self.most;
         match self.wanted {
@@ -45,10 +44,10 @@ impl MaxConnections {
     }
 }
 
-/// Descriptors that are no connections', at most.
+/// The log, the listener, the connections past the limit that are only told so, and files that a library opens.
 const RESERVE: u64 = 512;
 
-/// With fewer places a limit was forgotten: the usual one of 1,024 descriptors, which nobody chose, leaves 768.
+/// Below this the operator probably forgot to raise the limit: the usual default of 1,024 descriptors leaves 768 connections.
 const FEW: usize = 1_000;
 
 #[cfg(test)]
@@ -56,13 +55,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn most_descriptors_are_places_however_few_there_are() {
-        for (descriptors, places) in
+    fn at_least_three_quarters_of_the_descriptors_are_for_connections() {
+        for (descriptors, connections) in
             [(1, 1), (4, 3), (256, 192), (512, 384), (1_024, 768), (2_048, 1_536), (20_000, 19_488)]
         {
-            assert_eq!(MaxConnections::of(descriptors, None).count(), places, "{descriptors}");
-            assert_eq!(MaxConnections::of(descriptors, Some(2)).count(), places.min(2), "{descriptors}");
-            assert_eq!(MaxConnections::of(descriptors, Some(1 << 20)).count(), places, "{descriptors}");
+            assert_eq!(MaxConnections::of(descriptors, None).count(), connections, "{descriptors}");
+            assert_eq!(MaxConnections::of(descriptors, Some(2)).count(), connections.min(2), "{descriptors}");
+            assert_eq!(MaxConnections::of(descriptors, Some(1 << 20)).count(), connections, "{descriptors}");
         }
     }
 }

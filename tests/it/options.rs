@@ -1,4 +1,4 @@
-//! The executable as an operator meets it: options, variables, its log and its health check.
+//! The executable as an operator uses it: options, variables, subcommands and the log.
 
 use crate::harness::{Connection, FORM, Process, Sse, claim, process, until};
 
@@ -45,7 +45,7 @@ fn a_taken_port_is_one_line_and_exit_code_2() {
 }
 
 #[tokio::test]
-async fn the_first_line_says_what_is_listened_on() {
+async fn the_first_line_of_the_log_names_the_address() {
     let process = Process::start(&[]);
     assert!(
         process.first_line.trim_end().ends_with(&format!("listening on {}", process.address)),
@@ -71,7 +71,7 @@ fn every_option_is_also_a_variable() {
 }
 
 #[test]
-fn help_and_version_are_answers() {
+fn help_and_version_go_to_standard_output() {
     let (code, out, log) = process::run(&["--help"]);
     assert_eq!((code, log.as_str()), (Some(0), ""));
     assert!(out.contains("--trusted-proxies") && out.contains("SIGNAL_TRUSTED_PROXIES"), "{out}");
@@ -84,7 +84,7 @@ fn help_and_version_are_answers() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_no_panic() {
+fn help_that_cannot_be_written_is_no_panic() {
     for option in ["--help", "--version"] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
         let output = process::command().arg(option).stdout(full).output().expect("the executable");
@@ -94,7 +94,7 @@ fn an_answer_that_cannot_be_written_is_no_panic() {
         drop(reader);
         let output = process::command().arg(option).stdout(writer).output().expect("the executable");
         let log = String::from_utf8(output.stderr).expect("UTF-8");
-        // Whoever closed it has read enough.
+        // A reader that closes the pipe has read enough.
         assert_eq!((output.status.code(), log.as_str()), (Some(0), ""), "{option} to a closed pipe");
     }
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
@@ -120,7 +120,7 @@ async fn serve_is_the_default_subcommand() {
     assert!(log.contains("--auth must stand after `serve`"), "{log}");
 }
 
-/// It gives back what a spike took, also when nobody allocates any more.
+/// The thread frees the memory of a spike even when the daemon allocates nothing more.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_allocator_has_a_thread_of_its_own() {
@@ -192,10 +192,10 @@ fn the_defaults_are_those_of_the_contract() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_up_no_request_and_no_exit() {
+async fn an_unread_log_delays_no_request_and_no_exit() {
     let process = Process::start(&["--log", "trace", "--drain-window", "1"]);
     let mut connection = Connection::open(process.address).await;
-    // Several times what a pipe holds.
+    // The log of these requests is several times as large as the buffer of a pipe.
     for _ in 0..3_000 {
         assert_eq!(connection.request("GET /user/bob/devices", &[], b"").await.status, 200);
     }

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::harness::{Process, within};
 
-/// One block: a command, and lines that have to come in its output, in this order.
+/// One block of the README: a command, and lines that must appear in its output in this order.
 struct Example {
     command: String,
     expected: Vec<String>,
@@ -107,7 +107,7 @@ fn is_there(tool: &str, path: &str) -> bool {
 async fn every_command_of_the_readme_does_what_it_says() {
     let (process, path) = (Process::start(&[]), path());
     let tools: Vec<_> = ["curl", "grpcurl"].into_iter().filter(|tool| is_there(tool, &path)).collect();
-    // Without grpcurl the laptop is not there to be talked about.
+    // Without grpcurl the laptop does not subscribe, so the examples with the laptop cannot run.
     let complete = tools.len() == 2;
     let (mut streams, mut run) = (Vec::new(), 0);
     for example in examples() {

@@ -31,9 +31,7 @@ pub enum Command {
     Healthcheck(Endpoint),
 }
 
-/// Where the daemon listens: it needs this to listen, and the health check to find it.
-///
-/// These options are global, so that they may stand before and after a subcommand.
+/// Where the daemon listens. `serve` and `healthcheck` both need this, so the options may stand before and after a subcommand.
 #[derive(Args, Clone, Debug)]
 pub struct Endpoint {
     /// Port to listen on, for HTTP and gRPC; 0 picks a free one

@@ -83,10 +83,10 @@ async fn handshake(socket: TcpStream, file: &Path) -> io::Result<TlsStream<TcpSt
     TlsConnector::from(Arc::new(config)).connect(name, socket).await
 }
 
-/// Trusts the first certificate of the daemon's own file and no other one.
+/// Trusts the first certificate in the file that the daemon was started with, and no other.
 ///
-/// It checks neither the name nor the dates of the certificate: the name is a public one and not the address that is asked here,
-/// and a daemon whose certificate has expired is alive.
+/// It checks neither name nor dates: the name is not the address that is asked here, and a daemon whose certificate has expired is
+/// alive. After the file was renewed, the check fails until the daemon uses the new certificate.
 #[derive(Debug)]
 struct OnlyThisCertificate {
     certificate: CertificateDer<'static>,

@@ -81,7 +81,11 @@ impl Dispatch {
 
 impl Shared {
     /// Observes and counts a request that goes past the router.
-    async fn observe(&self, way: &ShortWay, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+    async fn observe_short_way(
+        &self,
+        way: &ShortWay,
+        handler: Pin<&mut (impl Future<Output = Response> + Send)>,
+    ) -> Response {
         let response = observe(&Method::POST, way.route, handler).await;
         if response.status() == StatusCode::OK && !response.headers().contains_key(GRPC_STATUS) {
             way.ok.inc();
@@ -131,7 +135,7 @@ impl Dispatch {
         if may_go_past_router && let Some(to) = rest::receiver(&request) {
             return Box::pin(async move {
                 let handler = pin!(rest::send(&shared.api, peer, to, &mut request));
-                let mut response = shared.observe(&shared.post, handler).await;
+                let mut response = shared.observe_short_way(&shared.post, handler).await;
                 // A clone with some headers added: most responses have none of their own.
                 let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
                 if !own.is_empty() {
@@ -145,7 +149,7 @@ impl Dispatch {
         if may_go_past_router && grpc::is_send(&request) {
             return Box::pin(async move {
                 let handler = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
-                shared.observe(&shared.grpc_send, handler).await
+                shared.observe_short_way(&shared.grpc_send, handler).await
             });
         }
         let is_options = request.method() == Method::OPTIONS;

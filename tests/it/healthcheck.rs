@@ -22,7 +22,7 @@ enum Place {
 
 const PLACES: [Place; 3] = [Place::BeforeTheSubcommand, Place::AfterTheSubcommand, Place::Environment];
 
-/// A health check with options in one place.
+/// A health check with all options in the same place.
 fn healthcheck(options: &[(&str, &str)], place: Place) -> Command {
     let flags = options.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
     let mut command = process::command();
@@ -55,7 +55,7 @@ fn daemon(options: &[&str]) -> (Process, String) {
     (daemon, port)
 }
 
-/// A health check fails in every place of its options, with this in its line.
+/// The health check fails with a line that contains `expected`, wherever its options stand.
 fn assert_unhealthy(options: &[(&str, &str)], expected: &str) {
     for place in PLACES {
         let (code, reason) = outcome(healthcheck(options, place));
@@ -69,7 +69,7 @@ fn the_health_check_finds_a_daemon_on_any_host_wherever_the_options_are_given() 
     let ipv6 = TcpListener::bind("[::1]:0").is_ok();
     for host in ["127.0.0.1", "127.0.0.2", "0.0.0.0", "localhost", "::1", "::"] {
         if host.contains(':') && !ipv6 {
-            // Not a print, which would be captured.
+            // Written directly, because the test harness hides what a passing test prints.
             let _ = writeln!(std::io::stderr(), "SKIPPED: the health check on {host}: there is no IPv6");
             continue;
         }
@@ -110,7 +110,7 @@ fn the_health_check_asks_over_tls_wherever_the_certificate_is_given() {
     assert_unhealthy(&[("port", &port), ("tls-cert", "/nowhere.pem")], "/nowhere.pem");
 }
 
-/// A server on 127.0.0.1 that writes a text to its first connection, byte by byte after a pause.
+/// A server on 127.0.0.1 that writes a text to every connection, with a pause before each byte; gives its port.
 fn server_that_writes(text: &'static str, pause: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port().to_string();
@@ -150,7 +150,7 @@ fn the_health_check_fails_when_the_answer_is_not_200() {
 
 #[test]
 fn the_health_check_gives_up_after_3_seconds_however_slow_the_server_is() {
-    // The system accepts connections for a listener that does not.
+    // The system completes the connection although this listener never accepts it.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let silent_port = silent.local_addr().expect("bound").port().to_string();
     let slow_port = server_that_writes("HTTP/1.1 200 OK\r\n\r\n", Duration::from_secs(1));

@@ -156,7 +156,7 @@ impl Dispatch {
         let routed = shared.routes.clone().call(request.map(Body::new));
         Box::pin(async move {
             let Ok(mut response) = routed.await;
-            // The CORS layer answers every OPTIONS with an empty 200; the contract says 204.
+            // The CORS layer answers every OPTIONS with an empty 200. Without a body, 204 is the right status.
             if is_options && response.status() == StatusCode::OK {
                 *response.status_mut() = StatusCode::NO_CONTENT;
             }

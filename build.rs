@@ -1,4 +1,4 @@
-//! Compiles the protocol with protox, so that nobody needs `protoc`, and keeps the descriptor set for reflection.
+//! Compiles the proto file with protox, so that no build needs `protoc`, and writes the descriptor set that reflection serves.
 
 use std::{env, fs, path::PathBuf};
 

@@ -1,10 +1,4 @@
-//! Health, readiness and metrics: what an operator's tools ask, without an identity.
-
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    time::Duration,
-};
+//! The routes for operators: health, readiness and metrics. They need no identity.
 
 use axum::{
     Router,
@@ -23,16 +17,16 @@ use crate::{
     telemetry::{Levels, Metrics},
 };
 
-/// What the answers are made of.
+/// What the handlers share.
 #[derive(Clone)]
 pub struct Admin {
-    /// Whose levels the gauges show.
+    /// The gauges show its levels.
     pub hub: Hub,
     /// All metrics.
     pub metrics: Metrics,
-    /// The bytes that wait for their peers.
+    /// The bytes of responses that clients have not read yet.
     pub budget: Budget,
-    /// Whether this node still takes work.
+    /// Tells whether this daemon still takes new work.
     pub drain: Drain,
 }
 
@@ -45,7 +39,7 @@ pub fn routes(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// Whether a path is answered also when there is no place for a connection.
+/// Whether a path is a health route. Those are answered even when the limit of connections is reached.
 #[must_use]
 pub fn is_health(path: &str) -> bool {
     ["/healthz", "/readyz"].contains(&path)
@@ -71,23 +65,4 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     };
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], admin.metrics.render(levels)).into_response()
-}
-
-/// Asks the daemon on this machine whether it is alive; without an HTTP client, because a status line is all there is to read.
-///
-/// Behind TLS, whose name is not this machine's, an accepted connection has to do.
-#[must_use]
-pub fn is_healthy(port: u16, tls: bool) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(("localhost", port))?;
-        if tls {
-            return Ok(true);
-        }
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(1024).read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200 "))
-    };
-    ask().unwrap_or(false)
 }

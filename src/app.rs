@@ -1,10 +1,11 @@
-//! The only place where rooms are joined: configuration in, a running daemon out.
+//! Joins the rooms: options in, a running daemon out. No other room does this.
 
-mod descriptors;
-mod front;
-mod heads;
+mod cors;
+mod cross_site;
+mod descriptor_limit;
+mod dispatch;
+mod head_checks;
 mod router;
-mod sites;
 
 use std::{
     io,
@@ -14,12 +15,12 @@ use std::{
     time::Duration,
 };
 
-use self::{descriptors::Places, front::Front};
+use self::{descriptor_limit::MaxConnections, dispatch::Dispatch};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
     budget::Budget,
-    config::{AuthMode, Config, RequireClaim},
+    config::{AuthMode, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
@@ -32,40 +33,42 @@ use crate::{
 pub struct App {
     server: Server,
     address: SocketAddr,
-    front: Front,
+    dispatch: Dispatch,
     hub: Hub,
     health: tonic_health::server::HealthReporter,
     metrics: Metrics,
     drain: Drain,
-    places: Places,
-    config: Config,
+    max_connections: MaxConnections,
+    options: ServeOptions,
 }
 
 impl App {
     /// Joins the rooms and listens.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
-    pub fn bind(config: Config) -> io::Result<Self> {
+    /// When the address cannot be listened on, or a certificate or key cannot be read.
+    pub fn bind(options: ServeOptions) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
-        let (places, budget) = (Places::take(config.max_connections)?, Budget::new(config.memory_budget));
-        let server = Server::bind(resolve(&config)?, serving(&config, places, budget.clone())?, metrics.clone())?;
+        let (max_connections, budget) =
+            (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
+        let server =
+            Server::bind(resolve(&options)?, serving(&options, max_connections, budget.clone())?, metrics.clone())?;
         let address = server.local_addr()?;
-        let hub = Hub::new(limits(&config), budget.clone(), Local, metrics.clone());
-        let auth = Arc::new(authentication(&config, metrics.clone()));
+        let hub = Hub::new(limits(&options), budget.clone(), Local, metrics.clone());
+        let auth = Arc::new(authentication(&options, metrics.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
         let settings = rest::Settings {
-            body_limit: config.body_limit as usize,
-            body_timeout: config.body_timeout,
-            heartbeat: config.heartbeat,
+            body_limit: options.body_limit as usize,
+            body_timeout: options.body_timeout,
+            heartbeat: options.heartbeat,
         };
         let api = Api { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
-        let service = grpc::Service { hub: hub.clone(), heartbeat: config.heartbeat, drain: drain.clone() };
-        let signal = grpc::signal(service, auth, config.body_limit as usize);
+        let service = grpc::Service { hub: hub.clone(), heartbeat: options.heartbeat, drain: drain.clone() };
+        let signal = grpc::signal(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
-        let front = router::join(api, signal, grpc, admin, &config.cors_origins);
-        Ok(Self { server, address, front, hub, health, metrics, drain, places, config })
+        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
+        Ok(Self { server, address, dispatch, hub, health, metrics, drain, max_connections, options })
     }
 
     /// The address that is listened on.
@@ -89,21 +92,21 @@ impl App {
     /// Serves until [`Drain::start`] was called and everything has ended.
     ///
     /// # Errors
-    /// When a task that must not die did, after the drain that this starts.
+    /// When a task that must not die died. The daemon has drained by then.
     pub async fn run(self) -> Result<(), Died> {
         self.run_with(|_, task| task).await
     }
 
-    /// `replace` is for tests: it may put another task in the place of one that must not die.
+    /// `replace` is for tests: it may replace a task that must not die.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, front, hub, health, drain, places, config, .. } = self;
-        places.warn();
+        let Self { server, dispatch, hub, health, drain, max_connections, options, .. } = self;
+        max_connections.warn();
         grpc::report(&health, true).await;
-        // Without one of these the daemon would do half of its work.
+        // If one of these tasks dies, the daemon does only half of its work. So it drains and exits instead.
         let supervised: [(&str, Task); _] = [
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
             (WATCHDOG, Box::pin(server.watch())),
-            (ACCEPT_LOOP, Box::pin(server.run(front, drain.clone()))),
+            (ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))),
         ];
         for (name, task) in supervised {
             drain.supervise(name, replace(name, task));
@@ -111,10 +114,10 @@ impl App {
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::report(&health, false).await;
-        // The rest of the window is for the last streams to be written.
-        hub.drain(config.drain_window.mul_f64(0.9)).await;
+        // The last tenth of the window is for writing the end of the last streams.
+        hub.drain(options.drain_window.mul_f64(0.9)).await;
         drain.finish();
-        let whole = drain.wait(config.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
+        let whole = drain.wait(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
         tracing::info!(whole, "stopped");
         drain.died().map_or(Ok(()), Err)
     }
@@ -128,57 +131,57 @@ const TIMEKEEPER: &str = "timekeeper of the hub";
 const ACCEPT_LOOP: &str = "accept loop";
 const WATCHDOG: &str = "write watchdog";
 
-fn resolve(config: &Config) -> io::Result<SocketAddr> {
-    let mut addresses = (config.host.as_str(), config.port).to_socket_addrs()?;
+fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
+    let mut addresses = (options.endpoint.host.as_str(), options.endpoint.port).to_socket_addrs()?;
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-fn serving(config: &Config, places: Places, budget: Budget) -> io::Result<serve::Settings> {
-    let tls = match (&config.tls_cert, &config.tls_key) {
+fn serving(options: &ServeOptions, max_connections: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
+    let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
         tls,
-        max_connections: places.count(),
-        http1_takeover: config.http1_takeover,
-        max_streams: config.max_streams,
-        header_timeout: config.header_timeout,
-        stall: config.stall_timeout,
+        max_connections: max_connections.count(),
+        http1_takeover: options.http1_takeover,
+        max_streams: options.max_streams,
+        header_timeout: options.header_timeout,
+        stall: options.stall_timeout,
         http2_idle: HTTP2_IDLE,
         budget,
     })
 }
 
-fn limits(config: &Config) -> Limits {
+fn limits(options: &ServeOptions) -> Limits {
     Limits {
-        resume_window: config.resume_window,
-        hold: config.hold_limit,
-        hold_budget: config.hold_budget.unwrap_or(config.memory_budget / 4),
-        user_devices: config.user_devices,
-        user_held_devices: config.user_held_devices,
-        user_watchers: config.user_watchers,
-        caller_watches: config.caller_watches,
+        resume_window: options.resume_window,
+        hold: options.hold_limit,
+        hold_budget: options.hold_budget.unwrap_or(options.memory_budget / 4),
+        user_devices: options.user_devices,
+        user_held_devices: options.user_held_devices,
+        user_watchers: options.user_watchers,
+        caller_watches: options.caller_watches,
     }
 }
 
-fn authentication(config: &Config, metrics: Metrics) -> Auth {
+fn authentication(options: &ServeOptions, metrics: Metrics) -> Auth {
     Auth {
-        mode: match config.auth {
+        mode: match options.auth {
             AuthMode::None => auth::Mode::None,
             AuthMode::Claim => auth::Mode::Claim,
             AuthMode::Jwt => auth::Mode::Jwt,
         },
-        require_all: config.require_claim == RequireClaim::All,
-        trusted_proxies: config.trusted_proxies.clone(),
+        require_all: options.require_claim == RequireClaim::All,
+        trusted_proxies: options.trusted_proxies.clone(),
         metrics,
     }
 }
 
-/// How long a connection of HTTP/2 may stand without a stream; a browser's own is shorter or as long.
+/// How long an HTTP/2 connection may stay open without a stream. A browser closes such a connection earlier or at the same time.
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// How long connections may take to write what is in hand after all streams have ended, at least.
+/// The shortest time that connections get to write their remaining bytes after all streams have ended.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -189,8 +192,9 @@ mod tests {
     };
 
     use super::*;
+    use crate::config::{Arguments, Command};
 
-    /// Asks on a connection of its own, and gives the beginning of the answer.
+    /// Sends a request on a new connection; gives the connection and the beginning of the response.
     async fn ask(address: SocketAddr, request: &str) -> (TcpStream, String) {
         let mut connection = TcpStream::connect(address).await.expect("listens");
         connection.write_all(format!("{request}\r\nhost: x\r\n\r\n").as_bytes()).await.expect("open");
@@ -199,10 +203,11 @@ mod tests {
         (connection, String::from_utf8_lossy(&status).into_owned())
     }
 
-    /// What becomes of a daemon with 20 streams, one of whose tasks panics or ends when it is told to.
+    /// How a daemon with 20 streams ends when one of its supervised tasks panics or returns.
     async fn outcome(victim: &'static str, panics: bool) -> Result<(), Died> {
         let options = ["--port", "0", "--host", "127.0.0.1", "--drain-window", "1"];
-        let app = App::bind(Config::parse_args(options).expect("options")).expect("a free port");
+        let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
+        let app = App::bind(*options).expect("a free port");
         let (address, drain, now) = (app.local_addr(), app.drain(), Drain::new());
         let end = now.clone();
         let running = app.run_with(move |name, task| {

@@ -1,14 +1,14 @@
-//! The memory budget: how many bytes messages and unsent responses take together, counted by the hub and the transport.
+//! The memory budget: counts the bytes of messages (for the hub) and of unsent responses (for the transport) against one limit.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// A cheap handle to the one budget of this process.
+/// A handle to the one budget of this process; a clone shares its counters.
 ///
-/// The hub counts messages and makes room for new ones. The transport counts the bytes that wait for their peers, and cuts the
-/// streams that have waited longest when the budget is exceeded.
+/// The hub counts messages, and removes old ones when a new one does not fit. The transport counts the bytes that peers have not
+/// read yet, and when the budget is exceeded it cuts the streams that have waited longest for their peers.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Counts>);
 
@@ -20,19 +20,19 @@ struct Counts {
 }
 
 impl Budget {
-    /// An unused budget of so many bytes.
+    /// A budget with this limit in bytes, of which nothing is used.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self(Arc::new(Counts { limit, messages: AtomicUsize::new(0), unsent: AtomicUsize::new(0) }))
     }
 
-    /// The bytes that both kinds may take together.
+    /// The bytes that messages and unsent responses may take together.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// The bytes that messages take: in mailboxes, on their way into one, and while a stream still writes them.
+    /// The bytes of messages: in mailboxes, on their way into one, and while a stream still writes them.
     #[must_use]
     pub fn messages(&self) -> usize {
         self.0.messages.load(Ordering::Relaxed)
@@ -44,20 +44,20 @@ impl Budget {
         self.0.unsent.load(Ordering::Relaxed)
     }
 
-    /// Both kinds together take more than the limit, and unsent responses more than their share of it.
+    /// Whether messages and unsent responses together exceed the limit, and unsent responses alone exceed a quarter of it.
     ///
-    /// Messages that are kept for replay may fill the budget, and go when a message needs room. So a few unsent bytes are no reason
-    /// to cut a peer that is only slow.
+    /// Messages that are kept for replay may fill the whole budget; the hub removes them when a new message needs the memory.
+    /// Without the second condition a full budget would cut a peer that is only slow.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
         let (unsent, limit) = (self.unsent(), self.0.limit);
         self.messages() + unsent > limit && unsent > limit / UNSENT_SHARE
     }
 
-    /// Counts bytes of messages that were so many before and are so many now.
+    /// Replaces a number of bytes of messages that were counted before by the number now.
     pub fn change_messages(&self, before: usize, now: usize) {
         if before != now {
-            // Wrapping, so that less is added too.
+            // Wrapping, so that adding a negative difference subtracts.
             self.0.messages.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         }
     }
@@ -67,7 +67,7 @@ impl Budget {
         self.0.messages.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes of messages no longer.
+    /// Stops counting bytes of messages.
     pub fn remove_messages(&self, bytes: usize) {
         self.0.messages.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -77,13 +77,13 @@ impl Budget {
         self.0.unsent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes of a response no longer: its peer has taken them, or never will.
+    /// Stops counting bytes of a response: its peer has taken them, or the stream has ended.
     pub fn remove_unsent(&self, bytes: usize) {
         self.0.unsent.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// The part of the budget that unsent responses may always take: one in so many.
+/// Unsent responses may always take one part in this many of the budget.
 const UNSENT_SHARE: usize = 4;
 
 #[cfg(test)]

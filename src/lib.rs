@@ -1,51 +1,67 @@
 //! `backend-signal` is the daemon through which two devices find each other before a WebRTC call.
 //!
-//! A device subscribes and gets a stream of messages; anyone allowed lists a user's devices and posts data to one of them.
-//! One in-memory hub, an HTTP API (server-sent events and JSON) and a gRPC service, on one port.
+//! A device subscribes and gets a stream of messages. Any caller who is allowed to lists a user's devices and sends data to one of
+//! them. One in-memory hub, an HTTP API (server-sent events and JSON) and a gRPC service, on one port.
 //!
 //! # The rooms, in reading order
 //!
-//! | Room | What it is for | What you change there |
-//! | --- | --- | --- |
-//! | [`model`] | the nouns: ids, address, message, cursor; a value that exists is valid | a new noun, a bound of an id |
-//! | [`error`] | what can go wrong: one enum, no status codes | a new error: its variant, `code` and `detail` |
-//! | [`budget`] | the bytes that messages and unsent responses take together | what counts against `--memory-budget` |
-//! | [`auth`] | headers, URI and peer in, a `Caller` out; no other room can make one | a new kind of identity |
-//! | [`hub`] | send, subscribe, list: the whole domain, free of protocols | anything a message goes through |
-//! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems | a new route; an error's HTTP status |
-//! | [`grpc`] | the gRPC service: conversion, codes, streams | a new method; an error's gRPC code |
-//! | [`serve`] | the accept loop and every limit of the transport; knows no domain | a socket option, a protocol limit |
-//! | [`admin`] | health, readiness, metrics | what operators ask |
-//! | [`drain`] | the soft and the hard stop; the only place that spawns; tasks that must not die | the order of stopping |
-//! | [`telemetry`] | logs and every metric | a new metric |
-//! | [`config`] | every flag and variable; alone reads the environment | a new option |
-//! | [`app`] | joins the rooms; the one router of both protocols, and what stands before it | what a new option does |
-//! | [`terminal`] | what the process says before it exits | |
-//! | [`wall_clock`] | the time of day, within the years that have dates | |
-//! | `flat_map` | a stream that turns each item of another stream into any number of items | |
-//! | `json` | JSON objects from outside, strictly | |
-//! | `hex` | hexadecimal digits | |
+//! | Room | What it does |
+//! | --- | --- |
+//! | [`model`] | the nouns: ids, address, message, cursor; a value that exists is valid |
+//! | [`error`] | everything that can go wrong: one enum, without status codes |
+//! | [`budget`] | counts the bytes of messages and unsent responses against `--memory-budget` |
+//! | [`auth`] | takes headers, URI and peer, makes a `Caller`; no other room can make one |
+//! | [`hub`] | the domain: send, subscribe, list, watch; knows no protocol |
+//! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems |
+//! | [`grpc`] | the gRPC service: methods, conversion, status codes, streams |
+//! | [`serve`] | the transport: accepts connections, speaks HTTP/1.1 and HTTP/2, cuts peers; knows no domain |
+//! | [`admin`] | health, readiness and metrics routes |
+//! | [`drain`] | stops the daemon; the only room that spawns tasks, and supervises those that must not die |
+//! | [`telemetry`] | logs and metrics |
+//! | [`config`] | parses the command line and the environment; no other room reads the environment |
+//! | [`app`] | joins the rooms; decides how each request is handled, and has the router of both protocols |
+//! | [`healthcheck`] | the subcommand that asks a running daemon whether it is alive |
+//! | [`terminal`] | writes to standard output and standard error before the process exits |
+//! | [`wall_clock`] | the time of day, clamped to the years 1970 to 9999 |
+//! | `flat_map` | a stream that turns each item of another stream into any number of items |
+//! | `json` | strict parsing of JSON objects from outside |
+//! | `hex` | hexadecimal digits |
 //!
-//! Arrows point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither. `tests/tidy.rs` holds this.
+//! Arrows point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
+//!
+//! # Where to look, and where to add
+//!
+//! | What | Where |
+//! | --- | --- |
+//! | a peer that does not read is cut | `serve/write_watchdog.rs` |
+//! | a heartbeat | `hub/liveness.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it |
+//! | a new option or subcommand | `config/serve_options.rs` or `config.rs`; `app.rs` hands the value to its room; a README row |
+//! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs` |
+//! | a new route | `rest.rs`, or `admin.rs` for operators; a gRPC method: the proto file and `grpc.rs` |
+//! | a new kind of identity | a file beside `auth/claim.rs`, and `auth.rs`, which chooses by `--auth` |
+//! | a new limit of a user or device | `hub/user_devices.rs`, `hub/presence.rs`, `hub/log.rs` |
+//! | a new limit of a connection | `serve.rs` for options; a constant in the file of `serve` that applies it |
+//! | a new metric | `telemetry/metrics.rs`; a README row |
 //!
 //! # A message's way
 //!
-//! `serve` takes a connection, `rest` or `grpc` extracts and parses the request, `auth` gives the `Caller`, `Hub::send` finds
-//! the mailbox in the registry (or asks the backplane), `Mailbox::push` numbers and stores the message, the `Subscription`
-//! wakes, and `rest::sse` or `grpc::convert` writes it. Both protocols take the same steps in the same order.
+//! `serve` accepts a connection. `rest` or `grpc` parses the request. `auth` makes the `Caller`. `Hub::send` finds the mailbox in
+//! the registry, or asks the backplane. `Mailbox::push` numbers and stores the message and wakes the `Subscription`. `rest::sse` or
+//! `grpc::convert` writes the message. Both protocols take the same steps in the same order.
 //!
-//! There are two short ways. A POST to a device and a gRPC `Send`, which come for every message, go past the router: `app`'s
-//! front calls their handlers. A stream of HTTP/1.1 goes past hyper: `serve` writes its response to the bare socket.
+//! There are two shortcuts. A POST to a device and a gRPC `Send` come once for every message, so `app/dispatch.rs` calls their
+//! handlers without the router. An event stream over HTTP/1.1 leaves hyper: `serve` writes the response to the bare socket, because
+//! hyper's buffers would be most of the memory of an idle stream.
 //!
 //! # Invariants
 //!
 //! * A mailbox is a log of numbered messages, and a stream is a cursor into it. There is no second queue.
 //! * Only `auth` makes a `Caller` or a `Subscriber`, and the hub takes nothing else.
 //! * Locks are short and synchronous, no function holds two, and none is held across an await.
-//! * A stream that ends late never touches the one that took its place: removal compares generations.
+//! * A stream that ends late never touches the newer stream that took its place: removal compares generations.
 //! * A task that must not die is supervised: if it does, the daemon drains and exits with an error.
-//! * Whatever comes from a peer has a limit, in size and in time.
-//! * Claims, tokens and data are in no log, metric or error.
+//! * Everything that comes from a peer has a limit, in size and in time.
+//! * No log, metric or error contains a claim, a token or data.
 
 pub mod admin;
 pub mod app;
@@ -56,6 +72,7 @@ pub mod drain;
 pub mod error;
 mod flat_map;
 pub mod grpc;
+pub mod healthcheck;
 mod hex;
 pub mod hub;
 mod json;

@@ -1,41 +1,48 @@
-//! Reads the configuration, starts the logs, runs the app, and says how it ended.
+//! Parses the command line and runs the command: starts the logs, runs the app, and turns its end into an exit code.
 
 use std::process::ExitCode;
 
 use backend_signal::{
-    admin,
     app::App,
-    config::{Command, Config, Refused},
-    drain, telemetry,
-    terminal::{answer, refuse},
+    config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
+    drain, healthcheck, telemetry,
+    terminal::{fail, print},
 };
 
-/// Frees what many short-lived connections took, where the system's allocator keeps three times as much for a stream.
+/// The system's allocator keeps three times as much memory for a stream, and does not free it after a spike of connections.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let config = match Config::from_process() {
-        Ok(config) => config,
-        Err(Refused::Answered(text)) => return answer(&text),
-        Err(Refused::Wrong(reason)) => return refuse(&reason),
-    };
-    if let Some(Command::Healthcheck) = config.command {
-        return ExitCode::from(u8::from(!admin::is_healthy(config.port, config.tls_cert.is_some())));
-    }
-    let threads = config.worker_threads.or(std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(config)),
-        Err(error) => refuse(&format!("cannot start: {error}")),
+    match Arguments::from_process() {
+        Ok(Command::Serve(options)) => serve(*options),
+        Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint),
+        Err(EarlyExit::Print(text)) => print(&text),
+        Err(EarlyExit::Fail(reason)) => fail(2, &reason),
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
-    let wanted = format!("{}:{}", config.host, config.port);
-    let (level, format) = (config.log, config.log_format);
-    let (app, mut stop) = match App::bind(config).and_then(|app| Ok((app, drain::signals()?))) {
+fn check_health(Endpoint { host, port, tls_cert }: &Endpoint) -> ExitCode {
+    match healthcheck::run(host, *port, tls_cert.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &format!("the daemon on --host {host} --port {port} is not healthy: {error}")),
+    }
+}
+
+fn serve(options: ServeOptions) -> ExitCode {
+    let threads = options.worker_threads.or(std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(options)),
+        Err(error) => fail(2, &format!("cannot start: {error}")),
+    }
+}
+
+async fn run(options: ServeOptions) -> ExitCode {
+    let wanted = format!("{}:{}", options.endpoint.host, options.endpoint.port);
+    let (level, format) = (options.log, options.log_format);
+    let (app, mut stop) = match App::bind(options).and_then(|app| Ok((app, drain::signals()?))) {
         Ok(bound) => bound,
-        Err(error) => return refuse(&format!("cannot serve on {wanted}: {error}")),
+        Err(error) => return fail(2, &format!("cannot serve on {wanted}: {error}")),
     };
     let _log = telemetry::start(level, format);
     telemetry::watch_panics(app.metrics());

@@ -1,32 +1,24 @@
-//! What the process says on its standard output and standard error before it exits. Neither may be there.
+//! What the process writes to standard output and standard error before it exits.
 
 use std::{
     io::{ErrorKind, Write as _},
     process::ExitCode,
 };
 
-/// Writes what was asked for.
+/// Writes a text to standard output.
 #[must_use]
-pub fn answer(text: &str) -> ExitCode {
+pub fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            complain(&format!("cannot write: {error}"));
-            ExitCode::FAILURE
-        }
-        // Whoever closed the pipe has read enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(1, &format!("cannot write: {error}")),
+        // Whoever closed the pipe, such as `head`, has read enough.
         _ => ExitCode::SUCCESS,
     }
 }
 
-/// Says why nothing was done, in one line.
+/// Writes one line to standard error. The exit code is the same when that cannot be written.
 #[must_use]
-pub fn refuse(reason: &str) -> ExitCode {
-    complain(reason);
-    ExitCode::from(2)
-}
-
-/// The exit code stands, also when nobody can read why.
-fn complain(reason: &str) {
+pub fn fail(code: u8, reason: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "backend-signal: {reason}");
+    ExitCode::from(code)
 }

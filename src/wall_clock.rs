@@ -1,14 +1,26 @@
-//! The time of day, within the years that every format of a date can write.
+//! The time of day, clamped to the years 1970 to 9999.
 
 use std::time::{Duration, SystemTime};
 
-/// The time by the system's clock; where that is before 1970 or after 9999, the nearest time that is not.
+use tokio_rustls::rustls::{pki_types::UnixTime, time_provider::TimeProvider};
+
+/// The time of the system's clock, clamped to the years 1970 to 9999.
 ///
-/// The formats of dates panic or fail beyond: a battery that has run out must not stop the daemon.
+/// Formatting a date outside these years panics or fails. A machine whose clock battery is empty must not stop the daemon.
 #[must_use]
 pub fn now() -> SystemTime {
-    #[expect(clippy::disallowed_methods, reason = "the one place that may, because it clamps")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that may call this, because it clamps the result")]
     clamp(SystemTime::now())
+}
+
+/// Tells rustls the time. Its own provider panics before 1970.
+#[derive(Debug)]
+pub struct Clamped;
+
+impl TimeProvider for Clamped {
+    fn current_time(&self) -> Option<UnixTime> {
+        now().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
+    }
 }
 
 fn clamp(time: SystemTime) -> SystemTime {

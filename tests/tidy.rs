@@ -1,4 +1,4 @@
-//! Holds the house in order: the arrows between the rooms, sizes, and papers that say what the code does.
+//! Checks the order of the project: which room may use which, names, sizes, and that the documentation says what the code does.
 
 #[path = "tidy/code.rs"]
 mod code;
@@ -12,14 +12,14 @@ use std::{
 
 use code::Code;
 
-/// What a room must not name. A room is a file of `src` and the folder beside it; a path is as long as it has to be.
+/// What the code of a room must not use: crates, other rooms, functions. A room is a file of `src` and the folder beside it.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("model", &["tokio", "axum", "http", "tonic", "prost", "async_nats"]),
-    ("error", &["tokio", "axum", "http", "tonic", "prost", "async_nats"]),
-    ("hub/mailbox", &["tokio", "tracing", "Instant::now", "SystemTime::now"]),
-    ("hub/log", &["tokio", "tracing", "Instant::now", "SystemTime::now"]),
-    ("hub", &["axum", "http", "tonic", "prost", "serde", "async_nats"]),
-    ("hub", &["crate::rest", "crate::grpc", "crate::cluster", "crate::config", "crate::drain"]),
+    ("model", &["tokio", "axum", "http", "tonic", "prost", "redis"]),
+    ("error", &["tokio", "axum", "http", "tonic", "prost", "redis"]),
+    ("hub/mailbox", &["tokio", "tracing", "Instant::now", "SystemTime::now", "crate::wall_clock"]),
+    ("hub/log", &["tokio", "tracing", "Instant::now", "SystemTime::now", "crate::wall_clock"]),
+    ("hub", &["axum", "http", "tonic", "prost", "serde", "redis"]),
+    ("hub", &["crate::rest", "crate::grpc", "crate::cluster", "crate::serve", "crate::config", "crate::drain"]),
     ("auth", &["axum", "tonic", "crate::hub", "crate::rest", "crate::grpc"]),
     ("cluster", &["axum", "tonic", "crate::rest", "crate::grpc"]),
     ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),
@@ -29,21 +29,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("serve", &["crate::rest", "crate::grpc", "crate::cluster", "crate::admin"]),
 ];
 
-/// The only rooms that know the configuration; everybody else is handed what it needs.
+/// The only rooms that use the configuration. `app` hands each other room the values that it needs.
 const KNOW_CONFIG: &[&str] = &["app", "main", "config"];
 
-/// The only rooms that write to a terminal by themselves; everybody else logs.
-const MAY_PRINT: &[&str] = &["main", "config"];
+/// The only room that prints. Every other room logs.
+const MAY_PRINT: &[&str] = &["terminal"];
 
 /// Lines of a file of `src`, without the tests at its end.
 const FILE: usize = 300;
-/// Lines of `main.rs`, which joins nothing and decides nothing.
+/// Lines of `main.rs`, which only starts the other rooms.
 const MAIN: usize = 60;
 /// Lines of a function.
 const FUNCTION: usize = 60;
 
 #[test]
-fn every_room_keeps_to_its_arrows() {
+fn no_room_uses_what_its_arrows_forbid() {
     let mut faults = Faults::default();
     for file in files("src") {
         let paths = file.code.paths(&file.module());
@@ -56,38 +56,60 @@ fn every_room_keeps_to_its_arrows() {
         }
         if !KNOW_CONFIG.iter().any(|room| file.is_in(room)) {
             for (line, path) in paths.iter().filter(|(_, path)| points_at(path, "crate::config")) {
-                faults.add(&file.name, *line, format!("`{path}`: only {KNOW_CONFIG:?} know the configuration"));
+                faults.add(&file.name, *line, format!("`{path}`: only {KNOW_CONFIG:?} may use the configuration"));
             }
         }
     }
     faults.report();
 }
 
-/// Whether a path leads to what a word of the arrows names: a crate with its family (`tonic` and `tonic_web`), a room with what
-/// is in it, or a function under any name that its type was imported by.
+/// Whether a path names a word of the arrows: a crate or one with its prefix (`tonic` and `tonic_web`), a room or an item in it,
+/// or a function, whatever stands before its type.
 fn points_at(path: &str, word: &str) -> bool {
     let inside = |separator: &str| path.strip_prefix(word).is_some_and(|rest| rest.starts_with(separator));
     path == word || inside("::") || inside("_") || path.ends_with(&format!("::{word}"))
 }
 
 #[test]
-fn a_room_with_an_arrow_is_there() {
+fn every_room_with_an_arrow_exists() {
     let files = files("src");
+    // Not built yet.
     for (room, _) in ARROWS.iter().filter(|(room, _)| *room != "cluster") {
-        assert!(
-            files.iter().any(|file| file.is_in(room)),
-            "src/{room}.rs: an arrow begins there, but there is no such room"
-        );
+        assert!(files.iter().any(|file| file.is_in(room)), "src/{room}.rs: has arrows, but does not exist");
     }
 }
 
 #[test]
-fn every_file_opens_with_what_it_is_for() {
+fn no_two_files_of_src_have_the_same_name() {
+    let mut faults = Faults::default();
+    let files = files("src");
+    for (index, file) in files.iter().enumerate() {
+        if let Some(first) = files[..index].iter().find(|first| first.stem() == file.stem()) {
+            faults.add(&file.name, 1, format!("{} has the same name; a name stands for one thing", first.name));
+        }
+    }
+    faults.report();
+}
+
+#[test]
+fn no_room_has_the_name_of_a_dependency() {
+    let mut faults = Faults::default();
+    let dependencies = papers::dependencies();
+    for file in files("src") {
+        if dependencies.contains(&file.stem().replace('_', "-")) {
+            faults.add(&file.name, 1, format!("`{}` is also a dependency in Cargo.toml", file.stem()));
+        }
+    }
+    faults.report();
+}
+
+#[test]
+fn every_file_begins_with_a_sentence_about_its_purpose() {
     let mut faults = Faults::default();
     let folders = ["src", "tests", "benches"].into_iter().flat_map(files);
     for file in folders.chain([File::read("build.rs".into())]) {
         if !file.text.starts_with("//! ") {
-            faults.add(&file.name, 1, "the first line is a `//!` sentence that says what the file is for");
+            faults.add(&file.name, 1, "the first line must be a `//!` sentence that says what the file does");
         }
     }
     faults.report();
@@ -100,7 +122,7 @@ fn files_and_functions_stay_small() {
         let most = if file.name == "src/main.rs" { MAIN } else { FILE };
         let lines = file.lines_before_tests();
         if lines > most {
-            faults.add(&file.name, lines, format!("a file has at most {most} lines; this is two rooms"));
+            faults.add(&file.name, lines, format!("a file has at most {most} lines; make it two files"));
         }
         for (line, name, lines) in file.code.functions().into_iter().filter(|(.., lines)| *lines > FUNCTION) {
             faults.add(&file.name, line, format!("`{name}` has {lines} lines; a function has at most {FUNCTION}"));
@@ -110,21 +132,21 @@ fn files_and_functions_stay_small() {
 }
 
 #[test]
-fn nothing_is_left_behind() {
+fn no_file_has_a_forgotten_note_or_print() {
     let mut faults = Faults::default();
     for file in files("src") {
         for (index, line) in file.text.lines().enumerate() {
             for mark in ["TODO", "FIXME", "XXX"].into_iter().filter(|mark| line.contains(mark)) {
-                faults.add(&file.name, index + 1, format!("`{mark}`: what is to be done is an issue, not a comment"));
+                faults.add(&file.name, index + 1, format!("`{mark}`: open an issue instead"));
             }
         }
         for (line, name) in file.code.macros() {
             if ["dbg", "todo", "unimplemented"].contains(&name) {
-                faults.add(&file.name, line, format!("`{name}!` does not stay"));
+                faults.add(&file.name, line, format!("`{name}!` is only for development"));
             }
             let prints = ["print", "println", "eprint", "eprintln"].contains(&name);
             if prints && !MAY_PRINT.iter().any(|room| file.is_in(room)) {
-                faults.add(&file.name, line, format!("`{name}!`: only {MAY_PRINT:?} print, everybody else logs"));
+                faults.add(&file.name, line, format!("`{name}!`: only {MAY_PRINT:?} may print, every other room logs"));
             }
         }
     }
@@ -146,6 +168,11 @@ impl File {
         Self { name, text, code }
     }
 
+    /// `src/hub/mailbox.rs` has the stem `mailbox`.
+    fn stem(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs")
+    }
+
     /// `src/hub/mailbox.rs` is in the rooms `hub/mailbox` and `hub`.
     fn is_in(&self, room: &str) -> bool {
         let inside = self.name.strip_prefix("src/").and_then(|name| name.strip_prefix(room));
@@ -165,7 +192,7 @@ impl File {
     }
 }
 
-/// What was found, each with its place, so that one run tells all.
+/// All violations with their places, so that one run reports every one.
 #[derive(Default)]
 struct Faults(Vec<String>);
 
@@ -179,7 +206,7 @@ impl Faults {
     }
 }
 
-/// All Rust files of a folder and of the folders in it, in the order of their names.
+/// All Rust files of a folder and its subfolders, sorted by name.
 fn files(folder: &str) -> Vec<File> {
     let mut names = Vec::new();
     collect(&root().join(folder), &mut names);

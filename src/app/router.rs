@@ -1,4 +1,4 @@
-//! One router for both protocols: whose routes they are.
+//! The one router of both protocols: the routes of all rooms, and the answer when there is no route.
 
 use axum::{
     body::Body,
@@ -10,7 +10,7 @@ use http::{HeaderValue, Method};
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
-use super::front::Front;
+use super::dispatch::Dispatch;
 use crate::{
     admin::{self, Admin},
     drain::Drain,
@@ -20,8 +20,9 @@ use crate::{
 };
 
 /// Joins the routes of all rooms.
-pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Front {
-    // Two fallbacks would not merge, and as a `layer` gRPC-Web would also answer for unknown paths.
+pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
+    // `reset_fallback`, because axum cannot merge two routers with a fallback. `route_layer`, because with `layer` the gRPC-Web
+    // layer would also answer requests for unknown paths.
     let grpc = grpc
         .into_axum_router()
         .reset_fallback()
@@ -33,10 +34,11 @@ pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins
         .merge(grpc)
         .fallback(no_route)
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
-    Front::before(routes, api, signal, origins)
+    Dispatch::new(routes, api, signal, origins)
 }
 
-/// Lets only gRPC pass: a cross-site page can post `text/plain` without asking, and tonic would take it.
+/// Lets only gRPC calls pass. tonic does not check the content type, and a page of another site may post `text/plain` without a
+/// CORS preflight.
 async fn only_grpc(request: Request, next: Next) -> Response {
     if request.method() == Method::POST && grpc::is_call(&request) {
         next.run(request).await
@@ -45,6 +47,7 @@ async fn only_grpc(request: Request, next: Next) -> Response {
     }
 }
 
+/// Ends a call at its `grpc-timeout`. A call of another service than ours also ends when the daemon drains.
 async fn within_deadline(State(drain): State<Drain>, request: Request, next: Next) -> Response {
     let call = async |request| {
         if grpc::is_signal(&request) {

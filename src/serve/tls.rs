@@ -1,6 +1,6 @@
 //! TLS on the same port: certificates in, streams out, HTTP/2 and HTTP/1.1 by ALPN.
 
-use std::{io, path::Path, sync::Arc, time::SystemTime};
+use std::{io, path::Path, sync::Arc};
 
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -8,15 +8,14 @@ use tokio_rustls::{
     rustls::{
         ServerConfig,
         crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
-        time_provider::TimeProvider,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     },
     server::TlsStream,
 };
 use tokio_util::either::Either;
 
 use super::watched::Watched;
-use crate::wall_clock;
+use crate::wall_clock::Clamped;
 
 /// A connection with or without TLS; boxed, because the state of TLS is large and most connections have none.
 pub(super) type Transport = Either<Box<TlsStream<Watched<TcpStream>>>, Watched<TcpStream>>;
@@ -59,16 +58,6 @@ pub(super) async fn accept(tls: Option<&Tls>, socket: Watched<TcpStream>) -> io:
     match tls {
         Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
         None => Ok(Either::Right(socket)),
-    }
-}
-
-/// The time that session tickets begin and end by; the library's own panics before 1970.
-#[derive(Debug)]
-struct Clamped;
-
-impl TimeProvider for Clamped {
-    fn current_time(&self) -> Option<UnixTime> {
-        wall_clock::now().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }
 }
 

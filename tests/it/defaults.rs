@@ -1,4 +1,4 @@
-//! The times that a newcomer gets without an option, on a clock that jumps to whatever comes next.
+//! The default times, on a paused clock that jumps to the next timer.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use crate::harness::{Connection, FORM, Server, Sse, claim, http2::Http2, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Two hundredths of a second are what the clock may jump too far at each of the steps that bytes take.
+/// Has a tolerance, because the paused clock may jump about 20 ms too far at each step while bytes travel.
 fn assert_about(found: Duration, least: f64, most: f64) {
     let seconds = found.as_secs_f64();
     assert!((least - 0.2..most + 0.6).contains(&seconds), "{seconds} s and not {least} to {most}");
 }
 
 #[tokio::test]
-async fn after_15_seconds_of_silence_give_or_take_a_tenth_comes_a_ping() {
+async fn a_stream_gets_a_ping_after_15_seconds_of_silence_give_or_take_a_tenth() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let mut grpc = server.grpc_stream("bob/grpc", "").await.expect("a stream");
@@ -63,10 +63,10 @@ async fn a_peer_has_10_seconds_for_its_first_bytes_its_head_and_its_next_request
 }
 
 #[tokio::test]
-async fn first_bytes_that_come_late_leave_their_head_the_rest_of_10_seconds() {
+async fn late_first_bytes_leave_the_head_only_the_rest_of_10_seconds() {
     let server = Server::start().await;
     let mut connection = Connection::open(server.address).await;
-    // So that the time has begun: connections are accepted in order.
+    // Connections are accepted in order: after this answer the first one is accepted, and its time runs.
     assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);
     pause();
     let began = Instant::now();
@@ -88,7 +88,7 @@ async fn a_body_has_10_seconds() {
 }
 
 #[tokio::test]
-async fn half_a_call_over_grpc_web_has_10_seconds_too() {
+async fn an_incomplete_grpc_web_call_has_10_seconds_or_its_own_timeout() {
     for (timeout, least) in [(&[][..], 10.0), (&[("grpc-timeout", "1S")], 1.0)] {
         let server = Server::start().await;
         let mut connection = Connection::open(server.address).await;
@@ -105,7 +105,7 @@ async fn half_a_call_over_grpc_web_has_10_seconds_too() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_wants_has_10_seconds_and_no_more_with_its_handler() {
+async fn an_unread_body_and_its_handler_together_have_10_seconds() {
     let server = Server::start().await;
     for (head, status) in [("POST /nowhere", 404), ("POST /user/bob/devices", 408), ("GET /user/bob/devices", 408)] {
         let mut connection = Connection::open(server.address).await;

@@ -1,4 +1,4 @@
-//! Stopping: nothing that was answered with 200 is lost, every stream is told, and the process ends with 0.
+//! Draining: no message that was answered with 200 is lost, every stream ends with a reason, and the process exits with 0.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use crate::harness::{
     until, within,
 };
 
-/// The devices that are sent to under load; a third of them over each of HTTP/1.1, HTTP/2 and gRPC.
+/// The receivers of messages under load; a third of them over each of HTTP/1.1, HTTP/2 and gRPC.
 const DEVICES: usize = 42;
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_message_answered_200_is_written_before_its_stream_ends() {
     server.stopped().await;
 }
 
-/// How many messages come before the stream ends, as it has to: with a reason and without a reset.
+/// Counts the messages until the stream ends; it must end with a reason and without a reset.
 async fn received(mut stream: Sse) -> usize {
     let mut count = 0;
     loop {
@@ -82,7 +82,9 @@ async fn received_over_grpc(mut stream: Stream) -> usize {
     count
 }
 
-/// Posts to every second device in turn until the server takes no more, and counts what it took.
+/// Posts to every second device in turn until the server refuses, and counts the accepted messages.
+///
+/// The refusal is 503, or 404 when the stream ended after this send was admitted.
 async fn send_until_refused(address: std::net::SocketAddr, first: usize, sent: Arc<Vec<AtomicUsize>>) {
     loop {
         for device in (first..DEVICES).step_by(2) {
@@ -110,7 +112,7 @@ async fn send_over_grpc_until_refused(mut client: Client, first: usize, sent: Ar
 }
 
 #[tokio::test]
-async fn a_request_in_hand_when_the_drain_begins_is_answered() {
+async fn a_request_that_began_before_the_drain_is_answered() {
     let server = Server::with(&["--drain-window", "3"]).await;
     let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
     let mut connection = Connection::open(server.address).await;
@@ -140,7 +142,7 @@ async fn without_streams_a_drain_does_not_wait_for_its_window() {
 }
 
 #[tokio::test]
-async fn while_draining_nothing_new_is_taken_and_probes_are_answered() {
+async fn while_draining_new_work_is_refused_and_probes_are_answered() {
     let server = Server::with(&["--drain-window", "3"]).await;
     let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
     server.drain.start();
@@ -196,13 +198,11 @@ async fn a_signal_drains_the_process_which_exits_with_0() {
 #[tokio::test]
 async fn a_second_signal_exits_at_once() {
     let process = Process::start(&["--drain-window", "60"]);
-    let claim = claim("bob/phone");
-    let mut connections = Vec::new();
-    for path in 0..8 {
-        let device = serde_json::json!({"userid": path, "clientid": "phone"}).to_string();
-        connections.push(Sse::open(process.address, "/subscribe", &[("x-user-claim", &device)]).await);
+    let mut streams = Vec::new();
+    for user in 0..8 {
+        let claim = claim(&format!("{user}/phone"));
+        streams.push(Sse::open(process.address, "/subscribe", &[("x-user-claim", &claim)]).await);
     }
-    drop(claim);
     process.signal("TERM");
     until(
         || async { Connection::open(process.address).await.request("GET /readyz", &[], b"").await.status },

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use backend_signal::{
     app::App,
-    config::Config,
+    config::{Arguments, Command},
     drain::{Died, Drain},
 };
 use tokio::{
@@ -47,8 +47,9 @@ impl Server {
     /// With some options set.
     #[expect(clippy::unused_async, reason = "it needs a runtime around it")]
     pub async fn with(options: &[&str]) -> Self {
-        let config = Config::parse_args([&["--port", "0", "--host", "127.0.0.1"], options].concat()).expect("options");
-        let app = App::bind(config).expect("a free port");
+        let options = [&["--port", "0", "--host", "127.0.0.1"], options].concat();
+        let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
+        let app = App::bind(*options).expect("a free port");
         let (address, drain) = (app.local_addr(), app.drain());
         let running = tokio::spawn(app.run());
         Self { address, drain, running }

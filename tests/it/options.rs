@@ -1,4 +1,4 @@
-//! The executable as an operator meets it: options, variables, its log and its health check.
+//! The executable as an operator uses it: options, variables, subcommands and the log.
 
 use crate::harness::{Connection, FORM, Process, Sse, claim, process, until};
 
@@ -20,7 +20,14 @@ fn a_bad_option_is_one_line_and_exit_code_2() {
         &["--max-connections", "0"],
         &["--host", "192.0.2.1"],
         &["--tls-cert", &nowhere],
+        &["--tls-key", &nowhere],
         &["--tls-cert", &nowhere, "--tls-key", &nowhere, "--port", "0"],
+        &["nonsense"],
+        &["serve", "--nonsense"],
+        &["serve", "--tls-cert", &nowhere],
+        &["--auth", "none", "serve"],
+        &["healthcheck", "--port", "x"],
+        &["healthcheck", "--auth", "none"],
     ] {
         let (code, out, log) = process::run(options);
         assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{options:?}: {log}");
@@ -38,7 +45,7 @@ fn a_taken_port_is_one_line_and_exit_code_2() {
 }
 
 #[tokio::test]
-async fn the_first_line_says_what_is_listened_on() {
+async fn the_first_line_of_the_log_names_the_address() {
     let process = Process::start(&[]);
     assert!(
         process.first_line.trim_end().ends_with(&format!("listening on {}", process.address)),
@@ -64,15 +71,20 @@ fn every_option_is_also_a_variable() {
 }
 
 #[test]
-fn help_and_version_are_answers() {
+fn help_and_version_go_to_standard_output() {
     let (code, out, log) = process::run(&["--help"]);
     assert_eq!((code, log.as_str()), (Some(0), ""));
     assert!(out.contains("--trusted-proxies") && out.contains("SIGNAL_TRUSTED_PROXIES"), "{out}");
     assert_eq!(process::run(&["--version"]).0, Some(0));
+    let (_, serve, _) = process::run(&["serve", "--help"]);
+    assert!(serve.contains("--trusted-proxies") && serve.contains("--port"), "{serve}");
+    let (_, healthcheck, _) = process::run(&["healthcheck", "--help"]);
+    let flags: Vec<_> = healthcheck.split_whitespace().filter(|word| word.starts_with("--")).collect();
+    assert_eq!(flags, ["--port", "--host", "--tls-cert", "--tls-key,", "--help"], "{healthcheck}");
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_no_panic() {
+fn help_that_cannot_be_written_is_no_panic() {
     for option in ["--help", "--version"] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
         let output = process::command().arg(option).stdout(full).output().expect("the executable");
@@ -82,7 +94,7 @@ fn an_answer_that_cannot_be_written_is_no_panic() {
         drop(reader);
         let output = process::command().arg(option).stdout(writer).output().expect("the executable");
         let log = String::from_utf8(output.stderr).expect("UTF-8");
-        // Whoever closed it has read enough.
+        // A reader that closes the pipe has read enough.
         assert_eq!((output.status.code(), log.as_str()), (Some(0), ""), "{option} to a closed pipe");
     }
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
@@ -90,18 +102,25 @@ fn an_answer_that_cannot_be_written_is_no_panic() {
     assert_eq!(output.status.code(), Some(2), "a reason that cannot be written");
 }
 
-#[test]
-fn the_health_check_tells_by_its_exit_code() {
-    let process = Process::start(&[]);
-    let port = process.address.port().to_string();
-    assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(0));
-    let output = process::command().env("PORT", &port).arg("healthcheck").output().expect("the executable");
-    assert_eq!(output.status.code(), Some(0));
-    drop(process);
-    assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(1));
+#[tokio::test]
+async fn serve_is_the_default_subcommand() {
+    for arguments in [
+        &["--port", "0", "--host", "127.0.0.1", "--auth", "none"][..],
+        &["serve", "--port", "0", "--host", "127.0.0.1", "--auth", "none"],
+        &["--port", "0", "serve", "--host", "127.0.0.1", "--auth", "none"],
+        &["--port", "0", "--host", "127.0.0.1", "serve", "--auth", "none"],
+    ] {
+        let process = Process::spawn(process::command().args(arguments));
+        assert!(process.address.ip().is_loopback(), "{arguments:?}");
+        let mut phone = Connection::open(process.address).await;
+        phone.ask("GET /subscribe/bob/device/phone", &[]).await;
+        assert_eq!(phone.head().await.status, 200, "{arguments:?}: without a claim, so `--auth none` counts");
+    }
+    let (_, _, log) = process::run(&["--auth", "none", "serve"]);
+    assert!(log.contains("--auth must stand after `serve`"), "{log}");
 }
 
-/// It gives back what a spike took, also when nobody allocates any more.
+/// The thread frees the memory of a spike even when the daemon allocates nothing more.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_allocator_has_a_thread_of_its_own() {
@@ -135,7 +154,7 @@ async fn no_log_holds_a_claim_a_query_or_data() {
 #[test]
 fn every_flag_has_its_variable_by_the_same_rule() {
     use clap::CommandFactory as _;
-    let command = backend_signal::config::Config::command();
+    let command = backend_signal::config::Arguments::command();
     let mut count = 0;
     for option in command.get_arguments().filter(|option| !["help", "version"].contains(&option.get_id().as_str())) {
         let flag = option.get_long().expect("a long flag");
@@ -150,7 +169,7 @@ fn every_flag_has_its_variable_by_the_same_rule() {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     use clap::CommandFactory as _;
-    let command = backend_signal::config::Config::command();
+    let command = backend_signal::config::Arguments::command();
     for (flag, expected) in [
         ("port", "1837"),
         ("host", "0.0.0.0"),
@@ -173,10 +192,10 @@ fn the_defaults_are_those_of_the_contract() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_up_no_request_and_no_exit() {
+async fn an_unread_log_delays_no_request_and_no_exit() {
     let process = Process::start(&["--log", "trace", "--drain-window", "1"]);
     let mut connection = Connection::open(process.address).await;
-    // Several times what a pipe holds.
+    // The log of these requests is several times as large as the buffer of a pipe.
     for _ in 0..3_000 {
         assert_eq!(connection.request("GET /user/bob/devices", &[], b"").await.status, 200);
     }

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::harness::{Process, within};
 
-/// One block: a command, and lines that have to come in its output, in this order.
+/// One block of the README: a command, and lines that must appear in its output in this order.
 struct Example {
     command: String,
     expected: Vec<String>,
@@ -51,7 +51,7 @@ impl Running {
     fn start(example: Example, process: &Process, path: &str) -> Self {
         let command = example.command.replace("localhost:1837", &process.address.to_string());
         let mut child = tokio::process::Command::new("/bin/sh")
-            // So that killing the shell kills the command.
+            // `exec` replaces the shell, so killing the child kills the command.
             .args(["-c", &format!("exec {command}")])
             .env("PATH", path)
             .stdin(Stdio::null())
@@ -63,7 +63,7 @@ impl Running {
         Self { example, output, child }
     }
 
-    /// Reads until this many of the expected lines have come.
+    /// Reads until this many of the expected lines have appeared.
     async fn expect(&mut self, count: usize) {
         let mut expected = self.example.expected.drain(..count).peekable();
         let mut seen = String::new();
@@ -78,7 +78,7 @@ impl Running {
     }
 }
 
-/// Where the tools are: as on the machine, and where Go installs them.
+/// The PATH of this machine, and the folder where Go installs grpcurl.
 fn path() -> String {
     let output = Command::new("go").args(["env", "GOPATH"]).output();
     let gopath = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
@@ -91,13 +91,13 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Says aloud that a tool is absent, which on CI is a failure.
+/// Whether a tool is installed. If not, prints that its commands were skipped; fails if CI is set.
 fn is_there(tool: &str, path: &str) -> bool {
     let found = Command::new("/bin/sh").args(["-c", &format!("command -v {tool}")]).env("PATH", path).output();
     let found = found.is_ok_and(|output| output.status.success());
     assert!(found || variable("CI").is_none(), "{tool} is not installed");
     if !found {
-        // Not a print, which would be captured.
+        // Written directly, because the test harness hides what a passing test prints.
         let _ = writeln!(std::io::stderr(), "SKIPPED: the README's {tool} commands: {tool} is not installed");
     }
     found
@@ -107,7 +107,7 @@ fn is_there(tool: &str, path: &str) -> bool {
 async fn every_command_of_the_readme_does_what_it_says() {
     let (process, path) = (Process::start(&[]), path());
     let tools: Vec<_> = ["curl", "grpcurl"].into_iter().filter(|tool| is_there(tool, &path)).collect();
-    // Without grpcurl the laptop is not there to be talked about.
+    // Without grpcurl the laptop does not subscribe, so the examples with the laptop cannot run.
     let complete = tools.len() == 2;
     let (mut streams, mut run) = (Vec::new(), 0);
     for example in examples() {

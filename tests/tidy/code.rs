@@ -1,6 +1,6 @@
-//! Reads Rust as far as the rules of the house need it: words without comments and literals, paths, functions.
+//! Reads Rust source as far as the checks need it: paths, functions and macros, without comments and literals.
 
-/// The words and signs of a file, each with its line. Comments and literals are not among them.
+/// The words and symbols of a file, each with its line, without comments and literals.
 pub(super) struct Code(Vec<Token>);
 
 struct Token {
@@ -29,12 +29,12 @@ impl Code {
         Self(tokens)
     }
 
-    /// Every path that is named, from its root: imports are spread out, `self` and `super` are followed from `module`.
+    /// Every path in the file, from its root: each name of a `use` is one path, `self` and `super` are resolved from `module`.
     pub(super) fn paths(&self, module: &str) -> Vec<(usize, String)> {
         let mut paths = Vec::new();
         let mut at = 0;
         while at < self.0.len() {
-            // `use<'a>` in a type is no import.
+            // `use<'a>` in a type is not an import.
             if self.text(at) == "use" && self.text(at + 1) != "<" {
                 at = self.import(at + 1, "", &mut paths);
             } else if self.is_word(at) && self.text(at + 1) == "::" {
@@ -52,7 +52,7 @@ impl Code {
         paths.into_iter().map(|(line, path)| (line, from_root(&path, module))).collect()
     }
 
-    /// Reads one branch of an import; gives the place behind it.
+    /// Reads one branch of an import; gives the position after it.
     fn import(&self, mut at: usize, prefix: &str, paths: &mut Vec<(usize, String)>) -> usize {
         let mut path = prefix.to_owned();
         while at < self.0.len() {
@@ -66,7 +66,7 @@ impl Code {
                     return at + 1;
                 }
                 "," | ";" | "}" => break,
-                // The name that it gets here says nothing about what it is.
+                // The new name of an import says nothing about where the item comes from.
                 "as" => at += 1,
                 "::" => {}
                 "self" if !path.is_empty() => {}
@@ -79,7 +79,7 @@ impl Code {
         at
     }
 
-    /// Every function with a body: its first line, its name and how many lines it has.
+    /// Every function with a body: its first line, its name and its number of lines.
     pub(super) fn functions(&self) -> Vec<(usize, &str, usize)> {
         let starts = (0..self.0.len()).filter(|at| self.text(*at) == "fn" && self.is_word(at + 1));
         let whole = |at: usize| {
@@ -90,7 +90,7 @@ impl Code {
         starts.filter_map(whole).collect()
     }
 
-    /// Where the body of the function begins; a declaration has none.
+    /// The position where the body of a function begins; none for a declaration.
     fn body(&self, function: usize) -> Option<usize> {
         let mut depth = 0;
         for at in function..self.0.len() {
@@ -117,14 +117,14 @@ impl Code {
         })
     }
 
-    /// Every macro that is called, by its name.
+    /// The name of every macro call.
     pub(super) fn macros(&self) -> Vec<(usize, &str)> {
         let calls =
             (0..self.0.len()).filter(|at| self.is_word(*at) && self.text(at + 1) == "!" && self.text(at + 2) != "=");
         calls.map(|at| (self.0[at].line, self.text(at))).collect()
     }
 
-    /// Empty behind the end.
+    /// The token at a position; empty after the last one.
     fn text(&self, at: usize) -> &str {
         self.0.get(at).map_or("", |token| token.text.as_str())
     }
@@ -155,7 +155,7 @@ fn from_root(path: &str, module: &str) -> String {
     root.join("::")
 }
 
-/// The same lines with spaces in the place of comments, strings and characters.
+/// The same lines, with spaces instead of comments, strings and characters.
 fn without_literals(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -173,7 +173,7 @@ fn without_literals(text: &str) -> String {
     code
 }
 
-/// The length of the comment or literal that the text begins with; 0 when it begins with neither.
+/// The length of the comment or literal at the beginning of the text; 0 if there is none.
 fn literal(text: &str, begins_word: bool) -> usize {
     if text.starts_with("//") {
         return text.find('\n').unwrap_or(text.len());
@@ -194,7 +194,7 @@ fn literal(text: &str, begins_word: bool) -> usize {
     }
     match rest.chars().next() {
         Some('"') => kind.len() + quoted(rest, '"'),
-        // Neither a lifetime nor a label: those have no second quote after one character.
+        // A lifetime or a label has no second quote after one character.
         Some('\'') if rest[1..].starts_with('\\') || rest[1..].chars().nth(1) == Some('\'') => {
             kind.len() + quoted(rest, '\'')
         }
@@ -202,7 +202,7 @@ fn literal(text: &str, begins_word: bool) -> usize {
     }
 }
 
-/// Comments of this kind may hold each other.
+/// The length of a block comment. Block comments nest.
 fn comment(text: &str) -> usize {
     let (mut depth, mut at) = (0, 0);
     while at < text.len() {

@@ -1,21 +1,21 @@
-//! What the project says of itself is true: the README's tables, the dependencies' reasons, the map of the rooms, the image.
+//! Compares documentation with code: the README's tables, the reasons of dependencies, the map in `src/lib.rs`, the image.
 
 use std::{collections::BTreeMap, process::Command};
 
 use super::{Faults, files, read, root};
 
-/// Variable and default of every option, by its flag; the line is where it stands.
+/// Line, variable and default of every option, by its flag.
 type Options = BTreeMap<String, (usize, String, String)>;
 
 #[test]
-fn the_readme_has_every_option_as_help_has_it() {
+fn the_readme_has_the_options_of_help_with_their_variables_and_defaults() {
     let (help, readme) = (help(), readme_options());
     assert!(help.len() > 5, "--help names only {} options", help.len());
     let mut faults = Faults::default();
     for (flag, (_, variable, default)) in &help {
         match readme.get(flag) {
             None => {
-                faults.add("README.md", 1, format!("`{flag}` is in --help, but has no row among the options"));
+                faults.add("README.md", 1, format!("`{flag}` is in --help, but has no row in the table of options"));
             }
             Some((line, ours, _)) if ours != variable => {
                 faults.add(
@@ -35,19 +35,19 @@ fn the_readme_has_every_option_as_help_has_it() {
         }
     }
     for (flag, (line, ..)) in readme.iter().filter(|(flag, _)| !help.contains_key(*flag)) {
-        faults.add("README.md", *line, format!("`{flag}` has a row, but --help does not know it"));
+        faults.add("README.md", *line, format!("`{flag}` has a row, but is not in --help"));
     }
     faults.report();
 }
 
-/// As the executable prints them, without this environment, whose values it would show.
+/// The options in the output of `--help`. The environment is cleared, because help shows the values of variables.
 fn help() -> Options {
     let output = Command::new(env!("CARGO_BIN_EXE_backend-signal")).arg("--help").env_clear().output();
     let help = String::from_utf8(output.expect("the executable").stdout).expect("UTF-8");
     let mut options = Options::new();
     let mut flag = String::new();
     for (index, line) in help.lines().enumerate() {
-        // An option stands at the margin of its section, its text deeper.
+        // The line of an option is indented by less than its text.
         if line.starts_with("  ") && !line.starts_with("       ") {
             line.trim().split(' ').find(|word| word.starts_with("--")).unwrap_or_default().clone_into(&mut flag);
             if !["", "--help", "--version"].contains(&flag.as_str()) {
@@ -107,27 +107,42 @@ fn the_readme_names_every_metric() {
     faults.report();
 }
 
-/// What stands between two marks, at most once a line, each with its line.
+/// The text between two marks, at most once in each line, with the number of the line.
 fn between<'a>(text: &'a str, open: &'a str, close: char) -> impl Iterator<Item = (usize, &'a str)> {
     let lines = text.lines().enumerate();
     lines.filter_map(move |(index, line)| Some((index + 1, line.split_once(open)?.1.split(close).next()?)))
 }
 
 #[test]
-fn every_dependency_says_what_it_is_for() {
+fn every_dependency_has_a_reason() {
     let mut faults = Faults::default();
+    for (number, line) in dependency_lines() {
+        if line.split_once('#').is_none_or(|(_, reason)| reason.trim().is_empty()) {
+            faults.add("Cargo.toml", number, "a dependency needs a `#` comment that says what it is for");
+        }
+    }
+    faults.report();
+}
+
+/// The names of all crates in Cargo.toml.
+pub(super) fn dependencies() -> Vec<String> {
+    let lines = dependency_lines();
+    lines.iter().filter_map(|(_, line)| Some(line.split_once('=')?.0.trim().replace('_', "-"))).collect()
+}
+
+/// The lines of Cargo.toml with a dependency, each with its number.
+fn dependency_lines() -> Vec<(usize, String)> {
     let mut section = String::new();
+    let mut lines = Vec::new();
     for (index, line) in read("Cargo.toml").lines().enumerate() {
         if line.starts_with('[') {
             line.clone_into(&mut section);
         } else if section.ends_with("dependencies]") && line.contains('=') {
-            let reason = line.split_once('#').is_some_and(|(_, reason)| !reason.trim().is_empty());
-            if !reason {
-                faults.add("Cargo.toml", index + 1, "a dependency has a `#` comment that says what it is for");
-            }
+            lines.push((index + 1, line.to_owned()));
         }
     }
-    faults.report();
+    assert!(lines.len() > 20, "Cargo.toml: only {} dependencies were found", lines.len());
+    lines
 }
 
 #[test]
@@ -136,7 +151,7 @@ fn the_map_names_every_room() {
     let mut faults = Faults::default();
     for file in files("src") {
         let room = file.name.trim_start_matches("src/").trim_end_matches(".rs");
-        // A private room is named without a link.
+        // A private room has no link.
         let rows = [format!("| [`{room}`] |"), format!("| `{room}` |")];
         if !room.contains('/') && !["lib", "main"].contains(&room) && !rows.iter().any(|row| map.contains(row)) {
             faults.add("src/lib.rs", 1, format!("the map has no row for the room `{room}`"));
@@ -146,7 +161,18 @@ fn the_map_names_every_room() {
 }
 
 #[test]
-fn the_image_is_built_of_what_is_there_and_runs_as_nobody() {
+fn every_file_that_the_map_names_exists() {
+    let map = read("src/lib.rs");
+    let mut faults = Faults::default();
+    let named = map.split('`').skip(1).step_by(2).filter(|name| name.strip_suffix(".rs").is_some());
+    for name in named.filter(|name| !root().join("src").join(name).exists() && !root().join(name).exists()) {
+        faults.add("src/lib.rs", 1, format!("the map names `{name}`, which does not exist"));
+    }
+    faults.report();
+}
+
+#[test]
+fn the_image_copies_files_that_exist_and_does_not_run_as_root() {
     let dockerfile = read("Dockerfile").replace("\\\n", " ");
     let context = read(".dockerignore");
     let mut faults = Faults::default();
@@ -157,21 +183,21 @@ fn the_image_is_built_of_what_is_there_and_runs_as_nobody() {
         sources.pop();
         for source in sources {
             if !root().join(source).exists() {
-                faults.add("Dockerfile", index + 1, format!("there is no `{source}` to copy"));
+                faults.add("Dockerfile", index + 1, format!("copies `{source}`, which does not exist"));
             }
             if context.starts_with("*\n") && !context.lines().any(|line| line == format!("!{source}")) {
-                faults.add("Dockerfile", index + 1, format!("`{source}` is kept out by .dockerignore"));
+                faults.add("Dockerfile", index + 1, format!("copies `{source}`, which .dockerignore excludes"));
             }
         }
     }
     let last = dockerfile.rsplit("\nFROM ").next().unwrap_or_default();
     for instruction in ["USER ", "HEALTHCHECK ", "EXPOSE 1837", "ENV PORT=1837", "ENTRYPOINT [\"/backend-signal\"]"] {
         if !last.lines().any(|line| line.starts_with(instruction)) {
-            faults.add("Dockerfile", 1, format!("the image has no `{}`", instruction.trim()));
+            faults.add("Dockerfile", 1, format!("the image needs `{}`", instruction.trim()));
         }
     }
     if last.lines().any(|line| line.starts_with("USER root") || line.starts_with("USER 0")) {
-        faults.add("Dockerfile", 1, "the daemon does not run as root");
+        faults.add("Dockerfile", 1, "the daemon must not run as root");
     }
     faults.report();
 }

@@ -1,4 +1,4 @@
-//! Loss at the door: the daemon has handed messages over, the client's socket dies before it is read, and the next stream brings them.
+//! Messages that the daemon wrote to a socket and the client never read: the client's next stream replays them.
 
 use backend_signal::grpc::proto::{Continuity, SubscribeResponse, subscribe_response::Kind};
 use prost::Message as _;
@@ -23,7 +23,7 @@ enum Transport {
 }
 
 #[tokio::test]
-async fn what_a_socket_held_when_it_was_reset_comes_again() {
+async fn messages_in_a_socket_that_was_reset_are_replayed() {
     for transport in [Transport::Http1, Transport::Http2, Transport::Grpc] {
         let server = Server::start().await;
         let Unread { socket, cursor } = handed_over(&server, transport).await;
@@ -35,11 +35,11 @@ async fn what_a_socket_held_when_it_was_reset_comes_again() {
 }
 
 #[tokio::test]
-async fn what_a_socket_held_when_it_was_closed_comes_again() {
+async fn messages_in_a_socket_that_was_closed_are_replayed() {
     for transport in [Transport::Http1, Transport::Http2, Transport::Grpc] {
         let server = Server::start().await;
         let Unread { mut socket, cursor } = handed_over(&server, transport).await;
-        // A FIN alone: closing a socket with unread bytes would be a reset.
+        // Sends only a FIN. Closing a socket with unread bytes would reset the connection.
         within(socket.shutdown()).await.expect("an open socket");
         until(|| server.devices("bob"), |devices| devices == "[]").await;
         drop(socket);
@@ -48,10 +48,10 @@ async fn what_a_socket_held_when_it_was_closed_comes_again() {
 }
 
 #[tokio::test]
-async fn what_a_socket_holds_that_its_client_has_forgotten_comes_again() {
+async fn messages_in_a_socket_that_its_client_abandoned_are_replayed() {
     for transport in [Transport::Http1, Transport::Http2, Transport::Grpc] {
         let server = Server::start().await;
-        // The daemon has no way to know, as when a phone changes its network.
+        // The socket stays open, so the daemon cannot notice: as when a phone changes its network.
         let Unread { socket, cursor } = handed_over(&server, transport).await;
         assert_resumes(&server, transport, &cursor).await;
         drop(socket);
@@ -64,7 +64,7 @@ struct Unread {
     cursor: String,
 }
 
-/// A stream with all messages in the socket of its client, which has read none.
+/// Opens a stream and waits until all messages are in the socket of its client, which reads none of them.
 async fn handed_over(server: &Server, transport: Transport) -> Unread {
     let unread = match transport {
         Transport::Http1 => http1(server).await,
@@ -107,7 +107,7 @@ async fn grpc(server: &Server) -> Unread {
     let headers = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
     let block = frames::post("/signal.v1.Signal/Subscribe", &headers);
     phone.send(frames::HEADERS, frames::END_HEADERS, 1, &block).await;
-    // A request without a cursor has no bytes but its frame's.
+    // A request without a cursor is an empty message, so only the five bytes of its frame are sent.
     phone.send(frames::DATA, frames::END_STREAM, 1, &[0; 5]).await;
     let mut bytes = Vec::new();
     loop {
@@ -122,7 +122,7 @@ async fn grpc(server: &Server) -> Unread {
     }
 }
 
-/// The device comes back with its cursor: nothing is missing, all messages come once and in order, and then what is new.
+/// Reconnects the device with its cursor: every message comes once and in order, and then a new one.
 async fn assert_resumes(server: &Server, transport: Transport, cursor: &str) {
     let mut data = Vec::new();
     if transport == Transport::Grpc {

@@ -1,12 +1,12 @@
-//! Heads of HTTP/1.1 that two readers could take for two different requests; hyper refuses most of them by itself.
+//! Refuses heads of HTTP/1.1 that a proxy and this server could read differently (request smuggling), as far as hyper accepts them.
 
 use axum::http::{HeaderMap, Request, Version, header};
 
 use crate::error::{Error, Invalid};
 
-/// What is wrong with a head. HTTP/2 knows no such faults.
+/// What is wrong with a head. HTTP/2 has no such ambiguities.
 ///
-/// hyper has refused every request whose last transfer coding is not `chunked`, and every one in HTTP/1.0 with any.
+/// hyper itself refuses a request whose last transfer coding is not `chunked`, and a request in HTTP/1.0 with any transfer coding.
 pub(super) fn fault<B>(request: &Request<B>) -> Option<Error> {
     let (version, headers) = (request.version(), request.headers());
     if version > Version::HTTP_11 {
@@ -18,7 +18,7 @@ pub(super) fn fault<B>(request: &Request<B>) -> Option<Error> {
     (codings(headers) > 1).then_some(Error::UnsupportedCoding)
 }
 
-/// RFC 9112, section 3.2. HTTP/1.0 may do without.
+/// RFC 9112, section 3.2: exactly one valid `Host`. In HTTP/1.0 it may be absent.
 fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     let mut lines = headers.get_all(header::HOST).iter();
     match (lines.next(), lines.next()) {
@@ -28,7 +28,7 @@ fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     }
 }
 
-/// A host and perhaps a port (RFC 3986, section 3.2). It may be empty, for a target without an authority.
+/// A host and an optional port (RFC 3986, section 3.2). Empty is valid: the target may have no authority.
 fn is_host(value: &[u8]) -> bool {
     let (name, port) = match value.strip_prefix(b"[") {
         Some(rest) => {
@@ -45,8 +45,8 @@ fn is_host(value: &[u8]) -> bool {
     name.iter().all(in_name) && (port.is_empty() || is_port(port))
 }
 
-/// How many transfer codings there are, in all lines. A comma in a quoted parameter counts too: there is no parameter that is
-/// known here.
+/// The number of transfer codings in all lines. A comma inside a quoted parameter counts as a separator too: that only refuses
+/// a request which this server does not support anyway, because it knows no coding with parameters.
 fn codings(headers: &HeaderMap) -> usize {
     let lines = headers.get_all(header::TRANSFER_ENCODING).iter();
     lines

@@ -1,4 +1,4 @@
-//! Heads of HTTP/1.1 that two readers could take for two different requests (RFC 9112, sections 3.2 and 6.3).
+//! Heads of HTTP/1.1 that a proxy and the daemon could read differently (RFC 9112, sections 3.2 and 6.3).
 
 use crate::harness::{Connection, Server};
 
@@ -14,11 +14,11 @@ async fn answer(server: &Server, head: &str) -> (u16, String) {
     (answer.status, code)
 }
 
-/// Every kind of route that reads a body: the short way, the router, gRPC, and none at all.
+/// One path for each way to a handler: the short way, the router, gRPC, and no route.
 const PATHS: [&str; 4] = ["/user/bob/device/phone", "/user/bob/devices", "/signal.v1.Signal/Send", "/nowhere"];
 
 #[tokio::test]
-async fn a_transfer_coding_that_is_not_known_is_501_and_nothing_is_sent() {
+async fn an_unknown_transfer_coding_is_501_and_sends_no_message() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for path in PATHS {
@@ -42,7 +42,7 @@ async fn a_transfer_coding_that_is_not_known_is_501_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn a_transfer_coding_whose_end_nobody_knows_is_400() {
+async fn a_transfer_coding_without_a_defined_end_is_400() {
     let server = Server::start().await;
     for (version, coding) in [
         ("1.1", "transfer-encoding: gzip"),
@@ -57,7 +57,7 @@ async fn a_transfer_coding_whose_end_nobody_knows_is_400() {
 }
 
 #[tokio::test]
-async fn one_chunked_is_fine_however_it_is_written() {
+async fn a_single_chunked_is_accepted_in_any_spelling() {
     let server = Server::start().await;
     let _phone = server.sse("bob/phone").await;
     for coding in ["transfer-encoding: chunked", "TRANSFER-ENCODING:  Chunked ", "transfer-encoding: , chunked"] {
@@ -70,7 +70,7 @@ async fn one_chunked_is_fine_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn a_request_has_one_host() {
+async fn a_request_needs_exactly_one_valid_host() {
     let server = Server::start().await;
     for (version, host, status) in [
         ("1.1", "", 400),

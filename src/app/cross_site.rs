@@ -1,23 +1,25 @@
-//! Which requests a page of another site may not make in the name of its visitor.
+//! Refuses requests that a browser makes for a page of another site (cross-site request forgery).
 //!
-//! Where the proxy's session is a cookie, a browser sends it with every form, image and stream that any page asks for, and CORS
-//! only keeps the page from reading the answer. Browsers say where a request comes from, and no page can forge that.
+//! If the proxy's session is a cookie, the browser sends the cookie with every form, image and stream that any page asks for. CORS
+//! only stops the page from reading the response. The browser says in `Origin` and `Sec-Fetch-Site` which site asked, and no page
+//! can forge these headers.
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, header, uri::Authority};
 
 use crate::{error::Error, rest};
 
-/// The origins whose pages may act for their visitors, besides the server's own. Without any, nobody is refused: then no answer
-/// is for credentials, and the identity is not a cookie's.
-pub(super) struct Sites(Vec<HeaderValue>);
+/// The origins whose pages may act for their visitors, besides the server's own origin.
+///
+/// An empty list refuses no request: then no browser sends credentials to this server, so no identity comes from a cookie.
+pub(super) struct AllowedOrigins(Vec<HeaderValue>);
 
-impl Sites {
-    pub(super) fn listed(origins: &[HeaderValue]) -> Self {
+impl AllowedOrigins {
+    pub(super) fn new(origins: &[HeaderValue]) -> Self {
         Self(origins.to_vec())
     }
 
-    /// Why a request is refused for where it comes from.
-    pub(super) fn refuse<B>(&self, request: &Request<B>) -> Option<Error> {
+    /// The error for a request that acts for a visitor of another site.
+    pub(super) fn refusal<B>(&self, request: &Request<B>) -> Option<Error> {
         let refused = !self.0.is_empty() && acts(request) && !self.trusts(request);
         refused.then_some(Error::CrossSite)
     }
@@ -32,13 +34,13 @@ impl Sites {
         match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
             Some(b"same-origin" | b"none") => true,
             Some(b"cross-site" | b"same-site") => false,
-            // An older browser, or none.
+            // An older browser, or not a browser.
             _ => absent || is_own(request),
         }
     }
 }
 
-/// Posts and calls send something, subscribes take a device over, and watches take one of their places.
+/// Whether a request has an effect: a POST sends a message, a subscribe takes a device over, and a watch uses up a limited place.
 fn acts<B>(request: &Request<B>) -> bool {
     match *request.method() {
         Method::POST => true,
@@ -47,7 +49,9 @@ fn acts<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// Whether the one origin is the host that the request is for. The scheme does not count: a proxy may have spoken TLS.
+/// Whether the request has exactly one `Origin`, and it is the host that the request is for.
+///
+/// The scheme is not compared: a proxy in front may have ended TLS.
 fn is_own<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     let (Some(origin), Some(host)) = (only(headers, header::ORIGIN), host(request)) else { return false };
@@ -61,11 +65,12 @@ fn is_own<B>(request: &Request<B>) -> bool {
     plain(origin) == plain(host)
 }
 
-/// The authority of HTTP/2, or what stands in its place.
+/// The authority of HTTP/2, or the `Host` of HTTP/1.1.
 fn host<B>(request: &Request<B>) -> Option<&str> {
     request.uri().authority().map(Authority::as_str).or_else(|| only(request.headers(), header::HOST))
 }
 
+/// The value of a header that occurs exactly once.
 fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next()?;

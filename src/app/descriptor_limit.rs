@@ -1,0 +1,67 @@
+//! How many connections may be open: the system's limit of file descriptors less a reserve, or fewer by option.
+
+use std::io;
+
+/// The limit of open connections, from the option and from the file descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MaxConnections {
+    /// The value of `--max-connections`.
+    wanted: Option<usize>,
+    /// The number that the file descriptors allow.
+    most: usize,
+}
+
+impl MaxConnections {
+    /// Raises the soft limit of file descriptors to the hard limit, and derives the limit of connections.
+    pub(super) fn new(wanted: Option<usize>) -> io::Result<Self> {
+        Ok(Self::of(rlimit::increase_nofile_limit(u64::MAX)?, wanted))
+    }
+
+    /// Keeps a quarter of the descriptors in reserve, but never more than [`RESERVE`].
+    fn of(descriptors: u64, wanted: Option<usize>) -> Self {
+        let most = descriptors - (descriptors / 4).min(RESERVE);
+        Self { wanted, most: usize::try_from(most).unwrap_or(usize::MAX).max(1) }
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.wanted.unwrap_or(usize::MAX).min(self.most)
+    }
+
+    /// Warns when the limit is lower than the operator expects. An option below the limit is no reason to warn.
+    pub(super) fn warn(self) {
+        let most = self.most;
+        match self.wanted {
+            Some(wanted) if wanted > most => {
+                tracing::warn!(
+                    "--max-connections is {wanted}, but the limit of descriptors allows {most}: raise it (ulimit -n)"
+                );
+            }
+            None if most < FEW => {
+                tracing::warn!("only {most} connections may be open: raise the limit of descriptors (ulimit -n)");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The log, the listener, the connections past the limit that are only told so, and files that a library opens.
+const RESERVE: u64 = 512;
+
+/// Below this the operator probably forgot to raise the limit: the usual default of 1,024 descriptors leaves 768 connections.
+const FEW: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_least_three_quarters_of_the_descriptors_are_for_connections() {
+        for (descriptors, connections) in
+            [(1, 1), (4, 3), (256, 192), (512, 384), (1_024, 768), (2_048, 1_536), (20_000, 19_488)]
+        {
+            assert_eq!(MaxConnections::of(descriptors, None).count(), connections, "{descriptors}");
+            assert_eq!(MaxConnections::of(descriptors, Some(2)).count(), connections.min(2), "{descriptors}");
+            assert_eq!(MaxConnections::of(descriptors, Some(1 << 20)).count(), connections, "{descriptors}");
+        }
+    }
+}

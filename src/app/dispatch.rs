@@ -1,0 +1,269 @@
+//! What happens to a request before a handler gets it: this daemon refuses it, takes a short way past the router, or routes it.
+//!
+//! A request with a faulty head is refused first, before anything reads its body. All others are observed: a span, a count, and
+//! a problem in place of a panic. The order for a routed request, from the outside: CORS, then the layer [`routed`] (body limits,
+//! observation, refusals), then the routes. The two requests that come once for every message take a short way: the same steps
+//! without axum's layers and router, because each of those costs a message as much as its routing.
+
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+};
+
+use axum::{
+    BoxError, Router,
+    body::{Body, Bytes, HttpBody},
+    extract::{MatchedPath, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use prometheus_client::metrics::counter::Counter;
+use tower::{Layer as _, Service as _};
+use tower_http::cors::Cors;
+use tracing::Instrument as _;
+
+use super::{cors, cross_site::AllowedOrigins, head_checks};
+use crate::{
+    admin,
+    error::Error,
+    grpc::{self, Signal},
+    rest::{self, Api, Problem},
+    serve::{Answer, Handler, Peer},
+    telemetry::Metrics,
+};
+
+/// The handler of all requests.
+#[derive(Clone)]
+pub(super) struct Dispatch(Arc<Shared>);
+
+struct Shared {
+    routes: Cors<Router>,
+    api: Api,
+    signal: Signal,
+    /// What the CORS layer writes on the response to every request without an `Origin`.
+    without_origin: HeaderMap,
+    allowed_origins: AllowedOrigins,
+    post: ShortWay,
+    grpc_send: ShortWay,
+}
+
+/// Request extension: the router refuses the request with this error instead of calling a handler.
+#[derive(Clone, Copy)]
+struct Refused(Error);
+
+/// How requests that go past the router are counted.
+struct ShortWay {
+    route: &'static str,
+    /// Counts the requests that were answered with 200. Kept here, because looking it up would cost every message.
+    ok: Counter,
+}
+
+impl Dispatch {
+    pub(super) fn new(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
+        let routes = routes.layer(from_fn_with_state(api.clone(), routed));
+        let short_way = |route| ShortWay { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
+        let (post, grpc_send) = (short_way(rest::DEVICE), short_way(grpc::ROUTE));
+        Self(Arc::new(Shared {
+            routes: cors::layer(origins).layer(routes),
+            api,
+            signal,
+            without_origin: cors::without_origin(origins),
+            allowed_origins: AllowedOrigins::new(origins),
+            post,
+            grpc_send,
+        }))
+    }
+}
+
+impl Shared {
+    /// Observes and counts a request that goes past the router.
+    async fn observe_short_way(
+        &self,
+        way: &ShortWay,
+        handler: Pin<&mut (impl Future<Output = Response> + Send)>,
+    ) -> Response {
+        let response = observe(&Method::POST, way.route, handler).await;
+        if response.status() == StatusCode::OK && !response.headers().contains_key(GRPC_STATUS) {
+            way.ok.inc();
+        } else {
+            count(&self.api.metrics, way.route, &response);
+        }
+        response
+    }
+}
+
+impl Handler for Dispatch {
+    fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
+        let refused = self.0.allowed_origins.refusal(&request);
+        self.dispatch(refused, peer, request)
+    }
+
+    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
+        let refused = (!is_health(&request)).then_some(Error::NO_PLACE);
+        self.dispatch(refused, peer, request)
+    }
+}
+
+impl Dispatch {
+    fn dispatch<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
+        let shared = self.0.clone();
+        if let Some(error) = head_checks::fault(&request) {
+            // The head does not say reliably where the body ends, so the connection closes and the body is not read.
+            let response = Problem::from(error).closing(request.version()).into_response();
+            count(&shared.api.metrics, "none", &response);
+            return Box::pin(std::future::ready(response));
+        }
+        if let Some(error) = refused {
+            request.extensions_mut().insert(Refused(error));
+        }
+        // Without an `Origin` the CORS headers are always the same. Browsers send one with every POST, so no browser goes past the
+        // router.
+        let may_go_past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
+        if may_go_past_router && let Some(to) = rest::receiver(&request) {
+            return Box::pin(async move {
+                let handler = pin!(rest::send(&shared.api, peer, to, &mut request));
+                let mut response = shared.observe_short_way(&shared.post, handler).await;
+                // A clone with some headers added: most responses have none of their own.
+                let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
+                if !own.is_empty() {
+                    response.headers_mut().extend(own);
+                }
+                response
+            });
+        }
+        request.extensions_mut().insert(peer);
+        // Only browsers need CORS headers, and a browser cannot make a native gRPC call.
+        if may_go_past_router && grpc::is_send(&request) {
+            return Box::pin(async move {
+                let handler = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
+                shared.observe_short_way(&shared.grpc_send, handler).await
+            });
+        }
+        let is_options = request.method() == Method::OPTIONS;
+        let routed = shared.routes.clone().call(request.map(Body::new));
+        Box::pin(async move {
+            let Ok(mut response) = routed.await;
+            // The CORS layer answers every OPTIONS with an empty 200. Without a body, 204 is the right status.
+            if is_options && response.status() == StatusCode::OK {
+                *response.status_mut() = StatusCode::NO_CONTENT;
+            }
+            response
+        })
+    }
+}
+
+/// The layer of the router: limits the body, and observes, counts or refuses the request.
+async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let method = request.method().clone();
+    let handler = rest::discard_unread(request, &api.settings, async |request| match request.extensions().get() {
+        Some(Refused(error)) => refusal(*error, &request),
+        None => next.run(request).await,
+    });
+    let response = observe(&method, route, pin!(handler)).await;
+    count(&api.metrics, route, &response);
+    response
+}
+
+/// Whether a request is a health check, over HTTP or gRPC.
+fn is_health<B>(request: &Request<B>) -> bool {
+    match *request.method() {
+        Method::GET | Method::HEAD => admin::is_health(request.uri().path()),
+        Method::POST => grpc::is_health(request.uri().path()),
+        _ => false,
+    }
+}
+
+/// The response for a refused request, in the protocol of the request.
+fn refusal(error: Error, request: &Request<Body>) -> Response {
+    let mut response = if grpc::is_call(request) {
+        grpc::error_status(error).into_http()
+    } else {
+        rest::error_response(error, request.headers())
+    };
+    if matches!(error, Error::NoPlace(_)) && request.version() <= Version::HTTP_11 {
+        // A connection past the limit must close soon to make room for the next one, so the rest of the request is not read.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Counts a request by its gRPC status, if the head of the response has one, else by its HTTP status.
+fn count(metrics: &Metrics, route: &str, response: &Response) {
+    let status = response.headers().get(GRPC_STATUS);
+    let code = status.map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
+    metrics.requests(route, code.as_deref().unwrap_or(response.status().as_str())).inc();
+}
+
+/// Gives a request a span, and answers with a problem when the handler panics. The span has the route's pattern and not the
+/// path, so it holds no id, query or token.
+async fn observe(method: &Method, route: &str, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+    let span = tracing::debug_span!("request", %method, route);
+    let response = async {
+        let response = catch_panic(handler).await;
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        response
+    };
+    response.instrument(span).await
+}
+
+async fn catch_panic(mut handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+    // Unwind safe: the handler is not polled again after a panic, so nothing reads its broken state.
+    let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    });
+    polled.await.unwrap_or_else(|_| Problem::from(Error::Internal).into_response())
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::routing::get;
+
+    use super::*;
+    use crate::{auth, budget::Budget, drain::Drain, hub, telemetry::Levels};
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
+        let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
+        let limits = hub::Limits::unlimited(second, second);
+        let auth = auth::Auth {
+            mode: auth::Mode::None,
+            require_all: false,
+            trusted_proxies: Vec::new(),
+            metrics: metrics.clone(),
+        };
+        let settings = rest::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
+        let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
+        let (auth, drain) = (Arc::new(auth), Drain::new());
+        let service = grpc::Service { hub: hub.clone(), heartbeat: second, drain };
+        let api = Api { hub, auth: auth.clone(), metrics: metrics.clone(), settings };
+        let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
+        let dispatch = Dispatch::new(routes, api, grpc::signal(service, auth, 0), &[]);
+        let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
+        let response = dispatch.answer(Peer([127, 0, 0, 1].into()), request).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0, held_bytes: 0, watches: 0, unsent_bytes: 0 };
+        assert!(metrics.render(levels).contains(r#"signal_requests_total{route="/panic",status="500"} 1"#));
+    }
+}

@@ -1,0 +1,191 @@
+//! The options of serving, and how their values are parsed.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, ValueEnum};
+use ipnet::IpNet;
+
+use super::Endpoint;
+use crate::telemetry::{LogFormat, LogLevel};
+
+/// Every option of the daemon while it serves.
+#[derive(Args, Clone, Debug)]
+pub struct ServeOptions {
+    /// Where it listens.
+    #[command(flatten)]
+    pub endpoint: Endpoint,
+
+    /// Where an identity comes from
+    #[arg(long, env = "SIGNAL_AUTH", value_enum, default_value = "claim")]
+    pub auth: AuthMode,
+
+    /// Which routes require a claim: subscribing, or all but health and metrics
+    #[arg(long, env = "SIGNAL_REQUIRE_CLAIM", value_enum, default_value = "subscribe")]
+    pub require_claim: RequireClaim,
+
+    /// Networks of the proxies that set the claim; a request from any other address is refused. Empty: every address is trusted
+    #[arg(long, env = "SIGNAL_TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Origins whose pages may call with credentials. Empty: any origin, without credentials
+    #[arg(long, env = "SIGNAL_CORS_ORIGINS", value_name = "ORIGIN,...", value_delimiter = ',', value_parser = origin)]
+    pub cors_origins: Vec<http::HeaderValue>,
+
+    /// Largest request body or gRPC message, at most 262144
+    #[arg(long, env = "SIGNAL_BODY_LIMIT", value_name = "BYTES", default_value_t = 102_400,
+          value_parser = clap::value_parser!(u32).range(1..=MAX_BODY))]
+    pub body_limit: u32,
+
+    /// How long a request body may take to arrive
+    #[arg(long, env = "SIGNAL_BODY_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub body_timeout: Duration,
+
+    /// How long a connection may take for its first bytes and for a request's head, and how long a connection of HTTP/1.1 may be
+    /// idle between two requests; must be longer than the idle time of a proxy's connection pool
+    #[arg(long, env = "SIGNAL_HEADER_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub header_timeout: Duration,
+
+    /// A stream gets a ping after this time without traffic, give or take 10 %
+    #[arg(long, env = "SIGNAL_HEARTBEAT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    pub heartbeat: Duration,
+
+    /// A client that takes longer than this for 16 KiB of a response, or for its last bytes, is cut
+    #[arg(long, env = "SIGNAL_STALL_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub stall_timeout: Duration,
+
+    /// How long after its last stream a device may come back and resume
+    #[arg(long, env = "SIGNAL_RESUME_WINDOW", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub resume_window: Duration,
+
+    /// Longest time that a message is held for a device that is not connected, if its sender asks to hold it
+    #[arg(long, env = "SIGNAL_HOLD_LIMIT", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub hold_limit: Duration,
+
+    /// Bytes of memory for the messages in all mailboxes and the responses that clients have not read yet
+    #[arg(long, env = "SIGNAL_MEMORY_BUDGET", value_name = "BYTES", default_value_t = 1 << 30)]
+    pub memory_budget: usize,
+
+    /// Bytes of memory for held messages; 0: no limit [default: a quarter of --memory-budget]
+    #[arg(long, env = "SIGNAL_HOLD_BUDGET", value_name = "BYTES")]
+    pub hold_budget: Option<usize>,
+
+    /// Most devices of one user, with and without a stream; 0: no limit
+    #[arg(long, env = "SIGNAL_USER_DEVICES", value_name = "COUNT", default_value_t = 256)]
+    pub user_devices: usize,
+
+    /// Most devices of one user that have no stream and only hold messages; 0: no limit
+    #[arg(long, env = "SIGNAL_USER_HELD_DEVICES", value_name = "COUNT", default_value_t = 64)]
+    pub user_held_devices: usize,
+
+    /// Most watches of one user's devices; 0: no limit
+    #[arg(long, env = "SIGNAL_USER_WATCHERS", value_name = "COUNT", default_value_t = 1_000)]
+    pub user_watchers: usize,
+
+    /// Most watches of one caller that has an identity; 0: no limit
+    #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
+    pub caller_watches: usize,
+
+    /// Most open connections [default and upper bound: the limit of file descriptors less a quarter of them (at most 512)]
+    #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
+    pub max_connections: Option<usize>,
+
+    /// Most concurrent streams of one HTTP/2 connection
+    #[arg(long, env = "SIGNAL_MAX_STREAMS", value_name = "COUNT", default_value_t = 1_000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+
+    /// Take the socket of an HTTP/1.1 event stream from the HTTP library, whose buffers are twenty times as large as the rest of
+    /// an idle stream; false leaves it there
+    #[arg(long, env = "SIGNAL_HTTP1_TAKEOVER", value_name = "BOOL", default_value_t = true,
+          action = ArgAction::Set)]
+    pub http1_takeover: bool,
+
+    /// Threads that serve [default: one for each processor]
+    #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count)]
+    pub worker_threads: Option<usize>,
+
+    /// How long streams may take to end after SIGTERM or SIGINT
+    #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub drain_window: Duration,
+
+    /// Private key of the certificate, PEM
+    #[arg(long, env = "SIGNAL_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// How much is logged
+    #[arg(long, env = "SIGNAL_LOG", value_name = "LEVEL", value_enum, default_value = "info")]
+    pub log: LogLevel,
+
+    /// How a log line looks
+    #[arg(long, env = "SIGNAL_LOG_FORMAT", value_enum, default_value = "human")]
+    pub log_format: LogFormat,
+}
+
+/// Where an identity comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AuthMode {
+    /// The header X-User-Claim, set by a forward-auth proxy
+    Claim,
+    /// A token that the daemon verifies itself; not implemented yet
+    Jwt,
+    /// Development: the path of a subscribe names the caller
+    None,
+}
+
+/// Which routes require an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RequireClaim {
+    /// Subscribing
+    Subscribe,
+    /// Every route but health and metrics
+    All,
+}
+
+impl ServeOptions {
+    /// Says in one line which options do not go together.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let wrong = match (self.auth, &self.endpoint.tls_cert, &self.tls_key) {
+            (AuthMode::Jwt, ..) => "--auth jwt is not implemented yet; use claim behind a forward-auth proxy",
+            (_, Some(_), None) => "--tls-cert needs --tls-key",
+            (_, None, Some(_)) => "--tls-key needs --tls-cert",
+            _ => return Ok(()),
+        };
+        Err(wrong.to_owned())
+    }
+}
+
+/// Seconds, also a fraction of one.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if duration < Duration::from_millis(1) || duration > LONGEST {
+        return Err("must be between 0.001 and 86400".to_owned());
+    }
+    Ok(duration)
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "not a whole number above 0".to_owned())
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse().or(address).map_err(|_| "not a network such as 10.0.0.0/8".to_owned())
+}
+
+/// An origin as a browser sends it: scheme, host and perhaps a port, without a path.
+fn origin(text: &str) -> Result<http::HeaderValue, String> {
+    let text = text.trim();
+    let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty() && !host.contains('/'));
+    let valid = host.is_some().then(|| http::HeaderValue::from_str(text).ok()).flatten();
+    valid.ok_or_else(|| "not an origin such as https://example.org".to_owned())
+}
+
+/// A larger message would not fit into an empty mailbox.
+#[expect(clippy::cast_possible_wrap, reason = "a quarter of a mebibyte fits")]
+const MAX_BODY: i64 = crate::hub::WAITING_BYTES as i64;
+
+/// One day: a longer time is a mistake in the unit.
+const LONGEST: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,136 @@
+//! The subcommand `healthcheck`: asks the daemon that was started with the same options for `/healthz`.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, lookup_host},
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
+        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    },
+};
+
+use crate::wall_clock;
+
+/// Succeeds when the daemon answers 200 within 3 s. `host` and `certificate` are what the daemon was started with.
+///
+/// # Errors
+/// In every other case; the error says what is wrong.
+pub fn run(host: &str, port: u16, certificate: Option<&Path>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = runtime.block_on(async { tokio::time::timeout(TIMEOUT, ask(host, port, certificate)).await });
+    // Dropping the runtime would wait for its thread that may still resolve the host name.
+    runtime.shutdown_background();
+    asked.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {} s", TIMEOUT.as_secs()))))
+}
+
+async fn ask(host: &str, port: u16, certificate: Option<&Path>) -> io::Result<()> {
+    let addresses: Vec<_> = lookup_host((host, port)).await?.map(reachable).collect();
+    let socket = TcpStream::connect(&addresses[..]).await?;
+    match certificate {
+        Some(certificate) => get_healthz(handshake(socket, certificate).await?).await,
+        None => get_healthz(socket).await,
+    }
+}
+
+/// Nobody can connect to 0.0.0.0 or `::`, but the loopback address of the same family leads to a daemon that listens there.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// Needs no HTTP client: the status line says all.
+async fn get_healthz(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    connection.take("HTTP/1.1 200".len() as u64).read_to_end(&mut answer).await?;
+    match answer.strip_prefix(b"HTTP/1.1 ") {
+        Some(b"200") => Ok(()),
+        Some(status) => Err(io::Error::other(format!("/healthz answered {}", status.escape_ascii()))),
+        None => Err(io::Error::other("the answer is not HTTP; if the daemon speaks TLS, --tls-cert is missing here")),
+    }
+}
+
+async fn handshake(socket: TcpStream, file: &Path) -> io::Result<TlsStream<TcpStream>> {
+    let certificate = CertificateDer::from_pem_file(file)
+        .map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?;
+    let provider = Arc::new(ring::default_provider());
+    let verifier = OnlyThisCertificate { certificate, algorithms: provider.signature_verification_algorithms };
+    let config = ClientConfig::builder_with_details(provider, Arc::new(wall_clock::Clamped))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    let name = ServerName::IpAddress(socket.peer_addr()?.ip().into());
+    TlsConnector::from(Arc::new(config)).connect(name, socket).await
+}
+
+/// Trusts the first certificate in the file that the daemon was started with, and no other.
+///
+/// It checks neither name nor dates: the name is not the address that is asked here, and a daemon whose certificate has expired is
+/// alive. After the file was renewed, the check fails until the daemon uses the new certificate.
+#[derive(Debug)]
+struct OnlyThisCertificate {
+    certificate: CertificateDer<'static>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for OnlyThisCertificate {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if *certificate == self.certificate {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::UnknownIssuer.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// For everything together: resolving the host name, the connection, TLS and the answer.
+const TIMEOUT: Duration = Duration::from_secs(3);

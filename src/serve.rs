@@ -1,28 +1,15 @@
 //! The accept loop: connections in, requests to one router, every limit of the transport; knows nothing of the domain.
 
-mod account;
-mod begun;
-mod clock;
 mod connection;
-mod control_frames;
-mod detect;
-mod gathering;
-mod http1_body;
-mod idle;
-mod inbound;
-mod lasting;
-mod pieces;
-mod places;
-mod quiet;
+mod connection_io;
+mod connection_limit;
+mod http1;
+mod http2;
+mod over_limit;
+mod protocol_detection;
 mod socket;
-mod spare;
-mod streams;
-mod takeover;
 mod tls;
-mod turns;
-mod waiter;
-mod watched;
-mod whole;
+mod watched_socket;
 mod write_watchdog;
 
 use std::{
@@ -42,8 +29,8 @@ use tokio::net::TcpListener;
 pub use self::tls::{Identity, Tls};
 use self::{
     connection::Connections,
-    places::{Place, Places},
-    spare::Spare,
+    connection_limit::{Place, Places},
+    over_limit::Spare,
     write_watchdog::Watchdog,
 };
 use crate::{

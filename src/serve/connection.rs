@@ -20,23 +20,27 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     Answer, Handler, Peer, Settings,
-    account::{Account, Leftover},
-    begun::Begun,
-    clock::Clock,
-    detect::{Protocol, Rewound, detect},
-    gathering::Gathering,
-    http1_body::Http1Body,
-    idle::Idle,
-    inbound::{Flushed, Inbound},
-    lasting,
-    pieces::Pieces,
-    quiet::{Quiet, QuietBody},
-    streams::Streams,
-    takeover::{Handover, Http1},
+    connection_io::{Flushed, Inbound},
+    http1::{
+        counted_body::Http1Body,
+        detach::{Handover, Http1},
+        quiet::{Quiet, QuietBody},
+        response_kind::Begun,
+        stream_writer,
+        timer::Clock,
+    },
+    http2::{
+        idle_timeout::Idle,
+        read_budget::Turns,
+        request_body::WholeBody,
+        response_body::Pieces,
+        stream_tasks::Streams,
+        unsent_limit::{Account, Leftover},
+        write_batching::Gathering,
+    },
+    protocol_detection::{Protocol, Rewound, detect},
     tls::{self, Transport},
-    turns::Turns,
-    watched::Watched,
-    whole::WholeBody,
+    watched_socket::Watched,
     write_watchdog::Watchdog,
 };
 use crate::{drain::Drain, telemetry::Metrics};
@@ -154,7 +158,7 @@ impl<H: Handler> Connections<H> {
         };
         if let Some(going) = taken? {
             let io = http1.connection.into_parts().io.into_inner().into_inner().into_inner();
-            self.0.drain.spawn(lasting::Stream::new(io, going, self.0.watchdog.clone(), place));
+            self.0.drain.spawn(stream_writer::Stream::new(io, going, self.0.watchdog.clone(), place));
         }
         Ok(())
     }

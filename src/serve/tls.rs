@@ -15,7 +15,7 @@ use tokio_rustls::{
 };
 use tokio_util::either::Either;
 
-use super::watched::Watched;
+use super::watched_socket::Watched;
 use crate::wall_clock;
 
 /// A connection with or without TLS; boxed, because the state of TLS is large and most connections have none.

@@ -18,7 +18,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::waiter::{Since, Waiter};
+pub(super) mod waiter;
+
+use self::waiter::{Since, Waiter};
 use crate::{budget::Budget, telemetry::Metrics};
 
 /// A cheap handle to the one watchdog of a server.

@@ -10,27 +10,27 @@ use hyper::rt::Executor;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-use super::{account::Account, waiter::Waiter};
-use crate::drain::Drain;
+use super::unsent_limit::Account;
+use crate::{drain::Drain, serve::write_watchdog::waiter::Waiter};
 
 /// Runs the streams of one connection as tracked tasks.
 ///
 /// hyper calls the service and then at once executes the stream's future, both from the connection's task; so the waiter that
 /// was made last belongs to the future that comes next.
 #[derive(Clone)]
-pub(super) struct Streams {
+pub(in crate::serve) struct Streams {
     drain: Drain,
     account: Arc<Account>,
     next: Arc<Mutex<Option<Live>>>,
 }
 
 impl Streams {
-    pub(super) fn new(drain: Drain, account: Arc<Account>) -> Self {
+    pub(in crate::serve) fn new(drain: Drain, account: Arc<Account>) -> Self {
         Self { drain, account, next: Arc::default() }
     }
 
     /// Makes the waiter of the request at hand.
-    pub(super) fn open(&self) -> Arc<Waiter> {
+    pub(in crate::serve) fn open(&self) -> Arc<Waiter> {
         let waiter = self.account.open();
         *self.next.lock() = Some(Live(waiter.clone()));
         waiter

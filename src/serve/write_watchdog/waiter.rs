@@ -10,10 +10,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{account::Account, write_watchdog::Watchdog};
+use super::Watchdog;
+use crate::serve::http2::unsent_limit::Account;
 
 /// One socket or one HTTP/2 stream. It is in the watchdog's list at most once.
-pub(super) struct Waiter {
+pub(in crate::serve) struct Waiter {
     /// The connection, if this is a stream of it.
     account: Option<Arc<Account>>,
     /// `None` while it neither waits nor stands in a list, as nearly all streams do nearly all the time.
@@ -36,7 +37,7 @@ struct Wait {
 
 /// Where a stream is that may have to wait until its connection has room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(in crate::serve) enum Turn {
     /// It did not ask.
     #[default]
     None,
@@ -47,7 +48,7 @@ pub(super) enum Turn {
 }
 
 /// What the watchdog finds.
-pub(super) enum Since {
+pub(in crate::serve) enum Since {
     /// It does not wait, and is not in the list any more.
     Nothing,
     /// It waits since then.
@@ -56,12 +57,12 @@ pub(super) enum Since {
 
 impl Waiter {
     /// One stream of a connection.
-    pub(super) fn of_stream(account: Arc<Account>) -> Arc<Self> {
+    pub(in crate::serve) fn of_stream(account: Arc<Account>) -> Arc<Self> {
         Arc::new(Self::new(Some(account)))
     }
 
     /// A socket.
-    pub(super) fn of_socket() -> Arc<Self> {
+    pub(in crate::serve) fn of_socket() -> Arc<Self> {
         Arc::new(Self::new(None))
     }
 
@@ -71,7 +72,7 @@ impl Waiter {
     }
 
     /// It waits for its peer: since now, or still for the same piece.
-    pub(super) fn wait(self: &Arc<Self>, watchdog: &Watchdog, anew: bool, waker: &Waker) {
+    pub(in crate::serve) fn wait(self: &Arc<Self>, watchdog: &Watchdog, anew: bool, waker: &Waker) {
         let (enters, since) = self.update(|wait| {
             if anew || !wait.waits {
                 (wait.waits, wait.since) = (true, watchdog.now());
@@ -101,21 +102,21 @@ impl Waiter {
     }
 
     /// It waits no longer.
-    pub(super) fn rest(&self) {
+    pub(in crate::serve) fn rest(&self) {
         self.change(|wait| wait.waits = false);
     }
 
     /// The watchdog has given up its peer.
-    pub(super) fn is_cut(&self) -> bool {
+    pub(in crate::serve) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_stream(&self) -> bool {
+    pub(in crate::serve) fn is_stream(&self) -> bool {
         self.account.is_some()
     }
 
     /// Since when it waits, if it does; else it leaves the list.
-    pub(super) fn since_or_leave(&self) -> Since {
+    pub(in crate::serve) fn since_or_leave(&self) -> Since {
         let since = self.change(|wait| {
             if wait.waits {
                 return Since::Time(self.waits_since(wait));
@@ -127,7 +128,7 @@ impl Waiter {
     }
 
     /// Since when it waits, if it does.
-    pub(super) fn since(&self) -> Option<u32> {
+    pub(in crate::serve) fn since(&self) -> Option<u32> {
         self.change(|wait| wait.waits.then(|| self.waits_since(wait))).flatten()
     }
 
@@ -140,7 +141,7 @@ impl Waiter {
     }
 
     /// Ends the wait for good; gives the waker of whoever has to end now. Nothing when that was done before.
-    pub(super) fn cut(&self) -> Option<Waker> {
+    pub(in crate::serve) fn cut(&self) -> Option<Waker> {
         if self.cut.swap(true, Ordering::AcqRel) {
             return None;
         }
@@ -152,22 +153,22 @@ impl Waiter {
     }
 
     /// Bytes of its own that wait for the peer.
-    pub(super) fn owned(&self) -> usize {
+    pub(in crate::serve) fn owned(&self) -> usize {
         self.owned.load(Ordering::Relaxed) as usize
     }
 
     /// It is a stream that waits while others of its connection wait for room.
-    pub(super) fn is_in_the_way(&self) -> bool {
+    pub(in crate::serve) fn is_in_the_way(&self) -> bool {
         self.account.as_ref().is_some_and(|account| account.is_crowded()) && self.owned() > 0
     }
 
     /// It is the first one of its connection to be blamed at this time.
-    pub(super) fn takes_the_blame(&self, now: u32) -> bool {
+    pub(in crate::serve) fn takes_the_blame(&self, now: u32) -> bool {
         self.account.as_ref().is_some_and(|account| account.blame(now))
     }
 
     /// Counts bytes of a stream that nobody shares.
-    pub(super) fn charge(&self, bytes: u32) {
+    pub(in crate::serve) fn charge(&self, bytes: u32) {
         self.owned.fetch_add(bytes, Ordering::Relaxed);
         if let Some(account) = &self.account {
             account.charge(bytes as usize);
@@ -175,7 +176,7 @@ impl Waiter {
     }
 
     /// Counts them no longer.
-    pub(super) fn release(&self, bytes: u32) {
+    pub(in crate::serve) fn release(&self, bytes: u32) {
         self.owned.fetch_sub(bytes, Ordering::Relaxed);
         match &self.account {
             Some(account) if self.is_cut() => account.release(bytes as usize),
@@ -185,17 +186,17 @@ impl Waiter {
     }
 
     /// Counts what a socket does not take.
-    pub(super) fn set_owned(&self, bytes: u32) -> u32 {
+    pub(in crate::serve) fn set_owned(&self, bytes: u32) -> u32 {
         self.owned.swap(bytes, Ordering::Relaxed)
     }
 
     /// Ready when its connection has room for more bytes of its own, or for what it has paid for already.
-    pub(super) fn poll_room(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::serve) fn poll_room(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.account.as_ref().map_or(Poll::Ready(()), |account| account.poll_room(self, cx))
     }
 
     /// Takes its turn, or stands in the queue from now on. Gives where it was before.
-    pub(super) fn take_turn(&self, waker: &Waker) -> Turn {
+    pub(in crate::serve) fn take_turn(&self, waker: &Waker) -> Turn {
         self.update(|wait| {
             let turn = wait.turn;
             if turn != Turn::Admitted {
@@ -207,7 +208,7 @@ impl Waiter {
     }
 
     /// It is the first in the queue, and there is room.
-    pub(super) fn admit(&self) -> Option<Waker> {
+    pub(in crate::serve) fn admit(&self) -> Option<Waker> {
         self.update(|wait| {
             (wait.turn, wait.waits) = (Turn::Admitted, false);
             wait.waker.clone()
@@ -215,7 +216,7 @@ impl Waiter {
     }
 
     /// It was polled: when that was its turn, the next one has its own.
-    pub(super) fn pass_on(&self) {
+    pub(in crate::serve) fn pass_on(&self) {
         let admitted = self.change(|wait| {
             let admitted = wait.turn == Turn::Admitted;
             if admitted {
@@ -229,7 +230,7 @@ impl Waiter {
     }
 
     /// It is over: nobody waits for it.
-    pub(super) fn leave(self: &Arc<Self>) {
+    pub(in crate::serve) fn leave(self: &Arc<Self>) {
         let turn = self.change(|wait| {
             (wait.waits, wait.waker) = (false, None);
             std::mem::take(&mut wait.turn)
@@ -245,17 +246,17 @@ impl Waiter {
     }
 
     /// Its body was asked for more: the peer has room for all that it gave.
-    pub(super) fn asked(&self) {
+    pub(in crate::serve) fn asked(&self) {
         self.owes.fetch_and(!(OWES | ANEW), Ordering::Relaxed);
     }
 
     /// Its body gave a piece.
-    pub(super) fn gave(&self) {
+    pub(in crate::serve) fn gave(&self) {
         self.owes.fetch_or(OWES | ANEW, Ordering::Relaxed);
     }
 
     /// The task of the stream was polled and goes on: it waits for its peer if its body gave a piece and was not asked again.
-    pub(super) fn polled(self: &Arc<Self>, cx: &Context<'_>) {
+    pub(in crate::serve) fn polled(self: &Arc<Self>, cx: &Context<'_>) {
         let Some(account) = &self.account else { return };
         let owes = self.owes.load(Ordering::Relaxed);
         if owes & OWES != 0 {

@@ -9,10 +9,10 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::account::Account;
+use super::unsent_limit::Account;
 
 /// Tells when a connection has had no stream for so long, or a quarter longer: it looks four times, and is not told of streams.
-pub(super) struct Idle {
+pub(in crate::serve) struct Idle {
     quarter: Duration,
     look: Pin<Box<Sleep>>,
     account: Arc<Account>,
@@ -22,13 +22,13 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    pub(super) fn new(limit: Duration, account: Arc<Account>) -> Self {
+    pub(in crate::serve) fn new(limit: Duration, account: Arc<Account>) -> Self {
         let quarter = limit / QUARTERS;
         Self { quarter, look: Box::pin(sleep(quarter)), account, opened: 0, quiet: 0 }
     }
 
     /// Ready when the connection has had no stream for too long.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::serve) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.look.as_mut().poll(cx));
             let (opened, open) = self.account.streams();

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 /// Reads frame heads (RFC 9113, section 4.1) as bytes go by.
-pub(super) struct ControlFrames {
+pub(in crate::serve) struct ControlFrames {
     bucket: DefaultDirectRateLimiter,
     /// Priorities that requests have paid for.
     priorities: u32,
@@ -21,13 +21,13 @@ pub(super) struct ControlFrames {
 
 impl ControlFrames {
     /// Of a connection whose first bytes are still to be read.
-    pub(super) fn new() -> Self {
+    pub(in crate::serve) fn new() -> Self {
         let bucket = RateLimiter::direct(Quota::per_second(PER_SECOND).allow_burst(BURST));
         Self { bucket, priorities: 0, head: [0; HEAD], seen: 0, skip: PREFACE }
     }
 
     /// Counts what is in some bytes; says whether it was too much.
-    pub(super) fn are_too_many(&mut self, mut bytes: &[u8]) -> bool {
+    pub(in crate::serve) fn are_too_many(&mut self, mut bytes: &[u8]) -> bool {
         loop {
             let skipped = self.skip.min(bytes.len());
             (self.skip, bytes) = (self.skip - skipped, &bytes[skipped..]);

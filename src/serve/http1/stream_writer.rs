@@ -19,11 +19,15 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use super::{begun::Going, pieces::PIECE, write_watchdog::Watchdog};
-use crate::{hex, wall_clock};
+use super::response_kind::Going;
+use crate::{
+    hex,
+    serve::{http2::response_body::PIECE, write_watchdog::Watchdog},
+    wall_clock,
+};
 
 /// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
-pub(super) struct Stream<T> {
+pub(in crate::serve) struct Stream<T> {
     io: T,
     /// None when it has ended.
     body: Option<Body>,
@@ -46,7 +50,7 @@ enum Piece {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     /// The version of the response is that of its request. A client gets the head and the first chunk at once.
-    pub(super) fn new(io: T, going: Going, watchdog: Watchdog, place: OwnedSemaphorePermit) -> Self {
+    pub(in crate::serve) fn new(io: T, going: Going, watchdog: Watchdog, place: OwnedSemaphorePermit) -> Self {
         let (parts, body) = going.response.into_parts();
         let chunked = parts.version > Version::HTTP_10;
         let mut head = head(&parts, chunked);

@@ -15,7 +15,7 @@ use axum::{
 use hyper::body::{Frame, Incoming, SizeHint};
 
 /// A body that fails when its stream was reset before its end, whatever the code.
-pub(super) struct WholeBody(pub(super) Incoming);
+pub(in crate::serve) struct WholeBody(pub(in crate::serve) Incoming);
 
 impl HttpBody for WholeBody {
     type Data = Bytes;

@@ -17,7 +17,7 @@ use tokio::task::coop::unconstrained;
 
 /// What hyper asks for time-outs.
 #[derive(Default)]
-pub(super) struct Clock {
+pub(in crate::serve) struct Clock {
     /// When the first time-out comes at the latest.
     first: Mutex<Option<Instant>>,
     alarm: Arc<Mutex<Option<Alarm>>>,
@@ -33,7 +33,7 @@ struct Until {
 
 impl Clock {
     /// hyper begins to wait for the first head when the first bytes are there, and their time and its would add up.
-    pub(super) fn with_first(latest: tokio::time::Instant) -> Self {
+    pub(in crate::serve) fn with_first(latest: tokio::time::Instant) -> Self {
         Self { first: Mutex::new(Some(latest.into_std())), alarm: Arc::default() }
     }
 }

@@ -14,17 +14,17 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{
-    pieces::PIECE,
+use super::response_body::PIECE;
+use crate::serve::write_watchdog::{
+    Watchdog,
     waiter::{Turn, Waiter},
-    write_watchdog::Watchdog,
 };
 
 /// Bytes of responses that one connection keeps for its peer and shares with nobody. As much as one mailbox may hold.
-pub(super) const ROOM: usize = 256 * 1024;
+pub(in crate::serve) const ROOM: usize = 256 * 1024;
 
 /// What the streams of one connection share.
-pub(super) struct Account {
+pub(in crate::serve) struct Account {
     watchdog: Watchdog,
     /// Bytes that wait for the peer.
     owned: AtomicUsize,
@@ -48,7 +48,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn new(watchdog: Watchdog) -> Arc<Self> {
+    pub(in crate::serve) fn new(watchdog: Watchdog) -> Arc<Self> {
         Arc::new(Self {
             watchdog,
             owned: AtomicUsize::new(0),
@@ -65,18 +65,18 @@ impl Account {
         })
     }
 
-    pub(super) fn watchdog(&self) -> &Watchdog {
+    pub(in crate::serve) fn watchdog(&self) -> &Watchdog {
         &self.watchdog
     }
 
     /// A stream begins.
-    pub(super) fn open(self: &Arc<Self>) -> Arc<Waiter> {
+    pub(in crate::serve) fn open(self: &Arc<Self>) -> Arc<Waiter> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         Waiter::of_stream(self.clone())
     }
 
     /// A stream is over.
-    pub(super) fn closed(&self, waiter: &Arc<Waiter>) {
+    pub(in crate::serve) fn closed(&self, waiter: &Arc<Waiter>) {
         self.closed.fetch_add(1, Ordering::Relaxed);
         if waiter.owned() == 0 {
             return;
@@ -88,45 +88,45 @@ impl Account {
     }
 
     /// How many streams were opened, and how many are open.
-    pub(super) fn streams(&self) -> (usize, usize) {
+    pub(in crate::serve) fn streams(&self) -> (usize, usize) {
         let closed = self.closed.load(Ordering::Acquire);
         let opened = self.opened.load(Ordering::Acquire);
         (opened, opened.wrapping_sub(closed))
     }
 
     /// It owes its peer as much as it may.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::serve) fn is_full(&self) -> bool {
         self.owned.load(Ordering::SeqCst) >= ROOM
     }
 
     /// Streams wait for room.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(in crate::serve) fn is_crowded(&self) -> bool {
         self.queued.load(Ordering::SeqCst) > 0
     }
 
-    pub(super) fn has_admitted(&self) -> bool {
+    pub(in crate::serve) fn has_admitted(&self) -> bool {
         self.admitted.load(Ordering::Relaxed)
     }
 
     /// Counts bytes that wait for the peer.
-    pub(super) fn charge(&self, bytes: usize) {
+    pub(in crate::serve) fn charge(&self, bytes: usize) {
         self.owned.fetch_add(bytes, Ordering::SeqCst);
         self.watchdog.charge(bytes);
     }
 
     /// The peer took them.
-    pub(super) fn took(&self, bytes: usize) {
+    pub(in crate::serve) fn took(&self, bytes: usize) {
         self.progressed_at.store(self.watchdog.now(), Ordering::Relaxed);
         self.release(bytes);
     }
 
     /// When the peer last took something, by the watchdog's clock.
-    pub(super) fn progressed_at(&self) -> u32 {
+    pub(in crate::serve) fn progressed_at(&self) -> u32 {
         self.progressed_at.load(Ordering::Relaxed)
     }
 
     /// The peer took them, or never will.
-    pub(super) fn release(&self, bytes: usize) {
+    pub(in crate::serve) fn release(&self, bytes: usize) {
         self.owned.fetch_sub(bytes, Ordering::SeqCst);
         self.taken.fetch_add(bytes, Ordering::Relaxed);
         self.watchdog.release(bytes);
@@ -134,7 +134,7 @@ impl Account {
     }
 
     /// Ready when there is room and nobody came earlier.
-    pub(super) fn poll_room(&self, waiter: &Arc<Waiter>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::serve) fn poll_room(&self, waiter: &Arc<Waiter>, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_crowded() && !self.is_full() {
             return Poll::Ready(());
         }
@@ -156,20 +156,20 @@ impl Account {
     }
 
     /// The stream that was let through had its turn.
-    pub(super) fn passed(&self) {
+    pub(in crate::serve) fn passed(&self) {
         self.admitted.store(false, Ordering::SeqCst);
         self.admit();
     }
 
     /// A stream that stands in the queue is over.
-    pub(super) fn forget(&self, waiter: &Arc<Waiter>) {
+    pub(in crate::serve) fn forget(&self, waiter: &Arc<Waiter>) {
         let mut queue = self.queue.lock();
         queue.retain(|other| !Arc::ptr_eq(other, waiter));
         self.queued.store(queue.len(), Ordering::SeqCst);
     }
 
     /// Whether nobody else of this connection was blamed at this time.
-    pub(super) fn blame(&self, now: u32) -> bool {
+    pub(in crate::serve) fn blame(&self, now: u32) -> bool {
         self.blamed.swap(now, Ordering::Relaxed) != now
     }
 
@@ -193,19 +193,19 @@ impl Account {
 
 /// Streams whose task is over, which it is when the peer has given room for all of it. A peer may take room back, and then
 /// nobody but the connection can end them.
-pub(super) struct Leftover {
+pub(in crate::serve) struct Leftover {
     account: Arc<Account>,
     waiters: Vec<Arc<Waiter>>,
     taken: usize,
 }
 
 impl Leftover {
-    pub(super) fn of(account: Arc<Account>) -> Self {
+    pub(in crate::serve) fn of(account: Arc<Account>) -> Self {
         Self { account, waiters: Vec::new(), taken: 0 }
     }
 
     /// The connection was polled, and has written what it could. Says whether its peer has been given up for one of them.
-    pub(super) fn is_cut(&mut self, waker: &Waker) -> bool {
+    pub(in crate::serve) fn is_cut(&mut self, waker: &Waker) -> bool {
         let account = &self.account;
         account.connection.lock().get_or_insert_with(|| waker.clone());
         if let Some(leftover) = &mut *account.leftover.lock() {

@@ -20,7 +20,7 @@ const BITE: u64 = 4 * 1024;
 
 /// The requests of one connection that wait for their first turn, and the connection if it waits for them.
 #[derive(Clone, Default)]
-pub(super) struct Turns(Arc<Mutex<State>>);
+pub(in crate::serve) struct Turns(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -33,11 +33,11 @@ struct State {
 }
 
 /// One request that waits. It has its turn, or none any more, when this is dropped.
-pub(super) struct Turn(Turns);
+pub(in crate::serve) struct Turn(Turns);
 
 impl Turns {
     /// The connection may be polled, and read a bite: no request waits.
-    pub(super) fn poll_begin(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(in crate::serve) fn poll_begin(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
         if state.waiting > 0 {
             state.connection = Some(cx.waker().clone());
@@ -48,13 +48,13 @@ impl Turns {
     }
 
     /// A request begins to wait.
-    pub(super) fn enter(&self) -> Turn {
+    pub(in crate::serve) fn enter(&self) -> Turn {
         self.0.lock().waiting += 1;
         Turn(self.clone())
     }
 
     /// Reads what is left of the bite.
-    pub(super) fn poll_read(
+    pub(in crate::serve) fn poll_read(
         &self,
         io: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,

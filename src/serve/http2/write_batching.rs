@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 
 /// Whether a connection has let the others go first since it was woken.
 #[derive(Default)]
-pub(super) struct Gathering {
+pub(in crate::serve) struct Gathering {
     waited: bool,
 }
 
 impl Gathering {
     /// Pending once, then ready once, and so on; always ready for a connection with so few streams that a write of its own for
     /// each costs little.
-    pub(super) fn poll(&mut self, streams: usize, cx: &Context<'_>) -> Poll<()> {
+    pub(in crate::serve) fn poll(&mut self, streams: usize, cx: &Context<'_>) -> Poll<()> {
         self.waited = !self.waited && streams > FEW;
         if self.waited {
             cx.waker().wake_by_ref();

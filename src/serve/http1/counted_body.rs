@@ -11,10 +11,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use http::Response;
 use hyper::body::{Frame, SizeHint};
 
-use super::{pieces::PIECE, write_watchdog::Watchdog};
+use crate::serve::{http2::response_body::PIECE, write_watchdog::Watchdog};
 
 /// The body of a response.
-pub(super) struct Http1Body {
+pub(in crate::serve) struct Http1Body {
     body: Body,
     /// What is left of the last frame.
     rest: Bytes,
@@ -29,7 +29,7 @@ struct Charge {
 
 impl Http1Body {
     /// One whose length is known is charged at once, unless it is a piece or less: that is counted when the socket leaves it.
-    pub(super) fn of(response: Response<Body>, watchdog: &Watchdog) -> Response<Self> {
+    pub(in crate::serve) fn of(response: Response<Body>, watchdog: &Watchdog) -> Response<Self> {
         response.map(|body| {
             let known = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
             let charge = known.filter(|length| *length > PIECE).map(|bytes| {

@@ -19,10 +19,10 @@ use tokio::{
 
 use super::{
     Handler, Peer,
-    detect::{Protocol, Rewound, detect},
+    http2::request_body::WholeBody,
+    protocol_detection::{Protocol, Rewound, detect},
     tls::{self, Tls, Transport},
-    watched::Watched,
-    whole::WholeBody,
+    watched_socket::Watched,
     write_watchdog::Watchdog,
 };
 use crate::drain::Drain;

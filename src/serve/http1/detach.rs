@@ -2,7 +2,7 @@
 //!
 //! hyper keeps about 24 KiB of buffers for a connection and cannot be told to keep fewer than 15; an idle stream needs none. So
 //! the connection's service keeps a response that goes on back, and hyper goes on waiting for it while it flushes
-//! what it still owes to requests before. Then [`Http1`] ends, the connection is taken apart, and a [`Stream`](super::lasting::Stream)
+//! what it still owes to requests before. Then [`Http1`] ends, the connection is taken apart, and a [`Stream`](super::stream_writer::Stream)
 //! in a task of its own, because a task stays as large as it ever was, writes the response to the bare socket.
 
 use std::{
@@ -22,11 +22,11 @@ use hyper::{
 };
 use parking_lot::Mutex;
 
-use super::{begun::Going, http1_body::Http1Body, quiet::Quiet};
+use super::{counted_body::Http1Body, quiet::Quiet, response_kind::Going};
 
 /// Where the service leaves a response for the connection's driver.
 #[derive(Clone, Default)]
-pub(super) struct Handover(Arc<Shared>);
+pub(in crate::serve) struct Handover(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -48,21 +48,21 @@ enum State {
 
 impl Handover {
     /// Whether the request at hand was read to its end: only then is there nothing more to read for hyper.
-    pub(super) fn has_whole_request(&self) -> bool {
+    pub(in crate::serve) fn has_whole_request(&self) -> bool {
         self.0.whole_request.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_whole_request(&self, whole: bool) {
+    pub(in crate::serve) fn set_whole_request(&self, whole: bool) {
         self.0.whole_request.store(whole, Ordering::Relaxed);
     }
 
     /// Keeps a response back from hyper.
-    pub(super) fn keep(&self, response: Going) {
+    pub(in crate::serve) fn keep(&self, response: Going) {
         *self.0.state.lock() = State::Kept(response);
     }
 
     /// hyper has flushed the socket, which it does only when its own buffer is empty.
-    pub(super) fn flushed(&self) {
+    pub(in crate::serve) fn flushed(&self) {
         let mut state = self.0.state.lock();
         *state = match std::mem::take(&mut *state) {
             State::Kept(response) => State::Free(response),
@@ -84,10 +84,10 @@ impl Handover {
 }
 
 /// A connection of HTTP/1.1 until its end, or until a response that was kept back may be written past hyper.
-pub(super) struct Http1<T, S: HttpService<Incoming>> {
-    pub(super) connection: Connection<T, S>,
-    pub(super) handover: Handover,
-    pub(super) quiet: Quiet,
+pub(in crate::serve) struct Http1<T, S: HttpService<Incoming>> {
+    pub(in crate::serve) connection: Connection<T, S>,
+    pub(in crate::serve) handover: Handover,
+    pub(in crate::serve) quiet: Quiet,
 }
 
 impl<T, S> Http1<T, S>
@@ -97,7 +97,7 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Lets it finish the requests in hand.
-    pub(super) fn graceful_shutdown(&mut self) {
+    pub(in crate::serve) fn graceful_shutdown(&mut self) {
         Pin::new(&mut self.connection).graceful_shutdown();
     }
 }

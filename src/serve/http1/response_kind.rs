@@ -10,10 +10,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use http::Response;
 use hyper::body::{Frame, SizeHint};
 
-use super::pieces::PIECE;
+use crate::serve::http2::response_body::PIECE;
 
 /// A response whose body was asked once.
-pub(super) enum Begun {
+pub(in crate::serve) enum Begun {
     /// All of it is there, or its length.
     Whole(Response<Body>),
     /// It goes on for as long as it likes.
@@ -21,16 +21,16 @@ pub(super) enum Begun {
 }
 
 /// A response that goes on, and what its body gave already.
-pub(super) struct Going {
-    pub(super) response: Response<Body>,
-    pub(super) first: Bytes,
+pub(in crate::serve) struct Going {
+    pub(in crate::serve) response: Response<Body>,
+    pub(in crate::serve) first: Bytes,
     /// What it failed with after that.
-    pub(super) failed: Option<axum::Error>,
+    pub(in crate::serve) failed: Option<axum::Error>,
 }
 
 impl Begun {
     /// Asks the body for what it has at once, up to a piece.
-    pub(super) async fn of(response: Response<Body>) -> Self {
+    pub(in crate::serve) async fn of(response: Response<Body>) -> Self {
         if response.body().is_end_stream() || response.body().size_hint().exact().is_some() {
             return Self::Whole(response);
         }
@@ -61,7 +61,7 @@ impl Begun {
 
 impl Going {
     /// For whoever asks the body from its beginning.
-    pub(super) fn whole(self) -> Response<Body> {
+    pub(in crate::serve) fn whole(self) -> Response<Body> {
         let Self { response, first, failed } = self;
         response.map(|body| Body::new(Resumed { first, failed, body }))
     }

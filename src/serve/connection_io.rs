@@ -8,7 +8,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{control_frames::ControlFrames, takeover::Handover, turns::Turns};
+use super::{
+    http1::detach::Handover,
+    http2::{control_frames::ControlFrames, read_budget::Turns},
+};
 use crate::telemetry::Metrics;
 
 /// A connection of HTTP/2.

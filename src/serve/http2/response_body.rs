@@ -14,10 +14,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use http::Response;
 use hyper::body::{Frame, SizeHint};
 
-use super::waiter::Waiter;
+use crate::serve::write_watchdog::waiter::Waiter;
 
 /// Bytes of a piece: a peer that reads takes one within `--stall-timeout`.
-pub(super) const PIECE: usize = 16 * 1024;
+pub(in crate::serve) const PIECE: usize = 16 * 1024;
 
 /// Bytes on their way to hyper and h2 that nobody shares. They are given back when h2 has written them, or never will.
 struct Owned {
@@ -27,7 +27,7 @@ struct Owned {
 }
 
 /// The body of a response.
-pub(super) struct Pieces {
+pub(in crate::serve) struct Pieces {
     body: Body,
     waiter: Arc<Waiter>,
     /// What is left of the last frame, but for its last byte. Boxed, because nearly all streams are idle nearly all the time.
@@ -40,7 +40,7 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// The response of a stream. One whose length is known is charged at once.
-    pub(super) fn of(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
+    pub(in crate::serve) fn of(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
         response.map(|body| {
             let known = if body.is_end_stream() { None } else { body.size_hint().exact() };
             let paid = known.map_or(0, |length| u32::try_from(length).unwrap_or(u32::MAX));

@@ -15,23 +15,23 @@ use std::{
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
 
-use super::takeover::Handover;
+use super::detach::Handover;
 
 /// The waker to poll a connection of HTTP/1.1 with.
-pub(super) struct Quiet {
+pub(in crate::serve) struct Quiet {
     task: Waker,
     quiet: Waker,
 }
 
 /// The body of a request of such a connection.
-pub(super) struct QuietBody {
+pub(in crate::serve) struct QuietBody {
     body: Incoming,
     /// Learns when the request was read to its end.
     handover: Handover,
 }
 
 impl QuietBody {
-    pub(super) fn new(body: Incoming, handover: Handover) -> Self {
+    pub(in crate::serve) fn new(body: Incoming, handover: Handover) -> Self {
         handover.set_whole_request(body.is_end_stream());
         Self { body, handover }
     }
@@ -59,7 +59,7 @@ impl Default for Quiet {
 
 impl Quiet {
     /// Wakes the task of a connection as its own waker would, but for the last parts of bodies.
-    pub(super) fn of(&mut self, task: &Waker) -> &Waker {
+    pub(in crate::serve) fn of(&mut self, task: &Waker) -> &Waker {
         if !self.task.will_wake(task) {
             *self = Self { task: task.clone(), quiet: Arc::new(Connection(task.clone())).into() };
         }

@@ -11,7 +11,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{pieces::PIECE, waiter::Waiter, write_watchdog::Watchdog};
+use super::{
+    http2::response_body::PIECE,
+    write_watchdog::{Watchdog, waiter::Waiter},
+};
 
 /// A socket that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
 ///

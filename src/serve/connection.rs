@@ -23,8 +23,7 @@ use super::{
     connection_io::{Flushed, Inbound},
     http1::{
         counted_body::Http1Body,
-        detach::{Handover, Http1},
-        quiet::{Quiet, QuietBody},
+        detach::{Handover, Http1, RequestBody},
         response_kind::Begun,
         stream_writer,
         timer::Clock,
@@ -123,7 +122,7 @@ impl<H: Handler> Connections<H> {
         let io = TokioIo::new(Flushed::new(io, handover.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
             let (watchdog, keeper, version) = (watchdog.clone(), keeper.clone(), request.version());
-            let body = |body| QuietBody::new(body, keeper.clone());
+            let body = |body| RequestBody::new(body, keeper.clone());
             let response = shared.handler.answer(peer, request.map(body));
             async move {
                 let mut response = response.await;
@@ -148,7 +147,7 @@ impl<H: Handler> Connections<H> {
             // Many clients end their side with their request. But a stream that hyper writes would not notice that its peer left.
             .half_close(settings.http1_takeover)
             .serve_connection(io, service);
-        let mut http1 = Http1 { connection, handover, quiet: Quiet::default() };
+        let mut http1 = Http1 { connection, handover };
         let taken = tokio::select! {
             ended = &mut http1 => ended,
             () = self.0.drain.next_stop() => {

@@ -2,7 +2,6 @@
 
 pub(super) mod counted_body;
 pub(super) mod detach;
-pub(super) mod quiet;
 pub(super) mod response_kind;
 pub(super) mod stream_writer;
 pub(super) mod timer;

@@ -14,15 +14,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use axum::body::{Bytes, HttpBody};
 use hyper::{
-    body::Incoming,
+    body::{Frame, Incoming, SizeHint},
     rt::{Read, Write},
     server::conn::http1::Connection,
     service::HttpService,
 };
 use parking_lot::Mutex;
 
-use super::{counted_body::Http1Body, quiet::Quiet, response_kind::Going};
+use super::{counted_body::Http1Body, response_kind::Going};
 
 /// Where the service leaves a response for the connection's driver.
 #[derive(Clone, Default)]
@@ -87,7 +88,6 @@ impl Handover {
 pub(in crate::serve) struct Http1<T, S: HttpService<Incoming>> {
     pub(in crate::serve) connection: Connection<T, S>,
     pub(in crate::serve) handover: Handover,
-    pub(in crate::serve) quiet: Quiet,
 }
 
 impl<T, S> Http1<T, S>
@@ -112,11 +112,45 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.connection).poll(&mut Context::from_waker(this.quiet.of(cx.waker())));
+        let polled = Pin::new(&mut this.connection).poll(cx);
         if let Some(response) = self.handover.take() {
             return Poll::Ready(Ok(Some(response)));
         }
         ready!(polled)?;
         Poll::Ready(Ok(None))
+    }
+}
+
+/// The body of a request, which tells the handover when it was read to its end.
+pub(in crate::serve) struct RequestBody {
+    body: Incoming,
+    handover: Handover,
+}
+
+impl RequestBody {
+    pub(in crate::serve) fn new(body: Incoming, handover: Handover) -> Self {
+        handover.set_whole_request(body.is_end_stream());
+        Self { body, handover }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if self.body.is_end_stream() || matches!(frame, Poll::Ready(None)) {
+            self.handover.set_whole_request(true);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -29,8 +29,8 @@ use tokio::net::TcpListener;
 pub use self::tls::{Identity, Tls};
 use self::{
     connection::Connections,
-    connection_limit::{Place, Places},
-    over_limit::Spare,
+    connection_limit::{Permit, Permits},
+    over_limit::OverLimit,
     write_watchdog::Watchdog,
 };
 use crate::{
@@ -67,19 +67,19 @@ pub struct Peer(pub IpAddr);
 /// What answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers one request from a peer.
-    fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn handle<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
 
     /// Answers one request from a peer for which there is no place: whether the server is healthy, or that it is full.
-    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
 }
 
 /// An answer on its way. Boxed, because it is large, what waits for it is moved about, and hyper keeps room for it as long as a
 /// stream of HTTP/2 lives.
-pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+pub type ResponseFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A bound listener that serves one handler.
 pub struct Server {
@@ -114,10 +114,10 @@ impl Server {
 
     /// Accepts connections without end. Connections end themselves when the server stops.
     pub async fn run(self, handler: impl Handler, drain: Drain) {
-        let places = Places::new(self.settings.max_connections);
+        let places = Permits::new(self.settings.max_connections);
         let mut backoff = Backoff::default();
         let (tls, watchdog) = (self.settings.tls.clone(), self.watchdog);
-        let spare = Spare { handler: handler.clone(), tls, watchdog: watchdog.clone(), drain: drain.clone() };
+        let spare = OverLimit { handler: handler.clone(), tls, watchdog: watchdog.clone(), drain: drain.clone() };
         let connections = Connections::new(handler, self.settings, watchdog, self.metrics.clone(), drain.clone());
         loop {
             let place = places.next().await;
@@ -127,8 +127,8 @@ impl Server {
                     self.metrics.connected();
                     let peer = Peer(peer.ip());
                     match places.improve(place) {
-                        Place::Served(place) => drain.spawn(connections.clone().serve(socket, peer, place)),
-                        Place::Spare(place) => {
+                        Permit::Regular(place) => drain.spawn(connections.clone().serve(socket, peer, place)),
+                        Permit::OverLimit(place) => {
                             self.metrics.connected_without_place();
                             drain.spawn(spare.clone().serve(socket, peer, place))
                         }

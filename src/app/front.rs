@@ -31,7 +31,7 @@ use crate::{
     error::Error,
     grpc::{self, Signal},
     rest::{self, Api, Problem},
-    serve::{Answer, Handler, Peer},
+    serve::{Handler, Peer, ResponseFuture},
     telemetry::Metrics,
 };
 
@@ -94,7 +94,7 @@ impl Shared {
 }
 
 impl Handler for Front {
-    fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn handle<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
@@ -102,7 +102,7 @@ impl Handler for Front {
         self.answer_unless(refused, peer, request)
     }
 
-    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
@@ -112,7 +112,7 @@ impl Handler for Front {
 }
 
 impl Front {
-    fn answer_unless<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> Answer
+    fn answer_unless<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
@@ -281,7 +281,7 @@ mod tests {
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
         let front = Front::before(routes, api, grpc::signal(service, 0), &[]);
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
-        let response = front.answer(Peer([127, 0, 0, 1].into()), request).await;
+        let response = front.handle(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");

@@ -19,27 +19,27 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
-    Answer, Handler, Peer, Settings,
-    connection_io::{Flushed, Inbound},
+    Handler, Peer, ResponseFuture, Settings,
+    connection_io::{Http1Io, Http2Io},
     http1::{
-        counted_body::Http1Body,
-        detach::{Handover, Http1, RequestBody},
-        response_kind::Begun,
+        counted_body::CountedBody,
+        detach::{DetachableConnection, Detachment, RequestBody},
+        response_kind::ResponseKind,
         stream_writer,
-        timer::Clock,
+        timer::ConnectionTimer,
     },
     http2::{
-        idle_timeout::Idle,
-        read_budget::Turns,
-        request_body::WholeBody,
-        response_body::Pieces,
-        stream_tasks::Streams,
-        unsent_limit::{Account, Leftover},
-        write_batching::Gathering,
+        idle_timeout::IdleTimeout,
+        read_budget::ReadBudget,
+        request_body::CompleteBody,
+        response_body::ResponseBody,
+        stream_tasks::StreamTasks,
+        unsent_limit::{UnflushedStreams, UnsentLimit},
+        write_batching::WriteBatching,
     },
     protocol_detection::{Protocol, Rewound, detect},
     tls::{self, Transport},
-    watched_socket::Watched,
+    watched_socket::WatchedSocket,
     write_watchdog::Watchdog,
 };
 use crate::{drain::Drain, telemetry::Metrics};
@@ -53,10 +53,10 @@ const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes kept for one stream whose peer reads slowly.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
-/// Streams that the peer reset before they were looked at (CVE-2023-44487). They come in one bite (see `turns`), so requests that
+/// StreamTasks that the peer reset before they were looked at (CVE-2023-44487). They come in one bite (see `turns`), so requests that
 /// are too large for so many of them in a bite do not add up.
 const HTTP2_PENDING_RESETS: usize = 20;
-/// Streams that the peer made the server reset (CVE-2025-8671); hyper would take `None` for no limit.
+/// StreamTasks that the peer made the server reset (CVE-2025-8671); hyper would take `None` for no limit.
 const HTTP2_LOCAL_RESETS: usize = 1_024;
 /// A PING after this much silence, and the patience for its answer; with the interval above the heartbeat's.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -88,7 +88,7 @@ impl<H: Handler> Connections<H> {
     /// only.
     pub(super) async fn serve(self, socket: TcpStream, peer: Peer, place: OwnedSemaphorePermit) {
         let settings = &self.0.settings;
-        let socket = Watched::new(socket, self.0.watchdog.clone());
+        let socket = WatchedSocket::new(socket, self.0.watchdog.clone());
         let first_bytes = async { detect(tls::accept(settings.tls.as_ref(), socket).await?).await };
         let head_by = Instant::now() + settings.header_timeout;
         let (protocol, io) = match tokio::time::timeout_at(head_by, first_bytes).await {
@@ -115,39 +115,39 @@ impl<H: Handler> Connections<H> {
         place: OwnedSemaphorePermit,
         head_by: Instant,
     ) -> hyper::Result<()> {
-        let (shared, handover) = (self.0.clone(), Handover::default());
-        let (settings, keeper) = (&self.0.settings, handover.clone());
+        let (shared, detachment) = (self.0.clone(), Detachment::default());
+        let (settings, keeper) = (&self.0.settings, detachment.clone());
         // The connection's own, because all threads share the counter of the other one.
         let (takeover, watchdog) = (settings.http1_takeover, Arc::new(self.0.watchdog.clone()));
-        let io = TokioIo::new(Flushed::new(io, handover.clone()));
+        let io = TokioIo::new(Http1Io::new(io, detachment.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
             let (watchdog, keeper, version) = (watchdog.clone(), keeper.clone(), request.version());
             let body = |body| RequestBody::new(body, keeper.clone());
-            let response = shared.handler.answer(peer, request.map(body));
+            let response = shared.handler.handle(peer, request.map(body));
             async move {
                 let mut response = response.await;
                 if takeover {
-                    response = match Begun::of(response).await {
-                        Begun::Going(mut going) if keeper.has_whole_request() && going.failed.is_none() => {
+                    response = match ResponseKind::of(response).await {
+                        ResponseKind::Streaming(mut going) if keeper.has_whole_request() && going.failed.is_none() => {
                             *going.response.version_mut() = version;
                             keeper.keep(going);
                             pending().await
                         }
-                        Begun::Going(going) => going.whole(),
-                        Begun::Whole(response) => response,
+                        ResponseKind::Streaming(going) => going.whole(),
+                        ResponseKind::Complete(response) => response,
                     };
                 }
-                Ok::<_, Infallible>(Http1Body::of(response, &watchdog))
+                Ok::<_, Infallible>(CountedBody::of(response, &watchdog))
             }
         });
         let connection = http1::Builder::new()
-            .timer(Clock::with_first(head_by))
+            .timer(ConnectionTimer::with_first(head_by))
             .header_read_timeout(settings.header_timeout)
             .max_buf_size(HTTP1_BUFFER)
             // Many clients end their side with their request. But a stream that hyper writes would not notice that its peer left.
             .half_close(settings.http1_takeover)
             .serve_connection(io, service);
-        let mut http1 = Http1 { connection, handover };
+        let mut http1 = DetachableConnection { connection, detachment };
         let taken = tokio::select! {
             ended = &mut http1 => ended,
             () = self.0.drain.next_stop() => {
@@ -157,23 +157,23 @@ impl<H: Handler> Connections<H> {
         };
         if let Some(going) = taken? {
             let io = http1.connection.into_parts().io.into_inner().into_inner().into_inner();
-            self.0.drain.spawn(stream_writer::Stream::new(io, going, self.0.watchdog.clone(), place));
+            self.0.drain.spawn(stream_writer::StreamWriter::new(io, going, self.0.watchdog.clone(), place));
         }
         Ok(())
     }
 
     async fn http2(self, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
         let shared = self.0.clone();
-        let (turns, account) = (Turns::default(), Account::new(self.0.watchdog.clone()));
-        let io = TokioIo::new(Inbound::new(io, turns.clone(), self.0.metrics.clone()));
-        let streams = Streams::new(self.0.drain.clone(), account.clone());
+        let (turns, account) = (ReadBudget::default(), UnsentLimit::new(self.0.watchdog.clone()));
+        let io = TokioIo::new(Http2Io::new(io, turns.clone(), self.0.metrics.clone()));
+        let streams = StreamTasks::new(self.0.drain.clone(), account.clone());
         let (opening, waiting, room) = (streams.clone(), turns.clone(), account.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (waiter, turn) = (opening.open(), waiting.enter());
             let mut answer = if room.is_full() || room.is_crowded() {
                 shared.clone().later(peer, Box::new(request))
             } else {
-                shared.handler.answer(peer, request.map(WholeBody))
+                shared.handler.handle(peer, request.map(CompleteBody))
             };
             async move {
                 // From here on it is being served, whatever it waits for.
@@ -183,7 +183,7 @@ impl<H: Handler> Connections<H> {
                     answer.as_mut().poll(cx)
                 });
                 let response = response.await;
-                Ok::<_, Infallible>(Pieces::of(response, waiter))
+                Ok::<_, Infallible>(ResponseBody::of(response, waiter))
             }
         });
         let connection = http2::Builder::new(streams)
@@ -200,9 +200,9 @@ impl<H: Handler> Connections<H> {
             .serve_connection(io, service);
         let mut connection = pin!(connection);
         let (mut stop, mut stopping) = (pin!(self.0.drain.next_stop()), false);
-        let (open, mut idle) = (account.clone(), Idle::new(self.0.settings.http2_idle, account.clone()));
-        let mut leftover = Leftover::of(account);
-        let mut gathering = Gathering::default();
+        let (open, mut idle) = (account.clone(), IdleTimeout::new(self.0.settings.http2_idle, account.clone()));
+        let mut leftover = UnflushedStreams::of(account);
+        let mut gathering = WriteBatching::default();
         poll_fn(|cx| {
             ready!(gathering.poll(open.streams().1, cx));
             ready!(turns.poll_begin(cx));
@@ -222,7 +222,7 @@ impl<H: Handler> Connections<H> {
 
 impl<H: Handler> Shared<H> {
     /// An answer that is not begun before its connection has room, so that a request is all that is kept until then.
-    fn later(self: Arc<Self>, peer: Peer, request: Box<Request<Incoming>>) -> Answer {
-        Box::pin(async move { self.handler.answer(peer, request.map(WholeBody)).await })
+    fn later(self: Arc<Self>, peer: Peer, request: Box<Request<Incoming>>) -> ResponseFuture {
+        Box::pin(async move { self.handler.handle(peer, request.map(CompleteBody)).await })
     }
 }

@@ -9,26 +9,26 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    http1::detach::Handover,
-    http2::{control_frames::ControlFrames, read_budget::Turns},
+    http1::detach::Detachment,
+    http2::{control_frames::ControlFrames, read_budget::ReadBudget},
 };
 use crate::telemetry::Metrics;
 
 /// A connection of HTTP/2.
-pub(super) struct Inbound<T> {
+pub(super) struct Http2Io<T> {
     io: T,
-    turns: Turns,
+    turns: ReadBudget,
     control_frames: ControlFrames,
     metrics: Metrics,
 }
 
-impl<T> Inbound<T> {
-    pub(super) fn new(io: T, turns: Turns, metrics: Metrics) -> Self {
+impl<T> Http2Io<T> {
+    pub(super) fn new(io: T, turns: ReadBudget, metrics: Metrics) -> Self {
         Self { io, turns, control_frames: ControlFrames::new(), metrics }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Inbound<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Http2Io<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
@@ -41,7 +41,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Inbound<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Inbound<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Http2Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -70,14 +70,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Inbound<T> {
 /// A connection of HTTP/1.1.
 ///
 /// Its responses are small: hyper makes one buffer of each, which the system takes faster than a list.
-pub(super) struct Flushed<T> {
+pub(super) struct Http1Io<T> {
     io: T,
-    handover: Handover,
+    detachment: Detachment,
 }
 
-impl<T> Flushed<T> {
-    pub(super) fn new(io: T, handover: Handover) -> Self {
-        Self { io, handover }
+impl<T> Http1Io<T> {
+    pub(super) fn new(io: T, detachment: Detachment) -> Self {
+        Self { io, detachment }
     }
 
     /// The connection itself.
@@ -86,20 +86,20 @@ impl<T> Flushed<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Flushed<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Http1Io<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Flushed<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Http1Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     /// Called when nothing is left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.handover.flushed();
+        self.detachment.flushed();
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -1,43 +1,43 @@
-//! Places for connections: as many as the settings allow, and a few more for connections that only learn that there is none.
+//! Permits for connections: as many as the settings allow, and a few more for connections that only learn that there is none.
 
 use std::{future::pending, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// All places of a server.
-pub(super) struct Places {
+pub(super) struct Permits {
     all: Arc<Semaphore>,
     spare: Arc<Semaphore>,
 }
 
 /// A place of one connection, which is given back when it is dropped.
-pub(super) enum Place {
+pub(super) enum Permit {
     /// It is served.
-    Served(OwnedSemaphorePermit),
+    Regular(OwnedSemaphorePermit),
     /// All places are taken: it is told so, or that the server is healthy.
-    Spare(OwnedSemaphorePermit),
+    OverLimit(OwnedSemaphorePermit),
 }
 
-impl Places {
+impl Permits {
     pub(super) fn new(count: usize) -> Self {
         let semaphore = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self { all: semaphore(count), spare: semaphore(SPARE) }
     }
 
     /// Waits until there is a place of either kind. Nothing is accepted before.
-    pub(super) async fn next(&self) -> Place {
+    pub(super) async fn next(&self) -> Permit {
         tokio::select! {
             biased;
-            place = take(&self.all) => Place::Served(place),
-            place = take(&self.spare) => Place::Spare(place),
+            place = take(&self.all) => Permit::Regular(place),
+            place = take(&self.spare) => Permit::OverLimit(place),
         }
     }
 
     /// Takes a better place for a connection that has come, if one is free by now.
-    pub(super) fn improve(&self, place: Place) -> Place {
+    pub(super) fn improve(&self, place: Permit) -> Permit {
         match place {
-            Place::Served(_) => place,
-            Place::Spare(_) => self.all.clone().try_acquire_owned().map_or(place, Place::Served),
+            Permit::Regular(_) => place,
+            Permit::OverLimit(_) => self.all.clone().try_acquire_owned().map_or(place, Permit::Regular),
         }
     }
 }

@@ -19,24 +19,24 @@ use tokio::{
 
 use super::{
     Handler, Peer,
-    http2::request_body::WholeBody,
+    http2::request_body::CompleteBody,
     protocol_detection::{Protocol, Rewound, detect},
     tls::{self, Tls, Transport},
-    watched_socket::Watched,
+    watched_socket::WatchedSocket,
     write_watchdog::Watchdog,
 };
 use crate::drain::Drain;
 
 /// What all such connections share.
 #[derive(Clone)]
-pub(super) struct Spare<H> {
+pub(super) struct OverLimit<H> {
     pub(super) handler: H,
     pub(super) tls: Option<Tls>,
     pub(super) watchdog: Watchdog,
     pub(super) drain: Drain,
 }
 
-impl<H: Handler> Spare<H> {
+impl<H: Handler> OverLimit<H> {
     /// Serves a connection on one of the few places, which it may not keep for long.
     pub(super) async fn serve(self, socket: TcpStream, peer: Peer, _place: OwnedSemaphorePermit) {
         let drain = self.drain.clone();
@@ -51,7 +51,7 @@ impl<H: Handler> Spare<H> {
     }
 
     async fn answer(self, socket: TcpStream, peer: Peer) -> Result<(), axum::BoxError> {
-        let socket = Watched::new(socket, self.watchdog.clone());
+        let socket = WatchedSocket::new(socket, self.watchdog.clone());
         match detect(tls::accept(self.tls.as_ref(), socket).await?).await? {
             Some((Protocol::Http1, io)) => self.http1(io, peer).await,
             Some((Protocol::Http2, io)) => self.http2(io, peer).await,
@@ -61,7 +61,7 @@ impl<H: Handler> Spare<H> {
 
     async fn http1(self, io: Rewound<Transport>, peer: Peer) -> Result<(), axum::BoxError> {
         let service = service_fn(|request: Request<Incoming>| {
-            let response = self.handler.answer_without_place(peer, request);
+            let response = self.handler.handle_over_limit(peer, request);
             Box::pin(async { Ok::<_, Infallible>(response.await) })
         });
         let mut connection = http1::Builder::new()
@@ -83,7 +83,7 @@ impl<H: Handler> Spare<H> {
         let asked = Arc::new(Notify::new());
         let service = service_fn(|request: Request<Incoming>| {
             asked.notify_one();
-            let response = self.handler.answer_without_place(peer, request.map(WholeBody));
+            let response = self.handler.handle_over_limit(peer, request.map(CompleteBody));
             async { Ok::<_, Infallible>(response.await) }
         });
         let connection = http2::Builder::new(Tasks(self.drain.clone()))

@@ -15,11 +15,11 @@ use tokio_rustls::{
 };
 use tokio_util::either::Either;
 
-use super::watched_socket::Watched;
+use super::watched_socket::WatchedSocket;
 use crate::wall_clock;
 
 /// A connection with or without TLS; boxed, because the state of TLS is large and most connections have none.
-pub(super) type Transport = Either<Box<TlsStream<Watched<TcpStream>>>, Watched<TcpStream>>;
+pub(super) type Transport = Either<Box<TlsStream<WatchedSocket<TcpStream>>>, WatchedSocket<TcpStream>>;
 
 /// The files that say who this server is.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ impl Tls {
 }
 
 /// Shakes hands where TLS is spoken.
-pub(super) async fn accept(tls: Option<&Tls>, socket: Watched<TcpStream>) -> io::Result<Transport> {
+pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket<TcpStream>) -> io::Result<Transport> {
     match tls {
         Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
         None => Ok(Either::Right(socket)),

@@ -20,7 +20,7 @@ use super::{
 ///
 /// The proof that a peer reads is the first piece of what the socket did not take, or all of it where that is less: a byte a
 /// second is no reading.
-pub(super) struct Watched<T> {
+pub(super) struct WatchedSocket<T> {
     io: T,
     watchdog: Watchdog,
     /// Made when the socket takes no more, and let go of when the watchdog has forgotten it.
@@ -29,7 +29,7 @@ pub(super) struct Watched<T> {
     owed: u32,
 }
 
-impl<T> Watched<T> {
+impl<T> WatchedSocket<T> {
     pub(super) fn new(io: T, watchdog: Watchdog) -> Self {
         Self { io, watchdog, waiter: None, owed: 0 }
     }
@@ -74,7 +74,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T> Drop for Watched<T> {
+impl<T> Drop for WatchedSocket<T> {
     fn drop(&mut self) {
         if let Some(waiter) = &self.waiter {
             waiter.rest();
@@ -83,7 +83,7 @@ impl<T> Drop for Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WatchedSocket<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.is_cut() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -92,7 +92,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedSocket<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_cut() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

@@ -9,7 +9,7 @@ use axum::{
 use backend_signal::{
     budget::Budget,
     drain::Drain,
-    serve::{Answer, Handler, Peer, Server, Settings},
+    serve::{Handler, Peer, ResponseFuture, Server, Settings},
     telemetry::Metrics,
 };
 use http::{Request, Response};
@@ -22,7 +22,7 @@ use crate::harness::frames::{self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEAD
 struct Echo;
 
 impl Handler for Echo {
-    fn answer<B>(&self, _: Peer, request: Request<B>) -> Answer
+    fn handle<B>(&self, _: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
@@ -32,11 +32,11 @@ impl Handler for Echo {
         Box::pin(std::future::ready(Response::new(Body::empty())))
     }
 
-    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        self.answer(peer, request)
+        self.handle(peer, request)
     }
 }
 

@@ -14,7 +14,7 @@ use hyper::body::{Frame, SizeHint};
 use crate::serve::{http2::response_body::PIECE, write_watchdog::Watchdog};
 
 /// The body of a response.
-pub(in crate::serve) struct Http1Body {
+pub(in crate::serve) struct CountedBody {
     body: Body,
     /// What is left of the last frame.
     rest: Bytes,
@@ -27,7 +27,7 @@ struct Charge {
     bytes: usize,
 }
 
-impl Http1Body {
+impl CountedBody {
     /// One whose length is known is charged at once, unless it is a piece or less: that is counted when the socket leaves it.
     pub(in crate::serve) fn of(response: Response<Body>, watchdog: &Watchdog) -> Response<Self> {
         response.map(|body| {
@@ -51,7 +51,7 @@ impl Http1Body {
     }
 }
 
-impl HttpBody for Http1Body {
+impl HttpBody for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

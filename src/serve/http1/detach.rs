@@ -2,7 +2,7 @@
 //!
 //! hyper keeps about 24 KiB of buffers for a connection and cannot be told to keep fewer than 15; an idle stream needs none. So
 //! the connection's service keeps a response that goes on back, and hyper goes on waiting for it while it flushes
-//! what it still owes to requests before. Then [`Http1`] ends, the connection is taken apart, and a [`Stream`](super::stream_writer::Stream)
+//! what it still owes to requests before. Then [`DetachableConnection`] ends, the connection is taken apart, and a [`StreamWriter`](super::stream_writer::StreamWriter)
 //! in a task of its own, because a task stays as large as it ever was, writes the response to the bare socket.
 
 use std::{
@@ -23,11 +23,11 @@ use hyper::{
 };
 use parking_lot::Mutex;
 
-use super::{counted_body::Http1Body, response_kind::Going};
+use super::{counted_body::CountedBody, response_kind::StreamingResponse};
 
 /// Where the service leaves a response for the connection's driver.
 #[derive(Clone, Default)]
-pub(in crate::serve) struct Handover(Arc<Shared>);
+pub(in crate::serve) struct Detachment(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -42,12 +42,12 @@ enum State {
     #[default]
     Nothing,
     /// This one was kept back; responses before it may not be written yet.
-    Kept(Going),
+    Kept(StreamingResponse),
     /// All before it is written.
-    Free(Going),
+    Free(StreamingResponse),
 }
 
-impl Handover {
+impl Detachment {
     /// Whether the request at hand was read to its end: only then is there nothing more to read for hyper.
     pub(in crate::serve) fn has_whole_request(&self) -> bool {
         self.0.whole_request.load(Ordering::Relaxed)
@@ -58,7 +58,7 @@ impl Handover {
     }
 
     /// Keeps a response back from hyper.
-    pub(in crate::serve) fn keep(&self, response: Going) {
+    pub(in crate::serve) fn keep(&self, response: StreamingResponse) {
         *self.0.state.lock() = State::Kept(response);
     }
 
@@ -72,7 +72,7 @@ impl Handover {
     }
 
     /// The response, when nothing stands before it any more.
-    fn take(&self) -> Option<Going> {
+    fn take(&self) -> Option<StreamingResponse> {
         let mut state = self.0.state.lock();
         match std::mem::take(&mut *state) {
             State::Free(response) => Some(response),
@@ -85,15 +85,15 @@ impl Handover {
 }
 
 /// A connection of HTTP/1.1 until its end, or until a response that was kept back may be written past hyper.
-pub(in crate::serve) struct Http1<T, S: HttpService<Incoming>> {
+pub(in crate::serve) struct DetachableConnection<T, S: HttpService<Incoming>> {
     pub(in crate::serve) connection: Connection<T, S>,
-    pub(in crate::serve) handover: Handover,
+    pub(in crate::serve) detachment: Detachment,
 }
 
-impl<T, S> Http1<T, S>
+impl<T, S> DetachableConnection<T, S>
 where
     T: Read + Write + Unpin,
-    S: HttpService<Incoming, ResBody = Http1Body> + Unpin,
+    S: HttpService<Incoming, ResBody = CountedBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Lets it finish the requests in hand.
@@ -102,18 +102,18 @@ where
     }
 }
 
-impl<T, S> Future for Http1<T, S>
+impl<T, S> Future for DetachableConnection<T, S>
 where
     T: Read + Write + Unpin,
-    S: HttpService<Incoming, ResBody = Http1Body> + Unpin,
+    S: HttpService<Incoming, ResBody = CountedBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Output = hyper::Result<Option<Going>>;
+    type Output = hyper::Result<Option<StreamingResponse>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.connection).poll(cx);
-        if let Some(response) = self.handover.take() {
+        if let Some(response) = self.detachment.take() {
             return Poll::Ready(Ok(Some(response)));
         }
         ready!(polled)?;
@@ -121,16 +121,16 @@ where
     }
 }
 
-/// The body of a request, which tells the handover when it was read to its end.
+/// The body of a request, which tells the detachment when it was read to its end.
 pub(in crate::serve) struct RequestBody {
     body: Incoming,
-    handover: Handover,
+    detachment: Detachment,
 }
 
 impl RequestBody {
-    pub(in crate::serve) fn new(body: Incoming, handover: Handover) -> Self {
-        handover.set_whole_request(body.is_end_stream());
-        Self { body, handover }
+    pub(in crate::serve) fn new(body: Incoming, detachment: Detachment) -> Self {
+        detachment.set_whole_request(body.is_end_stream());
+        Self { body, detachment }
     }
 }
 
@@ -141,7 +141,7 @@ impl HttpBody for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if self.body.is_end_stream() || matches!(frame, Poll::Ready(None)) {
-            self.handover.set_whole_request(true);
+            self.detachment.set_whole_request(true);
         }
         frame
     }

@@ -13,26 +13,26 @@ use hyper::body::{Frame, SizeHint};
 use crate::serve::http2::response_body::PIECE;
 
 /// A response whose body was asked once.
-pub(in crate::serve) enum Begun {
+pub(in crate::serve) enum ResponseKind {
     /// All of it is there, or its length.
-    Whole(Response<Body>),
+    Complete(Response<Body>),
     /// It goes on for as long as it likes.
-    Going(Going),
+    Streaming(StreamingResponse),
 }
 
 /// A response that goes on, and what its body gave already.
-pub(in crate::serve) struct Going {
+pub(in crate::serve) struct StreamingResponse {
     pub(in crate::serve) response: Response<Body>,
     pub(in crate::serve) first: Bytes,
     /// What it failed with after that.
     pub(in crate::serve) failed: Option<axum::Error>,
 }
 
-impl Begun {
+impl ResponseKind {
     /// Asks the body for what it has at once, up to a piece.
     pub(in crate::serve) async fn of(response: Response<Body>) -> Self {
         if response.body().is_end_stream() || response.body().size_hint().exact().is_some() {
-            return Self::Whole(response);
+            return Self::Complete(response);
         }
         let (head, mut body) = response.into_parts();
         let (mut first, mut failed) = (Vec::new(), None);
@@ -53,13 +53,13 @@ impl Begun {
         })
         .await;
         if whole {
-            return Self::Whole(Response::from_parts(head, first.into()));
+            return Self::Complete(Response::from_parts(head, first.into()));
         }
-        Self::Going(Going { response: Response::from_parts(head, body), first: first.into(), failed })
+        Self::Streaming(StreamingResponse { response: Response::from_parts(head, body), first: first.into(), failed })
     }
 }
 
-impl Going {
+impl StreamingResponse {
     /// For whoever asks the body from its beginning.
     pub(in crate::serve) fn whole(self) -> Response<Body> {
         let Self { response, first, failed } = self;
@@ -108,19 +108,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_ends_at_once_is_whole_and_any_other_goes_on() {
-        let ends = Begun::of(Response::new(Body::from_stream(frames(&["a", "", "b"])))).await;
-        let Begun::Whole(ends) = ends else { panic!("it ends") };
+        let ends = ResponseKind::of(Response::new(Body::from_stream(frames(&["a", "", "b"])))).await;
+        let ResponseKind::Complete(ends) = ends else { panic!("it ends") };
         assert_eq!(ends.body().size_hint().exact(), Some(2));
         assert_eq!(to_bytes(ends.into_body(), 9).await.expect("a body"), "ab");
-        let goes_on = Begun::of(Response::new(Body::from_stream(frames(&["a", "b"]).chain(pending())))).await;
-        let Begun::Going(goes_on) = goes_on else { panic!("it goes on") };
+        let goes_on = ResponseKind::of(Response::new(Body::from_stream(frames(&["a", "b"]).chain(pending())))).await;
+        let ResponseKind::Streaming(goes_on) = goes_on else { panic!("it goes on") };
         assert_eq!(goes_on.first, "ab");
         let first = goes_on.whole().into_body().into_data_stream().next().await.expect("a frame").expect("no error");
         assert_eq!(first, "ab");
         assert!(matches!(
-            Begun::of(Response::new(Body::from_stream(pending::<Result<Bytes, Infallible>>()))).await,
-            Begun::Going(_)
+            ResponseKind::of(Response::new(Body::from_stream(pending::<Result<Bytes, Infallible>>()))).await,
+            ResponseKind::Streaming(_)
         ));
-        assert!(matches!(Begun::of(Response::new(Body::from("known"))).await, Begun::Whole(_)));
+        assert!(matches!(ResponseKind::of(Response::new(Body::from("known"))).await, ResponseKind::Complete(_)));
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use super::response_kind::Going;
+use super::response_kind::StreamingResponse;
 use crate::{
     hex,
     serve::{http2::response_body::PIECE, write_watchdog::Watchdog},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
-pub(in crate::serve) struct Stream<T> {
+pub(in crate::serve) struct StreamWriter<T> {
     io: T,
     /// None when it has ended.
     body: Option<Body>,
@@ -48,9 +48,14 @@ enum Piece {
     Large(Box<[Bytes; 3]>),
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
     /// The version of the response is that of its request. A client gets the head and the first chunk at once.
-    pub(in crate::serve) fn new(io: T, going: Going, watchdog: Watchdog, place: OwnedSemaphorePermit) -> Self {
+    pub(in crate::serve) fn new(
+        io: T,
+        going: StreamingResponse,
+        watchdog: Watchdog,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         let (parts, body) = going.response.into_parts();
         let chunked = parts.version > Version::HTTP_10;
         let mut head = head(&parts, chunked);
@@ -184,7 +189,7 @@ fn poll_write(io: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>, parts: &[Byte
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Future for Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> Future for StreamWriter<T> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -264,11 +269,11 @@ mod tests {
         Watchdog::new(Duration::from_secs(5), Budget::new(0), Metrics::new())
     }
 
-    fn response(version: Version, first: &'static str, frames: &'static [&'static str]) -> Going {
+    fn response(version: Version, first: &'static str, frames: &'static [&'static str]) -> StreamingResponse {
         let frames = tokio_stream::iter(frames).map(|frame| Ok::<_, Infallible>(Bytes::from_static(frame.as_bytes())));
         let response = Response::builder().version(version).header("x-test", "1");
         let response = response.body(Body::from_stream(frames)).expect("a response");
-        Going { response, first: Bytes::from_static(first.as_bytes()), failed: None }
+        StreamingResponse { response, first: Bytes::from_static(first.as_bytes()), failed: None }
     }
 
     #[tokio::test]
@@ -282,7 +287,7 @@ mod tests {
             let place = places.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
             let frames: &[&str] = if first.is_empty() { &[LARGE, "a"] } else { &["a"] };
-            let stream = Stream::new(ours, response(Version::HTTP_11, first, frames), watchdog(), place);
+            let stream = StreamWriter::new(ours, response(Version::HTTP_11, first, frames), watchdog(), place);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");
@@ -304,7 +309,7 @@ mod tests {
         {
             let place = places.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
-            let stream = Stream::new(ours, response(version, "first", &["", "a second one"]), watchdog(), place);
+            let stream = StreamWriter::new(ours, response(version, "first", &["", "a second one"]), watchdog(), place);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");

@@ -17,7 +17,7 @@ use tokio::task::coop::unconstrained;
 
 /// What hyper asks for time-outs.
 #[derive(Default)]
-pub(in crate::serve) struct Clock {
+pub(in crate::serve) struct ConnectionTimer {
     /// When the first time-out comes at the latest.
     first: Mutex<Option<Instant>>,
     alarm: Arc<Mutex<Option<Alarm>>>,
@@ -26,26 +26,26 @@ pub(in crate::serve) struct Clock {
 type Alarm = Pin<Box<tokio::time::Sleep>>;
 
 /// One time-out. Setting it and dropping it leave the alarm alone.
-struct Until {
+struct Timeout {
     deadline: Instant,
     alarm: Arc<Mutex<Option<Alarm>>>,
 }
 
-impl Clock {
+impl ConnectionTimer {
     /// hyper begins to wait for the first head when the first bytes are there, and their time and its would add up.
     pub(in crate::serve) fn with_first(latest: tokio::time::Instant) -> Self {
         Self { first: Mutex::new(Some(latest.into_std())), alarm: Arc::default() }
     }
 }
 
-impl Timer for Clock {
+impl Timer for ConnectionTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         self.sleep_until(self.now() + duration)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
         let deadline = self.first.lock().take().map_or(deadline, |first| first.min(deadline));
-        Box::pin(Until { deadline, alarm: self.alarm.clone() })
+        Box::pin(Timeout { deadline, alarm: self.alarm.clone() })
     }
 
     /// By the runtime's clock, which tests can move.
@@ -54,9 +54,9 @@ impl Timer for Clock {
     }
 }
 
-impl Sleep for Until {}
+impl Sleep for Timeout {}
 
-impl Future for Until {
+impl Future for Timeout {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -91,7 +91,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_time_out_comes_at_its_time_whatever_the_alarm_was_set_for_before() {
-        let (clock, second) = (Clock::default(), Duration::from_secs(1));
+        let (clock, second) = (ConnectionTimer::default(), Duration::from_secs(1));
         for (seconds, dropped_after) in [(3, 0), (1, 1), (10, 4), (2, 2), (2, 0), (5, 5)] {
             let began = tokio::time::Instant::now();
             let mut sleep = clock.sleep_until(began.into_std() + second * seconds);
@@ -105,7 +105,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_time_out_that_is_asked_for_when_the_budget_of_a_task_is_used_up_comes_all_the_same() {
         let (began, second) = (tokio::time::Instant::now(), Duration::from_secs(1));
-        let (mut sleep, mut used_up) = (Clock::default().sleep(second), false);
+        let (mut sleep, mut used_up) = (ConnectionTimer::default().sleep(second), false);
         let slept = poll_fn(|cx| {
             while !used_up && let Poll::Ready(turn) = poll_proceed(cx) {
                 turn.made_progress();

@@ -9,20 +9,20 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::unsent_limit::Account;
+use super::unsent_limit::UnsentLimit;
 
 /// Tells when a connection has had no stream for so long, or a quarter longer: it looks four times, and is not told of streams.
-pub(in crate::serve) struct Idle {
+pub(in crate::serve) struct IdleTimeout {
     quarter: Duration,
     look: Pin<Box<Sleep>>,
-    account: Arc<Account>,
-    /// Streams until the last look.
+    account: Arc<UnsentLimit>,
+    /// StreamTasks until the last look.
     opened: usize,
     quiet: u32,
 }
 
-impl Idle {
-    pub(in crate::serve) fn new(limit: Duration, account: Arc<Account>) -> Self {
+impl IdleTimeout {
+    pub(in crate::serve) fn new(limit: Duration, account: Arc<UnsentLimit>) -> Self {
         let quarter = limit / QUARTERS;
         Self { quarter, look: Box::pin(sleep(quarter)), account, opened: 0, quiet: 0 }
     }

@@ -20,7 +20,7 @@ const BITE: u64 = 4 * 1024;
 
 /// The requests of one connection that wait for their first turn, and the connection if it waits for them.
 #[derive(Clone, Default)]
-pub(in crate::serve) struct Turns(Arc<Mutex<State>>);
+pub(in crate::serve) struct ReadBudget(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -33,9 +33,9 @@ struct State {
 }
 
 /// One request that waits. It has its turn, or none any more, when this is dropped.
-pub(in crate::serve) struct Turn(Turns);
+pub(in crate::serve) struct UnpolledRequest(ReadBudget);
 
-impl Turns {
+impl ReadBudget {
     /// The connection may be polled, and read a bite: no request waits.
     pub(in crate::serve) fn poll_begin(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
@@ -48,9 +48,9 @@ impl Turns {
     }
 
     /// A request begins to wait.
-    pub(in crate::serve) fn enter(&self) -> Turn {
+    pub(in crate::serve) fn enter(&self) -> UnpolledRequest {
         self.0.lock().waiting += 1;
-        Turn(self.clone())
+        UnpolledRequest(self.clone())
     }
 
     /// Reads what is left of the bite.
@@ -73,7 +73,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turn {
+impl Drop for UnpolledRequest {
     fn drop(&mut self) {
         let mut state = self.0.0.lock();
         state.waiting -= 1;
@@ -102,12 +102,12 @@ mod tests {
         }
     }
 
-    fn begins(turns: &Turns, waker: &Arc<Wakes>) -> bool {
+    fn begins(turns: &ReadBudget, waker: &Arc<Wakes>) -> bool {
         turns.poll_begin(&Context::from_waker(&waker.clone().into())).is_ready()
     }
 
     /// How much was read, none where the reader has to wait.
-    fn read(turns: &Turns, io: &mut &[u8], waker: &Arc<Wakes>) -> Option<usize> {
+    fn read(turns: &ReadBudget, io: &mut &[u8], waker: &Arc<Wakes>) -> Option<usize> {
         let mut bytes = [0; 10_000];
         let mut buffer = ReadBuf::new(&mut bytes);
         let waker = waker.clone().into();
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn one_poll_of_the_connection_reads_a_bite_however_small_the_pieces() {
-        let (turns, waker) = (Turns::default(), Arc::new(Wakes(AtomicUsize::new(0))));
+        let (turns, waker) = (ReadBudget::default(), Arc::new(Wakes(AtomicUsize::new(0))));
         for pieces in [&[5_000, 5_000][..], &[1_000; 9], &[100; 90]] {
             assert!(begins(&turns, &waker));
             let mut found = 0;
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_connection_waits_until_every_request_had_its_turn() {
-        let (turns, waker) = (Turns::default(), Arc::new(Wakes(AtomicUsize::new(0))));
+        let (turns, waker) = (ReadBudget::default(), Arc::new(Wakes(AtomicUsize::new(0))));
         let (first, second) = (turns.enter(), turns.enter());
         assert!(!begins(&turns, &waker));
         drop(first);

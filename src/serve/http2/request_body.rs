@@ -15,9 +15,9 @@ use axum::{
 use hyper::body::{Frame, Incoming, SizeHint};
 
 /// A body that fails when its stream was reset before its end, whatever the code.
-pub(in crate::serve) struct WholeBody(pub(in crate::serve) Incoming);
+pub(in crate::serve) struct CompleteBody(pub(in crate::serve) Incoming);
 
-impl HttpBody for WholeBody {
+impl HttpBody for CompleteBody {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -27,7 +27,7 @@ struct Owned {
 }
 
 /// The body of a response.
-pub(in crate::serve) struct Pieces {
+pub(in crate::serve) struct ResponseBody {
     body: Body,
     waiter: Arc<Waiter>,
     /// What is left of the last frame, but for its last byte. Boxed, because nearly all streams are idle nearly all the time.
@@ -38,7 +38,7 @@ pub(in crate::serve) struct Pieces {
     ended: bool,
 }
 
-impl Pieces {
+impl ResponseBody {
     /// The response of a stream. One whose length is known is charged at once.
     pub(in crate::serve) fn of(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
         response.map(|body| {
@@ -87,7 +87,7 @@ impl Pieces {
     }
 }
 
-impl HttpBody for Pieces {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -121,7 +121,7 @@ impl HttpBody for Pieces {
     }
 }
 
-impl Drop for Pieces {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         if self.paid > 0 {
             self.waiter.release(self.paid);

@@ -10,7 +10,7 @@ use hyper::rt::Executor;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-use super::unsent_limit::Account;
+use super::unsent_limit::UnsentLimit;
 use crate::{drain::Drain, serve::write_watchdog::waiter::Waiter};
 
 /// Runs the streams of one connection as tracked tasks.
@@ -18,14 +18,14 @@ use crate::{drain::Drain, serve::write_watchdog::waiter::Waiter};
 /// hyper calls the service and then at once executes the stream's future, both from the connection's task; so the waiter that
 /// was made last belongs to the future that comes next.
 #[derive(Clone)]
-pub(in crate::serve) struct Streams {
+pub(in crate::serve) struct StreamTasks {
     drain: Drain,
-    account: Arc<Account>,
+    account: Arc<UnsentLimit>,
     next: Arc<Mutex<Option<Live>>>,
 }
 
-impl Streams {
-    pub(in crate::serve) fn new(drain: Drain, account: Arc<Account>) -> Self {
+impl StreamTasks {
+    pub(in crate::serve) fn new(drain: Drain, account: Arc<UnsentLimit>) -> Self {
         Self { drain, account, next: Arc::default() }
     }
 
@@ -37,7 +37,7 @@ impl Streams {
     }
 }
 
-impl<F> Executor<F> for Streams
+impl<F> Executor<F> for StreamTasks
 where
     F: Future<Output = ()> + Send + 'static,
 {

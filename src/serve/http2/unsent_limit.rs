@@ -17,20 +17,20 @@ use parking_lot::Mutex;
 use super::response_body::PIECE;
 use crate::serve::write_watchdog::{
     Watchdog,
-    waiter::{Turn, Waiter},
+    waiter::{QueueState, Waiter},
 };
 
 /// Bytes of responses that one connection keeps for its peer and shares with nobody. As much as one mailbox may hold.
 pub(in crate::serve) const ROOM: usize = 256 * 1024;
 
 /// What the streams of one connection share.
-pub(in crate::serve) struct Account {
+pub(in crate::serve) struct UnsentLimit {
     watchdog: Watchdog,
     /// Bytes that wait for the peer.
     owned: AtomicUsize,
     /// All bytes that the peer took or never will.
     taken: AtomicUsize,
-    /// Streams that were opened, and those that are over.
+    /// StreamTasks that were opened, and those that are over.
     opened: AtomicUsize,
     closed: AtomicUsize,
     queue: Mutex<VecDeque<Arc<Waiter>>>,
@@ -41,13 +41,13 @@ pub(in crate::serve) struct Account {
     progressed_at: AtomicU32,
     /// When a stream was last cut for those in the queue, by the watchdog's clock.
     blamed: AtomicU32,
-    /// Streams whose task is over before the peer took all; none once the connection is over, because they know it.
+    /// StreamTasks whose task is over before the peer took all; none once the connection is over, because they know it.
     leftover: Mutex<Option<Vec<Arc<Waiter>>>>,
     /// The connection, to be told of such streams.
     connection: Mutex<Option<Waker>>,
 }
 
-impl Account {
+impl UnsentLimit {
     pub(in crate::serve) fn new(watchdog: Watchdog) -> Arc<Self> {
         Arc::new(Self {
             watchdog,
@@ -99,7 +99,7 @@ impl Account {
         self.owned.load(Ordering::SeqCst) >= ROOM
     }
 
-    /// Streams wait for room.
+    /// StreamTasks wait for room.
     pub(in crate::serve) fn is_crowded(&self) -> bool {
         self.queued.load(Ordering::SeqCst) > 0
     }
@@ -139,9 +139,9 @@ impl Account {
             return Poll::Ready(());
         }
         match waiter.take_turn(cx.waker()) {
-            Turn::Admitted => return Poll::Ready(()),
-            Turn::Queued => {}
-            Turn::None => {
+            QueueState::Admitted => return Poll::Ready(()),
+            QueueState::Queued => {}
+            QueueState::None => {
                 let mut queue = self.queue.lock();
                 queue.push_back(waiter.clone());
                 self.queued.store(queue.len(), Ordering::SeqCst);
@@ -191,16 +191,16 @@ impl Account {
     }
 }
 
-/// Streams whose task is over, which it is when the peer has given room for all of it. A peer may take room back, and then
+/// StreamTasks whose task is over, which it is when the peer has given room for all of it. A peer may take room back, and then
 /// nobody but the connection can end them.
-pub(in crate::serve) struct Leftover {
-    account: Arc<Account>,
+pub(in crate::serve) struct UnflushedStreams {
+    account: Arc<UnsentLimit>,
     waiters: Vec<Arc<Waiter>>,
     taken: usize,
 }
 
-impl Leftover {
-    pub(in crate::serve) fn of(account: Arc<Account>) -> Self {
+impl UnflushedStreams {
+    pub(in crate::serve) fn of(account: Arc<UnsentLimit>) -> Self {
         Self { account, waiters: Vec::new(), taken: 0 }
     }
 
@@ -231,7 +231,7 @@ impl Leftover {
     }
 }
 
-impl Drop for Leftover {
+impl Drop for UnflushedStreams {
     fn drop(&mut self) {
         let leftover = self.account.leftover.lock().take();
         leftover.iter().flatten().chain(&self.waiters).for_each(|waiter| waiter.rest());

@@ -1,4 +1,4 @@
-//! Streams of one HTTP/2 connection that have something to write at the same time share one write.
+//! StreamTasks of one HTTP/2 connection that have something to write at the same time share one write.
 //!
 //! A stream that has something to write wakes its connection, and the runtime runs what was woken last at once: each ping of a
 //! thousand idle streams had a `writev` of its own. So a connection that is woken first goes behind all tasks that are ready: a task
@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 
 /// Whether a connection has let the others go first since it was woken.
 #[derive(Default)]
-pub(in crate::serve) struct Gathering {
+pub(in crate::serve) struct WriteBatching {
     waited: bool,
 }
 
-impl Gathering {
+impl WriteBatching {
     /// Pending once, then ready once, and so on; always ready for a connection with so few streams that a write of its own for
     /// each costs little.
     pub(in crate::serve) fn poll(&mut self, streams: usize, cx: &Context<'_>) -> Poll<()> {
@@ -25,7 +25,7 @@ impl Gathering {
     }
 }
 
-/// Streams of a connection that has nothing to gather.
+/// StreamTasks of a connection that has nothing to gather.
 const FEW: usize = 8;
 
 #[cfg(test)]
@@ -54,7 +54,7 @@ mod tests {
             let (ran_already, woken) = (ran.clone(), wake.clone());
             spawner.spawn(async move {
                 woken.notified().await;
-                let mut gathering = Gathering::default();
+                let mut gathering = WriteBatching::default();
                 poll_fn(|cx| gathering.poll(streams, cx)).await;
                 found.store(ran_already.load(Ordering::Relaxed), Ordering::Relaxed);
             });

@@ -11,12 +11,12 @@ use std::{
 use parking_lot::Mutex;
 
 use super::Watchdog;
-use crate::serve::http2::unsent_limit::Account;
+use crate::serve::http2::unsent_limit::UnsentLimit;
 
 /// One socket or one HTTP/2 stream. It is in the watchdog's list at most once.
 pub(in crate::serve) struct Waiter {
     /// The connection, if this is a stream of it.
-    account: Option<Arc<Account>>,
+    account: Option<Arc<UnsentLimit>>,
     /// `None` while it neither waits nor stands in a list, as nearly all streams do nearly all the time.
     wait: Mutex<Option<Box<Wait>>>,
     /// Bytes that nobody shares and the peer has not taken.
@@ -32,12 +32,12 @@ struct Wait {
     since: u32,
     waits: bool,
     listed: bool,
-    turn: Turn,
+    turn: QueueState,
 }
 
 /// Where a stream is that may have to wait until its connection has room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::serve) enum Turn {
+pub(in crate::serve) enum QueueState {
     /// It did not ask.
     #[default]
     None,
@@ -57,7 +57,7 @@ pub(in crate::serve) enum Since {
 
 impl Waiter {
     /// One stream of a connection.
-    pub(in crate::serve) fn of_stream(account: Arc<Account>) -> Arc<Self> {
+    pub(in crate::serve) fn of_stream(account: Arc<UnsentLimit>) -> Arc<Self> {
         Arc::new(Self::new(Some(account)))
     }
 
@@ -66,7 +66,7 @@ impl Waiter {
         Arc::new(Self::new(None))
     }
 
-    fn new(account: Option<Arc<Account>>) -> Self {
+    fn new(account: Option<Arc<UnsentLimit>>) -> Self {
         let (cut, owes) = (AtomicBool::new(false), AtomicU8::new(0));
         Self { account, wait: Mutex::default(), owned: AtomicU32::new(0), cut, owes }
     }
@@ -135,7 +135,7 @@ impl Waiter {
     /// One in the queue has waited since its connection's peer last took something.
     fn waits_since(&self, wait: &Wait) -> u32 {
         match &self.account {
-            Some(account) if wait.turn == Turn::Queued => wait.since.max(account.progressed_at()),
+            Some(account) if wait.turn == QueueState::Queued => wait.since.max(account.progressed_at()),
             _ => wait.since,
         }
     }
@@ -196,11 +196,11 @@ impl Waiter {
     }
 
     /// Takes its turn, or stands in the queue from now on. Gives where it was before.
-    pub(in crate::serve) fn take_turn(&self, waker: &Waker) -> Turn {
+    pub(in crate::serve) fn take_turn(&self, waker: &Waker) -> QueueState {
         self.update(|wait| {
             let turn = wait.turn;
-            if turn != Turn::Admitted {
-                wait.turn = Turn::Queued;
+            if turn != QueueState::Admitted {
+                wait.turn = QueueState::Queued;
                 wait.set_waker(waker);
             }
             turn
@@ -210,7 +210,7 @@ impl Waiter {
     /// It is the first in the queue, and there is room.
     pub(in crate::serve) fn admit(&self) -> Option<Waker> {
         self.update(|wait| {
-            (wait.turn, wait.waits) = (Turn::Admitted, false);
+            (wait.turn, wait.waits) = (QueueState::Admitted, false);
             wait.waker.clone()
         })
     }
@@ -218,9 +218,9 @@ impl Waiter {
     /// It was polled: when that was its turn, the next one has its own.
     pub(in crate::serve) fn pass_on(&self) {
         let admitted = self.change(|wait| {
-            let admitted = wait.turn == Turn::Admitted;
+            let admitted = wait.turn == QueueState::Admitted;
             if admitted {
-                wait.turn = Turn::None;
+                wait.turn = QueueState::None;
             }
             admitted
         });
@@ -237,9 +237,9 @@ impl Waiter {
         });
         if let Some(account) = &self.account {
             match turn.unwrap_or_default() {
-                Turn::None => {}
-                Turn::Queued => account.forget(self),
-                Turn::Admitted => account.passed(),
+                QueueState::None => {}
+                QueueState::Queued => account.forget(self),
+                QueueState::Admitted => account.passed(),
             }
             account.closed(self);
         }
@@ -274,7 +274,7 @@ impl Waiter {
 
 impl Wait {
     fn is_over(&self) -> bool {
-        !self.waits && !self.listed && self.turn == Turn::None
+        !self.waits && !self.listed && self.turn == QueueState::None
     }
 
     fn set_waker(&mut self, waker: &Waker) {
@@ -305,7 +305,7 @@ mod tests {
         let watchdog = Watchdog::new(Duration::from_secs(1), Budget::new(0), Metrics::new());
         let drain = Drain::new();
         drain.supervise("watchdog", watchdog.clone().run());
-        let (waiter, cx) = (Waiter::of_stream(Account::new(watchdog)), Context::from_waker(Waker::noop()));
+        let (waiter, cx) = (Waiter::of_stream(UnsentLimit::new(watchdog)), Context::from_waker(Waker::noop()));
         // A piece for which the peer has no room.
         waiter.gave();
         waiter.polled(&cx);

@@ -1,55 +1,54 @@
-//! Permits for connections: as many as the settings allow, and a few more for connections that only learn that there is none.
+//! Limits open connections. A few more are accepted over the limit, only to answer health checks and to refuse.
 
 use std::{future::pending, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// All places of a server.
+/// The permits of all connections.
 pub(super) struct Permits {
-    all: Arc<Semaphore>,
-    spare: Arc<Semaphore>,
+    regular: Arc<Semaphore>,
+    over_limit: Arc<Semaphore>,
 }
 
-/// A place of one connection, which is given back when it is dropped.
+/// The permit of one connection. Dropping it gives it back.
 pub(super) enum Permit {
-    /// It is served.
     Regular(OwnedSemaphorePermit),
-    /// All places are taken: it is told so, or that the server is healthy.
+    /// The limit is reached: see [`over_limit`](super::over_limit).
     OverLimit(OwnedSemaphorePermit),
 }
 
 impl Permits {
-    pub(super) fn new(count: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         let semaphore = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
-        Self { all: semaphore(count), spare: semaphore(SPARE) }
+        Self { regular: semaphore(limit), over_limit: semaphore(OVER_LIMIT) }
     }
 
-    /// Waits until there is a place of either kind. Nothing is accepted before.
-    pub(super) async fn next(&self) -> Permit {
+    /// Waits for a permit of either kind. Nothing is accepted until then.
+    pub(super) async fn acquire(&self) -> Permit {
         tokio::select! {
             biased;
-            place = take(&self.all) => Permit::Regular(place),
-            place = take(&self.spare) => Permit::OverLimit(place),
+            permit = acquire(&self.regular) => Permit::Regular(permit),
+            permit = acquire(&self.over_limit) => Permit::OverLimit(permit),
         }
     }
 
-    /// Takes a better place for a connection that has come, if one is free by now.
-    pub(super) fn improve(&self, place: Permit) -> Permit {
-        match place {
-            Permit::Regular(_) => place,
-            Permit::OverLimit(_) => self.all.clone().try_acquire_owned().map_or(place, Permit::Regular),
+    /// Exchanges a permit over the limit for a regular one that was given back since, when a connection has come.
+    pub(super) fn upgrade(&self, permit: Permit) -> Permit {
+        match permit {
+            Permit::Regular(_) => permit,
+            Permit::OverLimit(_) => self.regular.clone().try_acquire_owned().map_or(permit, Permit::Regular),
         }
     }
 }
 
-async fn take(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    match places.clone().acquire_owned().await {
-        Ok(place) => place,
-        // Nobody closes it.
+async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    match permits.clone().acquire_owned().await {
+        Ok(permit) => permit,
+        // Only a closed semaphore fails, and nothing closes these.
         Err(_) => pending().await,
     }
 }
 
-/// Enough for the health checks of a few balancers at once and a share of refusals; few enough for the descriptors that are not
-/// places.
-const SPARE: usize = 16;
+/// Connections over the limit: enough for the health checks of a few load balancers and some refusals at once, and few enough for
+/// the descriptors that are kept back.
+const OVER_LIMIT: usize = 16;

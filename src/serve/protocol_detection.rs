@@ -1,4 +1,4 @@
-//! Which protocol a connection speaks, told by its first bytes, within a deadline.
+//! Reads the first bytes of a connection, which tell whether it speaks HTTP/1.1 or HTTP/2.
 
 use std::{
     io,
@@ -7,9 +7,11 @@ use std::{
 };
 
 use axum::body::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
-/// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
+use super::filtered_io::{Filter, FilteredIo};
+
+/// Every HTTP/2 connection begins with these bytes (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,69 +20,40 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Bytes of the first read. Most requests are shorter, and so hyper is given a whole one.
-const FIRST: usize = 1024;
+/// The size of the first read, in bytes. Most requests are shorter, so hyper gets a whole request at once.
+const FIRST_READ: usize = 1024;
 
-/// Reads until the protocol is known, or gives nothing when the peer leaves before; waits as long as the peer does.
+/// Reads until the protocol is known. Gives `None` when the peer closes before. Has no deadline: the caller sets one.
 pub(super) async fn detect<T: AsyncRead + Unpin>(mut io: T) -> io::Result<Option<(Protocol, Rewound<T>)>> {
-    let mut seen = Vec::with_capacity(FIRST);
-    while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
-        if io.read_buf(&mut seen).await? == 0 {
+    let mut first = Vec::with_capacity(FIRST_READ);
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        if io.read_buf(&mut first).await? == 0 {
             return Ok(None);
         }
     }
-    let protocol = if seen.starts_with(PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
-    Ok(Some((protocol, Rewound { seen: seen.into(), io })))
+    let protocol = if first.starts_with(PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
+    Ok(Some((protocol, FilteredIo::new(io, FirstBytes(first.into())))))
 }
 
-/// A connection whose first bytes are read again.
-pub(super) struct Rewound<T> {
-    /// Lets go of its memory with the last of them.
-    seen: Bytes,
-    io: T,
-}
+/// A connection whose first bytes are read once more.
+pub(super) type Rewound<T> = FilteredIo<T, FirstBytes>;
 
-impl<T> Rewound<T> {
-    /// The connection itself, after its first bytes were read again.
-    pub(super) fn into_inner(self) -> T {
-        self.io
-    }
-}
+/// The bytes to read before those of the connection. Their memory is freed with the last of them.
+pub(super) struct FirstBytes(Bytes);
 
-impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.seen.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buffer);
-        }
-        let length = self.seen.len().min(buffer.remaining());
-        buffer.put_slice(&self.seen.split_to(length));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+impl Filter for FirstBytes {
+    fn poll_read(
+        &mut self,
+        io: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.0.is_empty() {
+            return io.poll_read(cx, buffer);
+        }
+        let length = self.0.len().min(buffer.remaining());
+        buffer.put_slice(&self.0.split_to(length));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -88,7 +61,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
 mod tests {
     use super::*;
 
-    async fn of(bytes: &[u8]) -> Option<(Protocol, Vec<u8>)> {
+    async fn detected(bytes: &[u8]) -> Option<(Protocol, Vec<u8>)> {
         let (protocol, mut rewound) = detect(bytes).await.unwrap()?;
         let mut all = Vec::new();
         rewound.read_to_end(&mut all).await.unwrap();
@@ -96,13 +69,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_bytes_tell_and_are_not_lost() {
+    async fn the_first_bytes_tell_the_protocol_and_are_read_again() {
         for head in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"POST / HTTP/1.1\r\n\r\n", b"PRI * HTTP/1.1\r\n\r\n", b"P0"] {
-            assert_eq!(of(head).await, Some((Protocol::Http1, head.to_vec())));
+            assert_eq!(detected(head).await, Some((Protocol::Http1, head.to_vec())));
         }
         let http2 = [&PREFACE[..], b"\0\0\0\x04\0\0\0\0\0"].concat();
-        assert_eq!(of(&http2).await, Some((Protocol::Http2, http2)));
-        assert_eq!(of(b"PRI * H").await, None);
-        assert_eq!(of(b"").await, None);
+        assert_eq!(detected(&http2).await, Some((Protocol::Http2, http2)));
+        assert_eq!(detected(b"PRI * H").await, None);
+        assert_eq!(detected(b"").await, None);
     }
 }

@@ -1,4 +1,4 @@
-//! TLS on the same port: certificates in, streams out, HTTP/2 and HTTP/1.1 by ALPN.
+//! TLS on the same port, with HTTP/2 and HTTP/1.1 by ALPN.
 
 use std::{io, path::Path, sync::Arc, time::SystemTime};
 
@@ -18,10 +18,10 @@ use tokio_util::either::Either;
 use super::watched_socket::WatchedSocket;
 use crate::wall_clock;
 
-/// A connection with or without TLS; boxed, because the state of TLS is large and most connections have none.
+/// A connection with or without TLS. TLS is boxed, because its state is large and most connections have none.
 pub(super) type Transport = Either<Box<TlsStream<WatchedSocket<TcpStream>>>, WatchedSocket<TcpStream>>;
 
-/// The files that say who this server is.
+/// The files with which the server proves its identity.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
     /// The certificate and its chain, PEM.
@@ -30,22 +30,22 @@ pub struct Identity<'a> {
     pub key: &'a Path,
 }
 
-/// How to speak TLS.
+/// The TLS configuration of a server.
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
 
 impl Tls {
-    /// Reads both files. The crypto provider is named, because rustls panics when it has to choose from two.
+    /// Reads both files. Names the crypto provider, because rustls panics when two are compiled in and none is named.
     ///
     /// # Errors
-    /// When a file cannot be read, is not PEM, or the key is not the certificate's; the message names the file.
+    /// When a file cannot be read, is not PEM, or the key does not belong to the certificate. The message names the file.
     pub fn read(identity: Identity<'_>) -> io::Result<Self> {
         let (certificate, key) = (identity.certificate, identity.key);
         let chain = CertificateDer::pem_file_iter(certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| unreadable(certificate, &error))?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
-        let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Clamped))
+        let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(ClampedTime))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
             .map_err(|error| unreadable(certificate, &error))?;
@@ -54,7 +54,7 @@ impl Tls {
     }
 }
 
-/// Shakes hands where TLS is spoken.
+/// Does the TLS handshake if the server has TLS.
 pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket<TcpStream>) -> io::Result<Transport> {
     match tls {
         Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
@@ -62,11 +62,11 @@ pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket<TcpStream>) 
     }
 }
 
-/// The time that session tickets begin and end by; the library's own panics before 1970.
+/// The time for session tickets. The default of rustls panics before 1970.
 #[derive(Debug)]
-struct Clamped;
+struct ClampedTime;
 
-impl TimeProvider for Clamped {
+impl TimeProvider for ClampedTime {
     fn current_time(&self) -> Option<UnixTime> {
         wall_clock::now().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }

@@ -1,6 +1,6 @@
-//! A socket whose peer is watched: bytes that it leaves untaken for too long end the connection.
+//! A socket whose peer the watchdog watches: the connection ends when the peer leaves bytes unread for too long.
 //!
-//! It stands below TLS, which takes bytes from its user before the socket does.
+//! It stands below TLS. Above TLS it would see nothing, because TLS buffers bytes that the socket has not taken.
 
 use std::{
     io,
@@ -9,123 +9,108 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
-    http2::response_body::PIECE,
-    write_watchdog::{Watchdog, waiter::Waiter},
+    filtered_io::{Filter, FilteredIo},
+    write_watchdog::{PIECE, Watchdog, waiter::Waiter},
 };
 
 /// A socket that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
+pub(super) type WatchedSocket<T> = FilteredIo<T, WriteWatch>;
+
+/// Watches the writes of a socket.
 ///
-/// The proof that a peer reads is the first piece of what the socket did not take, or all of it where that is less: a byte a
-/// second is no reading.
-pub(super) struct WatchedSocket<T> {
-    io: T,
+/// When the socket takes no more, the peer has the stall time-out to make room for a piece, or for all of the write if that is
+/// less. A peer that makes room for single bytes does not read.
+pub(super) struct WriteWatch {
     watchdog: Watchdog,
-    /// Made when the socket takes no more, and let go of when the watchdog has forgotten it.
+    /// Made when the socket takes no more; dropped when the watchdog's list no longer holds it.
     waiter: Option<Arc<Waiter>>,
-    /// Bytes that the socket has to take for the proof.
-    owed: u32,
+    /// Bytes that the socket must still take before the peer counts as reading.
+    missing: u32,
 }
 
 impl<T> WatchedSocket<T> {
-    pub(super) fn new(io: T, watchdog: Watchdog) -> Self {
-        Self { io, watchdog, waiter: None, owed: 0 }
+    pub(super) fn watching(io: T, watchdog: Watchdog) -> Self {
+        Self::new(io, WriteWatch { watchdog, waiter: None, missing: 0 })
     }
+}
 
-    fn is_cut(&self) -> bool {
-        self.waiter.as_ref().is_some_and(|waiter| waiter.is_cut())
-    }
-
-    fn watch(&mut self, cx: &mut Context<'_>, all: usize, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &taken {
-            Poll::Pending => self.wait(cx, all),
-            Poll::Ready(Ok(length)) => self.took(*length),
-            Poll::Ready(Err(_)) => {}
+impl WriteWatch {
+    fn check(&self) -> io::Result<()> {
+        match &self.waiter {
+            Some(waiter) if waiter.is_cut() => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
         }
-        taken
     }
 
-    fn wait(&mut self, cx: &mut Context<'_>, all: usize) {
-        let anew = self.owed == 0;
-        if anew {
-            self.owed = small(all.min(PIECE));
+    /// The socket took nothing of a write of `length` bytes.
+    fn blocked(&mut self, cx: &mut Context<'_>, length: usize) {
+        let restart = self.missing == 0;
+        if restart {
+            self.missing = as_u32(length.min(PIECE));
         }
         let waiter = self.waiter.get_or_insert_with(Waiter::of_socket);
-        waiter.wait(&self.watchdog, anew, cx.waker());
-        let before = waiter.set_owned(small(all)) as usize;
-        self.watchdog.charge(all);
-        self.watchdog.release(before);
+        waiter.start_waiting(&self.watchdog, restart, cx.waker());
+        let before = waiter.set_unsent(as_u32(length)) as usize;
+        self.watchdog.add_unsent(length);
+        self.watchdog.remove_unsent(before);
     }
 
-    fn took(&mut self, length: usize) {
-        if self.owed == 0 {
+    fn wrote(&mut self, length: usize) {
+        if self.missing == 0 {
             return;
         }
-        self.owed = self.owed.saturating_sub(small(length));
-        if self.owed == 0
-            && let Some(waiter) = &self.waiter
-        {
-            waiter.rest();
-            self.watchdog.release(waiter.set_owned(0) as usize);
+        self.missing = self.missing.saturating_sub(as_u32(length));
+        if self.missing == 0 {
+            self.stop();
             self.waiter.take_if(|waiter| Arc::strong_count(waiter) == 1);
         }
     }
-}
 
-impl<T> Drop for WatchedSocket<T> {
-    fn drop(&mut self) {
+    fn stop(&self) {
         if let Some(waiter) = &self.waiter {
-            waiter.rest();
-            self.watchdog.release(waiter.set_owned(0) as usize);
+            waiter.stop_waiting();
+            self.watchdog.remove_unsent(waiter.set_unsent(0) as usize);
         }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for WatchedSocket<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.is_cut() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedSocket<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_cut() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        let taken = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.watch(cx, bytes.len(), taken)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+impl Filter for WriteWatch {
+    fn poll_read(
+        &mut self,
+        io: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        io.poll_read(cx, buffer)
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        length: usize,
+        write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if self.is_cut() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        self.check()?;
+        let written = write(cx);
+        match &written {
+            Poll::Pending => self.blocked(cx, length),
+            Poll::Ready(Ok(length)) => self.wrote(*length),
+            Poll::Ready(Err(_)) => {}
         }
-        let taken = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
-        self.watch(cx, bytes.iter().map(|part| part.len()).sum(), taken)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        written
     }
 }
 
-fn small(length: usize) -> u32 {
+impl Drop for WriteWatch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn as_u32(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -1,9 +1,12 @@
-//! Takes a connection of HTTP/1.1 away from hyper when all that is left to do on it is to write one lasting response.
+//! Detaches an HTTP/1.1 connection from hyper when only one streaming response is left to write on it.
 //!
-//! hyper keeps about 24 KiB of buffers for a connection and cannot be told to keep fewer than 15; an idle stream needs none. So
-//! the connection's service keeps a response that goes on back, and hyper goes on waiting for it while it flushes
-//! what it still owes to requests before. Then [`DetachableConnection`] ends, the connection is taken apart, and a [`StreamWriter`](super::stream_writer::StreamWriter)
-//! in a task of its own, because a task stays as large as it ever was, writes the response to the bare socket.
+//! hyper 1.12 keeps two buffers of 8 KiB and its own state for a connection: an idle stream takes 24 KiB with hyper and less than
+//! 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes the responses to
+//! earlier requests. After that flush the connection is taken apart, and a [`StreamWriter`](super::stream_writer::StreamWriter)
+//! writes the response to the socket.
+//!
+//! This is right as long as hyper flushes the socket only when its own write buffer is empty. If it flushed earlier, the bytes in
+//! that buffer would be lost.
 
 use std::{
     pin::Pin,
@@ -24,58 +27,50 @@ use hyper::{
 use parking_lot::Mutex;
 
 use super::{counted_body::CountedBody, response_kind::StreamingResponse};
+use crate::serve::filtered_io::Filter;
 
-/// Where the service leaves a response for the connection's driver.
+/// What the service, the request body, the socket and the driver of one connection share about detaching it.
 #[derive(Clone, Default)]
-pub(in crate::serve) struct Detachment(Arc<Shared>);
+pub(super) struct Detachment(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// The request at hand was read to its end.
-    whole_request: AtomicBool,
+    /// The current request was read to its end.
+    is_request_read: AtomicBool,
 }
 
 #[derive(Default)]
 enum State {
     /// hyper writes all responses.
     #[default]
-    Nothing,
-    /// This one was kept back; responses before it may not be written yet.
-    Kept(StreamingResponse),
-    /// All before it is written.
-    Free(StreamingResponse),
+    Attached,
+    /// This response is held back. hyper may still have bytes of earlier responses.
+    HeldBack(StreamingResponse),
+    /// hyper has written all earlier responses.
+    Flushed(StreamingResponse),
 }
 
 impl Detachment {
-    /// Whether the request at hand was read to its end: only then is there nothing more to read for hyper.
-    pub(in crate::serve) fn has_whole_request(&self) -> bool {
-        self.0.whole_request.load(Ordering::Relaxed)
+    /// Whether the current request was read to its end. If not, hyper has to read the rest of the request.
+    pub(super) fn is_request_read(&self) -> bool {
+        self.0.is_request_read.load(Ordering::Relaxed)
     }
 
-    pub(in crate::serve) fn set_whole_request(&self, whole: bool) {
-        self.0.whole_request.store(whole, Ordering::Relaxed);
+    fn set_request_read(&self, is_read: bool) {
+        self.0.is_request_read.store(is_read, Ordering::Relaxed);
     }
 
-    /// Keeps a response back from hyper.
-    pub(in crate::serve) fn keep(&self, response: StreamingResponse) {
-        *self.0.state.lock() = State::Kept(response);
+    /// Holds a response back from hyper.
+    pub(super) fn hold_back(&self, response: StreamingResponse) {
+        *self.0.state.lock() = State::HeldBack(response);
     }
 
-    /// hyper has flushed the socket, which it does only when its own buffer is empty.
-    pub(in crate::serve) fn flushed(&self) {
-        let mut state = self.0.state.lock();
-        *state = match std::mem::take(&mut *state) {
-            State::Kept(response) => State::Free(response),
-            other => other,
-        };
-    }
-
-    /// The response, when nothing stands before it any more.
-    fn take(&self) -> Option<StreamingResponse> {
+    /// Takes the response if hyper has written all earlier ones.
+    fn take_flushed(&self) -> Option<StreamingResponse> {
         let mut state = self.0.state.lock();
         match std::mem::take(&mut *state) {
-            State::Free(response) => Some(response),
+            State::Flushed(response) => Some(response),
             other => {
                 *state = other;
                 None
@@ -84,10 +79,25 @@ impl Detachment {
     }
 }
 
-/// A connection of HTTP/1.1 until its end, or until a response that was kept back may be written past hyper.
-pub(in crate::serve) struct DetachableConnection<T, S: HttpService<Incoming>> {
-    pub(in crate::serve) connection: Connection<T, S>,
-    pub(in crate::serve) detachment: Detachment,
+impl Filter for Detachment {
+    fn on_flush(&mut self) {
+        let mut state = self.0.state.lock();
+        *state = match std::mem::take(&mut *state) {
+            State::HeldBack(response) => State::Flushed(response),
+            other => other,
+        };
+    }
+
+    /// hyper then makes one buffer of each small response, and the system writes one buffer faster than a list.
+    fn allows_vectored(&self) -> bool {
+        false
+    }
+}
+
+/// A connection of HTTP/1.1 until it ends or a response was held back and can be written without hyper.
+pub(super) struct DetachableConnection<T, S: HttpService<Incoming>> {
+    pub(super) connection: Connection<T, S>,
+    pub(super) detachment: Detachment,
 }
 
 impl<T, S> DetachableConnection<T, S>
@@ -96,9 +106,14 @@ where
     S: HttpService<Incoming, ResBody = CountedBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Lets it finish the requests in hand.
-    pub(in crate::serve) fn graceful_shutdown(&mut self) {
+    /// Ends the connection after the current request.
+    pub(super) fn graceful_shutdown(&mut self) {
         Pin::new(&mut self.connection).graceful_shutdown();
+    }
+
+    /// Takes the connection apart. hyper holds no bytes to write; bytes that the peer sent after its request are dropped.
+    pub(super) fn into_io(self) -> T {
+        self.connection.into_parts().io
     }
 }
 
@@ -111,9 +126,8 @@ where
     type Output = hyper::Result<Option<StreamingResponse>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let polled = Pin::new(&mut this.connection).poll(cx);
-        if let Some(response) = self.detachment.take() {
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        if let Some(response) = self.detachment.take_flushed() {
             return Poll::Ready(Ok(Some(response)));
         }
         ready!(polled)?;
@@ -121,27 +135,27 @@ where
     }
 }
 
-/// The body of a request, which tells the detachment when it was read to its end.
-pub(in crate::serve) struct RequestBody {
+/// The body of a request, which notes when it was read to its end.
+pub(super) struct ReadTrackedBody {
     body: Incoming,
     detachment: Detachment,
 }
 
-impl RequestBody {
-    pub(in crate::serve) fn new(body: Incoming, detachment: Detachment) -> Self {
-        detachment.set_whole_request(body.is_end_stream());
+impl ReadTrackedBody {
+    pub(super) fn new(body: Incoming, detachment: Detachment) -> Self {
+        detachment.set_request_read(body.is_end_stream());
         Self { body, detachment }
     }
 }
 
-impl HttpBody for RequestBody {
+impl HttpBody for ReadTrackedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if self.body.is_end_stream() || matches!(frame, Poll::Ready(None)) {
-            self.detachment.set_whole_request(true);
+            self.detachment.set_request_read(true);
         }
         frame
     }

@@ -1,10 +1,9 @@
-//! One response that goes on, on a bare socket: a head, then what the body gives, for as long as it gives any.
+//! Writes one streaming response to a socket, without hyper: a head, then what the body gives, until the body ends.
 //!
-//! It is written in chunks (RFC 9112, section 7.1); for a client of HTTP/1.0, which knows none, the end of the connection is the
-//! end of it.
+//! HTTP/1.1 gets chunks (RFC 9112, section 7.1). HTTP/1.0 has no chunks: there the end of the connection is the end of the body.
 //!
-//! This is what an idle stream costs, so it holds no buffer: there is one for a chunk that is being written, and none after it.
-//! A large chunk is not copied, because thousands of streams may share its bytes.
+//! An idle stream takes less than 1 KiB because this holds no buffer: a chunk has one while it is written. A large chunk is not
+//! copied, because thousands of streams may share its bytes.
 
 use std::{
     io::{self, IoSlice},
@@ -22,77 +21,71 @@ use tokio::{
 use super::response_kind::StreamingResponse;
 use crate::{
     hex,
-    serve::{http2::response_body::PIECE, write_watchdog::Watchdog},
+    serve::write_watchdog::{PIECE, UnsentBytes, Watchdog},
     wall_clock,
 };
 
-/// A response that is being written. Ends when the body does, when the peer leaves, or when the socket fails.
-pub(in crate::serve) struct StreamWriter<T> {
+/// Ends when the body ends, the peer leaves, or the socket fails.
+pub(super) struct StreamWriter<T> {
     io: T,
-    /// None when it has ended.
+    /// `None` when it has ended.
     body: Option<Body>,
-    piece: Piece,
-    /// How much the peer has sent behind its request.
-    behind: u16,
-    chunked: bool,
+    pending: PendingWrite,
+    /// Bytes that the peer has sent after its request.
+    received: u16,
+    is_chunked: bool,
     watchdog: Watchdog,
-    /// The place among the connections that is given back with it.
-    _place: OwnedSemaphorePermit,
+    /// Counts the connection until the response has ended.
+    _permit: OwnedSemaphorePermit,
 }
 
-/// What is to be written next.
-enum Piece {
-    /// Bytes as they are.
-    Plain(Bytes),
-    /// A chunk in parts: what stands before its data, the data, and what stands behind.
-    Large(Box<[Bytes; 3]>),
+/// Bytes that are to be written next.
+enum PendingWrite {
+    /// Also a small chunk with its framing.
+    Bytes(Bytes),
+    /// A large chunk: the line with its size, its data, and the line end after them.
+    Chunk(Box<[Bytes; 3]>),
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
-    /// The version of the response is that of its request. A client gets the head and the first chunk at once.
-    pub(in crate::serve) fn new(
-        io: T,
-        going: StreamingResponse,
-        watchdog: Watchdog,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
-        let (parts, body) = going.response.into_parts();
-        let chunked = parts.version > Version::HTTP_10;
-        let mut head = head(&parts, chunked);
-        let piece =
-            match if chunked && !going.first.is_empty() { chunk(going.first) } else { Piece::Plain(going.first) } {
-                Piece::Plain(bytes) => {
-                    head.extend_from_slice(&bytes);
-                    Piece::Plain(head.into())
-                }
-                Piece::Large(mut parts) => {
-                    head.extend_from_slice(&parts[0]);
-                    parts[0] = head.into();
-                    Piece::Large(parts)
-                }
-            };
-        Self { io, body: Some(body), piece, behind: 0, chunked, watchdog, _place: place }
+    /// `streaming.response` has the version of its request. The head and the first chunk leave with one write.
+    pub(super) fn new(io: T, streaming: StreamingResponse, watchdog: Watchdog, permit: OwnedSemaphorePermit) -> Self {
+        let (parts, body) = streaming.response.into_parts();
+        let is_chunked = parts.version > Version::HTTP_10;
+        let mut head = head(&parts, is_chunked);
+        let pending = match framed(streaming.first, is_chunked) {
+            PendingWrite::Bytes(bytes) => {
+                head.extend_from_slice(&bytes);
+                PendingWrite::Bytes(head.into())
+            }
+            PendingWrite::Chunk(mut parts) => {
+                head.extend_from_slice(&parts[0]);
+                parts[0] = head.into();
+                PendingWrite::Chunk(parts)
+            }
+        };
+        Self { io, body: Some(body), pending, received: 0, is_chunked, watchdog, _permit: permit }
     }
 
-    /// Reads what nobody waits for, because the end of it is how a peer shows that it left.
-    fn poll_peer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the peer has left. Reads and drops what the peer sends, because only the end of it shows that the peer left.
+    fn poll_peer_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut bytes = [0; 256];
         loop {
             let mut buffer = ReadBuf::new(&mut bytes);
             let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer));
             let length = u16::try_from(buffer.filled().len()).unwrap_or(u16::MAX);
-            let behind = self.behind.checked_add(length).filter(|behind| *behind <= BEHIND);
-            match (read, length, behind) {
-                (Ok(()), 1.., Some(behind)) => self.behind = behind,
+            let received = self.received.checked_add(length).filter(|received| *received <= MAX_RECEIVED);
+            match (read, length, received) {
+                (Ok(()), 1.., Some(received)) => self.received = received,
                 _ => return Poll::Ready(()),
             }
         }
     }
 
-    /// Writes pieces until the body has none; ready when there will be no more.
-    fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes what the body gives. Ready when the body has ended and everything is written.
+    fn poll_write_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_piece(cx))?;
+            ready!(self.poll_write_pending(cx))?;
             if self.body.is_none() {
                 return Pin::new(&mut self.io).poll_shutdown(cx);
             }
@@ -100,31 +93,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
                 ready!(Pin::new(&mut self.io).poll_flush(cx))?;
                 return Poll::Pending;
             };
-            self.piece = next?;
+            self.pending = next?;
         }
     }
 
-    /// What the body has for the peer; after its end nothing is left of it.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Piece>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Piece::Plain(Bytes::new()))) };
+    /// The next frame of the body, or the last chunk.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<PendingWrite>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(PendingWrite::Bytes(Bytes::new()))) };
         let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else {
             self.body = None;
-            return Poll::Ready(Ok(Piece::Plain(Bytes::from_static(if self.chunked { LAST } else { b"" }))));
+            let end = if self.is_chunked { LAST_CHUNK } else { b"" };
+            return Poll::Ready(Ok(PendingWrite::Bytes(Bytes::from_static(end))));
         };
-        Poll::Ready(Ok(match frame.map_err(io::Error::other)?.into_data() {
-            // An empty chunk would be the last one.
-            Ok(data) if self.chunked && !data.is_empty() => chunk(counted(data, &self.watchdog)),
-            Ok(data) => Piece::Plain(counted(data, &self.watchdog)),
-            // Trailers were announced by nobody.
-            Err(_) => Piece::Plain(Bytes::new()),
-        }))
+        // Trailers are dropped: no `Trailer` header has announced them.
+        let data = frame.map_err(io::Error::other)?.into_data().unwrap_or_default();
+        Poll::Ready(Ok(framed(counted(data, &self.watchdog), self.is_chunked)))
     }
 
-    /// Writes the piece at hand to its end, after which it is kept by nobody.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let parts = match &mut self.piece {
-            Piece::Plain(bytes) => std::slice::from_mut(bytes),
-            Piece::Large(parts) => parts.as_mut_slice(),
+    fn poll_write_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let parts = match &mut self.pending {
+            PendingWrite::Bytes(bytes) => std::slice::from_mut(bytes),
+            PendingWrite::Chunk(parts) => parts.as_mut_slice(),
         };
         while parts.iter().any(|part| !part.is_empty()) {
             let mut length = ready!(poll_write(Pin::new(&mut self.io), cx, parts))?;
@@ -133,59 +122,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
             }
             for part in &mut *parts {
                 let written = length.min(part.len());
-                // Also lets go of what was written, when that was all.
+                // `slice` and not `advance`: an empty slice frees the memory of what was written.
                 *part = part.slice(written..);
                 length -= written;
             }
         }
-        if let Piece::Large(_) = self.piece {
-            self.piece = Piece::Plain(Bytes::new());
+        if let PendingWrite::Chunk(_) = self.pending {
+            self.pending = PendingWrite::Bytes(Bytes::new());
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-/// A large frame that nobody shares counts until it is written; a small one when the socket does not take it.
-fn counted(data: Bytes, watchdog: &Watchdog) -> Bytes {
-    if data.len() <= PIECE || !data.is_unique() {
-        return data;
-    }
-    watchdog.charge(data.len());
-    Bytes::from_owner(Counted { data, watchdog: watchdog.clone() })
-}
-
-/// Bytes that count until they are written, or never will be.
-struct Counted {
-    data: Bytes,
-    watchdog: Watchdog,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.watchdog.release(self.data.len());
-    }
-}
-
-/// Writes what is next of some parts, not more than a piece of each: what the socket does not take counts as the stream's own.
-fn poll_write(io: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>, parts: &[Bytes]) -> Poll<io::Result<usize>> {
-    let begin = |part: &Bytes| part.len().min(PIECE);
-    match parts {
-        [before, data, behind] => {
-            let whole = data.len() <= PIECE;
-            let behind: &[u8] = if whole { behind } else { &[] };
-            io.poll_write_vectored(
-                cx,
-                &[IoSlice::new(before), IoSlice::new(&data[..begin(data)]), IoSlice::new(behind)],
-            )
-        }
-        [part] => io.poll_write(cx, &part[..begin(part)]),
-        _ => Poll::Ready(Ok(0)),
     }
 }
 
@@ -193,62 +138,100 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for StreamWriter<T> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_peer(cx).is_ready() {
+        if self.poll_peer_left(cx).is_ready() {
             return Poll::Ready(());
         }
-        // A socket that fails belongs to a peer that is gone.
-        self.poll_pieces(cx).map(drop)
+        // An error needs no answer: the socket fails only when the peer has left or was cut.
+        self.poll_write_body(cx).map(drop)
     }
 }
 
-/// A chunk: its size in hexadecimal, its data, and a line's end after each.
-fn chunk(data: Bytes) -> Piece {
+/// Counts a large frame that no other stream shares as unsent until it is written. The socket counts a small one that it does not
+/// take.
+fn counted(data: Bytes, watchdog: &Watchdog) -> Bytes {
+    if data.len() <= PIECE || !data.is_unique() {
+        return data;
+    }
+    let unsent = UnsentBytes::new(watchdog, data.len());
+    Bytes::from_owner(CountedBytes { data, _unsent: unsent })
+}
+
+struct CountedBytes {
+    data: Bytes,
+    _unsent: UnsentBytes,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// Writes from the beginning of the parts. At most a piece of each, because the socket counts what it does not take as unsent,
+/// also the bytes of a chunk that other streams share.
+fn poll_write(io: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>, parts: &[Bytes]) -> Poll<io::Result<usize>> {
+    let begin = |part: &Bytes| part.len().min(PIECE);
+    match parts {
+        [size, data, end] => {
+            let end: &[u8] = if data.len() <= PIECE { end } else { &[] };
+            io.poll_write_vectored(cx, &[IoSlice::new(size), IoSlice::new(&data[..begin(data)]), IoSlice::new(end)])
+        }
+        [part] => io.poll_write(cx, &part[..begin(part)]),
+        _ => Poll::Ready(Ok(0)),
+    }
+}
+
+/// The data as a chunk, if there are chunks and any data. An empty chunk would be the last one.
+fn framed(data: Bytes, is_chunked: bool) -> PendingWrite {
+    if !is_chunked || data.is_empty() {
+        return PendingWrite::Bytes(data);
+    }
     let (size, mut digits) = (data.len() as u64, [0; SIZE_DIGITS]);
     let length = hex::write(&mut digits, size, hex::length(size));
-    let copied = if data.len() > COPIED { 0 } else { data.len() + 2 };
+    let copied = if data.len() > MAX_COPIED { 0 } else { data.len() + 2 };
     let mut chunk = Vec::with_capacity(length + 2 + copied);
     chunk.extend_from_slice(&digits[..length]);
     chunk.extend_from_slice(b"\r\n");
     if copied == 0 {
-        return Piece::Large(Box::new([chunk.into(), data, Bytes::from_static(b"\r\n")]));
+        return PendingWrite::Chunk(Box::new([chunk.into(), data, Bytes::from_static(b"\r\n")]));
     }
     chunk.extend_from_slice(&data);
     chunk.extend_from_slice(b"\r\n");
-    Piece::Plain(chunk.into())
+    PendingWrite::Bytes(chunk.into())
 }
 
-/// The head as hyper would write it, but that the connection ends with the stream.
-fn head(parts: &Parts, chunked: bool) -> Vec<u8> {
-    let mut head = Vec::with_capacity(HEAD);
+/// The head as hyper would write it, except that the connection closes after the response.
+fn head(parts: &Parts, is_chunked: bool) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEAD_CAPACITY);
     let mut line = |parts: [&[u8]; 4]| parts.into_iter().for_each(|part| head.extend_from_slice(part));
     let reason = parts.status.canonical_reason().unwrap_or_default();
-    let version: &[u8] = if chunked { b"HTTP/1.1 " } else { b"HTTP/1.0 " };
+    let version: &[u8] = if is_chunked { b"HTTP/1.1 " } else { b"HTTP/1.0 " };
     line([version, parts.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
     for (name, value) in &parts.headers {
         line([b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()]);
     }
     let date = httpdate::fmt_http_date(wall_clock::now());
-    let framing: &[u8] = if chunked { b"\r\ntransfer-encoding: chunked" } else { b"" };
+    let framing: &[u8] = if is_chunked { b"\r\ntransfer-encoding: chunked" } else { b"" };
     line([framing, b"\r\nconnection: close", b"\r\ndate: ", date.as_bytes()]);
     head.extend_from_slice(b"\r\n\r\n");
     head
 }
 
-/// Bytes of data that are copied, because a write of three parts costs more than a copy of so few.
-const COPIED: usize = 4 * 1024;
+/// The largest data that is copied into its chunk. A copy of so few bytes takes less time than a write of three buffers.
+const MAX_COPIED: usize = 4 * 1024;
 
-/// Room for a head and the chunk that is written with it, in bytes.
-const HEAD: usize = 1024;
+/// Bytes for a head and a small first chunk.
+const HEAD_CAPACITY: usize = 1024;
 
-/// Bytes that a listener may send behind its request. Nobody takes them for another one, because the connection ends with the
-/// stream.
-const BEHIND: u16 = 32 * 1_024;
+/// The most bytes that a peer may send after its request. No such byte is taken for a further request, because the connection
+/// closes after the response.
+const MAX_RECEIVED: u16 = 32 * 1_024;
 
-/// Digits of a chunk's size, at most.
+/// The most digits of a chunk's size.
 const SIZE_DIGITS: usize = 16;
 
-/// The chunk that says that there are no more, without trailers.
-const LAST: &[u8] = b"0\r\n\r\n";
+/// The last chunk, without trailers.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
@@ -277,17 +260,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_chunk_is_the_same_as_in_one_piece() {
+    async fn a_large_chunk_has_the_bytes_of_one_that_is_copied() {
         const LARGE: &str = match std::str::from_utf8(&[b'x'; 20_000]) {
             Ok(text) => text,
             Err(_) => "",
         };
-        let places = Arc::new(Semaphore::new(1));
+        let permits = Arc::new(Semaphore::new(1));
         for (takes, first) in [(100, LARGE), (5_000, LARGE), (100_000, LARGE), (64, ""), (30_000, "")] {
-            let place = places.clone().try_acquire_owned().expect("given back by the last one");
+            let permit = permits.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
             let frames: &[&str] = if first.is_empty() { &[LARGE, "a"] } else { &["a"] };
-            let stream = StreamWriter::new(ours, response(Version::HTTP_11, first, frames), watchdog(), place);
+            let stream = StreamWriter::new(ours, response(Version::HTTP_11, first, frames), watchdog(), permit);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");
@@ -298,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_is_the_same_however_little_the_socket_takes_at_a_time() {
-        let places = Arc::new(Semaphore::new(1));
+        let permits = Arc::new(Semaphore::new(1));
         let chunks = "HTTP/1.1 200 OK\r\nx-test: 1\r\ntransfer-encoding: chunked\r\nconnection: close\r\n";
         let expected = [
             (Version::HTTP_11, chunks, "5\r\nfirst\r\nc\r\na second one\r\n0\r\n\r\n"),
@@ -307,9 +290,9 @@ mod tests {
         for (takes, (version, start, whole)) in
             [1, 2, 3, 7, 64, 4_096].into_iter().flat_map(|takes| expected.map(|what| (takes, what)))
         {
-            let place = places.clone().try_acquire_owned().expect("given back by the last one");
+            let permit = permits.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(takes);
-            let stream = StreamWriter::new(ours, response(version, "first", &["", "a second one"]), watchdog(), place);
+            let stream = StreamWriter::new(ours, response(version, "first", &["", "a second one"]), watchdog(), permit);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");

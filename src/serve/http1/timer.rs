@@ -1,8 +1,10 @@
-//! The time-outs of one connection of HTTP/1.1, without a timer for each of its requests.
+//! The timer of one HTTP/1.1 connection: one runtime timer for the time-outs of all its requests.
 //!
-//! hyper asks for a time-out before every request and drops it when the head is there, and each of both would take the lock of
-//! the runtime's timers. Here one alarm stays set for as long as the connection: when it goes off and a later request is what is
-//! waited for, it is set again.
+//! hyper 1.12 makes a time-out before every request and drops it after the head. With runtime timers, both would take the lock of
+//! the runtime's timers. Here the runtime timer stays set for as long as the connection lives. When it fires before the time-out
+//! that hyper waits for now, it is set again.
+//!
+//! This is right as long as hyper has at most one time-out at a time for a connection.
 
 use std::{
     pin::{Pin, pin},
@@ -15,26 +17,26 @@ use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
 use tokio::task::coop::unconstrained;
 
-/// What hyper asks for time-outs.
 #[derive(Default)]
-pub(in crate::serve) struct ConnectionTimer {
-    /// When the first time-out comes at the latest.
+pub(super) struct ConnectionTimer {
+    /// When the first time-out fires at the latest.
     first: Mutex<Option<Instant>>,
-    alarm: Arc<Mutex<Option<Alarm>>>,
+    shared: SharedSleep,
 }
 
-type Alarm = Pin<Box<tokio::time::Sleep>>;
+type SharedSleep = Arc<Mutex<Option<Pin<Box<tokio::time::Sleep>>>>>;
 
-/// One time-out. Setting it and dropping it leave the alarm alone.
+/// One time-out. Making and dropping it leaves the runtime timer as it is.
 struct Timeout {
     deadline: Instant,
-    alarm: Arc<Mutex<Option<Alarm>>>,
+    shared: SharedSleep,
 }
 
 impl ConnectionTimer {
-    /// hyper begins to wait for the first head when the first bytes are there, and their time and its would add up.
-    pub(in crate::serve) fn with_first(latest: tokio::time::Instant) -> Self {
-        Self { first: Mutex::new(Some(latest.into_std())), alarm: Arc::default() }
+    /// The time for the first head began with the connection. hyper would begin it with the first bytes, which have a deadline
+    /// of their own, and the two times would add up.
+    pub(super) fn with_first(latest: tokio::time::Instant) -> Self {
+        Self { first: Mutex::new(Some(latest.into_std())), shared: Arc::default() }
     }
 }
 
@@ -45,7 +47,7 @@ impl Timer for ConnectionTimer {
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
         let deadline = self.first.lock().take().map_or(deadline, |first| first.min(deadline));
-        Box::pin(Timeout { deadline, alarm: self.alarm.clone() })
+        Box::pin(Timeout { deadline, shared: self.shared.clone() })
     }
 
     /// By the runtime's clock, which tests can move.
@@ -61,22 +63,22 @@ impl Future for Timeout {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline.into();
-        let mut alarm = self.alarm.lock();
-        if alarm.as_ref().is_some_and(|alarm| alarm.deadline() <= deadline && !alarm.is_elapsed()) {
-            // It wakes the connection's task already.
+        let mut shared = self.shared.lock();
+        if shared.as_ref().is_some_and(|sleep| sleep.deadline() <= deadline && !sleep.is_elapsed()) {
+            // It will wake the connection's task.
             return Poll::Pending;
         }
-        let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let sleep = shared.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         loop {
-            if alarm.deadline() > deadline {
-                alarm.as_mut().reset(deadline);
+            if sleep.deadline() > deadline {
+                sleep.as_mut().reset(deadline);
             }
-            // Outside the task's budget: without one an alarm would only seem to be set.
-            ready!(pin!(unconstrained(alarm.as_mut())).poll(cx));
-            if alarm.deadline() == deadline {
+            // `unconstrained`, because tokio does not set the timer for a task that has used up its cooperative budget.
+            ready!(pin!(unconstrained(sleep.as_mut())).poll(cx));
+            if sleep.deadline() == deadline {
                 return Poll::Ready(());
             }
-            alarm.as_mut().reset(deadline);
+            sleep.as_mut().reset(deadline);
         }
     }
 }
@@ -90,11 +92,11 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_time_out_comes_at_its_time_whatever_the_alarm_was_set_for_before() {
-        let (clock, second) = (ConnectionTimer::default(), Duration::from_secs(1));
+    async fn a_time_out_fires_at_its_deadline_whatever_the_timer_was_set_for_before() {
+        let (timer, second) = (ConnectionTimer::default(), Duration::from_secs(1));
         for (seconds, dropped_after) in [(3, 0), (1, 1), (10, 4), (2, 2), (2, 0), (5, 5)] {
             let began = tokio::time::Instant::now();
-            let mut sleep = clock.sleep_until(began.into_std() + second * seconds);
+            let mut sleep = timer.sleep_until(began.into_std() + second * seconds);
             let waited = tokio::time::timeout(second * dropped_after + second / 2, sleep.as_mut()).await;
             assert_eq!(waited.is_ok(), dropped_after >= seconds, "{seconds} s, dropped after {dropped_after}");
             let woken = began.elapsed().as_millis();
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_time_out_that_is_asked_for_when_the_budget_of_a_task_is_used_up_comes_all_the_same() {
+    async fn a_time_out_fires_although_its_task_had_used_up_its_cooperative_budget() {
         let (began, second) = (tokio::time::Instant::now(), Duration::from_secs(1));
         let (mut sleep, mut used_up) = (ConnectionTimer::default().sleep(second), false);
         let slept = poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! Connections of HTTP/2 without a stream: they answer PINGs for as long as they like, and take a place.
+//! Closes HTTP/2 connections without a stream: they would hold a place for as long as their peer answers PINGs.
 
 use std::{
     pin::Pin,
@@ -11,33 +11,34 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::unsent_limit::UnsentLimit;
 
-/// Tells when a connection has had no stream for so long, or a quarter longer: it looks four times, and is not told of streams.
-pub(in crate::serve) struct IdleTimeout {
+/// Ready when a connection has had no stream for the whole limit, or up to a quarter longer.
+///
+/// It checks four times within the limit, so that opening and closing a stream need not set a timer.
+pub(super) struct IdleTimeout {
     quarter: Duration,
-    look: Pin<Box<Sleep>>,
-    account: Arc<UnsentLimit>,
-    /// StreamTasks until the last look.
-    opened: usize,
-    quiet: u32,
+    next_check: Pin<Box<Sleep>>,
+    streams: Arc<UnsentLimit>,
+    /// Closed streams at the last check.
+    closed: usize,
+    idle_quarters: u32,
 }
 
 impl IdleTimeout {
-    pub(in crate::serve) fn new(limit: Duration, account: Arc<UnsentLimit>) -> Self {
+    pub(super) fn new(limit: Duration, streams: Arc<UnsentLimit>) -> Self {
         let quarter = limit / QUARTERS;
-        Self { quarter, look: Box::pin(sleep(quarter)), account, opened: 0, quiet: 0 }
+        Self { quarter, next_check: Box::pin(sleep(quarter)), streams, closed: 0, idle_quarters: 0 }
     }
 
-    /// Ready when the connection has had no stream for too long.
-    pub(in crate::serve) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            ready!(self.look.as_mut().poll(cx));
-            let (opened, open) = self.account.streams();
-            let quiet = open == 0 && opened == std::mem::replace(&mut self.opened, opened);
-            self.quiet = if quiet { self.quiet + 1 } else { 0 };
-            if self.quiet >= QUARTERS {
+            ready!(self.next_check.as_mut().poll(cx));
+            let (open, closed) = (self.streams.open_streams(), self.streams.closed_streams());
+            let is_idle = open == 0 && closed == self.closed;
+            (self.closed, self.idle_quarters) = (closed, if is_idle { self.idle_quarters + 1 } else { 0 });
+            if self.idle_quarters >= QUARTERS {
                 return Poll::Ready(());
             }
-            self.look.as_mut().reset(Instant::now() + self.quarter);
+            self.next_check.as_mut().reset(Instant::now() + self.quarter);
         }
     }
 }

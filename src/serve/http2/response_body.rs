@@ -1,8 +1,9 @@
-//! The body of every response of HTTP/2: pieces that show whether the peer reads, and count what it has not taken.
+//! The body of an HTTP/2 response, in pieces that show whether the peer reads, and with its unsent bytes counted.
 //!
-//! hyper asks for the next frame as soon as one byte of the last one has room in the peer's windows. So pieces are small, and the
-//! last byte of every frame is a piece of its own: being asked after that one means that all before it had room. The task of a
-//! stream lives until then, and the watchdog can cut it.
+//! hyper 1.12 polls the body for its next frame as soon as h2 has capacity for one byte of the last frame. So a large frame is
+//! split into small pieces, and the last byte of every frame is a piece of its own. When hyper polls past the last byte, h2 has
+//! capacity for all bytes before it. Until then the task of the stream is alive, and the watchdog can cut it. With whole frames
+//! the task would end while most of the last frame is unsent, and nothing would watch that frame.
 
 use std::{
     pin::Pin,
@@ -14,48 +15,46 @@ use axum::body::{Body, Bytes, HttpBody};
 use http::Response;
 use hyper::body::{Frame, SizeHint};
 
-use crate::serve::write_watchdog::waiter::Waiter;
+use crate::serve::write_watchdog::{PIECE, waiter::Waiter};
 
-/// Bytes of a piece: a peer that reads takes one within `--stall-timeout`.
-pub(in crate::serve) const PIECE: usize = 16 * 1024;
-
-/// Bytes on their way to hyper and h2 that nobody shares. They are given back when h2 has written them, or never will.
-struct Owned {
+/// Bytes of a piece inside hyper and h2. They count as unsent until h2 has written or dropped them.
+struct UnsentPiece {
     bytes: Bytes,
-    owner: Arc<Waiter>,
-    charged: u32,
+    waiter: Arc<Waiter>,
+    unsent: u32,
 }
 
-/// The body of a response.
-pub(in crate::serve) struct ResponseBody {
+pub(super) struct ResponseBody {
     body: Body,
     waiter: Arc<Waiter>,
-    /// What is left of the last frame, but for its last byte. Boxed, because nearly all streams are idle nearly all the time.
-    rest: Option<Box<Bytes>>,
-    /// Bytes that are charged and not in a piece yet.
-    paid: u32,
+    /// The part of the last frame that is not in a piece yet, without its last byte. Boxed, because nearly all streams are idle
+    /// nearly all the time.
+    remaining: Option<Box<Bytes>>,
     last_byte: Option<u8>,
+    /// Bytes that count as unsent and are not in a piece yet.
+    unsent: u32,
     ended: bool,
 }
 
 impl ResponseBody {
-    /// The response of a stream. One whose length is known is charged at once.
-    pub(in crate::serve) fn of(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
+    /// The bytes of a body with a known length count as unsent from now on.
+    pub(super) fn of(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
         response.map(|body| {
             let known = if body.is_end_stream() { None } else { body.size_hint().exact() };
-            let paid = known.map_or(0, |length| u32::try_from(length).unwrap_or(u32::MAX));
-            if paid > 0 {
-                waiter.charge(paid);
+            let unsent = known.map_or(0, |length| u32::try_from(length).unwrap_or(u32::MAX));
+            if unsent > 0 {
+                waiter.add_unsent(unsent);
             }
-            Self { body, waiter, rest: None, paid, last_byte: None, ended: false }
+            Self { body, waiter, remaining: None, last_byte: None, unsent, ended: false }
         })
     }
 
-    /// Cuts a frame: this piece, the rest, the last byte.
-    fn cut(&mut self, mut frame: Bytes) -> Bytes {
-        if self.paid == 0 && frame.is_unique() {
-            self.paid = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-            self.waiter.charge(self.paid);
+    /// Splits a frame: the first piece, which this gives; the remaining bytes; the last byte.
+    fn split(&mut self, mut frame: Bytes) -> Bytes {
+        // The bytes of a shared frame are in memory anyway, for its other owners.
+        if self.unsent == 0 && frame.is_unique() {
+            self.unsent = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+            self.waiter.add_unsent(self.unsent);
         }
         if frame.len() > 1 {
             self.last_byte = frame.last().copied();
@@ -64,26 +63,30 @@ impl ResponseBody {
         self.piece(frame)
     }
 
-    fn piece(&mut self, mut rest: Bytes) -> Bytes {
-        let bytes = rest.split_to(rest.len().min(PIECE));
-        // The last byte is given back with the piece before it.
-        let length = bytes.len() + usize::from(rest.is_empty() && self.last_byte.is_some());
-        if !rest.is_empty() {
-            self.rest = Some(Box::new(rest));
+    fn piece(&mut self, mut remaining: Bytes) -> Bytes {
+        let bytes = remaining.split_to(remaining.len().min(PIECE));
+        // The last byte is counted with the piece before it.
+        let length = bytes.len() + usize::from(remaining.is_empty() && self.last_byte.is_some());
+        if !remaining.is_empty() {
+            self.remaining = Some(Box::new(remaining));
         }
-        let charged = self.paid.min(u32::try_from(length).unwrap_or(u32::MAX));
-        self.paid -= charged;
-        self.waiter.gave();
-        // The charge hides behind the bytes, because hyper keeps room for a piece as long as a stream lives.
-        if charged == 0 { bytes } else { Bytes::from_owner(Owned { bytes, owner: self.waiter.clone(), charged }) }
+        let unsent = self.unsent.min(u32::try_from(length).unwrap_or(u32::MAX));
+        self.unsent -= unsent;
+        self.waiter.body_gives_frame();
+        // The count hides behind the bytes: a larger type would make every stream larger, because hyper has a place for a piece.
+        if unsent == 0 { bytes } else { Bytes::from_owner(UnsentPiece { bytes, waiter: self.waiter.clone(), unsent }) }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // What is paid for is in memory already: only to be written makes room.
-        if self.paid == 0 {
-            ready!(self.waiter.poll_room(cx));
+        // A body whose bytes are counted already does not wait: only writing it makes capacity.
+        if self.unsent == 0 {
+            ready!(self.waiter.poll_capacity(cx));
         }
         Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_between_frames(&self) -> bool {
+        self.remaining.is_none() && self.last_byte.is_none()
     }
 }
 
@@ -93,55 +96,54 @@ impl HttpBody for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        if let Some(rest) = this.rest.take() {
-            return Poll::Ready(Some(Ok(Frame::data(this.piece(*rest)))));
+        if let Some(remaining) = this.remaining.take() {
+            return Poll::Ready(Some(Ok(Frame::data(this.piece(*remaining)))));
         }
         if let Some(byte) = this.last_byte.take() {
-            this.waiter.gave();
+            this.waiter.body_gives_frame();
             return Poll::Ready(Some(Ok(Frame::data(one(byte)))));
         }
-        this.waiter.asked();
+        this.waiter.body_is_polled();
         let Some(frame) = ready!(this.poll_body(cx)?) else {
             this.ended = true;
             return Poll::Ready(None);
         };
         Poll::Ready(Some(Ok(match frame.into_data() {
-            Ok(data) => Frame::data(this.cut(data)),
+            Ok(data) => Frame::data(this.split(data)),
             Err(frame) => frame,
         })))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_none() && self.last_byte.is_none() && (self.ended || self.body.is_end_stream())
+        self.is_between_frames() && (self.ended || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let whole = self.rest.is_none() && self.last_byte.is_none();
-        if whole { self.body.size_hint() } else { SizeHint::default() }
+        if self.is_between_frames() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if self.paid > 0 {
-            self.waiter.release(self.paid);
+        if self.unsent > 0 {
+            self.waiter.remove_unsent(self.unsent);
         }
     }
 }
 
-impl AsRef<[u8]> for Owned {
+impl AsRef<[u8]> for UnsentPiece {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Owned {
+impl Drop for UnsentPiece {
     fn drop(&mut self) {
-        self.owner.release(self.charged);
+        self.waiter.remove_unsent(self.unsent);
     }
 }
 
-/// A byte for which nothing is allocated.
+/// One byte, without an allocation.
 fn one(byte: u8) -> Bytes {
     Bytes::from_static(std::slice::from_ref(&BYTES[usize::from(byte)]))
 }

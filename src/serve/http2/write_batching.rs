@@ -1,23 +1,24 @@
-//! StreamTasks of one HTTP/2 connection that have something to write at the same time share one write.
+//! Lets the streams of one HTTP/2 connection that have something to write at the same time share one write.
 //!
-//! A stream that has something to write wakes its connection, and the runtime runs what was woken last at once: each ping of a
-//! thousand idle streams had a `writev` of its own. So a connection that is woken first goes behind all tasks that are ready: a task
-//! that wakes itself is put at the end of the queue. 300,000 idle streams with the default heartbeat: 10.2 -> 4.2 % of a core.
+//! A stream that writes wakes the task of its connection, and tokio 1.54 runs the task that was woken last before all others. So
+//! each ping of a thousand idle streams had a write of its own. A task that wakes itself goes to the end of tokio's queue instead:
+//! a connection that was woken does this once, and then writes for all streams that were ready.
+//! 300,000 idle streams with the default heartbeat take 4.2 % of a core instead of 10.2 %.
 
 use std::task::{Context, Poll};
 
-/// Whether a connection has let the others go first since it was woken.
 #[derive(Default)]
-pub(in crate::serve) struct WriteBatching {
-    waited: bool,
+pub(super) struct WriteBatching {
+    /// The connection has gone to the end of the queue since it was woken.
+    has_waited: bool,
 }
 
 impl WriteBatching {
-    /// Pending once, then ready once, and so on; always ready for a connection with so few streams that a write of its own for
-    /// each costs little.
-    pub(in crate::serve) fn poll(&mut self, streams: usize, cx: &Context<'_>) -> Poll<()> {
-        self.waited = !self.waited && streams > FEW;
-        if self.waited {
+    /// Pending once and then ready once, in turn. Always ready for a connection with few open streams, because a write for each of
+    /// them costs little.
+    pub(super) fn poll(&mut self, open_streams: usize, cx: &Context<'_>) -> Poll<()> {
+        self.has_waited = !self.has_waited && open_streams > FEW;
+        if self.has_waited {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -25,7 +26,7 @@ impl WriteBatching {
     }
 }
 
-/// StreamTasks of a connection that has nothing to gather.
+/// The most open streams of a connection that does not wait.
 const FEW: usize = 8;
 
 #[cfg(test)]
@@ -44,18 +45,18 @@ mod tests {
     use super::*;
     use crate::drain::Drain;
 
-    /// How many of a hundred tasks, which are ready together, ran before a task that each of them wakes.
+    /// A hundred tasks are ready together, and each wakes the same connection. Gives how many of them ran before it.
     async fn ran_before(streams: usize) -> usize {
         let (drain, wake) = (Drain::new(), Arc::new(Notify::new()));
         let (ran, found) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (spawner, result) = (drain.clone(), found.clone());
-        // From inside the runtime, so that all of them stand in one queue.
+        // From a task of the runtime, so that all tasks are in one queue.
         drain.spawn(async move {
             let (ran_already, woken) = (ran.clone(), wake.clone());
             spawner.spawn(async move {
                 woken.notified().await;
-                let mut gathering = WriteBatching::default();
-                poll_fn(|cx| gathering.poll(streams, cx)).await;
+                let mut batching = WriteBatching::default();
+                poll_fn(|cx| batching.poll(streams, cx)).await;
                 found.store(ran_already.load(Ordering::Relaxed), Ordering::Relaxed);
             });
             for _ in 0..100 {
@@ -71,9 +72,9 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn a_connection_runs_once_for_all_that_were_ready_with_the_first_one() {
+    async fn a_connection_runs_after_all_tasks_that_were_ready_with_the_first_one() {
         assert_eq!(ran_before(100).await, 100);
-        // Where the runtime lets the others go first by itself, this file can go.
+        // When this fails, tokio runs the connection last by itself: delete this file.
         assert!(ran_before(FEW).await < 100);
     }
 }

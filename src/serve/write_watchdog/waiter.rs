@@ -1,4 +1,4 @@
-//! What may wait for its peer: a socket, or one HTTP/2 stream with what it owns of its connection's account.
+//! One entry of the watchdog's list: a socket or a stream of HTTP/2, with its unsent bytes and since when it waits for its peer.
 
 use std::{
     sync::{
@@ -11,81 +11,76 @@ use std::{
 use parking_lot::Mutex;
 
 use super::Watchdog;
-use crate::serve::http2::unsent_limit::UnsentLimit;
+use crate::serve::http2::UnsentLimit;
 
-/// One socket or one HTTP/2 stream. It is in the watchdog's list at most once.
+/// A socket or a stream of HTTP/2. The watchdog's list holds it at most once.
 pub(in crate::serve) struct Waiter {
-    /// The connection, if this is a stream of it.
-    account: Option<Arc<UnsentLimit>>,
-    /// `None` while it neither waits nor stands in a list, as nearly all streams do nearly all the time.
+    /// What a stream shares with the other streams of its connection; `None` for a socket.
+    connection: Option<Arc<UnsentLimit>>,
+    /// `None` while it neither waits nor is listed nor queued: nearly all streams nearly all the time, so it takes one word.
     wait: Mutex<Option<Box<Wait>>>,
-    /// Bytes that nobody shares and the peer has not taken.
-    owned: AtomicU32,
+    /// Bytes that only this waiter keeps in memory and its peer has not taken.
+    unsent: AtomicU32,
     cut: AtomicBool,
-    owes: AtomicU8,
+    /// What the body of a stream has done; see the flags below.
+    body: AtomicU8,
 }
 
 #[derive(Default)]
 struct Wait {
     waker: Option<Waker>,
-    /// By the watchdog's clock, where it waits.
+    /// When it began to wait, on the watchdog's clock.
     since: u32,
-    waits: bool,
-    listed: bool,
-    turn: QueueState,
+    is_waiting: bool,
+    /// It is in the watchdog's list, which may be for longer than it waits.
+    is_listed: bool,
+    queue: QueueState,
 }
 
-/// Where a stream is that may have to wait until its connection has room.
+/// Where a stream is in the queue of its connection, whose unsent bytes have reached their limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::serve) enum QueueState {
-    /// It did not ask.
     #[default]
-    None,
-    /// It stands in the queue.
+    NotQueued,
     Queued,
-    /// It has left the queue and may go on, once.
+    /// It has left the queue and may be polled once.
     Admitted,
 }
 
-/// What the watchdog finds.
-pub(in crate::serve) enum Since {
-    /// It does not wait, and is not in the list any more.
-    Nothing,
-    /// It waits since then.
-    Time(u32),
-}
-
 impl Waiter {
-    /// One stream of a connection.
-    pub(in crate::serve) fn of_stream(account: Arc<UnsentLimit>) -> Arc<Self> {
-        Arc::new(Self::new(Some(account)))
+    pub(in crate::serve) fn of_stream(connection: Arc<UnsentLimit>) -> Arc<Self> {
+        Arc::new(Self::new(Some(connection)))
     }
 
-    /// A socket.
     pub(in crate::serve) fn of_socket() -> Arc<Self> {
         Arc::new(Self::new(None))
     }
 
-    fn new(account: Option<Arc<UnsentLimit>>) -> Self {
-        let (cut, owes) = (AtomicBool::new(false), AtomicU8::new(0));
-        Self { account, wait: Mutex::default(), owned: AtomicU32::new(0), cut, owes }
+    fn new(connection: Option<Arc<UnsentLimit>>) -> Self {
+        let (cut, body) = (AtomicBool::new(false), AtomicU8::new(0));
+        Self { connection, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
     }
 
-    /// It waits for its peer: since now, or still for the same piece.
-    pub(in crate::serve) fn wait(self: &Arc<Self>, watchdog: &Watchdog, anew: bool, waker: &Waker) {
-        let (enters, since) = self.update(|wait| {
-            if anew || !wait.waits {
-                (wait.waits, wait.since) = (true, watchdog.now());
+    /// Waits for the peer: since now if `restart`, else since the wait that has begun already.
+    pub(in crate::serve) fn start_waiting(self: &Arc<Self>, watchdog: &Watchdog, restart: bool, waker: &Waker) {
+        let (is_new, since) = self.update(|wait| {
+            if restart || !wait.is_waiting {
+                (wait.is_waiting, wait.since) = (true, watchdog.now());
             }
             wait.set_waker(waker);
-            (!std::mem::replace(&mut wait.listed, true), wait.since)
+            (!std::mem::replace(&mut wait.is_listed, true), wait.since)
         });
-        if enters {
-            watchdog.enter(self.clone(), since);
+        if is_new {
+            watchdog.list(self.clone(), since);
         }
     }
 
-    /// Changes how it waits.
+    /// The peer has taken what this waited for.
+    pub(in crate::serve) fn stop_waiting(&self) {
+        self.update_existing(|wait| wait.is_waiting = false);
+    }
+
+    /// Changes the wait, and makes one first if there is none.
     fn update<T>(&self, change: impl FnOnce(&mut Wait) -> T) -> T {
         let mut wait = self.wait.lock();
         let result = change(wait.get_or_insert_default());
@@ -93,188 +88,180 @@ impl Waiter {
         result
     }
 
-    /// Changes how it waits, if it does.
-    fn change<T>(&self, change: impl FnOnce(&mut Wait) -> T) -> Option<T> {
+    /// Changes the wait if there is one.
+    fn update_existing<T>(&self, change: impl FnOnce(&mut Wait) -> T) -> Option<T> {
         let mut wait = self.wait.lock();
         let result = wait.as_mut().map(|wait| change(wait));
         wait.take_if(|wait| wait.is_over());
         result
     }
 
-    /// It waits no longer.
-    pub(in crate::serve) fn rest(&self) {
-        self.change(|wait| wait.waits = false);
-    }
-
-    /// The watchdog has given up its peer.
+    /// The watchdog has cut it, so its owner must end.
     pub(in crate::serve) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
     }
 
-    pub(in crate::serve) fn is_stream(&self) -> bool {
-        self.account.is_some()
+    pub(super) fn is_stream(&self) -> bool {
+        self.connection.is_some()
     }
 
-    /// Since when it waits, if it does; else it leaves the list.
-    pub(in crate::serve) fn since_or_leave(&self) -> Since {
-        let since = self.change(|wait| {
-            if wait.waits {
-                return Since::Time(self.waits_since(wait));
-            }
-            wait.listed = false;
-            Since::Nothing
+    /// Since when it waits. If it does not wait, it leaves the list with this call.
+    pub(super) fn waiting_since_or_unlist(&self) -> Option<u32> {
+        let since = self.update_existing(|wait| {
+            wait.is_listed = wait.is_waiting;
+            wait.is_waiting.then(|| self.since(wait))
         });
-        since.unwrap_or(Since::Nothing)
+        since.flatten()
     }
 
     /// Since when it waits, if it does.
-    pub(in crate::serve) fn since(&self) -> Option<u32> {
-        self.change(|wait| wait.waits.then(|| self.waits_since(wait))).flatten()
+    pub(super) fn waiting_since(&self) -> Option<u32> {
+        self.update_existing(|wait| wait.is_waiting.then(|| self.since(wait))).flatten()
     }
 
-    /// One in the queue has waited since its connection's peer last took something.
-    fn waits_since(&self, wait: &Wait) -> u32 {
-        match &self.account {
-            Some(account) if wait.turn == QueueState::Queued => wait.since.max(account.progressed_at()),
+    /// A queued stream waits for the whole connection, so every byte that the peer takes on it starts the time anew.
+    fn since(&self, wait: &Wait) -> u32 {
+        match &self.connection {
+            Some(connection) if wait.queue == QueueState::Queued => wait.since.max(connection.peer_took_at()),
             _ => wait.since,
         }
     }
 
-    /// Ends the wait for good; gives the waker of whoever has to end now. Nothing when that was done before.
-    pub(in crate::serve) fn cut(&self) -> Option<Waker> {
+    /// Marks it as cut, and gives the waker of its owner. `None` when it was cut before.
+    pub(super) fn cut(&self) -> Option<Waker> {
         if self.cut.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let waker = self.change(|wait| {
-            wait.waits = false;
+        let waker = self.update_existing(|wait| {
+            wait.is_waiting = false;
             wait.waker.take()
         });
         waker.flatten()
     }
 
-    /// Bytes of its own that wait for the peer.
-    pub(in crate::serve) fn owned(&self) -> usize {
-        self.owned.load(Ordering::Relaxed) as usize
+    pub(in crate::serve) fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Relaxed) as usize
     }
 
-    /// It is a stream that waits while others of its connection wait for room.
-    pub(in crate::serve) fn is_in_the_way(&self) -> bool {
-        self.account.as_ref().is_some_and(|account| account.is_crowded()) && self.owned() > 0
+    /// It is a stream with unsent bytes, and other streams of its connection are queued until some are taken.
+    pub(super) fn blocks_others(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.has_queue()) && self.unsent() > 0
     }
 
-    /// It is the first one of its connection to be blamed at this time.
-    pub(in crate::serve) fn takes_the_blame(&self, now: u32) -> bool {
-        self.account.as_ref().is_some_and(|account| account.blame(now))
+    /// No other stream of its connection was cut by [`Watchdog::cut_blocking`] at this time.
+    pub(super) fn is_first_cut_at(&self, now: u32) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.is_first_cut_at(now))
     }
 
-    /// Counts bytes of a stream that nobody shares.
-    pub(in crate::serve) fn charge(&self, bytes: u32) {
-        self.owned.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(account) = &self.account {
-            account.charge(bytes as usize);
+    /// Counts bytes that only this stream keeps in memory.
+    pub(in crate::serve) fn add_unsent(&self, bytes: u32) {
+        self.unsent.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(connection) = &self.connection {
+            connection.add_unsent(bytes as usize);
         }
     }
 
-    /// Counts them no longer.
-    pub(in crate::serve) fn release(&self, bytes: u32) {
-        self.owned.fetch_sub(bytes, Ordering::Relaxed);
-        match &self.account {
-            Some(account) if self.is_cut() => account.release(bytes as usize),
-            Some(account) => account.took(bytes as usize),
-            None => {}
+    /// Stops counting bytes: the peer has taken them or, if the stream was cut, never will.
+    pub(in crate::serve) fn remove_unsent(&self, bytes: u32) {
+        self.unsent.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(connection) = &self.connection {
+            if !self.is_cut() {
+                connection.peer_took_some();
+            }
+            connection.remove_unsent(bytes as usize);
         }
     }
 
-    /// Counts what a socket does not take.
-    pub(in crate::serve) fn set_owned(&self, bytes: u32) -> u32 {
-        self.owned.swap(bytes, Ordering::Relaxed)
+    /// Sets the unsent bytes of a socket, and gives how many there were before.
+    pub(in crate::serve) fn set_unsent(&self, bytes: u32) -> u32 {
+        self.unsent.swap(bytes, Ordering::Relaxed)
     }
 
-    /// Ready when its connection has room for more bytes of its own, or for what it has paid for already.
-    pub(in crate::serve) fn poll_room(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.account.as_ref().map_or(Poll::Ready(()), |account| account.poll_room(self, cx))
+    /// Ready when the stream's connection may make more unsent bytes; queues the stream otherwise.
+    pub(in crate::serve) fn poll_capacity(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.as_ref().map_or(Poll::Ready(()), |connection| connection.poll_capacity(self, cx))
     }
 
-    /// Takes its turn, or stands in the queue from now on. Gives where it was before.
-    pub(in crate::serve) fn take_turn(&self, waker: &Waker) -> QueueState {
+    /// Queues the stream unless it was admitted, and gives its state before.
+    pub(in crate::serve) fn enqueue(&self, waker: &Waker) -> QueueState {
         self.update(|wait| {
-            let turn = wait.turn;
-            if turn != QueueState::Admitted {
-                wait.turn = QueueState::Queued;
+            let before = wait.queue;
+            if before != QueueState::Admitted {
+                wait.queue = QueueState::Queued;
                 wait.set_waker(waker);
             }
-            turn
+            before
         })
     }
 
-    /// It is the first in the queue, and there is room.
+    /// Lets the stream through. Its connection has taken it from the queue.
     pub(in crate::serve) fn admit(&self) -> Option<Waker> {
         self.update(|wait| {
-            (wait.turn, wait.waits) = (QueueState::Admitted, false);
+            (wait.queue, wait.is_waiting) = (QueueState::Admitted, false);
             wait.waker.clone()
         })
     }
 
-    /// It was polled: when that was its turn, the next one has its own.
-    pub(in crate::serve) fn pass_on(&self) {
-        let admitted = self.change(|wait| {
-            let admitted = wait.turn == QueueState::Admitted;
-            if admitted {
-                wait.turn = QueueState::None;
+    /// The task of the stream was polled. If it was admitted, the next stream may be admitted now.
+    fn end_admission(&self) {
+        let was_admitted = self.update_existing(|wait| {
+            let was_admitted = wait.queue == QueueState::Admitted;
+            if was_admitted {
+                wait.queue = QueueState::NotQueued;
             }
-            admitted
+            was_admitted
         });
-        if let Some(account) = self.account.as_ref().filter(|_| admitted == Some(true)) {
-            account.passed();
+        if let Some(connection) = self.connection.as_ref().filter(|_| was_admitted == Some(true)) {
+            connection.end_admission();
         }
     }
 
-    /// It is over: nobody waits for it.
-    pub(in crate::serve) fn leave(self: &Arc<Self>) {
-        let turn = self.change(|wait| {
-            (wait.waits, wait.waker) = (false, None);
-            std::mem::take(&mut wait.turn)
+    /// The task of the stream has ended.
+    pub(in crate::serve) fn close(self: &Arc<Self>) {
+        let queue = self.update_existing(|wait| {
+            (wait.is_waiting, wait.waker) = (false, None);
+            std::mem::take(&mut wait.queue)
         });
-        if let Some(account) = &self.account {
-            match turn.unwrap_or_default() {
-                QueueState::None => {}
-                QueueState::Queued => account.forget(self),
-                QueueState::Admitted => account.passed(),
+        if let Some(connection) = &self.connection {
+            match queue.unwrap_or_default() {
+                QueueState::NotQueued => {}
+                QueueState::Queued => connection.dequeue(self),
+                QueueState::Admitted => connection.end_admission(),
             }
-            account.closed(self);
+            connection.stream_closed(self);
         }
     }
 
-    /// Its body was asked for more: the peer has room for all that it gave.
-    pub(in crate::serve) fn asked(&self) {
-        self.owes.fetch_and(!(OWES | ANEW), Ordering::Relaxed);
+    /// hyper polls the body for its next frame: h2 has capacity for all frames before.
+    pub(in crate::serve) fn body_is_polled(&self) {
+        self.body.fetch_and(!(UNACKNOWLEDGED | NEW_FRAME), Ordering::Relaxed);
     }
 
-    /// Its body gave a piece.
-    pub(in crate::serve) fn gave(&self) {
-        self.owes.fetch_or(OWES | ANEW, Ordering::Relaxed);
+    /// The body gives hyper a frame.
+    pub(in crate::serve) fn body_gives_frame(&self) {
+        self.body.fetch_or(UNACKNOWLEDGED | NEW_FRAME, Ordering::Relaxed);
     }
 
-    /// The task of the stream was polled and goes on: it waits for its peer if its body gave a piece and was not asked again.
-    pub(in crate::serve) fn polled(self: &Arc<Self>, cx: &Context<'_>) {
-        let Some(account) = &self.account else { return };
-        let owes = self.owes.load(Ordering::Relaxed);
-        if owes & OWES != 0 {
-            self.wait(account.watchdog(), owes & ANEW != 0, cx.waker());
-            self.owes.store(OWES | WAITS, Ordering::Relaxed);
-        } else if owes & WAITS != 0 {
-            self.rest();
-            self.owes.store(0, Ordering::Relaxed);
+    /// The task of the stream was polled and is pending. It waits for its peer if hyper has not polled past the last frame.
+    pub(in crate::serve) fn task_is_pending(self: &Arc<Self>, cx: &Context<'_>) {
+        let Some(connection) = &self.connection else { return };
+        let body = self.body.load(Ordering::Relaxed);
+        if body & UNACKNOWLEDGED != 0 {
+            self.start_waiting(connection.watchdog(), body & NEW_FRAME != 0, cx.waker());
+            self.body.store(UNACKNOWLEDGED | WAITING, Ordering::Relaxed);
+        } else if body & WAITING != 0 {
+            self.stop_waiting();
+            self.body.store(0, Ordering::Relaxed);
         }
-        if account.has_admitted() {
-            self.pass_on();
+        if connection.has_admitted() {
+            self.end_admission();
         }
     }
 }
 
 impl Wait {
     fn is_over(&self) -> bool {
-        !self.waits && !self.listed && self.turn == QueueState::None
+        !self.is_waiting && !self.is_listed && self.queue == QueueState::NotQueued
     }
 
     fn set_waker(&mut self, waker: &Waker) {
@@ -284,12 +271,12 @@ impl Wait {
     }
 }
 
-/// The body gave a piece and was not asked for more since.
-const OWES: u8 = 1;
-/// It gave that piece in this poll of the stream's task.
-const ANEW: u8 = 2;
-/// The stream was entered as one that waits.
-const WAITS: u8 = 4;
+/// The body gave a frame, and hyper has not polled for the next one since.
+const UNACKNOWLEDGED: u8 = 1;
+/// The body gave that frame in this poll of the stream's task.
+const NEW_FRAME: u8 = 2;
+/// The stream waits for its peer.
+const WAITING: u8 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -301,24 +288,24 @@ mod tests {
     use crate::{budget::Budget, drain::Drain, telemetry::Metrics};
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_whose_peer_read_everything_in_one_go_waits_no_longer() {
+    async fn a_stream_stops_waiting_when_its_peer_reads_the_last_frames_within_one_poll() {
         let watchdog = Watchdog::new(Duration::from_secs(1), Budget::new(0), Metrics::new());
         let drain = Drain::new();
         drain.supervise("watchdog", watchdog.clone().run());
         let (waiter, cx) = (Waiter::of_stream(UnsentLimit::new(watchdog)), Context::from_waker(Waker::noop()));
-        // A piece for which the peer has no room.
-        waiter.gave();
-        waiter.polled(&cx);
+        // The peer has no window for this frame.
+        waiter.body_gives_frame();
+        waiter.task_is_pending(&cx);
         sleep(Duration::from_millis(500)).await;
-        // It has room for that one and for its last byte, and the body has nothing more.
-        waiter.gave();
-        waiter.asked();
-        waiter.polled(&cx);
+        // It has a window for that frame and for its last byte, and the body has no more.
+        waiter.body_gives_frame();
+        waiter.body_is_polled();
+        waiter.task_is_pending(&cx);
         sleep(Duration::from_secs(5)).await;
         assert!(!waiter.is_cut());
-        // The next piece is not taken.
-        waiter.gave();
-        waiter.polled(&cx);
+        // The peer does not take the next frame.
+        waiter.body_gives_frame();
+        waiter.task_is_pending(&cx);
         sleep(Duration::from_secs(5)).await;
         assert!(waiter.is_cut());
     }

@@ -115,3 +115,47 @@ fn builder(tasks: StreamTasks, max_streams: u32) -> http2::Builder<StreamTasks> 
 fn handle_later<H: Handler>(shared: Arc<Shared<H>>, peer: Peer, request: Box<Request<Incoming>>) -> ResponseFuture {
     Box::pin(async move { shared.handler.handle(peer, request.map(CompleteBody)).await })
 }
+
+#[cfg(test)]
+mod testing {
+    use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const END_STREAM_AND_HEADERS: u8 = 5;
+
+    /// The preface, settings that allow `window` unread bytes a stream, and GET requests as streams 1, 3, 5 ...
+    pub(super) fn requests_with_window(count: usize, window: u32) -> Vec<u8> {
+        // GET, http and / stand in the static table of HPACK; the authority has its name there.
+        let block = [&[0x82, 0x86, 0x84, 0x01, 9][..], b"localhost"].concat();
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat()));
+        for stream in (1..).step_by(2).take(count) {
+            bytes.extend(frame(HEADERS, END_STREAM_AND_HEADERS, stream, &block));
+        }
+        bytes
+    }
+
+    pub(super) fn requests(count: usize) -> Vec<u8> {
+        requests_with_window(count, 65_535)
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// The stream and the kind of the next HEADERS or `RST_STREAM` frame.
+    pub(super) async fn next_answer(client: &mut (impl AsyncRead + Unpin)) -> (u32, u8) {
+        loop {
+            let mut header = [0; 9];
+            client.read_exact(&mut header).await.expect("a frame");
+            let [a, b, c, kind, _, stream @ ..] = header;
+            client.read_exact(&mut vec![0; u32::from_be_bytes([0, a, b, c]) as usize]).await.expect("its payload");
+            if [HEADERS, RST_STREAM].contains(&kind) {
+                return (u32::from_be_bytes(stream), kind);
+            }
+        }
+    }
+}

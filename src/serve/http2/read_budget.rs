@@ -93,11 +93,21 @@ impl Drop for UnpolledRequest {
 #[cfg(test)]
 mod tests {
     use std::{
+        convert::Infallible,
+        future::poll_fn,
+        pin::pin,
         sync::atomic::{AtomicUsize, Ordering},
         task::Wake,
     };
 
+    use axum::body::Body;
+    use http::{Request, Response};
+    use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::{io::AsyncWriteExt as _, sync::Notify};
+
     use super::*;
+    use crate::serve::{filtered_io::FilteredIo, http2::testing};
 
     struct Wakes(AtomicUsize);
 
@@ -147,5 +157,54 @@ mod tests {
         assert_eq!((refills(&budget, &waker), waker.0.load(Ordering::Relaxed)), (false, 0));
         drop(second);
         assert_eq!((waker.0.load(Ordering::Relaxed), refills(&budget, &waker)), (1, true));
+    }
+
+    /// A peer sends 500 requests at once. Gives the most of them that hyper has accepted and not polled at the same time.
+    async fn most_unpolled(with_budget: bool) -> usize {
+        const REQUESTS: usize = 500;
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        client.write_all(&testing::requests(REQUESTS)).await.expect("space");
+        let budget = ReadBudget::default();
+        let counts = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), Notify::new()));
+        let (accepting, counting) = (budget.clone(), counts.clone());
+        let service = service_fn(move |_: Request<Incoming>| {
+            let (accepted, counts) = (accepting.request_accepted(), counting.clone());
+            let (unpolled, most, ..) = &*counts;
+            most.fetch_max(unpolled.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            async move {
+                let (unpolled, _, polled, all_polled) = &*counts;
+                drop(accepted);
+                unpolled.fetch_sub(1, Ordering::Relaxed);
+                if polled.fetch_add(1, Ordering::Relaxed) + 1 == REQUESTS {
+                    all_polled.notify_one();
+                }
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let io = TokioIo::new(FilteredIo::new(server, budget.clone()));
+        let connection =
+            http2::Builder::new(TokioExecutor::new()).max_concurrent_streams(1_000).serve_connection(io, service);
+        let mut connection = pin!(connection);
+        let driver = poll_fn(|cx| {
+            if with_budget {
+                ready!(budget.poll_refill(cx));
+            } else {
+                budget.0.lock().left = u64::MAX;
+            }
+            connection.as_mut().poll(cx)
+        });
+        tokio::select! {
+            ended = driver => panic!("{ended:?}"),
+            () = counts.3.notified() => counts.1.load(Ordering::Relaxed),
+        }
+    }
+
+    #[tokio::test]
+    async fn hyper_has_few_requests_in_hand_with_the_budget_and_all_of_them_without() {
+        let frame = testing::requests(2).len() - testing::requests(1).len();
+        let with_budget = most_unpolled(true).await;
+        assert!((2..=usize::try_from(BUDGET).expect("small") / frame).contains(&with_budget), "{with_budget}");
+        // When this fails, hyper limits by itself how much it reads before it serves: delete this file.
+        assert_eq!(most_unpolled(false).await, 500);
     }
 }

@@ -159,3 +159,52 @@ static BYTES: [u8; 256] = {
     }
     bytes
 };
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use http::Request;
+    use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::io::AsyncWriteExt as _;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::serve::http2::testing;
+
+    /// How many frames of 100 bytes hyper polls from a body when the peer's window is so large.
+    async fn polled_frames(window: u32) -> usize {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        client.write_all(&testing::requests_with_window(1, window)).await.expect("space");
+        let polled = Arc::new(AtomicUsize::new(0));
+        let counting = polled.clone();
+        let service = service_fn(move |_: Request<Incoming>| {
+            let counting = counting.clone();
+            let frames = tokio_stream::iter(0..5).map(move |_| {
+                counting.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 100]))
+            });
+            async { Ok::<_, Infallible>(Response::new(Body::from_stream(frames))) }
+        });
+        let mut connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(server), service);
+        tokio::select! {
+            ended = &mut connection => panic!("{ended:?}"),
+            _ = testing::next_answer(&mut client) => {}
+        }
+        // Every task is polled until it waits for the peer: a paused clock moves on only then.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), &mut connection).await;
+        polled.load(Ordering::Relaxed)
+    }
+
+    /// When this fails, a poll for the next frame tells something else about the peer: see the first lines of this file.
+    #[tokio::test(start_paused = true)]
+    async fn hyper_polls_past_a_frame_when_one_byte_of_it_has_capacity() {
+        // One frame waits for capacity in hyper. The frame before it went to h2 for one byte of capacity.
+        assert_eq!([polled_frames(0).await, polled_frames(1).await, polled_frames(100).await], [1, 2, 2]);
+        assert_eq!([polled_frames(101).await, polled_frames(200).await, polled_frames(201).await], [3, 3, 4]);
+    }
+}

@@ -83,3 +83,55 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         polled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicU32, Ordering},
+        time::Duration,
+    };
+
+    use axum::body::Body;
+    use http::{Request, Response};
+    use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::{
+        budget::Budget,
+        serve::{http2::testing, write_watchdog::Watchdog},
+        telemetry::Metrics,
+    };
+
+    /// Two requests come with one read. hyper could call the service for both before it runs their tasks; this shows that it does
+    /// not mix them up.
+    #[tokio::test]
+    async fn the_stream_that_is_cut_is_the_one_of_its_request() {
+        for cut in [0, 1] {
+            let (mut client, server) = tokio::io::duplex(64 * 1024);
+            client.write_all(&testing::requests(2)).await.expect("space");
+            let watchdog = Watchdog::new(Duration::from_secs(5), Budget::new(0), Metrics::new());
+            let tasks = StreamTasks::new(Drain::new(), UnsentLimit::new(watchdog));
+            let (opening, number) = (tasks.clone(), AtomicU32::new(0));
+            let service = service_fn(move |_: Request<Incoming>| {
+                let waiter = opening.open_stream();
+                if number.fetch_add(1, Ordering::Relaxed) == cut {
+                    waiter.cut();
+                }
+                async { Ok::<_, Infallible>(Response::new(Body::empty())) }
+            });
+            let mut connection = http2::Builder::new(tasks).serve_connection(TokioIo::new(server), service);
+            let frames = async { [testing::next_answer(&mut client).await, testing::next_answer(&mut client).await] };
+            let mut frames = tokio::select! {
+                ended = &mut connection => panic!("{ended:?}"),
+                frames = frames => frames,
+            };
+            frames.sort_unstable();
+            let expected = [1, 3]
+                .map(|stream| (stream, if stream == 1 + 2 * cut { testing::RST_STREAM } else { testing::HEADERS }));
+            assert_eq!(frames, expected);
+        }
+    }
+}

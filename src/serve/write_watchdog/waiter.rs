@@ -128,7 +128,7 @@ impl Waiter {
     }
 
     /// Marks it as cut, and gives the waker of its owner. `None` when it was cut before.
-    pub(super) fn cut(&self) -> Option<Waker> {
+    pub(in crate::serve) fn cut(&self) -> Option<Waker> {
         if self.cut.swap(true, Ordering::AcqRel) {
             return None;
         }

@@ -18,7 +18,7 @@ use self::{
     detach::{DetachableConnection, Detachment, ReadTrackedBody},
     response_kind::ResponseKind,
     stream_writer::StreamWriter,
-    timer::ConnectionTimer,
+    timer::FirstHeadTimer,
 };
 use super::{Handler, Peer, connection::Shared, filtered_io::FilteredIo, protocol_detection::Rewound, tls::Transport};
 
@@ -62,7 +62,7 @@ pub(super) async fn serve<H: Handler>(
         })
     };
     let connection = http1::Builder::new()
-        .timer(ConnectionTimer::with_first(first_head_by))
+        .timer(FirstHeadTimer::new(first_head_by))
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(BUFFER)
         // Many clients half-close with their request. But when hyper writes a stream, only the end of what the peer sends shows

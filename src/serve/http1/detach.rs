@@ -1,9 +1,9 @@
 //! Detaches an HTTP/1.1 connection from hyper when only one streaming response is left to write on it.
 //!
-//! hyper 1.12 keeps two buffers of 8 KiB and its own state for a connection: an idle stream takes 24 KiB with hyper and less than
-//! 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes the responses to
-//! earlier requests. After that flush the connection is taken apart, and a [`StreamWriter`](super::stream_writer::StreamWriter)
-//! writes the response to the socket.
+//! hyper 1.12 keeps its read and write buffers for as long as a connection lives: an idle stream takes 9 KiB of memory with hyper,
+//! and less than 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes the
+//! responses to earlier requests. After that flush the connection is taken apart, and a
+//! [`StreamWriter`](super::stream_writer::StreamWriter) writes the response to the socket.
 //!
 //! This is right as long as hyper flushes the socket only when its own write buffer is empty. If it flushed earlier, the bytes in
 //! that buffer would be lost.

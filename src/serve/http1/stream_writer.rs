@@ -20,7 +20,6 @@ use tokio::{
 
 use super::response_kind::StreamingResponse;
 use crate::{
-    hex,
     serve::write_watchdog::{PIECE, UnsentBytes, Watchdog},
     wall_clock,
 };
@@ -186,15 +185,12 @@ fn framed(data: Bytes, is_chunked: bool) -> PendingWrite {
     if !is_chunked || data.is_empty() {
         return PendingWrite::Bytes(data);
     }
-    let (size, mut digits) = (data.len() as u64, [0; SIZE_DIGITS]);
-    let length = hex::write(&mut digits, size, hex::length(size));
-    let copied = if data.len() > MAX_COPIED { 0 } else { data.len() + 2 };
-    let mut chunk = Vec::with_capacity(length + 2 + copied);
-    chunk.extend_from_slice(&digits[..length]);
-    chunk.extend_from_slice(b"\r\n");
-    if copied == 0 {
-        return PendingWrite::Chunk(Box::new([chunk.into(), data, Bytes::from_static(b"\r\n")]));
+    let size = format!("{:x}\r\n", data.len());
+    if data.len() > MAX_COPIED {
+        return PendingWrite::Chunk(Box::new([size.into(), data, Bytes::from_static(b"\r\n")]));
     }
+    let mut chunk = Vec::with_capacity(size.len() + data.len() + 2);
+    chunk.extend_from_slice(size.as_bytes());
     chunk.extend_from_slice(&data);
     chunk.extend_from_slice(b"\r\n");
     PendingWrite::Bytes(chunk.into())
@@ -226,9 +222,6 @@ const HEAD_CAPACITY: usize = 1024;
 /// The most bytes that a peer may send after its request. No such byte is taken for a further request, because the connection
 /// closes after the response.
 const MAX_RECEIVED: u16 = 32 * 1_024;
-
-/// The most digits of a chunk's size.
-const SIZE_DIGITS: usize = 16;
 
 /// The last chunk, without trailers.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

@@ -15,6 +15,7 @@ pub struct Frame {
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -73,10 +74,19 @@ impl Frames {
         }
     }
 
-    /// The code that the server says goodbye with.
-    pub async fn goodbye(&mut self) -> u32 {
+    /// The error code of the next GOAWAY, and its debug data: the limit that was exceeded, if any.
+    pub async fn goodbye(&mut self) -> (u32, String) {
         let frame = self.next_of(GOAWAY).await.expect("a GOAWAY before the end");
-        u32::from_be_bytes(frame.payload[4..8].try_into().expect("four bytes"))
+        let code = u32::from_be_bytes(frame.payload[4..8].try_into().expect("four bytes"));
+        (code, String::from_utf8(frame.payload[8..].to_vec()).expect("UTF-8"))
+    }
+
+    /// Waits until the server has handled everything that was sent before.
+    pub async fn caught_up(&mut self) {
+        let mut ours = [0; 8];
+        fastrand::fill(&mut ours);
+        self.send(PING, 0, 0, &ours).await;
+        while self.next_of(PING).await.expect("an answer to PING").payload != ours {}
     }
 }
 

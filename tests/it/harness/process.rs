@@ -44,6 +44,22 @@ impl Process {
         tasks.filter_map(name).map(|name| name.trim().to_owned()).collect()
     }
 
+    /// The most bytes of memory that it has had so far, which Linux tells.
+    pub fn peak_memory(&self) -> usize {
+        self.memory_of("VmHWM")
+    }
+
+    /// The bytes of memory that it has now.
+    pub fn memory(&self) -> usize {
+        self.memory_of("VmRSS")
+    }
+
+    fn memory_of(&self, kind: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(':')?.strip_suffix("kB"));
+        line.and_then(|kib| kib.trim().parse::<usize>().ok()).expect("a size") * 1024
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();

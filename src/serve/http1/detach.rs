@@ -1,8 +1,8 @@
 //! Detaches an HTTP/1.1 connection from hyper when only one streaming response is left to write on it.
 //!
 //! hyper 1.12 keeps its read and write buffers for as long as a connection lives: an idle stream takes 9 KiB of memory with hyper,
-//! and less than 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes the
-//! responses to earlier requests. After that flush the connection is taken apart, and a
+//! and less than 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes the bytes
+//! before it, such as `100 Continue`. After that flush the connection is taken apart, and a
 //! [`StreamWriter`](super::stream_writer::StreamWriter) writes the response to the socket.
 //!
 //! This is right as long as hyper flushes the socket only when its own write buffer is empty. If it flushed earlier, the bytes in
@@ -45,9 +45,9 @@ enum State {
     /// hyper writes all responses.
     #[default]
     Attached,
-    /// This response is held back. hyper may still have bytes of earlier responses.
+    /// This response is held back. hyper may still have bytes to write before it.
     HeldBack(StreamingResponse),
-    /// hyper has written all earlier responses.
+    /// hyper has written all bytes before this response.
     Flushed(StreamingResponse),
 }
 
@@ -66,7 +66,7 @@ impl Detachment {
         *self.0.state.lock() = State::HeldBack(response);
     }
 
-    /// Takes the response if hyper has written all earlier ones.
+    /// Takes the response if hyper has written all bytes before it.
     fn take_flushed(&self) -> Option<StreamingResponse> {
         let mut state = self.0.state.lock();
         match std::mem::take(&mut *state) {
@@ -166,5 +166,61 @@ impl HttpBody for ReadTrackedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use axum::body::{Body, to_bytes};
+    use http::{Request, Response};
+    use hyper::{server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::{
+        budget::Budget,
+        serve::{filtered_io::FilteredIo, write_watchdog::Watchdog},
+        telemetry::Metrics,
+    };
+
+    /// The socket takes 10 bytes at a time, so hyper still has bytes of `100 Continue` when the service holds the response back.
+    #[tokio::test]
+    async fn a_connection_detaches_only_when_hyper_has_written_all_bytes_before_the_response() {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let (mut client, server) = tokio::io::duplex(10);
+        let watchdog = Watchdog::new(Duration::from_secs(5), Budget::new(0), Metrics::new());
+        let detachment = Detachment::default();
+        let holding = detachment.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (holding, watchdog) = (holding.clone(), watchdog.clone());
+            async move {
+                let body = ReadTrackedBody::new(request.into_body(), holding.clone());
+                let body = to_bytes(Body::new(body), 1024).await.expect("a body");
+                assert!(body == "body" && holding.is_request_read());
+                let response = Response::new(Body::empty());
+                holding.hold_back(StreamingResponse { response, first: Bytes::new(), failed: None });
+                std::future::pending::<()>().await;
+                Ok::<_, Infallible>(CountedBody::of(Response::new(Body::empty()), &watchdog))
+            }
+        });
+        let io = TokioIo::new(FilteredIo::new(server, detachment.clone()));
+        let connection = http1::Builder::new().serve_connection(io, service);
+        let mut connection = DetachableConnection { connection, detachment };
+        let server = async {
+            assert!((&mut connection).await.expect("no error").is_some());
+            drop(connection.into_io());
+        };
+        let client = async {
+            let request = b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\nbody";
+            client.write_all(request).await.expect("space");
+            let mut read = Vec::new();
+            client.read_to_end(&mut read).await.expect("no error");
+            read
+        };
+        let ((), read) = tokio::join!(server, client);
+        assert_eq!(read, CONTINUE);
     }
 }

@@ -1,4 +1,4 @@
-//! How the daemon stops: a soft stop, then a hard stop, which waits for every task. So tasks are spawned only here.
+//! How the daemon stops: a soft stop, a hard stop, and a wait for every task. Only this file spawns tasks, so no task is missed.
 
 use std::{
     fmt,

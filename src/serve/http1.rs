@@ -78,6 +78,7 @@ pub(super) async fn serve<H: Handler>(
         }
     };
     if let Some(streaming) = detached? {
+        // Without the adapter of hyper, the detachment, and the first bytes, which hyper has read.
         let io = connection.into_io().into_inner().into_inner().into_inner();
         // A task of its own, because a task keeps the memory of the largest future that it ever ran.
         shared.drain.spawn(StreamWriter::new(io, streaming, shared.watchdog.clone(), permit));

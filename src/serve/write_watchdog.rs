@@ -139,7 +139,7 @@ impl Watchdog {
         let latest = now.saturating_sub(longest).saturating_add(self.0.stall_timeout);
         for waiter in self.listed_until(latest, Waiter::blocks_others) {
             if waiter.waiting_since().is_some_and(|since| since.saturating_add(longest) <= now)
-                && waiter.is_first_cut_at(now)
+                && waiter.claim_cut_at(now)
             {
                 self.cut(&waiter);
             }

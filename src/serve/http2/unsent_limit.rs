@@ -173,8 +173,8 @@ impl UnsentLimit {
         self.queue_length.store(queue.len(), Ordering::SeqCst);
     }
 
-    /// No stream of this connection was cut at this time because others were queued.
-    pub(in crate::serve) fn is_first_cut_at(&self, now: u32) -> bool {
+    /// True for the first call with this time: one stream of a connection is cut for the queued ones at each tick.
+    pub(in crate::serve) fn claim_cut_at(&self, now: u32) -> bool {
         self.cut_at.swap(now, Ordering::Relaxed) != now
     }
 

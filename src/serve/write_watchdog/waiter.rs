@@ -148,9 +148,9 @@ impl Waiter {
         self.connection.as_ref().is_some_and(|connection| connection.has_queue()) && self.unsent() > 0
     }
 
-    /// No other stream of its connection was cut by [`Watchdog::cut_blocking`] at this time.
-    pub(super) fn is_first_cut_at(&self, now: u32) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.is_first_cut_at(now))
+    /// True once for each time and connection, and false for a socket.
+    pub(super) fn claim_cut_at(&self, now: u32) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.claim_cut_at(now))
     }
 
     /// Counts bytes that only this stream keeps in memory.

@@ -1,4 +1,4 @@
-//! How the daemon stops: a soft stop, a hard stop, and a wait for every task. Only this file spawns tasks, so no task is missed.
+//! How the daemon stops: a soft stop, a hard stop, and a wait for every task. Only this file spawns, so no task is missed.
 
 use std::{
     fmt,
@@ -76,8 +76,8 @@ impl Drain {
         if self.has_started() { self.finished().await } else { self.started().await }
     }
 
-    /// Starts a task that the shutdown waits for. The handle can end the task early; the memory of the task is freed only when its
-    /// handle is dropped too.
+    /// Starts a task that the shutdown waits for. The handle can end the task early; the memory of the task is freed only when
+    /// its handle is dropped too.
     pub fn spawn<F>(&self, task: F) -> AbortHandle
     where
         F: Future + Send + 'static,
@@ -88,8 +88,8 @@ impl Drain {
 
     /// Starts a task that must not die before the hard stop, which ends it.
     ///
-    /// Without such a task the daemon would go on and do only half of its work. So if the task panics or ends, the drain starts, and
-    /// [`Drain::died`] names the task.
+    /// Without such a task the daemon would go on and do only half of its work. So if the task panics or ends, the drain
+    /// starts, and [`Drain::died`] names the task.
     pub fn supervise<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -161,7 +161,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next wait is short again. The limit of one log line a second stays: a peer that comes and goes could cause many lines.
+    /// The next wait is short again. The limit of one log line a second stays: a peer that comes and goes could cause many
+    /// lines.
     fn reset(&mut self) {
         self.next = SHORTEST_BACKOFF;
     }

@@ -1,4 +1,4 @@
-//! Limits open connections. A few more are accepted over the limit, only to answer health checks and to refuse.
+//! Limits open connections. Over the limit a few more are accepted, only for health checks and refusals.
 
 use std::{future::pending, sync::Arc};
 
@@ -49,6 +49,6 @@ async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     }
 }
 
-/// Connections over the limit: enough for the health checks of a few load balancers and some refusals at once, and few enough for
-/// the descriptors that are kept back.
+/// Connections over the limit: enough for the health checks of a few load balancers and some refusals at once, and few enough
+/// for the descriptors that are kept back.
 const OVER_LIMIT: usize = 16;

@@ -1,4 +1,4 @@
-//! Serves a connection over the connection limit: one request, which gets an answer about health or a refusal, and 2 s for all.
+//! Serves a connection over the connection limit: one request within 2 s, which is refused unless it is a health check.
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
@@ -91,7 +91,8 @@ async fn serve_http2<H: Handler>(shared: &Shared<H>, io: Rewound<Transport>, pee
     Ok(connection.await?)
 }
 
-/// For the whole connection. A health check has its answer within milliseconds, and silent peers must not hold these few permits.
+/// For the whole connection. A health check has its answer within milliseconds, and silent peers must not hold these few
+/// permits.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of a request's head, and bytes of a response that hyper buffers.

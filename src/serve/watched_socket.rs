@@ -21,8 +21,8 @@ pub(super) type WatchedSocket<T> = FilteredIo<T, WriteWatch>;
 
 /// Watches the writes of a socket.
 ///
-/// When the socket takes no more, the peer has the stall time-out to make room for a piece, or for all of the write if that is
-/// less. A peer that makes room for single bytes does not read.
+/// A socket that takes no more must take a piece within the stall time-out, or the whole write if that is less. So a peer that
+/// reads single bytes is cut too.
 pub(super) struct WriteWatch {
     watchdog: Watchdog,
     /// Made when the socket takes no more; dropped when the watchdog's list no longer holds it.

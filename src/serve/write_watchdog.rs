@@ -1,8 +1,8 @@
-//! Cuts peers that do not read: one list of all sockets and HTTP/2 streams that wait for their peer, and one task that checks it.
+//! Cuts peers that do not read: a list of all sockets and HTTP/2 streams that wait for their peer, and a task that checks it.
 //!
 //! hyper does not poll a response body while the peer does not read, so a time-out inside the body would never fire. What hyper
-//! does poll is the socket, or the task of an HTTP/2 stream. Each of these puts a [`Waiter`] into the list while it waits for its
-//! peer. The watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
+//! does poll is the socket, or the task of an HTTP/2 stream. Each of these puts a [`Waiter`] into the list while it waits for
+//! its peer. The watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
 
 pub(super) mod waiter;
 
@@ -131,8 +131,8 @@ impl Watchdog {
         }
     }
 
-    /// Cuts a stream early while other streams of its connection are queued behind its unsent bytes: one for each connection and
-    /// tick. Without this, one stalled stream would hold up the others for the whole time-out.
+    /// Cuts a stream early while other streams of its connection are queued behind its unsent bytes: one for each connection
+    /// and tick. Without this, one stalled stream would hold up the others for the whole time-out.
     fn cut_blocking(&self) {
         let longest = units(BLOCKING_TIMEOUT).saturating_add(CLOCK_LAG);
         let now = self.now();
@@ -146,7 +146,8 @@ impl Watchdog {
         }
     }
 
-    /// While the memory budget is exceeded, cuts the waiters that have waited longest, until their unsent bytes make up the excess.
+    /// While the memory budget is exceeded, cuts the waiters that have waited longest, until their unsent bytes make up the
+    /// excess.
     fn cut_over_budget(&self) {
         let budget = &self.0.budget;
         if !budget.is_exceeded() {

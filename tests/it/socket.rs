@@ -1,6 +1,6 @@
 //! Streams of HTTP/1.1, byte by byte: the requests before them, their heads and their ends.
 //!
-//! `SIGNAL_HTTP1_TAKEOVER=false cargo test --test it -- --skip past_the_library` runs all tests with streams that hyper writes.
+//! `SIGNAL_HTTP1_TAKEOVER=false cargo test --test it -- --skip without_hyper` runs all tests with streams that hyper writes.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -120,9 +120,9 @@ async fn waits_for_body(server: &Server) -> Connection {
     connection
 }
 
-/// hyper, when it also writes streams, takes the end of what the peer sends for the end of the connection.
+/// When hyper may write streams, it closes the connection as soon as the peer half-closes.
 #[tokio::test]
-async fn past_the_library_a_client_that_half_closes_after_its_request_gets_its_answer() {
+async fn without_hyper_a_client_that_half_closes_after_its_request_gets_its_answer() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for number in 0..100 {
@@ -144,7 +144,7 @@ async fn past_the_library_a_client_that_half_closes_after_its_request_gets_its_a
 
 /// hyper leaves such bytes unread, and then the system resets the connection when it closes.
 #[tokio::test]
-async fn past_the_library_a_stream_goes_on_although_its_peer_sends_bytes_up_to_32_kib() {
+async fn without_hyper_a_stream_goes_on_although_its_peer_sends_bytes_up_to_32_kib() {
     let server = Server::with(&["--drain-window", "1"]).await;
     let mut connection = Connection::open(server.address).await;
     connection.write((subscribe("HTTP/1.1") + &"x".repeat(10_000)).as_bytes()).await;
@@ -183,24 +183,22 @@ async fn a_post_whose_body_comes_late_leaves_its_connection_usable() {
 
 /// The reason why the daemon writes streams of HTTP/1.1 itself. When the second figure is small, hyper can write them.
 #[tokio::test]
-async fn past_the_library_an_idle_stream_takes_2_kib_at_most_and_with_hyper_6_at_least() {
+async fn without_hyper_an_idle_stream_takes_2_kib_at_most_and_with_hyper_6_at_least() {
     const STREAMS: usize = 500;
-    let mut each = Vec::new();
-    for takeover in ["true", "false"] {
+    let mut each = [0; 2];
+    for (each, takeover) in each.iter_mut().zip(["true", "false"]) {
         let process = Process::start(&["--http1-takeover", takeover]);
-        let headers = |number: usize| [("x-user-claim", claim(&format!("bob{number}/phone")))];
-        let mut streams = Vec::new();
-        for number in 0..=STREAMS {
-            let headers = headers(number);
-            let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
-            streams.push(Sse::open(process.address, "/subscribe", &headers).await);
-            // The first stream is not counted: with it come the things that all streams share.
-            if number == 0 {
-                each.push(process.memory());
-            }
+        let open = async |number: usize| {
+            let claim = claim(&format!("bob{number}/phone"));
+            Sse::open(process.address, "/subscribe", &[("x-user-claim", &claim)]).await
+        };
+        // The first stream is not counted, because it makes what all streams share.
+        let mut streams = vec![open(0).await];
+        let before = process.memory();
+        for number in 1..=STREAMS {
+            streams.push(open(number).await);
         }
-        let before = each.pop().expect("the first stream");
-        each.push((process.memory() - before) / STREAMS);
+        *each = (process.memory() - before) / STREAMS;
     }
     assert!(each[0] <= 2 * 1024 && each[1] >= 6 * 1024, "{each:?} bytes for a stream");
 }

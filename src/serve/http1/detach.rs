@@ -1,12 +1,12 @@
 //! Detaches an HTTP/1.1 connection from hyper when only one streaming response is left to write on it.
 //!
-//! hyper 1.12 keeps its read and write buffers for as long as a connection lives: an idle stream takes 9 KiB of memory with hyper,
-//! and less than 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes the bytes
-//! before it, such as `100 Continue`. After that flush the connection is taken apart, and a
+//! hyper 1.12 keeps its read and write buffers for as long as a connection lives: an idle stream takes 9 KiB of memory with
+//! hyper, and less than 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes
+//! the bytes before it, such as `100 Continue`. After that flush the connection is taken apart, and a
 //! [`StreamWriter`](super::stream_writer::StreamWriter) writes the response to the socket.
 //!
-//! This is right as long as hyper flushes the socket only when its own write buffer is empty. If it flushed earlier, the bytes in
-//! that buffer would be lost.
+//! This is right as long as hyper flushes the socket only when its own write buffer is empty. If it flushed earlier, the bytes
+//! in that buffer would be lost.
 
 use std::{
     pin::Pin,
@@ -186,7 +186,8 @@ mod tests {
         telemetry::Metrics,
     };
 
-    /// The socket takes 10 bytes at a time, so hyper still has bytes of `100 Continue` when the service holds the response back.
+    /// The socket takes 10 bytes at a time, so hyper still has bytes of `100 Continue` when the service holds the response
+    /// back.
     #[tokio::test]
     async fn a_connection_detaches_only_when_hyper_has_written_all_bytes_before_the_response() {
         const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -1,6 +1,7 @@
 //! Writes one streaming response to a socket, without hyper: a head, then what the body gives, until the body ends.
 //!
-//! HTTP/1.1 gets chunks (RFC 9112, section 7.1). HTTP/1.0 has no chunks: there the end of the connection is the end of the body.
+//! HTTP/1.1 gets chunks (RFC 9112, section 7.1). HTTP/1.0 has no chunks: there the end of the connection is the end of the
+//! body.
 //!
 //! An idle stream takes less than 1 KiB because this holds no buffer: a chunk has one while it is written. A large chunk is not
 //! copied, because thousands of streams may share its bytes.
@@ -140,13 +141,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for StreamWriter<T> {
         if self.poll_peer_left(cx).is_ready() {
             return Poll::Ready(());
         }
-        // An error needs no answer: the socket fails only when the peer has left or was cut.
+        // Errors are not logged: the socket fails only when the peer has left or was cut.
         self.poll_write_body(cx).map(drop)
     }
 }
 
-/// Counts a large frame that no other stream shares as unsent until it is written. The socket counts a small one that it does not
-/// take.
+/// Counts a large frame that no other stream shares as unsent until it is written. The socket counts a small one that it does
+/// not take.
 fn counted(data: Bytes, watchdog: &Watchdog) -> Bytes {
     if data.len() <= PIECE || !data.is_unique() {
         return data;

@@ -1,7 +1,7 @@
 //! Limits the rate of control frames of one HTTP/2 connection, by reading the frame headers as bytes go by.
 //!
-//! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. `WINDOW_UPDATE` and PING without
-//! ACK are free: every client sends `WINDOW_UPDATE` as it reads, and some clients measure round trips with PING.
+//! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. `WINDOW_UPDATE` and PING
+//! without ACK are free: every client sends `WINDOW_UPDATE` as it reads, and some clients measure round trips with PING.
 
 use std::{
     io,

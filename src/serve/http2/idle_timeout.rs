@@ -1,4 +1,4 @@
-//! Closes HTTP/2 connections without a stream: they would hold a place for as long as their peer answers PINGs.
+//! Closes HTTP/2 connections without a stream. They would hold a permit for as long as their peer answers PINGs.
 
 use std::{
     pin::Pin,

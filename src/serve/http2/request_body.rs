@@ -1,7 +1,7 @@
 //! The body of an HTTP/2 request, which fails when the peer resets the stream before the end of the body.
 //!
-//! hyper reports `RST_STREAM(NO_ERROR)` as a normal end of body (RFC 9113, section 8.1). A server must not: it would accept half a
-//! message as a whole one.
+//! hyper reports `RST_STREAM(NO_ERROR)` as a normal end of body (RFC 9113, section 8.1). A server must not: it would accept
+//! half a message as a whole one.
 
 use std::{
     pin::Pin,

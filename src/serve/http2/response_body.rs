@@ -73,7 +73,8 @@ impl ResponseBody {
         let unsent = self.unsent.min(u32::try_from(length).unwrap_or(u32::MAX));
         self.unsent -= unsent;
         self.waiter.body_gives_frame();
-        // The count hides behind the bytes: a larger type would make every stream larger, because hyper has a place for a piece.
+        // The count is inside the bytes, because hyper stores a piece in every stream: a larger type would make all streams
+        // larger.
         if unsent == 0 { bytes } else { Bytes::from_owner(UnsentPiece { bytes, waiter: self.waiter.clone(), unsent }) }
     }
 

@@ -15,9 +15,9 @@ use crate::{drain::Drain, serve::write_watchdog::waiter::Waiter};
 
 /// The executor that hyper gives the streams of one connection to.
 ///
-/// hyper does not say which request a future belongs to. This relies on hyper 1.12: it calls the service for a request, and gives
-/// the future of that request to the executor before it calls the service again. So the waiter that was made last belongs to the
-/// next future. Otherwise the watchdog would cut the wrong streams.
+/// hyper does not say which request a future belongs to. This relies on hyper 1.12: it calls the service for a request, and
+/// gives the future of that request to the executor before it calls the service again. So the waiter that was made last belongs
+/// to the next future. Otherwise the watchdog would cut the wrong streams.
 #[derive(Clone)]
 pub(in crate::serve) struct StreamTasks {
     drain: Drain,
@@ -58,8 +58,8 @@ impl Drop for OpenStream {
 }
 
 pin_project! {
-    /// The task of a stream. It ends when the stream ends or the watchdog cuts it. Then hyper's future is dropped, and h2 resets
-    /// an unfinished stream with CANCEL.
+    /// The task of a stream. It ends when the stream ends or the watchdog cuts it. Then hyper's future is dropped, and h2
+    /// resets an unfinished stream with CANCEL.
     struct StreamTask<F> {
         #[pin]
         stream: F,
@@ -105,8 +105,8 @@ mod tests {
         telemetry::Metrics,
     };
 
-    /// Two requests come with one read. hyper could call the service for both before it runs their tasks; this shows that it does
-    /// not mix them up.
+    /// Two requests come with one read. hyper could call the service for both before it runs their tasks; this shows that it
+    /// does not mix them up.
     #[tokio::test]
     async fn the_stream_that_is_cut_is_the_one_of_its_request() {
         for cut in [0, 1] {

@@ -20,8 +20,8 @@ impl UnflushedStreams {
         Self { limit, waiters: Vec::new(), removed: 0 }
     }
 
-    /// Call this after each poll of the connection, which has written what it could. Says whether the watchdog has cut one of the
-    /// streams.
+    /// Call this after each poll of the connection, which has written what it could. Says whether the watchdog has cut one of
+    /// the streams.
     pub(super) fn check(&mut self, waker: &Waker) -> bool {
         self.limit.take_unflushed(&mut self.waiters, waker);
         if self.waiters.is_empty() {

@@ -178,7 +178,8 @@ impl UnsentLimit {
         self.cut_at.swap(now, Ordering::Relaxed) != now
     }
 
-    /// Admits the first stream of the queue if there is capacity: one at a time, because only polling shows how many bytes it makes.
+    /// Admits the first stream of the queue if there is capacity: one at a time, because only polling shows how many bytes it
+    /// makes.
     fn admit_next(&self) {
         while self.has_queue() && !self.is_reached() && !self.has_admitted.swap(true, Ordering::SeqCst) {
             let first = {

@@ -1,4 +1,4 @@
-//! One entry of the watchdog's list: a socket or a stream of HTTP/2, with its unsent bytes and since when it waits for its peer.
+//! An entry of the watchdog's list: a socket or an HTTP/2 stream, its unsent bytes, and when it began to wait for its peer.
 
 use std::{
     sync::{
@@ -17,7 +17,8 @@ use crate::serve::http2::UnsentLimit;
 pub(in crate::serve) struct Waiter {
     /// What a stream shares with the other streams of its connection; `None` for a socket.
     connection: Option<Arc<UnsentLimit>>,
-    /// `None` while it neither waits nor is listed nor queued: nearly all streams nearly all the time, so it takes one word.
+    /// `None` unless it waits, is listed or is queued. Boxed, because this is `None` for nearly all streams nearly all the
+    /// time.
     wait: Mutex<Option<Box<Wait>>>,
     /// Bytes that only this waiter keeps in memory and its peer has not taken.
     unsent: AtomicU32,
@@ -61,7 +62,7 @@ impl Waiter {
         Self { connection, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
     }
 
-    /// Waits for the peer: since now if `restart`, else since the wait that has begun already.
+    /// Waits for the peer. A wait that has begun already goes on, unless `restart`: then its time begins anew.
     pub(in crate::serve) fn start_waiting(self: &Arc<Self>, watchdog: &Watchdog, restart: bool, waker: &Waker) {
         let (is_new, since) = self.update(|wait| {
             if restart || !wait.is_waiting {

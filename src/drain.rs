@@ -1,4 +1,4 @@
-//! How the daemon stops: a soft stop, then a hard one, with every task tracked; the only place that spawns.
+//! How the daemon stops: a soft stop, a hard stop, and a wait for every task. Only this file spawns, so no task is missed.
 
 use std::{
     fmt,
@@ -22,10 +22,10 @@ pub struct Drain {
     died: Arc<OnceLock<Died>>,
 }
 
-/// A task that must not die did. The daemon drains, and whatever runs it should start it again.
+/// A supervised task has died. The daemon drains and exits, and its supervisor should start it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Died {
-    /// Its name for operators.
+    /// The name of the task in the log.
     pub task: &'static str,
 }
 
@@ -38,13 +38,13 @@ impl fmt::Display for Died {
 impl std::error::Error for Died {}
 
 impl Drain {
-    /// Nothing is stopping yet.
+    /// A drain that has not started.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Begins the soft stop: no new work; what runs is asked to end.
+    /// Begins the soft stop: the daemon takes no new work and asks running tasks to end.
     pub fn start(&self) {
         self.soft.cancel();
     }
@@ -60,7 +60,7 @@ impl Drain {
         self.soft.cancelled().await;
     }
 
-    /// Begins the hard stop: what still runs ends now, after the request or frame in hand.
+    /// Begins the hard stop: running tasks end now, after the current request or frame.
     pub fn finish(&self) {
         self.soft.cancel();
         self.hard.cancel();
@@ -71,22 +71,13 @@ impl Drain {
         self.hard.cancelled().await;
     }
 
-    /// Waits for the soft stop or, where that has begun already, for the hard one.
-    ///
-    /// For one task that is often woken for something else: the token is its own, because it would take the lock of a shared one
-    /// every time, and once it waits for it, it only looks at it.
-    pub fn next_stop(&self) -> impl Future<Output = ()> + use<> {
-        let token = if self.has_started() { &self.hard } else { &self.soft }.child_token();
-        let (mut stop, mut waits) = (Box::pin(token.clone().cancelled_owned()), false);
-        poll_fn(move |cx| {
-            if std::mem::replace(&mut waits, true) && !token.is_cancelled() {
-                return Poll::Pending;
-            }
-            stop.as_mut().poll(cx)
-        })
+    /// Waits for the soft stop or, if that has begun already, for the hard stop.
+    pub async fn next_stop(&self) {
+        if self.has_started() { self.finished().await } else { self.started().await }
     }
 
-    /// Starts a task that the shutdown waits for. The handle can end it early, and keeps its memory for as long as it is kept.
+    /// Starts a task that the shutdown waits for. The handle can end the task early; the memory of the task is freed only when
+    /// its handle is dropped too.
     pub fn spawn<F>(&self, task: F) -> AbortHandle
     where
         F: Future + Send + 'static,
@@ -97,8 +88,8 @@ impl Drain {
 
     /// Starts a task that must not die before the hard stop, which ends it.
     ///
-    /// Without it the daemon would live on and do half of its work. So if the task panics or ends by itself, the drain starts,
-    /// and [`Drain::died`] says why.
+    /// Without such a task the daemon would go on and do only half of its work. So if the task panics or ends, the drain
+    /// starts, and [`Drain::died`] names the task.
     pub fn supervise<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -106,27 +97,27 @@ impl Drain {
         let drain = self.clone();
         self.tasks.spawn(async move {
             let mut task = pin!(task);
-            // After a panic it is not polled again, so that nobody sees it broken.
+            // `AssertUnwindSafe` is right because the task is not polled again after a panic.
             let ended = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
                 Ok(polled) => polled.map(|()| "ended"),
                 Err(_) => Poll::Ready("panicked"),
             });
             if let Some(how) = drain.hard.run_until_cancelled(ended).await {
-                tracing::error!(task = name, how, "a task that must not die did: the daemon stops");
-                // Only the first one is the cause.
+                tracing::error!(task = name, how, "a task that must not die has died: the daemon stops");
+                // Fails if another task died before: that task is the cause.
                 let _ = drain.died.set(Died { task: name });
                 drain.start();
             }
         });
     }
 
-    /// The supervised task that died first, if any did.
+    /// The supervised task that died first, if one has died.
     #[must_use]
     pub fn died(&self) -> Option<Died> {
         self.died.get().copied()
     }
 
-    /// Waits until all tasks have ended, at most for `patience`. Says whether they have.
+    /// Waits for the end of all tasks, for at most `patience`. Says whether all have ended.
     pub async fn wait(&self, patience: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()

@@ -1,34 +1,25 @@
-//! The accept loop: connections in, requests to one router, every limit of the transport; knows nothing of the domain.
+//! The transport: accepts connections, gives their requests to one handler, and holds every limit. Knows nothing of the domain.
+//!
+//! `connection` serves a connection, with `http1` or `http2`; `over_limit` serves one past the connection limit.
+//! `write_watchdog` cuts peers that do not read.
 
-mod account;
-mod begun;
-mod clock;
 mod connection;
-mod control_frames;
-mod detect;
-mod gathering;
-mod http1_body;
-mod idle;
-mod inbound;
-mod lasting;
-mod pieces;
-mod places;
-mod quiet;
+mod connection_limit;
+mod filtered_io;
+mod http1;
+mod http2;
+mod over_limit;
+mod protocol_detection;
 mod socket;
-mod spare;
-mod streams;
-mod takeover;
 mod tls;
-mod turns;
-mod waiter;
-mod watched;
-mod whole;
+mod watched_socket;
 mod write_watchdog;
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -41,9 +32,8 @@ use tokio::net::TcpListener;
 
 pub use self::tls::{Identity, Tls};
 use self::{
-    connection::Connections,
-    places::{Place, Places},
-    spare::Spare,
+    connection::Shared,
+    connection_limit::{Permit, Permits},
     write_watchdog::Watchdog,
 };
 use crate::{
@@ -52,24 +42,24 @@ use crate::{
     telemetry::{Metrics, Sparingly},
 };
 
-/// The limits of the transport that are options; the others are constants beside the code they bind.
+/// The limits that are options. All other limits are constants beside the code that they limit.
 #[derive(Clone)]
 pub struct Settings {
-    /// Speak TLS, if so.
+    /// Speaks TLS with this configuration, if there is one.
     pub tls: Option<Tls>,
-    /// Open connections; a few more are told that there is no place, and past those nothing is accepted until one closes.
+    /// Open connections. A few more are accepted and refused politely; then accepting waits until a connection closes.
     pub max_connections: usize,
-    /// Write responses of HTTP/1.1 that go on past hyper, which keeps large buffers for a connection.
+    /// Write streaming responses of HTTP/1.1 without hyper, which keeps large buffers for a connection.
     pub http1_takeover: bool,
     /// Concurrent streams of one HTTP/2 connection.
     pub max_streams: u32,
     /// For the first bytes, for a request's head, and for the idle time between two requests of HTTP/1.1.
     pub header_timeout: Duration,
-    /// How long a peer may take for a piece of a response before it is cut.
+    /// How long a peer may take to read a piece of a response. After that its stream or connection is cut.
     pub stall: Duration,
-    /// How long a connection of HTTP/2 may stand without a stream.
+    /// How long an HTTP/2 connection may have no stream.
     pub http2_idle: Duration,
-    /// Where the bytes are counted that peers have not taken.
+    /// Counts the unsent bytes of all connections.
     pub budget: Budget,
 }
 
@@ -77,22 +67,21 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// What answers requests.
+/// Turns requests into responses.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers one request from a peer.
-    fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    /// Handles one request.
+    fn handle<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
 
-    /// Answers one request from a peer for which there is no place: whether the server is healthy, or that it is full.
-    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    /// Handles one request of a connection over the connection limit: health checks get their answer, all else is refused.
+    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
 }
 
-/// An answer on its way. Boxed, because it is large, what waits for it is moved about, and hyper keeps room for it as long as a
-/// stream of HTTP/2 lives.
-pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+/// Boxed, because hyper keeps space for this future for as long as an HTTP/2 stream lives, and moves it several times.
+pub type ResponseFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A bound listener that serves one handler.
 pub struct Server {
@@ -103,54 +92,55 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on an address; port 0 picks a free one.
+    /// Listens on an address. Port 0 picks a free port.
     ///
     /// # Errors
-    /// When the address is taken or not one of this machine.
+    /// When the address is taken, or is no address of this machine.
     pub fn bind(address: SocketAddr, settings: Settings, metrics: Metrics) -> io::Result<Self> {
         let watchdog = Watchdog::new(settings.stall, settings.budget.clone(), metrics.clone());
         Ok(Self { listener: socket::listen(address)?, settings, watchdog, metrics })
     }
 
-    /// The address that is listened on.
+    /// The address that the server listens on.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system does not give the address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Cuts peers that do not read, without end.
+    /// Cuts peers that do not read; never ends.
     pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
         self.watchdog.clone().run()
     }
 
-    /// Accepts connections without end. Connections end themselves when the server stops.
+    /// Accepts connections; never ends. Each connection ends by itself when the drain begins.
     pub async fn run(self, handler: impl Handler, drain: Drain) {
-        let places = Places::new(self.settings.max_connections);
+        let Self { listener, settings, watchdog, metrics } = self;
+        let permits = Permits::new(settings.max_connections);
         let mut backoff = Backoff::default();
-        let (tls, watchdog) = (self.settings.tls.clone(), self.watchdog);
-        let spare = Spare { handler: handler.clone(), tls, watchdog: watchdog.clone(), drain: drain.clone() };
-        let connections = Connections::new(handler, self.settings, watchdog, self.metrics.clone(), drain.clone());
+        let shared = Arc::new(Shared { handler, settings, watchdog, metrics: metrics.clone(), drain: drain.clone() });
         loop {
-            let place = places.next().await;
-            match self.listener.accept().await {
+            let permit = permits.acquire().await;
+            match listener.accept().await {
                 Ok((socket, peer)) => {
                     backoff.reset();
-                    self.metrics.connected();
+                    metrics.connected();
                     let peer = Peer(peer.ip());
-                    match places.improve(place) {
-                        Place::Served(place) => drain.spawn(connections.clone().serve(socket, peer, place)),
-                        Place::Spare(place) => {
-                            self.metrics.connected_without_place();
-                            drain.spawn(spare.clone().serve(socket, peer, place))
+                    match permits.upgrade(permit) {
+                        Permit::Regular(permit) => {
+                            drain.spawn(connection::serve(shared.clone(), socket, peer, permit));
                         }
-                    };
+                        Permit::OverLimit(permit) => {
+                            metrics.connected_without_place();
+                            drain.spawn(over_limit::serve(shared.clone(), socket, peer, permit));
+                        }
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    self.metrics.accept_failed();
-                    drop(place);
+                    metrics.accept_failed();
+                    drop(permit);
                     backoff.wait(&error).await;
                 }
             }
@@ -158,7 +148,7 @@ impl Server {
     }
 }
 
-/// What to do when the system has no descriptor or memory for another connection: wait, longer each time.
+/// Waits while the system has no descriptor or memory for another connection, longer each time.
 struct Backoff {
     next: Duration,
     lines: Sparingly,
@@ -171,8 +161,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next wait is short again. A peer that comes and goes may make the system run out all the time, so the log keeps to its
-    /// line a second.
+    /// The next wait is short again. The limit of one log line a second stays: a peer that comes and goes could cause many
+    /// lines.
     fn reset(&mut self) {
         self.next = SHORTEST_BACKOFF;
     }

@@ -32,7 +32,7 @@ use crate::{
     error::Error,
     grpc::{self, Signal},
     rest::{self, Api, Problem},
-    serve::{Answer, Handler, Peer},
+    serve::{Handler, Peer, ResponseFuture},
     telemetry::Metrics,
 };
 
@@ -97,7 +97,7 @@ impl Shared {
 }
 
 impl Handler for Dispatch {
-    fn answer<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn handle<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
@@ -105,7 +105,7 @@ impl Handler for Dispatch {
         self.dispatch(refused, peer, request)
     }
 
-    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
@@ -115,7 +115,7 @@ impl Handler for Dispatch {
 }
 
 impl Dispatch {
-    fn dispatch<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> Answer
+    fn dispatch<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
@@ -259,7 +259,7 @@ mod tests {
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
         let dispatch = Dispatch::new(routes, api, grpc::signal(service, auth, 0), &[]);
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
-        let response = dispatch.answer(Peer([127, 0, 0, 1].into()), request).await;
+        let response = dispatch.handle(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");

@@ -5,21 +5,22 @@ use std::{io, net::SocketAddr, time::Duration};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that wait to be accepted; the system's default of 128 loses some when everybody comes back at once.
+/// Connections that may wait to be accepted. The system's default of 128 loses some when all clients come back at once.
 const BACKLOG: u32 = 4_096;
-/// A peer that acknowledges nothing for so long is gone, even if it is only its window that is closed.
+/// A peer that acknowledges nothing for this long is gone, and so is a peer whose window stays closed.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// A silent peer is asked after 15 s. It is gone at the second question, when it has been silent for the user timeout, and so
-/// before the heartbeat of the legacy format after 25 s would begin that time anew.
+/// Keep-alive asks a silent peer after 15 s. The second question comes after the user time-out, which then ends the connection.
+/// This has to come before 25 s: a heartbeat of the legacy format would begin the user time-out anew.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_PROBES: u32 = 3;
-/// Bytes that the system keeps for a peer that does not read; it would grow to 4 MiB by itself.
+/// Bytes that the system buffers for a peer that does not read. Without a size, Linux lets this buffer grow to 4 MiB.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Of these, unsent: beyond it the socket is not writable, so that a stalled peer shows early.
+/// With more unsent bytes than this, the socket is not writable. So the watchdog notices a stalled peer early.
 const UNSENT: u32 = 16 * 1024;
 
-/// Listens with all options set: a connection inherits them, which saves it seven system calls.
+/// Listens with all options set. Linux copies the options of a listening socket to every connection, which saves seven system
+/// calls for each.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -57,7 +58,7 @@ mod tests {
         let (accepted, _connected) = (accepted.expect("a connection").0, connected.expect("listens"));
         let options = SockRef::from(&accepted);
         assert!(options.tcp_nodelay().expect("an option") && options.keepalive().expect("an option"));
-        // The system counts its own overhead too.
+        // Linux doubles the size, for its own overhead.
         assert!((SEND_BUFFER..=2 * SEND_BUFFER).contains(&options.send_buffer_size().expect("an option")));
         #[cfg(target_os = "linux")]
         {

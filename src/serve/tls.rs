@@ -1,4 +1,4 @@
-//! TLS on the same port: certificates in, streams out, HTTP/2 and HTTP/1.1 by ALPN.
+//! TLS on the same port, with HTTP/2 and HTTP/1.1 by ALPN.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -14,13 +14,13 @@ use tokio_rustls::{
 };
 use tokio_util::either::Either;
 
-use super::watched::Watched;
+use super::watched_socket::WatchedSocket;
 use crate::wall_clock::Clamped;
 
-/// A connection with or without TLS; boxed, because the state of TLS is large and most connections have none.
-pub(super) type Transport = Either<Box<TlsStream<Watched<TcpStream>>>, Watched<TcpStream>>;
+/// A connection with or without TLS. TLS is boxed, because its state is large and most connections have none.
+pub(super) type Transport = Either<Box<TlsStream<WatchedSocket<TcpStream>>>, WatchedSocket<TcpStream>>;
 
-/// The files that say who this server is.
+/// The files with which the server proves its identity.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
     /// The certificate and its chain, PEM.
@@ -29,15 +29,15 @@ pub struct Identity<'a> {
     pub key: &'a Path,
 }
 
-/// How to speak TLS.
+/// The TLS configuration of a server.
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
 
 impl Tls {
-    /// Reads both files. The crypto provider is named, because rustls panics when it has to choose from two.
+    /// Reads both files. Names the crypto provider, because rustls panics when two are compiled in and none is named.
     ///
     /// # Errors
-    /// When a file cannot be read, is not PEM, or the key is not the certificate's; the message names the file.
+    /// When a file cannot be read, is not PEM, or the key does not belong to the certificate. The message names the file.
     pub fn read(identity: Identity<'_>) -> io::Result<Self> {
         let (certificate, key) = (identity.certificate, identity.key);
         let chain = CertificateDer::pem_file_iter(certificate)
@@ -53,8 +53,8 @@ impl Tls {
     }
 }
 
-/// Shakes hands where TLS is spoken.
-pub(super) async fn accept(tls: Option<&Tls>, socket: Watched<TcpStream>) -> io::Result<Transport> {
+/// Does the TLS handshake if the server has TLS.
+pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket<TcpStream>) -> io::Result<Transport> {
     match tls {
         Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
         None => Ok(Either::Right(socket)),

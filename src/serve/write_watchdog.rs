@@ -1,7 +1,10 @@
-//! The write watchdog: one list of everything that waits for its peer, and one task that cuts what has waited too long.
+//! Cuts peers that do not read: a list of all sockets and HTTP/2 streams that wait for their peer, and a task that checks it.
 //!
-//! hyper does not poll a response body while its peer does not read, so a time-out in a body would never fire. So whoever is
-//! polled instead, a socket or the task of an HTTP/2 stream, enters a [`Waiter`] here while it waits, and is woken to be cut.
+//! hyper does not poll a response body while the peer does not read, so a time-out inside the body would never fire. What hyper
+//! does poll is the socket, or the task of an HTTP/2 stream. Each of these puts a [`Waiter`] into the list while it waits for
+//! its peer. The watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
+
+pub(super) mod waiter;
 
 use std::{
     collections::BTreeMap,
@@ -18,34 +21,37 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::waiter::{Since, Waiter};
+use self::waiter::Waiter;
 use crate::{budget::Budget, telemetry::Metrics};
+
+/// Bytes of a piece of a response. A peer that reads takes one within `--stall-timeout`.
+pub(super) const PIECE: usize = 16 * 1024;
 
 /// A cheap handle to the one watchdog of a server.
 #[derive(Clone)]
 pub(super) struct Watchdog(Arc<Shared>);
 
 struct Shared {
-    /// In units of the clock.
-    patience: u32,
+    /// How long a waiter may wait, in units of the clock.
+    stall_timeout: u32,
     budget: Budget,
     metrics: Metrics,
-    /// Units of time in which this process ran and somebody waited.
+    /// The watchdog's own clock. It counts only time in which this process ran and the list was not empty.
     clock: AtomicU32,
-    /// Everything that waits, by the time to look at it. One that went on meanwhile is moved when that time comes.
+    /// Waiters by the time to check them. A waiter that waits for a later piece by then is moved to its new time.
     waiting: Mutex<BTreeMap<u32, Vec<Arc<Waiter>>>>,
-    /// Wakes the task: somebody waits, or the budget is exceeded.
+    /// Wakes the task when the list is no longer empty, and when the memory budget is exceeded.
     wake: Notify,
 }
 
 impl Watchdog {
-    pub(super) fn new(patience: Duration, budget: Budget, metrics: Metrics) -> Self {
-        let patience = units(patience).saturating_add(SLACK);
+    pub(super) fn new(stall_timeout: Duration, budget: Budget, metrics: Metrics) -> Self {
+        let stall_timeout = units(stall_timeout).saturating_add(CLOCK_LAG);
         let (waiting, wake) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { patience, budget, metrics, clock: AtomicU32::new(0), waiting, wake }))
+        Self(Arc::new(Shared { stall_timeout, budget, metrics, clock: AtomicU32::new(0), waiting, wake }))
     }
 
-    /// Looks at those that wait, again and again; never ends. Sleeps while nobody waits.
+    /// Checks the waiters at every tick; never ends. Sleeps while the list is empty.
     pub(super) async fn run(self) {
         let mut ran = Duration::ZERO;
         loop {
@@ -53,15 +59,15 @@ impl Watchdog {
                 self.0.wake.notified().await;
             }
             let began = Instant::now();
-            // A budget that is exceeded is looked at early, but not for every byte.
-            sleep(SOONEST).await;
+            // An exceeded budget is checked before the next tick, but not for every byte that is added.
+            sleep(SHORTEST_TICK).await;
             let _ = timeout(TICK, self.over_budget()).await;
-            // A process that was stopped did not write either, so its peers are not blamed for that time.
-            ran += began.elapsed().min(2 * TICK + SOONEST);
+            // A process that was stopped wrote nothing. Counting that time would cut peers that read.
+            ran += began.elapsed().min(2 * TICK + SHORTEST_TICK);
             self.0.clock.store(units(ran), Ordering::Relaxed);
-            self.cut_late();
-            self.relieve_crowded();
-            self.relieve_budget();
+            self.cut_overdue();
+            self.cut_blocking();
+            self.cut_over_budget();
         }
     }
 
@@ -70,27 +76,27 @@ impl Watchdog {
         self.0.clock.load(Ordering::Relaxed)
     }
 
-    /// Looks at somebody who waits since then, when the time for it comes.
-    pub(super) fn enter(&self, waiter: Arc<Waiter>, since: u32) {
+    /// Adds a waiter to the list. It is checked when it could have waited for the whole time-out.
+    fn list(&self, waiter: Arc<Waiter>, since: u32) {
         let mut waiting = self.0.waiting.lock();
         let first = waiting.is_empty();
-        waiting.entry(since.saturating_add(self.0.patience)).or_default().push(waiter);
+        waiting.entry(since.saturating_add(self.0.stall_timeout)).or_default().push(waiter);
         drop(waiting);
         if first {
             self.0.wake.notify_one();
         }
     }
 
-    /// Counts bytes that wait for a peer.
-    pub(super) fn charge(&self, bytes: usize) {
+    /// Counts bytes that a peer has not taken.
+    pub(super) fn add_unsent(&self, bytes: usize) {
         self.0.budget.add_unsent(bytes);
         if self.0.budget.is_exceeded() {
             self.0.wake.notify_one();
         }
     }
 
-    /// Counts bytes no longer.
-    pub(super) fn release(&self, bytes: usize) {
+    /// Stops counting bytes: the peer has taken them, or never will.
+    pub(super) fn remove_unsent(&self, bytes: usize) {
         self.0.budget.remove_unsent(bytes);
     }
 
@@ -107,7 +113,8 @@ impl Watchdog {
         self.0.waiting.lock().is_empty()
     }
 
-    fn cut_late(&self) {
+    /// Cuts every waiter that has waited for the whole time-out.
+    fn cut_overdue(&self) {
         let now = self.now();
         let mut due = Vec::new();
         let mut waiting = self.0.waiting.lock();
@@ -116,49 +123,53 @@ impl Watchdog {
         }
         drop(waiting);
         for waiter in due {
-            match waiter.since_or_leave() {
-                Since::Nothing => {}
-                Since::Time(since) if since.saturating_add(self.0.patience) <= now => self.cut(&waiter),
-                Since::Time(since) => self.enter(waiter, since),
+            match waiter.waiting_since_or_unlist() {
+                None => {}
+                Some(since) if since.saturating_add(self.0.stall_timeout) <= now => self.cut(&waiter),
+                Some(since) => self.list(waiter, since),
             }
         }
     }
 
-    /// One peer that does not read must not hold up the other streams of its connection for the whole patience.
-    fn relieve_crowded(&self) {
-        let longest = units(CROWDED_PATIENCE).saturating_add(SLACK);
+    /// Cuts a stream early while other streams of its connection are queued behind its unsent bytes: one for each connection
+    /// and tick. Without this, one stalled stream would hold up the others for the whole time-out.
+    fn cut_blocking(&self) {
+        let longest = units(BLOCKING_TIMEOUT).saturating_add(CLOCK_LAG);
         let now = self.now();
-        let latest = now.saturating_sub(longest).saturating_add(self.0.patience);
-        for waiter in self.oldest(latest, Waiter::is_in_the_way) {
-            if waiter.since().is_some_and(|since| since.saturating_add(longest) <= now) && waiter.takes_the_blame(now) {
+        let latest = now.saturating_sub(longest).saturating_add(self.0.stall_timeout);
+        for waiter in self.listed_until(latest, Waiter::blocks_others) {
+            if waiter.waiting_since().is_some_and(|since| since.saturating_add(longest) <= now)
+                && waiter.claim_cut_at(now)
+            {
                 self.cut(&waiter);
             }
         }
     }
 
-    /// While the budget is exceeded, those that have waited longest go first, until enough is on its way out.
-    fn relieve_budget(&self) {
+    /// While the memory budget is exceeded, cuts the waiters that have waited longest, until their unsent bytes make up the
+    /// excess.
+    fn cut_over_budget(&self) {
         let budget = &self.0.budget;
         if !budget.is_exceeded() {
             return;
         }
         let mut excess = (budget.messages() + budget.unsent()).saturating_sub(budget.limit());
-        let mut waiting = self.oldest(u32::MAX, |waiter| waiter.owned() > 0);
-        waiting.sort_by_key(|waiter| waiter.since());
-        for waiter in waiting.into_iter().filter(|waiter| waiter.since().is_some()) {
+        let mut waiting = self.listed_until(u32::MAX, |waiter| waiter.unsent() > 0);
+        waiting.sort_by_key(|waiter| waiter.waiting_since());
+        for waiter in waiting.into_iter().filter(|waiter| waiter.waiting_since().is_some()) {
             if excess == 0 {
                 return;
             }
-            excess = excess.saturating_sub(waiter.owned());
+            excess = excess.saturating_sub(waiter.unsent());
             self.cut(&waiter);
         }
     }
 
-    /// Those that are looked at no later than then, in this order.
-    fn oldest(&self, latest: u32, wanted: impl Fn(&Waiter) -> bool) -> Vec<Arc<Waiter>> {
+    /// The wanted waiters that are due no later than `latest`, in the order of their due times.
+    fn listed_until(&self, latest: u32, wanted: impl Fn(&Waiter) -> bool) -> Vec<Arc<Waiter>> {
         let waiting = self.0.waiting.lock();
-        let oldest = waiting.range(..=latest).flat_map(|(_, waiters)| waiters);
-        oldest.filter(|waiter| wanted(waiter)).cloned().collect()
+        let due = waiting.range(..=latest).flat_map(|(_, waiters)| waiters);
+        due.filter(|waiter| wanted(waiter)).cloned().collect()
     }
 
     fn cut(&self, waiter: &Waiter) {
@@ -172,25 +183,51 @@ impl Watchdog {
     }
 }
 
+/// Bytes that count as unsent until this value is dropped.
+pub(super) struct UnsentBytes {
+    watchdog: Watchdog,
+    bytes: usize,
+}
+
+impl UnsentBytes {
+    pub(super) fn new(watchdog: &Watchdog, bytes: usize) -> Self {
+        watchdog.add_unsent(bytes);
+        Self { watchdog: watchdog.clone(), bytes }
+    }
+
+    /// Stops counting some of the bytes.
+    pub(super) fn remove(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.watchdog.remove_unsent(bytes);
+    }
+}
+
+impl Drop for UnsentBytes {
+    fn drop(&mut self) {
+        self.watchdog.remove_unsent(self.bytes);
+    }
+}
+
 fn units(time: Duration) -> u32 {
     u32::try_from(time.as_millis() / UNIT.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// The unit of the clock: 32 bits of it, which every waiting stream has, last for six years.
+/// The unit of the clock. Every waiting stream keeps a time, so it has 32 bits, which last for six years.
 const UNIT: Duration = Duration::from_millis(50);
 
-/// How often the watchdog looks while somebody waits.
+/// How often the watchdog checks the list.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How soon it looks again at a budget that is exceeded: what was cut needs a moment to be given back.
-const SOONEST: Duration = Duration::from_millis(10);
+/// How soon it checks an exceeded budget again: the memory of a stream that was cut is freed a moment later.
+const SHORTEST_TICK: Duration = Duration::from_millis(10);
 
-/// Units by which the clock may be behind when somebody begins to wait; a tick, rounded up.
-const SLACK: u32 = 3;
+/// How far the clock may lag behind when a waiter begins to wait: a tick, rounded up to units.
+const CLOCK_LAG: u32 = 3;
 
-/// How long a stream may wait for its peer while others of its connection wait for room. A phone that is behind a proxy and
-/// still there reads within a second; the others are messages of a call that rings.
-const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a stream may wait for its peer while other streams of its connection are queued. A phone behind a proxy that reads
+/// does so within a second, and the queued streams may carry the messages of a call that rings.
+const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -199,14 +236,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn time_in_which_the_process_did_not_run_is_nobodys_fault() {
+    async fn a_peer_is_not_cut_for_time_in_which_the_process_did_not_run() {
         let watchdog = Watchdog::new(Duration::from_secs(1), Budget::new(0), Metrics::new());
         let drain = crate::drain::Drain::new();
         drain.supervise("watchdog", watchdog.clone().run());
         let waiter = Waiter::of_socket();
-        waiter.wait(&watchdog, true, std::task::Waker::noop());
+        waiter.start_waiting(&watchdog, true, std::task::Waker::noop());
         tokio::task::yield_now().await;
-        // As after a SIGSTOP: the clock has moved on at once.
+        // The clock jumps, as it does after a SIGSTOP.
         for _ in 0..3 {
             advance(Duration::from_secs(8)).await;
             for _ in 0..10 {
@@ -221,33 +258,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_one_that_has_waited_longest_goes_first_and_not_the_one_that_began_first() {
+    async fn over_budget_the_peer_that_has_waited_longest_is_cut_although_another_one_was_listed_earlier() {
         let watchdog = Watchdog::new(Duration::from_secs(30), Budget::new(10), Metrics::new());
         let (reads, stalls, noop) = (Waiter::of_socket(), Waiter::of_socket(), std::task::Waker::noop());
         for (time, waiter) in [(0, &reads), (20, &stalls), (200, &reads)] {
             watchdog.0.clock.store(time, Ordering::Relaxed);
-            waiter.wait(&watchdog, true, noop);
+            waiter.start_waiting(&watchdog, true, noop);
         }
         for waiter in [&reads, &stalls] {
-            waiter.set_owned(6);
-            watchdog.charge(6);
+            waiter.set_unsent(6);
+            watchdog.add_unsent(6);
         }
-        watchdog.relieve_budget();
+        watchdog.cut_over_budget();
         assert_eq!((reads.is_cut(), stalls.is_cut()), (false, true));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_goes_on_in_time_is_never_cut_and_one_that_rests_is_forgotten() {
+    async fn a_waiter_that_goes_on_in_time_is_never_cut_and_one_that_stops_waiting_leaves_the_list() {
         let watchdog = Watchdog::new(Duration::from_secs(1), Budget::new(0), Metrics::new());
         let drain = crate::drain::Drain::new();
         drain.supervise("watchdog", watchdog.clone().run());
         let waiter = Waiter::of_socket();
         for _ in 0..20 {
-            waiter.wait(&watchdog, true, std::task::Waker::noop());
+            waiter.start_waiting(&watchdog, true, std::task::Waker::noop());
             sleep(Duration::from_millis(700)).await;
         }
         assert!(!waiter.is_cut() && !watchdog.is_idle());
-        waiter.rest();
+        waiter.stop_waiting();
         sleep(Duration::from_secs(2)).await;
         assert!(watchdog.is_idle() && Arc::strong_count(&waiter) == 1);
     }

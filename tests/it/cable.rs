@@ -1,4 +1,4 @@
-//! A pulled cable: a peer that vanishes without a FIN or a RST is gone from the list within 35 s, whatever it speaks.
+//! A pulled cable: a peer that vanishes without FIN or RST is not listed any more after 35 s, whatever protocol it speaks.
 //!
 //! The daemon and its peers have a network of their own, which takes Linux, root and `ip`.
 
@@ -10,13 +10,13 @@ use std::{
 
 use crate::harness::{Process, claim, process};
 
-/// The contract's.
+/// The limit for noticing that a peer is gone.
 const NOTICED: Duration = Duration::from_secs(35);
-/// Several, because the moment of a heartbeat is random.
+/// Peers of each protocol. Several, because the time of a heartbeat is random.
 const EACH: usize = 5;
 
 #[tokio::test]
-async fn a_peer_that_vanishes_without_a_word_is_gone_within_35_seconds() {
+async fn a_peer_that_vanishes_without_fin_or_rst_is_not_listed_after_35_seconds() {
     let cable = match Cable::lay() {
         Ok(cable) => cable,
         Err(absent) => return skip(&absent),
@@ -47,24 +47,24 @@ async fn a_peer_that_vanishes_without_a_word_is_gone_within_35_seconds() {
         let times = times.iter().filter(|(device, _)| device.starts_with(kind)).map(|(_, seconds)| *seconds);
         (kind, times.fold(0.0, f64::max))
     });
-    // Not a print, which would be captured.
+    // Not `eprint!`: the test harness hides its output.
     let _ = std::io::stderr().write_all(format!("\ncable: gone after {slowest:.1?} s, at the latest\n").as_bytes());
     assert_eq!(times.len(), peers.len(), "still listed: {:?}", devices());
     assert!(slowest.iter().all(|(_, seconds)| *seconds <= NOTICED.as_secs_f64()), "{times:?}");
 }
 
-/// Says aloud, past the harness that keeps the output of what passes, that nothing was tested. In CI that is a failure.
+/// Says on standard error that nothing was tested: the test harness hides the output of tests that pass. In CI this fails.
 fn skip(absent: &str) {
-    #[expect(clippy::disallowed_methods, reason = "the environment says whether the tools may be absent")]
+    #[expect(clippy::disallowed_methods, reason = "CI must have the tools")]
     let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    assert!(!must, "with CI=true the pulled cable is a must: {absent}");
+    assert!(!must, "with CI=true this test must run: {absent}");
     let _ = std::io::stderr().write_all(format!("\nSKIPPED: the test with a pulled cable: {absent}\n").as_bytes());
 }
 
-/// What a peer may speak, by the names of its devices.
+/// The protocols of the peers, with which the names of their devices begin.
 const TRANSPORTS: [&str; 4] = ["http1", "legacy", "http2", "grpc"];
 
-/// A real client that has read the beginning of its stream.
+/// A curl that has read the beginning of its stream.
 struct Peer {
     device: String,
     curl: Child,
@@ -88,7 +88,7 @@ impl Peer {
         }
         curl.arg(format!("http://{DAEMON_ADDRESS}:{port}/{path}"));
         let mut curl = cable.at(PEERS, &curl).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("curl");
-        // A request without a cursor has no bytes but its frame's; who asks with GET does not read them.
+        // An empty gRPC message. A curl that sends GET does not read it.
         curl.stdin.take().expect("a pipe").write_all(&[0; 5]).expect("taken");
         let first = curl.stdout.as_mut().expect("a pipe").read(&mut [0]);
         let peer = Self { device, curl };
@@ -104,7 +104,7 @@ impl Drop for Peer {
     }
 }
 
-/// Two networks with a cable between them. They are nobody else's, so their addresses meet no other.
+/// Two network namespaces with a cable between them. Nothing else is in them, so their addresses conflict with no others.
 struct Cable([String; 2]);
 
 const DAEMON: usize = 0;
@@ -112,7 +112,7 @@ const PEERS: usize = 1;
 const DAEMON_ADDRESS: &str = "192.0.2.1";
 
 impl Cable {
-    /// Says what is in the way where it cannot be laid.
+    /// Fails with the reason when this machine cannot do it.
     fn lay() -> Result<Self, String> {
         let cable = Self(["daemon", "peers"].map(|side| format!("signal-{side}-{}", std::process::id())));
         let [daemon, peers] = &cable.0;
@@ -128,7 +128,7 @@ impl Cable {
         Ok(cable)
     }
 
-    /// A command in the network of one side.
+    /// The same command in the network of one side.
     fn at(&self, side: usize, command: &Command) -> Command {
         let mut inside = Command::new("ip");
         inside.args(["netns", "exec", &self.0[side]]).arg(command.get_program()).args(command.get_args());
@@ -136,8 +136,8 @@ impl Cable {
         inside
     }
 
-    /// From now on nothing comes back. The daemon's packets still leave, so that its sockets get no error: as when the cable
-    /// is far away.
+    /// From now on no packet reaches the daemon. Its own packets still leave, so its sockets get no error, as when a cable far
+    /// away is pulled.
     fn pull(&self) {
         ip(&format!("-n {} route add blackhole {DAEMON_ADDRESS}/32", self.0[PEERS])).expect("a route");
     }

@@ -1,6 +1,7 @@
-//! Devices whose connections are cut all the time, over SSE on both versions of HTTP and gRPC: nothing lost, twice or out of order.
+//! Devices whose connections are cut all the time lose no message, and get none twice or out of order: over SSE on both versions
+//! of HTTP, and over gRPC.
 //!
-//! `CUT_SECONDS=60 cargo test --release --test it cutting -- --nocapture` is the long run; the seed and the figures are printed.
+//! `CUT_SECONDS=60 cargo test --release --test it cutting -- --nocapture` is the long run. It prints the seed and the figures.
 
 use std::{
     collections::HashMap,
@@ -29,13 +30,13 @@ use crate::harness::{
 
 const DEVICES: usize = 200;
 const SENDERS: usize = 30;
-/// Slower in a debug build, which would otherwise do nothing but connect.
+/// In seconds. Slower in a debug build, whose clients are slow: with a short heartbeat they would only connect.
 const HEARTBEAT: f64 = if cfg!(debug_assertions) { 1.0 } else { 0.3 };
-/// A client takes a connection for dead after so many heartbeats of silence.
+/// A client gives up a connection after so many heartbeats of silence.
 const SILENCE: f64 = 3.0;
-/// A sender rests for less than this, in milliseconds. A device that takes one dead connection after the other for alive must not
-/// miss more than is kept for replay, or the server would rightly declare it; so less is sent where silence lasts longer.
-const REST_MS: u64 = if cfg!(debug_assertions) { 60 } else { 12 };
+/// The longest pause of a sender, in milliseconds. While a device waits on one dead connection after the other, it must not miss
+/// more than the mailbox keeps for replay. Otherwise the server rightly says `broken`. So a longer silence needs longer pauses.
+const PAUSE_MS: u64 = if cfg!(debug_assertions) { 60 } else { 12 };
 
 #[derive(Default)]
 struct Figures {
@@ -45,11 +46,11 @@ struct Figures {
     skipped: AtomicUsize,
     twice: AtomicUsize,
     declared: AtomicUsize,
-    /// The most that a stream began with.
+    /// The most messages that were replayed to one stream.
     replayed: AtomicUsize,
 }
 
-/// One device: its cursor, and the last number that it got of each sender.
+/// One device: its cursor, and the last number that it got from each sender.
 #[derive(Default)]
 struct Device {
     cursor: String,
@@ -58,7 +59,7 @@ struct Device {
     broken: bool,
 }
 
-/// What a stream brings, over any protocol.
+/// An item of a stream, over any protocol.
 enum Item {
     Ready { cursor: String, broken: bool, replayed: usize },
     Message { cursor: String, data: String },
@@ -81,7 +82,7 @@ async fn nothing_is_lost_or_repeated_however_connections_are_cut() {
     let figures = Arc::new(Figures::default());
     let mut devices = Vec::new();
     for number in 0..DEVICES {
-        // The first cursor comes undisturbed: without one, a client could only be told that something may be missing.
+        // The first stream is not cut: a client without a cursor can only be told `broken`.
         let cursor = server.sse(&format!("u/{number}")).await.leave();
         let device = Arc::new(Mutex::new(Device { cursor, ..Device::default() }));
         tokio::spawn(live(number, proxy.address, device.clone(), figures.clone()));
@@ -113,7 +114,7 @@ async fn nothing_is_lost_or_repeated_however_connections_are_cut() {
         read(&figures.declared),
         read(&figures.replayed),
     );
-    // Not a print, which would be captured.
+    // Not `eprint!`: the test harness hides its output.
     let _ = std::io::stderr().write_all(line.as_bytes());
     let faults = [&figures.twice, &figures.gaps, &figures.skipped, &figures.declared].map(read);
     assert_eq!((missing(), faults), (0, [0; 4]), "{line}");
@@ -121,7 +122,7 @@ async fn nothing_is_lost_or_repeated_however_connections_are_cut() {
     assert!(sent > 10 * seconds && each_way, "too little happened: {line}");
 }
 
-/// Messages that were accepted and have not come.
+/// How many accepted messages have not reached their device.
 fn count_missing(devices: &[Arc<Mutex<Device>>], accepted: &[HashMap<usize, u64>]) -> u64 {
     let mut missing = 0;
     for (sender, sent) in accepted.iter().enumerate() {
@@ -133,7 +134,7 @@ fn count_missing(devices: &[Arc<Mutex<Device>>], accepted: &[HashMap<usize, u64>
     missing
 }
 
-/// Posts numbered messages to random devices until told to stop; gives how many each device's mailbox accepted.
+/// Posts numbered messages to random devices until `stop`. Gives how many the mailbox of each device accepted.
 async fn send(number: usize, address: SocketAddr, stop: Arc<AtomicBool>) -> HashMap<usize, u64> {
     let mut accepted = HashMap::new();
     let mut connection = Connection::open(address).await;
@@ -150,12 +151,12 @@ async fn send(number: usize, address: SocketAddr, stop: Arc<AtomicBool>) -> Hash
             404 | 429 => {}
             other => panic!("{other}"),
         }
-        tokio::time::sleep(Duration::from_millis(random.u64(0..REST_MS))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(0..PAUSE_MS))).await;
     }
     accepted
 }
 
-/// Comes back with its last cursor for ever.
+/// A device that always comes back with its last cursor.
 async fn live(number: usize, address: SocketAddr, device: Arc<Mutex<Device>>, figures: Arc<Figures>) {
     let silence = Duration::from_secs_f64(SILENCE * HEARTBEAT);
     loop {
@@ -176,7 +177,7 @@ fn take(device: &mut Device, item: Item, figures: &Figures) {
             figures.declared.fetch_add(usize::from(broken), Ordering::Relaxed);
             figures.replayed.fetch_max(replayed, Ordering::Relaxed);
             device.broken |= broken;
-            // A stream begins where the device was, so what follows is what it has missed.
+            // The stream must begin at the cursor that the device sent.
             let moved = !device.broken && cursor != device.cursor;
             figures.gaps.fetch_add(usize::from(moved), Ordering::Relaxed);
             device.cursor = cursor;

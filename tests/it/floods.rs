@@ -1,18 +1,21 @@
-//! HTTP/2 as an attacker speaks it: the limits are announced, and a flood ends its own connection and nobody else's.
+//! HTTP/2 as an attacker speaks it: the server announces its limits, and a flood ends its own connection and no other.
 
 use crate::harness::{
     Connection, Process, Server,
-    frames::{self, ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, frame},
+    frames::{
+        self, ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, frame,
+    },
     within,
 };
 use crate::unread::metric;
 
+const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// The frame that is a fault on this stream.
+/// Makes a frame that is a fault on a stream.
 type Fault = fn(u32) -> Vec<u8>;
 
-/// Somebody else on the same server gets an answer.
+/// Another client of the same server gets an answer.
 async fn assert_unharmed(server: &Server) {
     assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);
 }
@@ -34,52 +37,90 @@ async fn the_limits_of_http_2_are_announced() {
     }
 }
 
-#[tokio::test]
-async fn streams_opened_and_reset_without_end_are_enough_at_some_point() {
-    let server = Server::start().await;
-    let mut peer = Frames::open(server.address, &[]).await;
-    let block = frames::get("/user/bob/devices", &[]);
-    let mut flood = Vec::new();
-    for stream in (1..4_000).step_by(2) {
-        flood.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
-        flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+/// Floods a process again and again. Its peak memory must not grow after the first flood: the streams leave nothing behind.
+async fn assert_flat(process: &Process, floods: usize, mut flood: impl AsyncFnMut()) {
+    flood().await;
+    let before = process.peak_memory();
+    for _ in 1..floods {
+        flood().await;
     }
-    peer.flood(&flood).await;
-    assert_eq!(peer.goodbye().await, ENHANCE_YOUR_CALM);
-    assert_unharmed(&server).await;
+    let growth = process.peak_memory().saturating_sub(before);
+    assert!(growth < 1024 * 1024, "{growth} bytes");
 }
 
 #[tokio::test]
-async fn streams_that_the_server_is_made_to_reset_are_enough_at_some_point() {
-    // Each a fault of one stream alone, which the server answers with a reset.
+async fn more_than_20_resets_before_their_streams_are_accepted_end_the_connection_and_memory_stays_flat() {
+    let process = Process::start(&[]);
+    let block = frames::get("/user/bob/devices", &[]);
+    let streams = |from: u32, to: u32| -> Vec<u8> {
+        let reset = |stream| frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+        let stream = |stream| [frame(HEADERS, END_STREAM | END_HEADERS, stream, &block), reset(stream)].concat();
+        (from..to).flat_map(|number| stream(1 + 2 * number)).collect()
+    };
+    let flood = async || {
+        let mut peer = Frames::open(process.address, &[]).await;
+        // As many resets as the limit: the connection lives on.
+        peer.write(&streams(0, 20)).await;
+        peer.caught_up().await;
+        peer.flood(&streams(20, 2_000)).await;
+        assert_eq!(peer.goodbye().await, (ENHANCE_YOUR_CALM, "too_many_resets".to_owned()));
+    };
+    assert_flat(&process, 100, flood).await;
+}
+
+/// Faults of one stream, to which the server answers with a reset of the stream (`MadeYouReset`).
+#[tokio::test]
+async fn more_than_1024_resets_that_a_peer_made_the_server_send_end_the_connection_and_memory_stays_flat() {
+    let faults: [(&str, Fault); 2] = [
+        ("window too large", |stream| frame(frames::WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes())),
+        ("priority depends on itself", |stream| {
+            frame(PRIORITY, 0, stream, &[&stream.to_be_bytes()[..], &[9]].concat())
+        }),
+    ];
+    for (name, fault) in faults {
+        let process = Process::start(&[]);
+        let flood = async || {
+            let mut peer = Frames::open(process.address, &[]).await;
+            peer.write(&faulty_streams(fault, 0, 1_024)).await;
+            // The connection lives on.
+            peer.caught_up().await;
+            peer.flood(&faulty_streams(fault, 1_024, 1_100)).await;
+            assert_eq!(peer.goodbye().await, (ENHANCE_YOUR_CALM, "too_many_internal_resets".to_owned()), "{name}");
+        };
+        assert_flat(&process, 5, flood).await;
+    }
+}
+
+/// Event streams, each with a fault after its request.
+fn faulty_streams(fault: Fault, from: u32, to: u32) -> Vec<u8> {
+    let claim = crate::harness::claim("bob/phone");
+    let block = frames::get("/subscribe", &[("x-user-claim", &claim)]);
+    let stream = |stream| [frame(HEADERS, END_STREAM | END_HEADERS, stream, &block), fault(stream)].concat();
+    (from..to).flat_map(|number| stream(1 + 2 * number)).collect()
+}
+
+/// h2 answers the other four ways of `MadeYouReset` with the end of the connection.
+#[tokio::test]
+async fn one_fault_that_no_client_makes_by_accident_ends_its_connection() {
+    let server = Server::start().await;
     let faults: [(&str, Fault); 4] = [
         ("window 0", |stream| frame(frames::WINDOW_UPDATE, 0, stream, &[0; 4])),
-        ("window too large", |stream| frame(frames::WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes())),
         ("data after the end", |stream| frame(frames::DATA, 0, stream, b"x")),
         ("headers after the end", |stream| {
             frame(HEADERS, END_STREAM | END_HEADERS, stream, &frames::get("/user/bob/devices", &[]))
         }),
+        ("priority of a wrong length", |stream| frame(PRIORITY, 0, stream, &[0; 4])),
     ];
     for (name, fault) in faults {
-        let server = Server::start().await;
         let mut peer = Frames::open(server.address, &[]).await;
-        let claim = crate::harness::claim("bob/phone");
-        let block = frames::get("/subscribe", &[("x-user-claim", &claim)]);
-        let mut flood = Vec::new();
-        for stream in (1..4_000).step_by(2) {
-            flood.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
-            flood.extend(fault(stream));
-        }
-        peer.flood(&flood).await;
-        let code = peer.goodbye().await;
-        // Some of these are faults of the connection, which ends it at once.
-        assert_ne!(code, 0, "{name}");
+        peer.write(&faulty_streams(fault, 0, 1)).await;
+        assert_eq!(peer.goodbye().await, (PROTOCOL_ERROR, String::new()), "{name}");
         assert_unharmed(&server).await;
     }
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_the_end_of_its_connection() {
+async fn a_head_of_200_continuations_ends_its_connection() {
     let server = Server::start().await;
     let mut peer = Frames::open(server.address, &[]).await;
     let mut flood = frame(HEADERS, END_STREAM, 1, &frames::get("/user/bob/devices", &[]));
@@ -88,7 +129,7 @@ async fn a_head_without_end_is_the_end_of_its_connection() {
         flood.extend(frame(CONTINUATION, 0, 1, &filler));
     }
     peer.flood(&flood).await;
-    assert_ne!(peer.goodbye().await, 0);
+    assert_eq!(peer.goodbye().await, (PROTOCOL_ERROR, String::new()));
     assert_unharmed(&server).await;
 }
 
@@ -103,16 +144,15 @@ async fn a_head_over_16_kib_is_431_and_the_connection_goes_on() {
     }
 }
 
-/// Control frames that have a rate, with more of them than a connection may send.
 #[tokio::test]
-async fn control_frames_without_end_are_the_end_of_their_connection() {
+async fn control_frames_over_their_rate_end_their_connection() {
     let server = Server::start().await;
     let window = [&4_u16.to_be_bytes()[..], &1_000_u32.to_be_bytes()].concat();
     let kinds: [(&str, Vec<u8>, usize); 5] = [
         ("SETTINGS", frame(SETTINGS, 0, 0, &window), 500),
         ("PING with ACK", frame(PING, 1, 0, &[7; 8]), 10_000),
         ("unknown", frame(0xbe, 0, 0, b"what"), 10_000),
-        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 3, 9]), 10_000),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 9]), 10_000),
         ("PRIORITY_UPDATE", frame(16, 0, 0, b"\0\0\0\x01u=1"), 10_000),
     ];
     for (ended, (name, flood, count)) in kinds.into_iter().enumerate() {
@@ -125,7 +165,7 @@ async fn control_frames_without_end_are_the_end_of_their_connection() {
 }
 
 #[tokio::test]
-async fn a_page_that_sends_a_priority_with_each_of_thousands_of_requests_is_answered() {
+async fn a_priority_with_each_of_5000_requests_is_no_flood() {
     let server = Server::start().await;
     let mut peer = Frames::open(server.address, &[]).await;
     let block = frames::get("/user/bob/devices", &[]);
@@ -149,7 +189,7 @@ async fn a_page_that_sends_a_priority_with_each_of_thousands_of_requests_is_answ
         let (written, ()) =
             within(async { tokio::join!(tokio::io::AsyncWriteExt::write_all(&mut writer, &requests), read) }).await;
         written.expect("writable");
-        // What was read of the connection's window.
+        // Gives back the part of the connection window that the answers took.
         peer.send(frames::WINDOW_UPDATE, 0, 0, &10_000_u32.to_be_bytes()).await;
     }
     assert_eq!(metric(&server, "signal_flooded_connections_total").await, 0);
@@ -163,7 +203,7 @@ async fn pings_settings_and_empty_frames_without_end_harm_nobody() {
         [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[]), frame(frames::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])]
     {
         let mut peer = Frames::open(server.address, &[]).await;
-        // Nobody reads what it answers, so its answers have to have an end.
+        // The peer does not read the answers, so the server stops reading at some point.
         let flooding = tokio::spawn(async move { peer.flood(&flood.repeat(50_000)).await });
         for _ in 0..20 {
             assert_eq!(server.post("bob/phone", "hi").await.status, 200);
@@ -175,13 +215,13 @@ async fn pings_settings_and_empty_frames_without_end_harm_nobody() {
 }
 
 #[tokio::test]
-async fn what_a_peer_sends_writes_no_line_each() {
+async fn frames_of_a_peer_do_not_write_a_log_line_each() {
     for level in ["info", "trace"] {
         let process = Process::start(&["--log", level, "--drain-window", "1"]);
         let mut peer = Frames::open(process.address, &[]).await;
-        // Nobody asked for these answers.
+        // Answers to PINGs that the server has not sent.
         peer.flood(&frame(PING, ACK, 0, &[7; 8]).repeat(2_000)).await;
-        // They are all read when this one is answered.
+        // The server has read them all when it answers this one.
         peer.flood(&frame(PING, 0, 0, b"the last")).await;
         while peer.next_of(PING).await.is_some_and(|ping| ping.payload != b"the last") {}
         assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);

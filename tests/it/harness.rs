@@ -28,7 +28,7 @@ pub use self::{
     sse::Sse,
 };
 
-/// How long a test waits for what must come; far more than it takes, because the machine may be busy.
+/// How long a test waits for something that must come. Far longer than it takes, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running daemon, in this process.
@@ -39,12 +39,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// With the options that a newcomer gets.
+    /// With the default options.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    /// With some options set.
+    /// With some options.
     #[expect(clippy::unused_async, reason = "it needs a runtime around it")]
     pub async fn with(options: &[&str]) -> Self {
         let options = [&["--port", "0", "--host", "127.0.0.1"], options].concat();
@@ -65,7 +65,7 @@ impl Server {
         Connection::open(self.address).await.request(head, headers, body).await
     }
 
-    /// Posts a form with just `data`.
+    /// Posts a form that has only `data`.
     pub async fn post(&self, device: &str, data: &str) -> Response {
         let body = format!("data={data}");
         self.request(&format!("POST {}", path(device)), &[("content-type", FORM)], body.as_bytes()).await
@@ -81,7 +81,7 @@ impl Server {
         self.sse_with(device, "/subscribe", &[]).await
     }
 
-    /// The same with a path and headers of one's own.
+    /// The same with another path and more headers.
     pub async fn sse_with(&self, device: &str, path: &str, headers: &[(&str, &str)]) -> Sse {
         let claim = claim(device);
         let headers = [&[("x-user-claim", claim.as_str())], headers].concat();
@@ -89,19 +89,19 @@ impl Server {
     }
 }
 
-/// A connection whose peer is given little more than it has read, so that one that does not read is felt soon.
+/// A connection with a small receive buffer: when the test does not read, the server's socket is soon full.
 pub async fn narrow(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(16 * 1024).expect("a size");
     within(socket.connect(address)).await.expect("listens")
 }
 
-/// Gives up on what does not come.
+/// Waits for the future, at most for [`PATIENCE`].
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("in time")
 }
 
-/// Asks again until the answer is as wished.
+/// Asks again until the answer is as wished, at most for [`PATIENCE`].
 pub async fn until<T, F: Future<Output = T>>(mut ask: impl FnMut() -> F, wish: impl Fn(&T) -> bool) -> T {
     within(async {
         loop {

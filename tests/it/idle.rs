@@ -1,4 +1,4 @@
-//! Connections of HTTP/2 without a stream: closed after a while, unless they are used.
+//! HTTP/2 connections without a stream are closed after a while, and those with a stream are not.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use axum::{
 use backend_signal::{
     budget::Budget,
     drain::Drain,
-    serve::{Answer, Handler, Peer, Server, Settings},
+    serve::{Handler, Peer, ResponseFuture, Server, Settings},
     telemetry::Metrics,
 };
 use http::{Request, Response};
@@ -17,12 +17,12 @@ use tokio::time::timeout;
 
 use crate::harness::frames::{self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS};
 
-/// Answers at once, or never.
+/// Answers `/never` never, and every other path at once.
 #[derive(Clone)]
-struct Echo;
+struct AtOnceOrNever;
 
-impl Handler for Echo {
-    fn answer<B>(&self, _: Peer, request: Request<B>) -> Answer
+impl Handler for AtOnceOrNever {
+    fn handle<B>(&self, _: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
@@ -32,11 +32,11 @@ impl Handler for Echo {
         Box::pin(std::future::ready(Response::new(Body::empty())))
     }
 
-    fn answer_without_place<B>(&self, peer: Peer, request: Request<B>) -> Answer
+    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        self.answer(peer, request)
+        self.handle(peer, request)
     }
 }
 
@@ -54,20 +54,23 @@ async fn a_connection_of_http_2_without_a_stream_is_closed_and_one_with_a_stream
     };
     let server = Server::bind(([127, 0, 0, 1], 0).into(), settings, Metrics::new()).expect("a free port");
     let (address, drain) = (server.local_addr().expect("bound"), Drain::new());
-    let running = tokio::spawn(server.run(Echo, drain.clone()));
-    // A peer that does not answer PINGs, as this one, is gone after 25 s.
+    let running = tokio::spawn(server.run(AtOnceOrNever, drain.clone()));
+    // This peer does not answer PINGs, for which the server would close its connection after 25 s.
     let second = Duration::from_secs(1);
     let mut never_used = Frames::open(address, &[]).await;
-    timeout(10 * second, never_used.next_of(GOAWAY)).await.expect("long before that").expect("it is idle");
+    timeout(10 * second, never_used.next_of(GOAWAY))
+        .await
+        .expect("long before 25 s")
+        .expect("GOAWAY, because it is idle");
     let mut used = Frames::open(address, &[]).await;
     let get = |path| frames::get(path, &[]);
     used.send(HEADERS, END_STREAM | END_HEADERS, 1, &get("/never")).await;
-    // Five times as long as an idle one lives.
+    // Five times the idle limit.
     let goodbye = timeout(2 * second, used.next_of(GOAWAY)).await;
     assert!(goodbye.is_err(), "a stream is open: {goodbye:?}");
     used.send(HEADERS, END_STREAM | END_HEADERS, 3, &get("/")).await;
     used.next_of(HEADERS).await.expect("an answer");
     used.send(frames::RST_STREAM, 0, 1, &8_u32.to_be_bytes()).await;
-    timeout(10 * second, used.next_of(GOAWAY)).await.expect("long before that").expect("it is idle");
+    timeout(10 * second, used.next_of(GOAWAY)).await.expect("long before 25 s").expect("GOAWAY, because it is idle");
     running.abort();
 }

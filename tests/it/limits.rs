@@ -1,52 +1,31 @@
-//! The bounds of a mailbox, and peers that do not read.
+//! The limits of a mailbox and of the memory budget, and peers that do not read.
 
 use backend_signal::grpc::proto::SubscribeRequest;
+use tokio::io::AsyncReadExt as _;
 use tonic::Code;
 
-use crate::harness::{
-    Connection, FORM, JSON, Response, Server, Sse, claim, grpc::claimed, http2::Http2, path, until, within,
-};
+use crate::harness::{Connection, FORM, JSON, Server, Sse, claim, grpc::claimed, http2::Http2, until, within};
+use crate::unread::metric;
 
-async fn post_large(server: &Server, device: &str) -> Response {
-    let body = format!("data={}", "x".repeat(60_000));
-    server.request(&format!("POST {}", path(device)), &[("content-type", FORM)], body.as_bytes()).await
-}
-
-/// Posts until something other than 200 comes.
-async fn fill(server: &Server, device: &str) -> Response {
-    for _ in 0..2_000 {
-        let answer = post_large(server, device).await;
-        if answer.status != 200 {
-            return answer;
-        }
-    }
-    panic!("a peer that does not read takes everything")
+/// A stream over HTTP/2 whose window is smaller than its opening. So it takes no message until its peer reads.
+async fn unread(server: &Server, device: &str) -> http::Response<hyper::body::Incoming> {
+    Http2::with_window(server.address, 10).await.unread(device, "/subscribe").await
 }
 
 #[tokio::test]
-async fn a_mailbox_holds_64_unsent_messages_and_one_more_is_429() {
+async fn a_mailbox_holds_64_messages_that_no_stream_took_and_one_more_is_429() {
     let server = Server::with(&["--stall-timeout", "60"]).await;
-    // A window smaller than the opening, so that the first message is the last one that the transport takes.
-    let connection = Http2::with_window(server.address, 10).await;
-    let mut slow = connection.clone();
-    let request = http::Request::get(slow.uri("/subscribe")).header("x-user-claim", claim("bob/phone"));
-    let response = slow.send(request.body(axum::body::Body::empty()).expect("a request")).await;
-    let mut accepted = 0;
-    let refused = loop {
-        let answer = server.post("bob/phone", &accepted.to_string()).await;
-        if answer.status != 200 {
-            break answer;
-        }
-        accepted += 1;
-        assert!(accepted < 80, "no bound");
-    };
+    let response = unread(&server, "bob/phone").await;
+    for number in 0..64 {
+        assert_eq!(server.post("bob/phone", &number.to_string()).await.status, 200, "{number}");
+    }
+    let refused = server.post("bob/phone", "one more").await;
     assert_eq!((refused.status, refused.problem().as_str(), refused.header("retry-after")), (429, "mailbox_full", "1"));
-    assert!((64..=66).contains(&accepted), "{accepted}");
     assert_eq!(server.grpc_send("bob/phone", "x").await, Err(Code::ResourceExhausted));
-    // Once the peer reads, everything that was accepted comes, in order, and there is room again.
+    // When the peer reads, it gets every accepted message in order, and the mailbox has space again.
     let mut stream = crate::harness::event_stream::Parser::default();
     let (mut body, mut next) = (axum::body::Body::new(response.into_body()).into_data_stream(), 0);
-    while next < accepted {
+    while next < 64 {
         let bytes = within(tokio_stream::StreamExt::next(&mut body)).await.expect("more").expect("no reset");
         for event in stream.push(&bytes).into_iter().filter(|event| event.name == "message") {
             assert_eq!(event.data, next.to_string());
@@ -59,15 +38,27 @@ async fn a_mailbox_holds_64_unsent_messages_and_one_more_is_429() {
 #[tokio::test]
 async fn a_mailbox_holds_256_kib_and_one_byte_more_is_429() {
     let server = Server::with(&["--stall-timeout", "60", "--body-limit", "262144"]).await;
-    let connection = Http2::with_window(server.address, 10).await;
-    let mut slow = connection.clone();
-    let request = http::Request::get(slow.uri("/subscribe")).header("x-user-claim", claim("bob/phone"));
-    let _response = slow.send(request.body(axum::body::Body::empty()).expect("a request")).await;
-    let refused = fill(&server, "bob/phone").await;
+    let _response = unread(&server, "bob/phone").await;
+    for length in [200_000, 256 * 1024 - 200_000] {
+        assert_eq!(server.post("bob/phone", &"x".repeat(length)).await.status, 200, "{length}");
+    }
+    let refused = server.post("bob/phone", "x").await;
     assert_eq!((refused.status, refused.problem().as_str()), (429, "mailbox_full"));
-    let waiting = async || server.request("GET /metrics", &[], b"").await.text();
-    let bytes = waiting().await.lines().find_map(|line| line.strip_prefix("signal_mailbox_bytes ")?.parse().ok());
-    assert!(bytes.is_some_and(|bytes: usize| bytes <= 256 * 1024 + 60_000), "{bytes:?}");
+    assert_eq!(server.grpc_send("bob/phone", "x").await, Err(Code::ResourceExhausted));
+}
+
+/// Posts large messages until the device is gone. Until then its stream takes them, or its mailbox is full.
+async fn post_until_gone(server: &Server, device: &str) {
+    let data = "x".repeat(60_000);
+    within(async {
+        loop {
+            match server.post(device, &data).await.status {
+                404 => return,
+                status => assert!([200, 429].contains(&status), "{status}"),
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -78,10 +69,9 @@ async fn a_peer_that_does_not_read_is_cut_and_the_device_is_gone() {
     phone.ask("GET /subscribe", &[("x-user-claim", &claim)]).await;
     phone.head().await;
     let mut other = server.sse("bob/laptop").await;
-    let refused = fill(&server, "bob/phone").await;
-    assert!([429, 404].contains(&refused.status), "{refused:?}");
-    until(|| server.devices("bob"), |devices| devices == r#"["laptop"]"#).await;
-    assert_eq!(server.post("bob/phone", "x").await.status, 404);
+    post_until_gone(&server, "bob/phone").await;
+    assert_eq!(server.devices("bob").await, r#"["laptop"]"#);
+    assert_eq!(metric(&server, "signal_stalled_connections_total").await, 1);
     assert_eq!(server.post("bob/laptop", "x").await.status, 200);
     assert_eq!(other.data().await, "x");
 }
@@ -94,14 +84,13 @@ async fn a_peer_that_reads_a_byte_at_a_time_is_cut_too() {
     phone.ask("GET /subscribe", &[("x-user-claim", &claim)]).await;
     phone.head().await;
     let reading = tokio::spawn(async move {
-        // A byte a moment is no reading; it ends when the server has cut the connection and all is read.
-        let mut byte = [0];
-        while matches!(tokio::io::AsyncReadExt::read(&mut phone.stream, &mut byte).await, Ok(1)) {
+        // 20 bytes a second, until the server has cut the connection.
+        while matches!(phone.stream.read(&mut [0]).await, Ok(1)) {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     });
-    fill(&server, "bob/phone").await;
-    until(|| server.devices("bob"), |devices| devices == "[]").await;
+    post_until_gone(&server, "bob/phone").await;
+    assert_eq!((metric(&server, "signal_stalled_connections_total").await, reading.is_finished()), (1, false));
     reading.abort();
 }
 
@@ -110,14 +99,12 @@ async fn one_stream_that_does_not_read_is_cut_and_the_others_on_its_connection_l
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let connection = Http2::with_window(server.address, 1_000).await;
     let mut reader = Sse::open_h2(&connection, "bob/reader").await;
-    let mut slow = connection.clone();
-    let request = http::Request::get(slow.uri("/subscribe")).header("x-user-claim", claim("bob/sse"));
-    let response = slow.send(request.body(axum::body::Body::empty()).expect("a request")).await;
+    let response = connection.unread("bob/sse", "/subscribe").await;
     for _ in 0..3 {
         server.request("POST /user/bob/device/sse", &[("content-type", JSON)], &long_json()).await;
     }
     until(|| server.devices("bob"), |devices| devices == r#"["reader"]"#).await;
-    // Whatever was on its way may still be read, then the stream is reset.
+    // The peer may read bytes that h2 has sent before; then it finds the reset.
     let mut body = axum::body::Body::new(response.into_body()).into_data_stream();
     let cut = within(async {
         loop {
@@ -127,11 +114,14 @@ async fn one_stream_that_does_not_read_is_cut_and_the_others_on_its_connection_l
             }
         }
     });
-    assert!(matches!(cut.await, Some(Err(_)) | None));
+    let error = cut.await.expect("no clean end").expect_err("a reset");
+    assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
     assert_eq!(server.post("bob/reader", "x").await.status, 200);
     assert_eq!(reader.data().await, "x");
-    let metrics = server.request("GET /metrics", &[], b"").await.text();
-    assert!(metrics.contains("signal_streams 1"), "{metrics}");
+    assert_eq!(
+        (metric(&server, "signal_streams").await, metric(&server, "signal_stalled_streams_total").await),
+        (1, 1)
+    );
 }
 
 #[tokio::test]

@@ -1,17 +1,17 @@
-//! Streams of HTTP/1.1 at the socket: what comes before them, what stands in their heads, how they end, and both ways to write them.
-
-use std::{process::Command, time::Duration};
+//! Streams of HTTP/1.1, byte by byte: the requests before them, their heads and their ends.
+//!
+//! `SIGNAL_HTTP1_TAKEOVER=false cargo test --test it -- --skip without_hyper` runs all tests with streams that hyper writes.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{Connection, FORM, Server, claim, within};
+use crate::harness::{Connection, FORM, Process, Server, Sse, claim, within};
 
 /// A request for the stream of `bob/phone`.
 fn subscribe(version: &str) -> String {
     format!("GET /subscribe {version}\r\nhost: localhost\r\nx-user-claim: {}\r\n\r\n", claim("bob/phone"))
 }
 
-/// A connection that has asked for it.
+/// A connection that has sent this request.
 async fn asked(server: &Server) -> Connection {
     let mut connection = Connection::open(server.address).await;
     connection.write(subscribe("HTTP/1.1").as_bytes()).await;
@@ -29,7 +29,7 @@ async fn requests_before_a_stream_on_its_connection_are_answered_whole_and_in_or
     let mut connection = Connection::open(server.address).await;
     let asked = connection.request("GET /healthz", &[], b"").await;
     assert_eq!((asked.status, asked.text().as_str()), (200, "ok\n"));
-    // All in one piece, with an answer that is larger than a socket's buffer wants to be.
+    // All in one write, with responses that are larger than the buffer of a socket.
     let before =
         "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\nGET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20);
     connection.write((before + &subscribe("HTTP/1.1")).as_bytes()).await;
@@ -111,17 +111,22 @@ async fn a_listener_that_leaves_is_not_connected_any_more() {
     }
 }
 
-/// hyper would take the end of its peer's side for the end of its interest.
+/// A connection whose request was accepted: the server waits for the body, which has 8 bytes.
+async fn waits_for_body(server: &Server) -> Connection {
+    let mut connection = Connection::open(server.address).await;
+    let headers = [("content-type", FORM), ("content-length", "8"), ("expect", "100-continue")];
+    connection.ask("POST /user/bob/device/phone", &headers).await;
+    assert_eq!(connection.head().await.status, 100);
+    connection
+}
+
+/// When hyper may write streams, it closes the connection as soon as the peer half-closes.
 #[tokio::test]
-async fn past_the_library_a_request_is_answered_although_its_client_ends_its_side_with_it() {
+async fn without_hyper_a_client_that_half_closes_after_its_request_gets_its_answer() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for number in 0..100 {
-        let (mut connection, data) = (Connection::open(server.address).await, format!("data={number:03}"));
-        let headers = [("content-type", FORM), ("content-length", "8")];
-        connection.ask("POST /user/bob/device/phone", &headers).await;
-        // The server comes to wait for the rest.
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        let (mut connection, data) = (waits_for_body(&server).await, format!("data={number:03}"));
         connection.write(data.as_bytes()).await;
         let another = number % 2 == 1;
         if another {
@@ -137,9 +142,9 @@ async fn past_the_library_a_request_is_answered_although_its_client_ends_its_sid
     }
 }
 
-/// hyper would leave such bytes unread, so that the system resets the connection in the end.
+/// hyper leaves such bytes unread, and then the system resets the connection when it closes.
 #[tokio::test]
-async fn past_the_library_a_listener_that_talks_is_heard_out_for_a_while() {
+async fn without_hyper_a_stream_goes_on_although_its_peer_sends_bytes_up_to_32_kib() {
     let server = Server::with(&["--drain-window", "1"]).await;
     let mut connection = Connection::open(server.address).await;
     connection.write((subscribe("HTTP/1.1") + &"x".repeat(10_000)).as_bytes()).await;
@@ -152,7 +157,7 @@ async fn past_the_library_a_listener_that_talks_is_heard_out_for_a_while() {
     endless.write(subscribe("HTTP/1.1").replace("phone", "laptop").as_bytes()).await;
     endless.head().await;
     crate::harness::until(|| server.devices("bob"), |devices| devices == r#"["laptop","phone"]"#).await;
-    // It is cut while it talks.
+    // The server closes the connection while the peer still writes.
     let _ = within(endless.stream.write_all("x".repeat(1_000_000).as_bytes())).await;
     is_listed(&server, true).await;
     server.drain.start();
@@ -165,39 +170,35 @@ async fn past_the_library_a_listener_that_talks_is_heard_out_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_post_with_a_body_that_is_still_on_its_way_leaves_its_connection_usable() {
+async fn a_post_whose_body_comes_late_leaves_its_connection_usable() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
-    let mut connection = Connection::open(server.address).await;
-    for data in ["one", "two"] {
-        let headers = [("content-type", FORM), ("content-length", "8")];
-        connection.ask("POST /user/bob/device/phone", &headers).await;
-        tokio::task::yield_now().await;
-        connection.write(format!("data={data}").as_bytes()).await;
-        assert_eq!(connection.response(false).await.status, 200);
-        assert_eq!(phone.data().await, data);
-    }
+    let mut connection = waits_for_body(&server).await;
+    connection.write(b"data=one").await;
+    assert_eq!(connection.response(false).await.status, 200);
+    assert_eq!(phone.data().await, "one");
+    let answer = connection.request("POST /user/bob/device/phone", &[("content-type", FORM)], b"data=two").await;
+    assert_eq!((answer.status, phone.data().await.as_str()), (200, "two"));
 }
 
-/// Everything in this binary once more, with streams of HTTP/1.1 written by hyper: the reference for those that are taken over.
+/// The reason why the daemon writes streams of HTTP/1.1 itself. When the second figure is small, hyper can write them.
 #[tokio::test]
-async fn the_same_promises_hold_when_the_library_writes_the_stream() {
-    #[expect(clippy::disallowed_methods, reason = "this is the second run itself")]
-    if std::env::var_os("SIGNAL_HTTP1_TAKEOVER").is_some() {
-        return;
+async fn without_hyper_an_idle_stream_takes_2_kib_at_most_and_with_hyper_6_at_least() {
+    const STREAMS: usize = 500;
+    let mut each = [0; 2];
+    for (each, takeover) in each.iter_mut().zip(["true", "false"]) {
+        let process = Process::start(&["--http1-takeover", takeover]);
+        let open = async |number: usize| {
+            let claim = claim(&format!("bob{number}/phone"));
+            Sse::open(process.address, "/subscribe", &[("x-user-claim", &claim)]).await
+        };
+        // The first stream is not counted, because it makes what all streams share.
+        let mut streams = vec![open(0).await];
+        let before = process.memory();
+        for number in 1..=STREAMS {
+            streams.push(open(number).await);
+        }
+        *each = (process.memory() - before) / STREAMS;
     }
-    let mut command = Command::new(std::env::current_exe().expect("this binary"));
-    // A pulled cable takes its time and shows sockets, not streams; the README's commands are not about them either.
-    command.args(["--test-threads", "2", "--skip", "cable::", "--skip", "readme::", "--skip", "past_the_library"]);
-    command.env("SIGNAL_HTTP1_TAKEOVER", "false").env("CUT_SECONDS", "10");
-    let (send, receive) = tokio::sync::oneshot::channel();
-    #[expect(clippy::disallowed_methods, reason = "waits for a process, beside the other tests")]
-    std::thread::spawn(move || send.send(command.output()));
-    let output = receive.await.expect("a thread").expect("the second run");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("test result: ok."),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(each[0] <= 2 * 1024 && each[1] >= 6 * 1024, "{each:?} bytes for a stream");
 }

@@ -1,4 +1,4 @@
-//! Peers that stop reading, and what becomes of their messages: cut, kept, and told where they still listen.
+//! Peers that stop reading: their streams are cut, and their messages are kept for the next stream.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::harness::{
     until, within,
 };
 
-/// Posts until the device takes no more.
+/// Posts until the mailbox is full or the stream was cut.
 async fn fill(server: &Server, device: &str) {
     let (body, head) = (format!("data={}", "x".repeat(60_000)), format!("POST /user/bob/device/{device}"));
     for _ in 0..2_000 {
@@ -23,26 +23,24 @@ async fn fill(server: &Server, device: &str) {
             return;
         }
     }
-    panic!("a peer that does not read takes everything")
+    panic!("no limit")
 }
 
-/// A stream over HTTP/2 whose peer takes no more than so many bytes before it reads.
-async fn unread(
+/// The body of a device's stream over HTTP/2.
+async fn stream(
     connection: &Http2,
     device: &str,
 ) -> impl tokio_stream::Stream<Item = Result<axum::body::Bytes, axum::Error>> {
-    let mut connection = connection.clone();
-    let request = http::Request::get(connection.uri("/subscribe")).header("x-user-claim", claim(device));
-    let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
+    let response = connection.unread(device, "/subscribe").await;
     assert_eq!(response.status(), 200);
     axum::body::Body::new(response.into_body()).into_data_stream()
 }
 
 #[tokio::test]
-async fn a_peer_that_reads_again_after_it_was_cut_finds_a_reset_and_no_word() {
+async fn a_stream_that_was_cut_ends_with_a_reset_and_without_signal_end() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let connection = Http2::with_window(server.address, 10).await;
-    let mut body = Box::pin(unread(&connection, "bob/sse").await);
+    let mut body = Box::pin(stream(&connection, "bob/sse").await);
     let endpoint = tonic::transport::Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
     let channel = within(endpoint.initial_stream_window_size(10).connect()).await.expect("listens");
     let mut client = SignalClient::new(channel);
@@ -72,7 +70,7 @@ async fn a_peer_that_reads_again_after_it_was_cut_finds_a_reset_and_no_word() {
 }
 
 #[tokio::test]
-async fn what_a_stalled_stream_did_not_take_the_next_one_gets() {
+async fn the_next_stream_gets_the_messages_that_a_stalled_stream_did_not_take() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let cursor = server.sse("bob/phone").await.leave();
     let connection = Http2::with_window(server.address, 10).await;
@@ -93,24 +91,7 @@ async fn what_a_stalled_stream_did_not_take_the_next_one_gets() {
 }
 
 #[tokio::test]
-async fn a_peer_that_reads_a_byte_now_and_then_is_cut() {
-    let server = Server::with(&["--stall-timeout", "0.5"]).await;
-    let mut phone = Connection::open(server.address).await;
-    phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
-    phone.head().await;
-    let dripping = tokio::spawn(async move {
-        let mut byte = [0];
-        while phone.stream.try_read(&mut byte).is_ok_and(|length| length > 0) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
-    fill(&server, "phone").await;
-    until(|| server.devices("bob"), |devices| devices == "[]").await;
-    dripping.abort();
-}
-
-#[tokio::test]
-async fn a_peer_that_reads_steadily_but_always_has_something_to_read_is_not_cut() {
+async fn a_peer_that_reads_steadily_is_not_cut_although_there_is_always_more_to_read() {
     let server = Server::with(&["--stall-timeout", "1"]).await;
     let mut phone = Connection::open_narrow(server.address).await;
     phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
@@ -140,7 +121,7 @@ async fn a_peer_that_reads_steadily_but_always_has_something_to_read_is_not_cut(
 async fn a_connection_of_http_2_that_takes_nothing_is_cut_with_all_its_streams() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let mut other = server.sse("bob/other").await;
-    // Windows that never end, so that only the socket can be full.
+    // The largest windows, so that only the socket can be full.
     let mut peer = Frames::open(server.address, &[(4, 0x7fff_ffff)]).await;
     peer.send(frames::WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
     for (stream, device) in [(1, "a"), (3, "b")] {
@@ -162,7 +143,7 @@ async fn one_unread_stream_among_forty_on_a_connection_hurts_no_other() {
     for device in 0..40 {
         readers.push(crate::harness::Sse::open_h2(&connection, &format!("ana/{device}")).await);
     }
-    let _unread = unread(&connection, "bob/phone").await;
+    let _unread = stream(&connection, "bob/phone").await;
     fill(&server, "phone").await;
     // While it is stalled, and after it was cut.
     for gone in [false, true] {
@@ -177,8 +158,8 @@ async fn one_unread_stream_among_forty_on_a_connection_hurts_no_other() {
 }
 
 #[tokio::test]
-async fn one_message_that_is_not_read_is_enough_to_be_cut() {
-    // A heartbeat would be something more to write.
+async fn a_peer_that_leaves_one_message_unread_is_cut() {
+    // Without heartbeats, which would be more unread bytes.
     let server = Server::with(&["--stall-timeout", "0.5", "--heartbeat", "600"]).await;
     let claim = claim("bob/phone");
     let headers = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];

@@ -1,4 +1,4 @@
-//! A device has one stream: a newer one takes over, and the old one's late end touches nothing.
+//! A device has one stream: a newer stream takes over, and the late end of the older stream changes nothing.
 
 use backend_signal::grpc::proto::{EndReason, subscribe_response::Kind};
 use tonic::Code;
@@ -58,11 +58,11 @@ async fn a_superseded_page_is_turned_away_while_the_newer_one_is_connected() {
 }
 
 #[tokio::test]
-async fn a_stream_that_comes_back_replaces_itself_without_a_word() {
+async fn a_stream_that_comes_back_with_its_cursor_replaces_the_old_one_without_signal_end() {
     let server = Server::start().await;
     let mut first = server.sse("bob/phone").await;
     let cursor = first.parser.last_event_id.clone();
-    // With the same cursor again and again, because an answer may be lost on its way.
+    // With the same cursor each time: a client whose answer is lost comes back with its old cursor.
     for _ in 0..3 {
         let again = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
         assert_eq!(again.ready["continuity"], "resumed");
@@ -73,14 +73,14 @@ async fn a_stream_that_comes_back_replaces_itself_without_a_word() {
     assert_eq!(first.data().await, "hi");
 }
 
-/// A stream of either protocol.
+/// A stream over SSE or gRPC.
 enum Either {
     Sse(Box<Sse>),
     Grpc(Box<Stream>),
 }
 
 impl Either {
-    /// The data of the next message; nothing where the stream was superseded.
+    /// The data of the next message; `None` when the stream was superseded.
     async fn next(&mut self) -> Option<String> {
         match self {
             Self::Sse(stream) => match stream.next().await {
@@ -119,7 +119,7 @@ async fn no_message_is_lost_or_repeated_while_streams_take_over() {
     });
     let mut received = Vec::new();
     for round in 0.. {
-        // A few messages each, while the sender goes on.
+        // Each stream takes a few messages while the sender goes on.
         for _ in 0..(MESSAGES - received.len()).min(7) {
             received.extend(stream.next().await);
         }

@@ -11,12 +11,12 @@ pub struct Event {
     pub data: String,
 }
 
-/// Takes bytes in any portions and gives events.
+/// Takes bytes in portions of any size, and gives events.
 #[derive(Debug, Default)]
 pub struct Parser {
     bytes: Vec<u8>,
     begun: bool,
-    /// The last line ended at a CR, and an LF right behind it belongs to it.
+    /// The last line ended with CR. An LF right after it belongs to the same line end.
     half_ended: bool,
     name: String,
     data: String,
@@ -40,7 +40,7 @@ impl Parser {
         events
     }
 
-    /// A line ends at LF, CR or CRLF. A CR ends it at once: an LF that follows may come much later, and is then skipped.
+    /// A line ends with LF, CR or CRLF. CR ends it at once, because an LF after it may come much later; that LF is skipped.
     fn take_line(&mut self) -> Option<String> {
         if !self.begun {
             if self.bytes.len() < 3 {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_carriage_return_at_the_end_of_what_came_ends_the_line() {
+    fn a_carriage_return_at_the_end_of_a_portion_ends_the_line() {
         let mut parser = Parser::default();
         assert_eq!(parser.push(b"data: 1\r\r"), [event("", "message", "1")]);
         assert_eq!(parser.push(b"\ndata: 2\r"), []);
@@ -138,16 +138,16 @@ mod tests {
     fn what_a_browser_ignores_is_ignored() {
         let mut parser = Parser::default();
         let stream = ": one\nid: a\nid: b\0c\nretry: 1x\nretry: -1\nretry\nDATA: no\n data: no\nnonsense\nevent: x\n\ndata: 1\n\n";
-        // An event without data fires nothing, and its name is forgotten.
+        // An event without data fires nothing, and its name does not go to the next event.
         assert_eq!(parser.push(stream.as_bytes()), [event("a", "message", "1")]);
         assert_eq!((parser.retry, parser.comments.as_slice()), (None, &["one".to_owned()][..]));
-        // A byte order mark is one only at the beginning.
+        // A byte order mark counts only at the beginning.
         assert_eq!(parser.push("\u{feff}data: 2\n\n".as_bytes()), []);
         assert_eq!(parser.push(b"data: unfinished"), []);
     }
 
     #[test]
-    fn the_bytes_may_be_cut_anywhere() {
+    fn the_portions_may_split_the_bytes_anywhere() {
         let stream =
             "\u{feff}: c\r\rid: 1\r\nevent: \u{e9}\rdata: a\r\ndata:\n\r\nretry: 7\n\ndata: \u{260e}\r\rdata: b\n\r"
                 .as_bytes();

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame, for peers that a well-behaved client library cannot play.
+//! HTTP/2 frame by frame, for peers that do what no client library does.
 
 use std::net::SocketAddr;
 
@@ -15,6 +15,7 @@ pub struct Frame {
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -27,7 +28,7 @@ pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// A connection on which nothing is answered by itself.
+/// A connection that answers nothing by itself: no SETTINGS, no PING.
 pub struct Frames(pub tokio::net::TcpStream);
 
 impl Frames {
@@ -48,12 +49,12 @@ impl Frames {
         within(self.0.write_all(bytes)).await.expect("writable");
     }
 
-    /// Writes as long as the peer takes it; one that has said goodbye may not.
+    /// Writes until the server closes the connection, which is no failure.
     pub async fn flood(&mut self, bytes: &[u8]) {
         let _ = within(self.0.write_all(bytes)).await;
     }
 
-    /// The next frame; nothing when the peer has closed or reset.
+    /// The next frame; `None` when the server has closed or reset the connection.
     pub async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         within(self.0.read_exact(&mut head)).await.ok()?;
@@ -63,7 +64,7 @@ impl Frames {
         Some(Frame { kind, payload })
     }
 
-    /// The next frame of a kind, whatever comes before it.
+    /// The next frame of a kind. Drops all frames before it.
     pub async fn next_of(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let frame = self.next().await?;
@@ -73,10 +74,19 @@ impl Frames {
         }
     }
 
-    /// The code that the server says goodbye with.
-    pub async fn goodbye(&mut self) -> u32 {
+    /// The error code of the next GOAWAY, and its debug data: the limit that was exceeded, if any.
+    pub async fn goodbye(&mut self) -> (u32, String) {
         let frame = self.next_of(GOAWAY).await.expect("a GOAWAY before the end");
-        u32::from_be_bytes(frame.payload[4..8].try_into().expect("four bytes"))
+        let code = u32::from_be_bytes(frame.payload[4..8].try_into().expect("four bytes"));
+        (code, String::from_utf8(frame.payload[8..].to_vec()).expect("UTF-8"))
+    }
+
+    /// Waits until the server has handled everything that was sent before.
+    pub async fn caught_up(&mut self) {
+        let mut ours = [0; 8];
+        fastrand::fill(&mut ours);
+        self.send(PING, 0, 0, &ours).await;
+        while self.next_of(PING).await.expect("an answer to PING").payload != ours {}
     }
 }
 
@@ -86,18 +96,18 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header block (RFC 7541) of a GET, with more headers; nothing of it is added to the dynamic table.
+/// A header block (RFC 7541) of a GET with some headers. It adds nothing to the dynamic table.
 pub fn get(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     head(0x82, path, headers)
 }
 
-/// The same of a POST.
+/// The same for a POST.
 pub fn post(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     head(0x83, path, headers)
 }
 
 fn head(method: u8, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    // The method and the scheme stand in the static table; authority and path have names there.
+    // The static table has the method and the scheme, and the names of the authority and the path.
     let mut block = vec![method, 0x86, 0x01];
     block.extend(string("localhost"));
     block.push(0x04);

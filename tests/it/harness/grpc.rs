@@ -17,7 +17,7 @@ impl Server {
         SignalClient::new(within(endpoint.connect()).await.expect("listens"))
     }
 
-    /// Sends as nobody in particular.
+    /// Sends without a claim.
     pub async fn grpc_send(&self, device: &str, data: &str) -> Result<SendResponse, Code> {
         let sent = within(self.grpc().await.send(message(device, "", data))).await;
         sent.map(tonic::Response::into_inner).map_err(|status| status.code())
@@ -65,12 +65,12 @@ impl Stream {
         }
     }
 
-    /// The next response; nothing where the stream ends with OK.
+    /// The next response; `None` when the stream ends with OK.
     pub async fn next(&mut self) -> Result<Option<Kind>, Status> {
         Ok(within(self.responses.message()).await?.and_then(|response| response.kind))
     }
 
-    /// The next message, whatever heartbeats come before it.
+    /// The next message. Drops heartbeats before it.
     pub async fn message(&mut self) -> Message {
         loop {
             match self.next().await {
@@ -89,7 +89,7 @@ impl Stream {
         self.message().await.data
     }
 
-    /// The reason that the server gives, and the code of the status after it.
+    /// The reason of the last response, and the code of the status after it.
     pub async fn end(mut self) -> (i32, Code) {
         loop {
             match self.next().await {
@@ -104,7 +104,7 @@ impl Stream {
     }
 }
 
-/// A message as the body of a call has it, not compressed.
+/// A message as it stands in the body of a call, not compressed.
 pub fn framed(message: &impl prost::Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     let length = u32::try_from(bytes.len()).expect("short").to_be_bytes();

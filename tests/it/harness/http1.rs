@@ -28,7 +28,7 @@ impl Response {
         String::from_utf8(self.body.clone()).expect("UTF-8")
     }
 
-    /// The `code` of a problem document, whose other members are checked on the way.
+    /// The `code` of a problem document. Also checks its other members.
     pub fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let document: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
@@ -40,7 +40,7 @@ impl Response {
     }
 }
 
-/// A connection with what was read ahead.
+/// A connection, and bytes that were read and not used yet.
 pub struct Connection {
     pub stream: TcpStream,
     ahead: Vec<u8>,
@@ -111,12 +111,12 @@ impl Connection {
         Response { status, headers, body: Vec::new() }
     }
 
-    /// Reads as much as there is room for.
+    /// Fills `bytes`.
     pub async fn read(&mut self, bytes: &mut [u8]) {
         bytes.copy_from_slice(&self.take(bytes.len()).await);
     }
 
-    /// Reads a chunk; nothing after the last one.
+    /// Reads a chunk; `None` after the last one.
     pub async fn chunk(&mut self) -> Option<Vec<u8>> {
         let size = usize::from_str_radix(&self.line().await, 16).expect("a chunk's size");
         let chunk = self.take(size).await;
@@ -124,7 +124,7 @@ impl Connection {
         (size > 0).then_some(chunk)
     }
 
-    /// Waits for the peer to close, and gives what it said before.
+    /// Waits until the server closes the connection. Gives the bytes before that.
     pub async fn closed(&mut self) -> Vec<u8> {
         while self.fill().await {}
         std::mem::take(&mut self.ahead)
@@ -148,7 +148,7 @@ impl Connection {
         std::mem::replace(&mut self.ahead, rest)
     }
 
-    /// Reads more; says no when the peer has closed or reset.
+    /// Reads more bytes. False when the server has closed or reset the connection.
     async fn fill(&mut self) -> bool {
         within(self.stream.read_buf(&mut self.ahead)).await.is_ok_and(|length| length > 0)
     }

@@ -29,7 +29,7 @@ impl Http2 {
         Self::with_window(address, 1 << 20).await
     }
 
-    /// With so many bytes that the server may send on a stream before they are read.
+    /// With another window for each stream: the bytes that the server may send before the test reads them.
     pub async fn with_window(address: SocketAddr, window: u32) -> Self {
         let io = TokioIo::new(within(TcpStream::connect(address)).await.expect("listens"));
         let mut builder = Builder::new(TokioExecutor::new());
@@ -43,7 +43,7 @@ impl Http2 {
         format!("http://{}{path}", self.address)
     }
 
-    /// The event stream at a path, of which nothing is read; for `user/device`.
+    /// Requests an event stream for `user/device`, and reads none of it.
     pub async fn unread(&self, device: &str, path: &str) -> Response<Incoming> {
         let request = Request::get(self.uri(path)).header("x-user-claim", claim(device));
         let request = request.header("accept", "text/event-stream");
@@ -55,7 +55,7 @@ impl Http2 {
     }
 }
 
-/// A body that brings nothing and does not end as long as the other half is kept.
+/// A body that gives nothing, and ends when the sender is dropped.
 pub fn body_without_end() -> (Body, mpsc::Sender<Infallible>) {
     let (kept, receiver) = mpsc::channel(1);
     (Body::new(WithoutEnd(receiver)), kept)

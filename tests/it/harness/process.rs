@@ -1,4 +1,4 @@
-//! The real executable, for what only a process shows: its log, its signals, its exit code.
+//! The real executable, for tests of its log, its signals, its exit code and its memory.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -22,12 +22,12 @@ impl Process {
         Self::spawn(command().args([&["--port", "0", "--host", "127.0.0.1"], options].concat()))
     }
 
-    /// With a command of one's own.
+    /// Runs a command that starts the daemon in the end.
     pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the executable");
         let log = BufReader::new(child.stderr.take().expect("standard error"));
         let address = ([0, 0, 0, 0], 0).into();
-        // Made before anything can fail, so that the child ends with the test.
+        // Made before anything can fail, because dropping it ends the child.
         let mut process = Self { child, log, first_line: String::new(), address };
         process.log.read_line(&mut process.first_line).expect("UTF-8");
         let address = process.first_line.split("listening on ").nth(1);
@@ -36,12 +36,28 @@ impl Process {
         process
     }
 
-    /// The names of its threads, which Linux tells.
+    /// The names of its threads, from Linux.
     pub fn threads(&self) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("Linux");
         let name =
             |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
         tasks.filter_map(name).map(|name| name.trim().to_owned()).collect()
+    }
+
+    /// The most bytes of memory that it has had so far, from Linux.
+    pub fn peak_memory(&self) -> usize {
+        self.memory_of("VmHWM")
+    }
+
+    /// The bytes of memory that it has now, from Linux.
+    pub fn memory(&self) -> usize {
+        self.memory_of("VmRSS")
+    }
+
+    fn memory_of(&self, kind: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(':')?.strip_suffix("kB"));
+        line.and_then(|kib| kib.trim().parse::<usize>().ok()).expect("a size") * 1024
     }
 
     /// Sends a signal by its name.
@@ -50,7 +66,7 @@ impl Process {
         assert!(status.expect("kill").success());
     }
 
-    /// Waits for the exit without reading the log; gives the code.
+    /// Waits for the exit without reading the log. Gives the code.
     pub async fn exited_unread(mut self) -> Option<i32> {
         within(async {
             loop {
@@ -63,7 +79,7 @@ impl Process {
         .await
     }
 
-    /// Waits for the exit; gives the code and the rest of the log.
+    /// Waits for the exit. Gives the code and the rest of the log.
     pub fn exited(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).expect("UTF-8");
@@ -78,19 +94,19 @@ impl Drop for Process {
     }
 }
 
-/// The executable, without the options that this environment may hold.
+/// The executable, without the port that the environment may set.
 pub fn command() -> Command {
     command_of(env!("CARGO_BIN_EXE_backend-signal"))
 }
 
-/// Another program that runs it in the end.
+/// The same for another program that starts the daemon.
 pub fn command_of(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_remove("PORT");
     command
 }
 
-/// Runs to the exit; gives the code, standard output and standard error.
+/// Runs the daemon to its exit. Gives the code, standard output and standard error.
 pub fn run(options: &[&str]) -> (Option<i32>, String, String) {
     let output = command().args(options).output().expect("the executable");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");

@@ -1,4 +1,4 @@
-//! A proxy that ends connections in every way a network can: by FIN, RST, silence and half-close, after any byte.
+//! A proxy that ends connections in every way that a network can: by FIN, RST, silence and half-close, after any byte.
 
 use std::{
     fmt,
@@ -17,12 +17,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// The mean life of a connection; longer where the clients are slow, because they would do nothing but connect.
+/// The mean life of a connection. Longer in a debug build, whose clients are slow and would only connect.
 const LIFE_MS: f64 = if cfg!(debug_assertions) { 2_000.0 } else { 300.0 };
 /// How long a connection that has gone silent or is half closed stays open.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// The deaths, in the order of their counts; the first is a FIN.
+/// The ways in which a connection ends, as indices of their counts. Index 0 is a FIN.
 const RST: usize = 1;
 const SILENT: usize = 2;
 const HALF_CLOSE: usize = 3;
@@ -45,9 +45,9 @@ struct State {
 pub struct Cuts {
     /// By FIN, RST, silence and half-close.
     pub deaths: [usize; 4],
-    /// Those that left a part of what the server wrote at once behind.
+    /// Connections that ended in the middle of a write of the server.
     pub torn: usize,
-    /// Of these, within a line with an id of an event stream.
+    /// Those of them that ended within an `id` line of an event stream.
     pub within_ids: usize,
 }
 
@@ -80,14 +80,14 @@ impl Proxy {
             let (state, mut random) = (state.clone(), fastrand::Rng::with_seed(seed));
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(carry(client, random.fork(), state.clone()));
+                    tokio::spawn(forward(client, random.fork(), state.clone()));
                 }
             }
         });
         Self { address, state }
     }
 
-    /// Lets connections live from now on.
+    /// Ends no more connections.
     pub fn heal(&self) {
         self.state.cutting.store(false, Ordering::Relaxed);
     }
@@ -99,13 +99,13 @@ impl Proxy {
     }
 }
 
-/// Carries a connection until its time is over or, in every second one, so many bytes have come back; in some, until a part of
-/// the request has gone out.
-async fn carry(mut client: TcpStream, mut random: fastrand::Rng, state: Arc<State>) {
+/// Forwards a connection until its life is over. Half of the connections end earlier, after some bytes of the response, and one in
+/// ten within the request.
+async fn forward(mut client: TcpStream, mut random: fastrand::Rng, state: Arc<State>) {
     let Ok(mut server) = TcpStream::connect(state.upstream).await else { return };
     let life = Duration::from_secs_f64(-LIFE_MS / 1_000.0 * (1.0 - random.f64()).ln());
     let death = random.usize(..4);
-    // What comes back after a half-close has to be whole.
+    // After a half-close the response has to come whole.
     let back = if death == HALF_CLOSE || random.bool() { usize::MAX } else { random.usize(1..1_000) };
     let out = if random.u8(..10) == 0 { random.usize(1..300) } else { usize::MAX };
     {
@@ -139,7 +139,7 @@ async fn carry(mut client: TcpStream, mut random: fastrand::Rng, state: Arc<Stat
 }
 
 impl State {
-    /// Waits for the end of a connection's life, which does not come once connections may live.
+    /// Waits for the end of a connection's life. Never ends after `heal`.
     async fn over(&self, life: Duration) {
         sleep(life).await;
         while !self.cutting.load(Ordering::Relaxed) {
@@ -149,20 +149,20 @@ impl State {
 }
 
 enum Passed {
-    /// One of the sides has ended.
+    /// One side has closed the connection.
     All,
-    /// The connection has to end here.
+    /// The connection has to end now.
     Part { torn: bool, within_id: bool },
 }
 
-/// Passes bytes on to the end of either side or, while connections are cut, until so many have passed.
+/// Passes bytes on until one side closes or, while connections are cut, until `allowance` bytes have passed.
 async fn pass(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     mut allowance: usize,
     cutting: &AtomicBool,
 ) -> Passed {
-    // Large enough for what the server writes at once, so that a part of it is one.
+    // Large enough for one write of the server: so a read that is passed on only in part is a part of a write.
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else { return Passed::All };

@@ -49,7 +49,7 @@ impl Sse {
         Self::open_h2_with(connection, device, &[]).await
     }
 
-    /// The same with headers of one's own.
+    /// The same with more headers.
     pub async fn open_h2_with(connection: &Http2, device: &str, headers: &[(&str, &str)]) -> Self {
         let mut connection = connection.clone();
         let mut request = http::Request::get(connection.uri("/subscribe")).header("x-user-claim", super::claim(device));
@@ -68,7 +68,7 @@ impl Sse {
         assert_eq!(head.status, 200, "{head:?}");
         let (parser, events) = (Parser::default(), VecDeque::new());
         let mut sse = Self { parser, ready: serde_json::Value::Null, events, transport };
-        // A stream that only says when to come back has no events.
+        // A stream that ends at once has no events.
         if let Some(ready) = sse.try_next().await {
             assert_eq!(ready.name, "signal.ready");
             sse.ready = serde_json::from_str(&ready.data).expect("JSON");
@@ -76,12 +76,12 @@ impl Sse {
         sse
     }
 
-    /// The next event, which must come.
+    /// The next event. It must come.
     pub async fn next(&mut self) -> Event {
         self.try_next().await.expect("an event and not the end of the stream")
     }
 
-    /// The next event; nothing at a clean end of the stream.
+    /// The next event; `None` at a clean end of the stream.
     pub async fn try_next(&mut self) -> Option<Event> {
         while self.events.is_empty() {
             let bytes = self.bytes().await?;
@@ -90,7 +90,7 @@ impl Sse {
         self.events.pop_front()
     }
 
-    /// The next message, whatever heartbeats come before it.
+    /// The next message. Drops heartbeats before it.
     pub async fn message(&mut self) -> Event {
         loop {
             let event = self.next().await;
@@ -105,7 +105,7 @@ impl Sse {
         self.message().await.data
     }
 
-    /// The reason that the server gives, and the clean end after it.
+    /// The reason of `signal.end`. Waits for the clean end after it.
     pub async fn end(mut self) -> String {
         loop {
             let event = self.next().await;
@@ -117,12 +117,12 @@ impl Sse {
         }
     }
 
-    /// Leaves, and gives the cursor to come back with.
+    /// Closes the stream. Gives the cursor to come back with.
     pub fn leave(self) -> String {
         self.parser.last_event_id
     }
 
-    /// The next bytes of the body; nothing at its clean end. Anything else is a failure.
+    /// The next bytes of the body; `None` at its clean end. Any other end fails the test.
     pub async fn bytes(&mut self) -> Option<Vec<u8>> {
         match &mut self.transport {
             Transport::Http1(connection) => connection.chunk().await,

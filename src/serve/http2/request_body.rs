@@ -1,7 +1,7 @@
-//! The body of a request over HTTP/2, which is whole only when its peer has said so.
+//! The body of an HTTP/2 request, which fails when the peer resets the stream before the end of the body.
 //!
-//! hyper reports `RST_STREAM(NO_ERROR)` as a normal end of body (RFC 9113, section 8.1). A server must not: it would accept half a
-//! message as a whole one.
+//! hyper reports `RST_STREAM(NO_ERROR)` as a normal end of body (RFC 9113, section 8.1). A server must not: it would accept
+//! half a message as a whole one.
 
 use std::{
     pin::Pin,
@@ -14,17 +14,16 @@ use axum::{
 };
 use hyper::body::{Frame, Incoming, SizeHint};
 
-/// A body that fails when its stream was reset before its end, whatever the code.
-pub(super) struct WholeBody(pub(super) Incoming);
+pub(in crate::serve) struct CompleteBody(pub(in crate::serve) Incoming);
 
-impl HttpBody for WholeBody {
+impl HttpBody for CompleteBody {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
         Poll::Ready(match frame {
-            None if !self.0.is_end_stream() => Some(Err("the stream was reset in the middle of a body".into())),
+            None if !self.0.is_end_stream() => Some(Err("the stream was reset before the end of its body".into())),
             frame => frame.map(|frame| frame.map_err(Into::into)),
         })
     }

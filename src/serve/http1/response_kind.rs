@@ -1,4 +1,4 @@
-//! What a response of HTTP/1.1 is: whole, or going on. Nobody has to say so, because its body tells when it is asked once.
+//! Tells a streaming response of HTTP/1.1 from a complete one: its body is polled once, so no route has to say which it is.
 
 use std::{
     future::poll_fn,
@@ -10,38 +10,37 @@ use axum::body::{Body, Bytes, HttpBody};
 use http::Response;
 use hyper::body::{Frame, SizeHint};
 
-use super::pieces::PIECE;
+use crate::serve::write_watchdog::PIECE;
 
-/// A response whose body was asked once.
-pub(super) enum Begun {
-    /// All of it is there, or its length.
-    Whole(Response<Body>),
-    /// It goes on for as long as it likes.
-    Going(Going),
+pub(super) enum ResponseKind {
+    /// Its body has ended, or has a known length.
+    Complete(Response<Body>),
+    /// Its body may give more frames at any time.
+    Streaming(StreamingResponse),
 }
 
-/// A response that goes on, and what its body gave already.
-pub(super) struct Going {
+/// A streaming response, and what its body has given already.
+pub(super) struct StreamingResponse {
     pub(super) response: Response<Body>,
     pub(super) first: Bytes,
-    /// What it failed with after that.
+    /// The error that the body gave after the first bytes.
     pub(super) failed: Option<axum::Error>,
 }
 
-impl Begun {
-    /// Asks the body for what it has at once, up to a piece.
+impl ResponseKind {
+    /// Polls the body until it is pending or has given a piece.
     pub(super) async fn of(response: Response<Body>) -> Self {
         if response.body().is_end_stream() || response.body().size_hint().exact().is_some() {
-            return Self::Whole(response);
+            return Self::Complete(response);
         }
         let (head, mut body) = response.into_parts();
         let (mut first, mut failed) = (Vec::new(), None);
-        let whole = poll_fn(|cx| {
+        let has_ended = poll_fn(|cx| {
             while first.len() < PIECE {
                 match Pin::new(&mut body).poll_frame(cx) {
                     Poll::Pending => break,
                     Poll::Ready(None) => return Poll::Ready(true),
-                    // Trailers of HTTP/1.1 were announced by nobody.
+                    // Trailers are dropped: no `Trailer` header has announced them.
                     Poll::Ready(Some(Ok(frame))) => first.extend_from_slice(&frame.into_data().unwrap_or_default()),
                     Poll::Ready(Some(Err(error))) => {
                         failed = Some(error);
@@ -52,29 +51,28 @@ impl Begun {
             Poll::Ready(false)
         })
         .await;
-        if whole {
-            return Self::Whole(Response::from_parts(head, first.into()));
+        if has_ended {
+            return Self::Complete(Response::from_parts(head, first.into()));
         }
-        Self::Going(Going { response: Response::from_parts(head, body), first: first.into(), failed })
+        Self::Streaming(StreamingResponse { response: Response::from_parts(head, body), first: first.into(), failed })
     }
 }
 
-impl Going {
-    /// For whoever asks the body from its beginning.
-    pub(super) fn whole(self) -> Response<Body> {
+impl StreamingResponse {
+    /// The response with a body that begins with the first bytes again.
+    pub(super) fn into_response(self) -> Response<Body> {
         let Self { response, first, failed } = self;
-        response.map(|body| Body::new(Resumed { first, failed, body }))
+        response.map(|body| Body::new(ReplayedBody { first, failed, body }))
     }
 }
 
-/// A body with what it gave already.
-struct Resumed {
+struct ReplayedBody {
     first: Bytes,
     failed: Option<axum::Error>,
     body: Body,
 }
 
-impl HttpBody for Resumed {
+impl HttpBody for ReplayedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -107,20 +105,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_ends_at_once_is_whole_and_any_other_goes_on() {
-        let ends = Begun::of(Response::new(Body::from_stream(frames(&["a", "", "b"])))).await;
-        let Begun::Whole(ends) = ends else { panic!("it ends") };
+    async fn a_body_that_ends_at_once_is_complete_and_any_other_is_streaming() {
+        let ends = ResponseKind::of(Response::new(Body::from_stream(frames(&["a", "", "b"])))).await;
+        let ResponseKind::Complete(ends) = ends else { panic!("it ends") };
         assert_eq!(ends.body().size_hint().exact(), Some(2));
         assert_eq!(to_bytes(ends.into_body(), 9).await.expect("a body"), "ab");
-        let goes_on = Begun::of(Response::new(Body::from_stream(frames(&["a", "b"]).chain(pending())))).await;
-        let Begun::Going(goes_on) = goes_on else { panic!("it goes on") };
-        assert_eq!(goes_on.first, "ab");
-        let first = goes_on.whole().into_body().into_data_stream().next().await.expect("a frame").expect("no error");
+        let streaming = ResponseKind::of(Response::new(Body::from_stream(frames(&["a", "b"]).chain(pending())))).await;
+        let ResponseKind::Streaming(streaming) = streaming else { panic!("it goes on") };
+        assert_eq!(streaming.first, "ab");
+        let first =
+            streaming.into_response().into_body().into_data_stream().next().await.expect("a frame").expect("no error");
         assert_eq!(first, "ab");
         assert!(matches!(
-            Begun::of(Response::new(Body::from_stream(pending::<Result<Bytes, Infallible>>()))).await,
-            Begun::Going(_)
+            ResponseKind::of(Response::new(Body::from_stream(pending::<Result<Bytes, Infallible>>()))).await,
+            ResponseKind::Streaming(_)
         ));
-        assert!(matches!(Begun::of(Response::new(Body::from("known"))).await, Begun::Whole(_)));
+        assert!(matches!(ResponseKind::of(Response::new(Body::from("known"))).await, ResponseKind::Complete(_)));
     }
 }

@@ -1,0 +1,93 @@
+//! Forwards the reads and writes of a connection to what is below, through a filter that may change or watch some of them.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What stands between a connection and its user. Each method forwards unless a filter does otherwise.
+pub(super) trait Filter {
+    fn poll_read(
+        &mut self,
+        io: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        io.poll_read(cx, buffer)
+    }
+
+    /// `write` writes from `length` bytes.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        _length: usize,
+        write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        write(cx)
+    }
+
+    /// The user flushes.
+    fn on_flush(&mut self) {}
+
+    /// Whether a write may come as a list of buffers, if what is below takes such lists.
+    fn allows_vectored(&self) -> bool {
+        true
+    }
+}
+
+/// A connection with a filter.
+pub(super) struct FilteredIo<T, F> {
+    io: T,
+    filter: F,
+}
+
+impl<T, F> FilteredIo<T, F> {
+    pub(super) fn new(io: T, filter: F) -> Self {
+        Self { io, filter }
+    }
+
+    /// The connection without the filter.
+    pub(super) fn into_inner(self) -> T {
+        self.io
+    }
+}
+
+impl<T: AsyncRead + Unpin, F: Filter + Unpin> AsyncRead for FilteredIo<T, F> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { io, filter } = self.get_mut();
+        filter.poll_read(Pin::new(io), cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin, F: Filter + Unpin> AsyncWrite for FilteredIo<T, F> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { io, filter } = self.get_mut();
+        filter.poll_write(cx, bytes.len(), |cx| Pin::new(io).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Self { io, filter } = self.get_mut();
+        let length = buffers.iter().map(|buffer| buffer.len()).sum();
+        filter.poll_write(cx, length, |cx| Pin::new(io).poll_write_vectored(cx, buffers))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.filter.allows_vectored() && self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.filter.on_flush();
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,87 @@
+//! Serves one HTTP/1.1 connection: hyper, until a streaming response can be written without hyper.
+
+mod counted_body;
+mod detach;
+mod response_kind;
+mod stream_writer;
+mod timer;
+
+use std::{convert::Infallible, future::pending, sync::Arc};
+
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use self::{
+    counted_body::CountedBody,
+    detach::{DetachableConnection, Detachment, ReadTrackedBody},
+    response_kind::ResponseKind,
+    stream_writer::StreamWriter,
+    timer::FirstHeadTimer,
+};
+use super::{Handler, Peer, connection::Shared, filtered_io::FilteredIo, protocol_detection::Rewound, tls::Transport};
+
+/// Bytes of a request's head, and bytes that hyper buffers for a peer that reads slowly.
+const BUFFER: usize = 32 * 1024;
+
+/// The first head must have come by `first_head_by`; that time began with the connection.
+pub(super) async fn serve<H: Handler>(
+    shared: Arc<Shared<H>>,
+    io: Rewound<Transport>,
+    peer: Peer,
+    permit: OwnedSemaphorePermit,
+    first_head_by: Instant,
+) -> hyper::Result<()> {
+    let (settings, detachment) = (&shared.settings, Detachment::default());
+    let service = {
+        let (shared, detachment) = (shared.clone(), detachment.clone());
+        // A handle for this connection alone: all threads share the reference count of the other handle.
+        let (detaches, watchdog) = (settings.http1_takeover, Arc::new(shared.watchdog.clone()));
+        service_fn(move |request: Request<Incoming>| {
+            let (watchdog, detachment, version) = (watchdog.clone(), detachment.clone(), request.version());
+            let body = |body| ReadTrackedBody::new(body, detachment.clone());
+            let response = shared.handler.handle(peer, request.map(body));
+            async move {
+                let mut response = response.await;
+                if detaches {
+                    response = match ResponseKind::of(response).await {
+                        ResponseKind::Streaming(mut streaming)
+                            if detachment.is_request_read() && streaming.failed.is_none() =>
+                        {
+                            *streaming.response.version_mut() = version;
+                            detachment.hold_back(streaming);
+                            pending().await
+                        }
+                        ResponseKind::Streaming(streaming) => streaming.into_response(),
+                        ResponseKind::Complete(response) => response,
+                    };
+                }
+                Ok::<_, Infallible>(CountedBody::of(response, &watchdog))
+            }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(FirstHeadTimer::new(first_head_by))
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(BUFFER)
+        // Many clients half-close with their request. But when hyper writes a stream, only the end of what the peer sends shows
+        // that the peer left.
+        .half_close(settings.http1_takeover)
+        .serve_connection(TokioIo::new(FilteredIo::new(io, detachment.clone())), service);
+    let mut connection = DetachableConnection { connection, detachment };
+    let detached = tokio::select! {
+        ended = &mut connection => ended,
+        () = shared.drain.next_stop() => {
+            connection.graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    if let Some(streaming) = detached? {
+        // Without the adapter of hyper, the detachment, and the first bytes, which hyper has read.
+        let io = connection.into_io().into_inner().into_inner().into_inner();
+        // A task of its own, because a task keeps the memory of the largest future that it ever ran.
+        shared.drain.spawn(StreamWriter::new(io, streaming, shared.watchdog.clone(), permit));
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Serves one HTTP/2 connection: hyper with every limit set, and around hyper what it does not do.
+
+mod control_frames;
+mod idle_timeout;
+mod read_budget;
+mod request_body;
+mod response_body;
+mod stream_tasks;
+mod unflushed_streams;
+mod unsent_limit;
+mod write_batching;
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use http::Request;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use self::{
+    control_frames::ControlFrames, idle_timeout::IdleTimeout, read_budget::ReadBudget, response_body::ResponseBody,
+    unflushed_streams::UnflushedStreams, write_batching::WriteBatching,
+};
+pub(super) use self::{request_body::CompleteBody, stream_tasks::StreamTasks, unsent_limit::UnsentLimit};
+use super::{
+    Handler, Peer, ResponseFuture, connection::Shared, filtered_io::FilteredIo, protocol_detection::Rewound,
+    tls::Transport,
+};
+
+/// Bytes of the header list of a request, after decompression.
+const HEADER_LIST: u32 = 16 * 1024;
+/// Bytes that one request, and all requests of a connection, may send before they are read.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes that h2 buffers for one stream whose peer reads slowly.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that the peer reset before hyper accepted them (CVE-2023-44487). hyper accepts all requests of a read budget in one
+/// poll, so these resets add up only within one budget.
+const PENDING_RESETS: usize = 20;
+/// Streams that the peer made the server reset (CVE-2025-8671). hyper takes `None` for no limit.
+const LOCAL_RESETS: usize = 1_024;
+/// Silence before a PING, and the time for its answer: so a peer that is gone is noticed on a connection without traffic.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
+    let (budget, limit) = (ReadBudget::default(), UnsentLimit::new(shared.watchdog.clone()));
+    let io = FilteredIo::new(FilteredIo::new(io, budget.clone()), ControlFrames::new(shared.metrics.clone()));
+    let tasks = StreamTasks::new(shared.drain.clone(), limit.clone());
+    let service = {
+        let (shared, budget, limit, tasks) = (shared.clone(), budget.clone(), limit.clone(), tasks.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (waiter, unpolled) = (tasks.open_stream(), budget.request_accepted());
+            let mut handled = if limit.must_queue() {
+                handle_later(shared.clone(), peer, Box::new(request))
+            } else {
+                shared.handler.handle(peer, request.map(CompleteBody))
+            };
+            async move {
+                drop(unpolled);
+                let response = poll_fn(|cx| {
+                    ready!(waiter.poll_capacity(cx));
+                    handled.as_mut().poll(cx)
+                });
+                let response = response.await;
+                Ok::<_, Infallible>(ResponseBody::of(response, waiter))
+            }
+        })
+    };
+    let connection = builder(tasks, shared.settings.max_streams).serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let (mut stop, mut is_stopping) = (pin!(shared.drain.next_stop()), false);
+    let mut idle = IdleTimeout::new(shared.settings.http2_idle, limit.clone());
+    let (mut batching, mut unflushed) = (WriteBatching::default(), UnflushedStreams::of(limit.clone()));
+    poll_fn(|cx| {
+        ready!(batching.poll(limit.open_streams(), cx));
+        ready!(budget.poll_refill(cx));
+        if !is_stopping && (stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready()) {
+            is_stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        let polled = connection.as_mut().poll(cx);
+        if polled.is_pending() && unflushed.check(cx.waker()) {
+            return Poll::Ready(Ok(()));
+        }
+        polled
+    })
+    .await
+}
+
+/// hyper with every limit set.
+fn builder(tasks: StreamTasks, max_streams: u32) -> http2::Builder<StreamTasks> {
+    let mut builder = http2::Builder::new(tasks);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(max_streams)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_header_list_size(HEADER_LIST)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
+    builder
+}
+
+/// Calls the handler when this is polled. A queued stream keeps only its request in memory until it is admitted.
+fn handle_later<H: Handler>(shared: Arc<Shared<H>>, peer: Peer, request: Box<Request<Incoming>>) -> ResponseFuture {
+    Box::pin(async move { shared.handler.handle(peer, request.map(CompleteBody)).await })
+}
+
+#[cfg(test)]
+mod testing {
+    use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const END_STREAM_AND_HEADERS: u8 = 5;
+
+    /// The preface, settings that allow `window` unread bytes a stream, and GET requests as streams 1, 3, 5 ...
+    pub(super) fn requests_with_window(count: usize, window: u32) -> Vec<u8> {
+        // GET, http and / stand in the static table of HPACK; the authority has its name there.
+        let block = [&[0x82, 0x86, 0x84, 0x01, 9][..], b"localhost"].concat();
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat()));
+        for stream in (1..).step_by(2).take(count) {
+            bytes.extend(frame(HEADERS, END_STREAM_AND_HEADERS, stream, &block));
+        }
+        bytes
+    }
+
+    pub(super) fn requests(count: usize) -> Vec<u8> {
+        requests_with_window(count, 65_535)
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// The stream and the kind of the next HEADERS or `RST_STREAM` frame.
+    pub(super) async fn next_answer(client: &mut (impl AsyncRead + Unpin)) -> (u32, u8) {
+        loop {
+            let mut header = [0; 9];
+            client.read_exact(&mut header).await.expect("a frame");
+            let [a, b, c, kind, _, stream @ ..] = header;
+            client.read_exact(&mut vec![0; u32::from_be_bytes([0, a, b, c]) as usize]).await.expect("its payload");
+            if [HEADERS, RST_STREAM].contains(&kind) {
+                return (u32::from_be_bytes(stream), kind);
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Limits the rate of control frames of one HTTP/2 connection, by reading the frame headers as bytes go by.
+//!
+//! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. `WINDOW_UPDATE` and PING
+//! without ACK are free: every client sends `WINDOW_UPDATE` as it reads, and some clients measure round trips with PING.
+
+use std::{
+    io,
+    num::NonZeroU32,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::{serve::filtered_io::Filter, telemetry::Metrics};
+
+/// Reads frame headers (RFC 9113, section 4.1) and charges a token bucket for control frames.
+pub(super) struct ControlFrames {
+    bucket: DefaultDirectRateLimiter,
+    /// PRIORITY frames that are free, because a request came for each.
+    free_priorities: u32,
+    /// The frame header that is being read, and how many of its bytes have come.
+    header: [u8; HEADER],
+    header_read: usize,
+    /// Bytes until the next frame header.
+    skip: usize,
+    metrics: Metrics,
+}
+
+impl ControlFrames {
+    /// For a connection of which nothing was read yet.
+    pub(super) fn new(metrics: Metrics) -> Self {
+        let bucket = RateLimiter::direct(Quota::per_second(PER_SECOND).allow_burst(BURST));
+        Self { bucket, free_priorities: 0, header: [0; HEADER], header_read: 0, skip: PREFACE, metrics }
+    }
+
+    /// Counts the frames that begin in these bytes. Says whether they exceed the rate.
+    fn exceed_rate(&mut self, mut bytes: &[u8]) -> bool {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            (self.skip, bytes) = (self.skip - skipped, &bytes[skipped..]);
+            let length = (HEADER - self.header_read).min(bytes.len());
+            if length == 0 {
+                return false;
+            }
+            self.header[self.header_read..self.header_read + length].copy_from_slice(&bytes[..length]);
+            (self.header_read, bytes) = (self.header_read + length, &bytes[length..]);
+            if self.header_read == HEADER {
+                let [a, b, c, kind, flags, ..] = self.header;
+                (self.header_read, self.skip) = (0, u32::from_be_bytes([0, a, b, c]) as usize);
+                if self.exceeds_rate(kind, flags) {
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn exceeds_rate(&mut self, kind: u8, flags: u8) -> bool {
+        let price = match kind {
+            HEADERS => {
+                self.free_priorities = (self.free_priorities + 1).min(BURST.get());
+                return false;
+            }
+            PRIORITY | PRIORITY_UPDATE if self.free_priorities > 0 => {
+                self.free_priorities -= 1;
+                return false;
+            }
+            SETTINGS if flags & ACK == 0 => SETTINGS_PRICE,
+            PING if flags & ACK == 0 => return false,
+            DATA | RST_STREAM | GOAWAY | WINDOW_UPDATE | CONTINUATION => return false,
+            _ => NonZeroU32::MIN,
+        };
+        !matches!(self.bucket.check_n(price), Ok(Ok(())))
+    }
+}
+
+impl Filter for ControlFrames {
+    fn poll_read(
+        &mut self,
+        io: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(io.poll_read(cx, buffer))?;
+        if self.exceed_rate(&buffer.filled()[before..]) {
+            self.metrics.connection_flooded();
+            return Poll::Ready(Err(io::Error::other("too many control frames")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Bytes of the preface, with which every connection begins.
+const PREFACE: usize = 24;
+/// Bytes of a frame header.
+const HEADER: usize = 9;
+
+/// The token bucket. One token: an unknown frame, a PING with ACK, and a PRIORITY or `PRIORITY_UPDATE` beyond one for each
+/// request. Browsers send a priority with each request, and this server sends a PING only every 15 s.
+const BURST: NonZeroU32 = NonZeroU32::new(2_000).expect("not zero");
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+/// Tokens of a SETTINGS frame, for which h2 walks all streams: 100 frames at once, then five a second. A client that adapts its
+/// window to the bandwidth sends a few dozen in all.
+const SETTINGS_PRICE: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
+
+const ACK: u8 = 1;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+/// RFC 9218, section 7.1.
+const PRIORITY_UPDATE: u8 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let [_, a, b, c] = u32::try_from(payload).expect("short").to_be_bytes();
+        let mut frame = vec![a, b, c, kind, flags, 0, 0, 0, 1];
+        frame.resize(HEADER + payload, 0);
+        frame
+    }
+
+    fn connection(frames: &[u8]) -> Vec<u8> {
+        [&[0; PREFACE], frames].concat()
+    }
+
+    #[test]
+    fn frame_headers_are_found_however_the_reads_split_the_bytes() {
+        let bytes = connection(&[frame(DATA, 0, 300), frame(SETTINGS, 0, 6).repeat(105)].concat());
+        for at_a_time in [1, 2, 3, 7, 8, 9, 10, 100, 10_000] {
+            let mut frames = ControlFrames::new(Metrics::new());
+            let (mut read, mut ended) = (0, false);
+            for part in bytes.chunks(at_a_time) {
+                ended |= frames.exceed_rate(part);
+                read += part.len();
+                if ended {
+                    break;
+                }
+            }
+            assert!(ended && read > PREFACE + 309 + 100 * 15, "{at_a_time} at a time: {read} bytes");
+        }
+    }
+
+    #[test]
+    fn one_priority_for_each_request_is_free() {
+        let both = [frame(HEADERS, 4, 20), frame(PRIORITY_UPDATE, 0, 10)].concat();
+        assert!(!ControlFrames::new(Metrics::new()).exceed_rate(&connection(&both.repeat(20_000))));
+        assert!(
+            ControlFrames::new(Metrics::new()).exceed_rate(&connection(&frame(PRIORITY_UPDATE, 0, 10).repeat(20_000)))
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! Limits the unsent bytes of one HTTP/2 connection to [`MAX_UNSENT`].
+//!
+//! At the limit, streams that want to make more bytes queue, and are admitted one at a time, first come, first served. Without
+//! the limit, a thousand requests for a long list would make a thousand lists in memory.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+use crate::serve::write_watchdog::{
+    Watchdog,
+    waiter::{QueueState, Waiter},
+};
+
+/// The most bytes of responses that one connection alone keeps in memory for its peer. A mailbox may hold as many.
+const MAX_UNSENT: usize = 256 * 1024;
+
+/// What the streams of one connection share: their unsent bytes, the queue, and how many streams there are.
+pub(in crate::serve) struct UnsentLimit {
+    watchdog: Watchdog,
+    unsent: AtomicUsize,
+    /// All bytes that ever stopped being unsent; wraps.
+    removed: AtomicUsize,
+    opened: AtomicUsize,
+    closed: AtomicUsize,
+    queue: Mutex<VecDeque<Arc<Waiter>>>,
+    queue_length: AtomicUsize,
+    /// A stream was admitted and not polled since.
+    has_admitted: AtomicBool,
+    /// When the peer last took bytes, on the watchdog's clock.
+    peer_took_at: AtomicU32,
+    /// When the watchdog last cut a stream because others were queued, on its clock.
+    cut_at: AtomicU32,
+    /// Closed streams with unsent bytes, for [`UnflushedStreams`](super::unflushed_streams::UnflushedStreams). `None` once the
+    /// connection is over: such streams refer to this limit, so a list of them would never be freed.
+    unflushed: Mutex<Option<Vec<Arc<Waiter>>>>,
+    /// Wakes the connection for a new entry of that list.
+    connection: Mutex<Option<Waker>>,
+}
+
+impl UnsentLimit {
+    pub(in crate::serve) fn new(watchdog: Watchdog) -> Arc<Self> {
+        Arc::new(Self {
+            watchdog,
+            unsent: AtomicUsize::new(0),
+            removed: AtomicUsize::new(0),
+            opened: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
+            queue: Mutex::default(),
+            queue_length: AtomicUsize::new(0),
+            has_admitted: AtomicBool::new(false),
+            peer_took_at: AtomicU32::new(0),
+            cut_at: AtomicU32::new(u32::MAX),
+            unflushed: Mutex::new(Some(Vec::new())),
+            connection: Mutex::default(),
+        })
+    }
+
+    pub(in crate::serve) fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
+    }
+
+    pub(super) fn open_stream(self: &Arc<Self>) -> Arc<Waiter> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Waiter::of_stream(self.clone())
+    }
+
+    /// The task of a stream has ended. h2 may still hold bytes of the stream.
+    pub(in crate::serve) fn stream_closed(&self, waiter: &Arc<Waiter>) {
+        self.closed.fetch_add(1, Ordering::Release);
+        if waiter.unsent() == 0 {
+            return;
+        }
+        let listed = self.unflushed.lock().as_mut().map(|unflushed| unflushed.push(waiter.clone()));
+        if let Some(connection) = listed.and_then(|()| self.connection.lock().take()) {
+            connection.wake();
+        }
+    }
+
+    pub(super) fn closed_streams(&self) -> usize {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn open_streams(&self) -> usize {
+        // In this order, because no stream is closed before it is opened.
+        let closed = self.closed_streams();
+        self.opened.load(Ordering::Acquire).wrapping_sub(closed)
+    }
+
+    fn is_reached(&self) -> bool {
+        self.unsent.load(Ordering::SeqCst) >= MAX_UNSENT
+    }
+
+    pub(in crate::serve) fn has_queue(&self) -> bool {
+        self.queue_length.load(Ordering::SeqCst) > 0
+    }
+
+    /// A stream that wants to make more bytes has to queue.
+    pub(super) fn must_queue(&self) -> bool {
+        self.is_reached() || self.has_queue()
+    }
+
+    pub(in crate::serve) fn has_admitted(&self) -> bool {
+        self.has_admitted.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::serve) fn add_unsent(&self, bytes: usize) {
+        self.unsent.fetch_add(bytes, Ordering::SeqCst);
+        self.watchdog.add_unsent(bytes);
+    }
+
+    /// Stops counting bytes: the peer took them, or never will.
+    pub(in crate::serve) fn remove_unsent(&self, bytes: usize) {
+        self.unsent.fetch_sub(bytes, Ordering::SeqCst);
+        self.removed.fetch_add(bytes, Ordering::Relaxed);
+        self.watchdog.remove_unsent(bytes);
+        self.admit_next();
+    }
+
+    /// All bytes that were ever removed; wraps.
+    pub(super) fn removed(&self) -> usize {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::serve) fn peer_took_some(&self) {
+        self.peer_took_at.store(self.watchdog.now(), Ordering::Relaxed);
+    }
+
+    /// When the peer last took bytes, on the watchdog's clock.
+    pub(in crate::serve) fn peer_took_at(&self) -> u32 {
+        self.peer_took_at.load(Ordering::Relaxed)
+    }
+
+    /// Ready when the stream may make more bytes; queues the stream otherwise.
+    pub(in crate::serve) fn poll_capacity(&self, waiter: &Arc<Waiter>, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.must_queue() {
+            return Poll::Ready(());
+        }
+        match waiter.enqueue(cx.waker()) {
+            QueueState::Admitted => return Poll::Ready(()),
+            QueueState::Queued => {}
+            QueueState::NotQueued => {
+                let mut queue = self.queue.lock();
+                queue.push_back(waiter.clone());
+                self.queue_length.store(queue.len(), Ordering::SeqCst);
+                drop(queue);
+                // The watchdog also cuts queued streams: a peer that takes nothing must not keep requests in memory.
+                waiter.start_waiting(&self.watchdog, true, cx.waker());
+            }
+        }
+        // Bytes may have been removed since the first line.
+        self.admit_next();
+        Poll::Pending
+    }
+
+    /// The admitted stream was polled, or has ended.
+    pub(in crate::serve) fn end_admission(&self) {
+        self.has_admitted.store(false, Ordering::SeqCst);
+        self.admit_next();
+    }
+
+    /// A queued stream has ended.
+    pub(in crate::serve) fn dequeue(&self, waiter: &Arc<Waiter>) {
+        let mut queue = self.queue.lock();
+        queue.retain(|other| !Arc::ptr_eq(other, waiter));
+        self.queue_length.store(queue.len(), Ordering::SeqCst);
+    }
+
+    /// True for the first call with this time: one stream of a connection is cut for the queued ones at each tick.
+    pub(in crate::serve) fn claim_cut_at(&self, now: u32) -> bool {
+        self.cut_at.swap(now, Ordering::Relaxed) != now
+    }
+
+    /// Admits the first stream of the queue if there is capacity: one at a time, because only polling shows how many bytes it
+    /// makes.
+    fn admit_next(&self) {
+        while self.has_queue() && !self.is_reached() && !self.has_admitted.swap(true, Ordering::SeqCst) {
+            let first = {
+                let mut queue = self.queue.lock();
+                let first = queue.pop_front();
+                self.queue_length.store(queue.len(), Ordering::SeqCst);
+                first
+            };
+            if let Some(waker) = first.and_then(|waiter| waiter.admit()) {
+                return waker.wake();
+            }
+            // The queue was empty, or its first stream has just ended. Another stream may have been queued since: check again.
+            self.has_admitted.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Moves the closed streams with unsent bytes into `streams`. The waker is woken when there are more.
+    pub(super) fn take_unflushed(&self, streams: &mut Vec<Arc<Waiter>>, waker: &Waker) {
+        self.connection.lock().get_or_insert_with(|| waker.clone());
+        if let Some(unflushed) = &mut *self.unflushed.lock() {
+            streams.append(unflushed);
+        }
+    }
+
+    /// The connection is over: keeps no more closed streams, and gives those that it kept.
+    pub(super) fn end_unflushed(&self) -> Vec<Arc<Waiter>> {
+        self.unflushed.lock().take().unwrap_or_default()
+    }
+}

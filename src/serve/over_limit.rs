@@ -1,0 +1,99 @@
+//! Serves a connection over the connection limit: one request within 2 s, which is refused unless it is a health check.
+
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
+
+use http::Request;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::{Notify, OwnedSemaphorePermit},
+    time::timeout,
+};
+
+use super::{
+    Handler, Peer,
+    connection::Shared,
+    http2::{CompleteBody, StreamTasks, UnsentLimit},
+    protocol_detection::{Protocol, Rewound, detect},
+    tls::{self, Transport},
+    watched_socket::WatchedSocket,
+};
+
+pub(super) async fn serve<H: Handler>(
+    shared: Arc<Shared<H>>,
+    socket: TcpStream,
+    peer: Peer,
+    _permit: OwnedSemaphorePermit,
+) {
+    tokio::select! {
+        ended = timeout(TIMEOUT, serve_one(&shared, socket, peer)) => match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a connection over the limit ended early"),
+            Err(_) => tracing::debug!("a connection over the limit took too long"),
+        },
+        () = shared.drain.finished() => {}
+    }
+}
+
+async fn serve_one<H: Handler>(shared: &Shared<H>, socket: TcpStream, peer: Peer) -> Result<(), axum::BoxError> {
+    let socket = WatchedSocket::watching(socket, shared.watchdog.clone());
+    match detect(tls::accept(shared.settings.tls.as_ref(), socket).await?).await? {
+        Some((Protocol::Http1, io)) => serve_http1(&shared.handler, io, peer).await,
+        Some((Protocol::Http2, io)) => serve_http2(shared, io, peer).await,
+        None => Ok(()),
+    }
+}
+
+async fn serve_http1(handler: &impl Handler, io: Rewound<Transport>, peer: Peer) -> Result<(), axum::BoxError> {
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = handler.handle_over_limit(peer, request);
+        Box::pin(async { Ok::<_, Infallible>(response.await) })
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(TIMEOUT)
+        .keep_alive(false)
+        .half_close(true)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(io), service);
+    poll_fn(|cx| connection.poll_without_shutdown(cx)).await?;
+    // Closes in two steps: closing a socket with unread bytes sends RST, and then the peer may lose the response.
+    let mut io = connection.into_parts().io.into_inner();
+    io.shutdown().await?;
+    while io.read(&mut [0; 1024]).await? > 0 {}
+    Ok(())
+}
+
+async fn serve_http2<H: Handler>(shared: &Shared<H>, io: Rewound<Transport>, peer: Peer) -> Result<(), axum::BoxError> {
+    let has_request = Arc::new(Notify::new());
+    let service = service_fn(|request: Request<Incoming>| {
+        has_request.notify_one();
+        let response = shared.handler.handle_over_limit(peer, request.map(CompleteBody));
+        async { Ok::<_, Infallible>(response.await) }
+    });
+    let tasks = StreamTasks::new(shared.drain.clone(), UnsentLimit::new(shared.watchdog.clone()));
+    let connection = http2::Builder::new(tasks)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1)
+        .max_send_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = has_request.notified() => connection.as_mut().graceful_shutdown(),
+    }
+    Ok(connection.await?)
+}
+
+/// For the whole connection. A health check has its answer within milliseconds, and silent peers must not hold these few
+/// permits.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of a request's head, and bytes of a response that hyper buffers.
+const BUFFER: usize = 16 * 1024;

@@ -1,0 +1,116 @@
+//! A socket whose peer the watchdog watches: the connection ends when the peer leaves bytes unread for too long.
+//!
+//! It stands below TLS. Above TLS it would see nothing, because TLS buffers bytes that the socket has not taken.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::{
+    filtered_io::{Filter, FilteredIo},
+    write_watchdog::{PIECE, Watchdog, waiter::Waiter},
+};
+
+/// A socket that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
+pub(super) type WatchedSocket<T> = FilteredIo<T, WriteWatch>;
+
+/// Watches the writes of a socket.
+///
+/// A socket that takes no more must take a piece within the stall time-out, or the whole write if that is less. So a peer that
+/// reads single bytes is cut too.
+pub(super) struct WriteWatch {
+    watchdog: Watchdog,
+    /// Made when the socket takes no more; dropped when the watchdog's list no longer holds it.
+    waiter: Option<Arc<Waiter>>,
+    /// Bytes that the socket must still take before the peer counts as reading.
+    missing: u32,
+}
+
+impl<T> WatchedSocket<T> {
+    pub(super) fn watching(io: T, watchdog: Watchdog) -> Self {
+        Self::new(io, WriteWatch { watchdog, waiter: None, missing: 0 })
+    }
+}
+
+impl WriteWatch {
+    fn check(&self) -> io::Result<()> {
+        match &self.waiter {
+            Some(waiter) if waiter.is_cut() => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The socket took nothing of a write of `length` bytes.
+    fn blocked(&mut self, cx: &mut Context<'_>, length: usize) {
+        let restart = self.missing == 0;
+        if restart {
+            self.missing = as_u32(length.min(PIECE));
+        }
+        let waiter = self.waiter.get_or_insert_with(Waiter::of_socket);
+        waiter.start_waiting(&self.watchdog, restart, cx.waker());
+        let before = waiter.set_unsent(as_u32(length)) as usize;
+        self.watchdog.add_unsent(length);
+        self.watchdog.remove_unsent(before);
+    }
+
+    fn wrote(&mut self, length: usize) {
+        if self.missing == 0 {
+            return;
+        }
+        self.missing = self.missing.saturating_sub(as_u32(length));
+        if self.missing == 0 {
+            self.stop();
+            self.waiter.take_if(|waiter| Arc::strong_count(waiter) == 1);
+        }
+    }
+
+    fn stop(&self) {
+        if let Some(waiter) = &self.waiter {
+            waiter.stop_waiting();
+            self.watchdog.remove_unsent(waiter.set_unsent(0) as usize);
+        }
+    }
+}
+
+impl Filter for WriteWatch {
+    fn poll_read(
+        &mut self,
+        io: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        io.poll_read(cx, buffer)
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        length: usize,
+        write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let written = write(cx);
+        match &written {
+            Poll::Pending => self.blocked(cx, length),
+            Poll::Ready(Ok(length)) => self.wrote(*length),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
+    }
+}
+
+impl Drop for WriteWatch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn as_u32(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

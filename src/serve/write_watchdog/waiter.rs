@@ -1,0 +1,313 @@
+//! An entry of the watchdog's list: a socket or an HTTP/2 stream, its unsent bytes, and when it began to wait for its peer.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+use super::Watchdog;
+use crate::serve::http2::UnsentLimit;
+
+/// A socket or a stream of HTTP/2. The watchdog's list holds it at most once.
+pub(in crate::serve) struct Waiter {
+    /// What a stream shares with the other streams of its connection; `None` for a socket.
+    connection: Option<Arc<UnsentLimit>>,
+    /// `None` unless it waits, is listed or is queued. Boxed, because this is `None` for nearly all streams nearly all the
+    /// time.
+    wait: Mutex<Option<Box<Wait>>>,
+    /// Bytes that only this waiter keeps in memory and its peer has not taken.
+    unsent: AtomicU32,
+    cut: AtomicBool,
+    /// What the body of a stream has done; see the flags below.
+    body: AtomicU8,
+}
+
+#[derive(Default)]
+struct Wait {
+    waker: Option<Waker>,
+    /// When it began to wait, on the watchdog's clock.
+    since: u32,
+    is_waiting: bool,
+    /// It is in the watchdog's list, which may be for longer than it waits.
+    is_listed: bool,
+    queue: QueueState,
+}
+
+/// Where a stream is in the queue of its connection, whose unsent bytes have reached their limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::serve) enum QueueState {
+    #[default]
+    NotQueued,
+    Queued,
+    /// It has left the queue and may be polled once.
+    Admitted,
+}
+
+impl Waiter {
+    pub(in crate::serve) fn of_stream(connection: Arc<UnsentLimit>) -> Arc<Self> {
+        Arc::new(Self::new(Some(connection)))
+    }
+
+    pub(in crate::serve) fn of_socket() -> Arc<Self> {
+        Arc::new(Self::new(None))
+    }
+
+    fn new(connection: Option<Arc<UnsentLimit>>) -> Self {
+        let (cut, body) = (AtomicBool::new(false), AtomicU8::new(0));
+        Self { connection, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
+    }
+
+    /// Waits for the peer. A wait that has begun already goes on, unless `restart`: then its time begins anew.
+    pub(in crate::serve) fn start_waiting(self: &Arc<Self>, watchdog: &Watchdog, restart: bool, waker: &Waker) {
+        let (is_new, since) = self.update(|wait| {
+            if restart || !wait.is_waiting {
+                (wait.is_waiting, wait.since) = (true, watchdog.now());
+            }
+            wait.set_waker(waker);
+            (!std::mem::replace(&mut wait.is_listed, true), wait.since)
+        });
+        if is_new {
+            watchdog.list(self.clone(), since);
+        }
+    }
+
+    /// The peer has taken what this waited for.
+    pub(in crate::serve) fn stop_waiting(&self) {
+        self.update_existing(|wait| wait.is_waiting = false);
+    }
+
+    /// Changes the wait, and makes one first if there is none.
+    fn update<T>(&self, change: impl FnOnce(&mut Wait) -> T) -> T {
+        let mut wait = self.wait.lock();
+        let result = change(wait.get_or_insert_default());
+        wait.take_if(|wait| wait.is_over());
+        result
+    }
+
+    /// Changes the wait if there is one.
+    fn update_existing<T>(&self, change: impl FnOnce(&mut Wait) -> T) -> Option<T> {
+        let mut wait = self.wait.lock();
+        let result = wait.as_mut().map(|wait| change(wait));
+        wait.take_if(|wait| wait.is_over());
+        result
+    }
+
+    /// The watchdog has cut it, so its owner must end.
+    pub(in crate::serve) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Since when it waits. If it does not wait, it leaves the list with this call.
+    pub(super) fn waiting_since_or_unlist(&self) -> Option<u32> {
+        let since = self.update_existing(|wait| {
+            wait.is_listed = wait.is_waiting;
+            wait.is_waiting.then(|| self.since(wait))
+        });
+        since.flatten()
+    }
+
+    /// Since when it waits, if it does.
+    pub(super) fn waiting_since(&self) -> Option<u32> {
+        self.update_existing(|wait| wait.is_waiting.then(|| self.since(wait))).flatten()
+    }
+
+    /// A queued stream waits for the whole connection, so every byte that the peer takes on it starts the time anew.
+    fn since(&self, wait: &Wait) -> u32 {
+        match &self.connection {
+            Some(connection) if wait.queue == QueueState::Queued => wait.since.max(connection.peer_took_at()),
+            _ => wait.since,
+        }
+    }
+
+    /// Marks it as cut, and gives the waker of its owner. `None` when it was cut before.
+    pub(in crate::serve) fn cut(&self) -> Option<Waker> {
+        if self.cut.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let waker = self.update_existing(|wait| {
+            wait.is_waiting = false;
+            wait.waker.take()
+        });
+        waker.flatten()
+    }
+
+    pub(in crate::serve) fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Relaxed) as usize
+    }
+
+    /// It is a stream with unsent bytes, and other streams of its connection are queued until some are taken.
+    pub(super) fn blocks_others(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.has_queue()) && self.unsent() > 0
+    }
+
+    /// True once for each time and connection, and false for a socket.
+    pub(super) fn claim_cut_at(&self, now: u32) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.claim_cut_at(now))
+    }
+
+    /// Counts bytes that only this stream keeps in memory.
+    pub(in crate::serve) fn add_unsent(&self, bytes: u32) {
+        self.unsent.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(connection) = &self.connection {
+            connection.add_unsent(bytes as usize);
+        }
+    }
+
+    /// Stops counting bytes: the peer has taken them or, if the stream was cut, never will.
+    pub(in crate::serve) fn remove_unsent(&self, bytes: u32) {
+        self.unsent.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(connection) = &self.connection {
+            if !self.is_cut() {
+                connection.peer_took_some();
+            }
+            connection.remove_unsent(bytes as usize);
+        }
+    }
+
+    /// Sets the unsent bytes of a socket, and gives how many there were before.
+    pub(in crate::serve) fn set_unsent(&self, bytes: u32) -> u32 {
+        self.unsent.swap(bytes, Ordering::Relaxed)
+    }
+
+    /// Ready when the stream's connection may make more unsent bytes; queues the stream otherwise.
+    pub(in crate::serve) fn poll_capacity(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.as_ref().map_or(Poll::Ready(()), |connection| connection.poll_capacity(self, cx))
+    }
+
+    /// Queues the stream unless it was admitted, and gives its state before.
+    pub(in crate::serve) fn enqueue(&self, waker: &Waker) -> QueueState {
+        self.update(|wait| {
+            let before = wait.queue;
+            if before != QueueState::Admitted {
+                wait.queue = QueueState::Queued;
+                wait.set_waker(waker);
+            }
+            before
+        })
+    }
+
+    /// Lets the stream through. Its connection has taken it from the queue.
+    pub(in crate::serve) fn admit(&self) -> Option<Waker> {
+        self.update(|wait| {
+            (wait.queue, wait.is_waiting) = (QueueState::Admitted, false);
+            wait.waker.clone()
+        })
+    }
+
+    /// The task of the stream was polled. If it was admitted, the next stream may be admitted now.
+    fn end_admission(&self) {
+        let was_admitted = self.update_existing(|wait| {
+            let was_admitted = wait.queue == QueueState::Admitted;
+            if was_admitted {
+                wait.queue = QueueState::NotQueued;
+            }
+            was_admitted
+        });
+        if let Some(connection) = self.connection.as_ref().filter(|_| was_admitted == Some(true)) {
+            connection.end_admission();
+        }
+    }
+
+    /// The task of the stream has ended.
+    pub(in crate::serve) fn close(self: &Arc<Self>) {
+        let queue = self.update_existing(|wait| {
+            (wait.is_waiting, wait.waker) = (false, None);
+            std::mem::take(&mut wait.queue)
+        });
+        if let Some(connection) = &self.connection {
+            match queue.unwrap_or_default() {
+                QueueState::NotQueued => {}
+                QueueState::Queued => connection.dequeue(self),
+                QueueState::Admitted => connection.end_admission(),
+            }
+            connection.stream_closed(self);
+        }
+    }
+
+    /// hyper polls the body for its next frame: h2 has capacity for all frames before.
+    pub(in crate::serve) fn body_is_polled(&self) {
+        self.body.fetch_and(!(UNACKNOWLEDGED | NEW_FRAME), Ordering::Relaxed);
+    }
+
+    /// The body gives hyper a frame.
+    pub(in crate::serve) fn body_gives_frame(&self) {
+        self.body.fetch_or(UNACKNOWLEDGED | NEW_FRAME, Ordering::Relaxed);
+    }
+
+    /// The task of the stream was polled and is pending. It waits for its peer if hyper has not polled past the last frame.
+    pub(in crate::serve) fn task_is_pending(self: &Arc<Self>, cx: &Context<'_>) {
+        let Some(connection) = &self.connection else { return };
+        let body = self.body.load(Ordering::Relaxed);
+        if body & UNACKNOWLEDGED != 0 {
+            self.start_waiting(connection.watchdog(), body & NEW_FRAME != 0, cx.waker());
+            self.body.store(UNACKNOWLEDGED | WAITING, Ordering::Relaxed);
+        } else if body & WAITING != 0 {
+            self.stop_waiting();
+            self.body.store(0, Ordering::Relaxed);
+        }
+        if connection.has_admitted() {
+            self.end_admission();
+        }
+    }
+}
+
+impl Wait {
+    fn is_over(&self) -> bool {
+        !self.is_waiting && !self.is_listed && self.queue == QueueState::NotQueued
+    }
+
+    fn set_waker(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|ours| ours.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+}
+
+/// The body gave a frame, and hyper has not polled for the next one since.
+const UNACKNOWLEDGED: u8 = 1;
+/// The body gave that frame in this poll of the stream's task.
+const NEW_FRAME: u8 = 2;
+/// The stream waits for its peer.
+const WAITING: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{budget::Budget, drain::Drain, telemetry::Metrics};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_stops_waiting_when_its_peer_reads_the_last_frames_within_one_poll() {
+        let watchdog = Watchdog::new(Duration::from_secs(1), Budget::new(0), Metrics::new());
+        let drain = Drain::new();
+        drain.supervise("watchdog", watchdog.clone().run());
+        let (waiter, cx) = (Waiter::of_stream(UnsentLimit::new(watchdog)), Context::from_waker(Waker::noop()));
+        // The peer has no window for this frame.
+        waiter.body_gives_frame();
+        waiter.task_is_pending(&cx);
+        sleep(Duration::from_millis(500)).await;
+        // It has a window for that frame and for its last byte, and the body has no more.
+        waiter.body_gives_frame();
+        waiter.body_is_polled();
+        waiter.task_is_pending(&cx);
+        sleep(Duration::from_secs(5)).await;
+        assert!(!waiter.is_cut());
+        // The peer does not take the next frame.
+        waiter.body_gives_frame();
+        waiter.task_is_pending(&cx);
+        sleep(Duration::from_secs(5)).await;
+        assert!(waiter.is_cut());
+    }
+}

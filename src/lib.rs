@@ -25,7 +25,6 @@
 //! | [`wall_clock`] | the time of day, clamped to the years 1970 to 9999 |
 //! | `flat_map` | a stream that turns each item of another stream into any number of items |
 //! | `json` | strict parsing of JSON objects from outside |
-//! | `hex` | hexadecimal digits |
 //!
 //! Arrows point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
 //!
@@ -73,7 +72,6 @@ pub mod error;
 mod flat_map;
 pub mod grpc;
 pub mod healthcheck;
-mod hex;
 pub mod hub;
 mod json;
 pub mod model;

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use crate::{error::Invalid, hex};
+use crate::error::Invalid;
 
 /// The id of a user: 1 to 256 bytes of UTF-8, no control characters, not `.` or `..`. Ids are compared byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -219,24 +219,11 @@ impl Cursor {
             seq: u64::from_str_radix(seq, 16).ok()?,
         })
     }
-
-    /// The length of the longest text of a cursor, in bytes.
-    pub const LONGEST: usize = 16 + 1 + 8 + 1 + 16;
-
-    /// Writes the text into a buffer, without an allocation.
-    pub fn write<'a>(&self, into: &'a mut [u8; Self::LONGEST]) -> &'a str {
-        let mut end = hex::write(into, self.epoch, 16);
-        for part in [self.page.into(), self.seq] {
-            into[end] = b'.';
-            end += 1 + hex::write(&mut into[end + 1..], part, hex::length(part));
-        }
-        std::str::from_utf8(&into[..end]).unwrap_or_default()
-    }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.write(&mut [0; Self::LONGEST]))
+        write!(f, "{:016x}.{:x}.{:x}", self.epoch, self.page, self.seq)
     }
 }
 

@@ -94,7 +94,7 @@ pub struct ServeOptions {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
 
-    /// Take the socket of an HTTP/1.1 event stream from the HTTP library, whose buffers are twenty times as large as the rest of
+    /// Take the socket of an HTTP/1.1 event stream from the HTTP library, whose buffers are nine times as large as the rest of
     /// an idle stream; false leaves it there
     #[arg(long, env = "SIGNAL_HTTP1_TAKEOVER", value_name = "BOOL", default_value_t = true,
           action = ArgAction::Set)]

@@ -81,15 +81,14 @@ impl Format {
     /// The `id` line is the last one. So a client that is cut inside the message does not store its cursor, and streams can share
     /// the lines before it.
     fn message(self, cursor: Cursor, parcel: &Parcel) -> EventText {
-        let mut digits = [0; Cursor::LONGEST];
-        let id = if self == Self::Legacy { "" } else { cursor.write(&mut digits) };
+        let id = if self == Self::Legacy { String::new() } else { cursor.to_string() };
         if let Some(text) = parcel.text(self as usize, |message| self.lines(message, 0)) {
             let mut end = String::new();
-            push_end(&mut end, id);
+            push_end(&mut end, &id);
             return EventText::Shared(text, end);
         }
         let mut text = self.lines(parcel, "id: \n\n".len() + id.len());
-        push_end(&mut text, id);
+        push_end(&mut text, &id);
         EventText::Own(text)
     }
 

@@ -2,29 +2,23 @@
 
 mod backplane;
 mod board;
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
-mod bounds;
 mod deadlines;
-mod devices;
+mod eviction;
 mod liveness;
 mod log;
 mod mailbox;
-#[cfg(test)]
-mod mailbox_properties;
-#[cfg(test)]
-mod moments;
 mod parcel;
 mod presence;
-#[cfg(test)]
-mod races;
 mod registry;
-mod room;
 mod schedule;
-mod send;
+mod sending;
+mod shutdown;
 mod slot;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod timekeeper;
+mod user_devices;
 mod watch;
 
 use std::{

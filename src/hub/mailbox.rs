@@ -257,7 +257,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::mailbox_properties::{EPOCH, message},
+        super::tests::mailbox_properties::{EPOCH, message},
         *,
     };
     use crate::model::Data;

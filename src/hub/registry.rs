@@ -8,12 +8,12 @@ use std::{
 use hashbrown::{HashTable, hash_table};
 use parking_lot::{Mutex, MutexGuard};
 
-pub(super) use super::devices::{Bounds, Purpose};
+pub(super) use super::user_devices::{Bounds, Purpose};
 use super::{
-    devices::Devices,
     liveness::Millis,
     mailbox::Mailbox,
     slot::{Slot, Totals},
+    user_devices::Devices,
 };
 use crate::{
     error::Error,

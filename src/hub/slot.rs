@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 use super::{
     Core,
     deadlines::{Tick, Why},
-    devices::Purpose,
     liveness::Millis,
     mailbox::{Attachment, Delivery, Looked, Mailbox, Next},
     parcel::Parcel,
     schedule::Schedule,
+    user_devices::Purpose,
 };
 use crate::{
     error::Error,

@@ -1,10 +1,6 @@
-//! The timekeeper: looks at what is due when its time has come, and sleeps in between; and the drain, which ends everything.
+//! The timekeeper: looks at what is due when its time has come, and sleeps in between.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    task::Waker,
-    time::Duration,
-};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use tokio::{task::yield_now, time::sleep_until};
 
@@ -12,11 +8,10 @@ use super::{
     Hub,
     board::Board,
     deadlines::{Tick, Why},
-    registry::SHARDS,
     slot::Slot,
     watch::Sleeper,
 };
-use crate::model::{Address, EndReason};
+use crate::model::Address;
 
 impl Hub {
     /// Looks at everything when it is due: heartbeats, messages and mailboxes whose time is over, changes for those who watch.
@@ -80,27 +75,10 @@ impl Hub {
         board.enter_bucket(&core.deadlines, now);
         wakers
     }
-
-    /// Refuses new work from now on and ends all streams and watches, spread over `window`; returns early when none is left.
-    pub async fn drain(&self, window: Duration) {
-        self.0.draining.store(true, Ordering::Release);
-        let mut slices = tokio::time::interval(window / SHARDS_IN_U32);
-        for shard in 0..SHARDS {
-            slices.tick().await;
-            let census = self.census();
-            if census.streams == 0 && census.watches == 0 {
-                return;
-            }
-            for slot in self.0.core.registry.of_shard(shard) {
-                slot.end(&self.0.core, EndReason::Draining, self.now());
-            }
-            wake(self.0.core.presence.end(shard, EndReason::Draining)).await;
-        }
-    }
 }
 
 /// Wakes some at a time.
-async fn wake(wakers: Vec<Waker>) {
+pub(super) async fn wake(wakers: Vec<Waker>) {
     let mut left = wakers.len();
     for waker in wakers {
         waker.wake();
@@ -113,6 +91,3 @@ async fn wake(wakers: Vec<Waker>) {
 
 /// Mailboxes or wakers after which others have their turn.
 const AT_ONCE: usize = 256;
-
-#[expect(clippy::cast_possible_truncation, reason = "64 fits")]
-const SHARDS_IN_U32: u32 = SHARDS as u32;

@@ -99,7 +99,7 @@ pub(in crate::hub) const MAILBOX_COST: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::{
-        super::super::mailbox_properties::{EPOCH, WINDOW_MS, message},
+        super::super::tests::mailbox_properties::{EPOCH, WINDOW_MS, message},
         super::Next,
         *,
     };

@@ -6,10 +6,12 @@ use std::{
 };
 
 use super::{
-    Purpose, Subscription,
-    board::{Glimpse, Progress},
-    bounds::{HELD, NOW, Stage, Wakes, address, poll, take, user},
-    deadlines::Tick,
+    super::{
+        Purpose, Subscription,
+        board::{Glimpse, Progress},
+        deadlines::Tick,
+    },
+    HELD, NOW, Stage, Wakes, address, poll, take, user,
 };
 use crate::model::{Address, Continuity, Outcome, Start};
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio_stream::Stream as _;
 
-use super::{
+use super::super::{
     Draft, Event, Hub, Limits, Local, Opening, Subscription,
     deadlines::{Tick, Why},
 };
@@ -42,7 +42,7 @@ impl Stage {
         Arc::new(Self { hub, subscriber, caller: Caller::anonymous(), address, runtime })
     }
 
-    fn subscribe(&self, start: Start) -> (super::Ready, Subscription) {
+    fn subscribe(&self, start: Start) -> (super::super::Ready, Subscription) {
         let opening = Opening { start, heartbeat: Duration::from_secs(60) };
         self.hub.subscribe(&self.subscriber, &opening).expect("a stream")
     }
@@ -135,5 +135,5 @@ fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
         timekeeper.join().expect("no panic");
     });
     stage.look_at_all();
-    assert_eq!(stage.hub.census(), super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
+    assert_eq!(stage.hub.census(), super::super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{
+use super::super::{
     deadlines::Why,
     liveness::Millis,
     log::{ENTRY_COST, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
@@ -16,8 +16,8 @@ use crate::{
     model::{Continuity, Cursor, Data, Message, Start},
 };
 
-pub(super) const EPOCH: u64 = 0xe90c;
-pub(super) const WINDOW_MS: u64 = 60_000;
+pub(in crate::hub) const EPOCH: u64 = 0xe90c;
+pub(in crate::hub) const WINDOW_MS: u64 = 60_000;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -235,7 +235,7 @@ impl World {
     }
 }
 
-pub(super) fn message(data: Data) -> Arc<Parcel> {
+pub(in crate::hub) fn message(data: Data) -> Arc<Parcel> {
     let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
     Arc::new(Parcel::new(message, Budget::new(usize::MAX)))
 }

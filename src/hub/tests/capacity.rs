@@ -1,101 +1,23 @@
 //! The bounds of the hub, tested through its own API: what is refused, what makes room, and who is told.
 
 use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
     time::Duration,
 };
 
-use tokio_stream::Stream;
-
 use super::{
-    Change, Draft, Event, Hub, Limits, Local, Opening, Ready, Sighting, Subscription, Watch,
-    deadlines::{Tick, Why},
+    super::{
+        Change, Event, Sighting,
+        deadlines::{Tick, Why},
+    },
+    HELD, NOW, Stage, WINDOW, Wakes, address, draft, poll, take, user,
 };
 use crate::{
-    auth::{Caller, Subscriber},
-    budget::Budget,
+    auth::Caller,
     error::Error,
-    model::{Address, Continuity, Data, DeviceId, Outcome, Start, UserId},
-    telemetry::Metrics,
+    model::{Address, Continuity, DeviceId, Outcome, Start},
 };
-
-const WINDOW: Duration = Duration::from_secs(60);
-pub(super) const HELD: Duration = Duration::from_secs(30);
-pub(super) const NOW: Duration = Duration::ZERO;
-
-pub(super) struct Stage {
-    pub(super) hub: Hub,
-    budget: Budget,
-    caller: Caller,
-}
-
-impl Stage {
-    pub(super) fn new(budget: usize, change: impl FnOnce(&mut Limits)) -> Self {
-        let mut limits = Limits::unlimited(WINDOW, WINDOW);
-        change(&mut limits);
-        let budget = Budget::new(budget);
-        let hub = Hub::new(limits, budget.clone(), Local, Metrics::new());
-        Self { hub, budget, caller: Caller::anonymous() }
-    }
-
-    pub(super) async fn send(&self, device: &str, bytes: usize, ttl: Duration) -> Result<Outcome, Error> {
-        self.hub.send(&self.caller, &address(device), draft(bytes, ttl)).await
-    }
-
-    pub(super) fn subscribe(&self, device: &str, start: Start) -> Result<(Ready, Subscription), Error> {
-        let subscriber = Subscriber::proven(address(device));
-        self.hub.subscribe(&subscriber, &Opening { start, heartbeat: Duration::from_secs(600) })
-    }
-
-    async fn devices(&self) -> Vec<DeviceId> {
-        self.hub.devices(&self.caller, &user()).await.expect("no other node")
-    }
-
-    fn watch(&self, caller: &Caller) -> Result<Watch, Error> {
-        self.hub.watch(caller, &user(), Duration::from_secs(600))
-    }
-}
-
-pub(super) fn user() -> UserId {
-    UserId::new("bob").expect("an id")
-}
-
-pub(super) fn address(device: &str) -> Address {
-    Address::new("bob", device).expect("ids")
-}
-
-fn draft(bytes: usize, ttl: Duration) -> Draft {
-    Draft { event: None, data: Data::new("x".repeat(bytes)).expect("not empty"), ttl }
-}
-
-pub(super) fn poll<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Option<S::Item> {
-    match Pin::new(stream).poll_next(&mut Context::from_waker(waker)) {
-        Poll::Ready(item) => item,
-        Poll::Pending => None,
-    }
-}
-
-pub(super) fn take(stream: &mut Subscription) -> usize {
-    let mut messages = 0;
-    while let Some(event) = poll(stream, Waker::noop()) {
-        messages += usize::from(matches!(event, Event::Message(..)));
-    }
-    messages
-}
-
-#[derive(Default)]
-pub(super) struct Wakes(pub(super) AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 #[tokio::test]
 async fn a_message_to_many_devices_counts_once() {

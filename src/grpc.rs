@@ -33,7 +33,7 @@ use crate::{
     auth::{Auth, Caller, Subscriber},
     drain::Drain,
     error::{Error, Unproven},
-    hub::{Event, Hub, Opening, Sighting, Subscription, Watch},
+    hub::{Event, Hub, Opening, Subscription, Watch, WatchEvent},
     model::{Start, UserId},
     serve::Peer,
     telemetry::Metrics,
@@ -231,7 +231,7 @@ impl signal_server::Signal for Service {
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let watch = self.hub.watch(&caller, &user, self.heartbeat).map_err(status::from)?;
         let convert = |sighting| {
-            let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
+            let end = if let WatchEvent::End(reason) = sighting { Some(reason) } else { None };
             Step { responses: convert::sighting(&sighting), end }
         };
         Ok(Response::new(Responses::new(None, watch, convert)))

@@ -33,17 +33,17 @@ use tokio::time::Instant;
 
 pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
-    backplane::{Answer, Backplane, Inbound, Local},
+    backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
     parcel::Parcel,
     subscription::{Event, Ready, Subscription},
-    watch::{Sighting, Watch},
+    watch::{Watch, WatchEvent},
 };
 use self::{
     deadlines::Deadlines,
     liveness::{Heartbeat, Millis},
     presence::Presence,
-    registry::{Entered, Purpose, Registry},
+    registry::{Found, Purpose, Registry},
     slot::{Gone, Totals},
 };
 use crate::{
@@ -157,8 +157,9 @@ impl Hub {
     #[must_use]
     pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, metrics: Metrics) -> Self {
         let window_ms = millis(limits.resume_window);
-        let devices = registry::Bounds { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
-        let watches = presence::Bounds { of_user: limits.user_watchers, of_caller: limits.caller_watches };
+        let devices =
+            registry::DeviceLimits { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
+        let watches = presence::WatchLimits { of_user: limits.user_watchers, of_caller: limits.caller_watches };
         let core = Core {
             registry: Registry::new(devices),
             presence: Presence::new(watches),
@@ -191,7 +192,7 @@ impl Hub {
         let heartbeat_ms = heartbeat_ms(opening.heartbeat);
         loop {
             let now = self.now();
-            let slot = self.enter(address, Purpose::Stream, now)?;
+            let slot = self.find_or_insert(address, Purpose::Stream, now)?;
             match slot.attach(core, opening.start, heartbeat_ms, now) {
                 Err(Gone) => core.registry.remove(&slot, &core.totals),
                 Ok(Err(refused)) => return Err(refused),
@@ -226,7 +227,7 @@ impl Hub {
     /// [`Error::Draining`]; [`Error::TooMany`].
     pub fn watch(&self, caller: &Caller, user: &UserId, heartbeat: Duration) -> Result<Watch, Error> {
         let core = &self.0.core;
-        let board = core.presence.enter(user, caller.address())?;
+        let board = core.presence.add_watch(user, caller.address())?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
         let watch = Watch::new(self.clone(), board.clone(), caller.address().cloned(), heartbeat);
@@ -234,7 +235,7 @@ impl Hub {
             let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
             core.registry.live(user).iter().filter_map(page).collect()
         });
-        board.enter_bucket(&core.deadlines, now);
+        board.schedule(&core.deadlines, now);
         // A drain that began meanwhile may have missed this watcher.
         self.refuse_when_draining()?;
         Ok(watch)
@@ -254,9 +255,9 @@ impl Hub {
     }
 
     /// The slot of a device, made if there is none.
-    fn enter(&self, address: &Address, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
+    fn find_or_insert(&self, address: &Address, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
         let core = &self.0.core;
-        let Entered { slot, pushed_out } = core.registry.enter(address, purpose, &core.totals, now)?;
+        let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, &core.totals, now)?;
         if let Some(pushed_out) = pushed_out {
             self.0.metrics.evicted("held", pushed_out.close(core, now));
         }

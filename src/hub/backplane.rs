@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What a [`Backplane`] answers with, some time later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 /// The way out: asked only after this node has looked at its own devices.
 pub trait Backplane: Send + Sync + 'static {
@@ -16,13 +16,13 @@ pub trait Backplane: Send + Sync + 'static {
     ///
     /// Answers [`Error::NotConnected`] when no node does, [`Error::Unreachable`] when that cannot be told, and
     /// [`Error::UnknownOutcome`] when the node did not answer in time.
-    fn send<'a>(&'a self, to: &'a Address, message: &'a Message) -> Answer<'a, Outcome>;
+    fn send<'a>(&'a self, to: &'a Address, message: &'a Message) -> Reply<'a, Outcome>;
 
     /// Hands a message to the devices of a user that are connected to other nodes, and names them.
-    fn broadcast<'a>(&'a self, user: &'a UserId, message: &'a Message) -> Answer<'a, Vec<DeviceId>>;
+    fn broadcast<'a>(&'a self, user: &'a UserId, message: &'a Message) -> Reply<'a, Vec<DeviceId>>;
 
     /// The devices of a user that are connected to other nodes.
-    fn devices<'a>(&'a self, user: &'a UserId) -> Answer<'a, Vec<DeviceId>>;
+    fn devices<'a>(&'a self, user: &'a UserId) -> Reply<'a, Vec<DeviceId>>;
 }
 
 /// The way in: what another node may do here.
@@ -42,15 +42,15 @@ pub trait Inbound: Send + Sync + 'static {
 pub struct Local;
 
 impl Backplane for Local {
-    fn send<'a>(&'a self, _to: &'a Address, _message: &'a Message) -> Answer<'a, Outcome> {
+    fn send<'a>(&'a self, _to: &'a Address, _message: &'a Message) -> Reply<'a, Outcome> {
         Box::pin(std::future::ready(Err(Error::NotConnected)))
     }
 
-    fn broadcast<'a>(&'a self, _user: &'a UserId, _message: &'a Message) -> Answer<'a, Vec<DeviceId>> {
+    fn broadcast<'a>(&'a self, _user: &'a UserId, _message: &'a Message) -> Reply<'a, Vec<DeviceId>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    fn devices<'a>(&'a self, _user: &'a UserId) -> Answer<'a, Vec<DeviceId>> {
+    fn devices<'a>(&'a self, _user: &'a UserId) -> Reply<'a, Vec<DeviceId>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }

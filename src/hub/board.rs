@@ -63,18 +63,18 @@ struct State {
     /// A mark has come since the last look.
     fresh: bool,
     /// Marked devices are being looked at.
-    looking: bool,
-    looked_at: Option<Millis>,
+    checking: bool,
+    checked_at: Option<Millis>,
     /// How often marked devices were looked at.
-    looks: u64,
+    checks: u64,
     /// The last batches, up to [`CHANGES`].
     batches: VecDeque<Arc<Changes>>,
     /// How many batches there were.
     published: u64,
     /// The tick at which the board stands in the buckets.
-    entered: Option<Tick>,
+    scheduled_at: Option<Tick>,
     /// Those who wait for something new, by the number of their watch.
-    sleeping: HashMap<u64, Waker>,
+    wakers: HashMap<u64, Waker>,
     /// Somebody waits for the next look.
     list_wanted: bool,
     ending: Option<EndReason>,
@@ -88,11 +88,11 @@ pub(super) enum Progress {
     /// It waits for its first list, since so many looks.
     Waiting(u64),
     /// It has seen the list with so many batches.
-    Seen(u64),
+    AfterBatch(u64),
 }
 
 /// What a watcher gets next.
-pub(super) enum Glimpse {
+pub(super) enum BoardItem {
     /// The whole list.
     List(Vec<DeviceId>),
     /// The next batch.
@@ -131,29 +131,30 @@ impl Board {
     }
 
     /// Enters the buckets for the next publication, if there is something to look at.
-    pub(super) fn enter_bucket(self: &Arc<Self>, deadlines: &Deadlines, now: Millis) {
+    pub(super) fn schedule(self: &Arc<Self>, deadlines: &Deadlines, now: Millis) {
         let mut state = self.state.lock();
         let next = if state.fresh {
-            Some(state.looked_at.map_or(now, |at| at.after(PUBLISH_MS)).max(now))
+            Some(state.checked_at.map_or(now, |at| at.after(PUBLISH_MS)).max(now))
         } else {
             state.marked.values().min().map(|at| at.after(GRACE_MS))
         };
-        let Some(tick) = next.map(Tick::not_before).filter(|tick| state.entered.is_none_or(|at| *tick < at)) else {
+        let Some(tick) = next.map(Tick::not_before).filter(|tick| state.scheduled_at.is_none_or(|at| *tick < at))
+        else {
             return;
         };
-        state.entered = Some(tick);
+        state.scheduled_at = Some(tick);
         drop(state);
-        deadlines.enter_board(tick, self.clone());
+        deadlines.schedule_board(tick, self.clone());
     }
 
     /// Publishes the net change and gives the wakers of those who wait for it. Ignores a stale entry of the buckets. `page` tells how a
     /// device is now.
-    pub(super) fn look(&self, tick: Tick, now: Millis, page: impl Fn(&DeviceId) -> Option<Page>) -> Vec<Waker> {
+    pub(super) fn check(&self, tick: Tick, now: Millis, page: impl Fn(&DeviceId) -> Option<Page>) -> Vec<Waker> {
         let mut state = self.state.lock();
-        if state.entered != Some(tick) {
+        if state.scheduled_at != Some(tick) {
             return Vec::new();
         }
-        (state.entered, state.fresh, state.looking) = (None, false, true);
+        (state.scheduled_at, state.fresh, state.checking) = (None, false, true);
         let marked = std::mem::take(&mut state.marked);
         drop(state);
         // The registry has locks of its own.
@@ -162,29 +163,29 @@ impl Board {
     }
 
     /// What a watcher gets next; keeps its waker when there is nothing yet.
-    pub(super) fn next(&self, progress: &mut Progress, number: u64, waker: &Waker) -> Glimpse {
+    pub(super) fn next(&self, progress: &mut Progress, number: u64, waker: &Waker) -> BoardItem {
         let mut state = self.state.lock();
         match *progress {
-            Progress::Seen(seen) if seen == state.published => {}
-            Progress::Seen(seen) => {
+            Progress::AfterBatch(seen) if seen == state.published => {}
+            Progress::AfterBatch(seen) => {
                 let behind = usize::try_from(state.published - seen).unwrap_or(usize::MAX);
                 let Some(at) = state.batches.len().checked_sub(behind) else { return state.list(progress) };
-                *progress = Progress::Seen(seen + 1);
-                return Glimpse::Changes(state.batches[at].clone());
+                *progress = Progress::AfterBatch(seen + 1);
+                return BoardItem::Changes(state.batches[at].clone());
             }
             // The first list includes devices that came just before the watch, so it waits until marks are looked at.
-            Progress::New if state.fresh || state.looking => {
-                *progress = Progress::Waiting(state.looks);
+            Progress::New if state.fresh || state.checking => {
+                *progress = Progress::Waiting(state.checks);
                 state.list_wanted = true;
             }
-            Progress::Waiting(since) if since == state.looks && state.ending.is_none() => {}
+            Progress::Waiting(since) if since == state.checks && state.ending.is_none() => {}
             Progress::New | Progress::Waiting(_) => return state.list(progress),
         }
         if let Some(reason) = state.ending {
-            return Glimpse::End(reason);
+            return BoardItem::End(reason);
         }
-        state.sleeping.insert(number, waker.clone());
-        Glimpse::Wait
+        state.wakers.insert(number, waker.clone());
+        BoardItem::Wait
     }
 
     /// Why the server has ended all watches of this user.
@@ -192,21 +193,16 @@ impl Board {
         self.state.lock().ending
     }
 
-    /// A watch is over.
-    pub(super) fn forget(&self, number: u64) {
-        self.state.lock().sleeping.remove(&number);
-    }
-
     /// The waker of a watcher that waits.
-    pub(super) fn sleeper(&self, number: u64) -> Option<Waker> {
-        self.state.lock().sleeping.remove(&number)
+    pub(super) fn take_waker(&self, number: u64) -> Option<Waker> {
+        self.state.lock().wakers.remove(&number)
     }
 
     /// Ends all watches; gives those to wake.
     pub(super) fn end(&self, reason: EndReason) -> Vec<Waker> {
         let mut state = self.state.lock();
         state.ending.get_or_insert(reason);
-        state.wake_all()
+        state.take_wakers()
     }
 }
 
@@ -230,27 +226,27 @@ impl State {
                 None => drop(self.marked.entry(device).or_insert(at)),
             }
         }
-        (self.looked_at, self.looking) = (Some(now), false);
-        self.looks += 1;
+        (self.checked_at, self.checking) = (Some(now), false);
+        self.checks += 1;
         let list_wanted = std::mem::take(&mut self.list_wanted);
         if changes.is_empty() {
-            return if list_wanted { self.wake_all() } else { Vec::new() };
+            return if list_wanted { self.take_wakers() } else { Vec::new() };
         }
         self.batches.push_back(Arc::new(Changes { changes, text: OnceLock::new() }));
         self.published += 1;
         while self.batches.len() > 1 && self.batches.iter().map(|batch| batch.changes.len()).sum::<usize>() > CHANGES {
             self.batches.pop_front();
         }
-        self.wake_all()
+        self.take_wakers()
     }
 
-    fn list(&self, progress: &mut Progress) -> Glimpse {
-        *progress = Progress::Seen(self.published);
-        Glimpse::List(self.present.keys().cloned().collect())
+    fn list(&self, progress: &mut Progress) -> BoardItem {
+        *progress = Progress::AfterBatch(self.published);
+        BoardItem::List(self.present.keys().cloned().collect())
     }
 
-    fn wake_all(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.sleeping).into_values().collect()
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wakers).into_values().collect()
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{board::Board, liveness::Millis, slot::Slot, watch::Sleeper};
+use super::{board::Board, liveness::Millis, slot::Slot, watch::WaitingWatch};
 
 /// A point in time, in steps of [`STEP_MS`] since the hub began; at most six years after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ impl Tick {
 
 /// Why a mailbox is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum DeadlineKind {
     /// Its stream's heartbeat, or the end of the window after its last stream.
     Stream,
     /// Its oldest message that is kept for replay.
@@ -56,7 +56,7 @@ pub(super) enum Why {
     Held,
 }
 
-impl Why {
+impl DeadlineKind {
     pub(super) const ALL: [Self; 3] = [Self::Stream, Self::Replay, Self::Held];
 }
 
@@ -70,7 +70,7 @@ impl<T> Default for Buckets<T> {
 }
 
 impl<T> Buckets<T> {
-    fn enter(&self, tick: Tick, item: T) {
+    fn insert(&self, tick: Tick, item: T) {
         self.0.lock().entry(tick).or_default().push(item);
     }
 
@@ -96,36 +96,36 @@ impl<T> Buckets<T> {
 /// Everything that waits for its time.
 #[derive(Default)]
 pub(super) struct Deadlines {
-    slots: [Buckets<Arc<Slot>>; Why::ALL.len()],
+    slots: [Buckets<Arc<Slot>>; DeadlineKind::ALL.len()],
     pub(super) boards: Buckets<Arc<Board>>,
-    pub(super) sleepers: Buckets<Sleeper>,
+    pub(super) watches: Buckets<WaitingWatch>,
     /// The tick that the timekeeper sleeps for.
     alarm: AtomicU32,
     earlier: Notify,
 }
 
 impl Deadlines {
-    pub(super) fn slots(&self, why: Why) -> &Buckets<Arc<Slot>> {
-        &self.slots[why as usize]
+    pub(super) fn slots(&self, kind: DeadlineKind) -> &Buckets<Arc<Slot>> {
+        &self.slots[kind as usize]
     }
 
-    pub(super) fn enter_slot(&self, why: Why, tick: Tick, slot: Arc<Slot>) {
-        self.slots(why).enter(tick, slot);
-        self.hurry(tick);
+    pub(super) fn schedule_slot(&self, kind: DeadlineKind, tick: Tick, slot: Arc<Slot>) {
+        self.slots(kind).insert(tick, slot);
+        self.wake_if_earlier(tick);
     }
 
-    pub(super) fn enter_board(&self, tick: Tick, board: Arc<Board>) {
-        self.boards.enter(tick, board);
-        self.hurry(tick);
+    pub(super) fn schedule_board(&self, tick: Tick, board: Arc<Board>) {
+        self.boards.insert(tick, board);
+        self.wake_if_earlier(tick);
     }
 
-    pub(super) fn enter_sleeper(&self, tick: Tick, sleeper: Sleeper) {
-        self.sleepers.enter(tick, sleeper);
-        self.hurry(tick);
+    pub(super) fn schedule_watch(&self, tick: Tick, watch: WaitingWatch) {
+        self.watches.insert(tick, watch);
+        self.wake_if_earlier(tick);
     }
 
     /// Wakes the timekeeper if it would sleep past a tick.
-    fn hurry(&self, tick: Tick) {
+    fn wake_if_earlier(&self, tick: Tick) {
         if tick.0 < self.alarm.load(Ordering::SeqCst) {
             self.earlier.notify_one();
         }
@@ -136,7 +136,7 @@ impl Deadlines {
         // While the alarm is computed, every new entry counts as an earlier one, so that none is missed.
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
-        let first = slots.chain(self.boards.first()).chain(self.sleepers.first()).min();
+        let first = slots.chain(self.boards.first()).chain(self.watches.first()).min();
         self.alarm.store(first.unwrap_or(Tick::NEVER).0, Ordering::SeqCst);
         first
     }
@@ -155,7 +155,7 @@ mod tests {
     fn items_come_out_in_the_order_of_their_ticks_and_none_too_early() {
         let buckets = Buckets::default();
         for (tick, item) in [(3, 'd'), (1, 'a'), (2, 'b'), (2, 'c')] {
-            buckets.enter(Tick(tick), item);
+            buckets.insert(Tick(tick), item);
         }
         assert_eq!(buckets.first(), Some(Tick(1)));
         assert_eq!(buckets.take(Tick(0), 9), None);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::{
     Hub,
-    deadlines::{Tick, Why},
+    deadlines::{DeadlineKind, Tick},
     log::ENTRY_COST,
     mailbox::MAILBOX_COST,
 };
@@ -23,7 +23,7 @@ impl Hub {
         let budget = &self.0.core.budget;
         self.drop_replayed(more);
         let is_full = || budget.messages() + more > budget.limit();
-        while is_full() && self.drop_oldest(Why::Held, "held") {}
+        while is_full() && self.drop_oldest(DeadlineKind::Held, "held") {}
         if is_full() { Err(Error::OverBudget) } else { Ok(()) }
     }
 
@@ -42,15 +42,16 @@ impl Hub {
 
     fn drop_replayed(&self, more: usize) {
         let budget = &self.0.core.budget;
-        while budget.messages() + budget.unsent() + more > budget.limit() && self.drop_oldest(Why::Replay, "replayed") {
-        }
+        while budget.messages() + budget.unsent() + more > budget.limit()
+            && self.drop_oldest(DeadlineKind::Replay, "replayed")
+        {}
     }
 
     /// Drops messages of the first mailbox in the buckets; says whether there was one. Buckets are half a second or so apart.
-    fn drop_oldest(&self, why: Why, kind: &'static str) -> bool {
+    fn drop_oldest(&self, deadline: DeadlineKind, kind: &'static str) -> bool {
         let core = &self.0.core;
-        let Some((tick, slots)) = core.deadlines.slots(why).take(Tick::NEVER, 1) else { return false };
-        let dropped = slots.iter().map(|slot| slot.make_room(core, why, tick, self.now())).sum();
+        let Some((tick, slots)) = core.deadlines.slots(deadline).take(Tick::NEVER, 1) else { return false };
+        let dropped = slots.iter().map(|slot| slot.evict(core, deadline, tick, self.now())).sum();
         self.0.metrics.evicted(kind, dropped);
         true
     }

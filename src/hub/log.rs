@@ -1,11 +1,11 @@
 //! The numbered messages of one mailbox and their bounds; pure, with time as an argument.
 //!
-//! `handed` is the highest number that was ever given to a stream. Messages up to it are kept for replay and may be evicted;
+//! `handed_over` is the highest number that was ever given to a stream. Messages up to it are kept for replay and may be evicted;
 //! those above it wait for a stream and may not:
 //!
 //! ```text
 //!   gone | handed over, kept for replay | waiting
-//!        ^ gap                          ^ handed  ^ last
+//!        ^ gap                          ^ handed_over  ^ last
 //! ```
 
 use std::{collections::VecDeque, sync::Arc};
@@ -30,7 +30,7 @@ pub(super) const ENTRY_COST: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Log {
     last: u64,
-    handed: u64,
+    handed_over: u64,
     gap: u64,
     /// Apart, because most logs are empty most of the time.
     kept: Option<Box<Kept>>,
@@ -65,7 +65,7 @@ impl Entry {
 
 /// A message on its way to a stream.
 #[derive(Debug)]
-pub(super) struct Handed {
+pub(super) struct HandedOver {
     pub(super) seq: u64,
     pub(super) parcel: Arc<Parcel>,
 }
@@ -73,12 +73,12 @@ pub(super) struct Handed {
 impl Log {
     /// A log whose first message is gone.
     pub(super) fn with_gap() -> Self {
-        Self { last: 1, handed: 0, gap: 1, kept: None }
+        Self { last: 1, handed_over: 0, gap: 1, kept: None }
     }
 
     /// The highest number that was ever given to a stream.
-    pub(super) fn handed(&self) -> u64 {
-        self.handed
+    pub(super) fn handed_over(&self) -> u64 {
+        self.handed_over
     }
 
     /// Nothing after this number is missing.
@@ -92,7 +92,7 @@ impl Log {
     }
 
     fn waiting(&self) -> usize {
-        self.count_after(self.handed)
+        self.count_after(self.handed_over)
     }
 
     /// The bytes of memory that all entries take, without the messages in them.
@@ -107,7 +107,7 @@ impl Log {
 
     /// When the oldest message that is kept for replay has been kept long enough; none where there is none up to `limit`.
     pub(super) fn replay_ends(&self, limit: u64) -> Option<Millis> {
-        let oldest = self.kept.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed))?;
+        let oldest = self.kept.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over))?;
         Some(oldest.at.after(REPLAY_MS))
     }
 
@@ -125,7 +125,7 @@ impl Log {
 
     fn waiting_entries(&self) -> impl Iterator<Item = &Entry> {
         let entries = self.kept.iter().flat_map(|kept| &kept.entries);
-        entries.filter(|entry| entry.seq > self.handed)
+        entries.filter(|entry| entry.seq > self.handed_over)
     }
 
     /// How many messages come after this number.
@@ -150,35 +150,35 @@ impl Log {
 
     /// The position of a stream that has seen everything up to `seq`. Numbers that are gone are skipped, so that they count
     /// as missing once.
-    pub(super) fn enter_after(&mut self, seq: u64) -> u64 {
+    pub(super) fn position_after(&mut self, seq: u64) -> u64 {
         let next = self.kept.as_ref().and_then(|kept| kept.entries.get(kept.index(seq, self.last)));
         let position = next.map_or(self.last, |entry| entry.seq - 1);
-        self.handed = self.handed.max(position);
+        self.handed_over = self.handed_over.max(position);
         position
     }
 
     /// Hands over the message after this number.
-    pub(super) fn hand_over(&mut self, seq: u64, now: Millis) -> Option<Handed> {
+    pub(super) fn hand_over(&mut self, seq: u64, now: Millis) -> Option<HandedOver> {
         let kept = self.kept.as_mut()?;
         let at = kept.index(seq, self.last);
         let entry = kept.entries.get_mut(at)?;
-        if entry.seq > self.handed {
-            self.handed = entry.seq;
+        if entry.seq > self.handed_over {
+            self.handed_over = entry.seq;
             kept.waiting_bytes -= entry.parcel.cost();
             kept.replay_bytes += entry.parcel.cost();
             kept.held_bytes -= entry.held();
         }
         entry.at = now;
-        Some(Handed { seq: entry.seq, parcel: entry.parcel.clone() })
+        Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone() })
     }
 
     /// Drops handed messages up to `limit` that are too many, too large or too old. Tells `aged` the number and the time of
     /// handing over of each that was too old.
     pub(super) fn evict(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
         let Some(kept) = &mut self.kept else { return };
-        while let Some(entry) = kept.entries.front().filter(|entry| entry.seq <= limit.min(self.handed)) {
+        while let Some(entry) = kept.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over)) {
             let old = now.since(entry.at) >= REPLAY_MS;
-            if !old && kept.index(self.handed, self.last) <= REPLAY && kept.replay_bytes <= REPLAY_BYTES {
+            if !old && kept.index(self.handed_over, self.last) <= REPLAY && kept.replay_bytes <= REPLAY_BYTES {
                 break;
             }
             if old {
@@ -193,7 +193,8 @@ impl Log {
     /// Drops the oldest handed message up to `limit`, though it is within its bounds. Says whether there was one.
     pub(super) fn evict_oldest(&mut self, limit: u64) -> bool {
         let Some(kept) = &mut self.kept else { return false };
-        let Some(seq) = kept.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed)) else {
+        let Some(seq) = kept.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed_over))
+        else {
             return false;
         };
         self.gap = self.gap.max(seq);
@@ -221,7 +222,7 @@ impl Log {
         };
         let before = entries.len();
         entries.retain(|entry| {
-            let dropped = entry.seq > self.handed && is_over(entry);
+            let dropped = entry.seq > self.handed_over && is_over(entry);
             if dropped {
                 self.gap = self.gap.max(entry.seq);
                 *waiting_bytes -= entry.parcel.cost();

@@ -7,11 +7,11 @@ mod upkeep;
 
 use std::sync::Arc;
 
-pub(super) use self::upkeep::{Looked, MAILBOX_COST};
+pub(super) use self::upkeep::{Checked, MAILBOX_COST};
 use super::{
     deadlines::Tick,
     liveness::{Heartbeat, Millis},
-    log::{Handed, Log},
+    log::{HandedOver, Log},
     parcel::Parcel,
 };
 use crate::{
@@ -142,10 +142,10 @@ impl Mailbox {
     /// Attaches a stream in place of the one before it, which finds out when it asks for more.
     pub(super) fn attach(&mut self, start: Start, heartbeat_ms: u32, now: Millis) -> Result<Attachment, Error> {
         let (page, after, continuity) = self.place(start)?;
-        let all_confirmed = self.confirmed == self.log.handed();
-        let position = self.log.enter_after(after);
+        let all_confirmed = self.confirmed == self.log.handed_over();
+        let position = self.log.position_after(after);
         if all_confirmed {
-            self.confirmed = self.log.handed();
+            self.confirmed = self.log.handed_over();
         }
         self.pages = self.pages.max(page);
         self.page = page;
@@ -159,7 +159,7 @@ impl Mailbox {
 
     /// The page, the position and the continuity of a stream that wants to begin at `start`.
     fn place(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
-        let (anew, handed) = (self.pages + 1, self.log.handed());
+        let (anew, handed) = (self.pages + 1, self.log.handed_over());
         match start {
             Start::After(cursor) if cursor.epoch == self.epoch && cursor.page <= self.pages && cursor.seq <= handed => {
                 if self.stream.is_some() && self.page > cursor.page {
@@ -182,7 +182,7 @@ impl Mailbox {
     /// What the stream of this generation and page has to do next.
     pub(super) fn next(&mut self, generation: u32, page: u32, now: Millis) -> Next {
         let Some(stream) = self.stream.as_mut().filter(|_| self.generation == generation) else {
-            return self.farewell(page).map_or(Next::Replaced, Next::End);
+            return self.end_reason(page).map_or(Next::Replaced, Next::End);
         };
         if let Some(handed) = self.log.hand_over(stream.position, now) {
             stream.heartbeat.traffic(now);
@@ -203,12 +203,12 @@ impl Mailbox {
     }
 
     /// Moves the stream past a message.
-    fn deliver(&mut self, handed: Handed, page: u32, now: Millis) -> Delivery {
+    fn deliver(&mut self, handed: HandedOver, page: u32, now: Millis) -> Delivery {
         if let Some(stream) = &mut self.stream {
             stream.position = handed.seq;
         }
         self.evict(now);
-        let Handed { seq, parcel } = handed;
+        let HandedOver { seq, parcel } = handed;
         Delivery {
             cursor: Cursor { epoch: self.epoch, page, seq },
             message: parcel,
@@ -217,7 +217,7 @@ impl Mailbox {
     }
 
     /// Why a stream that is no longer attached has to end; none where the same page came back on another stream.
-    fn farewell(&self, page: u32) -> Option<EndReason> {
+    fn end_reason(&self, page: u32) -> Option<EndReason> {
         (self.page > page).then_some(EndReason::Superseded)
     }
 
@@ -233,7 +233,7 @@ impl Mailbox {
     pub(super) fn leave(&mut self, generation: u32, page: u32, now: Millis) -> Option<EndReason> {
         let reason = match self.stream.as_ref().filter(|_| self.generation == generation) {
             Some(stream) => stream.ending,
-            None => self.farewell(page),
+            None => self.end_reason(page),
         };
         self.detach(generation, now);
         reason

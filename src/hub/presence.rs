@@ -17,10 +17,10 @@ use crate::{
     model::{Address, EndReason, UserId},
 };
 
-type Boards = HashMap<UserId, Watched>;
+type Boards = HashMap<UserId, WatchedUser>;
 
 /// A board, and how many watch it.
-struct Watched {
+struct WatchedUser {
     board: Arc<Board>,
     watchers: usize,
 }
@@ -31,12 +31,12 @@ pub(super) struct Presence {
     hasher: RandomState,
     /// How many watches each caller has.
     callers: Mutex<HashMap<Address, usize>>,
-    bounds: Bounds,
+    limits: WatchLimits,
 }
 
 /// How many watches there may be. 0: any number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct WatchLimits {
     /// Of one user's devices.
     pub(super) of_user: usize,
     /// Of one caller.
@@ -44,29 +44,29 @@ pub(super) struct Bounds {
 }
 
 impl Presence {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(limits: WatchLimits) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: RandomState::new(), callers: Mutex::default(), bounds }
+        Self { shards, hasher: RandomState::new(), callers: Mutex::default(), limits }
     }
 
     /// Begins to watch a user.
     ///
     /// # Errors
     /// [`Error::TooMany`] when the caller or the user has as many watches as it may.
-    pub(super) fn enter(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
+    pub(super) fn add_watch(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
         self.count_caller(caller)?;
-        let entered = self.enter_board(user);
-        if entered.is_err() {
+        let board = self.add_watcher(user);
+        if board.is_err() {
             self.uncount_caller(caller);
         }
-        entered
+        board
     }
 
-    fn enter_board(&self, user: &UserId) -> Result<Arc<Board>, Error> {
+    fn add_watcher(&self, user: &UserId) -> Result<Arc<Board>, Error> {
         let mut boards = self.shard(user).lock();
-        let new = || Watched { board: Arc::new(Board::new(user.clone())), watchers: 0 };
+        let new = || WatchedUser { board: Arc::new(Board::new(user.clone())), watchers: 0 };
         let watched = boards.entry(user.clone()).or_insert_with(new);
-        if self.bounds.of_user > 0 && watched.watchers >= self.bounds.of_user {
+        if self.limits.of_user > 0 && watched.watchers >= self.limits.of_user {
             return Err(Error::TooMany);
         }
         watched.watchers += 1;
@@ -74,7 +74,7 @@ impl Presence {
     }
 
     /// Ends a watch; a user's board goes with its last one.
-    pub(super) fn leave(&self, user: &UserId, caller: Option<&Address>) {
+    pub(super) fn remove_watch(&self, user: &UserId, caller: Option<&Address>) {
         self.uncount_caller(caller);
         let mut boards = self.shard(user).lock();
         if let Some(watched) = boards.get_mut(user) {
@@ -90,7 +90,7 @@ impl Presence {
         let board = self.shard(&address.user).lock().get(&address.user).map(|watched| watched.board.clone());
         if let Some(board) = board {
             board.mark(&address.device, now);
-            board.enter_bucket(deadlines, now);
+            board.schedule(deadlines, now);
         }
     }
 
@@ -107,10 +107,10 @@ impl Presence {
     }
 
     fn count_caller(&self, caller: Option<&Address>) -> Result<(), Error> {
-        let Some(caller) = caller.filter(|_| self.bounds.of_caller > 0) else { return Ok(()) };
+        let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return Ok(()) };
         let mut callers = self.callers.lock();
         let watches = callers.entry(caller.clone()).or_default();
-        if *watches >= self.bounds.of_caller {
+        if *watches >= self.limits.of_caller {
             return Err(Error::TooMany);
         }
         *watches += 1;
@@ -118,7 +118,7 @@ impl Presence {
     }
 
     fn uncount_caller(&self, caller: Option<&Address>) {
-        let Some(caller) = caller.filter(|_| self.bounds.of_caller > 0) else { return };
+        let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return };
         let mut callers = self.callers.lock();
         if let Some(watches) = callers.get_mut(caller) {
             *watches -= 1;

@@ -1,34 +1,34 @@
 //! Where one slot stands in the buckets, and where it has to be entered anew; pure.
 
 use super::{
-    deadlines::{FARTHEST_MS, Tick, Why},
+    deadlines::{DeadlineKind, FARTHEST_MS, Tick},
     liveness::Millis,
     mailbox::Mailbox,
 };
 
 /// The first tick at which a slot stands in the buckets, for each reason.
-pub(super) struct Schedule([Tick; Why::ALL.len()]);
+pub(super) struct Schedule([Tick; DeadlineKind::ALL.len()]);
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self([Tick::NEVER; Why::ALL.len()])
+        Self([Tick::NEVER; DeadlineKind::ALL.len()])
     }
 }
 
 impl Schedule {
     /// An entry of the buckets has come; says whether it is the one that counts.
-    pub(super) fn take(&mut self, why: Why, tick: Tick) -> bool {
-        let entered = &mut self.0[why as usize];
-        let counts = *entered == tick;
+    pub(super) fn take(&mut self, kind: DeadlineKind, tick: Tick) -> bool {
+        let scheduled = &mut self.0[kind as usize];
+        let counts = *scheduled == tick;
         if counts {
-            *entered = Tick::NEVER;
+            *scheduled = Tick::NEVER;
         }
         counts
     }
 
     /// The slot stands in the buckets for everything that a live stream needs.
     pub(super) fn is_complete(&self) -> bool {
-        self.0[Why::Stream as usize] != Tick::NEVER && self.0[Why::Replay as usize] != Tick::NEVER
+        self.0[DeadlineKind::Stream as usize] != Tick::NEVER && self.0[DeadlineKind::Replay as usize] != Tick::NEVER
     }
 
     /// The entries that the buckets need, because the slot stands there too late or not at all. Where nothing has `changed`, times
@@ -39,15 +39,15 @@ impl Schedule {
         changed: bool,
         window_ms: u64,
         now: Millis,
-    ) -> [Option<Tick>; Why::ALL.len()] {
-        Why::ALL.map(|why| {
-            let entered = &mut self.0[why as usize];
-            if *entered != Tick::NEVER && !changed {
+    ) -> [Option<Tick>; DeadlineKind::ALL.len()] {
+        DeadlineKind::ALL.map(|kind| {
+            let scheduled = &mut self.0[kind as usize];
+            if *scheduled != Tick::NEVER && !changed {
                 return None;
             }
-            let due = Tick::not_before(mailbox.due(why, window_ms)?.min(now.after(FARTHEST_MS)));
-            (due < *entered).then(|| {
-                *entered = due;
+            let due = Tick::not_before(mailbox.due(kind, window_ms)?.min(now.after(FARTHEST_MS)));
+            (due < *scheduled).then(|| {
+                *scheduled = due;
                 due
             })
         })

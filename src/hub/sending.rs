@@ -91,7 +91,7 @@ impl Hub {
         self.admit_held(parcel.footprint())?;
         loop {
             let now = self.now();
-            let slot = self.enter(to, Purpose::Hold, now)?;
+            let slot = self.find_or_insert(to, Purpose::Hold, now)?;
             match slot.push(&self.0.core, parcel.clone(), ttl_ms, now) {
                 Err(Gone) => self.0.core.registry.remove(&slot, &self.0.core.totals),
                 Ok(answer) => return answer,

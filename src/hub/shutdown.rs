@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{Hub, registry::SHARDS, timekeeper::wake};
+use super::{Hub, registry::SHARDS, timekeeper::wake_in_batches};
 use crate::model::EndReason;
 
 impl Hub {
@@ -19,7 +19,7 @@ impl Hub {
             for slot in self.0.core.registry.of_shard(shard) {
                 slot.end(&self.0.core, EndReason::Draining, self.now());
             }
-            wake(self.0.core.presence.end(shard, EndReason::Draining)).await;
+            wake_in_batches(self.0.core.presence.end(shard, EndReason::Draining)).await;
         }
     }
 }

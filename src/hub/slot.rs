@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use super::{
     Core,
-    deadlines::{Tick, Why},
+    deadlines::{DeadlineKind, Tick},
     liveness::Millis,
-    mailbox::{Attachment, Delivery, Looked, Mailbox, Next},
+    mailbox::{Attachment, Checked, Delivery, Mailbox, Next},
     parcel::Parcel,
     schedule::Schedule,
     user_devices::Purpose,
@@ -92,7 +92,7 @@ impl Slot {
         ttl_ms: u64,
         now: Millis,
     ) -> Result<Result<Outcome, Error>, Gone> {
-        self.enter(core, now, |mailbox| mailbox.push(parcel, ttl_ms, now))
+        self.change(core, now, |mailbox| mailbox.push(parcel, ttl_ms, now))
     }
 
     /// See [`Mailbox::attach`]; the stream that was attached before is woken, so that it ends.
@@ -103,26 +103,26 @@ impl Slot {
         heartbeat_ms: u32,
         now: Millis,
     ) -> Result<Result<Attachment, Error>, Gone> {
-        self.enter(core, now, |mailbox| mailbox.attach(start, heartbeat_ms, now))
+        self.change(core, now, |mailbox| mailbox.attach(start, heartbeat_ms, now))
     }
 
     /// Changes a mailbox that is still in the registry, and wakes its stream if that was allowed.
-    fn enter<T>(
+    fn change<T>(
         self: &Arc<Self>,
         core: &Core,
         now: Millis,
         change: impl FnOnce(&mut Mailbox) -> Result<T, Error>,
     ) -> Result<Result<T, Error>, Gone> {
-        let (entered, waker) = self.update(core, now, |state| {
+        let (result, waker) = self.update(core, now, |state| {
             if self.gone.load(Ordering::Relaxed) {
                 return (Err(Gone), None);
             }
-            let entered = change(&mut state.mailbox);
-            let waker = if entered.is_ok() { state.waker.take() } else { None };
-            (Ok(entered), waker)
+            let changed = change(&mut state.mailbox);
+            let waker = if changed.is_ok() { state.waker.take() } else { None };
+            (Ok(changed), waker)
         });
         wake(waker);
-        entered
+        result
     }
 
     /// See [`Mailbox::next`]; keeps the waker when there is nothing yet.
@@ -172,30 +172,30 @@ impl Slot {
         })
     }
 
-    /// See [`Mailbox::look`]. `tick` is the entry of the buckets that brought it here; nothing happens when it does not count any
+    /// See [`Mailbox::check`]. `tick` is the entry of the buckets that brought it here; nothing happens when it does not count any
     /// more. A slot to forget lets nothing in.
-    pub(super) fn look(self: &Arc<Self>, core: &Core, why: Why, tick: Tick, now: Millis) -> Looked {
-        let (looked, waker) = self.update(core, now, |state| {
-            if !state.schedule.take(why, tick) {
-                return (Looked::default(), None);
+    pub(super) fn check(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> Checked {
+        let (checked, waker) = self.update(core, now, |state| {
+            if !state.schedule.take(kind, tick) {
+                return (Checked::default(), None);
             }
-            let looked = state.mailbox.look(core.window_ms(), now);
-            if looked.forget {
+            let checked = state.mailbox.check(core.window_ms(), now);
+            if checked.forget {
                 self.gone.store(true, Ordering::Relaxed);
             }
-            let waker = if looked.wake { state.waker.take() } else { None };
-            (looked, waker)
+            let waker = if checked.wake { state.waker.take() } else { None };
+            (checked, waker)
         });
         wake(waker);
-        looked
+        checked
     }
 
-    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_held`]. `tick` is as in [`Slot::look`]. Says how many messages went.
-    pub(super) fn make_room(self: &Arc<Self>, core: &Core, why: Why, tick: Tick, now: Millis) -> usize {
-        self.update(core, now, |state| match why {
-            _ if !state.schedule.take(why, tick) => 0,
-            Why::Held => state.mailbox.drop_held(now),
-            Why::Replay | Why::Stream => usize::from(state.mailbox.evict_oldest()),
+    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_held`]. `tick` is as in [`Slot::check`]. Says how many messages went.
+    pub(super) fn evict(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> usize {
+        self.update(core, now, |state| match kind {
+            _ if !state.schedule.take(kind, tick) => 0,
+            DeadlineKind::Held => state.mailbox.drop_held(now),
+            DeadlineKind::Replay | DeadlineKind::Stream => usize::from(state.mailbox.evict_oldest()),
         })
     }
 
@@ -215,9 +215,9 @@ impl Slot {
     /// live devices, and those who watch. It is the only place that does, and takes their locks after its own.
     fn update<T>(self: &Arc<Self>, core: &Core, now: Millis, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
-        let before = self.seen(&state.mailbox);
+        let before = self.snapshot(&state.mailbox);
         let result = change(&mut state);
-        let after = self.seen(&state.mailbox);
+        let after = self.snapshot(&state.mailbox);
         let gone = self.gone.load(Ordering::Relaxed);
         let changed = (before.live, before.attached, before.held) != (after.live, after.attached, after.held);
         let scheduled = gone || !changed && state.schedule.is_complete();
@@ -235,9 +235,9 @@ impl Slot {
         };
         add(&core.totals.held, before.held, after.held);
         core.budget.change_messages(before.memory, after.memory);
-        for (why, tick) in Why::ALL.into_iter().zip(entries) {
+        for (kind, tick) in DeadlineKind::ALL.into_iter().zip(entries) {
             if let Some(tick) = tick {
-                core.deadlines.enter_slot(why, tick, self.clone());
+                core.deadlines.schedule_slot(kind, tick, self.clone());
             }
         }
         if before.live != after.live {
@@ -248,18 +248,18 @@ impl Slot {
         result
     }
 
-    fn seen(&self, mailbox: &Mailbox) -> Seen {
+    fn snapshot(&self, mailbox: &Mailbox) -> Snapshot {
         if self.gone.load(Ordering::Relaxed) {
-            return Seen::default();
+            return Snapshot::default();
         }
         let (live, attached) = (mailbox.live_page(), mailbox.has_stream());
-        Seen { live, attached, memory: mailbox.memory(), held: mailbox.held() }
+        Snapshot { live, attached, memory: mailbox.memory(), held: mailbox.held() }
     }
 }
 
 /// What others have to know of a mailbox.
 #[derive(Default)]
-struct Seen {
+struct Snapshot {
     live: Option<(u64, u32)>,
     attached: bool,
     memory: usize,

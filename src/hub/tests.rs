@@ -31,13 +31,13 @@ const WINDOW: Duration = Duration::from_secs(60);
 const HELD: Duration = Duration::from_secs(30);
 const NOW: Duration = Duration::ZERO;
 
-struct Stage {
+struct TestHub {
     hub: Hub,
     budget: Budget,
     caller: Caller,
 }
 
-impl Stage {
+impl TestHub {
     fn new(budget: usize, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits::unlimited(WINDOW, WINDOW);
         change(&mut limits);

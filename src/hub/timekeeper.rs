@@ -7,9 +7,9 @@ use tokio::{task::yield_now, time::sleep_until};
 use super::{
     Hub,
     board::Board,
-    deadlines::{Tick, Why},
+    deadlines::{DeadlineKind, Tick},
     slot::Slot,
-    watch::Sleeper,
+    watch::WaitingWatch,
 };
 use crate::model::Address;
 
@@ -20,7 +20,7 @@ impl Hub {
     pub async fn keep_time(self) {
         let deadlines = &self.0.core.deadlines;
         loop {
-            self.look_at_due().await;
+            self.check_due().await;
             match deadlines.set_alarm() {
                 Some(tick) => {
                     let at = self.0.began + Duration::from_millis(tick.time().0);
@@ -35,50 +35,50 @@ impl Hub {
     }
 
     /// Looks at what is due now, some at a time, so that those who are woken have their turn in between.
-    async fn look_at_due(&self) {
+    async fn check_due(&self) {
         let deadlines = &self.0.core.deadlines;
-        for why in Why::ALL {
-            while let Some((tick, slots)) = deadlines.slots(why).take(Tick::reached(self.now()), AT_ONCE) {
+        for kind in DeadlineKind::ALL {
+            while let Some((tick, slots)) = deadlines.slots(kind).take(Tick::reached(self.now()), AT_ONCE) {
                 for slot in &slots {
-                    self.look(slot, why, tick);
+                    self.check(slot, kind, tick);
                 }
                 yield_now().await;
             }
         }
         while let Some((tick, boards)) = deadlines.boards.take(Tick::reached(self.now()), AT_ONCE) {
             for board in &boards {
-                wake(self.look_at_board(board, tick)).await;
+                wake_in_batches(self.check_board(board, tick)).await;
             }
             yield_now().await;
         }
-        while let Some((_, sleepers)) = deadlines.sleepers.take(Tick::reached(self.now()), AT_ONCE) {
-            wake(sleepers.iter().filter_map(Sleeper::waker).collect()).await;
+        while let Some((_, watches)) = deadlines.watches.take(Tick::reached(self.now()), AT_ONCE) {
+            wake_in_batches(watches.iter().filter_map(WaitingWatch::waker).collect()).await;
         }
     }
 
-    pub(super) fn look(&self, slot: &Arc<Slot>, why: Why, tick: Tick) {
+    pub(super) fn check(&self, slot: &Arc<Slot>, kind: DeadlineKind, tick: Tick) {
         let core = &self.0.core;
-        let looked = slot.look(core, why, tick, self.now());
-        self.0.metrics.expired(looked.expired);
-        if looked.forget {
+        let checked = slot.check(core, kind, tick, self.now());
+        self.0.metrics.expired(checked.expired);
+        if checked.forget {
             core.registry.remove(slot, &core.totals);
         }
     }
 
     /// Publishes the changes of a watched user; gives those to wake.
-    fn look_at_board(&self, board: &Arc<Board>, tick: Tick) -> Vec<Waker> {
+    fn check_board(&self, board: &Arc<Board>, tick: Tick) -> Vec<Waker> {
         let (core, now) = (&self.0.core, self.now());
-        let wakers = board.look(tick, now, |device| {
+        let wakers = board.check(tick, now, |device| {
             let address = Address { user: board.user.clone(), device: device.clone() };
             core.registry.find(&address)?.live_page()
         });
-        board.enter_bucket(&core.deadlines, now);
+        board.schedule(&core.deadlines, now);
         wakers
     }
 }
 
 /// Wakes some at a time.
-pub(super) async fn wake(wakers: Vec<Waker>) {
+pub(super) async fn wake_in_batches(wakers: Vec<Waker>) {
     let mut left = wakers.len();
     for waker in wakers {
         waker.wake();

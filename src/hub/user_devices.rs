@@ -42,7 +42,7 @@ pub(super) enum Purpose {
 
 /// The bounds of one user's mailboxes. 0: none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct DeviceLimits {
     pub(super) devices: usize,
     /// Of these, such as only hold.
     pub(super) held: usize,
@@ -116,25 +116,25 @@ impl Devices {
     }
 
     /// Makes room for one more device; gives the one that was pushed out for it.
-    pub(super) fn make_room(
+    pub(super) fn admit(
         &mut self,
         purpose: Purpose,
-        bounds: Bounds,
+        limits: DeviceLimits,
         now: Millis,
     ) -> Result<Option<Arc<Slot>>, Error> {
         let holding = || self.iter().filter(|slot| slot.only_holds());
-        let full = bounds.devices > 0 && self.count() >= bounds.devices;
+        let full = limits.devices > 0 && self.count() >= limits.devices;
         match purpose {
-            Purpose::Hold if full || (bounds.held > 0 && holding().count() >= bounds.held) => Err(Error::TooMany),
+            Purpose::Hold if full || (limits.held > 0 && holding().count() >= limits.held) => Err(Error::TooMany),
             Purpose::Stream if full => {
                 let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TooMany)?;
                 let many = self.many();
                 many.remove(&oldest);
                 many.lost.retain(|(_, until)| *until > now);
-                if many.lost.len() >= bounds.held.max(LOST) {
+                if many.lost.len() >= limits.held.max(LOST) {
                     many.lost.pop_front();
                 }
-                many.lost.push_back((oldest.address.device.clone(), now.after(bounds.window_ms)));
+                many.lost.push_back((oldest.address.device.clone(), now.after(limits.window_ms)));
                 Ok(Some(oldest))
             }
             _ => Ok(None),

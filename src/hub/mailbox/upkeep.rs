@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        deadlines::{Tick, Why},
+        deadlines::{DeadlineKind, Tick},
         liveness::Millis,
         log::Log,
     },
@@ -11,7 +11,7 @@ use super::{
 
 /// What a look at the clock brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::hub) struct Looked {
+pub(in crate::hub) struct Checked {
     /// The stream has something new to do.
     pub(in crate::hub) wake: bool,
     /// How many messages waited until their time was over.
@@ -22,40 +22,40 @@ pub(in crate::hub) struct Looked {
 
 impl Mailbox {
     /// When there is something to do for this reason.
-    pub(in crate::hub) fn due(&self, why: Why, window_ms: u64) -> Option<Millis> {
-        match (why, &self.stream) {
-            (Why::Stream, Some(stream)) => stream.heartbeat.next(),
+    pub(in crate::hub) fn due(&self, kind: DeadlineKind, window_ms: u64) -> Option<Millis> {
+        match (kind, &self.stream) {
+            (DeadlineKind::Stream, Some(stream)) => stream.heartbeat.next(),
             // A mailbox that holds messages past its window lives until they end.
-            (Why::Stream, None) => {
+            (DeadlineKind::Stream, None) => {
                 Some(self.left_at.time().after(window_ms).max(self.log.hold_ends().unwrap_or_default()))
             }
-            (Why::Replay, _) => self.log.replay_ends(self.written()),
-            (Why::Held, Some(_)) => None,
+            (DeadlineKind::Replay, _) => self.log.replay_ends(self.written()),
+            (DeadlineKind::Held, Some(_)) => None,
             // Also what was sent to the last stream and never given to it: it may have to make room.
-            (Why::Held, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
+            (DeadlineKind::Held, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
         }
     }
 
     /// Looks at the clock: heartbeats, messages and mailboxes whose time is over.
-    pub(in crate::hub) fn look(&mut self, window_ms: u64, now: Millis) -> Looked {
-        let mut looked = Looked::default();
+    pub(in crate::hub) fn check(&mut self, window_ms: u64, now: Millis) -> Checked {
+        let mut checked = Checked::default();
         if let Some(stream) = &mut self.stream {
-            looked.wake = stream.heartbeat.beat(now);
+            checked.wake = stream.heartbeat.beat(now);
         }
         self.evict(now);
         if self.stream.is_none() {
             let held = self.log.held();
-            looked.expired = self.log.expire(now.since(self.left_at.time()) >= window_ms, now);
+            checked.expired = self.log.expire(now.since(self.left_at.time()) >= window_ms, now);
             if self.log.held() < held {
                 // The next stream has to be told, so the mailbox is remembered for another window.
                 self.left_at = Tick::not_before(now);
             }
-            looked.forget = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
-            if looked.forget {
+            checked.forget = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
+            if checked.forget {
                 self.log = Log::default();
             }
         }
-        looked
+        checked
     }
 
     /// Makes room: drops the oldest message that is kept for replay. Says whether there was one.
@@ -111,11 +111,11 @@ mod tests {
             let mut mailbox = Mailbox::new(EPOCH, Millis(0));
             mailbox.push(message(Data::new("ring").expect("not empty")), 50_000, Millis(0)).expect("room");
             let at = if expires { Millis(50_000) } else { Millis(1_000) };
-            let dropped = if expires { mailbox.look(WINDOW_MS, at).expired } else { mailbox.drop_held(at) };
+            let dropped = if expires { mailbox.check(WINDOW_MS, at).expired } else { mailbox.drop_held(at) };
             assert_eq!((dropped, mailbox.held()), (1, MAILBOX_COST));
             let end = at.after(WINDOW_MS);
-            assert_eq!(mailbox.due(Why::Stream, WINDOW_MS), Some(end));
-            assert!(!mailbox.look(WINDOW_MS, Millis(end.0 - 1)).forget);
+            assert_eq!(mailbox.due(DeadlineKind::Stream, WINDOW_MS), Some(end));
+            assert!(!mailbox.check(WINDOW_MS, Millis(end.0 - 1)).forget);
             let stream = mailbox.attach(Start::Anew, 15_000, Millis(end.0 - 1)).expect("free");
             assert_eq!((stream.continuity, stream.replayed), (Continuity::Broken, 0));
         }

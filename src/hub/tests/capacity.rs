@@ -8,10 +8,10 @@ use std::{
 
 use super::{
     super::{
-        Change, Event, Sighting,
-        deadlines::{Tick, Why},
+        Change, Event, WatchEvent,
+        deadlines::{DeadlineKind, Tick},
     },
-    HELD, NOW, Stage, WINDOW, Wakes, address, draft, poll, take, user,
+    HELD, NOW, TestHub, WINDOW, Wakes, address, draft, poll, take, user,
 };
 use crate::{
     auth::Caller,
@@ -21,142 +21,142 @@ use crate::{
 
 #[tokio::test]
 async fn a_message_to_many_devices_counts_once() {
-    let stage = Stage::new(1 << 20, |_| ());
+    let test = TestHub::new(1 << 20, |_| ());
     let mut streams: Vec<_> =
-        (0..100).map(|number| stage.subscribe(&number.to_string(), Start::Anew).expect("a stream").1).collect();
+        (0..100).map(|number| test.subscribe(&number.to_string(), Start::Anew).expect("a stream").1).collect();
     for _ in 0..3 {
         // A hundred copies would be ten times the budget.
-        let delivered = stage.hub.broadcast(&stage.caller, &user(), draft(100_000, NOW)).await;
+        let delivered = test.hub.broadcast(&test.caller, &user(), draft(100_000, NOW)).await;
         assert_eq!(delivered.map(|devices| devices.len()), Ok(100));
         assert!(streams.iter_mut().all(|stream| take(stream) == 1));
     }
-    assert!((300_000..340_000).contains(&stage.budget.messages()), "{}", stage.budget.messages());
+    assert!((300_000..340_000).contains(&test.budget.messages()), "{}", test.budget.messages());
 }
 
 #[tokio::test]
 async fn when_the_budget_is_full_replayed_and_then_held_messages_make_room_for_a_live_one() {
-    let stage = Stage::new(100_000, |_| ());
-    let (ready, mut phone) = stage.subscribe("phone", Start::Anew).expect("a stream");
-    let (_, mut laptop) = stage.subscribe("laptop", Start::Anew).expect("a stream");
-    assert_eq!(stage.send("absent", 30_000, HELD).await, Ok(Outcome::Held));
+    let test = TestHub::new(100_000, |_| ());
+    let (ready, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
+    let (_, mut laptop) = test.subscribe("laptop", Start::Anew).expect("a stream");
+    assert_eq!(test.send("absent", 30_000, HELD).await, Ok(Outcome::Held));
     for _ in 0..2 {
-        assert_eq!(stage.send("phone", 30_000, NOW).await, Ok(Outcome::Delivered));
+        assert_eq!(test.send("phone", 30_000, NOW).await, Ok(Outcome::Delivered));
     }
     assert_eq!(take(&mut phone), 2);
     // The phone's first message goes.
-    assert_eq!(stage.send("laptop", 30_000, NOW).await, Ok(Outcome::Delivered));
+    assert_eq!(test.send("laptop", 30_000, NOW).await, Ok(Outcome::Delivered));
     drop(phone);
-    let (back, phone) = stage.subscribe("phone", Start::After(ready.cursor)).expect("a stream");
+    let (back, phone) = test.subscribe("phone", Start::After(ready.cursor)).expect("a stream");
     assert_eq!((back.continuity, back.replayed), (Continuity::Broken, 1));
     drop(phone);
     // Its second one, and then what is held.
     for _ in 0..2 {
-        assert_eq!(stage.send("laptop", 30_000, NOW).await, Ok(Outcome::Delivered));
+        assert_eq!(test.send("laptop", 30_000, NOW).await, Ok(Outcome::Delivered));
     }
-    let (told, _absent) = stage.subscribe("absent", Start::Anew).expect("a stream");
+    let (told, _absent) = test.subscribe("absent", Start::Anew).expect("a stream");
     assert_eq!((told.continuity, told.replayed), (Continuity::Broken, 0));
     // What waits for a live stream stays.
-    assert_eq!(stage.send("laptop", 30_000, NOW).await, Err(Error::OverBudget));
+    assert_eq!(test.send("laptop", 30_000, NOW).await, Err(Error::OverBudget));
     assert_eq!(take(&mut laptop), 3);
-    assert!(stage.budget.messages() <= 100_000);
+    assert!(test.budget.messages() <= 100_000);
 }
 
 #[tokio::test]
 async fn held_messages_have_a_budget_of_their_own_and_live_traffic_goes_on() {
-    let stage = Stage::new(1 << 20, |limits| limits.hold_budget = 50_000);
+    let test = TestHub::new(1 << 20, |limits| limits.hold_budget = 50_000);
     let mut held = 0;
     let refused = loop {
-        match stage.send(&format!("absent {held}"), 1_000, HELD).await {
+        match test.send(&format!("absent {held}"), 1_000, HELD).await {
             Ok(outcome) => assert_eq!(outcome, Outcome::Held),
             Err(error) => break error,
         }
         held += 1;
     };
-    assert_eq!((refused, stage.hub.census().held <= 50_000), (Error::OverBudget, true));
+    assert_eq!((refused, test.hub.census().held <= 50_000), (Error::OverBudget, true));
     assert!((25..=35).contains(&held), "{held}");
-    let (_, mut phone) = stage.subscribe("phone", Start::Anew).expect("a stream");
-    assert_eq!(stage.send("phone", 1_000, HELD).await, Ok(Outcome::Delivered));
+    let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
+    assert_eq!(test.send("phone", 1_000, HELD).await, Ok(Outcome::Delivered));
     assert_eq!(take(&mut phone), 1);
     // A device that comes frees what was held for it.
-    let (ready, mut absent) = stage.subscribe("absent 0", Start::Anew).expect("a stream");
+    let (ready, mut absent) = test.subscribe("absent 0", Start::Anew).expect("a stream");
     assert_eq!((ready.replayed, take(&mut absent)), (1, 1));
-    assert_eq!(stage.send("another", 1_000, HELD).await, Ok(Outcome::Held));
+    assert_eq!(test.send("another", 1_000, HELD).await, Ok(Outcome::Held));
 }
 
 #[tokio::test]
 async fn invented_devices_do_not_lock_a_new_phone_out() {
-    let stage = Stage::new(1 << 20, |limits| (limits.user_devices, limits.user_held_devices) = (8, 6));
+    let test = TestHub::new(1 << 20, |limits| (limits.user_devices, limits.user_held_devices) = (8, 6));
     for number in 0..6 {
-        assert_eq!(stage.send(&number.to_string(), 100, HELD).await, Ok(Outcome::Held));
+        assert_eq!(test.send(&number.to_string(), 100, HELD).await, Ok(Outcome::Held));
     }
-    assert_eq!(stage.send("one more", 100, HELD).await, Err(Error::TooMany));
+    assert_eq!(test.send("one more", 100, HELD).await, Err(Error::TooMany));
     let mut streams = Vec::new();
     for device in ["phone", "laptop", "watch"] {
-        let (ready, stream) = stage.subscribe(device, Start::Anew).expect("a stream");
+        let (ready, stream) = test.subscribe(device, Start::Anew).expect("a stream");
         assert_eq!(ready.continuity, Continuity::New);
         streams.push(stream);
     }
-    assert_eq!(stage.hub.census().mailboxes, 8);
+    assert_eq!(test.hub.census().mailboxes, 8);
     // The oldest one was pushed out by the third stream, and is told so.
-    let (ready, stream) = stage.subscribe("0", Start::Anew).expect("a stream");
+    let (ready, stream) = test.subscribe("0", Start::Anew).expect("a stream");
     assert_eq!((ready.continuity, ready.replayed), (Continuity::Broken, 0));
     streams.push(stream);
     for number in 2..6 {
-        let (ready, stream) = stage.subscribe(&format!("more {number}"), Start::Anew).expect("a stream");
+        let (ready, stream) = test.subscribe(&format!("more {number}"), Start::Anew).expect("a stream");
         assert_eq!(ready.continuity, Continuity::New, "a device that lost nothing");
         streams.push(stream);
     }
-    assert_eq!(stage.subscribe("too many", Start::Anew).err(), Some(Error::TooMany));
-    assert_eq!(stage.hub.census().held, 0);
+    assert_eq!(test.subscribe("too many", Start::Anew).err(), Some(Error::TooMany));
+    assert_eq!(test.hub.census().held, 0);
 }
 
 #[tokio::test]
 async fn lists_and_broadcasts_see_live_devices_alone_and_in_order() {
-    let stage = Stage::new(1 << 20, |_| ());
+    let test = TestHub::new(1 << 20, |_| ());
     for number in 0..50 {
-        assert_eq!(stage.send(&format!("held {number}"), 10, HELD).await, Ok(Outcome::Held));
+        assert_eq!(test.send(&format!("held {number}"), 10, HELD).await, Ok(Outcome::Held));
     }
-    assert!(stage.devices().await.is_empty());
-    assert_eq!(stage.hub.broadcast(&stage.caller, &user(), draft(10, NOW)).await, Err(Error::NotConnected));
+    assert!(test.devices().await.is_empty());
+    assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(10, NOW)).await, Err(Error::NotConnected));
     let streams: Vec<_> = ["held 7", "b", "a"]
-        .map(|device| (device, stage.subscribe(device, Start::Anew).expect("a stream").1))
+        .map(|device| (device, test.subscribe(device, Start::Anew).expect("a stream").1))
         .into_iter()
         .collect();
-    let names = async || stage.devices().await.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+    let names = async || test.devices().await.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
     assert_eq!(names().await, ["a", "b", "held 7"]);
     for (device, stream) in streams {
         drop(stream);
         assert!(!names().await.contains(&device.to_owned()));
     }
-    assert_eq!(stage.hub.census().streams, 0);
+    assert_eq!(test.hub.census().streams, 0);
 }
 
 #[test]
 fn watches_of_one_user_and_of_one_caller_have_a_bound_and_leave_it() {
-    let stage = Stage::new(1 << 20, |limits| (limits.user_watchers, limits.caller_watches) = (3, 2));
+    let test = TestHub::new(1 << 20, |limits| (limits.user_watchers, limits.caller_watches) = (3, 2));
     let ana = Caller::proven(Address::new("ana", "phone").expect("ids"));
-    let mut watches = vec![stage.watch(&ana).expect("the first"), stage.watch(&ana).expect("the second")];
-    assert_eq!(stage.watch(&ana).err(), Some(Error::TooMany));
-    watches.push(stage.watch(&stage.caller).expect("the third of this user"));
-    assert_eq!(stage.watch(&stage.caller).err(), Some(Error::TooMany));
-    assert_eq!(stage.hub.census().watches, 3);
+    let mut watches = vec![test.watch(&ana).expect("the first"), test.watch(&ana).expect("the second")];
+    assert_eq!(test.watch(&ana).err(), Some(Error::TooMany));
+    watches.push(test.watch(&test.caller).expect("the third of this user"));
+    assert_eq!(test.watch(&test.caller).err(), Some(Error::TooMany));
+    assert_eq!(test.hub.census().watches, 3);
     drop(watches.remove(0));
-    watches.push(stage.watch(&ana).expect("there is room again"));
+    watches.push(test.watch(&ana).expect("there is room again"));
     drop(watches);
-    assert_eq!(stage.hub.census().watches, 0);
+    assert_eq!(test.hub.census().watches, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_stream_is_looked_at_when_its_time_comes_and_not_before() {
-    let stage = Stage::new(1 << 20, |_| ());
-    let (_, mut phone) = stage.subscribe("phone", Start::Anew).expect("a stream");
-    let (woken, deadlines) = (Arc::new(Wakes::default()), &stage.hub.0.core.deadlines);
+    let test = TestHub::new(1 << 20, |_| ());
+    let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
+    let (woken, deadlines) = (Arc::new(Wakes::default()), &test.hub.0.core.deadlines);
     let waker = woken.clone().into();
     assert!(poll(&mut phone, &waker).is_none());
     let first = deadlines.set_alarm().expect("its heartbeat");
     assert!(first > Tick(0) && first.time().0 <= 300_000, "{first:?}");
-    assert!(deadlines.slots(Why::Stream).take(Tick(first.0 - 1), 1).is_none());
-    let keeping = tokio::spawn(stage.hub.clone().keep_time());
+    assert!(deadlines.slots(DeadlineKind::Stream).take(Tick(first.0 - 1), 1).is_none());
+    let keeping = tokio::spawn(test.hub.clone().keep_time());
     tokio::time::sleep(Duration::from_secs(500)).await;
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);
     tokio::time::sleep(Duration::from_secs(100)).await;
@@ -165,32 +165,35 @@ async fn an_idle_stream_is_looked_at_when_its_time_comes_and_not_before() {
     // When the mailbox is forgotten nothing is left to be looked at.
     drop(phone);
     tokio::time::sleep(10 * WINDOW).await;
-    assert_eq!((stage.hub.census().mailboxes, deadlines.slots(Why::Stream).take(Tick::NEVER, 9).is_none()), (0, true));
+    assert_eq!(
+        (test.hub.census().mailboxes, deadlines.slots(DeadlineKind::Stream).take(Tick::NEVER, 9).is_none()),
+        (0, true)
+    );
     keeping.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_and_goes_between_two_looks_is_no_change_and_one_wake_brings_many() {
-    let stage = Stage::new(1 << 20, |_| ());
-    let keeping = tokio::spawn(stage.hub.clone().keep_time());
+    let test = TestHub::new(1 << 20, |_| ());
+    let keeping = tokio::spawn(test.hub.clone().keep_time());
     let woken = Arc::new(Wakes::default());
     let waker = woken.clone().into();
-    let mut watch = stage.watch(&stage.caller).expect("a watch");
-    assert!(matches!(poll(&mut watch, &waker), Some(Sighting::Devices(devices)) if devices.is_empty()));
+    let mut watch = test.watch(&test.caller).expect("a watch");
+    assert!(matches!(poll(&mut watch, &waker), Some(WatchEvent::Devices(devices)) if devices.is_empty()));
     assert!(poll(&mut watch, &waker).is_none());
-    let _first = stage.subscribe("first", Start::Anew).expect("a stream");
+    let _first = test.subscribe("first", Start::Anew).expect("a stream");
     // A board that was quiet publishes at once.
     tokio::time::sleep(Duration::from_millis(60)).await;
-    assert!(matches!(poll(&mut watch, &waker), Some(Sighting::Changes(_))));
+    assert!(matches!(poll(&mut watch, &waker), Some(WatchEvent::Changes(_))));
     assert!(poll(&mut watch, &waker).is_none());
     let before = woken.0.load(Ordering::Relaxed);
     let mut streams = Vec::new();
     for number in 0..50 {
-        streams.push(stage.subscribe(&format!("{number:02}"), Start::Anew).expect("a stream"));
-        drop(stage.subscribe("fleeting", Start::Anew).expect("a stream"));
+        streams.push(test.subscribe(&format!("{number:02}"), Start::Anew).expect("a stream"));
+        drop(test.subscribe("fleeting", Start::Anew).expect("a stream"));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let Some(Sighting::Changes(changes)) = poll(&mut watch, &waker) else { panic!("no batch") };
+    let Some(WatchEvent::Changes(changes)) = poll(&mut watch, &waker) else { panic!("no batch") };
     let came = (0..50).map(|number| Change::Online(DeviceId::new(&format!("{number:02}")).expect("an id")));
     assert!(changes.iter().cloned().eq(came), "{changes:?}");
     assert!(poll(&mut watch, &waker).is_none());
@@ -200,20 +203,20 @@ async fn what_comes_and_goes_between_two_looks_is_no_change_and_one_wake_brings_
 
 #[tokio::test(start_paused = true)]
 async fn a_device_that_is_connected_is_never_called_gone_because_an_older_stream_of_it_ended_late() {
-    let stage = Stage::new(1 << 20, |limits| limits.resume_window = Duration::from_secs(1));
-    let keeping = tokio::spawn(stage.hub.clone().keep_time());
-    let (_, first) = stage.subscribe("phone", Start::Anew).expect("a stream");
-    let mut watch = stage.watch(&stage.caller).expect("a watch");
-    assert!(matches!(poll(&mut watch, Waker::noop()), Some(Sighting::Devices(devices)) if devices.len() == 1));
+    let test = TestHub::new(1 << 20, |limits| limits.resume_window = Duration::from_secs(1));
+    let keeping = tokio::spawn(test.hub.clone().keep_time());
+    let (_, first) = test.subscribe("phone", Start::Anew).expect("a stream");
+    let mut watch = test.watch(&test.caller).expect("a watch");
+    assert!(matches!(poll(&mut watch, Waker::noop()), Some(WatchEvent::Devices(devices)) if devices.len() == 1));
     // The mailbox is forgotten while its stream is still there, as if its peer did not read.
-    let slot = stage.hub.0.core.registry.find(&address("phone")).expect("a slot");
-    slot.close(&stage.hub.0.core, stage.hub.now());
-    stage.hub.0.core.registry.remove(&slot, &stage.hub.0.core.totals);
-    let _second = stage.subscribe("phone", Start::Anew).expect("a stream");
+    let slot = test.hub.0.core.registry.find(&address("phone")).expect("a slot");
+    slot.close(&test.hub.0.core, test.hub.now());
+    test.hub.0.core.registry.remove(&slot, &test.hub.0.core.totals);
+    let _second = test.subscribe("phone", Start::Anew).expect("a stream");
     drop(first);
     tokio::time::sleep(Duration::from_secs(10)).await;
     let seen = poll(&mut watch, Waker::noop());
     assert!(seen.is_none(), "{seen:?}");
-    assert_eq!(stage.devices().await.len(), 1);
+    assert_eq!(test.devices().await.len(), 1);
     keeping.abort();
 }

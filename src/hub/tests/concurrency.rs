@@ -12,7 +12,7 @@ use tokio_stream::Stream as _;
 
 use super::super::{
     Draft, Event, Hub, Limits, Local, Opening, Subscription,
-    deadlines::{Tick, Why},
+    deadlines::{DeadlineKind, Tick},
 };
 use crate::{
     auth::{Caller, Subscriber},
@@ -24,7 +24,7 @@ use crate::{
 
 const ROUNDS: u64 = 1_000;
 
-struct Stage {
+struct TestHub {
     hub: Hub,
     subscriber: Subscriber,
     caller: Caller,
@@ -32,7 +32,7 @@ struct Stage {
     runtime: tokio::runtime::Runtime,
 }
 
-impl Stage {
+impl TestHub {
     fn new(resume_window: Duration) -> Arc<Self> {
         let limits = Limits::unlimited(resume_window, Duration::from_secs(60));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -53,13 +53,13 @@ impl Stage {
         self.runtime.block_on(self.hub.send(&self.caller, &self.address, draft))
     }
 
-    fn look_at_all(&self) {
-        for why in Why::ALL {
+    fn check_all(&self) {
+        for kind in DeadlineKind::ALL {
             // A live stream is put back each time.
             for _ in 0..8 {
-                let due = self.hub.0.core.deadlines.slots(why).take(Tick::NEVER, usize::MAX);
+                let due = self.hub.0.core.deadlines.slots(kind).take(Tick::NEVER, usize::MAX);
                 for (tick, slot) in due.iter().flat_map(|(tick, slots)| slots.iter().map(move |slot| (tick, slot))) {
-                    self.hub.look(slot, why, *tick);
+                    self.hub.check(slot, kind, *tick);
                 }
             }
         }
@@ -80,14 +80,14 @@ fn drain(stream: &mut Subscription) -> Vec<u64> {
 
 #[test]
 fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
-    let stage = Stage::new(Duration::from_secs(60));
-    let (first, mut stream) = stage.subscribe(Start::Anew);
+    let test = TestHub::new(Duration::from_secs(60));
+    let (first, mut stream) = test.subscribe(Start::Anew);
     let mut cursor = first.cursor;
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut sent = 0;
             while sent < ROUNDS {
-                match stage.send(sent, Duration::from_secs(60)) {
+                match test.send(sent, Duration::from_secs(60)) {
                     Ok(_) => sent += 1,
                     Err(Error::MailboxFull) => thread::yield_now(),
                     Err(error) => panic!("{error:?}"),
@@ -102,38 +102,38 @@ fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
                 cursor.seq += 1;
             }
             // The old stream ends late, on another thread, while its successor is already there.
-            let (ready, successor) = stage.subscribe(Start::After(cursor));
+            let (ready, successor) = test.subscribe(Start::After(cursor));
             assert_eq!(ready.continuity, Continuity::Resumed);
             let old = std::mem::replace(&mut stream, successor);
             scope.spawn(move || drop(old));
         }
         sender.join().expect("no panic");
     });
-    assert_eq!(stage.send(0, Duration::ZERO), Ok(Outcome::Delivered), "the newest stream is still attached");
+    assert_eq!(test.send(0, Duration::ZERO), Ok(Outcome::Delivered), "the newest stream is still attached");
 }
 
 #[test]
 fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
-    let stage = Stage::new(Duration::ZERO);
+    let test = TestHub::new(Duration::ZERO);
     thread::scope(|scope| {
         let timekeeper = scope.spawn(|| {
             for _ in 0..ROUNDS {
-                stage.look_at_all();
+                test.check_all();
             }
         });
         for number in 0..ROUNDS {
-            let (_, mut stream) = stage.subscribe(Start::Anew);
-            assert_eq!(stage.send(number, Duration::ZERO), Ok(Outcome::Delivered));
+            let (_, mut stream) = test.subscribe(Start::Anew);
+            assert_eq!(test.send(number, Duration::ZERO), Ok(Outcome::Delivered));
             assert_eq!(drain(&mut stream), [number]);
             drop(stream);
             if number % 2 == 0 {
-                assert!(stage.send(number, Duration::from_secs(60)).is_ok());
-                let (_, mut stream) = stage.subscribe(Start::Anew);
+                assert!(test.send(number, Duration::from_secs(60)).is_ok());
+                let (_, mut stream) = test.subscribe(Start::Anew);
                 assert_eq!(drain(&mut stream), [number], "a held message outlives the timekeeper's look");
             }
         }
         timekeeper.join().expect("no panic");
     });
-    stage.look_at_all();
-    assert_eq!(stage.hub.census(), super::super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
+    test.check_all();
+    assert_eq!(test.hub.census(), super::super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
 }

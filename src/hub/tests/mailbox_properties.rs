@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use proptest::{collection::vec, prelude::*};
 
 use super::super::{
-    deadlines::Why,
+    deadlines::DeadlineKind,
     liveness::Millis,
     log::{ENTRY_COST, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
     mailbox::{Delivery, Mailbox, Next},
@@ -59,7 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Waiting,
-    Handed,
+    HandedOver,
     Gone,
 }
 
@@ -179,7 +179,7 @@ impl World {
                 assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
                 assert!(!client.whole || cursor.seq == client.seen + 1, "no gap in what was said to be whole");
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));
-                (record.fate, record.at) = (Fate::Handed, self.now);
+                (record.fate, record.at) = (Fate::HandedOver, self.now);
                 client.seen = cursor.seq;
                 self.cursor = Some(cursor);
                 self.evict();
@@ -194,7 +194,7 @@ impl World {
     fn wait(&mut self, ms: u64) {
         (0..400).for_each(|_| self.read(false));
         self.now += ms;
-        let looked = self.mailbox.look(WINDOW_MS, Millis(self.now));
+        let checked = self.mailbox.check(WINDOW_MS, Millis(self.now));
         self.evict();
         let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         if self.client.is_none() {
@@ -208,10 +208,10 @@ impl World {
         }
         let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         let forget = over && self.with(Fate::Waiting).count() == 0;
-        assert_eq!(looked.forget, forget);
-        for why in Why::ALL {
-            let due = self.mailbox.due(why, WINDOW_MS);
-            assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{why:?} is due after a look: {due:?}");
+        assert_eq!(checked.forget, forget);
+        for kind in DeadlineKind::ALL {
+            let due = self.mailbox.due(kind, WINDOW_MS);
+            assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{kind:?} is due after a look: {due:?}");
         }
         if forget {
             assert_eq!(self.mailbox.memory(), 0);
@@ -223,11 +223,11 @@ impl World {
     fn evict(&mut self) {
         let seen = self.client.as_ref().map_or(u64::MAX, |client| client.seen);
         loop {
-            let (count, bytes) = (self.with(Fate::Handed).count(), self.bytes(Fate::Handed));
+            let (count, bytes) = (self.with(Fate::HandedOver).count(), self.bytes(Fate::HandedOver));
             let now = self.now;
             let Some(oldest) = self.records.iter_mut().find(|record| record.fate != Fate::Gone) else { return };
             let over = count > REPLAY || bytes > REPLAY_BYTES || now - oldest.at >= REPLAY_MS;
-            if oldest.fate != Fate::Handed || oldest.seq > seen || !over {
+            if oldest.fate != Fate::HandedOver || oldest.seq > seen || !over {
                 return;
             }
             oldest.fate = Fate::Gone;
@@ -248,7 +248,7 @@ proptest! {
         let mut world = World::new();
         for op in &ops {
             world.apply(op);
-            let kept = world.with(Fate::Waiting).count() + world.with(Fate::Handed).count();
+            let kept = world.with(Fate::Waiting).count() + world.with(Fate::HandedOver).count();
             prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_COST);
             prop_assert!(world.with(Fate::Waiting).count() <= WAITING && world.bytes(Fate::Waiting) <= WAITING_BYTES);
         }

@@ -67,8 +67,10 @@ struct State {
     checked_at: Option<Millis>,
     /// How often marked devices were looked at.
     checks: u64,
-    /// The last batches, up to [`CHANGES`].
+    /// The last batches, up to [`CHANGES`] changes or one batch.
     batches: VecDeque<Arc<Changes>>,
+    /// How many changes `batches` has.
+    kept: usize,
     /// How many batches there were.
     published: u64,
     /// The tick at which the board stands in the buckets.
@@ -232,10 +234,11 @@ impl State {
         if changes.is_empty() {
             return if list_wanted { self.take_wakers() } else { Vec::new() };
         }
+        self.kept += changes.len();
         self.batches.push_back(Arc::new(Changes { changes, text: OnceLock::new() }));
         self.published += 1;
-        while self.batches.len() > 1 && self.batches.iter().map(|batch| batch.changes.len()).sum::<usize>() > CHANGES {
-            self.batches.pop_front();
+        while self.kept > CHANGES && self.batches.len() > 1 {
+            self.kept -= self.batches.pop_front().map_or(0, |batch| batch.changes.len());
         }
         self.take_wakers()
     }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -16,9 +17,10 @@ use tokio::sync::Notify;
 
 use super::{board::Board, liveness::Millis, slot::Slot, watch::WaitingWatch};
 
-/// A point in time, in steps of [`STEP_MS`] since the hub began; at most six years after it.
+/// A point in time, in steps of [`STEP_MS`] since the hub began; at most six years after it. Not zero, so that an `Option` of it takes
+/// no more memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(pub(super) u32);
+pub(super) struct Tick(NonZeroU32);
 
 /// How late something may be looked at, in milliseconds.
 const STEP_MS: u64 = 50;
@@ -27,21 +29,25 @@ const STEP_MS: u64 = 50;
 pub(super) const FARTHEST_MS: u64 = 120_000;
 
 impl Tick {
-    /// No time at all: later than every other one.
-    pub(super) const NEVER: Self = Self(u32::MAX);
+    /// Not earlier than any other tick.
+    pub(super) const LAST: Self = Self(NonZeroU32::MAX);
 
     /// The first tick that is not before a time.
     pub(super) fn not_before(time: Millis) -> Self {
-        Self(u32::try_from(time.0.div_ceil(STEP_MS)).unwrap_or(u32::MAX - 1))
+        Self::at_step(time.0.div_ceil(STEP_MS))
     }
 
     /// The last tick that has come.
     pub(super) fn reached(now: Millis) -> Self {
-        Self(u32::try_from(now.0 / STEP_MS).unwrap_or(u32::MAX - 1))
+        Self::at_step(now.0 / STEP_MS)
+    }
+
+    pub(super) fn at_step(step: u64) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(u32::try_from(step).unwrap_or(u32::MAX)))
     }
 
     pub(super) fn time(self) -> Millis {
-        Millis(u64::from(self.0) * STEP_MS)
+        Millis(u64::from(self.0.get() - 1) * STEP_MS)
     }
 }
 
@@ -126,7 +132,7 @@ impl Deadlines {
 
     /// Wakes the timekeeper if it would sleep past a tick.
     fn wake_if_earlier(&self, tick: Tick) {
-        if tick.0 < self.alarm.load(Ordering::SeqCst) {
+        if tick.0.get() < self.alarm.load(Ordering::SeqCst) {
             self.earlier.notify_one();
         }
     }
@@ -137,7 +143,7 @@ impl Deadlines {
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
         let first = slots.chain(self.boards.first()).chain(self.watches.first()).min();
-        self.alarm.store(first.unwrap_or(Tick::NEVER).0, Ordering::SeqCst);
+        self.alarm.store(first.unwrap_or(Tick::LAST).0.get(), Ordering::SeqCst);
         first
     }
 
@@ -155,15 +161,15 @@ mod tests {
     fn items_come_out_in_the_order_of_their_ticks_and_none_too_early() {
         let buckets = Buckets::default();
         for (tick, item) in [(3, 'd'), (1, 'a'), (2, 'b'), (2, 'c')] {
-            buckets.insert(Tick(tick), item);
+            buckets.insert(Tick::at_step(tick), item);
         }
-        assert_eq!(buckets.first(), Some(Tick(1)));
-        assert_eq!(buckets.take(Tick(0), 9), None);
-        assert_eq!(buckets.take(Tick(2), 9), Some((Tick(1), vec!['a'])));
-        assert_eq!(buckets.take(Tick(2), 1), Some((Tick(2), vec!['c'])));
-        assert_eq!(buckets.take(Tick(2), 1), Some((Tick(2), vec!['b'])));
-        assert_eq!(buckets.take(Tick(2), 9), None);
-        assert_eq!(buckets.first(), Some(Tick(3)));
+        assert_eq!(buckets.first(), Some(Tick::at_step(1)));
+        assert_eq!(buckets.take(Tick::at_step(0), 9), None);
+        assert_eq!(buckets.take(Tick::at_step(2), 9), Some((Tick::at_step(1), vec!['a'])));
+        assert_eq!(buckets.take(Tick::at_step(2), 1), Some((Tick::at_step(2), vec!['c'])));
+        assert_eq!(buckets.take(Tick::at_step(2), 1), Some((Tick::at_step(2), vec!['b'])));
+        assert_eq!(buckets.take(Tick::at_step(2), 9), None);
+        assert_eq!(buckets.first(), Some(Tick::at_step(3)));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Hub {
     /// Drops messages of the first mailbox in the buckets; says whether there was one. Buckets are half a second or so apart.
     fn drop_oldest(&self, deadline: DeadlineKind, kind: &'static str) -> bool {
         let core = &self.0.core;
-        let Some((tick, slots)) = core.deadlines.slots(deadline).take(Tick::NEVER, 1) else { return false };
+        let Some((tick, slots)) = core.deadlines.slots(deadline).take(Tick::LAST, 1) else { return false };
         let dropped = slots.iter().map(|slot| slot.evict(core, deadline, tick, self.now())).sum();
         self.0.metrics.evicted(kind, dropped);
         true

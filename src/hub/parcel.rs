@@ -1,9 +1,10 @@
 //! A message on its way through mailboxes: its memory is counted once, and its text for a format is made once, however many
 //! streams it goes to.
 
-use std::{ops::Deref, sync::OnceLock};
+use std::{collections::BTreeMap, ops::Deref};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::{budget::Budget, model::Message};
 
@@ -12,8 +13,8 @@ use crate::{budget::Budget, model::Message};
 pub struct Parcel {
     message: Message,
     budget: Budget,
-    /// Texts of the message that streams share. Only for a large message to several devices: a small one is copied for less.
-    texts: Option<Box<[OnceLock<Bytes>; TEXTS]>>,
+    /// The texts that streams share, by format. `None` for a small message or one device: there a copy costs less.
+    texts: Option<Box<Mutex<BTreeMap<usize, Bytes>>>>,
 }
 
 impl Parcel {
@@ -31,12 +32,11 @@ impl Parcel {
         parcel
     }
 
-    /// The text of the message in the format of this number, below 4. The first stream makes it and all others share it.
+    /// The text of the message in a format, which the caller numbers. The first stream makes the text and all others share it.
     /// `None` where a copy for each stream costs less.
     pub fn text(&self, format: usize, make: impl FnOnce(&Message) -> String) -> Option<Bytes> {
-        let text = self.texts.as_ref()?.get(format)?;
         let make = || Bytes::from_owner(Text::new(make(&self.message), self.budget.clone()));
-        Some(text.get_or_init(make).clone())
+        Some(self.texts.as_ref()?.lock().entry(format).or_insert_with(make).clone())
     }
 }
 
@@ -83,9 +83,6 @@ impl Drop for Text {
         self.1.remove_messages(self.0.len());
     }
 }
-
-/// Formats of the event stream, with one to spare.
-const TEXTS: usize = 4;
 
 /// Bytes of a message from which on streams share its text.
 const WORTH_SHARING: usize = 4 * 1024;

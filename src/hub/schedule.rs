@@ -7,28 +7,19 @@ use super::{
 };
 
 /// The first tick at which a slot stands in the buckets, for each reason.
-pub(super) struct Schedule([Tick; DeadlineKind::ALL.len()]);
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Self([Tick::NEVER; DeadlineKind::ALL.len()])
-    }
-}
+#[derive(Default)]
+pub(super) struct Schedule([Option<Tick>; DeadlineKind::ALL.len()]);
 
 impl Schedule {
     /// An entry of the buckets has come; says whether it is the one that counts.
     pub(super) fn take(&mut self, kind: DeadlineKind, tick: Tick) -> bool {
         let scheduled = &mut self.0[kind as usize];
-        let counts = *scheduled == tick;
-        if counts {
-            *scheduled = Tick::NEVER;
-        }
-        counts
+        scheduled.take_if(|scheduled| *scheduled == tick).is_some()
     }
 
     /// The slot stands in the buckets for everything that a live stream needs.
     pub(super) fn is_complete(&self) -> bool {
-        self.0[DeadlineKind::Stream as usize] != Tick::NEVER && self.0[DeadlineKind::Replay as usize] != Tick::NEVER
+        self.0[DeadlineKind::Stream as usize].is_some() && self.0[DeadlineKind::Replay as usize].is_some()
     }
 
     /// The entries that the buckets need, because the slot stands there too late or not at all. Where nothing has `changed`, times
@@ -42,14 +33,11 @@ impl Schedule {
     ) -> [Option<Tick>; DeadlineKind::ALL.len()] {
         DeadlineKind::ALL.map(|kind| {
             let scheduled = &mut self.0[kind as usize];
-            if *scheduled != Tick::NEVER && !changed {
+            if scheduled.is_some() && !changed {
                 return None;
             }
             let due = Tick::not_before(mailbox.due(kind, window_ms)?.min(now.after(FARTHEST_MS)));
-            (due < *scheduled).then(|| {
-                *scheduled = due;
-                due
-            })
+            scheduled.is_none_or(|scheduled| due < scheduled).then(|| *scheduled.insert(due))
         })
     }
 }

@@ -38,7 +38,7 @@ pub struct Watch {
     progress: Progress,
     heartbeat: Heartbeat,
     /// The tick at which this watch stands in the buckets.
-    scheduled_at: Tick,
+    scheduled_at: Option<Tick>,
     over: bool,
 }
 
@@ -56,8 +56,8 @@ impl WaitingWatch {
 
 impl Watch {
     pub(super) fn new(hub: Hub, board: Arc<Board>, caller: Option<Address>, heartbeat: Heartbeat) -> Self {
-        let (number, scheduled_at) = (fastrand::u64(..), Tick(0));
-        Self { hub, board, number, caller, progress: Progress::New, heartbeat, scheduled_at, over: false }
+        let (number, progress) = (fastrand::u64(..), Progress::New);
+        Self { hub, board, number, caller, progress, heartbeat, scheduled_at: None, over: false }
     }
 
     /// Nothing has changed: a ping if one is due, and else a place in the buckets for the next one.
@@ -66,10 +66,12 @@ impl Watch {
         if self.heartbeat.take(now) {
             return Poll::Ready(Some(WatchEvent::Ping));
         }
-        if let Some(next) = self.heartbeat.next().filter(|_| self.scheduled_at <= Tick::reached(now)) {
-            self.scheduled_at = Tick::not_before(next.min(now.after(FARTHEST_MS)));
+        if let Some(next) =
+            self.heartbeat.next().filter(|_| self.scheduled_at.is_none_or(|at| at <= Tick::reached(now)))
+        {
+            let tick = *self.scheduled_at.insert(Tick::not_before(next.min(now.after(FARTHEST_MS))));
             let watch = WaitingWatch { board: self.board.clone(), number: self.number };
-            self.hub.0.core.deadlines.schedule_watch(self.scheduled_at, watch);
+            self.hub.0.core.deadlines.schedule_watch(tick, watch);
         }
         Poll::Pending
     }

@@ -10,6 +10,7 @@ use super::{
     super::{
         Change, Event, WatchEvent,
         deadlines::{DeadlineKind, Tick},
+        liveness::Millis,
     },
     HELD, NOW, TestHub, WINDOW, Wakes, address, draft, poll, take, user,
 };
@@ -154,8 +155,8 @@ async fn an_idle_stream_is_looked_at_when_its_time_comes_and_not_before() {
     let waker = woken.clone().into();
     assert!(poll(&mut phone, &waker).is_none());
     let first = deadlines.set_alarm().expect("its heartbeat");
-    assert!(first > Tick(0) && first.time().0 <= 300_000, "{first:?}");
-    assert!(deadlines.slots(DeadlineKind::Stream).take(Tick(first.0 - 1), 1).is_none());
+    assert!(first > Tick::at_step(0) && first.time().0 <= 300_000, "{first:?}");
+    assert!(deadlines.slots(DeadlineKind::Stream).take(Tick::reached(Millis(first.time().0 - 1)), 1).is_none());
     let keeping = tokio::spawn(test.hub.clone().keep_time());
     tokio::time::sleep(Duration::from_secs(500)).await;
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);
@@ -166,7 +167,7 @@ async fn an_idle_stream_is_looked_at_when_its_time_comes_and_not_before() {
     drop(phone);
     tokio::time::sleep(10 * WINDOW).await;
     assert_eq!(
-        (test.hub.census().mailboxes, deadlines.slots(DeadlineKind::Stream).take(Tick::NEVER, 9).is_none()),
+        (test.hub.census().mailboxes, deadlines.slots(DeadlineKind::Stream).take(Tick::LAST, 9).is_none()),
         (0, true)
     );
     keeping.abort();

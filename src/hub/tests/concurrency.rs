@@ -57,7 +57,7 @@ impl TestHub {
         for kind in DeadlineKind::ALL {
             // A live stream is put back each time.
             for _ in 0..8 {
-                let due = self.hub.0.core.deadlines.slots(kind).take(Tick::NEVER, usize::MAX);
+                let due = self.hub.0.core.deadlines.slots(kind).take(Tick::LAST, usize::MAX);
                 for (tick, slot) in due.iter().flat_map(|(tick, slots)| slots.iter().map(move |slot| (tick, slot))) {
                     self.hub.check(slot, kind, *tick);
                 }

@@ -70,7 +70,7 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
         phone = Some(test.subscribe("phone", Start::Anew).expect("a stream"));
         // The timekeeper is faster than this watcher.
         for tick in 0..200 {
-            board.check(Tick(tick), now.after(1_000), |device| {
+            board.check(Tick::at_step(tick), now.after(1_000), |device| {
                 core.registry.find(&Address { user: user(), device: device.clone() })?.live_page()
             });
         }

@@ -7,6 +7,7 @@ mod eviction;
 mod liveness;
 mod log;
 mod mailbox;
+mod observer;
 mod parcel;
 mod presence;
 mod registry;
@@ -35,6 +36,7 @@ pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
+    observer::{Evicted, HubEvent, Observer},
     parcel::Parcel,
     subscription::{Event, Ready, Subscription},
     watch::{Watch, WatchEvent},
@@ -51,7 +53,6 @@ use crate::{
     budget::Budget,
     error::Error,
     model::{Address, Data, DeviceId, EventName, Message, Outcome, Start, UserId},
-    telemetry::Metrics,
 };
 
 /// How much the hub keeps and how long it waits. A count of 0 is no limit.
@@ -130,7 +131,7 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     core: Core,
     backplane: Box<dyn Backplane>,
-    metrics: Metrics,
+    observer: Box<dyn Observer>,
     began: Instant,
     draining: AtomicBool,
 }
@@ -155,7 +156,7 @@ impl Core {
 impl Hub {
     /// An empty hub, whose messages count against a budget.
     #[must_use]
-    pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, metrics: Metrics) -> Self {
+    pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
         let window_ms = millis(limits.resume_window);
         let devices =
             registry::DeviceLimits { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
@@ -171,7 +172,7 @@ impl Hub {
         Self(Arc::new(Shared {
             core,
             backplane: Box::new(backplane),
-            metrics,
+            observer: Box::new(observer),
             began: Instant::now(),
             draining: AtomicBool::new(false),
         }))
@@ -200,7 +201,7 @@ impl Hub {
                     let (cursor, continuity, replayed) = (attached.cursor, attached.continuity, attached.replayed);
                     let ready = Ready { address: address.clone(), cursor, continuity, replayed };
                     let stream = Subscription::new(self.clone(), slot, attached.generation, cursor.page);
-                    self.0.metrics.stream_opened(continuity, replayed);
+                    self.observe(&HubEvent::Opened { address, continuity, replayed });
                     // A drain that began meanwhile may have walked past this slot.
                     self.refuse_when_draining()?;
                     return Ok((ready, stream));
@@ -259,9 +260,13 @@ impl Hub {
         let core = &self.0.core;
         let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, &core.totals, now)?;
         if let Some(pushed_out) = pushed_out {
-            self.0.metrics.evicted("held", pushed_out.close(core, now));
+            self.observe_evicted(&pushed_out.address, Evicted::Held, pushed_out.close(core, now));
         }
         Ok(slot)
+    }
+
+    fn observe(&self, event: &HubEvent<'_>) {
+        self.0.observer.observe(event);
     }
 
     fn refuse_when_draining(&self) -> Result<(), Error> {

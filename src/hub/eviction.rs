@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    Hub,
+    Evicted, Hub, HubEvent,
     deadlines::{DeadlineKind, Tick},
     log::ENTRY_COST,
     mailbox::MAILBOX_COST,
 };
-use crate::error::Error;
+use crate::{error::Error, model::Address};
 
 impl Hub {
     /// Makes room for so many bytes of a live message.
@@ -23,7 +23,7 @@ impl Hub {
         let budget = &self.0.core.budget;
         self.drop_replayed(more);
         let is_full = || budget.messages() + more > budget.limit();
-        while is_full() && self.drop_oldest(DeadlineKind::Held, "held") {}
+        while is_full() && self.drop_oldest(DeadlineKind::Held, Evicted::Held) {}
         if is_full() { Err(Error::OverBudget) } else { Ok(()) }
     }
 
@@ -43,16 +43,23 @@ impl Hub {
     fn drop_replayed(&self, more: usize) {
         let budget = &self.0.core.budget;
         while budget.messages() + budget.unsent() + more > budget.limit()
-            && self.drop_oldest(DeadlineKind::Replay, "replayed")
+            && self.drop_oldest(DeadlineKind::Replay, Evicted::Replayed)
         {}
     }
 
     /// Drops messages of the first mailbox in the buckets; says whether there was one. Buckets are half a second or so apart.
-    fn drop_oldest(&self, deadline: DeadlineKind, kind: &'static str) -> bool {
+    fn drop_oldest(&self, deadline: DeadlineKind, kind: Evicted) -> bool {
         let core = &self.0.core;
         let Some((tick, slots)) = core.deadlines.slots(deadline).take(Tick::LAST, 1) else { return false };
-        let dropped = slots.iter().map(|slot| slot.evict(core, deadline, tick, self.now())).sum();
-        self.0.metrics.evicted(kind, dropped);
+        for slot in slots {
+            self.observe_evicted(&slot.address, kind, slot.evict(core, deadline, tick, self.now()));
+        }
         true
+    }
+
+    pub(super) fn observe_evicted(&self, address: &Address, kind: Evicted, messages: usize) {
+        if messages > 0 {
+            self.observe(&HubEvent::Evicted { address, kind, messages });
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Draft, Hub, Purpose,
+    Draft, Hub, HubEvent, Purpose,
     log::ENTRY_COST,
     millis,
     parcel::Parcel,
@@ -32,7 +32,7 @@ impl Hub {
         if answer == Err(Error::NotConnected) && ttl > 0 {
             answer = self.hold(to, &parcel, ttl);
         }
-        self.0.metrics.sent(answer);
+        self.observe_sent(to, answer);
         answer
     }
 
@@ -41,34 +41,35 @@ impl Hub {
     /// # Errors
     /// As [`Hub::send`], when no device got it: [`Error::NotConnected`] when none is connected.
     pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
-        self.refuse_when_draining().inspect_err(|refused| self.0.metrics.sent(Err(*refused)))?;
+        let observe_refused = |error: &Error| self.observe(&HubEvent::BroadcastRefused { to: user, error: *error });
+        self.refuse_when_draining().inspect_err(observe_refused)?;
         let slots = self.0.core.registry.live(user);
         let new = if slots.len() > 1 { Parcel::shared } else { Parcel::new };
         let parcel = Arc::new(new(message(caller, draft), self.0.core.budget.clone()));
         let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
         for slot in slots {
-            match self.push_to(&slot, &parcel) {
-                Ok(outcome) => {
-                    self.0.metrics.sent(Ok(outcome));
-                    delivered.push(slot.address.device.clone());
-                }
-                // It left while the message was on its way.
-                Err(Error::NotConnected) => {}
-                Err(error) => {
-                    self.0.metrics.sent(Err(error));
-                    refused = error;
-                }
+            let outcome = self.push_to(&slot, &parcel);
+            match outcome {
+                // The device left while the message was on its way.
+                Err(Error::NotConnected) => continue,
+                Err(error) => refused = error,
+                Ok(_) => delivered.push(slot.address.device.clone()),
             }
+            self.observe_sent(&slot.address, outcome);
         }
         delivered.extend(self.0.backplane.broadcast(user, &parcel).await?);
         delivered.sort();
         if delivered.is_empty() {
             if refused == Error::NotConnected {
-                self.0.metrics.sent(Err(refused));
+                observe_refused(&refused);
             }
             return Err(refused);
         }
         Ok(delivered)
+    }
+
+    fn observe_sent(&self, to: &Address, outcome: Result<Outcome, Error>) {
+        self.observe(&HubEvent::Sent { to, outcome });
     }
 
     pub(super) fn push(&self, to: &Address, parcel: &Arc<Parcel>) -> Result<Outcome, Error> {

@@ -9,7 +9,7 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
-    Hub,
+    Hub, HubEvent,
     mailbox::{Delivery, Next},
     parcel::Parcel,
     slot::Slot,
@@ -51,11 +51,13 @@ pub struct Subscription {
     /// Another message was there when the last one was taken.
     more: bool,
     over: bool,
+    /// What the last event said.
+    reason: Option<EndReason>,
 }
 
 impl Subscription {
     pub(super) fn new(hub: Hub, slot: Arc<Slot>, generation: u32, page: u32) -> Self {
-        Self { hub, slot, generation, page, more: false, over: false }
+        Self { hub, slot, generation, page, more: false, over: false, reason: None }
     }
 
     /// One more message that is there already, to be written together with the one before it.
@@ -90,8 +92,7 @@ impl Stream for Subscription {
             Next::Message(delivery) => Poll::Ready(Some(self.message(delivery))),
             Next::Ping => Poll::Ready(Some(Event::Ping)),
             Next::End(reason) => {
-                self.hub.0.metrics.stream_ended(reason);
-                self.over = true;
+                (self.over, self.reason) = (true, Some(reason));
                 Poll::Ready(Some(Event::End(reason)))
             }
             Next::Replaced => {
@@ -105,9 +106,8 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let unsaid = self.slot.detach(&self.hub.0.core, self.name(), self.hub.now());
-        // A peer that does not read is never told.
-        if let Some(reason) = unsaid.filter(|_| !self.over) {
-            self.hub.0.metrics.stream_ended(reason);
-        }
+        // A peer that does not read was cut before it could be told the reason.
+        let reason = if self.over { self.reason } else { unsaid };
+        self.hub.observe(&HubEvent::Ended { address: &self.slot.address, reason });
     }
 }

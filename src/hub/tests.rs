@@ -24,7 +24,6 @@ use crate::{
     budget::Budget,
     error::Error,
     model::{Address, Data, DeviceId, Outcome, Start, UserId},
-    telemetry::Metrics,
 };
 
 const WINDOW: Duration = Duration::from_secs(60);
@@ -42,7 +41,7 @@ impl TestHub {
         let mut limits = Limits::unlimited(WINDOW, WINDOW);
         change(&mut limits);
         let budget = Budget::new(budget);
-        let hub = Hub::new(limits, budget.clone(), Local, Metrics::new());
+        let hub = Hub::new(limits, budget.clone(), Local, ());
         Self { hub, budget, caller: Caller::anonymous() }
     }
 

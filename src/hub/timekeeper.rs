@@ -5,7 +5,7 @@ use std::{sync::Arc, task::Waker, time::Duration};
 use tokio::{task::yield_now, time::sleep_until};
 
 use super::{
-    Hub,
+    Hub, HubEvent,
     board::Board,
     deadlines::{DeadlineKind, Tick},
     slot::Slot,
@@ -59,7 +59,9 @@ impl Hub {
     pub(super) fn check(&self, slot: &Arc<Slot>, kind: DeadlineKind, tick: Tick) {
         let core = &self.0.core;
         let checked = slot.check(core, kind, tick, self.now());
-        self.0.metrics.expired(checked.expired);
+        if checked.expired > 0 {
+            self.observe(&HubEvent::Expired { address: &slot.address, messages: checked.expired });
+        }
         if checked.forget {
             core.registry.remove(slot, &core.totals);
         }

@@ -9,7 +9,7 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
-    Hub,
+    Hub, HubEvent,
     board::{Board, BoardItem, Changes, Progress},
     deadlines::{FARTHEST_MS, Tick},
     liveness::{Heartbeat, Millis},
@@ -90,7 +90,6 @@ impl Stream for Watch {
             BoardItem::Changes(changes) => WatchEvent::Changes(changes),
             BoardItem::End(reason) => {
                 this.over = true;
-                this.hub.0.metrics.stream_ended(reason);
                 WatchEvent::End(reason)
             }
             BoardItem::Wait => return this.ping_or_wait(now),
@@ -104,9 +103,6 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.board.take_waker(self.number);
         self.hub.0.core.presence.remove_watch(&self.board.user, self.caller.as_ref());
-        // A peer that does not read is never told.
-        if let Some(reason) = self.board.ending().filter(|_| !self.over) {
-            self.hub.0.metrics.stream_ended(reason);
-        }
+        self.hub.observe(&HubEvent::WatchEnded { user: &self.board.user, reason: self.board.ending() });
     }
 }

@@ -13,6 +13,7 @@ use prometheus_client::{
 
 use crate::{
     error::Error,
+    hub::{Evicted, HubEvent, Observer},
     model::{Continuity, EndReason, Outcome},
 };
 
@@ -151,8 +152,7 @@ impl Metrics {
         text
     }
 
-    /// A stream was opened, with so many stored messages to begin with.
-    pub fn stream_opened(&self, continuity: Continuity, replayed: u32) {
+    fn stream_opened(&self, continuity: Continuity, replayed: u32) {
         let continuity = match continuity {
             Continuity::New => "new",
             Continuity::Resumed => "resumed",
@@ -162,22 +162,15 @@ impl Metrics {
         self.0.replayed.inc_by(u64::from(replayed));
     }
 
-    /// Messages waited for their device until their time was over.
-    pub fn expired(&self, messages: usize) {
-        if messages > 0 {
-            self.0.expired.inc_by(messages as u64);
-        }
+    fn evicted(&self, kind: Evicted, messages: usize) {
+        let kind = match kind {
+            Evicted::Replayed => "replayed",
+            Evicted::Held => "held",
+        };
+        self.0.evicted.get_or_create(&EvictedLabel { kind }).inc_by(messages as u64);
     }
 
-    /// Messages of a kind went before their time to make room.
-    pub fn evicted(&self, kind: &'static str, messages: usize) {
-        if messages > 0 {
-            self.0.evicted.get_or_create(&EvictedLabel { kind }).inc_by(messages as u64);
-        }
-    }
-
-    /// The server ended a stream.
-    pub fn stream_ended(&self, reason: EndReason) {
+    fn stream_ended(&self, reason: EndReason) {
         let reason = match reason {
             EndReason::Superseded => "superseded",
             EndReason::Draining => "draining",
@@ -186,8 +179,7 @@ impl Metrics {
         self.0.ended.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// A send was answered.
-    pub fn sent(&self, answer: Result<Outcome, Error>) {
+    fn sent(&self, answer: Result<Outcome, Error>) {
         let outcome = match answer {
             Ok(Outcome::Delivered) => {
                 self.0.delivered.inc();
@@ -243,6 +235,21 @@ impl Metrics {
     /// A connection could not be accepted.
     pub fn accept_failed(&self) {
         self.0.accept_errors.inc();
+    }
+}
+
+impl Observer for Metrics {
+    fn observe(&self, event: &HubEvent<'_>) {
+        match *event {
+            HubEvent::Opened { continuity, replayed, .. } => self.stream_opened(continuity, replayed),
+            HubEvent::Ended { reason, .. } | HubEvent::WatchEnded { reason, .. } => {
+                reason.into_iter().for_each(|reason| self.stream_ended(reason));
+            }
+            HubEvent::Sent { outcome, .. } => self.sent(outcome),
+            HubEvent::BroadcastRefused { error, .. } => self.sent(Err(error)),
+            HubEvent::Expired { messages, .. } => drop(self.0.expired.inc_by(messages as u64)),
+            HubEvent::Evicted { kind, messages, .. } => self.evicted(kind, messages),
+        }
     }
 }
 

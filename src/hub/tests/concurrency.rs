@@ -19,7 +19,6 @@ use crate::{
     budget::Budget,
     error::Error,
     model::{Address, Continuity, Data, Outcome, Start},
-    telemetry::Metrics,
 };
 
 const ROUNDS: u64 = 1_000;
@@ -36,7 +35,7 @@ impl TestHub {
     fn new(resume_window: Duration) -> Arc<Self> {
         let limits = Limits::unlimited(resume_window, Duration::from_secs(60));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let hub = Hub::new(limits, Budget::new(1 << 30), Local, Metrics::new());
+        let hub = Hub::new(limits, Budget::new(1 << 30), Local, ());
         let address = Address::new("bob", "phone").expect("ids");
         let subscriber = Subscriber::proven(address.clone());
         Arc::new(Self { hub, subscriber, caller: Caller::anonymous(), address, runtime })

@@ -1,0 +1,88 @@
+//! The seam to those who want to know what happens in the hub: the metrics today, webhooks later.
+
+use crate::{
+    error::Error,
+    model::{Address, Continuity, EndReason, Outcome, UserId},
+};
+
+/// One thing that happened in the hub. It carries no message data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HubEvent<'a> {
+    /// A device opened a stream.
+    Opened {
+        /// The device.
+        address: &'a Address,
+        /// How the stream relates to the one before it.
+        continuity: Continuity,
+        /// How many stored messages the stream begins with.
+        replayed: u32,
+    },
+    /// A device's stream is over.
+    Ended {
+        /// The device.
+        address: &'a Address,
+        /// Why the server ended the stream. `None`: its client left, or came back on another stream.
+        reason: Option<EndReason>,
+    },
+    /// A watch of a user's devices is over.
+    WatchEnded {
+        /// The user.
+        user: &'a UserId,
+        /// Why the server ended the watch. `None`: its client left.
+        reason: Option<EndReason>,
+    },
+    /// A message to one device was accepted or refused. A broadcast is one such event for each device.
+    Sent {
+        /// The device.
+        to: &'a Address,
+        /// What became of the message.
+        outcome: Result<Outcome, Error>,
+    },
+    /// A broadcast was refused before it reached a device, or no device was connected.
+    BroadcastRefused {
+        /// The user.
+        to: &'a UserId,
+        /// Why.
+        error: Error,
+    },
+    /// Messages were dropped because their device did not take them in time.
+    Expired {
+        /// The device.
+        address: &'a Address,
+        /// How many.
+        messages: usize,
+    },
+    /// Messages were dropped before their time, to make room.
+    Evicted {
+        /// The device.
+        address: &'a Address,
+        /// What kind of messages.
+        kind: Evicted,
+        /// How many.
+        messages: usize,
+    },
+}
+
+/// A kind of messages that are dropped to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evicted {
+    /// Messages that were handed over and kept for replay.
+    Replayed,
+    /// Messages that waited for an absent device.
+    Held,
+}
+
+/// Learns what happens in the hub.
+///
+/// The hub has one observer, and calls it on the thread of whoever caused the event, with no lock held. So `observe` must be bounded:
+/// it returns at once and never blocks. An observer with slow work puts the event into a bounded queue of its own, and counts what it
+/// drops when that queue is full. Events of different threads may arrive in another order than they happened.
+pub trait Observer: Send + Sync + 'static {
+    /// Takes note of one event.
+    fn observe(&self, event: &HubEvent<'_>);
+}
+
+/// Observes nothing.
+impl Observer for () {
+    fn observe(&self, _event: &HubEvent<'_>) {}
+}

@@ -4,6 +4,7 @@ mod backplane;
 mod board;
 mod deadlines;
 mod eviction;
+mod latency;
 mod liveness;
 mod log;
 mod mailbox;
@@ -273,14 +274,20 @@ impl Hub {
         if self.0.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
     }
 
+    fn elapsed(&self) -> Duration {
+        self.0.began.elapsed()
+    }
+
     fn now(&self) -> Millis {
-        Millis(millis(self.0.began.elapsed()))
+        Millis::new(self.elapsed())
     }
 }
 
 impl Inbound for Hub {
     fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error> {
-        self.push(to, &Arc::new(Parcel::new(message, self.0.core.budget.clone())))
+        let elapsed = self.elapsed();
+        let parcel = Parcel::new(message, self.0.core.budget.clone()).accepted(elapsed);
+        self.push(to, &Arc::new(parcel), Millis::new(elapsed))
     }
 
     fn local_devices(&self, user: &UserId) -> Vec<DeviceId> {

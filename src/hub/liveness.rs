@@ -1,10 +1,19 @@
 //! When a stream is due a heartbeat; pure, with time as an argument.
 
+use std::time::Duration;
+
+use super::millis;
+
 /// Milliseconds since the hub began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Millis(pub(crate) u64);
 
 impl Millis {
+    /// The milliseconds of a time since the hub began.
+    pub(super) fn new(since_began: Duration) -> Self {
+        Self(millis(since_began))
+    }
+
     /// How long ago `earlier` was, in milliseconds.
     pub(super) fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -68,6 +68,8 @@ impl Entry {
 pub(super) struct HandedOver {
     pub(super) seq: u64,
     pub(super) parcel: Arc<Parcel>,
+    /// The message was sent to a live stream and is handed over for the first time: not held, not replayed.
+    pub(super) live: bool,
 }
 
 impl Log {
@@ -162,14 +164,15 @@ impl Log {
         let kept = self.kept.as_mut()?;
         let at = kept.index(seq, self.last);
         let entry = kept.entries.get_mut(at)?;
-        if entry.seq > self.handed_over {
+        let first = entry.seq > self.handed_over;
+        if first {
             self.handed_over = entry.seq;
             kept.waiting_bytes -= entry.parcel.cost();
             kept.replay_bytes += entry.parcel.cost();
             kept.held_bytes -= entry.held();
         }
         entry.at = now;
-        Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone() })
+        Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone(), live: first && entry.ttl_ms == 0 })
     }
 
     /// Drops handed messages up to `limit` that are too many, too large or too old. Tells `aged` the number and the time of

@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub(super) use self::upkeep::{Checked, MAILBOX_COST};
 use super::{
     deadlines::Tick,
+    latency::{AcceptedAt, is_sampled},
     liveness::{Heartbeat, Millis},
     log::{HandedOver, Log},
     parcel::Parcel,
@@ -78,6 +79,8 @@ pub(super) struct Delivery {
     pub(super) message: Arc<Parcel>,
     /// Another one is there.
     pub(super) more: bool,
+    /// Since when the latency of this message is measured, if it is.
+    pub(super) measured: Option<AcceptedAt>,
 }
 
 impl Mailbox {
@@ -208,11 +211,13 @@ impl Mailbox {
             stream.position = handed.seq;
         }
         self.evict(now);
-        let HandedOver { seq, parcel } = handed;
+        let HandedOver { seq, parcel, live } = handed;
+        let measured = parcel.accepted_at().filter(|_| live && is_sampled(self.epoch, seq));
         Delivery {
             cursor: Cursor { epoch: self.epoch, page, seq },
             message: parcel,
             more: self.log.count_after(seq) > 0,
+            measured,
         }
     }
 

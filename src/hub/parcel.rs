@@ -1,11 +1,12 @@
 //! A message on its way through mailboxes: its memory is counted once, and its text for a format is made once, however many
 //! streams it goes to.
 
-use std::{collections::BTreeMap, ops::Deref};
+use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::latency::AcceptedAt;
 use crate::{budget::Budget, model::Message};
 
 /// A message, counted in the memory budget until the last mailbox and the last stream let go of it.
@@ -15,13 +16,15 @@ pub struct Parcel {
     budget: Budget,
     /// The texts that streams share, by format. `None` for a small message or one device: there a copy costs less.
     texts: Option<Box<Mutex<BTreeMap<usize, Bytes>>>>,
+    /// `None`: the latency of this message is not measured.
+    accepted: Option<AcceptedAt>,
 }
 
 impl Parcel {
     /// For one device.
     pub(crate) fn new(message: Message, budget: Budget) -> Self {
         budget.add_messages(message.footprint());
-        Self { message, budget, texts: None }
+        Self { message, budget, texts: None, accepted: None }
     }
 
     /// For several devices.
@@ -30,6 +33,16 @@ impl Parcel {
         let mut parcel = Self::new(message, budget);
         parcel.texts = texts;
         parcel
+    }
+
+    /// Says when the hub accepted the message, so that its latency can be measured.
+    pub(super) fn accepted(mut self, since_began: Duration) -> Self {
+        self.accepted = Some(AcceptedAt::new(since_began));
+        self
+    }
+
+    pub(super) fn accepted_at(&self) -> Option<AcceptedAt> {
+        self.accepted
     }
 
     /// The text of the message in a format, which the caller numbers. The first stream makes the text and all others share it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Draft, Hub, HubEvent, Purpose,
+    liveness::Millis,
     log::ENTRY_COST,
     millis,
     parcel::Parcel,
@@ -24,8 +25,10 @@ impl Hub {
     /// [`Error::Unreachable`] and [`Error::UnknownOutcome`]. Nothing is queued then (but for the last, which cannot tell).
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
         let ttl = millis(draft.ttl.min(self.0.core.limits.hold));
-        let parcel = Arc::new(Parcel::new(message(caller, draft), self.0.core.budget.clone()));
-        let mut answer = self.push(to, &parcel);
+        let elapsed = self.elapsed();
+        let parcel = Parcel::new(message(caller, draft), self.0.core.budget.clone()).accepted(elapsed);
+        let parcel = Arc::new(parcel);
+        let mut answer = self.push(to, &parcel, Millis::new(elapsed));
         if answer == Err(Error::NotConnected) {
             answer = self.0.backplane.send(to, &parcel).await;
         }
@@ -45,10 +48,11 @@ impl Hub {
         self.refuse_when_draining().inspect_err(observe_refused)?;
         let slots = self.0.core.registry.live(user);
         let new = if slots.len() > 1 { Parcel::shared } else { Parcel::new };
-        let parcel = Arc::new(new(message(caller, draft), self.0.core.budget.clone()));
+        let elapsed = self.elapsed();
+        let parcel = Arc::new(new(message(caller, draft), self.0.core.budget.clone()).accepted(elapsed));
         let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
         for slot in slots {
-            let outcome = self.push_to(&slot, &parcel);
+            let outcome = self.push_to(&slot, &parcel, Millis::new(elapsed));
             match outcome {
                 // The device left while the message was on its way.
                 Err(Error::NotConnected) => continue,
@@ -72,18 +76,18 @@ impl Hub {
         self.observe(&HubEvent::Sent { to, outcome });
     }
 
-    pub(super) fn push(&self, to: &Address, parcel: &Arc<Parcel>) -> Result<Outcome, Error> {
+    pub(super) fn push(&self, to: &Address, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
         match self.0.core.registry.find(to) {
-            Some(slot) => self.push_to(&slot, parcel),
+            Some(slot) => self.push_to(&slot, parcel, now),
             // A node that stops says so, whoever is here.
             None => self.refuse_when_draining().and(Err(Error::NotConnected)),
         }
     }
 
-    fn push_to(&self, slot: &Arc<Slot>, parcel: &Arc<Parcel>) -> Result<Outcome, Error> {
+    fn push_to(&self, slot: &Arc<Slot>, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
         self.make_room(ENTRY_COST)?;
-        slot.push(&self.0.core, parcel.clone(), 0, self.now()).unwrap_or(Err(Error::NotConnected))
+        slot.push(&self.0.core, parcel.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Keeps a message for a device that is not here, in a mailbox that may have to be made.

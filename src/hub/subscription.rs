@@ -10,6 +10,8 @@ use tokio_stream::Stream;
 
 use super::{
     Hub, HubEvent,
+    latency::AcceptedAt,
+    liveness::Millis,
     mailbox::{Delivery, Next},
     parcel::Parcel,
     slot::Slot,
@@ -53,11 +55,13 @@ pub struct Subscription {
     over: bool,
     /// What the last event said.
     reason: Option<EndReason>,
+    /// Since when a message is measured that was taken and is not known to be written.
+    measured: Option<AcceptedAt>,
 }
 
 impl Subscription {
     pub(super) fn new(hub: Hub, slot: Arc<Slot>, generation: u32, page: u32) -> Self {
-        Self { hub, slot, generation, page, more: false, over: false, reason: None }
+        Self { hub, slot, generation, page, more: false, over: false, reason: None, measured: None }
     }
 
     /// One more message that is there already, to be written together with the one before it.
@@ -71,6 +75,8 @@ impl Subscription {
 
     fn message(&mut self, delivery: Delivery) -> Event {
         self.more = delivery.more;
+        // Of messages that are written together, the oldest.
+        self.measured = self.measured.or(delivery.measured);
         Event::Message(delivery.cursor, delivery.message)
     }
 
@@ -87,7 +93,12 @@ impl Stream for Subscription {
         if self.over {
             return Poll::Ready(None);
         }
-        match self.slot.next(&self.hub.0.core, self.name(), context.waker(), self.hub.now()) {
+        let elapsed = self.hub.elapsed();
+        // Polling for the next item acknowledges that all earlier items were written.
+        if let Some(accepted) = self.measured.take() {
+            self.hub.observe(&HubEvent::Written { address: &self.slot.address, latency: accepted.latency(elapsed) });
+        }
+        match self.slot.next(&self.hub.0.core, self.name(), context.waker(), Millis::new(elapsed)) {
             Next::Wait => Poll::Pending,
             Next::Message(delivery) => Poll::Ready(Some(self.message(delivery))),
             Next::Ping => Poll::Ready(Some(Event::Ping)),

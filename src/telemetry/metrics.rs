@@ -3,11 +3,12 @@
 use std::{
     fmt::Write as _,
     sync::{Arc, atomic::AtomicI64},
+    time::Duration,
 };
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -34,7 +35,9 @@ struct Families {
     sends: Family<OutcomeLabel, Counter>,
     /// One of `sends`, at hand, because it moves with every message.
     delivered: Counter,
+    send_latency: Histogram,
     requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<RouteLabel, Histogram, fn() -> Histogram>,
     replayed: Counter,
     expired: Counter,
     evicted: Family<EvictedLabel, Counter>,
@@ -74,6 +77,20 @@ struct RequestLabels {
     status: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+/// The metrics of a route whose requests come with every message, without a look-up by label.
+pub struct BusyRoute {
+    route: &'static str,
+    /// Requests that were answered with 200.
+    ok: Counter,
+    seconds: Histogram,
+    metrics: Metrics,
+}
+
 /// What the gauges show at the moment somebody asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Levels {
@@ -97,8 +114,11 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("signal");
         macro_rules! register {
-            ($name:literal, $help:literal) => {{
-                let metric = Default::default();
+            ($name:literal, $help:literal) => {
+                register!($name, $help, Default::default())
+            };
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
                 registry.register($name, $help, Clone::clone(&metric));
                 metric
             }};
@@ -114,6 +134,16 @@ impl Metrics {
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
             sends: register!("sends", "Messages sent, by what became of them"),
             requests: register!("requests", "Requests, by route and status (for gRPC: its status name)"),
+            send_latency: register!(
+                "send_latency_seconds",
+                "Time from the acceptance of a message until its stream has written it; of one live message in 16",
+                histogram()
+            ),
+            request_seconds: register!(
+                "request_seconds",
+                "Time from the head of a request to the head of its response, by route; of one request in 16",
+                Family::new_with_constructor(histogram as fn() -> Histogram)
+            ),
             replayed: register!("replayed", "Stored messages that streams began with"),
             expired: register!("expired", "Messages whose device did not come in time"),
             evicted: register!("evicted", "Messages that went early to make room, by kind"),
@@ -191,10 +221,28 @@ impl Metrics {
         self.0.sends.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
+    /// A request was answered, and its answer began after so long. `route` is a pattern, never a path.
+    pub fn answered(&self, route: &str, status: &str, after: Duration) {
+        if is_sampled(&self.requests(route, status)) {
+            self.request_seconds(route).observe(after.as_secs_f64());
+        }
+    }
+
+    /// The metrics of a route at hand, for a route whose requests come with every message.
+    #[must_use]
+    pub fn busy_route(&self, route: &'static str) -> BusyRoute {
+        let (ok, seconds) = (self.requests(route, OK), self.request_seconds(route));
+        BusyRoute { route, ok, seconds, metrics: self.clone() }
+    }
+
     /// The count of requests with this route and answer. `route` is a pattern, never a path.
     #[must_use]
     pub fn requests(&self, route: &str, status: &str) -> Counter {
         self.0.requests.get_or_create_owned(&RequestLabels { route: route.to_owned(), status: status.to_owned() })
+    }
+
+    fn request_seconds(&self, route: &str) -> Histogram {
+        self.0.request_seconds.get_or_create_owned(&RouteLabel { route: route.to_owned() })
     }
 
     /// A request was refused for its identity.
@@ -238,6 +286,41 @@ impl Metrics {
     }
 }
 
+impl BusyRoute {
+    /// The pattern of the route.
+    #[must_use]
+    pub fn pattern(&self) -> &'static str {
+        self.route
+    }
+
+    /// A request was answered, and its answer began after so long.
+    pub fn answered(&self, status: &str, after: Duration) {
+        if status != OK {
+            self.metrics.answered(self.route, status, after);
+        } else if is_sampled(&self.ok) {
+            self.seconds.observe(after.as_secs_f64());
+        }
+    }
+}
+
+/// Counts a request. Says whether its time is observed: that of the first request, and then of each 16th.
+fn is_sampled(requests: &Counter) -> bool {
+    requests.inc().is_multiple_of(SAMPLED)
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+/// In seconds.
+const BUCKETS: [f64; 17] =
+    [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The time of one request in so many is observed: a histogram has a lock, which all requests would share.
+const SAMPLED: u64 = 16;
+
+const OK: &str = "200";
+
 impl Observer for Metrics {
     fn observe(&self, event: &HubEvent<'_>) {
         match *event {
@@ -246,6 +329,7 @@ impl Observer for Metrics {
                 reason.into_iter().for_each(|reason| self.stream_ended(reason));
             }
             HubEvent::Sent { outcome, .. } => self.sent(outcome),
+            HubEvent::Written { latency, .. } => self.0.send_latency.observe(latency.as_secs_f64()),
             HubEvent::BroadcastRefused { error, .. } => self.sent(Err(error)),
             HubEvent::Expired { messages, .. } => drop(self.0.expired.inc_by(messages as u64)),
             HubEvent::Evicted { kind, messages, .. } => self.evicted(kind, messages),

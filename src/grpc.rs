@@ -114,6 +114,13 @@ pub fn is_ours<B>(request: &http::Request<B>) -> bool {
 /// The pattern of the paths of [`Signal`].
 pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 
+/// What a call of [`Signal`] is called in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
+/// that a peer cannot make names.
+#[must_use]
+pub fn method(path: &str) -> &'static str {
+    METHODS.into_iter().find(|method| *method == path).unwrap_or(ROUTE)
+}
+
 /// Whether a request is a call of `Send` and not over gRPC-Web: it comes once for every message, so it is worth finding without
 /// the router.
 #[must_use]
@@ -134,7 +141,17 @@ where
     within_deadline(request, call, Body::new).await
 }
 
-const SEND: &str = "/signal.v1.Signal/Send";
+/// The path of `Send`.
+pub const SEND: &str = "/signal.v1.Signal/Send";
+
+const METHODS: [&str; 6] = [
+    SEND,
+    "/signal.v1.Signal/SendStream",
+    "/signal.v1.Signal/Broadcast",
+    "/signal.v1.Signal/Subscribe",
+    "/signal.v1.Signal/ListDevices",
+    "/signal.v1.Signal/WatchDevices",
+];
 
 /// Whether a path is that of a health check, which is answered also when there is no place for a connection.
 #[must_use]
@@ -259,4 +276,26 @@ impl Service {
 
 fn peer<T>(request: &Request<T>) -> Result<IpAddr, Error> {
     request.extensions().get::<Peer>().map(|peer| peer.0).ok_or(Error::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_service_has_a_label_of_its_own() {
+        let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the build wrote it");
+        let services = set.file.iter().flat_map(|file| {
+            file.service.iter().map(move |service| (format!("{}.{}", file.package(), service.name()), service))
+        });
+        let mut paths: Vec<_> = services
+            .flat_map(|(name, service)| service.method.iter().map(move |method| format!("/{name}/{}", method.name())))
+            .collect();
+        let mut methods = METHODS.to_vec();
+        paths.sort();
+        methods.sort_unstable();
+        assert_eq!(methods, paths);
+    }
 }

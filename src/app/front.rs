@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
-use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders, Vary};
 use tracing::Instrument as _;
@@ -32,7 +32,7 @@ use crate::{
     grpc::{self, Signal},
     rest::{self, Api, Problem},
     serve::{Answer, Handler, Peer},
-    telemetry::Metrics,
+    telemetry::BusyRoute,
 };
 
 /// All routes with what stands before them, and shorter ways for the two requests that come once for every message.
@@ -46,27 +46,19 @@ struct Shared {
     /// What the CORS layer adds to the answer of every request without an origin.
     without_origin: HeaderMap,
     sites: Sites,
-    posts: Way,
-    sends: Way,
+    posts: BusyRoute,
+    sends: BusyRoute,
 }
 
 /// Request extension: it comes to no handler, and this is why.
 #[derive(Clone, Copy)]
 struct Refused(Error);
 
-/// How a request that goes past the router is counted.
-struct Way {
-    route: &'static str,
-    /// The count of such requests that were answered with 200, at hand because it moves with every message.
-    ok: Counter,
-}
-
 impl Front {
     /// Puts everything before some routes.
     pub(super) fn before(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
         let (routes, cors) = (routes.layer(from_fn_with_state(api.clone(), routed)), cors(origins));
-        let way = |route| Way { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
-        let (posts, sends) = (way(rest::DEVICE), way(grpc::ROUTE));
+        let (posts, sends) = (api.metrics.busy_route(rest::DEVICE), api.metrics.busy_route(grpc::SEND));
         let without_origin = without_origin(&cors);
         Self(Arc::new(Shared {
             routes: cors.layer(routes),
@@ -82,13 +74,10 @@ impl Front {
 
 impl Shared {
     /// Observes and counts a request that does not come to the router.
-    async fn counted(&self, way: &Way, answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
-        let response = observe(&Method::POST, way.route, answer).await;
-        if response.status() == StatusCode::OK && !response.headers().contains_key(GRPC_STATUS) {
-            way.ok.inc();
-        } else {
-            count(&self.api.metrics, way.route, &response);
-        }
+    async fn counted(&self, route: &BusyRoute, answer: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+        let began = Instant::now();
+        let response = observe(&Method::POST, route.pattern(), answer).await;
+        count(&response, |status| route.answered(status, began.elapsed()));
         response
     }
 }
@@ -120,7 +109,7 @@ impl Front {
         if let Some(error) = heads::fault(&request) {
             // Nobody knows where its body ends, so nothing of it is read.
             let response = Problem::from(error).closing(request.version()).into_response();
-            count(&shared.api.metrics, "none", &response);
+            count(&response, |status| shared.api.metrics.answered("none", status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
         if let Some(error) = refused {
@@ -163,14 +152,17 @@ impl Front {
 /// Observes and counts what the router answers.
 async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let method = request.method().clone();
+    let route = match route.as_ref().map_or("none", MatchedPath::as_str) {
+        grpc::ROUTE => grpc::method(request.uri().path()),
+        route => route,
+    };
+    let (began, method) = (Instant::now(), request.method().clone());
     let answer = rest::answer(request, &api.settings, async |request| match request.extensions().get() {
         Some(Refused(error)) => refuse(*error, &request),
         None => next.run(request).await,
     });
     let response = observe(&method, route, pin!(answer)).await;
-    count(&api.metrics, route, &response);
+    count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
     response
 }
 
@@ -195,10 +187,10 @@ fn refuse(error: Error, request: &Request<Body>) -> Response {
 }
 
 /// Counts a request by the name of its gRPC status where its head has one, else by its status.
-fn count(metrics: &Metrics, route: &str, response: &Response) {
+fn count(response: &Response, answered: impl FnOnce(&str)) {
     let status = response.headers().get(GRPC_STATUS);
     let code = status.map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
-    metrics.requests(route, code.as_deref().unwrap_or(response.status().as_str())).inc();
+    answered(code.as_deref().unwrap_or(response.status().as_str()));
 }
 
 /// Gives a request a span, and makes a problem of a panic. A route is a pattern, so nothing of this holds an id, a query or a
@@ -265,7 +257,13 @@ mod tests {
     use axum::routing::get;
 
     use super::*;
-    use crate::{auth, budget::Budget, drain::Drain, hub, telemetry::Levels};
+    use crate::{
+        auth,
+        budget::Budget,
+        drain::Drain,
+        hub,
+        telemetry::{Levels, Metrics},
+    };
 
     #[tokio::test]
     async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {

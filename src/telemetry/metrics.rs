@@ -235,9 +235,7 @@ impl Metrics {
         BusyRoute { route, ok, seconds, metrics: self.clone() }
     }
 
-    /// The count of requests with this route and answer. `route` is a pattern, never a path.
-    #[must_use]
-    pub fn requests(&self, route: &str, status: &str) -> Counter {
+    fn requests(&self, route: &str, status: &str) -> Counter {
         self.0.requests.get_or_create_owned(&RequestLabels { route: route.to_owned(), status: status.to_owned() })
     }
 

@@ -5,6 +5,8 @@ mod capacity;
 mod concurrency;
 mod interleaving;
 pub(super) mod mailbox_properties;
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+mod observing;
 
 use std::{
     pin::Pin,

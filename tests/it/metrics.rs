@@ -125,3 +125,63 @@ async fn a_stalled_stream_is_counted_though_its_peer_never_hears_of_it() {
     until(|| server.post("bob/phone", &data), |answer| answer.status != 200).await;
     shown(&server, &["signal_stalled_connections_total 1", "signal_streams 0", "signal_unsent_bytes 0"]).await;
 }
+
+#[tokio::test]
+async fn one_message_in_16_and_one_request_in_16_are_measured() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    shown(&server, &[r#"signal_request_seconds_count{route="/subscribe"} 1"#, "signal_send_latency_seconds_count 0"])
+        .await;
+    let mut sender = Connection::open(server.address).await;
+    for _ in 0..1_600 {
+        let answer = sender.request("POST /user/bob/device/phone", &[("content-type", FORM)], b"data=x").await;
+        assert_eq!(answer.status, 200);
+        phone.data().await;
+    }
+    let lines = [
+        r#"signal_sends_total{outcome="delivered"} 1600"#,
+        "signal_send_latency_seconds_count 100",
+        r#"signal_send_latency_seconds_bucket{le="+Inf"} 100"#,
+        r#"signal_requests_total{route="/user/{user}/device/{device}",status="200"} 1600"#,
+        r#"signal_request_seconds_count{route="/user/{user}/device/{device}"} 100"#,
+        r#"signal_request_seconds_bucket{le="+Inf",route="/user/{user}/device/{device}"} 100"#,
+    ];
+    shown(&server, &lines).await;
+    let mut grpc = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    for _ in 0..32 {
+        server.grpc_send("bob/phone", "x").await.expect("delivered");
+        grpc.data().await;
+    }
+    let lines = [
+        "signal_send_latency_seconds_count 102",
+        r#"signal_request_seconds_count{route="/signal.v1.Signal/Send"} 2"#,
+        r#"signal_request_seconds_count{route="/signal.v1.Signal/Subscribe"} 1"#,
+    ];
+    shown(&server, &lines).await;
+}
+
+#[tokio::test]
+async fn a_call_is_counted_by_its_method_and_no_peer_can_make_a_label() {
+    let server = Server::start().await;
+    let _stream = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    server.grpc_send("bob/phone", "x").await.expect("delivered");
+    let list = backend_signal::grpc::proto::ListDevicesRequest { user: "bob".into() };
+    within(server.grpc().await.list_devices(list)).await.expect("a list");
+    let mut connection = Http2::open(server.address).await;
+    for path in ["/signal.v1.Signal/bob", "/signal.v1.Signal/bob/phone", "/signal.v1.Signal/send", "/bob.Signal/Send"] {
+        let request = http::Request::post(connection.uri(path)).header("content-type", "application/grpc");
+        let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
+        assert_eq!(response.headers()["grpc-status"], "12", "UNIMPLEMENTED: {path}");
+    }
+    let lines = [
+        r#"signal_requests_total{route="/signal.v1.Signal/Subscribe",status="200"} 1"#,
+        r#"signal_requests_total{route="/signal.v1.Signal/Send",status="200"} 1"#,
+        r#"signal_requests_total{route="/signal.v1.Signal/ListDevices",status="200"} 1"#,
+        r#"signal_requests_total{route="/signal.v1.Signal/{*rest}",status="Unimplemented"} 3"#,
+        r#"signal_requests_total{route="none",status="Unimplemented"} 1"#,
+    ];
+    shown(&server, &lines).await;
+    assert_eq!(server.post("bob/phone", "x").await.status, 200);
+    let text = server.request("GET /metrics", &[], b"").await.text();
+    assert!(!text.contains("bob") && !text.contains("phone"), "an id in\n{text}");
+}

@@ -1,4 +1,4 @@
-//! The hub: send, subscribe and list; the whole of what the daemon does, in memory, free of any protocol.
+//! The hub: all that the daemon does with messages and streams, in memory and without any protocol.
 
 mod backplane;
 mod board;
@@ -56,18 +56,18 @@ use crate::{
     model::{Address, Data, DeviceId, EventName, Message, Outcome, Start, UserId},
 };
 
-/// How much the hub keeps and how long it waits. A count of 0 is no limit.
+/// The limits of the hub. A count of 0 means: no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long a mailbox remembers its last stream.
+    /// How long a mailbox is kept after its stream left, so that the device can resume.
     pub resume_window: Duration,
-    /// How long a message is held for an absent device, at most.
+    /// The longest time for which a message is held for an absent device.
     pub hold: Duration,
     /// The bytes of memory that all held messages may take together.
     pub hold_budget: usize,
     /// Mailboxes of one user.
     pub user_devices: usize,
-    /// Of these, such as only hold messages.
+    /// Mailboxes of one user that only hold messages.
     pub user_held_devices: usize,
     /// Watches of one user's devices.
     pub user_watchers: usize,
@@ -76,7 +76,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Any number of everything.
+    /// Limits of time alone: no limit of devices, watches or held bytes.
     #[must_use]
     pub fn unlimited(resume_window: Duration, hold: Duration) -> Self {
         Self {
@@ -94,23 +94,23 @@ impl Limits {
 /// What a sender wants delivered.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The kind of message.
+    /// The sender's name for the kind of message.
     pub event: Option<EventName>,
     /// What to deliver.
     pub data: Data,
-    /// How long to hold it for a device that is not connected; zero: not at all.
+    /// How long to hold the message for a device that is not connected. Zero: do not hold it.
     pub ttl: Duration,
 }
 
-/// How a stream wants to be opened.
+/// How to open a stream.
 pub struct Opening {
-    /// Where it begins.
+    /// Where the stream begins.
     pub start: Start,
-    /// It gets a ping after nine tenths of this much silence, or a thirtieth of it later.
+    /// The stream gets a ping when nothing was sent for 90 % of this time, or up to a thirtieth of this time later.
     pub heartbeat: Duration,
 }
 
-/// A look at the hub as a whole.
+/// How much is in the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Census {
     /// Live streams.
@@ -119,9 +119,9 @@ pub struct Census {
     pub mailboxes: usize,
     /// Watches of a user's devices.
     pub watches: usize,
-    /// The bytes of memory that all messages in mailboxes take, about.
+    /// About how many bytes of memory all messages in mailboxes take.
     pub memory: usize,
-    /// Of these, what is held for devices that are not connected, with the mailboxes that only hold.
+    /// The bytes of memory that held messages take, with the mailboxes that only hold messages.
     pub held: usize,
 }
 
@@ -137,7 +137,7 @@ struct Shared {
     draining: AtomicBool,
 }
 
-/// What a change of a mailbox touches.
+/// The state that depends on mailboxes: a slot updates it whenever its mailbox changes.
 struct Core {
     registry: Registry,
     presence: Presence,
@@ -148,14 +148,14 @@ struct Core {
 }
 
 impl Core {
-    /// How long a mailbox remembers its last stream, in milliseconds.
+    /// [`Limits::resume_window`] in milliseconds.
     fn window_ms(&self) -> u64 {
         millis(self.limits.resume_window)
     }
 }
 
 impl Hub {
-    /// An empty hub, whose messages count against a budget.
+    /// Makes an empty hub. Its messages count against the budget.
     #[must_use]
     pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
         let window_ms = millis(limits.resume_window);
@@ -179,7 +179,7 @@ impl Hub {
         }))
     }
 
-    /// Opens the stream of the caller's device and ends the one before it.
+    /// Opens a stream for the caller's device and ends the device's stream before it.
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page of the device is
@@ -187,7 +187,7 @@ impl Hub {
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         self.refuse_when_draining()?;
         let (core, address) = (&self.0.core, subscriber.address());
-        // A device that has a mailbox may come and empty it.
+        // A device with a mailbox may connect although memory is full: it takes messages out.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
             return Err(Error::OverBudget);
         }
@@ -203,7 +203,7 @@ impl Hub {
                     let ready = Ready { address: address.clone(), cursor, continuity, replayed };
                     let stream = Subscription::new(self.clone(), slot, attached.generation, cursor.page);
                     self.observe(&HubEvent::Opened { address, continuity, replayed });
-                    // A drain that began meanwhile may have walked past this slot.
+                    // A drain that began in the meantime may have missed this stream.
                     self.refuse_when_draining()?;
                     return Ok((ready, stream));
                 }
@@ -211,7 +211,7 @@ impl Hub {
         }
     }
 
-    /// The devices of a user that have a live stream, sorted by their bytes, here and on other nodes.
+    /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when other nodes cannot be asked.
@@ -223,7 +223,7 @@ impl Hub {
         Ok(devices)
     }
 
-    /// Shows who comes and goes: the list of a user's connected devices as of one instant, then every change once, in order.
+    /// Watches the devices of a user: gives the list of connected devices, then every change once, in order.
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::TooMany`].
@@ -238,12 +238,12 @@ impl Hub {
             core.registry.live(user).iter().filter_map(page).collect()
         });
         board.schedule(&core.deadlines, now);
-        // A drain that began meanwhile may have missed this watcher.
+        // A drain that began in the meantime may have missed this watch.
         self.refuse_when_draining()?;
         Ok(watch)
     }
 
-    /// What is in the hub now.
+    /// Counts what is in the hub now.
     #[must_use]
     pub fn census(&self) -> Census {
         let core = &self.0.core;
@@ -256,7 +256,7 @@ impl Hub {
         }
     }
 
-    /// The slot of a device, made if there is none.
+    /// Finds the slot of a device, or makes one.
     fn find_or_insert(&self, address: &Address, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
         let core = &self.0.core;
         let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, &core.totals, now)?;

@@ -1,8 +1,8 @@
-//! The online devices of one watched user: the list as last published, and the devices that changed since.
+//! The board of one watched user: the list of online devices as last published, and the devices that changed since then.
 //!
-//! A change of liveness marks the device. Some time later the timekeeper looks at the marked devices as they are then, and
-//! publishes the net change as one batch. A board that was quiet publishes at once, a busy one a few times a second. A device that
-//! leaves stays on the board for a moment, so that one that resumes has not left.
+//! A device that comes or goes is marked. Later the timekeeper checks which of the marked devices are online then, and publishes
+//! all differences from the list as one batch. A quiet board publishes at once, a busy one every [`PUBLISH_MS`]. A device that
+//! leaves stays on the list for [`GRACE_MS`], so that a device that reconnects does not go offline and online again.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -19,33 +19,33 @@ use super::{
 };
 use crate::model::{DeviceId, EndReason, UserId};
 
-/// A device that comes back within this time has not left, in milliseconds.
+/// How long a device that left stays on the list, in milliseconds.
 const GRACE_MS: u64 = 2_000;
-/// The least time between two publications, in milliseconds. A device that comes and goes within it is not reported.
+/// The shortest time between two publications, in milliseconds. A device that comes and goes between them is not reported.
 const PUBLISH_MS: u64 = 250;
-/// Changes that a watcher may be behind before it gets the whole list again.
+/// How many changes a watcher may be behind. A watcher that is further behind gets the whole list again.
 const CHANGES: usize = 256;
 
 /// One change of a user's devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// This device came.
+    /// The device came.
     Online(DeviceId),
-    /// This device went.
+    /// The device went.
     Offline(DeviceId),
 }
 
-/// Changes that were published together. Their text for a format is made once, however many streams it goes to.
+/// Changes that were published together. All streams share one text of them.
 #[derive(Debug)]
 pub struct Changes {
     changes: Vec<Change>,
     text: OnceLock<Bytes>,
 }
 
-/// The epoch and the page of a live stream: a device with another one began anew, also between two looks.
+/// The epoch and the page of a device's live stream.
 type Page = (u64, u32);
 
-/// What is known of one watched user.
+/// The board of one watched user.
 pub(super) struct Board {
     pub(super) user: UserId,
     state: Mutex<State>,
@@ -54,42 +54,42 @@ pub(super) struct Board {
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct State {
-    /// As published.
+    /// The online devices as last published.
     present: BTreeMap<DeviceId, Page>,
     /// `present` was filled with the devices that were live when the first watcher came.
     filled: bool,
-    /// Devices that came or went since they were looked at, with the time of the last change.
+    /// Devices that came or went since the last check, with the time of the last change.
     marked: BTreeMap<DeviceId, Millis>,
-    /// A mark has come since the last look.
+    /// A device was marked since the last check began.
     fresh: bool,
-    /// Marked devices are being looked at.
+    /// A check is in progress.
     checking: bool,
     checked_at: Option<Millis>,
-    /// How often marked devices were looked at.
+    /// The number of finished checks.
     checks: u64,
-    /// The last batches, up to [`CHANGES`] changes or one batch.
+    /// The last batches: at most [`CHANGES`] changes, or one larger batch.
     batches: VecDeque<Arc<Changes>>,
-    /// How many changes `batches` has.
+    /// The number of changes in `batches`.
     kept: usize,
-    /// How many batches there were.
+    /// The number of batches that were ever published.
     published: u64,
-    /// The tick at which the board stands in the buckets.
+    /// When the board is scheduled to be checked. `None`: it is not.
     scheduled_at: Option<Tick>,
-    /// Those who wait for something new, by the number of their watch.
+    /// The wakers of watches that wait, by the number of the watch.
     wakers: HashMap<u64, Waker>,
-    /// Somebody waits for the next look.
+    /// A new watcher waits for the next check, which completes its first list.
     list_wanted: bool,
     ending: Option<EndReason>,
 }
 
-/// How far a watcher is.
+/// What a watcher has got so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It has seen nothing yet.
+    /// Nothing.
     New,
-    /// It waits for its first list, since so many looks.
+    /// Nothing. It waits for its first list until more checks than this number have finished.
     Waiting(u64),
-    /// It has seen the list with so many batches.
+    /// The list with the changes of this number of batches.
     AfterBatch(u64),
 }
 
@@ -110,7 +110,8 @@ impl Board {
         Self { user, state: Mutex::default() }
     }
 
-    /// The first watcher brings the devices that are live. Each is marked, so that one that left in this moment is looked at again.
+    /// Fills the list for the first watcher with the devices that `live` finds. Marks each device, so that a device that leaves at
+    /// this moment is checked again.
     pub(super) fn fill(&self, now: Millis, live: impl FnOnce() -> Vec<(DeviceId, Page)>) {
         if self.state.lock().filled {
             return;
@@ -120,7 +121,7 @@ impl Board {
         if !std::mem::replace(&mut state.filled, true) {
             for (device, page) in live {
                 state.marked.entry(device.clone()).or_insert(now);
-                // A look that came first knows better.
+                // The result of a check that came first is newer.
                 state.present.entry(device).or_insert(page);
             }
         }
@@ -132,7 +133,7 @@ impl Board {
         state.marked.insert(device.clone(), now);
     }
 
-    /// Enters the buckets for the next publication, if there is something to look at.
+    /// Schedules the next check if a device is marked.
     pub(super) fn schedule(self: &Arc<Self>, deadlines: &Deadlines, now: Millis) {
         let mut state = self.state.lock();
         let next = if state.fresh {
@@ -149,8 +150,8 @@ impl Board {
         deadlines.schedule_board(tick, self.clone());
     }
 
-    /// Publishes the net change and gives the wakers of those who wait for it. Ignores a stale entry of the buckets. `page` tells how a
-    /// device is now.
+    /// Checks the marked devices and publishes the differences from the list. Returns the wakers of waiting watches. Does nothing
+    /// when the board is not scheduled for `tick`: then the entry is outdated. `page` finds the page of a device that is online.
     pub(super) fn check(&self, tick: Tick, now: Millis, page: impl Fn(&DeviceId) -> Option<Page>) -> Vec<Waker> {
         let mut state = self.state.lock();
         if state.scheduled_at != Some(tick) {
@@ -159,12 +160,12 @@ impl Board {
         (state.scheduled_at, state.fresh, state.checking) = (None, false, true);
         let marked = std::mem::take(&mut state.marked);
         drop(state);
-        // The registry has locks of its own.
-        let seen: Vec<_> = marked.into_iter().map(|(device, at)| (page(&device), device, at)).collect();
-        self.state.lock().apply(seen, now)
+        // `page` takes locks of the registry, so this one is released first.
+        let checked: Vec<_> = marked.into_iter().map(|(device, at)| (page(&device), device, at)).collect();
+        self.state.lock().apply(checked, now)
     }
 
-    /// What a watcher gets next; keeps its waker when there is nothing yet.
+    /// Gives a watcher its next item. Keeps its waker when there is none yet.
     pub(super) fn next(&self, progress: &mut Progress, number: u64, waker: &Waker) -> BoardItem {
         let mut state = self.state.lock();
         match *progress {
@@ -175,7 +176,7 @@ impl Board {
                 *progress = Progress::AfterBatch(seen + 1);
                 return BoardItem::Changes(state.batches[at].clone());
             }
-            // The first list includes devices that came just before the watch, so it waits until marks are looked at.
+            // The first list waits for the check of marked devices, so that it has those that came just before the watch.
             Progress::New if state.fresh || state.checking => {
                 *progress = Progress::Waiting(state.checks);
                 state.list_wanted = true;
@@ -190,17 +191,17 @@ impl Board {
         BoardItem::Wait
     }
 
-    /// Why the server has ended all watches of this user.
+    /// Why the server has ended all watches of this user, if it has.
     pub(super) fn ending(&self) -> Option<EndReason> {
         self.state.lock().ending
     }
 
-    /// The waker of a watcher that waits.
+    /// Takes the waker of a watch, to wake the watch or to forget it.
     pub(super) fn take_waker(&self, number: u64) -> Option<Waker> {
         self.state.lock().wakers.remove(&number)
     }
 
-    /// Ends all watches; gives those to wake.
+    /// Ends all watches. Returns their wakers.
     pub(super) fn end(&self, reason: EndReason) -> Vec<Waker> {
         let mut state = self.state.lock();
         state.ending.get_or_insert(reason);
@@ -209,10 +210,10 @@ impl Board {
 }
 
 impl State {
-    /// Publishes the net change of some devices; gives those to wake.
-    fn apply(&mut self, seen: Vec<(Option<Page>, DeviceId, Millis)>, now: Millis) -> Vec<Waker> {
+    /// Publishes the differences from the list. Returns the wakers of waiting watches.
+    fn apply(&mut self, checked: Vec<(Option<Page>, DeviceId, Millis)>, now: Millis) -> Vec<Waker> {
         let mut changes = Vec::new();
-        for (page, device, at) in seen {
+        for (page, device, at) in checked {
             match page {
                 Some(page) => {
                     if self.present.insert(device.clone(), page).is_none() {
@@ -224,7 +225,7 @@ impl State {
                     self.present.remove(&device);
                     changes.push(Change::Offline(device));
                 }
-                // It may come back in time. A mark that came meanwhile is newer.
+                // The device may still come back, so it stays marked. A mark that came in the meantime is newer.
                 None => drop(self.marked.entry(device).or_insert(at)),
             }
         }
@@ -254,12 +255,12 @@ impl State {
 }
 
 impl Changes {
-    /// One by one, in order.
+    /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter()
     }
 
-    /// The text of all of them. The first stream makes it and all others share it.
+    /// The text of all changes. The first stream makes the text and all others share it.
     pub fn text(&self, make: impl FnOnce(&[Change]) -> String) -> Bytes {
         self.text.get_or_init(|| make(&self.changes).into()).clone()
     }

@@ -1,7 +1,8 @@
-//! Due-time buckets: what has to be looked at, and when. Nothing else in the hub runs at a fixed rate.
+//! Deadlines: what the timekeeper has to check, and when. Nothing in the hub runs at a fixed rate.
 //!
-//! An item has one entry that counts. If its time moves to a later one, the entry stays, and the item is entered anew when that entry
-//! comes. If its time moves to an earlier one, a second entry is added, and the old one is ignored when it comes.
+//! Items stand in buckets by the tick at which they are due. Each item remembers the tick of its valid entry. If the item becomes
+//! due later, the entry stays, and the item is scheduled again when the entry comes up. If the item becomes due earlier, a second
+//! entry is added, and the first one is ignored when it comes up.
 
 use std::{
     collections::BTreeMap,
@@ -17,27 +18,27 @@ use tokio::sync::Notify;
 
 use super::{board::Board, liveness::Millis, slot::Slot, watch::WaitingWatch};
 
-/// A point in time, in steps of [`STEP_MS`] since the hub began; at most six years after it. Not zero, so that an `Option` of it takes
-/// no more memory.
+/// A point in time: the number of steps of [`STEP_MS`] since the hub began, for at most six years. One more is stored, so that it
+/// is never zero and `Option<Tick>` takes no more memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tick(NonZeroU32);
 
-/// How late something may be looked at, in milliseconds.
+/// The length of a step, in milliseconds. A check may be late by this much.
 const STEP_MS: u64 = 50;
 
-/// How far away an entry may be, in milliseconds: it keeps the memory of what it stands for, also when that is over.
+/// How far ahead an entry may be, in milliseconds. An entry keeps its item in memory, also when the item is no longer used.
 pub(super) const FARTHEST_MS: u64 = 120_000;
 
 impl Tick {
-    /// Not earlier than any other tick.
+    /// The latest tick.
     pub(super) const LAST: Self = Self(NonZeroU32::MAX);
 
-    /// The first tick that is not before a time.
+    /// The first tick that is not before `time`.
     pub(super) fn not_before(time: Millis) -> Self {
         Self::at_step(time.0.div_ceil(STEP_MS))
     }
 
-    /// The last tick that has come.
+    /// The last tick that is not after `now`.
     pub(super) fn reached(now: Millis) -> Self {
         Self::at_step(now.0 / STEP_MS)
     }
@@ -51,14 +52,14 @@ impl Tick {
     }
 }
 
-/// Why a mailbox is looked at.
+/// What is due in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeadlineKind {
-    /// Its stream's heartbeat, or the end of the window after its last stream.
+    /// The heartbeat of its stream. Without a stream: the end of the resume window.
     Stream,
-    /// Its oldest message that is kept for replay.
+    /// The oldest message that is kept for replay.
     Replay,
-    /// Its held message that ends first.
+    /// The waiting message that expires first.
     Held,
 }
 
@@ -66,7 +67,7 @@ impl DeadlineKind {
     pub(super) const ALL: [Self; 3] = [Self::Stream, Self::Replay, Self::Held];
 }
 
-/// Items by the tick at which they have to be looked at.
+/// Items by the tick at which they are due.
 pub(super) struct Buckets<T>(Mutex<BTreeMap<Tick, Vec<T>>>);
 
 impl<T> Default for Buckets<T> {
@@ -80,12 +81,12 @@ impl<T> Buckets<T> {
         self.0.lock().entry(tick).or_default().push(item);
     }
 
-    /// The first tick at which there is something.
+    /// The tick of the first bucket.
     fn first(&self) -> Option<Tick> {
         self.0.lock().first_key_value().map(|(tick, _)| *tick)
     }
 
-    /// Takes at most so many items out of the first bucket, if that is not after `until`.
+    /// Takes at most `most` items out of the first bucket, if its tick is not after `until`.
     pub(super) fn take(&self, until: Tick, most: usize) -> Option<(Tick, Vec<T>)> {
         let mut buckets = self.0.lock();
         let mut first = buckets.first_entry().filter(|first| *first.key() <= until)?;
@@ -99,13 +100,13 @@ impl<T> Buckets<T> {
     }
 }
 
-/// Everything that waits for its time.
+/// The deadlines of everything in the hub.
 #[derive(Default)]
 pub(super) struct Deadlines {
     slots: [Buckets<Arc<Slot>>; DeadlineKind::ALL.len()],
     pub(super) boards: Buckets<Arc<Board>>,
     pub(super) watches: Buckets<WaitingWatch>,
-    /// The tick that the timekeeper sleeps for.
+    /// The tick until which the timekeeper sleeps.
     alarm: AtomicU32,
     earlier: Notify,
 }
@@ -137,9 +138,9 @@ impl Deadlines {
         }
     }
 
-    /// The next time at which there is something to do. From now on an earlier entry ends [`Deadlines::earlier`].
+    /// Sets the alarm to the next deadline and returns it. From now on an entry that is earlier ends [`Deadlines::earlier`].
     pub(super) fn set_alarm(&self) -> Option<Tick> {
-        // While the alarm is computed, every new entry counts as an earlier one, so that none is missed.
+        // While the alarm is computed, every new entry counts as earlier: otherwise one could be missed.
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
         let first = slots.chain(self.boards.first()).chain(self.watches.first()).min();

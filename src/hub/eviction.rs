@@ -1,4 +1,4 @@
-//! Room for messages: what goes when the memory budget is full, and what is refused when nothing may go.
+//! Eviction: which messages are dropped when the memory budget is full, and when a new message is refused.
 
 use std::sync::atomic::Ordering;
 
@@ -11,14 +11,14 @@ use super::{
 use crate::{error::Error, model::Address};
 
 impl Hub {
-    /// Makes room for so many bytes of a live message.
+    /// Makes room for `more` bytes of a live message.
     ///
-    /// First what is kept for replay goes, the oldest first, until messages and unsent responses are within the memory budget.
-    /// Then what is held goes, the mailbox first whose hold ends soonest, until messages alone are: no message is refused or dropped
-    /// for a peer that does not read. Whoever loses something is told `broken`.
+    /// First drops messages that are kept for replay, the oldest first, until messages and unsent responses together fit into the
+    /// memory budget. Then drops held messages, those first that expire first, until the messages alone fit: no message is lost or
+    /// refused because another peer does not read. A device that lost a message is told `broken`.
     ///
     /// # Errors
-    /// [`Error::OverBudget`] when nothing more may go: what is left waits for live streams.
+    /// [`Error::OverBudget`] when the messages that are left wait for live streams and may not be dropped.
     pub(super) fn make_room(&self, more: usize) -> Result<(), Error> {
         let budget = &self.0.core.budget;
         self.drop_replayed(more);
@@ -27,10 +27,10 @@ impl Hub {
         if is_full() { Err(Error::OverBudget) } else { Ok(()) }
     }
 
-    /// Whether so many bytes more may be held. What is kept for replay makes room for them.
+    /// Checks that `bytes` more may be held. Drops messages that are kept for replay to make room.
     ///
     /// # Errors
-    /// [`Error::OverBudget`]: live traffic goes on.
+    /// [`Error::OverBudget`] when one of the two budgets is full. Live messages are still accepted.
     pub(super) fn admit_held(&self, bytes: usize) -> Result<(), Error> {
         let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
         if limit > 0 && core.totals.held.load(Ordering::Relaxed) + bytes + MAILBOX_COST > limit {
@@ -47,7 +47,7 @@ impl Hub {
         {}
     }
 
-    /// Drops messages of the first mailbox in the buckets; says whether there was one. Buckets are half a second or so apart.
+    /// Drops messages of the mailbox with the earliest deadline of a kind. Says whether there is such a mailbox.
     fn drop_oldest(&self, deadline: DeadlineKind, kind: Evicted) -> bool {
         let core = &self.0.core;
         let Some((tick, slots)) = core.deadlines.slots(deadline).take(Tick::LAST, 1) else { return false };

@@ -1,4 +1,4 @@
-//! How long a message takes from its acceptance until its stream has written it; pure, with time as an argument.
+//! How long a message takes from its acceptance until its stream has written it. Pure: time is an argument.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -18,7 +18,7 @@ impl AcceptedAt {
     }
 }
 
-/// One message in so many is measured, by its number: an observation may take a lock.
+/// One message in this many is measured: an observer may take a lock, which all senders would share.
 const SAMPLED: u64 = 16;
 
 /// Whether the latency of a message is measured. `epoch` is random, so that the first message of a mailbox is measured as often as any

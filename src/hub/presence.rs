@@ -1,6 +1,4 @@
-//! Which users are watched, by whom and how often.
-//!
-//! Only watched users have a [`Board`] here.
+//! Presence: the boards of all watched users, and the limits of watches.
 
 use std::{
     collections::HashMap,
@@ -19,13 +17,13 @@ use crate::{
 
 type Boards = HashMap<UserId, WatchedUser>;
 
-/// A board, and how many watch it.
+/// A board and the number of its watches.
 struct WatchedUser {
     board: Arc<Board>,
     watchers: usize,
 }
 
-/// The users that somebody watches.
+/// The users that are watched. Other users have no board.
 pub(super) struct Presence {
     shards: Box<[Mutex<Boards>]>,
     hasher: RandomState,
@@ -37,9 +35,9 @@ pub(super) struct Presence {
 /// How many watches there may be. 0: any number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WatchLimits {
-    /// Of one user's devices.
+    /// Watches of one user.
     pub(super) of_user: usize,
-    /// Of one caller.
+    /// Watches of one caller.
     pub(super) of_caller: usize,
 }
 
@@ -49,10 +47,10 @@ impl Presence {
         Self { shards, hasher: RandomState::new(), callers: Mutex::default(), limits }
     }
 
-    /// Begins to watch a user.
+    /// Adds a watch of a user.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when the caller or the user has as many watches as it may.
+    /// [`Error::TooMany`] when the caller or the user has reached the limit of watches.
     pub(super) fn add_watch(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
         self.count_caller(caller)?;
         let board = self.add_watcher(user);
@@ -73,7 +71,7 @@ impl Presence {
         Ok(watched.board.clone())
     }
 
-    /// Ends a watch; a user's board goes with its last one.
+    /// Removes a watch of a user. Removes the board with the last watch.
     pub(super) fn remove_watch(&self, user: &UserId, caller: Option<&Address>) {
         self.uncount_caller(caller);
         let mut boards = self.shard(user).lock();
@@ -85,7 +83,8 @@ impl Presence {
         }
     }
 
-    /// A device came, went or began anew. What counts is how it is when its board is looked at, so this may come late and twice.
+    /// Marks a device that came, went or began a new page. Calls may be late or repeated: the board is checked against the state of
+    /// the device at that time.
     pub(super) fn changed(&self, deadlines: &Deadlines, address: &Address, now: Millis) {
         let board = self.shard(&address.user).lock().get(&address.user).map(|watched| watched.board.clone());
         if let Some(board) = board {
@@ -94,13 +93,13 @@ impl Presence {
         }
     }
 
-    /// Ends the watches of one shard; gives those to wake.
+    /// Ends the watches of one shard. Returns their wakers.
     pub(super) fn end(&self, shard: usize, reason: EndReason) -> Vec<Waker> {
         let boards: Vec<_> = self.shards[shard].lock().values().map(|watched| watched.board.clone()).collect();
         boards.iter().flat_map(|board| board.end(reason)).collect()
     }
 
-    /// How many watches there are.
+    /// The number of all watches.
     pub(super) fn watches(&self) -> usize {
         let count = |boards: &Boards| boards.values().map(|watched| watched.watchers).sum::<usize>();
         self.shards.iter().map(|shard| count(&shard.lock())).sum()

@@ -1,4 +1,4 @@
-//! Who is here: a sharded map from user to the slots of the user's devices.
+//! The registry: a sharded map from each user to the slots of the user's devices.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -20,14 +20,14 @@ use crate::{
     model::{Address, UserId},
 };
 
-/// How many locks this map is spread over, and so is that of the boards: senders to different users hardly ever meet, and one walk
-/// ends both.
+/// The number of shards of the registry and of the presence. Each shard has a lock: with so many, senders to different users rarely
+/// wait for each other. Both have the same number, so that a drain ends streams and watches in one walk.
 pub(super) const SHARDS: usize = 64;
 
-/// By user. What stands there knows whose it is.
+/// The devices of each user. A table instead of a map, because [`Devices`] has its key, the user, inside.
 type Users = HashTable<Devices>;
 
-/// The slot of a device that may enter, and the one that had to make room for it.
+/// The slot of a device, and the slot that was removed to make room for it.
 pub(super) struct Found {
     pub(super) slot: Arc<Slot>,
     pub(super) pushed_out: Option<Arc<Slot>>,
@@ -50,10 +50,10 @@ impl Registry {
         users.find(hash, is_of(&address.user))?.find(&address.device).cloned()
     }
 
-    /// The slot of a device, made if there is none.
+    /// Finds the slot of a device, or makes one.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when the user has as many devices as a user may.
+    /// [`Error::TooMany`] when the user has reached a limit of devices.
     pub(super) fn find_or_insert(
         &self,
         address: &Address,
@@ -73,7 +73,7 @@ impl Registry {
                 if let Some(slot) = devices.find(&address.device) {
                     return Ok(Found { slot: slot.clone(), pushed_out });
                 }
-                // Looked up first: to make room may forget the oldest of those that lost something.
+                // Must come before `admit`, which may forget the oldest of the devices that lost messages.
                 has_lost = devices.has_lost(&address.device, now);
                 pushed_out = devices.admit(purpose, self.limits, now)?;
                 devices.forget_lost(&address.device);
@@ -94,7 +94,7 @@ impl Registry {
         Ok(Found { slot, pushed_out })
     }
 
-    /// Puts a slot among the live devices of its user or among the others, as it is now.
+    /// Moves a slot to the live or to the absent devices of its user, as [`Slot::is_live`] says.
     pub(super) fn index(&self, slot: &Arc<Slot>) {
         let (hash, mut users) = self.users(&slot.address.user);
         if let Some(devices) = users.find_mut(hash, is_of(&slot.address.user)) {
@@ -102,7 +102,7 @@ impl Registry {
         }
     }
 
-    /// Lets go of exactly this slot; one that took its place stays.
+    /// Removes exactly this slot. A newer slot of the same device stays.
     pub(super) fn remove(&self, slot: &Arc<Slot>, totals: &Totals) {
         let (hash, mut users) = self.users(&slot.address.user);
         let Ok(mut user) = users.find_entry(hash, is_of(&slot.address.user)) else { return };
@@ -124,8 +124,8 @@ impl Registry {
         self.shards[number].lock().iter().flat_map(Devices::iter).cloned().collect()
     }
 
-    /// The table in which a user stands, and where. Tables are told apart by bits that a table does not look at: it takes the
-    /// lowest and the highest ones.
+    /// The hash of a user, and the table of the user's shard. The middle bits of the hash choose the shard, because the table uses
+    /// the lowest and the highest bits.
     fn users(&self, user: &UserId) -> (u64, MutexGuard<'_, Users>) {
         let hash = self.hash(user);
         (hash, self.shards[(hash >> 32) as usize % SHARDS].lock())
@@ -158,7 +158,7 @@ mod tests {
         let (mut known, mut gone) = (BTreeMap::new(), None);
         let mut random = fastrand::Rng::with_seed(7);
         for step in 0..10_000 {
-            // With few devices there is often one or none.
+            // With few devices, the user often has one or none.
             let devices = if step < 5_000 { 3 } else { 40 };
             let address = address(&format!("phone {}", random.u8(..devices)));
             let (found, before) = (registry.find(&address), known.get(&address.device));
@@ -169,7 +169,7 @@ mod tests {
                 assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &slot)));
                 known.insert(address.device, slot);
             } else if let Some(slot) = known.remove(&address.device).or_else(|| gone.clone()) {
-                // Where there was none, a late word about one that is gone already.
+                // When the device has no slot, remove a slot that was removed before: nothing must happen.
                 registry.remove(&slot, &totals);
                 gone = Some(slot);
             }

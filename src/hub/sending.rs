@@ -1,4 +1,4 @@
-//! How a message gets into a mailbox: admitted, numbered here or handed to another node, held if its sender asked for that.
+//! How a message gets into a mailbox: of this node or of another one, or held for an absent device.
 
 use std::sync::Arc;
 
@@ -18,11 +18,12 @@ use crate::{
 };
 
 impl Hub {
-    /// Hands one message to one device, here or on another node; holds it for an absent one if the sender asked for that.
+    /// Sends one message to one device, on this node or another one. Holds the message for an absent device if the sender asked for
+    /// that.
     ///
     /// # Errors
-    /// [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], and with more nodes
-    /// [`Error::Unreachable`] and [`Error::UnknownOutcome`]. Nothing is queued then (but for the last, which cannot tell).
+    /// [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], [`Error::TooMany`]: the message
+    /// is not queued. With more nodes also [`Error::Unreachable`], and [`Error::UnknownOutcome`]: the message may be queued.
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
         let ttl = millis(draft.ttl.min(self.0.core.limits.hold));
         let elapsed = self.elapsed();
@@ -39,10 +40,10 @@ impl Hub {
         answer
     }
 
-    /// Hands one message to every connected device of a user, here and on other nodes; gives those that got it, sorted.
+    /// Sends one message to every connected device of a user, on all nodes. Returns the devices that got the message, sorted.
     ///
     /// # Errors
-    /// As [`Hub::send`], when no device got it: [`Error::NotConnected`] when none is connected.
+    /// As [`Hub::send`], when no device got the message. [`Error::NotConnected`] when no device is connected.
     pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
         let observe_refused = |error: &Error| self.observe(&HubEvent::BroadcastRefused { to: user, error: *error });
         self.refuse_when_draining().inspect_err(observe_refused)?;
@@ -79,7 +80,7 @@ impl Hub {
     pub(super) fn push(&self, to: &Address, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
         match self.0.core.registry.find(to) {
             Some(slot) => self.push_to(&slot, parcel, now),
-            // A node that stops says so, whoever is here.
+            // A node that drains says so, also when the device is not connected.
             None => self.refuse_when_draining().and(Err(Error::NotConnected)),
         }
     }
@@ -90,7 +91,7 @@ impl Hub {
         slot.push(&self.0.core, parcel.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
     }
 
-    /// Keeps a message for a device that is not here, in a mailbox that may have to be made.
+    /// Holds a message for an absent device. Makes the mailbox if there is none.
     fn hold(&self, to: &Address, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
         self.admit_held(parcel.footprint())?;

@@ -1,4 +1,4 @@
-//! The end of the hub: it refuses new work and ends all streams and watches, spread over a window.
+//! Shutdown: the hub refuses new work and ends all streams and watches, spread over a window.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -6,7 +6,7 @@ use super::{Hub, registry::SHARDS, timekeeper::wake_in_batches};
 use crate::model::EndReason;
 
 impl Hub {
-    /// Refuses new work from now on and ends all streams and watches, spread over `window`; returns early when none is left.
+    /// Refuses new work from now on, and ends all streams and watches, spread over `window`. Returns early when none is left.
     pub async fn drain(&self, window: Duration) {
         self.0.draining.store(true, Ordering::Release);
         let mut slices = tokio::time::interval(window / SHARDS_IN_U32);

@@ -1,4 +1,4 @@
-//! The timekeeper: looks at what is due when its time has come, and sleeps in between.
+//! The timekeeper: checks all that is due, then sleeps until the next deadline.
 
 use std::{sync::Arc, task::Waker, time::Duration};
 
@@ -14,9 +14,9 @@ use super::{
 use crate::model::Address;
 
 impl Hub {
-    /// Looks at everything when it is due: heartbeats, messages and mailboxes whose time is over, changes for those who watch.
+    /// Checks everything when it is due: heartbeats, the expiry of messages and mailboxes, and the boards of watched users.
     ///
-    /// Never ends.
+    /// Never returns.
     pub async fn keep_time(self) {
         let deadlines = &self.0.core.deadlines;
         loop {
@@ -34,7 +34,7 @@ impl Hub {
         }
     }
 
-    /// Looks at what is due now, some at a time, so that those who are woken have their turn in between.
+    /// Checks all that is due now. Yields after every [`AT_ONCE`] items, so that woken tasks can run in between.
     async fn check_due(&self) {
         let deadlines = &self.0.core.deadlines;
         for kind in DeadlineKind::ALL {
@@ -67,7 +67,7 @@ impl Hub {
         }
     }
 
-    /// Publishes the changes of a watched user; gives those to wake.
+    /// Publishes the changes of a watched user. Returns the wakers of waiting watches.
     fn check_board(&self, board: &Arc<Board>, tick: Tick) -> Vec<Waker> {
         let (core, now) = (&self.0.core, self.now());
         let wakers = board.check(tick, now, |device| {
@@ -79,7 +79,7 @@ impl Hub {
     }
 }
 
-/// Wakes some at a time.
+/// Wakes all. Yields after every [`AT_ONCE`] wakers.
 pub(super) async fn wake_in_batches(wakers: Vec<Waker>) {
     let mut left = wakers.len();
     for waker in wakers {
@@ -91,5 +91,5 @@ pub(super) async fn wake_in_batches(wakers: Vec<Waker>) {
     }
 }
 
-/// Mailboxes or wakers after which others have their turn.
+/// After how many items the timekeeper yields to other tasks.
 const AT_ONCE: usize = 256;

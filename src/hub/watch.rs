@@ -1,4 +1,4 @@
-//! One watcher's stream of who comes and goes: a position in a board's changes that is forgotten when dropped.
+//! One watch: a stream of the changes of a user's devices. Dropping it removes it from the board.
 
 use std::{
     pin::Pin,
@@ -16,16 +16,16 @@ use super::{
 };
 use crate::model::{Address, DeviceId, EndReason};
 
-/// What a watcher sees.
+/// What a watch gives.
 #[derive(Clone, Debug)]
 pub enum WatchEvent {
-    /// The whole list, sorted: first of all, and again for a watcher that fell behind.
+    /// The whole list, sorted: the first event, and again when the watcher fell too far behind.
     Devices(Vec<DeviceId>),
-    /// What has changed since.
+    /// What has changed since the event before.
     Changes(Arc<Changes>),
-    /// Nothing else happened for the length of a heartbeat.
+    /// Nothing else was sent for the time of a heartbeat.
     Ping,
-    /// The last sighting: the server ends the stream.
+    /// The last event: the server ends the stream.
     End(EndReason),
 }
 
@@ -37,12 +37,12 @@ pub struct Watch {
     caller: Option<Address>,
     progress: Progress,
     heartbeat: Heartbeat,
-    /// The tick at which this watch stands in the buckets.
+    /// When this watch is scheduled to be woken. `None`: it is not.
     scheduled_at: Option<Tick>,
     over: bool,
 }
 
-/// A watcher to wake when a ping may be due.
+/// A watch that has to be woken when its ping may be due.
 pub(super) struct WaitingWatch {
     board: Arc<Board>,
     number: u64,
@@ -60,7 +60,7 @@ impl Watch {
         Self { hub, board, number, caller, progress, heartbeat, scheduled_at: None, over: false }
     }
 
-    /// Nothing has changed: a ping if one is due, and else a place in the buckets for the next one.
+    /// Gives a ping if one is due. Otherwise schedules the next one and waits.
     fn ping_or_wait(&mut self, now: Millis) -> Poll<Option<WatchEvent>> {
         self.heartbeat.beat(now);
         if self.heartbeat.take(now) {
@@ -85,7 +85,7 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         let (now, this) = (self.hub.now(), &mut *self);
-        let sighting = match this.board.next(&mut this.progress, this.number, context.waker()) {
+        let event = match this.board.next(&mut this.progress, this.number, context.waker()) {
             BoardItem::List(devices) => WatchEvent::Devices(devices),
             BoardItem::Changes(changes) => WatchEvent::Changes(changes),
             BoardItem::End(reason) => {
@@ -94,8 +94,8 @@ impl Stream for Watch {
             }
             BoardItem::Wait => return this.ping_or_wait(now),
         };
-        this.heartbeat.traffic(now);
-        Poll::Ready(Some(sighting))
+        this.heartbeat.reset(now);
+        Poll::Ready(Some(event))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every metric, in one struct.
+//! All metrics, in one struct.
 
 use std::{
     fmt::Write as _,
@@ -33,7 +33,7 @@ struct Families {
     opened: Family<ContinuityLabel, Counter>,
     ended: Family<ReasonLabel, Counter>,
     sends: Family<OutcomeLabel, Counter>,
-    /// One of `sends`, at hand, because it moves with every message.
+    /// The counter of delivered messages in `sends`. It changes with every message, so it is not looked up by its label.
     delivered: Counter,
     send_latency: Histogram,
     requests: Family<RequestLabels, Counter>,
@@ -91,7 +91,7 @@ pub struct BusyRoute {
     metrics: Metrics,
 }
 
-/// What the gauges show at the moment somebody asks.
+/// The values of the gauges at the time of a scrape.
 #[derive(Clone, Copy, Debug)]
 pub struct Levels {
     /// Live streams.
@@ -130,9 +130,9 @@ impl Metrics {
             held_bytes: register!("held_bytes", "Bytes of memory that held messages and their mailboxes take"),
             watches: register!("watches", "Watches of a user's devices"),
             unsent_bytes: register!("unsent_bytes", "Bytes of responses that their peers have not taken"),
-            opened: register!("streams_opened", "Streams opened, by how they relate to the one before"),
+            opened: register!("streams_opened", "Streams opened, by how they relate to the stream before"),
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
-            sends: register!("sends", "Messages sent, by what became of them"),
+            sends: register!("sends", "Messages sent, by outcome"),
             requests: register!("requests", "Requests, by route and status (for gRPC: its status name)"),
             send_latency: register!(
                 "send_latency_seconds",
@@ -144,12 +144,15 @@ impl Metrics {
                 "Time from the head of a request to the head of its response, by route; of one request in 16",
                 Family::new_with_constructor(histogram as fn() -> Histogram)
             ),
-            replayed: register!("replayed", "Stored messages that streams began with"),
-            expired: register!("expired", "Messages whose device did not come in time"),
-            evicted: register!("evicted", "Messages that went early to make room, by kind"),
+            replayed: register!("replayed", "Stored messages that new streams began with"),
+            expired: register!("expired", "Messages dropped because their device did not connect in time"),
+            evicted: register!("evicted", "Messages dropped early to make room, by kind"),
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
-            connections_without_place: register!("connections_without_place", "Connections past the places for them"),
+            connections_without_place: register!(
+                "connections_without_place",
+                "Connections accepted when all places were taken"
+            ),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
             stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
             stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),

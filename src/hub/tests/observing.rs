@@ -33,7 +33,7 @@ struct Inner {
 impl Observer for Notes {
     fn observe(&self, event: &HubEvent<'_>) {
         if let Some(hub) = self.0.hub.get() {
-            hub.census();
+            let _ = hub.census();
             hub.local_devices(&user());
             for device in ["phone", "absent"] {
                 hub.0.core.registry.find(&address(device)).map(|slot| slot.live_page());

@@ -14,7 +14,7 @@ impl Hub {
     /// Makes room for `more` bytes of a live message.
     ///
     /// First drops messages that are kept for replay, the oldest first, until messages and unsent responses together fit into the
-    /// memory budget. Then drops held messages, those first that expire first, until the messages alone fit: no message is lost or
+    /// memory budget. Then drops held messages, the next to expire first, until the messages alone fit: no message is lost or
     /// refused because another peer does not read. A device that lost a message is told `broken`.
     ///
     /// # Errors

@@ -227,7 +227,7 @@ impl Mailbox {
         (self.page > page).then_some(EndReason::Superseded)
     }
 
-    /// Lets the attached stream write what it has still to write, then ends it. Accepts no more messages for it. Says whether there
+    /// Ends the attached stream after it has written the messages in the log. Accepts no more messages for it. Says whether there
     /// was such a stream.
     pub(super) fn end(&mut self, reason: EndReason) -> bool {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.ending.is_none()) else { return false };

@@ -1,4 +1,4 @@
-//! The seam to those who want to know what happens in the hub: the metrics today, webhooks later.
+//! The observer: the hub tells it what happens. The metrics are the first observer, webhooks will be the second.
 
 use std::time::Duration;
 
@@ -40,8 +40,8 @@ pub enum HubEvent<'a> {
         /// What became of the message.
         outcome: Result<Outcome, Error>,
     },
-    /// A stream has written a message. Observed for one live message in 16 of each mailbox, and for the oldest alone of those that are
-    /// written together.
+    /// A stream has written a message. Only one live message in 16 of each mailbox is observed, and of messages that are written
+    /// together only the oldest.
     Written {
         /// The device.
         address: &'a Address,
@@ -82,11 +82,11 @@ pub enum Evicted {
     Held,
 }
 
-/// Learns what happens in the hub.
+/// Is told what happens in the hub.
 ///
-/// The hub has one observer, and calls it on the thread of whoever caused the event, with no lock held. So `observe` must be bounded:
-/// it returns at once and never blocks. An observer with slow work puts the event into a bounded queue of its own, and counts what it
-/// drops when that queue is full. Events of different threads may arrive in another order than they happened.
+/// The hub calls its observer on the thread that caused the event, with no lock held, and waits for it. So `observe` must return at
+/// once and never block. An observer that works slowly, such as a webhook, puts the event into a bounded queue, and counts the
+/// events that it drops when the queue is full. Events of several threads may be observed in another order than they happened.
 pub trait Observer: Send + Sync + 'static {
     /// Takes note of one event.
     fn observe(&self, event: &HubEvent<'_>);

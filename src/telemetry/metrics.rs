@@ -231,7 +231,7 @@ impl Metrics {
         }
     }
 
-    /// The metrics of a route at hand, for a route whose requests come with every message.
+    /// The metrics of a route whose requests come with every message.
     #[must_use]
     pub fn busy_route(&self, route: &'static str) -> BusyRoute {
         let (ok, seconds) = (self.requests(route, OK), self.request_seconds(route));
@@ -317,7 +317,7 @@ fn histogram() -> Histogram {
 const BUCKETS: [f64; 17] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The time of one request in so many is observed: a histogram has a lock, which all requests would share.
+/// The time of one request in this many is observed: a histogram has a lock, which all requests would share.
 const SAMPLED: u64 = 16;
 
 const OK: &str = "200";
@@ -327,7 +327,9 @@ impl Observer for Metrics {
         match *event {
             HubEvent::Opened { continuity, replayed, .. } => self.stream_opened(continuity, replayed),
             HubEvent::Ended { reason, .. } | HubEvent::WatchEnded { reason, .. } => {
-                reason.into_iter().for_each(|reason| self.stream_ended(reason));
+                if let Some(reason) = reason {
+                    self.stream_ended(reason);
+                }
             }
             HubEvent::Sent { outcome, .. } => self.sent(outcome),
             HubEvent::Written { latency, .. } => self.0.send_latency.observe(latency.as_secs_f64()),

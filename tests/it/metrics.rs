@@ -1,4 +1,4 @@
-//! What operators see of delivery: every number moves when it should, read over the wire.
+//! The metrics, read over HTTP: every number changes when it should, and no label has an id.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn hold(server: &Server, data: &str, ttl: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn openings_are_counted_by_continuity_and_so_is_what_they_replay() {
+async fn streams_are_counted_by_continuity_and_so_are_the_messages_that_they_replay() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let cursor = phone.parser.last_event_id.clone();
@@ -51,7 +51,7 @@ async fn openings_are_counted_by_continuity_and_so_is_what_they_replay() {
 }
 
 #[tokio::test]
-async fn what_is_held_is_counted_with_its_bytes_until_it_expires() {
+async fn held_messages_are_counted_with_their_bytes_until_they_expire() {
     let server = Server::start().await;
     assert_eq!(hold(&server, "12345", "1").await, 202);
     shown(&server, &[r#"signal_sends_total{outcome="held"} 1"#, "signal_mailbox_bytes 197", "signal_expired_total 0"])
@@ -100,7 +100,7 @@ async fn a_superseded_stream_is_counted_whether_or_not_its_peer_reads_on() {
     let _unread = connection.unread("bob/phone", "/subscribe").await;
     second.end().await;
     superseded(2).await;
-    // One that comes back replaces itself, which is no end.
+    // A page that reconnects replaces its own stream, which does not count as an end.
     let third = server.sse("bob/phone").await;
     superseded(3).await;
     let cursor = third.parser.last_event_id.clone();
@@ -110,7 +110,7 @@ async fn a_superseded_stream_is_counted_whether_or_not_its_peer_reads_on() {
 }
 
 #[tokio::test]
-async fn a_stalled_stream_is_counted_though_its_peer_never_hears_of_it() {
+async fn a_stalled_stream_is_counted_although_its_peer_is_never_told() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let connection = Http2::with_window(server.address, 10).await;
     let unread_stream = connection.unread("bob/phone", "/subscribe").await;

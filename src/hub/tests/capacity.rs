@@ -1,4 +1,4 @@
-//! The bounds of the hub, tested through its own API: what is refused, what makes room, and who is told.
+//! The limits of the hub, tested through its API: what is refused, what is dropped to make room, and which device is told.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_message_to_many_devices_counts_once() {
+async fn a_message_to_many_devices_counts_once_against_the_budget() {
     let test = TestHub::new(1 << 20, |_| ());
     let mut streams: Vec<_> =
         (0..100).map(|number| test.subscribe(&number.to_string(), Start::Anew).expect("a stream").1).collect();
@@ -44,26 +44,26 @@ async fn when_the_budget_is_full_replayed_and_then_held_messages_make_room_for_a
         assert_eq!(test.send("phone", 30_000, NOW).await, Ok(Outcome::Delivered));
     }
     assert_eq!(take(&mut phone), 2);
-    // The phone's first message goes.
+    // The phone's first message is dropped.
     assert_eq!(test.send("laptop", 30_000, NOW).await, Ok(Outcome::Delivered));
     drop(phone);
     let (back, phone) = test.subscribe("phone", Start::After(ready.cursor)).expect("a stream");
     assert_eq!((back.continuity, back.replayed), (Continuity::Broken, 1));
     drop(phone);
-    // Its second one, and then what is held.
+    // The phone's second message is dropped, and then the held one.
     for _ in 0..2 {
         assert_eq!(test.send("laptop", 30_000, NOW).await, Ok(Outcome::Delivered));
     }
     let (told, _absent) = test.subscribe("absent", Start::Anew).expect("a stream");
     assert_eq!((told.continuity, told.replayed), (Continuity::Broken, 0));
-    // What waits for a live stream stays.
+    // Messages that wait for a live stream stay.
     assert_eq!(test.send("laptop", 30_000, NOW).await, Err(Error::OverBudget));
     assert_eq!(take(&mut laptop), 3);
     assert!(test.budget.messages() <= 100_000);
 }
 
 #[tokio::test]
-async fn held_messages_have_a_budget_of_their_own_and_live_traffic_goes_on() {
+async fn held_messages_have_a_budget_and_live_messages_are_still_accepted() {
     let test = TestHub::new(1 << 20, |limits| limits.hold_budget = 50_000);
     let mut held = 0;
     let refused = loop {
@@ -78,7 +78,7 @@ async fn held_messages_have_a_budget_of_their_own_and_live_traffic_goes_on() {
     let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
     assert_eq!(test.send("phone", 1_000, HELD).await, Ok(Outcome::Delivered));
     assert_eq!(take(&mut phone), 1);
-    // A device that comes frees what was held for it.
+    // A device that connects frees the memory of its held messages.
     let (ready, mut absent) = test.subscribe("absent 0", Start::Anew).expect("a stream");
     assert_eq!((ready.replayed, take(&mut absent)), (1, 1));
     assert_eq!(test.send("another", 1_000, HELD).await, Ok(Outcome::Held));
@@ -98,7 +98,7 @@ async fn invented_devices_do_not_lock_a_new_phone_out() {
         streams.push(stream);
     }
     assert_eq!(test.hub.census().mailboxes, 8);
-    // The oldest one was pushed out by the third stream, and is told so.
+    // The third stream pushed out the oldest mailbox, and its device is told.
     let (ready, stream) = test.subscribe("0", Start::Anew).expect("a stream");
     assert_eq!((ready.continuity, ready.replayed), (Continuity::Broken, 0));
     streams.push(stream);
@@ -112,7 +112,7 @@ async fn invented_devices_do_not_lock_a_new_phone_out() {
 }
 
 #[tokio::test]
-async fn lists_and_broadcasts_see_live_devices_alone_and_in_order() {
+async fn lists_and_broadcasts_have_only_live_devices_in_order() {
     let test = TestHub::new(1 << 20, |_| ());
     for number in 0..50 {
         assert_eq!(test.send(&format!("held {number}"), 10, HELD).await, Ok(Outcome::Held));
@@ -133,7 +133,7 @@ async fn lists_and_broadcasts_see_live_devices_alone_and_in_order() {
 }
 
 #[test]
-fn watches_of_one_user_and_of_one_caller_have_a_bound_and_leave_it() {
+fn watches_of_one_user_and_of_one_caller_are_limited_and_a_dropped_one_makes_room() {
     let test = TestHub::new(1 << 20, |limits| (limits.user_watchers, limits.caller_watches) = (3, 2));
     let ana = Caller::proven(Address::new("ana", "phone").expect("ids"));
     let mut watches = vec![test.watch(&ana).expect("the first"), test.watch(&ana).expect("the second")];
@@ -148,7 +148,7 @@ fn watches_of_one_user_and_of_one_caller_have_a_bound_and_leave_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_stream_is_looked_at_when_its_time_comes_and_not_before() {
+async fn an_idle_stream_is_checked_when_its_ping_is_due_and_not_before() {
     let test = TestHub::new(1 << 20, |_| ());
     let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
     let (woken, deadlines) = (Arc::new(Wakes::default()), &test.hub.0.core.deadlines);
@@ -163,7 +163,7 @@ async fn an_idle_stream_is_looked_at_when_its_time_comes_and_not_before() {
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the ping");
     assert!(matches!(poll(&mut phone, &waker), Some(Event::Ping)));
-    // When the mailbox is forgotten nothing is left to be looked at.
+    // After the mailbox is removed, no deadline is left.
     drop(phone);
     tokio::time::sleep(10 * WINDOW).await;
     assert_eq!(
@@ -174,7 +174,7 @@ async fn an_idle_stream_is_looked_at_when_its_time_comes_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_and_goes_between_two_looks_is_no_change_and_one_wake_brings_many() {
+async fn a_device_that_comes_and_goes_between_two_checks_is_not_reported_and_one_wake_brings_many_changes() {
     let test = TestHub::new(1 << 20, |_| ());
     let keeping = tokio::spawn(test.hub.clone().keep_time());
     let woken = Arc::new(Wakes::default());
@@ -183,7 +183,7 @@ async fn what_comes_and_goes_between_two_looks_is_no_change_and_one_wake_brings_
     assert!(matches!(poll(&mut watch, &waker), Some(WatchEvent::Devices(devices)) if devices.is_empty()));
     assert!(poll(&mut watch, &waker).is_none());
     let _first = test.subscribe("first", Start::Anew).expect("a stream");
-    // A board that was quiet publishes at once.
+    // A quiet board publishes at once.
     tokio::time::sleep(Duration::from_millis(60)).await;
     assert!(matches!(poll(&mut watch, &waker), Some(WatchEvent::Changes(_))));
     assert!(poll(&mut watch, &waker).is_none());
@@ -203,13 +203,13 @@ async fn what_comes_and_goes_between_two_looks_is_no_change_and_one_wake_brings_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_is_connected_is_never_called_gone_because_an_older_stream_of_it_ended_late() {
+async fn a_connected_device_is_not_reported_offline_when_an_older_stream_ends_late() {
     let test = TestHub::new(1 << 20, |limits| limits.resume_window = Duration::from_secs(1));
     let keeping = tokio::spawn(test.hub.clone().keep_time());
     let (_, first) = test.subscribe("phone", Start::Anew).expect("a stream");
     let mut watch = test.watch(&test.caller).expect("a watch");
     assert!(matches!(poll(&mut watch, Waker::noop()), Some(WatchEvent::Devices(devices)) if devices.len() == 1));
-    // The mailbox is forgotten while its stream is still there, as if its peer did not read.
+    // The mailbox is removed while its stream still exists, as with a peer that does not read.
     let slot = test.hub.0.core.registry.find(&address("phone")).expect("a slot");
     slot.close(&test.hub.0.core, test.hub.now());
     test.hub.0.core.registry.remove(&slot, &test.hub.0.core.totals);

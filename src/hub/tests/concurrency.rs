@@ -1,4 +1,4 @@
-//! Many threads at one mailbox: attach against detach against send against the timekeeper.
+//! Many threads use one mailbox: they attach, detach and send while the timekeeper checks.
 
 use std::{
     pin::Pin,
@@ -48,13 +48,13 @@ impl TestHub {
 
     fn send(&self, number: u64, ttl: Duration) -> Result<Outcome, Error> {
         let draft = Draft { event: None, data: Data::new(number.to_string()).expect("not empty"), ttl };
-        // Nothing here waits: there are no other nodes.
+        // This future never waits, because there are no other nodes.
         self.runtime.block_on(self.hub.send(&self.caller, &self.address, draft))
     }
 
     fn check_all(&self) {
         for kind in DeadlineKind::ALL {
-            // A live stream is put back each time.
+            // Each check schedules a live stream again.
             for _ in 0..8 {
                 let due = self.hub.0.core.deadlines.slots(kind).take(Tick::LAST, usize::MAX);
                 for (tick, slot) in due.iter().flat_map(|(tick, slots)| slots.iter().map(move |slot| (tick, slot))) {
@@ -65,7 +65,7 @@ impl TestHub {
     }
 }
 
-/// What a stream has ready now.
+/// The messages that a stream has ready now.
 fn drain(stream: &mut Subscription) -> Vec<u64> {
     let mut numbers = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
@@ -78,7 +78,7 @@ fn drain(stream: &mut Subscription) -> Vec<u64> {
 }
 
 #[test]
-fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
+fn every_accepted_message_arrives_once_and_a_late_end_removes_nothing() {
     let test = TestHub::new(Duration::from_secs(60));
     let (first, mut stream) = test.subscribe(Start::Anew);
     let mut cursor = first.cursor;
@@ -100,7 +100,7 @@ fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
                 next += 1;
                 cursor.seq += 1;
             }
-            // The old stream ends late, on another thread, while its successor is already there.
+            // The old stream ends late, on another thread, when the next one is already attached.
             let (ready, successor) = test.subscribe(Start::After(cursor));
             assert_eq!(ready.continuity, Continuity::Resumed);
             let old = std::mem::replace(&mut stream, successor);
@@ -112,7 +112,7 @@ fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
 }
 
 #[test]
-fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
+fn a_mailbox_that_is_removed_while_streams_and_messages_arrive_loses_nothing() {
     let test = TestHub::new(Duration::ZERO);
     thread::scope(|scope| {
         let timekeeper = scope.spawn(|| {
@@ -128,7 +128,7 @@ fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
             if number % 2 == 0 {
                 assert!(test.send(number, Duration::from_secs(60)).is_ok());
                 let (_, mut stream) = test.subscribe(Start::Anew);
-                assert_eq!(drain(&mut stream), [number], "a held message outlives the timekeeper's look");
+                assert_eq!(drain(&mut stream), [number], "a held message survives the check");
             }
         }
         timekeeper.join().expect("no panic");

@@ -1,4 +1,4 @@
-//! What happens when two things happen in one moment, step by step through the hub's own parts.
+//! Two things that happen at the same moment, step by step through the parts of the hub.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -16,7 +16,7 @@ use super::{
 use crate::model::{Address, Continuity, Outcome, Start};
 
 #[tokio::test]
-async fn a_stream_that_comes_while_its_mailbox_is_pushed_out_is_ended() {
+async fn a_stream_that_attaches_while_its_mailbox_is_pushed_out_is_ended() {
     let test = TestHub::new(1 << 20, |limits| (limits.user_devices, limits.user_held_devices) = (1, 1));
     assert_eq!(test.send("0", 10, HELD).await, Ok(Outcome::Held));
     let (core, now) = (&test.hub.0.core, test.hub.now());
@@ -49,7 +49,7 @@ async fn a_device_that_comes_back_while_others_are_pushed_out_is_told_what_it_lo
 }
 
 #[tokio::test]
-async fn what_is_kept_for_replay_makes_room_for_a_message_to_hold() {
+async fn messages_kept_for_replay_make_room_for_a_message_to_hold() {
     let test = TestHub::new(100_000, |_| ());
     let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
     for _ in 0..20 {
@@ -68,7 +68,7 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
     board.fill(now, || {
         let live = Vec::new();
         phone = Some(test.subscribe("phone", Start::Anew).expect("a stream"));
-        // The timekeeper is faster than this watcher.
+        // The timekeeper checks the board before the watcher goes on.
         for tick in 0..200 {
             board.check(Tick::at_step(tick), now.after(1_000), |device| {
                 core.registry.find(&Address { user: user(), device: device.clone() })?.live_page()
@@ -81,7 +81,7 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
 }
 
 #[tokio::test]
-async fn what_was_sent_to_a_stream_that_left_makes_room_for_live_messages() {
+async fn messages_that_a_stream_did_not_take_make_room_for_live_messages() {
     let test = TestHub::new(100_000, |_| ());
     let (_, unread) = test.subscribe("unread", Start::Anew).expect("a stream");
     for _ in 0..9 {
@@ -98,7 +98,7 @@ async fn what_was_sent_to_a_stream_that_left_makes_room_for_live_messages() {
 }
 
 #[tokio::test]
-async fn a_mailbox_that_is_made_for_a_stream_is_not_pushed_out_before_that_is_attached() {
+async fn a_mailbox_that_is_made_for_a_stream_is_not_pushed_out_before_the_stream_is_attached() {
     let test = TestHub::new(1 << 20, |limits| limits.user_devices = 1);
     let (core, now) = (&test.hub.0.core, test.hub.now());
     core.registry.find_or_insert(&address("phone"), Purpose::Stream, &core.totals, now).expect("room");

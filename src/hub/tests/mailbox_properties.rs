@@ -1,4 +1,4 @@
-//! The mailbox against a naive model that keeps every message for ever and only marks what is gone.
+//! Random operations on a mailbox, compared with a simple model that keeps every message and marks the dropped ones.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -31,7 +31,7 @@ enum Op {
     },
     Anew,
     Stranger(Start),
-    /// Take up to so many messages.
+    /// Take at most this many messages.
     Read(usize),
     Detach,
     Wait(u64),
@@ -164,7 +164,7 @@ impl World {
         self.cursor = Some(attached.cursor);
     }
 
-    /// Reads the next message, or one that goes along with the last.
+    /// Reads the next message. `along`: together with the message before it.
     fn read(&mut self, along: bool) {
         let Some(client) = &mut self.client else { return };
         let (generation, page, now) = (client.generation, client.page, Millis(self.now));
@@ -211,7 +211,7 @@ impl World {
         assert_eq!(checked.forget, forget);
         for kind in DeadlineKind::ALL {
             let due = self.mailbox.due(kind, WINDOW_MS);
-            assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{kind:?} is due after a look: {due:?}");
+            assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{kind:?} is due after a check: {due:?}");
         }
         if forget {
             assert_eq!(self.mailbox.memory(), 0);
@@ -219,7 +219,7 @@ impl World {
         }
     }
 
-    /// The oldest handed messages go, one by one, while a bound is exceeded; none that the client still has to get.
+    /// Drops the oldest messages kept for replay while a limit is exceeded, but none that the client has still to get.
     fn evict(&mut self) {
         let seen = self.client.as_ref().map_or(u64::MAX, |client| client.seen);
         loop {
@@ -244,7 +244,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_repeated_or_reordered_and_every_gap_is_declared(ops in vec(op(), 1..200)) {
+    fn nothing_is_lost_repeated_or_reordered_and_every_gap_is_reported(ops in vec(op(), 1..200)) {
         let mut world = World::new();
         for op in &ops {
             world.apply(op);

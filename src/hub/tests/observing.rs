@@ -1,4 +1,4 @@
-//! What the hub tells its observer: each event once, and with no lock held.
+//! What the hub tells its observer: each event once, with no lock held.
 
 use std::{
     sync::{Arc, OnceLock, mpsc},
@@ -20,9 +20,9 @@ use crate::{
     model::{Continuity, EndReason, Outcome, Start},
 };
 
-/// Writes down every event. It asks the hub back for everything that stands behind a lock.
+/// Records every event. Calls the hub for state behind each kind of lock: under one of these locks, it would wait for ever.
 #[derive(Clone, Default)]
-struct Notes(Arc<Inner>);
+struct Recorder(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -30,7 +30,7 @@ struct Inner {
     events: Mutex<Vec<String>>,
 }
 
-impl Observer for Notes {
+impl Observer for Recorder {
     fn observe(&self, event: &HubEvent<'_>) {
         if let Some(hub) = self.0.hub.get() {
             let _ = hub.census();
@@ -59,21 +59,21 @@ impl Observer for Notes {
     }
 }
 
-impl Notes {
+impl Recorder {
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.events.lock())
     }
 }
 
-fn observed(budget: usize) -> (TestHub, Notes) {
-    let (notes, budget) = (Notes::default(), Budget::new(budget));
+fn observed(budget: usize) -> (TestHub, Recorder) {
+    let (recorder, budget) = (Recorder::default(), Budget::new(budget));
     let limits = Limits { user_devices: 3, ..Limits::unlimited(WINDOW, WINDOW) };
-    let hub = Hub::new(limits, budget.clone(), Local, notes.clone());
-    assert!(notes.0.hub.set(hub.clone()).is_ok());
-    (TestHub { hub, budget, caller: Caller::anonymous() }, notes)
+    let hub = Hub::new(limits, budget.clone(), Local, recorder.clone());
+    assert!(recorder.0.hub.set(hub.clone()).is_ok());
+    (TestHub { hub, budget, caller: Caller::anonymous() }, recorder)
 }
 
-/// Runs a test on a thread of its own, and fails when it does not end: an observer that is called under a lock waits for ever.
+/// Runs a test on another thread, and fails when it does not end because the observer was called under a lock.
 fn without_deadlock(test: impl AsyncFnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
     let running = thread::spawn(move || {
@@ -81,9 +81,8 @@ fn without_deadlock(test: impl AsyncFnOnce() + Send + 'static) {
         runtime.expect("a runtime").block_on(test());
         done.send(()).expect("the test waits");
     });
-    if ended.recv_timeout(Duration::from_secs(20)) == Err(mpsc::RecvTimeoutError::Timeout) {
-        panic!("the observer was called under a lock");
-    }
+    let in_time = ended.recv_timeout(Duration::from_secs(20));
+    assert_ne!(in_time, Err(mpsc::RecvTimeoutError::Timeout), "the observer was called under a lock");
     running.join().expect("no panic");
 }
 
@@ -94,38 +93,41 @@ fn open(test: &TestHub, device: &str) -> Subscription {
 #[test]
 fn each_event_of_streams_and_watches_is_observed_once() {
     without_deadlock(async || {
-        let (test, notes) = observed(1 << 20);
+        let (test, recorder) = observed(1 << 20);
         let first = open(&test, "phone");
-        assert_eq!(notes.take(), ["phone opened: New, 0 replayed"]);
+        assert_eq!(recorder.take(), ["phone opened: New, 0 replayed"]);
         let mut second = open(&test, "phone");
-        assert_eq!(notes.take(), ["phone opened: Resumed, 0 replayed"]);
+        assert_eq!(recorder.take(), ["phone opened: Resumed, 0 replayed"]);
         drop(first);
-        assert_eq!(notes.take(), [format!("phone ended: {:?}", Some(EndReason::Superseded))]);
+        assert_eq!(recorder.take(), [format!("phone ended: {:?}", Some(EndReason::Superseded))]);
         let watch = test.watch(&test.caller).expect("a watch");
         test.hub.drain(Duration::from_secs(1)).await;
         assert!(poll(&mut second, Waker::noop()).is_some(), "it says why");
-        assert!(notes.take().is_empty());
+        assert!(recorder.take().is_empty());
         drop((second, watch));
         let draining = Some(EndReason::Draining);
-        assert_eq!(notes.take(), [format!("phone ended: {draining:?}"), format!("watch of bob ended: {draining:?}")]);
+        assert_eq!(
+            recorder.take(),
+            [format!("phone ended: {draining:?}"), format!("watch of bob ended: {draining:?}")]
+        );
         assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NOW)).await, Err(Error::Draining));
-        assert_eq!(notes.take(), ["broadcast to bob: Draining"]);
+        assert_eq!(recorder.take(), ["broadcast to bob: Draining"]);
     });
 }
 
 #[test]
 fn a_stream_whose_client_left_ended_without_a_reason() {
     without_deadlock(async || {
-        let (test, notes) = observed(1 << 20);
+        let (test, recorder) = observed(1 << 20);
         drop(open(&test, "phone"));
-        assert_eq!(notes.take(), ["phone opened: New, 0 replayed", "phone ended: None"]);
+        assert_eq!(recorder.take(), ["phone opened: New, 0 replayed", "phone ended: None"]);
     });
 }
 
 #[test]
 fn each_send_is_observed_once_with_its_outcome() {
     without_deadlock(async || {
-        let (test, notes) = observed(1 << 20);
+        let (test, recorder) = observed(1 << 20);
         assert_eq!(test.send("phone", 1, NOW).await, Err(Error::NotConnected));
         assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NOW)).await, Err(Error::NotConnected));
         assert_eq!(test.send("phone", 1, HELD).await, Ok(Outcome::Held));
@@ -146,63 +148,63 @@ fn each_send_is_observed_once_with_its_outcome() {
             "phone ended: None",
             "laptop ended: None",
         ];
-        assert_eq!(notes.take(), expected);
+        assert_eq!(recorder.take(), expected);
     });
 }
 
 #[test]
 fn messages_that_are_dropped_are_observed_with_their_count() {
     without_deadlock(async || {
-        let (test, notes) = observed(100_000);
+        let (test, recorder) = observed(100_000);
         let keeping = tokio::spawn(test.hub.clone().keep_time());
         for _ in 0..2 {
             assert_eq!(test.send("absent", 10, HELD).await, Ok(Outcome::Held));
         }
         tokio::time::sleep(HELD + Duration::from_secs(1)).await;
         keeping.abort();
-        assert_eq!(notes.take()[2..], ["absent expired: 2"]);
+        assert_eq!(recorder.take()[2..], ["absent expired: 2"]);
         for device in ["absent", "phone"] {
             assert_eq!(test.send(device, 10, HELD).await, Ok(Outcome::Held));
         }
         let mut streams = [open(&test, "phone"), open(&test, "laptop")];
         assert_eq!(take(&mut streams[0]), 1);
-        notes.take();
+        recorder.take();
         let _third = open(&test, "watch");
         let told = format!("absent evicted: 1 {:?}", Evicted::Held);
-        assert_eq!(notes.take(), [told, format!("watch opened: {:?}, 0 replayed", Continuity::New)]);
+        assert_eq!(recorder.take(), [told, format!("watch opened: {:?}, 0 replayed", Continuity::New)]);
         assert_eq!(test.send("laptop", 99_900, NOW).await, Err(Error::OverBudget));
         let told = format!("phone evicted: 1 {:?}", Evicted::Replayed);
-        assert_eq!(notes.take(), [told, format!("sent to laptop: Err({:?})", Error::OverBudget)]);
+        assert_eq!(recorder.take(), [told, format!("sent to laptop: Err({:?})", Error::OverBudget)]);
     });
 }
 
 #[test]
 fn one_live_message_in_16_is_measured_when_its_stream_asks_for_the_next_and_no_replayed_one() {
     without_deadlock(async || {
-        let (test, notes) = observed(1 << 20);
+        let (test, recorder) = observed(1 << 20);
         let (ready, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
         let written = |events: Vec<String>| events.iter().filter(|event| *event == "phone has written").count();
         for _ in 0..160 {
             assert_eq!(test.send("phone", 10, NOW).await, Ok(Outcome::Delivered));
             assert_eq!(take(&mut phone), 1);
         }
-        assert_eq!(written(notes.take()), 10);
+        assert_eq!(written(recorder.take()), 10);
         drop(phone);
         let (back, mut phone) = test.subscribe("phone", Start::After(ready.cursor)).expect("a stream");
-        assert_eq!((back.replayed, take(&mut phone), written(notes.take())), (160, 160, 0));
+        assert_eq!((back.replayed, take(&mut phone), written(recorder.take())), (160, 160, 0));
         drop(phone);
         for _ in 0..16 {
             let mut phone = open(&test, "phone");
             assert_eq!(test.send("phone", 10, NOW).await, Ok(Outcome::Delivered));
             assert!(poll(&mut phone, Waker::noop()).is_some());
         }
-        assert_eq!(written(notes.take()), 0, "a stream that asks for no more may not have written its message");
+        assert_eq!(written(recorder.take()), 0, "a stream that asks for no more may not have written its message");
         for _ in 0..32 {
             assert_eq!(test.send("phone", 10, HELD).await, Ok(Outcome::Held));
         }
         let (back, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
         assert_eq!(
-            (back.replayed, take(&mut phone), written(notes.take())),
+            (back.replayed, take(&mut phone), written(recorder.take())),
             (32, 32, 0),
             "held messages wait for a device"
         );
@@ -210,6 +212,6 @@ fn one_live_message_in_16_is_measured_when_its_stream_asks_for_the_next_and_no_r
 }
 
 #[test]
-fn an_idle_stream_has_no_memory_more_for_what_is_measured() {
+fn measuring_adds_no_memory_to_an_idle_stream() {
     assert_eq!(size_of::<Subscription>(), 32);
 }

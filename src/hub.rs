@@ -150,7 +150,7 @@ struct Core {
 impl Core {
     /// [`Limits::resume_window`] in milliseconds.
     fn window_ms(&self) -> u64 {
-        millis(self.limits.resume_window)
+        Millis::new(self.limits.resume_window).0
     }
 }
 
@@ -158,7 +158,7 @@ impl Hub {
     /// Makes an empty hub. Its messages count against the budget.
     #[must_use]
     pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
-        let window_ms = millis(limits.resume_window);
+        let window_ms = Millis::new(limits.resume_window).0;
         let devices =
             registry::DeviceLimits { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
         let watches = presence::WatchLimits { of_user: limits.user_watchers, of_caller: limits.caller_watches };
@@ -297,8 +297,4 @@ impl Inbound for Hub {
 
 fn heartbeat_ms(heartbeat: Duration) -> u32 {
     u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

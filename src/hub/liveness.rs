@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use super::millis;
-
 /// Milliseconds since the hub began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Millis(pub(crate) u64);
 
 impl Millis {
-    /// The milliseconds of a time since the hub began.
+    /// A time, from the duration since the hub began.
     pub(super) fn new(since_began: Duration) -> Self {
-        Self(millis(since_began))
+        Self(u64::try_from(since_began.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// How long ago `earlier` was, in milliseconds.

@@ -6,7 +6,6 @@ use super::{
     Draft, Hub, HubEvent, Purpose,
     liveness::Millis,
     log::ENTRY_COST,
-    millis,
     parcel::Parcel,
     slot::{Gone, Slot},
 };
@@ -25,7 +24,7 @@ impl Hub {
     /// [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], [`Error::TooMany`]: the message
     /// is not queued. With more nodes also [`Error::Unreachable`], and [`Error::UnknownOutcome`]: the message may be queued.
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
-        let ttl = millis(draft.ttl.min(self.0.core.limits.hold));
+        let ttl = Millis::new(draft.ttl.min(self.0.core.limits.hold)).0;
         let elapsed = self.elapsed();
         let parcel = Parcel::new(message(caller, draft), self.0.core.budget.clone()).accepted(elapsed);
         let parcel = Arc::new(parcel);

@@ -1,5 +1,7 @@
 //! All metrics, in one struct.
 
+mod hub_events;
+
 use std::{
     fmt::Write as _,
     sync::{Arc, atomic::AtomicI64},
@@ -7,15 +9,9 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
-};
-
-use crate::{
-    error::Error,
-    hub::{Evicted, HubEvent, Observer},
-    model::{Continuity, EndReason, Outcome},
 };
 
 /// Every metric of the daemon, behind one cheap handle.
@@ -30,17 +26,17 @@ struct Families {
     held_bytes: Gauge<i64, AtomicI64>,
     watches: Gauge<i64, AtomicI64>,
     unsent_bytes: Gauge<i64, AtomicI64>,
-    opened: Family<ContinuityLabel, Counter>,
-    ended: Family<ReasonLabel, Counter>,
-    sends: Family<OutcomeLabel, Counter>,
+    opened: Family<Label, Counter>,
+    ended: Family<Label, Counter>,
+    sends: Family<Label, Counter>,
     /// The counter of delivered messages in `sends`. It changes with every message, so it is not looked up by its label.
     delivered: Counter,
     send_latency: Histogram,
-    requests: Family<RequestLabels, Counter>,
-    request_seconds: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    requests: Family<[(&'static str, String); 2], Counter>,
+    request_seconds: Histograms,
     replayed: Counter,
     expired: Counter,
-    evicted: Family<EvictedLabel, Counter>,
+    evicted: Family<Label, Counter>,
     refused_identities: Counter,
     connections: Counter,
     connections_without_place: Counter,
@@ -51,36 +47,10 @@ struct Families {
     panics: Counter,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ContinuityLabel {
-    continuity: &'static str,
-}
+/// One label, with its value.
+type Label<V = &'static str> = [(&'static str, V); 1];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EvictedLabel {
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    route: String,
-    status: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabel {
-    route: String,
-}
+type Histograms = Family<Label<String>, Histogram, fn() -> Histogram>;
 
 /// The metrics of a route whose requests come with every message, without a look-up by label.
 pub struct BusyRoute {
@@ -114,10 +84,10 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("signal");
         macro_rules! register {
-            ($name:literal, $help:literal) => {
+            ($name:literal, $help:expr) => {
                 register!($name, $help, Default::default())
             };
-            ($name:literal, $help:literal, $metric:expr) => {{
+            ($name:literal, $help:expr, $metric:expr) => {{
                 let metric = $metric;
                 registry.register($name, $help, Clone::clone(&metric));
                 metric
@@ -134,25 +104,14 @@ impl Metrics {
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
             sends: register!("sends", "Messages sent, by outcome"),
             requests: register!("requests", "Requests, by route and status (for gRPC: its status name)"),
-            send_latency: register!(
-                "send_latency_seconds",
-                "Time from the acceptance of a message until its stream has written it; of one live message in 16",
-                histogram()
-            ),
-            request_seconds: register!(
-                "request_seconds",
-                "Time from the head of a request to the head of its response, by route; of one request in 16",
-                Family::new_with_constructor(histogram as fn() -> Histogram)
-            ),
+            send_latency: register!("send_latency_seconds", SEND_LATENCY, histogram()),
+            request_seconds: register!("request_seconds", REQUEST_SECONDS, histograms()),
             replayed: register!("replayed", "Stored messages that new streams began with"),
             expired: register!("expired", "Messages dropped because their device did not connect in time"),
             evicted: register!("evicted", "Messages dropped early to make room, by kind"),
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
-            connections_without_place: register!(
-                "connections_without_place",
-                "Connections accepted when all places were taken"
-            ),
+            connections_without_place: register!("connections_without_place", "Connections without a free place"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
             stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
             stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
@@ -161,7 +120,7 @@ impl Metrics {
             delivered: Counter::default(),
             registry: Registry::default(),
         };
-        let delivered = families.sends.get_or_create_owned(&OutcomeLabel { outcome: "delivered" });
+        let delivered = families.sends.get_or_create_owned(&[("outcome", "delivered")]);
         Self(Arc::new(Families { registry, delivered, ..families }))
     }
 
@@ -185,45 +144,6 @@ impl Metrics {
         text
     }
 
-    fn stream_opened(&self, continuity: Continuity, replayed: u32) {
-        let continuity = match continuity {
-            Continuity::New => "new",
-            Continuity::Resumed => "resumed",
-            Continuity::Broken => "broken",
-        };
-        self.0.opened.get_or_create(&ContinuityLabel { continuity }).inc();
-        self.0.replayed.inc_by(u64::from(replayed));
-    }
-
-    fn evicted(&self, kind: Evicted, messages: usize) {
-        let kind = match kind {
-            Evicted::Replayed => "replayed",
-            Evicted::Held => "held",
-        };
-        self.0.evicted.get_or_create(&EvictedLabel { kind }).inc_by(messages as u64);
-    }
-
-    fn stream_ended(&self, reason: EndReason) {
-        let reason = match reason {
-            EndReason::Superseded => "superseded",
-            EndReason::Draining => "draining",
-            EndReason::Expired => "expired",
-        };
-        self.0.ended.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    fn sent(&self, answer: Result<Outcome, Error>) {
-        let outcome = match answer {
-            Ok(Outcome::Delivered) => {
-                self.0.delivered.inc();
-                return;
-            }
-            Ok(Outcome::Held) => "held",
-            Err(error) => error.code(),
-        };
-        self.0.sends.get_or_create(&OutcomeLabel { outcome }).inc();
-    }
-
     /// A request was answered, and its answer began after so long. `route` is a pattern, never a path.
     pub fn answered(&self, route: &str, status: &str, after: Duration) {
         if is_sampled(&self.requests(route, status)) {
@@ -239,11 +159,11 @@ impl Metrics {
     }
 
     fn requests(&self, route: &str, status: &str) -> Counter {
-        self.0.requests.get_or_create_owned(&RequestLabels { route: route.to_owned(), status: status.to_owned() })
+        self.0.requests.get_or_create_owned(&[("route", route.to_owned()), ("status", status.to_owned())])
     }
 
     fn request_seconds(&self, route: &str) -> Histogram {
-        self.0.request_seconds.get_or_create_owned(&RouteLabel { route: route.to_owned() })
+        self.0.request_seconds.get_or_create_owned(&[("route", route.to_owned())])
     }
 
     /// A request was refused for its identity.
@@ -313,6 +233,15 @@ fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
 }
 
+fn histograms() -> Histograms {
+    Family::new_with_constructor(histogram)
+}
+
+const SEND_LATENCY: &str =
+    "Time from the acceptance of a message until its stream has written it; of one live message in 16";
+const REQUEST_SECONDS: &str =
+    "Time from the head of a request to the head of its response, by route; of one request in 16";
+
 /// In seconds.
 const BUCKETS: [f64; 17] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -321,24 +250,6 @@ const BUCKETS: [f64; 17] =
 const SAMPLED: u64 = 16;
 
 const OK: &str = "200";
-
-impl Observer for Metrics {
-    fn observe(&self, event: &HubEvent<'_>) {
-        match *event {
-            HubEvent::Opened { continuity, replayed, .. } => self.stream_opened(continuity, replayed),
-            HubEvent::Ended { reason, .. } | HubEvent::WatchEnded { reason, .. } => {
-                if let Some(reason) = reason {
-                    self.stream_ended(reason);
-                }
-            }
-            HubEvent::Sent { outcome, .. } => self.sent(outcome),
-            HubEvent::Written { latency, .. } => self.0.send_latency.observe(latency.as_secs_f64()),
-            HubEvent::BroadcastRefused { error, .. } => self.sent(Err(error)),
-            HubEvent::Expired { messages, .. } => drop(self.0.expired.inc_by(messages as u64)),
-            HubEvent::Evicted { kind, messages, .. } => self.evicted(kind, messages),
-        }
-    }
-}
 
 impl Default for Metrics {
     fn default() -> Self {

@@ -56,7 +56,7 @@ pub(super) struct Board {
 struct State {
     /// The online devices as last published.
     present: BTreeMap<DeviceId, Page>,
-    /// `present` was filled with the devices that were live when the first watcher came.
+    /// `present` has the devices that were live when the first watcher came.
     filled: bool,
     /// Devices that came or went since the last check, with the time of the last change.
     marked: BTreeMap<DeviceId, Millis>,
@@ -87,7 +87,7 @@ struct State {
 pub(super) enum Progress {
     /// Nothing.
     New,
-    /// Nothing. It waits for its first list until more checks than this number have finished.
+    /// Nothing. The watcher waits for its first list until more checks than this number have finished.
     Waiting(u64),
     /// The list with the changes of this number of batches.
     AfterBatch(u64),
@@ -263,5 +263,59 @@ impl Changes {
     /// The text of all changes. The first stream makes the text and all others share it.
     pub fn text(&self, make: impl FnOnce(&[Change]) -> String) -> Bytes {
         self.text.get_or_init(|| make(&self.changes).into()).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Publishes that devices have come online.
+    fn publish(board: &Arc<Board>, deadlines: &Deadlines, devices: std::ops::Range<u64>) {
+        let now = Millis(1_000 * devices.start);
+        for device in devices {
+            board.mark(&DeviceId::new(&device.to_string()).expect("an id"), now);
+        }
+        board.schedule(deadlines, now);
+        let (tick, _) = deadlines.boards.take(Tick::LAST, 1).expect("it is scheduled");
+        board.check(tick, now, |_| Some((1, 1)));
+    }
+
+    /// The sizes of the batches that a watcher gets, or of the list.
+    fn next(board: &Board, progress: &mut Progress) -> Vec<Result<usize, usize>> {
+        let mut sizes = Vec::new();
+        loop {
+            match board.next(progress, 1, Waker::noop()) {
+                BoardItem::List(devices) => sizes.push(Err(devices.len())),
+                BoardItem::Changes(changes) => sizes.push(Ok(changes.iter().count())),
+                BoardItem::End(_) | BoardItem::Wait => return sizes,
+            }
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_is_too_many_changes_behind_gets_the_list_again() {
+        let (board, deadlines) = (Arc::new(Board::new(UserId::new("bob").expect("an id"))), Deadlines::default());
+        board.fill(Millis(0), Vec::new);
+        let mut slow = Progress::New;
+        assert_eq!(next(&board, &mut slow), [Err(0)]);
+        publish(&board, &deadlines, 0..200);
+        publish(&board, &deadlines, 200..256);
+        let mut fast = slow;
+        assert_eq!(next(&board, &mut fast), [Ok(200), Ok(56)]);
+        publish(&board, &deadlines, 256..257);
+        assert_eq!(next(&board, &mut slow), [Err(257)]);
+        assert_eq!(next(&board, &mut fast), [Ok(1)]);
+        // A batch that is larger than the limit is kept alone.
+        publish(&board, &deadlines, 257..557);
+        assert_eq!(next(&board, &mut slow), [Ok(300)]);
+        for first in [557, 657, 757] {
+            publish(&board, &deadlines, first..first + 100);
+        }
+        assert_eq!(next(&board, &mut fast), [Err(857)]);
+        assert_eq!(next(&board, &mut slow), [Err(857)]);
+        publish(&board, &deadlines, 857..858);
+        publish(&board, &deadlines, 858..859);
+        assert_eq!(next(&board, &mut slow), [Ok(1), Ok(1)], "the limit counts kept changes only");
     }
 }

@@ -15,13 +15,13 @@ use crate::error::Error;
 
 /// How many messages may wait for a stream. One more is refused.
 pub(super) const WAITING: usize = 64;
-/// How many bytes they may have. A single message always fits: the body limit is not higher.
+/// How many bytes the waiting messages may have. A single message always fits: the body limit is not higher.
 pub(crate) const WAITING_BYTES: usize = 256 * 1024;
 /// How many messages are kept for replay after they were handed over.
 pub(super) const REPLAY: usize = 256;
-/// How many bytes they may have.
+/// How many bytes the messages kept for replay may have.
 pub(super) const REPLAY_BYTES: usize = 512 * 1024;
-/// How long they are kept, in milliseconds.
+/// How long a message is kept for replay, in milliseconds.
 pub(super) const REPLAY_MS: u64 = 60_000;
 /// Bytes of memory that a mailbox needs for a message, without the message itself.
 pub(super) const ENTRY_COST: usize = 64;
@@ -190,7 +190,7 @@ impl Log {
             self.gap = self.gap.max(entry.seq);
             kept.pop_replayed();
         }
-        self.release();
+        self.free_if_empty();
     }
 
     /// Drops the oldest message kept for replay, with a number up to `limit`, although no limit is exceeded. Says whether there was
@@ -203,7 +203,7 @@ impl Log {
         };
         self.gap = self.gap.max(seq);
         kept.pop_replayed();
-        self.release();
+        self.free_if_empty();
         true
     }
 
@@ -236,11 +236,11 @@ impl Log {
             !dropped
         });
         let dropped = before - entries.len();
-        self.release();
+        self.free_if_empty();
         dropped
     }
 
-    fn release(&mut self) {
+    fn free_if_empty(&mut self) {
         self.kept.take_if(|kept| kept.entries.is_empty());
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Mailbox {
 #[derive(Debug)]
 struct Attached {
     position: u64,
-    /// When it was attached, or up to one step earlier.
+    /// When the stream was attached, or up to one step earlier.
     since: Tick,
     heartbeat: Heartbeat,
     ending: Option<EndReason>,

@@ -146,7 +146,7 @@ impl Metrics {
 
     /// A request was answered, and its answer began after so long. `route` is a pattern, never a path.
     pub fn answered(&self, route: &str, status: &str, after: Duration) {
-        if is_sampled(&self.requests(route, status)) {
+        if count(&self.requests(route, status)) {
             self.request_seconds(route).observe(after.as_secs_f64());
         }
     }
@@ -218,14 +218,14 @@ impl BusyRoute {
     pub fn answered(&self, status: &str, after: Duration) {
         if status != OK {
             self.metrics.answered(self.route, status, after);
-        } else if is_sampled(&self.ok) {
+        } else if count(&self.ok) {
             self.seconds.observe(after.as_secs_f64());
         }
     }
 }
 
 /// Counts a request. Says whether its time is observed: that of the first request, and then of each 16th.
-fn is_sampled(requests: &Counter) -> bool {
+fn count(requests: &Counter) -> bool {
     requests.inc().is_multiple_of(SAMPLED)
 }
 

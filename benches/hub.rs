@@ -1,4 +1,5 @@
-//! The hub alone, without sockets: `cargo bench --bench hub`. What a message and a stream cost in mailboxes and the registry.
+//! The hub alone, without sockets: `cargo bench --bench hub`. Measures what a message and a stream cost in mailboxes and the
+//! registry.
 
 use std::{
     hint::black_box,
@@ -21,12 +22,12 @@ use tokio_stream::Stream as _;
 
 /// Devices of a busy node.
 const MANY: u32 = 100_000;
-/// Devices of one user who has far too many.
+/// Devices of one user with far too many.
 const HOARD: u32 = 10_000;
-/// What a client has missed when it comes back.
+/// How many messages a client has missed when it comes back.
 const MISSED: u32 = 50;
 
-/// A hub, and who asks it.
+/// A hub and its caller.
 struct Stage {
     hub: Hub,
     auth: Auth,
@@ -53,7 +54,7 @@ impl Stage {
 
     fn send(&self, to: &Address) {
         let draft = Draft { event: None, data: Data::new("x".repeat(200)).expect("data"), ttl: Duration::ZERO };
-        // Nothing here waits: there are no other nodes.
+        // This future never waits, because there are no other nodes.
         let Poll::Ready(sent) = pin!(self.hub.send(&self.caller, to, draft)).poll(&mut context()) else { return };
         sent.expect("delivered");
     }

@@ -33,7 +33,7 @@ use crate::{
     auth::{Auth, Caller, Subscriber},
     drain::Drain,
     flat_map::FlatMap,
-    hub::{Event, Hub, Opening, Sighting, Subscription, Watch},
+    hub::{Event, Hub, Opening, Subscription, Watch, WatchEvent},
     model::{EndReason, Start, UserId},
     wall_clock,
 };
@@ -105,6 +105,13 @@ pub fn is_signal<B>(request: &http::Request<B>) -> bool {
 /// The route of all methods of [`Signal`].
 pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 
+/// The name of a call of [`Signal`] in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
+/// that a peer cannot make names.
+#[must_use]
+pub fn method(path: &str) -> &'static str {
+    METHODS.into_iter().find(|method| *method == path).unwrap_or(ROUTE)
+}
+
 /// Whether a request is a native call of `Send` (not over gRPC-Web). Such calls skip the router, because they come once for every
 /// message.
 #[must_use]
@@ -125,7 +132,17 @@ where
     within_deadline(request, call, Body::new).await
 }
 
-const SEND: &str = "/signal.v1.Signal/Send";
+/// The path of `Send`.
+pub const SEND: &str = "/signal.v1.Signal/Send";
+
+const METHODS: [&str; 6] = [
+    SEND,
+    "/signal.v1.Signal/SendStream",
+    "/signal.v1.Signal/Broadcast",
+    "/signal.v1.Signal/Subscribe",
+    "/signal.v1.Signal/ListDevices",
+    "/signal.v1.Signal/WatchDevices",
+];
 
 /// Whether a path is the health check's. A connection over the limit may still ask for it.
 #[must_use]
@@ -215,9 +232,9 @@ impl signal_server::Signal for Service {
         let caller: Caller = identity::of(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let watch = self.hub.watch(&caller, &user, self.heartbeat).map_err(status::from)?;
-        let convert = |_: &mut Watch, sighting| {
-            let end = if let Sighting::End(reason) = sighting { Some(reason) } else { None };
-            with_end(convert::sighting(&sighting), end)
+        let convert = |_: &mut Watch, event| {
+            let end = if let WatchEvent::End(reason) = event { Some(reason) } else { None };
+            with_end(convert::watch_event(&event), end)
         };
         Ok(Response::new(FlatMap::new(VecDeque::new(), watch, convert)))
     }
@@ -227,4 +244,26 @@ impl signal_server::Signal for Service {
 fn with_end<T>(responses: impl IntoIterator<Item = T>, end: Option<EndReason>) -> Responses<T> {
     let status = end.and_then(status::at_end).map(Err);
     responses.into_iter().map(Ok).chain(status).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_service_has_a_label_of_its_own() {
+        let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the build wrote it");
+        let services = set.file.iter().flat_map(|file| {
+            file.service.iter().map(move |service| (format!("{}.{}", file.package(), service.name()), service))
+        });
+        let mut paths: Vec<_> = services
+            .flat_map(|(name, service)| service.method.iter().map(move |method| format!("/{name}/{}", method.name())))
+            .collect();
+        let mut methods = METHODS.to_vec();
+        paths.sort();
+        methods.sort_unstable();
+        assert_eq!(methods, paths);
+    }
 }

@@ -1,30 +1,26 @@
-//! The hub: send, subscribe and list; the whole of what the daemon does, in memory, free of any protocol.
+//! The hub: all that the daemon does with messages and streams, in memory and without any protocol.
 
 mod backplane;
 mod board;
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
-mod bounds;
 mod deadlines;
-mod devices;
+mod eviction;
+mod latency;
 mod liveness;
 mod log;
 mod mailbox;
-#[cfg(test)]
-mod mailbox_properties;
-#[cfg(test)]
-mod moments;
+mod observer;
 mod parcel;
 mod presence;
-#[cfg(test)]
-mod races;
 mod registry;
-mod room;
 mod schedule;
-mod send;
+mod sending;
+mod shutdown;
 mod slot;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod timekeeper;
+mod user_devices;
 mod watch;
 
 use std::{
@@ -39,39 +35,40 @@ use tokio::time::Instant;
 
 pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
-    backplane::{Answer, Backplane, Inbound, Local},
+    backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
+    observer::{Evicted, HubEvent, Observer},
     parcel::Parcel,
+    sending::Draft,
     subscription::{Event, Ready, Subscription},
-    watch::{Sighting, Watch},
+    watch::{Watch, WatchEvent},
 };
 use self::{
     deadlines::Deadlines,
     liveness::{Heartbeat, Millis},
     presence::Presence,
-    registry::{Entered, Purpose, Registry},
+    registry::{Found, Purpose, Registry},
     slot::{Gone, Totals},
 };
 use crate::{
     auth::{Caller, Subscriber},
     budget::Budget,
     error::Error,
-    model::{Address, Data, DeviceId, EventName, Message, Outcome, Start, UserId},
-    telemetry::Metrics,
+    model::{Address, DeviceId, Message, Outcome, Start, UserId},
 };
 
-/// How much the hub keeps and how long it waits. A count of 0 is no limit.
+/// The limits of the hub. A count of 0 means: no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long a mailbox remembers its last stream.
+    /// How long a mailbox is kept after its stream left, so that the device can resume.
     pub resume_window: Duration,
-    /// How long a message is held for an absent device, at most.
+    /// The longest time for which a message is held for an absent device.
     pub hold: Duration,
     /// The bytes of memory that all held messages may take together.
     pub hold_budget: usize,
     /// Mailboxes of one user.
     pub user_devices: usize,
-    /// Of these, such as only hold messages.
+    /// Mailboxes of one user that only hold messages.
     pub user_held_devices: usize,
     /// Watches of one user's devices.
     pub user_watchers: usize,
@@ -80,7 +77,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Any number of everything.
+    /// Limits of time alone: no limit of devices, watches or held bytes.
     #[must_use]
     pub fn unlimited(resume_window: Duration, hold: Duration) -> Self {
         Self {
@@ -95,26 +92,15 @@ impl Limits {
     }
 }
 
-/// What a sender wants delivered.
-#[derive(Clone, Debug)]
-pub struct Draft {
-    /// The kind of message.
-    pub event: Option<EventName>,
-    /// What to deliver.
-    pub data: Data,
-    /// How long to hold it for a device that is not connected; zero: not at all.
-    pub ttl: Duration,
-}
-
-/// How a stream wants to be opened.
+/// How to open a stream.
 pub struct Opening {
-    /// Where it begins.
+    /// Where the stream begins.
     pub start: Start,
-    /// It gets a ping after nine tenths of this much silence, or a thirtieth of it later.
+    /// The stream gets a ping when nothing was sent for 90 % of this time, or up to a thirtieth of this time later.
     pub heartbeat: Duration,
 }
 
-/// A look at the hub as a whole.
+/// How much is in the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Census {
     /// Live streams.
@@ -123,9 +109,9 @@ pub struct Census {
     pub mailboxes: usize,
     /// Watches of a user's devices.
     pub watches: usize,
-    /// The bytes of memory that all messages in mailboxes take, about.
+    /// About how many bytes of memory all messages in mailboxes take.
     pub memory: usize,
-    /// Of these, what is held for devices that are not connected, with the mailboxes that only hold.
+    /// The bytes of memory that held messages take, with the mailboxes that only hold messages.
     pub held: usize,
 }
 
@@ -136,12 +122,12 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     core: Core,
     backplane: Box<dyn Backplane>,
-    metrics: Metrics,
+    observer: Box<dyn Observer>,
     began: Instant,
     draining: AtomicBool,
 }
 
-/// What a change of a mailbox touches.
+/// The state that depends on mailboxes: a slot updates it whenever its mailbox changes.
 struct Core {
     registry: Registry,
     presence: Presence,
@@ -152,19 +138,20 @@ struct Core {
 }
 
 impl Core {
-    /// How long a mailbox remembers its last stream, in milliseconds.
+    /// [`Limits::resume_window`] in milliseconds.
     fn window_ms(&self) -> u64 {
-        millis(self.limits.resume_window)
+        Millis::new(self.limits.resume_window).0
     }
 }
 
 impl Hub {
-    /// An empty hub, whose messages count against a budget.
+    /// Makes an empty hub. Its messages count against the budget.
     #[must_use]
-    pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, metrics: Metrics) -> Self {
-        let window_ms = millis(limits.resume_window);
-        let devices = registry::Bounds { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
-        let watches = presence::Bounds { of_user: limits.user_watchers, of_caller: limits.caller_watches };
+    pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
+        let window_ms = Millis::new(limits.resume_window).0;
+        let devices =
+            registry::DeviceLimits { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
+        let watches = presence::WatchLimits { of_user: limits.user_watchers, of_caller: limits.caller_watches };
         let core = Core {
             registry: Registry::new(devices),
             presence: Presence::new(watches),
@@ -176,13 +163,13 @@ impl Hub {
         Self(Arc::new(Shared {
             core,
             backplane: Box::new(backplane),
-            metrics,
+            observer: Box::new(observer),
             began: Instant::now(),
             draining: AtomicBool::new(false),
         }))
     }
 
-    /// Opens the stream of the caller's device and ends the one before it.
+    /// Opens a stream for the caller's device and ends the device's stream before it.
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page of the device is
@@ -190,14 +177,14 @@ impl Hub {
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         self.refuse_when_draining()?;
         let (core, address) = (&self.0.core, subscriber.address());
-        // A device that has a mailbox may come and empty it.
+        // A device with a mailbox may connect although memory is full: it takes messages out.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
             return Err(Error::OVER_BUDGET);
         }
         let heartbeat_ms = heartbeat_ms(opening.heartbeat);
         loop {
             let now = self.now();
-            let slot = self.enter(address, Purpose::Stream, now)?;
+            let slot = self.find_or_insert(address, Purpose::Stream, now)?;
             match slot.attach(core, opening.start, heartbeat_ms, now) {
                 Err(Gone) => core.registry.remove(&slot, &core.totals),
                 Ok(Err(refused)) => return Err(refused),
@@ -205,8 +192,8 @@ impl Hub {
                     let (cursor, continuity, replayed) = (attached.cursor, attached.continuity, attached.replayed);
                     let ready = Ready { address: address.clone(), cursor, continuity, replayed };
                     let stream = Subscription::new(self.clone(), slot, attached.generation, cursor.page);
-                    self.0.metrics.stream_opened(continuity, replayed);
-                    // A drain that began meanwhile may have walked past this slot.
+                    self.observe(&HubEvent::Opened { address, continuity, replayed });
+                    // A drain that began in the meantime may have missed this stream.
                     self.refuse_when_draining()?;
                     return Ok((ready, stream));
                 }
@@ -214,7 +201,7 @@ impl Hub {
         }
     }
 
-    /// The devices of a user that have a live stream, sorted by their bytes, here and on other nodes.
+    /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when other nodes cannot be asked.
@@ -226,14 +213,14 @@ impl Hub {
         Ok(devices)
     }
 
-    /// Shows who comes and goes: the list of a user's connected devices as of one instant, then every change once, in order.
+    /// Watches the devices of a user: gives the list of connected devices, then every change once, in order.
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::TooMany`].
     pub fn watch(&self, caller: &Caller, user: &UserId, heartbeat: Duration) -> Result<Watch, Error> {
         let core = &self.0.core;
         let address = caller.address();
-        let board = core.presence.enter(user, address.as_ref())?;
+        let board = core.presence.add_watch(user, address.as_ref())?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
         let watch = Watch::new(self.clone(), board.clone(), address, heartbeat);
@@ -241,13 +228,13 @@ impl Hub {
             let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
             core.registry.live(user).iter().filter_map(page).collect()
         });
-        board.enter_bucket(&core.deadlines, now);
-        // A drain that began meanwhile may have missed this watcher.
+        board.schedule(&core.deadlines, now);
+        // A drain that began in the meantime may have missed this watch.
         self.refuse_when_draining()?;
         Ok(watch)
     }
 
-    /// What is in the hub now.
+    /// Counts what is in the hub now.
     #[must_use]
     pub fn census(&self) -> Census {
         let core = &self.0.core;
@@ -260,28 +247,38 @@ impl Hub {
         }
     }
 
-    /// The slot of a device, made if there is none.
-    fn enter(&self, address: &Address, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
+    /// Finds the slot of a device, or makes one.
+    fn find_or_insert(&self, address: &Address, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
         let core = &self.0.core;
-        let Entered { slot, pushed_out } = core.registry.enter(address, purpose, &core.totals, now)?;
+        let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, &core.totals, now)?;
         if let Some(pushed_out) = pushed_out {
-            self.0.metrics.evicted("held", pushed_out.close(core, now));
+            self.observe_evicted(&pushed_out.address, Evicted::Held, pushed_out.close(core, now));
         }
         Ok(slot)
+    }
+
+    fn observe(&self, event: &HubEvent<'_>) {
+        self.0.observer.observe(event);
     }
 
     fn refuse_when_draining(&self) -> Result<(), Error> {
         if self.0.draining.load(Ordering::Acquire) { Err(Error::DRAINING) } else { Ok(()) }
     }
 
+    fn elapsed(&self) -> Duration {
+        self.0.began.elapsed()
+    }
+
     fn now(&self) -> Millis {
-        Millis(millis(self.0.began.elapsed()))
+        Millis::new(self.elapsed())
     }
 }
 
 impl Inbound for Hub {
     fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error> {
-        self.push(to, &Arc::new(Parcel::new(message, self.0.core.budget.clone())))
+        let elapsed = self.elapsed();
+        let parcel = Parcel::new(message, self.0.core.budget.clone()).accepted(elapsed);
+        self.push(to, &Arc::new(parcel), Millis::new(elapsed))
     }
 
     fn local_devices(&self, user: &UserId) -> Vec<DeviceId> {
@@ -291,8 +288,4 @@ impl Inbound for Hub {
 
 fn heartbeat_ms(heartbeat: Duration) -> u32 {
     u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -40,7 +40,7 @@
 //! | a new kind of identity | a file beside `auth/claim.rs`, and `auth.rs`, which chooses by `--auth` |
 //! | a new limit of a user or device | `hub/user_devices.rs`, `hub/presence.rs`, `hub/log.rs` |
 //! | a new limit of a connection | `serve.rs` for options; a constant in the file of `serve` that applies it |
-//! | a new metric | `telemetry/metrics.rs`; a README row |
+//! | a new metric | `telemetry/metrics.rs`, and `telemetry/metrics/hub_events.rs` for what happens in the hub; a README row |
 //!
 //! # A message's way
 //!

@@ -1,4 +1,4 @@
-//! What the daemon tells its operators: logs on standard error, and every metric it has.
+//! What the daemon tells its operators: logs on standard error, and metrics.
 
 mod metrics;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-pub use self::metrics::{Levels, Metrics};
+pub use self::metrics::{BusyRoute, Levels, Metrics};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -25,20 +25,20 @@ pub enum LogFormat {
 pub enum LogLevel {
     /// Faults of this server.
     Error,
-    /// And what an operator should look into.
+    /// Also what an operator should look into.
     Warn,
-    /// And a line per start and stop.
+    /// Also a line for each start and stop.
     Info,
-    /// And a span per request.
+    /// Also a span for each request.
     Debug,
     /// Everything.
     Trace,
 }
 
-/// Starts logging to standard error. Lines that nobody takes are dropped, so no request ever waits for a log.
+/// Starts logging to standard error. When nobody reads standard error, lines are dropped, so that no request waits for the log.
 ///
-/// The level applies to this crate alone. Its dependencies say nothing but errors: their warnings are a line for every odd frame
-/// of a peer, and below that the HTTP libraries write out whole headers, which hold claims and tokens.
+/// The level applies to this crate alone. Its dependencies log only errors: with warnings, a peer could cause a line for each odd
+/// frame. At lower levels the HTTP libraries log whole headers, with claims and tokens.
 #[must_use = "dropping the guard ends the log"]
 pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).finish(std::io::stderr());
@@ -59,7 +59,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
     guard
 }
 
-/// Counts every panic and logs where it happened, but not its message, which may hold data.
+/// Counts every panic and logs its place in the code, but not its message, which may contain data.
 pub fn watch_panics(metrics: Metrics) {
     let lines = Sparingly::default();
     std::panic::set_hook(Box::new(move |panic| {
@@ -71,12 +71,12 @@ pub fn watch_panics(metrics: Metrics) {
     }));
 }
 
-/// Log lines that a peer may cause: one a second, with the count of those that were left out before it.
+/// Limits log lines that a peer may cause to one a second. Each line has the number of lines that were left out before it.
 #[derive(Debug, Default)]
 pub struct Sparingly(Mutex<(Option<Instant>, u64)>);
 
 impl Sparingly {
-    /// Whether it is time for a line, and how many there were none for.
+    /// Returns the number of lines that were left out since the last one, or `None` when this line is left out, too.
     pub fn next(&self) -> Option<u64> {
         let (last, left_out) = &mut *self.0.lock();
         let now = Instant::now();
@@ -89,7 +89,7 @@ impl Sparingly {
     }
 }
 
-/// Log lines that wait for a slow reader before further ones are dropped.
+/// How many log lines wait for a slow reader before further lines are dropped.
 const BUFFERED_LINES: usize = 8_192;
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ pub struct Wishes {
 
 impl Wishes {
     /// What is measured beside each other: plain axum, the daemon and, if one is named, another build of it.
+    #[must_use]
     pub fn compared(&self) -> Vec<Kind> {
         let old = self.old.is_some().then_some(Kind::Old);
         [Kind::Axum, Kind::Daemon].into_iter().chain(old).collect()

@@ -11,6 +11,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use axum::{
@@ -21,7 +22,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
-use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 use tower::{Layer as _, Service as _};
 use tower_http::cors::Cors;
 use tracing::Instrument as _;
@@ -33,7 +34,7 @@ use crate::{
     grpc::{self, Signal},
     rest::{self, Api, Problem},
     serve::{Handler, Peer, ResponseFuture},
-    telemetry::Metrics,
+    telemetry::BusyRoute,
 };
 
 /// The handler of all requests.
@@ -47,26 +48,18 @@ struct Shared {
     /// What the CORS layer writes on the response to every request without an `Origin`.
     without_origin: HeaderMap,
     allowed_origins: AllowedOrigins,
-    post: ShortWay,
-    grpc_send: ShortWay,
+    post: BusyRoute,
+    grpc_send: BusyRoute,
 }
 
 /// Request extension: the router refuses the request with this error instead of calling a handler.
 #[derive(Clone, Copy)]
 struct Refused(Error);
 
-/// How requests that go past the router are counted.
-struct ShortWay {
-    route: &'static str,
-    /// Counts the requests that were answered with 200. Kept here, because looking it up would cost every message.
-    ok: Counter,
-}
-
 impl Dispatch {
     pub(super) fn new(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
-        let short_way = |route| ShortWay { route, ok: api.metrics.requests(route, StatusCode::OK.as_str()) };
-        let (post, grpc_send) = (short_way(rest::DEVICE), short_way(grpc::ROUTE));
+        let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE), api.metrics.busy_route(grpc::SEND));
         Self(Arc::new(Shared {
             routes: cors::layer(origins).layer(routes),
             api,
@@ -76,23 +69,6 @@ impl Dispatch {
             post,
             grpc_send,
         }))
-    }
-}
-
-impl Shared {
-    /// Observes and counts a request that goes past the router.
-    async fn observe_short_way(
-        &self,
-        way: &ShortWay,
-        handler: Pin<&mut (impl Future<Output = Response> + Send)>,
-    ) -> Response {
-        let response = observe(&Method::POST, way.route, handler).await;
-        if response.status() == StatusCode::OK && !response.headers().contains_key(GRPC_STATUS) {
-            way.ok.inc();
-        } else {
-            count(&self.api.metrics, way.route, &response);
-        }
-        response
     }
 }
 
@@ -123,7 +99,7 @@ impl Dispatch {
         if let Some(error) = head_checks::fault(&request) {
             // The head does not say reliably where the body ends, so the connection closes and the body is not read.
             let response = Problem::from(error).closing(request.version()).into_response();
-            count(&shared.api.metrics, "none", &response);
+            count(&response, |status| shared.api.metrics.answered("none", status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
         if let Some(error) = refused {
@@ -135,7 +111,7 @@ impl Dispatch {
         if may_go_past_router && let Some(to) = rest::receiver(&request) {
             return Box::pin(async move {
                 let handler = pin!(rest::send(&shared.api, peer, to, &mut request));
-                let mut response = shared.observe_short_way(&shared.post, handler).await;
+                let mut response = observe_short_way(&shared.post, handler).await;
                 // A clone with some headers added: most responses have none of their own.
                 let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
                 if !own.is_empty() {
@@ -149,7 +125,7 @@ impl Dispatch {
         if may_go_past_router && grpc::is_send(&request) {
             return Box::pin(async move {
                 let handler = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
-                shared.observe_short_way(&shared.grpc_send, handler).await
+                observe_short_way(&shared.grpc_send, handler).await
             });
         }
         let is_options = request.method() == Method::OPTIONS;
@@ -165,17 +141,28 @@ impl Dispatch {
     }
 }
 
+/// Observes and counts a request that goes past the router.
+async fn observe_short_way(route: &BusyRoute, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+    let began = Instant::now();
+    let response = observe(&Method::POST, route.pattern(), handler).await;
+    count(&response, |status| route.answered(status, began.elapsed()));
+    response
+}
+
 /// The layer of the router: limits the body, and observes, counts or refuses the request.
 async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let method = request.method().clone();
+    let route = match route.as_ref().map_or("none", MatchedPath::as_str) {
+        grpc::ROUTE => grpc::method(request.uri().path()),
+        route => route,
+    };
+    let (began, method) = (Instant::now(), request.method().clone());
     let handler = rest::discard_unread(request, &api.settings, async |request| match request.extensions().get() {
         Some(Refused(error)) => refusal(*error, &request),
         None => next.run(request).await,
     });
     let response = observe(&method, route, pin!(handler)).await;
-    count(&api.metrics, route, &response);
+    count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
     response
 }
 
@@ -203,10 +190,10 @@ fn refusal(error: Error, request: &Request<Body>) -> Response {
 }
 
 /// Counts a request by its gRPC status, if the head of the response has one, else by its HTTP status.
-fn count(metrics: &Metrics, route: &str, response: &Response) {
+fn count(response: &Response, answered: impl FnOnce(&str)) {
     let status = response.headers().get(GRPC_STATUS);
     let code = status.map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
-    metrics.requests(route, code.as_deref().unwrap_or(response.status().as_str())).inc();
+    answered(code.as_deref().unwrap_or(response.status().as_str()));
 }
 
 /// Gives a request a span, and answers with a problem when the handler panics. The span has the route's pattern and not the
@@ -234,12 +221,16 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use axum::routing::get;
 
     use super::*;
-    use crate::{auth, budget::Budget, drain::Drain, hub, telemetry::Levels};
+    use crate::{
+        auth,
+        budget::Budget,
+        drain::Drain,
+        hub,
+        telemetry::{Levels, Metrics},
+    };
 
     #[tokio::test]
     async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Invalid},
-    hub::{Change, Draft, Event, Ready, Sighting},
+    hub::{Change, Draft, Event, Ready, WatchEvent},
     model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
 };
 
@@ -83,18 +83,18 @@ pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse 
 }
 
 /// The responses for one event of a watch. Pings have none, because the interface has no ping for watches.
-pub(super) fn sighting(sighting: &Sighting) -> Vec<proto::WatchDevicesResponse> {
+pub(super) fn watch_event(event: &WatchEvent) -> Vec<proto::WatchDevicesResponse> {
     use proto::watch_devices_response::Kind;
-    let kinds = match sighting {
-        Sighting::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: ids(devices) })],
-        Sighting::Changes(changes) => changes
+    let kinds = match event {
+        WatchEvent::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: ids(devices) })],
+        WatchEvent::Changes(changes) => changes
             .iter()
             .map(|change| match change {
                 Change::Online(device) => Kind::Online(device.as_str().to_owned()),
                 Change::Offline(device) => Kind::Offline(device.as_str().to_owned()),
             })
             .collect(),
-        Sighting::Ping | Sighting::End(_) => Vec::new(),
+        WatchEvent::Ping | WatchEvent::End(_) => Vec::new(),
     };
     kinds.into_iter().map(|kind| proto::WatchDevicesResponse { kind: Some(kind) }).collect()
 }

@@ -123,18 +123,18 @@ mod tests {
     struct SlowNodes;
 
     impl Backplane for SlowNodes {
-        fn send<'a>(&'a self, _: &'a model::Address, _: &'a Message) -> hub::Answer<'a, Outcome> {
+        fn send<'a>(&'a self, _: &'a model::Address, _: &'a Message) -> hub::Reply<'a, Outcome> {
             Box::pin(async {
                 sleep(Duration::from_secs(1)).await;
                 Ok(Outcome::Delivered)
             })
         }
 
-        fn broadcast<'a>(&'a self, _: &'a UserId, _: &'a Message) -> hub::Answer<'a, Vec<DeviceId>> {
+        fn broadcast<'a>(&'a self, _: &'a UserId, _: &'a Message) -> hub::Reply<'a, Vec<DeviceId>> {
             Box::pin(std::future::ready(Ok(Vec::new())))
         }
 
-        fn devices<'a>(&'a self, _: &'a UserId) -> hub::Answer<'a, Vec<DeviceId>> {
+        fn devices<'a>(&'a self, _: &'a UserId) -> hub::Reply<'a, Vec<DeviceId>> {
             Box::pin(std::future::ready(Ok(Vec::new())))
         }
     }

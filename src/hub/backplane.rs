@@ -1,4 +1,4 @@
-//! The seam to other nodes: what the hub asks of them, and what they may ask of the hub.
+//! The interface to other nodes: what the hub asks other nodes, and what other nodes ask the hub.
 
 use std::pin::Pin;
 
@@ -7,30 +7,30 @@ use crate::{
     model::{Address, DeviceId, Message, Outcome, UserId},
 };
 
-/// What a [`Backplane`] answers with, some time later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+/// The future answer of a [`Backplane`].
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// The way out: asked only after this node has looked at its own devices.
+/// The way to other nodes. The hub asks it only when the device is not connected to this node.
 pub trait Backplane: Send + Sync + 'static {
-    /// Hands a message to the node that holds the device.
+    /// Hands a message to the node to which the device is connected.
     ///
-    /// Answers [`Error::NotConnected`] when no node does, [`Error::Unreachable`] when that cannot be told, and
-    /// [`Error::UnknownOutcome`] when the node did not answer in time.
-    fn send<'a>(&'a self, to: &'a Address, message: &'a Message) -> Answer<'a, Outcome>;
+    /// Answers [`Error::NotConnected`] when the device is connected to no node, [`Error::Unreachable`] when the nodes cannot be
+    /// asked, and [`Error::UnknownOutcome`] when the node did not answer in time.
+    fn send<'a>(&'a self, to: &'a Address, message: &'a Message) -> Reply<'a, Outcome>;
 
     /// Hands a message to the devices of a user that are connected to other nodes, and names them.
-    fn broadcast<'a>(&'a self, user: &'a UserId, message: &'a Message) -> Answer<'a, Vec<DeviceId>>;
+    fn broadcast<'a>(&'a self, user: &'a UserId, message: &'a Message) -> Reply<'a, Vec<DeviceId>>;
 
     /// The devices of a user that are connected to other nodes.
-    fn devices<'a>(&'a self, user: &'a UserId) -> Answer<'a, Vec<DeviceId>>;
+    fn devices<'a>(&'a self, user: &'a UserId) -> Reply<'a, Vec<DeviceId>>;
 }
 
-/// The way in: what another node may do here.
+/// The way from other nodes: what another node may do on this one.
 pub trait Inbound: Send + Sync + 'static {
     /// Hands a message that another node accepted to a device of this node.
     ///
     /// # Errors
-    /// As [`Hub::send`](super::Hub::send), and never asks further.
+    /// As [`Hub::send`](super::Hub::send), but never asks a third node.
     fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error>;
 
     /// The devices of a user that are connected to this node, sorted.
@@ -42,15 +42,15 @@ pub trait Inbound: Send + Sync + 'static {
 pub struct Local;
 
 impl Backplane for Local {
-    fn send<'a>(&'a self, _to: &'a Address, _message: &'a Message) -> Answer<'a, Outcome> {
+    fn send<'a>(&'a self, _to: &'a Address, _message: &'a Message) -> Reply<'a, Outcome> {
         Box::pin(std::future::ready(Err(Error::NotConnected)))
     }
 
-    fn broadcast<'a>(&'a self, _user: &'a UserId, _message: &'a Message) -> Answer<'a, Vec<DeviceId>> {
+    fn broadcast<'a>(&'a self, _user: &'a UserId, _message: &'a Message) -> Reply<'a, Vec<DeviceId>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    fn devices<'a>(&'a self, _user: &'a UserId) -> Answer<'a, Vec<DeviceId>> {
+    fn devices<'a>(&'a self, _user: &'a UserId) -> Reply<'a, Vec<DeviceId>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }

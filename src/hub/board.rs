@@ -1,8 +1,8 @@
-//! The online devices of one watched user: the list as last published, and the devices that changed since.
+//! The board of one watched user: the list of online devices as last published, and the devices that changed since then.
 //!
-//! A change of liveness marks the device. Some time later the timekeeper looks at the marked devices as they are then, and
-//! publishes the net change as one batch. A board that was quiet publishes at once, a busy one a few times a second. A device that
-//! leaves stays on the board for a moment, so that one that resumes has not left.
+//! A device that comes or goes is marked. Later the timekeeper checks which of the marked devices are online then, and publishes
+//! all differences from the list as one batch. A quiet board publishes at once, a busy one every [`PUBLISH_MS`]. A device that
+//! leaves stays on the list for [`GRACE_MS`], so that a device that reconnects does not go offline and online again.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -19,33 +19,33 @@ use super::{
 };
 use crate::model::{DeviceId, EndReason, UserId};
 
-/// A device that comes back within this time has not left, in milliseconds.
+/// How long a device that left stays on the list, in milliseconds.
 const GRACE_MS: u64 = 2_000;
-/// The least time between two publications, in milliseconds. A device that comes and goes within it is not reported.
+/// The shortest time between two publications, in milliseconds. A device that comes and goes between them is not reported.
 const PUBLISH_MS: u64 = 250;
-/// Changes that a watcher may be behind before it gets the whole list again.
+/// How many changes a watcher may be behind. A watcher that is further behind gets the whole list again.
 const CHANGES: usize = 256;
 
 /// One change of a user's devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// This device came.
+    /// The device came.
     Online(DeviceId),
-    /// This device went.
+    /// The device went.
     Offline(DeviceId),
 }
 
-/// Changes that were published together. Their text for a format is made once, however many streams it goes to.
+/// Changes that were published together. All streams share one text of them.
 #[derive(Debug)]
 pub struct Changes {
     changes: Vec<Change>,
     text: OnceLock<Bytes>,
 }
 
-/// The epoch and the page of a live stream: a device with another one began anew, also between two looks.
+/// The epoch and the page of a device's live stream.
 type Page = (u64, u32);
 
-/// What is known of one watched user.
+/// The board of one watched user.
 pub(super) struct Board {
     pub(super) user: UserId,
     state: Mutex<State>,
@@ -54,45 +54,47 @@ pub(super) struct Board {
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct State {
-    /// As published.
+    /// The online devices as last published.
     present: BTreeMap<DeviceId, Page>,
-    /// `present` was filled with the devices that were live when the first watcher came.
+    /// `present` has the devices that were live when the first watcher came.
     filled: bool,
-    /// Devices that came or went since they were looked at, with the time of the last change.
+    /// Devices that came or went since the last check, with the time of the last change.
     marked: BTreeMap<DeviceId, Millis>,
-    /// A mark has come since the last look.
+    /// A device was marked since the last check began.
     fresh: bool,
-    /// Marked devices are being looked at.
-    looking: bool,
-    looked_at: Option<Millis>,
-    /// How often marked devices were looked at.
-    looks: u64,
-    /// The last batches, up to [`CHANGES`].
+    /// A check is in progress.
+    checking: bool,
+    checked_at: Option<Millis>,
+    /// The number of finished checks.
+    checks: u64,
+    /// The last batches: at most [`CHANGES`] changes, or one larger batch.
     batches: VecDeque<Arc<Changes>>,
-    /// How many batches there were.
+    /// The number of changes in `batches`.
+    kept: usize,
+    /// The number of batches that were ever published.
     published: u64,
-    /// The tick at which the board stands in the buckets.
-    entered: Option<Tick>,
-    /// Those who wait for something new, by the number of their watch.
-    sleeping: HashMap<u64, Waker>,
-    /// Somebody waits for the next look.
+    /// When the board is scheduled to be checked. `None`: it is not.
+    scheduled_at: Option<Tick>,
+    /// The wakers of watches that wait, by the number of the watch.
+    wakers: HashMap<u64, Waker>,
+    /// A new watcher waits for the next check, which completes its first list.
     list_wanted: bool,
     ending: Option<EndReason>,
 }
 
-/// How far a watcher is.
+/// What a watcher has got so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It has seen nothing yet.
+    /// Nothing.
     New,
-    /// It waits for its first list, since so many looks.
+    /// Nothing. The watcher waits for its first list until more checks than this number have finished.
     Waiting(u64),
-    /// It has seen the list with so many batches.
-    Seen(u64),
+    /// The list with the changes of this number of batches.
+    AfterBatch(u64),
 }
 
 /// What a watcher gets next.
-pub(super) enum Glimpse {
+pub(super) enum BoardItem {
     /// The whole list.
     List(Vec<DeviceId>),
     /// The next batch.
@@ -108,7 +110,8 @@ impl Board {
         Self { user, state: Mutex::default() }
     }
 
-    /// The first watcher brings the devices that are live. Each is marked, so that one that left in this moment is looked at again.
+    /// Fills the list for the first watcher with the devices that `live` finds. Marks each device, so that a device that leaves at
+    /// this moment is checked again.
     pub(super) fn fill(&self, now: Millis, live: impl FnOnce() -> Vec<(DeviceId, Page)>) {
         if self.state.lock().filled {
             return;
@@ -118,7 +121,7 @@ impl Board {
         if !std::mem::replace(&mut state.filled, true) {
             for (device, page) in live {
                 state.marked.entry(device.clone()).or_insert(now);
-                // A look that came first knows better.
+                // The result of a check that came first is newer.
                 state.present.entry(device).or_insert(page);
             }
         }
@@ -130,91 +133,87 @@ impl Board {
         state.marked.insert(device.clone(), now);
     }
 
-    /// Enters the buckets for the next publication, if there is something to look at.
-    pub(super) fn enter_bucket(self: &Arc<Self>, deadlines: &Deadlines, now: Millis) {
+    /// Schedules the next check if a device is marked.
+    pub(super) fn schedule(self: &Arc<Self>, deadlines: &Deadlines, now: Millis) {
         let mut state = self.state.lock();
         let next = if state.fresh {
-            Some(state.looked_at.map_or(now, |at| at.after(PUBLISH_MS)).max(now))
+            Some(state.checked_at.map_or(now, |at| at.after(PUBLISH_MS)).max(now))
         } else {
             state.marked.values().min().map(|at| at.after(GRACE_MS))
         };
-        let Some(tick) = next.map(Tick::not_before).filter(|tick| state.entered.is_none_or(|at| *tick < at)) else {
+        let Some(tick) = next.map(Tick::not_before).filter(|tick| state.scheduled_at.is_none_or(|at| *tick < at))
+        else {
             return;
         };
-        state.entered = Some(tick);
+        state.scheduled_at = Some(tick);
         drop(state);
-        deadlines.enter_board(tick, self.clone());
+        deadlines.schedule_board(tick, self.clone());
     }
 
-    /// Publishes the net change and gives the wakers of those who wait for it. Ignores a stale entry of the buckets. `page` tells how a
-    /// device is now.
-    pub(super) fn look(&self, tick: Tick, now: Millis, page: impl Fn(&DeviceId) -> Option<Page>) -> Vec<Waker> {
+    /// Checks the marked devices and publishes the differences from the list. Returns the wakers of waiting watches. Does nothing
+    /// when the board is not scheduled for `tick`: then the entry is outdated. `page` finds the page of a device that is online.
+    pub(super) fn check(&self, tick: Tick, now: Millis, page: impl Fn(&DeviceId) -> Option<Page>) -> Vec<Waker> {
         let mut state = self.state.lock();
-        if state.entered != Some(tick) {
+        if state.scheduled_at != Some(tick) {
             return Vec::new();
         }
-        (state.entered, state.fresh, state.looking) = (None, false, true);
+        (state.scheduled_at, state.fresh, state.checking) = (None, false, true);
         let marked = std::mem::take(&mut state.marked);
         drop(state);
-        // The registry has locks of its own.
-        let seen: Vec<_> = marked.into_iter().map(|(device, at)| (page(&device), device, at)).collect();
-        self.state.lock().apply(seen, now)
+        // `page` takes locks of the registry, so this one is released first.
+        let checked: Vec<_> = marked.into_iter().map(|(device, at)| (page(&device), device, at)).collect();
+        self.state.lock().apply(checked, now)
     }
 
-    /// What a watcher gets next; keeps its waker when there is nothing yet.
-    pub(super) fn next(&self, progress: &mut Progress, number: u64, waker: &Waker) -> Glimpse {
+    /// Gives a watcher its next item. Keeps its waker when there is none yet.
+    pub(super) fn next(&self, progress: &mut Progress, number: u64, waker: &Waker) -> BoardItem {
         let mut state = self.state.lock();
         match *progress {
-            Progress::Seen(seen) if seen == state.published => {}
-            Progress::Seen(seen) => {
+            Progress::AfterBatch(seen) if seen == state.published => {}
+            Progress::AfterBatch(seen) => {
                 let behind = usize::try_from(state.published - seen).unwrap_or(usize::MAX);
                 let Some(at) = state.batches.len().checked_sub(behind) else { return state.list(progress) };
-                *progress = Progress::Seen(seen + 1);
-                return Glimpse::Changes(state.batches[at].clone());
+                *progress = Progress::AfterBatch(seen + 1);
+                return BoardItem::Changes(state.batches[at].clone());
             }
-            // The first list includes devices that came just before the watch, so it waits until marks are looked at.
-            Progress::New if state.fresh || state.looking => {
-                *progress = Progress::Waiting(state.looks);
+            // The first list waits for the check of marked devices, so that it has those that came just before the watch.
+            Progress::New if state.fresh || state.checking => {
+                *progress = Progress::Waiting(state.checks);
                 state.list_wanted = true;
             }
-            Progress::Waiting(since) if since == state.looks && state.ending.is_none() => {}
+            Progress::Waiting(since) if since == state.checks && state.ending.is_none() => {}
             Progress::New | Progress::Waiting(_) => return state.list(progress),
         }
         if let Some(reason) = state.ending {
-            return Glimpse::End(reason);
+            return BoardItem::End(reason);
         }
-        state.sleeping.insert(number, waker.clone());
-        Glimpse::Wait
+        state.wakers.insert(number, waker.clone());
+        BoardItem::Wait
     }
 
-    /// Why the server has ended all watches of this user.
+    /// Why the server has ended all watches of this user, if it has.
     pub(super) fn ending(&self) -> Option<EndReason> {
         self.state.lock().ending
     }
 
-    /// A watch is over.
-    pub(super) fn forget(&self, number: u64) {
-        self.state.lock().sleeping.remove(&number);
+    /// Takes the waker of a watch, to wake the watch or to forget it.
+    pub(super) fn take_waker(&self, number: u64) -> Option<Waker> {
+        self.state.lock().wakers.remove(&number)
     }
 
-    /// The waker of a watcher that waits.
-    pub(super) fn sleeper(&self, number: u64) -> Option<Waker> {
-        self.state.lock().sleeping.remove(&number)
-    }
-
-    /// Ends all watches; gives those to wake.
+    /// Ends all watches. Returns their wakers.
     pub(super) fn end(&self, reason: EndReason) -> Vec<Waker> {
         let mut state = self.state.lock();
         state.ending.get_or_insert(reason);
-        state.wake_all()
+        state.take_wakers()
     }
 }
 
 impl State {
-    /// Publishes the net change of some devices; gives those to wake.
-    fn apply(&mut self, seen: Vec<(Option<Page>, DeviceId, Millis)>, now: Millis) -> Vec<Waker> {
+    /// Publishes the differences from the list. Returns the wakers of waiting watches.
+    fn apply(&mut self, checked: Vec<(Option<Page>, DeviceId, Millis)>, now: Millis) -> Vec<Waker> {
         let mut changes = Vec::new();
-        for (page, device, at) in seen {
+        for (page, device, at) in checked {
             match page {
                 Some(page) => {
                     if self.present.insert(device.clone(), page).is_none() {
@@ -226,42 +225,97 @@ impl State {
                     self.present.remove(&device);
                     changes.push(Change::Offline(device));
                 }
-                // It may come back in time. A mark that came meanwhile is newer.
+                // The device may still come back, so it stays marked. A mark that came in the meantime is newer.
                 None => drop(self.marked.entry(device).or_insert(at)),
             }
         }
-        (self.looked_at, self.looking) = (Some(now), false);
-        self.looks += 1;
+        (self.checked_at, self.checking) = (Some(now), false);
+        self.checks += 1;
         let list_wanted = std::mem::take(&mut self.list_wanted);
         if changes.is_empty() {
-            return if list_wanted { self.wake_all() } else { Vec::new() };
+            return if list_wanted { self.take_wakers() } else { Vec::new() };
         }
+        self.kept += changes.len();
         self.batches.push_back(Arc::new(Changes { changes, text: OnceLock::new() }));
         self.published += 1;
-        while self.batches.len() > 1 && self.batches.iter().map(|batch| batch.changes.len()).sum::<usize>() > CHANGES {
-            self.batches.pop_front();
+        while self.kept > CHANGES && self.batches.len() > 1 {
+            self.kept -= self.batches.pop_front().map_or(0, |batch| batch.changes.len());
         }
-        self.wake_all()
+        self.take_wakers()
     }
 
-    fn list(&self, progress: &mut Progress) -> Glimpse {
-        *progress = Progress::Seen(self.published);
-        Glimpse::List(self.present.keys().cloned().collect())
+    fn list(&self, progress: &mut Progress) -> BoardItem {
+        *progress = Progress::AfterBatch(self.published);
+        BoardItem::List(self.present.keys().cloned().collect())
     }
 
-    fn wake_all(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.sleeping).into_values().collect()
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wakers).into_values().collect()
     }
 }
 
 impl Changes {
-    /// One by one, in order.
+    /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter()
     }
 
-    /// The text of all of them. The first stream makes it and all others share it.
+    /// The text of all changes. The first stream makes the text and all others share it.
     pub fn text(&self, make: impl FnOnce(&[Change]) -> String) -> Bytes {
         self.text.get_or_init(|| make(&self.changes).into()).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Publishes that devices have come online.
+    fn publish(board: &Arc<Board>, deadlines: &Deadlines, devices: std::ops::Range<u64>) {
+        let now = Millis(1_000 * devices.start);
+        for device in devices {
+            board.mark(&DeviceId::new(&device.to_string()).expect("an id"), now);
+        }
+        board.schedule(deadlines, now);
+        let (tick, _) = deadlines.boards.take(Tick::LAST, 1).expect("it is scheduled");
+        board.check(tick, now, |_| Some((1, 1)));
+    }
+
+    /// The sizes of the batches that a watcher gets, or of the list.
+    fn next(board: &Board, progress: &mut Progress) -> Vec<Result<usize, usize>> {
+        let mut sizes = Vec::new();
+        loop {
+            match board.next(progress, 1, Waker::noop()) {
+                BoardItem::List(devices) => sizes.push(Err(devices.len())),
+                BoardItem::Changes(changes) => sizes.push(Ok(changes.iter().count())),
+                BoardItem::End(_) | BoardItem::Wait => return sizes,
+            }
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_is_too_many_changes_behind_gets_the_list_again() {
+        let (board, deadlines) = (Arc::new(Board::new(UserId::new("bob").expect("an id"))), Deadlines::default());
+        board.fill(Millis(0), Vec::new);
+        let mut slow = Progress::New;
+        assert_eq!(next(&board, &mut slow), [Err(0)]);
+        publish(&board, &deadlines, 0..200);
+        publish(&board, &deadlines, 200..256);
+        let mut fast = slow;
+        assert_eq!(next(&board, &mut fast), [Ok(200), Ok(56)]);
+        publish(&board, &deadlines, 256..257);
+        assert_eq!(next(&board, &mut slow), [Err(257)]);
+        assert_eq!(next(&board, &mut fast), [Ok(1)]);
+        // A batch that is larger than the limit is kept alone.
+        publish(&board, &deadlines, 257..557);
+        assert_eq!(next(&board, &mut slow), [Ok(300)]);
+        for first in [557, 657, 757] {
+            publish(&board, &deadlines, first..first + 100);
+        }
+        assert_eq!(next(&board, &mut fast), [Err(857)]);
+        assert_eq!(next(&board, &mut slow), [Err(857)]);
+        publish(&board, &deadlines, 857..858);
+        publish(&board, &deadlines, 858..859);
+        assert_eq!(next(&board, &mut slow), [Ok(1), Ok(1)], "the limit counts kept changes only");
     }
 }

@@ -1,10 +1,12 @@
-//! Due-time buckets: what has to be looked at, and when. Nothing else in the hub runs at a fixed rate.
+//! Deadlines: what the timekeeper has to check, and when. Nothing in the hub runs at a fixed rate.
 //!
-//! An item has one entry that counts. If its time moves to a later one, the entry stays, and the item is entered anew when that entry
-//! comes. If its time moves to an earlier one, a second entry is added, and the old one is ignored when it comes.
+//! Items stand in buckets by the tick at which they are due. Each item remembers the tick of its valid entry. If the item becomes
+//! due later, the entry stays, and the item is scheduled again when the entry comes up. If the item becomes due earlier, a second
+//! entry is added, and the first one is ignored when it comes up.
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -14,53 +16,58 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{board::Board, liveness::Millis, slot::Slot, watch::Sleeper};
+use super::{board::Board, liveness::Millis, slot::Slot, watch::WaitingWatch};
 
-/// A point in time, in steps of [`STEP_MS`] since the hub began; at most six years after it.
+/// A point in time: the number of steps of [`STEP_MS`] since the hub began, for at most six years. One more is stored, so that it
+/// is never zero and `Option<Tick>` takes no more memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(pub(super) u32);
+pub(super) struct Tick(NonZeroU32);
 
-/// How late something may be looked at, in milliseconds.
+/// The length of a step, in milliseconds. A check may be late by this much.
 const STEP_MS: u64 = 50;
 
-/// How far away an entry may be, in milliseconds: it keeps the memory of what it stands for, also when that is over.
+/// How far ahead an entry may be, in milliseconds. An entry keeps its item in memory, also when the item is no longer used.
 pub(super) const FARTHEST_MS: u64 = 120_000;
 
 impl Tick {
-    /// No time at all: later than every other one.
-    pub(super) const NEVER: Self = Self(u32::MAX);
+    /// The latest tick.
+    pub(super) const LAST: Self = Self(NonZeroU32::MAX);
 
-    /// The first tick that is not before a time.
+    /// The first tick that is not before `time`.
     pub(super) fn not_before(time: Millis) -> Self {
-        Self(u32::try_from(time.0.div_ceil(STEP_MS)).unwrap_or(u32::MAX - 1))
+        Self::at_step(time.0.div_ceil(STEP_MS))
     }
 
-    /// The last tick that has come.
+    /// The last tick that is not after `now`.
     pub(super) fn reached(now: Millis) -> Self {
-        Self(u32::try_from(now.0 / STEP_MS).unwrap_or(u32::MAX - 1))
+        Self::at_step(now.0 / STEP_MS)
+    }
+
+    pub(super) fn at_step(step: u64) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(u32::try_from(step).unwrap_or(u32::MAX)))
     }
 
     pub(super) fn time(self) -> Millis {
-        Millis(u64::from(self.0) * STEP_MS)
+        Millis(u64::from(self.0.get() - 1) * STEP_MS)
     }
 }
 
-/// Why a mailbox is looked at.
+/// What is due in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// Its stream's heartbeat, or the end of the window after its last stream.
+pub(super) enum DeadlineKind {
+    /// The heartbeat of its stream. Without a stream: the end of the resume window.
     Stream,
-    /// Its oldest message that is kept for replay.
+    /// The oldest message that is kept for replay.
     Replay,
-    /// Its held message that ends first.
+    /// The waiting message that expires first.
     Held,
 }
 
-impl Why {
+impl DeadlineKind {
     pub(super) const ALL: [Self; 3] = [Self::Stream, Self::Replay, Self::Held];
 }
 
-/// Items by the tick at which they have to be looked at.
+/// Items by the tick at which they are due.
 pub(super) struct Buckets<T>(Mutex<BTreeMap<Tick, Vec<T>>>);
 
 impl<T> Default for Buckets<T> {
@@ -70,16 +77,16 @@ impl<T> Default for Buckets<T> {
 }
 
 impl<T> Buckets<T> {
-    fn enter(&self, tick: Tick, item: T) {
+    fn insert(&self, tick: Tick, item: T) {
         self.0.lock().entry(tick).or_default().push(item);
     }
 
-    /// The first tick at which there is something.
+    /// The tick of the first bucket.
     fn first(&self) -> Option<Tick> {
         self.0.lock().first_key_value().map(|(tick, _)| *tick)
     }
 
-    /// Takes at most so many items out of the first bucket, if that is not after `until`.
+    /// Takes at most `most` items out of the first bucket, if its tick is not after `until`.
     pub(super) fn take(&self, until: Tick, most: usize) -> Option<(Tick, Vec<T>)> {
         let mut buckets = self.0.lock();
         let mut first = buckets.first_entry().filter(|first| *first.key() <= until)?;
@@ -93,51 +100,51 @@ impl<T> Buckets<T> {
     }
 }
 
-/// Everything that waits for its time.
+/// The deadlines of everything in the hub.
 #[derive(Default)]
 pub(super) struct Deadlines {
-    slots: [Buckets<Arc<Slot>>; Why::ALL.len()],
+    slots: [Buckets<Arc<Slot>>; DeadlineKind::ALL.len()],
     pub(super) boards: Buckets<Arc<Board>>,
-    pub(super) sleepers: Buckets<Sleeper>,
-    /// The tick that the timekeeper sleeps for.
+    pub(super) watches: Buckets<WaitingWatch>,
+    /// The tick until which the timekeeper sleeps.
     alarm: AtomicU32,
     earlier: Notify,
 }
 
 impl Deadlines {
-    pub(super) fn slots(&self, why: Why) -> &Buckets<Arc<Slot>> {
-        &self.slots[why as usize]
+    pub(super) fn slots(&self, kind: DeadlineKind) -> &Buckets<Arc<Slot>> {
+        &self.slots[kind as usize]
     }
 
-    pub(super) fn enter_slot(&self, why: Why, tick: Tick, slot: Arc<Slot>) {
-        self.slots(why).enter(tick, slot);
-        self.hurry(tick);
+    pub(super) fn schedule_slot(&self, kind: DeadlineKind, tick: Tick, slot: Arc<Slot>) {
+        self.slots(kind).insert(tick, slot);
+        self.wake_if_earlier(tick);
     }
 
-    pub(super) fn enter_board(&self, tick: Tick, board: Arc<Board>) {
-        self.boards.enter(tick, board);
-        self.hurry(tick);
+    pub(super) fn schedule_board(&self, tick: Tick, board: Arc<Board>) {
+        self.boards.insert(tick, board);
+        self.wake_if_earlier(tick);
     }
 
-    pub(super) fn enter_sleeper(&self, tick: Tick, sleeper: Sleeper) {
-        self.sleepers.enter(tick, sleeper);
-        self.hurry(tick);
+    pub(super) fn schedule_watch(&self, tick: Tick, watch: WaitingWatch) {
+        self.watches.insert(tick, watch);
+        self.wake_if_earlier(tick);
     }
 
     /// Wakes the timekeeper if it would sleep past a tick.
-    fn hurry(&self, tick: Tick) {
-        if tick.0 < self.alarm.load(Ordering::SeqCst) {
+    fn wake_if_earlier(&self, tick: Tick) {
+        if tick.0.get() < self.alarm.load(Ordering::SeqCst) {
             self.earlier.notify_one();
         }
     }
 
-    /// The next time at which there is something to do. From now on an earlier entry ends [`Deadlines::earlier`].
+    /// Sets the alarm to the next deadline and returns it. From now on an entry that is earlier ends [`Deadlines::earlier`].
     pub(super) fn set_alarm(&self) -> Option<Tick> {
-        // While the alarm is computed, every new entry counts as an earlier one, so that none is missed.
+        // While the alarm is computed, every new entry counts as earlier: otherwise one could be missed.
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
-        let first = slots.chain(self.boards.first()).chain(self.sleepers.first()).min();
-        self.alarm.store(first.unwrap_or(Tick::NEVER).0, Ordering::SeqCst);
+        let first = slots.chain(self.boards.first()).chain(self.watches.first()).min();
+        self.alarm.store(first.unwrap_or(Tick::LAST).0.get(), Ordering::SeqCst);
         first
     }
 
@@ -155,15 +162,15 @@ mod tests {
     fn items_come_out_in_the_order_of_their_ticks_and_none_too_early() {
         let buckets = Buckets::default();
         for (tick, item) in [(3, 'd'), (1, 'a'), (2, 'b'), (2, 'c')] {
-            buckets.enter(Tick(tick), item);
+            buckets.insert(Tick::at_step(tick), item);
         }
-        assert_eq!(buckets.first(), Some(Tick(1)));
-        assert_eq!(buckets.take(Tick(0), 9), None);
-        assert_eq!(buckets.take(Tick(2), 9), Some((Tick(1), vec!['a'])));
-        assert_eq!(buckets.take(Tick(2), 1), Some((Tick(2), vec!['c'])));
-        assert_eq!(buckets.take(Tick(2), 1), Some((Tick(2), vec!['b'])));
-        assert_eq!(buckets.take(Tick(2), 9), None);
-        assert_eq!(buckets.first(), Some(Tick(3)));
+        assert_eq!(buckets.first(), Some(Tick::at_step(1)));
+        assert_eq!(buckets.take(Tick::at_step(0), 9), None);
+        assert_eq!(buckets.take(Tick::at_step(2), 9), Some((Tick::at_step(1), vec!['a'])));
+        assert_eq!(buckets.take(Tick::at_step(2), 1), Some((Tick::at_step(2), vec!['c'])));
+        assert_eq!(buckets.take(Tick::at_step(2), 1), Some((Tick::at_step(2), vec!['b'])));
+        assert_eq!(buckets.take(Tick::at_step(2), 9), None);
+        assert_eq!(buckets.first(), Some(Tick::at_step(3)));
     }
 
     #[test]

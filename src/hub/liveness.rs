@@ -1,16 +1,23 @@
-//! When a stream is due a heartbeat; pure, with time as an argument.
+//! When a stream gets its next heartbeat. Pure: time is an argument.
+
+use std::time::Duration;
 
 /// Milliseconds since the hub began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Millis(pub(crate) u64);
 
 impl Millis {
+    /// A time, from the duration since the hub began.
+    pub(super) fn new(since_began: Duration) -> Self {
+        Self(u64::try_from(since_began.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// How long ago `earlier` was, in milliseconds.
     pub(super) fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// So many milliseconds later.
+    /// The time `ms` milliseconds later.
     pub(super) fn after(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
@@ -21,31 +28,31 @@ impl Millis {
     }
 }
 
-/// The heartbeat of one stream: a ping after enough silence.
+/// The heartbeat of one stream: a ping when nothing was sent for long enough.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     every_ms: u32,
     /// A ping is due and was not taken yet.
     due: bool,
-    quiet_since: Millis,
+    silent_since: Millis,
 }
 
 impl Heartbeat {
-    /// The heartbeat of a stream that was given something now.
+    /// The heartbeat of a stream to which something was sent now.
     pub(super) fn new(every_ms: u32, now: Millis) -> Self {
-        Self { every_ms, due: false, quiet_since: now }
+        Self { every_ms, due: false, silent_since: now }
     }
 
-    /// The stream was given something, so no ping is needed for a while.
-    pub(super) fn traffic(&mut self, now: Millis) {
-        (self.due, self.quiet_since) = (false, now);
+    /// Something was sent, so the silence begins again.
+    pub(super) fn reset(&mut self, now: Millis) {
+        (self.due, self.silent_since) = (false, now);
     }
 
     /// Takes the ping that is due.
     pub(super) fn take(&mut self, now: Millis) -> bool {
         let due = self.due;
         if due {
-            self.traffic(now);
+            self.reset(now);
         }
         due
     }
@@ -57,18 +64,18 @@ impl Heartbeat {
         beats
     }
 
-    /// When the next ping is due. `None` while one waits to be taken.
+    /// When the next ping is due. `None` while a ping is due and not yet taken.
     ///
-    /// Times fall on a common grid, so that pings of streams that share a connection go out together. A peer that vanished has to
-    /// be gone after 35 s: with the default heartbeat of 15 s the ping is due after 13.5 to 14 s, and `TCP_USER_TIMEOUT` ends the
-    /// connection 20.6 s later.
+    /// All due times are on a common grid, so that pings of streams that share a connection are written together. The daemon has to
+    /// notice within 35 s that a peer has vanished: with the default heartbeat of 15 s, the ping is due after 13.5 to 14 s, and
+    /// `TCP_USER_TIMEOUT` ends the connection 20.6 s later.
     pub(super) fn next(&self) -> Option<Millis> {
         let every = u64::from(self.every_ms);
-        (!self.due).then(|| self.quiet_since.after(every * 9 / 10).on_grid(every / GRID))
+        (!self.due).then(|| self.silent_since.after(every * 9 / 10).on_grid(every / GRID))
     }
 }
 
-/// How many times of the grid fall into one heartbeat.
+/// How many steps of the grid one heartbeat has.
 const GRID: u64 = 30;
 
 #[cfg(test)]
@@ -89,10 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn traffic_puts_the_next_ping_off() {
+    fn something_sent_puts_the_next_ping_off() {
         let mut heartbeat = Heartbeat::new(15_000, Millis(0));
         assert!(heartbeat.beat(Millis(14_000)));
-        heartbeat.traffic(Millis(14_000));
+        heartbeat.reset(Millis(14_000));
         assert!(!heartbeat.take(Millis(14_000)));
         assert_eq!(heartbeat.next(), Some(Millis(27_500)));
     }

@@ -1,11 +1,11 @@
-//! The numbered messages of one mailbox and their bounds; pure, with time as an argument.
+//! The numbered messages of one mailbox, and their limits. Pure: time is an argument.
 //!
-//! `handed` is the highest number that was ever given to a stream. Messages up to it are kept for replay and may be evicted;
-//! those above it wait for a stream and may not:
+//! `handed_over` is the highest number that was ever given to a stream. Messages up to this number are kept for replay and may be
+//! evicted. Messages after it wait for a stream and may not be evicted:
 //!
 //! ```text
 //!   gone | handed over, kept for replay | waiting
-//!        ^ gap                          ^ handed  ^ last
+//!        ^ gap                          ^ handed_over  ^ last
 //! ```
 
 use std::{collections::VecDeque, sync::Arc};
@@ -13,26 +13,26 @@ use std::{collections::VecDeque, sync::Arc};
 use super::{liveness::Millis, parcel::Parcel};
 use crate::error::Error;
 
-/// Messages that wait for a stream, at most; one more is refused.
+/// How many messages may wait for a stream. One more is refused.
 pub(super) const WAITING: usize = 64;
-/// Their bytes, at most. A single message is never larger than this: the body limit is not.
+/// How many bytes the waiting messages may have. A single message always fits: the body limit is not higher.
 pub(crate) const WAITING_BYTES: usize = 256 * 1024;
-/// Messages kept for replay after they were handed over, at most.
+/// How many messages are kept for replay after they were handed over.
 pub(super) const REPLAY: usize = 256;
-/// Their bytes, at most.
+/// How many bytes the messages kept for replay may have.
 pub(super) const REPLAY_BYTES: usize = 512 * 1024;
-/// How long they are kept, at most.
+/// How long a message is kept for replay, in milliseconds.
 pub(super) const REPLAY_MS: u64 = 60_000;
-/// Bytes of memory of a message's place in one mailbox.
+/// Bytes of memory that a mailbox needs for a message, without the message itself.
 pub(super) const ENTRY_COST: usize = 64;
 
 /// Messages in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     last: u64,
-    handed: u64,
+    handed_over: u64,
     gap: u64,
-    /// Apart, because most logs are empty most of the time.
+    /// Boxed, because most logs are empty most of the time.
     kept: Option<Box<Kept>>,
 }
 
@@ -42,7 +42,7 @@ struct Kept {
     entries: VecDeque<Entry>,
     waiting_bytes: usize,
     replay_bytes: usize,
-    /// The memory of those that are held for an absent device.
+    /// Bytes of memory of the messages that are held for an absent device.
     held_bytes: usize,
 }
 
@@ -50,14 +50,14 @@ struct Kept {
 struct Entry {
     seq: u64,
     parcel: Arc<Parcel>,
-    /// When it was pushed; once it was handed over, when that was.
+    /// When the message was pushed. After it was handed over: when that happened last.
     at: Millis,
-    /// How long it waits for an absent device. 0: as long as the mailbox remembers its last stream.
+    /// How long the message is held for an absent device. 0: it was sent to a live stream, and waits until the resume window ends.
     ttl_ms: u64,
 }
 
 impl Entry {
-    /// The bytes of memory that it takes while it is held; 0 when its sender did not ask for that.
+    /// The bytes of memory that the message takes while it is held. 0 when it is not held.
     fn held(&self) -> usize {
         if self.ttl_ms > 0 { ENTRY_COST + self.parcel.footprint() } else { 0 }
     }
@@ -65,34 +65,36 @@ impl Entry {
 
 /// A message on its way to a stream.
 #[derive(Debug)]
-pub(super) struct Handed {
+pub(super) struct HandedOver {
     pub(super) seq: u64,
     pub(super) parcel: Arc<Parcel>,
+    /// The message was sent to a live stream and is handed over for the first time: not held, not replayed.
+    pub(super) live: bool,
 }
 
 impl Log {
-    /// A log whose first message is gone.
+    /// A log whose first message is missing.
     pub(super) fn with_gap() -> Self {
-        Self { last: 1, handed: 0, gap: 1, kept: None }
+        Self { last: 1, handed_over: 0, gap: 1, kept: None }
     }
 
     /// The highest number that was ever given to a stream.
-    pub(super) fn handed(&self) -> u64 {
-        self.handed
+    pub(super) fn handed_over(&self) -> u64 {
+        self.handed_over
     }
 
-    /// Nothing after this number is missing.
+    /// Whether no message after this number is missing.
     pub(super) fn is_whole_after(&self, seq: u64) -> bool {
         self.gap <= seq
     }
 
-    /// Messages wait for a stream.
+    /// Whether messages wait for a stream.
     pub(super) fn has_waiting(&self) -> bool {
         self.waiting() > 0
     }
 
     fn waiting(&self) -> usize {
-        self.count_after(self.handed)
+        self.count_after(self.handed_over)
     }
 
     /// The bytes of memory that all entries take, without the messages in them.
@@ -105,19 +107,19 @@ impl Log {
         self.kept.as_ref().map_or(0, |kept| kept.held_bytes)
     }
 
-    /// When the oldest message that is kept for replay has been kept long enough; none where there is none up to `limit`.
+    /// When the oldest message that is kept for replay, with a number up to `limit`, has been kept long enough.
     pub(super) fn replay_ends(&self, limit: u64) -> Option<Millis> {
-        let oldest = self.kept.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed))?;
+        let oldest = self.kept.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over))?;
         Some(oldest.at.after(REPLAY_MS))
     }
 
-    /// When the first held message ends.
+    /// When the first held message expires.
     pub(super) fn hold_ends(&self) -> Option<Millis> {
         self.kept.as_ref().filter(|kept| kept.held_bytes > 0)?;
         self.waiting_entries().filter(|entry| entry.ttl_ms > 0).map(|entry| entry.at.after(entry.ttl_ms)).min()
     }
 
-    /// When the first waiting message ends; one without a time of its own ends with the window.
+    /// When the first waiting message expires. A message that is not held expires at `window`, when the resume window ends.
     pub(super) fn waiting_ends(&self, window: Millis) -> Option<Millis> {
         let ends = |entry: &Entry| if entry.ttl_ms > 0 { entry.at.after(entry.ttl_ms) } else { window };
         self.waiting_entries().map(ends).min()
@@ -125,7 +127,7 @@ impl Log {
 
     fn waiting_entries(&self) -> impl Iterator<Item = &Entry> {
         let entries = self.kept.iter().flat_map(|kept| &kept.entries);
-        entries.filter(|entry| entry.seq > self.handed)
+        entries.filter(|entry| entry.seq > self.handed_over)
     }
 
     /// How many messages come after this number.
@@ -148,37 +150,38 @@ impl Log {
         Ok(())
     }
 
-    /// The position of a stream that has seen everything up to `seq`. Numbers that are gone are skipped, so that they count
-    /// as missing once.
-    pub(super) fn enter_after(&mut self, seq: u64) -> u64 {
+    /// The position of a stream that has seen everything up to `seq`: just before the next message that is still in the log. So
+    /// each missing message is reported once.
+    pub(super) fn position_after(&mut self, seq: u64) -> u64 {
         let next = self.kept.as_ref().and_then(|kept| kept.entries.get(kept.index(seq, self.last)));
         let position = next.map_or(self.last, |entry| entry.seq - 1);
-        self.handed = self.handed.max(position);
+        self.handed_over = self.handed_over.max(position);
         position
     }
 
     /// Hands over the message after this number.
-    pub(super) fn hand_over(&mut self, seq: u64, now: Millis) -> Option<Handed> {
+    pub(super) fn hand_over(&mut self, seq: u64, now: Millis) -> Option<HandedOver> {
         let kept = self.kept.as_mut()?;
         let at = kept.index(seq, self.last);
         let entry = kept.entries.get_mut(at)?;
-        if entry.seq > self.handed {
-            self.handed = entry.seq;
+        let first = entry.seq > self.handed_over;
+        if first {
+            self.handed_over = entry.seq;
             kept.waiting_bytes -= entry.parcel.cost();
             kept.replay_bytes += entry.parcel.cost();
             kept.held_bytes -= entry.held();
         }
         entry.at = now;
-        Some(Handed { seq: entry.seq, parcel: entry.parcel.clone() })
+        Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone(), live: first && entry.ttl_ms == 0 })
     }
 
-    /// Drops handed messages up to `limit` that are too many, too large or too old. Tells `aged` the number and the time of
-    /// handing over of each that was too old.
+    /// Drops messages kept for replay, with numbers up to `limit`, while they are too many, too large or too old. Calls `aged` for
+    /// each that was too old, with its number and the time at which it was handed over.
     pub(super) fn evict(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
         let Some(kept) = &mut self.kept else { return };
-        while let Some(entry) = kept.entries.front().filter(|entry| entry.seq <= limit.min(self.handed)) {
+        while let Some(entry) = kept.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over)) {
             let old = now.since(entry.at) >= REPLAY_MS;
-            if !old && kept.index(self.handed, self.last) <= REPLAY && kept.replay_bytes <= REPLAY_BYTES {
+            if !old && kept.index(self.handed_over, self.last) <= REPLAY && kept.replay_bytes <= REPLAY_BYTES {
                 break;
             }
             if old {
@@ -187,29 +190,32 @@ impl Log {
             self.gap = self.gap.max(entry.seq);
             kept.pop_replayed();
         }
-        self.release();
+        self.free_if_empty();
     }
 
-    /// Drops the oldest handed message up to `limit`, though it is within its bounds. Says whether there was one.
+    /// Drops the oldest message kept for replay, with a number up to `limit`, although no limit is exceeded. Says whether there was
+    /// one.
     pub(super) fn evict_oldest(&mut self, limit: u64) -> bool {
         let Some(kept) = &mut self.kept else { return false };
-        let Some(seq) = kept.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed)) else {
+        let Some(seq) = kept.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed_over))
+        else {
             return false;
         };
         self.gap = self.gap.max(seq);
         kept.pop_replayed();
-        self.release();
+        self.free_if_empty();
         true
     }
 
-    /// Drops waiting messages whose time is over; those without a time of their own when `window_is_over`. Says how many.
+    /// Drops waiting messages that have expired. Messages that are not held expire when `window_is_over`. Returns how many were
+    /// dropped.
     pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
         self.drop_waiting_if(
             |entry| if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms },
         )
     }
 
-    /// Drops all waiting messages. Says how many.
+    /// Drops all waiting messages. Returns how many.
     pub(super) fn drop_waiting(&mut self) -> usize {
         self.drop_waiting_if(|_| true)
     }
@@ -221,7 +227,7 @@ impl Log {
         };
         let before = entries.len();
         entries.retain(|entry| {
-            let dropped = entry.seq > self.handed && is_over(entry);
+            let dropped = entry.seq > self.handed_over && is_over(entry);
             if dropped {
                 self.gap = self.gap.max(entry.seq);
                 *waiting_bytes -= entry.parcel.cost();
@@ -230,26 +236,26 @@ impl Log {
             !dropped
         });
         let dropped = before - entries.len();
-        self.release();
+        self.free_if_empty();
         dropped
     }
 
-    fn release(&mut self) {
+    fn free_if_empty(&mut self) {
         self.kept.take_if(|kept| kept.entries.is_empty());
     }
 }
 
 impl Kept {
-    /// Drops the oldest message, which was handed over.
+    /// Drops the oldest message, which must have been handed over.
     fn pop_replayed(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.replay_bytes -= entry.parcel.cost();
         }
     }
 
-    /// Where the messages after `seq` begin, when `last` is the number of the last one ever.
+    /// The index of the first message after `seq`. `last` is the highest number that any message ever had.
     fn index(&self, seq: u64, last: u64) -> usize {
-        // As many messages as numbers come after it, but for those that expired: no need to search all that is kept.
+        // At most `last - seq` messages come after `seq`, fewer when some expired. Only these have to be searched.
         let numbers = usize::try_from(last.saturating_sub(seq)).unwrap_or(usize::MAX);
         let first = self.entries.len().saturating_sub(numbers);
         first + self.entries.range(first..).take_while(|entry| entry.seq <= seq).count()

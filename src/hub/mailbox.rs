@@ -1,17 +1,18 @@
-//! One device's mailbox: its log, the cursors into it and the stream attached to it; pure, with time as an argument.
+//! One device's mailbox: its log, the cursors into the log and the attached stream. Pure: time is an argument.
 //!
-//! The log is the queue, and a stream is a position in it. A stream comes back with a cursor, and nothing is missing when
-//! everything after the cursor is still in the log.
+//! The log is the queue, and a stream is a position in the log. A device that reconnects presents a cursor. It has lost nothing
+//! when everything after the cursor is still in the log.
 
 mod upkeep;
 
 use std::sync::Arc;
 
-pub(super) use self::upkeep::{Looked, MAILBOX_COST};
+pub(super) use self::upkeep::{Checked, MAILBOX_COST};
 use super::{
     deadlines::Tick,
+    latency::{AcceptedAt, is_sampled},
     liveness::{Heartbeat, Millis},
-    log::{Handed, Log},
+    log::{HandedOver, Log},
     parcel::Parcel,
 };
 use crate::{
@@ -23,25 +24,26 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Mailbox {
     epoch: u64,
-    /// How many pages there were, which is the number of the newest.
+    /// The number of the newest page. Pages count from 1.
     pages: u32,
-    /// The page of the newest stream: an older one when that came back.
+    /// The page of the newest stream. Less than `pages` when an older page came back.
     page: u32,
-    /// Names the newest stream, so that a late word of an older one is told apart.
+    /// The number of the newest stream. A late call of an older stream has an older number and changes nothing.
     generation: u32,
     log: Log,
-    /// Everything up to here is known to have reached the device.
+    /// The device is known to have received all messages up to this number.
     confirmed: u64,
     stream: Option<Attached>,
-    /// When the last stream left or, if later, when something was lost that the next stream has to be told of.
+    /// When the resume window began: when the last stream left or, if later, when held messages were lost, of which the next stream
+    /// has to be told.
     left_at: Tick,
 }
 
-/// The stream that takes this mailbox's messages; always that of the newest generation.
+/// The stream that takes this mailbox's messages. It always has the newest generation.
 #[derive(Debug)]
 struct Attached {
     position: u64,
-    /// Not after the time at which it was attached.
+    /// When the stream was attached, or up to one step earlier.
     since: Tick,
     heartbeat: Heartbeat,
     ending: Option<EndReason>,
@@ -65,9 +67,9 @@ pub(super) enum Next {
     Ping,
     /// Nothing yet.
     Wait,
-    /// Say why, then end.
+    /// Write the reason, then end.
     End(EndReason),
-    /// End without a word: the same page came back on another stream.
+    /// End without a reason: the same page came back on another stream.
     Replaced,
 }
 
@@ -76,8 +78,10 @@ pub(super) enum Next {
 pub(super) struct Delivery {
     pub(super) cursor: Cursor,
     pub(super) message: Arc<Parcel>,
-    /// Another one is there.
+    /// The log has another message for the stream.
     pub(super) more: bool,
+    /// When the hub accepted the message, if its latency is measured.
+    pub(super) measured: Option<AcceptedAt>,
 }
 
 impl Mailbox {
@@ -99,7 +103,7 @@ impl Mailbox {
         Self { log: Log::with_gap(), ..Self::new(epoch, now) }
     }
 
-    /// A stream is attached and takes messages.
+    /// Whether a stream is attached and takes messages.
     pub(super) fn is_live(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.ending.is_none())
     }
@@ -109,12 +113,12 @@ impl Mailbox {
         self.is_live().then_some((self.epoch, self.page))
     }
 
-    /// No stream was ever attached: it only holds.
+    /// Whether no stream was ever attached: the mailbox only holds messages.
     pub(super) fn only_holds(&self) -> bool {
         self.pages == 0
     }
 
-    /// A stream is attached, if only to say its last words.
+    /// Whether a stream is attached. It may be ending.
     pub(super) fn has_stream(&self) -> bool {
         self.stream.is_some()
     }
@@ -124,12 +128,12 @@ impl Mailbox {
         self.log.memory()
     }
 
-    /// The bytes of memory that exist because somebody asked to hold messages.
+    /// The bytes of memory that are used because senders asked to hold messages.
     pub(super) fn held(&self) -> usize {
         self.log.held() + if self.only_holds() { MAILBOX_COST } else { 0 }
     }
 
-    /// Numbers a message and stores it: for the live stream, or for at most `ttl_ms` when there is none.
+    /// Numbers a message and stores it for the live stream. Without a live stream, holds it for at most `ttl_ms`.
     pub(super) fn push(&mut self, parcel: Arc<Parcel>, ttl_ms: u64, now: Millis) -> Result<Outcome, Error> {
         let live = self.is_live();
         if !live && ttl_ms == 0 {
@@ -139,13 +143,13 @@ impl Mailbox {
         Ok(if live { Outcome::Delivered } else { Outcome::Held })
     }
 
-    /// Attaches a stream in place of the one before it, which finds out when it asks for more.
+    /// Attaches a stream in place of the stream before it, which ends when it asks for its next item.
     pub(super) fn attach(&mut self, start: Start, heartbeat_ms: u32, now: Millis) -> Result<Attachment, Error> {
         let (page, after, continuity) = self.place(start)?;
-        let all_confirmed = self.confirmed == self.log.handed();
-        let position = self.log.enter_after(after);
+        let all_confirmed = self.confirmed == self.log.handed_over();
+        let position = self.log.position_after(after);
         if all_confirmed {
-            self.confirmed = self.log.handed();
+            self.confirmed = self.log.handed_over();
         }
         self.pages = self.pages.max(page);
         self.page = page;
@@ -159,7 +163,7 @@ impl Mailbox {
 
     /// The page, the position and the continuity of a stream that wants to begin at `start`.
     fn place(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
-        let (anew, handed) = (self.pages + 1, self.log.handed());
+        let (anew, handed) = (self.pages + 1, self.log.handed_over());
         match start {
             Start::After(cursor) if cursor.epoch == self.epoch && cursor.page <= self.pages && cursor.seq <= handed => {
                 if self.stream.is_some() && self.page > cursor.page {
@@ -169,7 +173,7 @@ impl Mailbox {
                 let whole = self.log.is_whole_after(cursor.seq);
                 Ok((cursor.page, cursor.seq, if whole { Continuity::Resumed } else { Continuity::Broken }))
             }
-            // Whoever comes with a cursor that is not of this log is a new page here, and has lost something.
+            // The cursor is not of this mailbox: the stream is a new page here, and its device has lost messages.
             Start::After(_) | Start::Lost => Ok((anew, handed, Continuity::Broken)),
             Start::Anew if self.only_holds() && self.log.is_whole_after(handed) => Ok((anew, handed, Continuity::New)),
             Start::Anew if handed > self.confirmed || !self.log.is_whole_after(handed) => {
@@ -182,10 +186,10 @@ impl Mailbox {
     /// What the stream of this generation and page has to do next.
     pub(super) fn next(&mut self, generation: u32, page: u32, now: Millis) -> Next {
         let Some(stream) = self.stream.as_mut().filter(|_| self.generation == generation) else {
-            return self.farewell(page).map_or(Next::Replaced, Next::End);
+            return self.end_reason(page).map_or(Next::Replaced, Next::End);
         };
         if let Some(handed) = self.log.hand_over(stream.position, now) {
-            stream.heartbeat.traffic(now);
+            stream.heartbeat.reset(now);
             return Next::Message(self.deliver(handed, page, now));
         }
         if let Some(reason) = stream.ending {
@@ -195,57 +199,60 @@ impl Mailbox {
         if stream.heartbeat.take(now) { Next::Ping } else { Next::Wait }
     }
 
-    /// One more message that is there, for the stream of this generation and page to write together with the one before it.
+    /// Another message, if there is one, for the stream of this generation and page to write together with the one before it.
     pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Delivery> {
         let stream = self.stream.as_ref().filter(|_| self.generation == generation)?;
         let handed = self.log.hand_over(stream.position, now)?;
         Some(self.deliver(handed, page, now))
     }
 
-    /// Moves the stream past a message.
-    fn deliver(&mut self, handed: Handed, page: u32, now: Millis) -> Delivery {
+    /// Moves the position of the stream past a message.
+    fn deliver(&mut self, handed: HandedOver, page: u32, now: Millis) -> Delivery {
         if let Some(stream) = &mut self.stream {
             stream.position = handed.seq;
         }
         self.evict(now);
-        let Handed { seq, parcel } = handed;
+        let HandedOver { seq, parcel, live } = handed;
+        let measured = parcel.accepted_at().filter(|_| live && is_sampled(self.epoch, seq));
         Delivery {
             cursor: Cursor { epoch: self.epoch, page, seq },
             message: parcel,
             more: self.log.count_after(seq) > 0,
+            measured,
         }
     }
 
-    /// Why a stream that is no longer attached has to end; none where the same page came back on another stream.
-    fn farewell(&self, page: u32) -> Option<EndReason> {
+    /// Why a stream of this page that is no longer attached has to end. `None` when the same page came back on another stream.
+    fn end_reason(&self, page: u32) -> Option<EndReason> {
         (self.page > page).then_some(EndReason::Superseded)
     }
 
-    /// Ends the attached stream after what it still has to write, and takes no more for it. Says whether there was one.
+    /// Ends the attached stream after it has written the messages in the log. Accepts no more messages for it. Says whether there
+    /// was such a stream.
     pub(super) fn end(&mut self, reason: EndReason) -> bool {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.ending.is_none()) else { return false };
         stream.ending = Some(reason);
         true
     }
 
-    /// The stream of this generation and page is over. Says why if it was the server that ended it, even one whose peer never
-    /// came to read the reason.
+    /// The stream of this generation and page is over. Returns the reason if the server ended it, also when the peer never read the
+    /// reason.
     pub(super) fn leave(&mut self, generation: u32, page: u32, now: Millis) -> Option<EndReason> {
         let reason = match self.stream.as_ref().filter(|_| self.generation == generation) {
             Some(stream) => stream.ending,
-            None => self.farewell(page),
+            None => self.end_reason(page),
         };
         self.detach(generation, now);
         reason
     }
 
-    /// Lets go of the attached stream, which finds out when it asks for more.
+    /// Detaches the stream, which ends when it asks for its next item.
     pub(super) fn release(&mut self, now: Millis) {
         self.detach(self.generation, now);
         self.generation = self.generation.wrapping_add(1);
     }
 
-    /// The stream of this generation is over; an older one's late word changes nothing.
+    /// The stream of this generation is over. Does nothing when a newer stream is attached.
     pub(super) fn detach(&mut self, generation: u32, now: Millis) {
         if self.stream.is_some() && self.generation == generation {
             self.stream = None;
@@ -257,7 +264,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::mailbox_properties::{EPOCH, message},
+        super::tests::mailbox_properties::{EPOCH, message},
         *,
     };
     use crate::model::Data;

@@ -1,29 +1,32 @@
-//! A message on its way through mailboxes: its memory is counted once, and its text for a format is made once, however many
-//! streams it goes to.
+//! A message that mailboxes and streams share: its memory is counted once, and its text for a format is made once.
 
-use std::{ops::Deref, sync::OnceLock};
+use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
+use super::latency::AcceptedAt;
 use crate::{budget::Budget, model::Message};
 
-/// A message, counted in the memory budget until the last mailbox and the last stream let go of it.
+/// A message that counts against the memory budget until the last mailbox and the last stream drop it.
 #[derive(Debug)]
 pub struct Parcel {
     message: Message,
     budget: Budget,
-    /// Texts of the message that streams share. Only for a large message to several devices: a small one is copied for less.
-    texts: Option<Box<[OnceLock<Bytes>; TEXTS]>>,
+    /// The texts that streams share, by format. `None` for a small message or a single device: there a copy costs less.
+    texts: Option<Box<Mutex<BTreeMap<usize, Bytes>>>>,
+    /// When the hub accepted the message. `None`: its latency is not measured.
+    accepted: Option<AcceptedAt>,
 }
 
 impl Parcel {
-    /// For one device.
+    /// Makes a message for one device.
     pub(crate) fn new(message: Message, budget: Budget) -> Self {
         budget.add_messages(message.footprint());
-        Self { message, budget, texts: None }
+        Self { message, budget, texts: None, accepted: None }
     }
 
-    /// For several devices.
+    /// Makes a message for several devices.
     pub(crate) fn shared(message: Message, budget: Budget) -> Self {
         let texts = (message.cost() >= WORTH_SHARING).then(Box::default);
         let mut parcel = Self::new(message, budget);
@@ -31,12 +34,21 @@ impl Parcel {
         parcel
     }
 
-    /// The text of the message in the format of this number, below 4. The first stream makes it and all others share it.
-    /// `None` where a copy for each stream costs less.
+    /// Stores when the hub accepted the message, so that its latency can be measured.
+    pub(super) fn accepted(mut self, since_began: Duration) -> Self {
+        self.accepted = Some(AcceptedAt::new(since_began));
+        self
+    }
+
+    pub(super) fn accepted_at(&self) -> Option<AcceptedAt> {
+        self.accepted
+    }
+
+    /// The text of the message in a format, of which the caller gives the number. The first stream makes the text and all others
+    /// share it. `None` when a copy for each stream costs less.
     pub fn text(&self, format: usize, make: impl FnOnce(&Message) -> String) -> Option<Bytes> {
-        let text = self.texts.as_ref()?.get(format)?;
         let make = || Bytes::from_owner(Text::new(make(&self.message), self.budget.clone()));
-        Some(text.get_or_init(make).clone())
+        Some(self.texts.as_ref()?.lock().entry(format).or_insert_with(make).clone())
     }
 }
 
@@ -62,7 +74,7 @@ impl Drop for Parcel {
     }
 }
 
-/// A text that streams share, counted until the last of them has written it.
+/// A text that streams share. It counts against the memory budget until the last stream has written it.
 struct Text(String, Budget);
 
 impl Text {
@@ -84,10 +96,7 @@ impl Drop for Text {
     }
 }
 
-/// Formats of the event stream, with one to spare.
-const TEXTS: usize = 4;
-
-/// Bytes of a message from which on streams share its text.
+/// The least bytes of a message whose text is shared.
 const WORTH_SHARING: usize = 4 * 1024;
 
 #[cfg(test)]
@@ -103,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_large_message_is_made_once_and_counted_until_the_last_stream_has_it_no_more() {
+    fn the_text_of_a_large_message_is_made_once_and_counted_until_the_last_stream_drops_it() {
         let budget = Budget::new(usize::MAX);
         let parcel = Parcel::shared(message(10_000), budget.clone());
         let alone = budget.messages();

@@ -1,6 +1,4 @@
-//! Which users are watched, by whom and how often.
-//!
-//! Only watched users have a [`Board`] here.
+//! Presence: the boards of all watched users, and the limits of watches.
 
 use std::{
     collections::HashMap,
@@ -17,64 +15,64 @@ use crate::{
     model::{Address, EndReason, UserId},
 };
 
-type Boards = HashMap<UserId, Watched>;
+type Boards = HashMap<UserId, WatchedUser>;
 
-/// A board, and how many watch it.
-struct Watched {
+/// A board and the number of its watches.
+struct WatchedUser {
     board: Arc<Board>,
     watchers: usize,
 }
 
-/// The users that somebody watches.
+/// The users that are watched. Other users have no board.
 pub(super) struct Presence {
     shards: Box<[Mutex<Boards>]>,
     hasher: RandomState,
     /// How many watches each caller has.
     callers: Mutex<HashMap<Address, usize>>,
-    bounds: Bounds,
+    limits: WatchLimits,
 }
 
 /// How many watches there may be. 0: any number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Of one user's devices.
+pub(super) struct WatchLimits {
+    /// Watches of one user.
     pub(super) of_user: usize,
-    /// Of one caller.
+    /// Watches of one caller.
     pub(super) of_caller: usize,
 }
 
 impl Presence {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(limits: WatchLimits) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: RandomState::new(), callers: Mutex::default(), bounds }
+        Self { shards, hasher: RandomState::new(), callers: Mutex::default(), limits }
     }
 
-    /// Begins to watch a user.
+    /// Adds a watch of a user.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when the caller or the user has as many watches as it may.
-    pub(super) fn enter(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
+    /// [`Error::TooMany`] when the caller or the user has reached the limit of watches.
+    pub(super) fn add_watch(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
         self.count_caller(caller)?;
-        let entered = self.enter_board(user);
-        if entered.is_err() {
+        let board = self.add_watcher(user);
+        if board.is_err() {
             self.uncount_caller(caller);
         }
-        entered
+        board
     }
 
-    fn enter_board(&self, user: &UserId) -> Result<Arc<Board>, Error> {
+    fn add_watcher(&self, user: &UserId) -> Result<Arc<Board>, Error> {
         let mut boards = self.shard(user).lock();
-        let new = || Watched { board: Arc::new(Board::new(user.clone())), watchers: 0 };
+        let new = || WatchedUser { board: Arc::new(Board::new(user.clone())), watchers: 0 };
         let watched = boards.entry(user.clone()).or_insert_with(new);
-        if self.bounds.of_user > 0 && watched.watchers >= self.bounds.of_user {
+        if self.limits.of_user > 0 && watched.watchers >= self.limits.of_user {
             return Err(Error::TOO_MANY);
         }
         watched.watchers += 1;
         Ok(watched.board.clone())
     }
 
-    /// Ends a watch; a user's board goes with its last one.
-    pub(super) fn leave(&self, user: &UserId, caller: Option<&Address>) {
+    /// Removes a watch of a user. Removes the board with the last watch.
+    pub(super) fn remove_watch(&self, user: &UserId, caller: Option<&Address>) {
         self.uncount_caller(caller);
         let mut boards = self.shard(user).lock();
         if let Some(watched) = boards.get_mut(user) {
@@ -85,32 +83,33 @@ impl Presence {
         }
     }
 
-    /// A device came, went or began anew. What counts is how it is when its board is looked at, so this may come late and twice.
+    /// Marks a device that came, went or began a new page. Calls may be late or repeated: the board is checked against the state of
+    /// the device at that time.
     pub(super) fn changed(&self, deadlines: &Deadlines, address: &Address, now: Millis) {
         let board = self.shard(&address.user).lock().get(&address.user).map(|watched| watched.board.clone());
         if let Some(board) = board {
             board.mark(&address.device, now);
-            board.enter_bucket(deadlines, now);
+            board.schedule(deadlines, now);
         }
     }
 
-    /// Ends the watches of one shard; gives those to wake.
+    /// Ends the watches of one shard. Returns their wakers.
     pub(super) fn end(&self, shard: usize, reason: EndReason) -> Vec<Waker> {
         let boards: Vec<_> = self.shards[shard].lock().values().map(|watched| watched.board.clone()).collect();
         boards.iter().flat_map(|board| board.end(reason)).collect()
     }
 
-    /// How many watches there are.
+    /// The number of all watches.
     pub(super) fn watches(&self) -> usize {
         let count = |boards: &Boards| boards.values().map(|watched| watched.watchers).sum::<usize>();
         self.shards.iter().map(|shard| count(&shard.lock())).sum()
     }
 
     fn count_caller(&self, caller: Option<&Address>) -> Result<(), Error> {
-        let Some(caller) = caller.filter(|_| self.bounds.of_caller > 0) else { return Ok(()) };
+        let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return Ok(()) };
         let mut callers = self.callers.lock();
         let watches = callers.entry(caller.clone()).or_default();
-        if *watches >= self.bounds.of_caller {
+        if *watches >= self.limits.of_caller {
             return Err(Error::TOO_MANY);
         }
         *watches += 1;
@@ -118,7 +117,7 @@ impl Presence {
     }
 
     fn uncount_caller(&self, caller: Option<&Address>) {
-        let Some(caller) = caller.filter(|_| self.bounds.of_caller > 0) else { return };
+        let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return };
         let mut callers = self.callers.lock();
         if let Some(watches) = callers.get_mut(caller) {
             *watches -= 1;

@@ -1,4 +1,4 @@
-//! Who is here: a sharded map from user to the slots of the user's devices.
+//! The registry: a sharded map from each user to the slots of the user's devices.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -8,27 +8,27 @@ use std::{
 use hashbrown::{HashTable, hash_table};
 use parking_lot::{Mutex, MutexGuard};
 
-pub(super) use super::devices::{Bounds, Purpose};
+pub(super) use super::user_devices::{DeviceLimits, Purpose};
 use super::{
-    devices::Devices,
     liveness::Millis,
     mailbox::Mailbox,
     slot::{Slot, Totals},
+    user_devices::Devices,
 };
 use crate::{
     error::Error,
     model::{Address, UserId},
 };
 
-/// How many locks this map is spread over, and so is that of the boards: senders to different users hardly ever meet, and one walk
-/// ends both.
+/// The number of shards of the registry and of the presence. Each shard has a lock: with so many, senders to different users rarely
+/// wait for each other. Both have the same number, so that a drain ends streams and watches in one walk.
 pub(super) const SHARDS: usize = 64;
 
-/// By user. What stands there knows whose it is.
+/// The devices of each user. A table instead of a map, because [`Devices`] has its key, the user, inside.
 type Users = HashTable<Devices>;
 
-/// The slot of a device that may enter, and the one that had to make room for it.
-pub(super) struct Entered {
+/// The slot of a device, and the slot that was removed to make room for it.
+pub(super) struct Found {
     pub(super) slot: Arc<Slot>,
     pub(super) pushed_out: Option<Arc<Slot>>,
 }
@@ -36,12 +36,12 @@ pub(super) struct Entered {
 pub(super) struct Registry {
     shards: Box<[Mutex<Users>]>,
     hasher: RandomState,
-    bounds: Bounds,
+    limits: DeviceLimits,
 }
 
 impl Registry {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new(), bounds }
+    pub(super) fn new(limits: DeviceLimits) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new(), limits }
     }
 
     /// The slot of a device, if there is one.
@@ -50,17 +50,17 @@ impl Registry {
         users.find(hash, is_of(&address.user))?.find(&address.device).cloned()
     }
 
-    /// The slot of a device, made if there is none.
+    /// Finds the slot of a device, or makes one.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when the user has as many devices as a user may.
-    pub(super) fn enter(
+    /// [`Error::TooMany`] when the user has reached a limit of devices.
+    pub(super) fn find_or_insert(
         &self,
         address: &Address,
         purpose: Purpose,
         totals: &Totals,
         now: Millis,
-    ) -> Result<Entered, Error> {
+    ) -> Result<Found, Error> {
         let (hash, mut users) = self.users(&address.user);
         let user = users.entry(hash, is_of(&address.user), |devices| devices.user().map_or(0, |user| self.hash(user)));
         let (mut pushed_out, mut has_lost) = (None, false);
@@ -71,11 +71,11 @@ impl Registry {
         let user = match user {
             Ok(devices) => {
                 if let Some(slot) = devices.find(&address.device) {
-                    return Ok(Entered { slot: slot.clone(), pushed_out });
+                    return Ok(Found { slot: slot.clone(), pushed_out });
                 }
-                // Looked up first: to make room may forget the oldest of those that lost something.
+                // Must come before `admit`, which may forget the oldest of the devices that lost messages.
                 has_lost = devices.has_lost(&address.device, now);
-                pushed_out = devices.make_room(purpose, self.bounds, now)?;
+                pushed_out = devices.admit(purpose, self.limits, now)?;
                 devices.forget_lost(&address.device);
                 totals.mailboxes.fetch_sub(pushed_out.is_some().into(), Ordering::Relaxed);
                 Ok(devices)
@@ -91,10 +91,10 @@ impl Registry {
             Err(user) => drop(user.insert(Devices::One(slot.clone()))),
             Ok(devices) => devices.insert(slot.clone()),
         }
-        Ok(Entered { slot, pushed_out })
+        Ok(Found { slot, pushed_out })
     }
 
-    /// Puts a slot among the live devices of its user or among the others, as it is now.
+    /// Moves a slot to the live or to the absent devices of its user, as [`Slot::is_live`] says.
     pub(super) fn index(&self, slot: &Arc<Slot>) {
         let (hash, mut users) = self.users(&slot.address.user);
         if let Some(devices) = users.find_mut(hash, is_of(&slot.address.user)) {
@@ -102,7 +102,7 @@ impl Registry {
         }
     }
 
-    /// Lets go of exactly this slot; one that took its place stays.
+    /// Removes exactly this slot. A newer slot of the same device stays.
     pub(super) fn remove(&self, slot: &Arc<Slot>, totals: &Totals) {
         let (hash, mut users) = self.users(&slot.address.user);
         let Ok(mut user) = users.find_entry(hash, is_of(&slot.address.user)) else { return };
@@ -124,8 +124,8 @@ impl Registry {
         self.shards[number].lock().iter().flat_map(Devices::iter).cloned().collect()
     }
 
-    /// The table in which a user stands, and where. Tables are told apart by bits that a table does not look at: it takes the
-    /// lowest and the highest ones.
+    /// The hash of a user, and the table of the user's shard. The middle bits of the hash choose the shard, because the table uses
+    /// the lowest and the highest bits.
     fn users(&self, user: &UserId) -> (u64, MutexGuard<'_, Users>) {
         let hash = self.hash(user);
         (hash, self.shards[(hash >> 32) as usize % SHARDS].lock())
@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    const NO_BOUNDS: Bounds = Bounds { devices: 0, held: 0, window_ms: 60_000 };
+    const UNLIMITED: DeviceLimits = DeviceLimits { devices: 0, held: 0, window_ms: 60_000 };
 
     fn address(device: &str) -> Address {
         Address::new("bob", device).expect("ids")
@@ -154,21 +154,22 @@ mod tests {
 
     #[test]
     fn each_device_of_a_user_has_one_slot_until_that_is_removed() {
-        let (registry, totals) = (Registry::new(NO_BOUNDS), Totals::default());
+        let (registry, totals) = (Registry::new(UNLIMITED), Totals::default());
         let (mut known, mut gone) = (BTreeMap::new(), None);
         let mut random = fastrand::Rng::with_seed(7);
         for step in 0..10_000 {
-            // With few devices there is often one or none.
+            // With few devices, the user often has one or none.
             let devices = if step < 5_000 { 3 } else { 40 };
             let address = address(&format!("phone {}", random.u8(..devices)));
             let (found, before) = (registry.find(&address), known.get(&address.device));
             assert_eq!(found.as_ref().map(Arc::as_ptr), before.map(Arc::as_ptr));
             if random.bool() {
-                let slot = registry.enter(&address, Purpose::Hold, &totals, Millis(0)).expect("no bounds").slot;
+                let slot =
+                    registry.find_or_insert(&address, Purpose::Hold, &totals, Millis(0)).expect("no bounds").slot;
                 assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &slot)));
                 known.insert(address.device, slot);
             } else if let Some(slot) = known.remove(&address.device).or_else(|| gone.clone()) {
-                // Where there was none, a late word about one that is gone already.
+                // When the device has no slot, remove a slot that was removed before: nothing must happen.
                 registry.remove(&slot, &totals);
                 gone = Some(slot);
             }
@@ -181,17 +182,18 @@ mod tests {
 
     #[test]
     fn a_stream_pushes_out_the_oldest_mailbox_that_only_holds() {
-        for bound in [1, 2, 4] {
-            let (registry, totals) = (Registry::new(Bounds { devices: bound, ..NO_BOUNDS }), Totals::default());
-            let enter = |device: &str, purpose, now| registry.enter(&address(device), purpose, &totals, Millis(now));
-            for number in 0..bound {
-                enter(&number.to_string(), Purpose::Hold, 1_000 * number as u64).expect("room");
+        for limit in [1, 2, 4] {
+            let (registry, totals) = (Registry::new(DeviceLimits { devices: limit, ..UNLIMITED }), Totals::default());
+            let insert =
+                |device: &str, purpose, now| registry.find_or_insert(&address(device), purpose, &totals, Millis(now));
+            for number in 0..limit {
+                insert(&number.to_string(), Purpose::Hold, 1_000 * number as u64).expect("room");
             }
-            assert!(enter("more", Purpose::Hold, 9_000).is_err());
-            let entered = enter("phone", Purpose::Stream, 9_000).expect("it pushes one out");
-            let pushed_out = entered.pushed_out.expect("one").address.clone();
+            assert!(insert("more", Purpose::Hold, 9_000).is_err());
+            let found = insert("phone", Purpose::Stream, 9_000).expect("it pushes one out");
+            let pushed_out = found.pushed_out.expect("one").address.clone();
             assert_eq!((pushed_out.device.as_str(), registry.find(&pushed_out).is_none()), ("0", true));
-            assert_eq!(totals.mailboxes.load(Ordering::Relaxed), bound);
+            assert_eq!(totals.mailboxes.load(Ordering::Relaxed), limit);
         }
     }
 }

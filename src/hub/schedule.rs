@@ -1,55 +1,43 @@
-//! Where one slot stands in the buckets, and where it has to be entered anew; pure.
+//! When one slot is scheduled to be checked, and when it has to be scheduled again. Pure.
 
 use super::{
-    deadlines::{FARTHEST_MS, Tick, Why},
+    deadlines::{DeadlineKind, FARTHEST_MS, Tick},
     liveness::Millis,
     mailbox::Mailbox,
 };
 
-/// The first tick at which a slot stands in the buckets, for each reason.
-pub(super) struct Schedule([Tick; Why::ALL.len()]);
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Self([Tick::NEVER; Why::ALL.len()])
-    }
-}
+/// For each kind of deadline, the tick of the slot's valid entry in the buckets, if it has one.
+#[derive(Default)]
+pub(super) struct Schedule([Option<Tick>; DeadlineKind::ALL.len()]);
 
 impl Schedule {
-    /// An entry of the buckets has come; says whether it is the one that counts.
-    pub(super) fn take(&mut self, why: Why, tick: Tick) -> bool {
-        let entered = &mut self.0[why as usize];
-        let counts = *entered == tick;
-        if counts {
-            *entered = Tick::NEVER;
-        }
-        counts
+    /// Takes an entry that came up. Says whether it is the valid one. Other entries are outdated and must be ignored.
+    pub(super) fn take(&mut self, kind: DeadlineKind, tick: Tick) -> bool {
+        let scheduled = &mut self.0[kind as usize];
+        scheduled.take_if(|scheduled| *scheduled == tick).is_some()
     }
 
-    /// The slot stands in the buckets for everything that a live stream needs.
+    /// Whether the slot is scheduled for both deadlines of a live stream.
     pub(super) fn is_complete(&self) -> bool {
-        self.0[Why::Stream as usize] != Tick::NEVER && self.0[Why::Replay as usize] != Tick::NEVER
+        self.0[DeadlineKind::Stream as usize].is_some() && self.0[DeadlineKind::Replay as usize].is_some()
     }
 
-    /// The entries that the buckets need, because the slot stands there too late or not at all. Where nothing has `changed`, times
-    /// only move to later ones, and an entry that is there is early enough.
+    /// Returns the new entries that the buckets need: for a deadline without an entry, or earlier than its entry. When nothing has
+    /// `changed`, deadlines only become later, so an entry that exists is early enough.
     pub(super) fn update(
         &mut self,
         mailbox: &Mailbox,
         changed: bool,
         window_ms: u64,
         now: Millis,
-    ) -> [Option<Tick>; Why::ALL.len()] {
-        Why::ALL.map(|why| {
-            let entered = &mut self.0[why as usize];
-            if *entered != Tick::NEVER && !changed {
+    ) -> [Option<Tick>; DeadlineKind::ALL.len()] {
+        DeadlineKind::ALL.map(|kind| {
+            let scheduled = &mut self.0[kind as usize];
+            if scheduled.is_some() && !changed {
                 return None;
             }
-            let due = Tick::not_before(mailbox.due(why, window_ms)?.min(now.after(FARTHEST_MS)));
-            (due < *entered).then(|| {
-                *entered = due;
-                due
-            })
+            let due = Tick::not_before(mailbox.due(kind, window_ms)?.min(now.after(FARTHEST_MS)));
+            scheduled.is_none_or(|scheduled| due < scheduled).then(|| *scheduled.insert(due))
         })
     }
 }

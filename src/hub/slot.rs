@@ -1,4 +1,4 @@
-//! One device's place in the hub: its mailbox behind a lock, with the waker of the stream attached to it.
+//! A slot: one device's mailbox behind a lock, with the waker of the attached stream.
 
 use std::{
     sync::{
@@ -12,37 +12,37 @@ use parking_lot::Mutex;
 
 use super::{
     Core,
-    deadlines::{Tick, Why},
-    devices::Purpose,
+    deadlines::{DeadlineKind, Tick},
     liveness::Millis,
-    mailbox::{Attachment, Delivery, Looked, Mailbox, Next},
+    mailbox::{Attachment, Checked, Delivery, Mailbox, Next},
     parcel::Parcel,
     schedule::Schedule,
+    user_devices::Purpose,
 };
 use crate::{
     error::Error,
     model::{Address, EndReason, Outcome, Start},
 };
 
-/// What all mailboxes come to together.
+/// Sums over all mailboxes.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) streams: AtomicUsize,
     pub(super) mailboxes: AtomicUsize,
-    /// Bytes of memory that exist because somebody asked to hold messages.
+    /// Bytes of memory that are used because senders asked to hold messages.
     pub(super) held: AtomicUsize,
 }
 
 pub(super) struct Slot {
     pub(super) address: Address,
-    /// As the mailbox has it; readable without the lock.
+    /// A copy of [`Mailbox::is_live`] that is readable without the lock.
     live: AtomicBool,
-    /// The mailbox only holds: no stream was ever attached. Readable without the lock, too.
+    /// A copy of [`Mailbox::only_holds`] that is readable without the lock.
     only_holds: AtomicBool,
-    /// Set, under the lock, when the registry lets go of this slot: nothing may enter it any more. It stands here because there is
-    /// room beside `live`.
+    /// The registry has removed this slot, or will at once: its mailbox takes no message and no stream. Only changed under the
+    /// lock. It is not in `State`, where it would take eight bytes instead of padding.
     gone: AtomicBool,
-    /// When it was made.
+    /// When the slot was made.
     pub(super) made: Tick,
     state: Mutex<State>,
 }
@@ -53,12 +53,13 @@ struct State {
     schedule: Schedule,
 }
 
-/// The slot was forgotten between finding and locking it; look again.
+/// The registry removed the slot after the caller had found it. The caller has to find or make another one.
 #[derive(Debug)]
 pub(super) struct Gone;
 
 impl Slot {
-    /// One that is made for a stream is not taken for one that only holds, though the stream is not attached yet.
+    /// A slot that is made for a stream does not count as one that only holds messages, although the stream is not attached yet:
+    /// otherwise it could be pushed out.
     pub(super) fn new(address: Address, mailbox: Mailbox, purpose: Purpose, now: Millis) -> Self {
         let state = State { mailbox, waker: None, schedule: Schedule::default() };
         Self {
@@ -92,10 +93,10 @@ impl Slot {
         ttl_ms: u64,
         now: Millis,
     ) -> Result<Result<Outcome, Error>, Gone> {
-        self.enter(core, now, |mailbox| mailbox.push(parcel, ttl_ms, now))
+        self.change(core, now, |mailbox| mailbox.push(parcel, ttl_ms, now))
     }
 
-    /// See [`Mailbox::attach`]; the stream that was attached before is woken, so that it ends.
+    /// See [`Mailbox::attach`]. Wakes the stream that was attached before, so that it ends.
     pub(super) fn attach(
         self: &Arc<Self>,
         core: &Core,
@@ -103,29 +104,29 @@ impl Slot {
         heartbeat_ms: u32,
         now: Millis,
     ) -> Result<Result<Attachment, Error>, Gone> {
-        self.enter(core, now, |mailbox| mailbox.attach(start, heartbeat_ms, now))
+        self.change(core, now, |mailbox| mailbox.attach(start, heartbeat_ms, now))
     }
 
-    /// Changes a mailbox that is still in the registry, and wakes its stream if that was allowed.
-    fn enter<T>(
+    /// Changes a mailbox that is still in the registry. Wakes its stream if the change succeeded.
+    fn change<T>(
         self: &Arc<Self>,
         core: &Core,
         now: Millis,
         change: impl FnOnce(&mut Mailbox) -> Result<T, Error>,
     ) -> Result<Result<T, Error>, Gone> {
-        let (entered, waker) = self.update(core, now, |state| {
+        let (result, waker) = self.update(core, now, |state| {
             if self.gone.load(Ordering::Relaxed) {
                 return (Err(Gone), None);
             }
-            let entered = change(&mut state.mailbox);
-            let waker = if entered.is_ok() { state.waker.take() } else { None };
-            (Ok(entered), waker)
+            let changed = change(&mut state.mailbox);
+            let waker = if changed.is_ok() { state.waker.take() } else { None };
+            (Ok(changed), waker)
         });
         wake(waker);
-        entered
+        result
     }
 
-    /// See [`Mailbox::next`]; keeps the waker when there is nothing yet.
+    /// See [`Mailbox::next`]. Keeps the waker when there is nothing yet.
     pub(super) fn next(
         self: &Arc<Self>,
         core: &Core,
@@ -172,35 +173,37 @@ impl Slot {
         })
     }
 
-    /// See [`Mailbox::look`]. `tick` is the entry of the buckets that brought it here; nothing happens when it does not count any
-    /// more. A slot to forget lets nothing in.
-    pub(super) fn look(self: &Arc<Self>, core: &Core, why: Why, tick: Tick, now: Millis) -> Looked {
-        let (looked, waker) = self.update(core, now, |state| {
-            if !state.schedule.take(why, tick) {
-                return (Looked::default(), None);
+    /// See [`Mailbox::check`]. `tick` is the tick of the entry that came up. An outdated entry does nothing. The caller has to
+    /// remove the slot from the registry when the result says `forget`.
+    pub(super) fn check(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> Checked {
+        let (checked, waker) = self.update(core, now, |state| {
+            if !state.schedule.take(kind, tick) {
+                return (Checked::default(), None);
             }
-            let looked = state.mailbox.look(core.window_ms(), now);
-            if looked.forget {
+            let checked = state.mailbox.check(core.window_ms(), now);
+            if checked.forget {
                 self.gone.store(true, Ordering::Relaxed);
             }
-            let waker = if looked.wake { state.waker.take() } else { None };
-            (looked, waker)
+            let waker = if checked.wake { state.waker.take() } else { None };
+            (checked, waker)
         });
         wake(waker);
-        looked
+        checked
     }
 
-    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_held`]. `tick` is as in [`Slot::look`]. Says how many messages went.
-    pub(super) fn make_room(self: &Arc<Self>, core: &Core, why: Why, tick: Tick, now: Millis) -> usize {
-        self.update(core, now, |state| match why {
-            _ if !state.schedule.take(why, tick) => 0,
-            Why::Held => state.mailbox.drop_held(now),
-            Why::Replay | Why::Stream => usize::from(state.mailbox.evict_oldest()),
+    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_held`]. `tick` is as in [`Slot::check`]. Returns how many messages were
+    /// dropped.
+    pub(super) fn evict(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> usize {
+        self.update(core, now, |state| match kind {
+            _ if !state.schedule.take(kind, tick) => 0,
+            DeadlineKind::Held => state.mailbox.drop_held(now),
+            DeadlineKind::Replay | DeadlineKind::Stream => usize::from(state.mailbox.evict_oldest()),
         })
     }
 
-    /// The registry has let go of this slot: nothing enters it any more, and what it held is gone. A stream that came in the same
-    /// moment ends without a word, so that its client comes back. Says how many messages went.
+    /// Closes a slot that the registry has removed: drops its held messages, and takes no message and no stream any more. A stream
+    /// that was attached at the same moment ends without a reason, so that its client comes back. Returns how many messages were
+    /// dropped.
     pub(super) fn close(self: &Arc<Self>, core: &Core, now: Millis) -> usize {
         let (dropped, waker) = self.update(core, now, |state| {
             self.gone.store(true, Ordering::Relaxed);
@@ -211,13 +214,13 @@ impl Slot {
         dropped
     }
 
-    /// Changes the state under its lock, and tells everybody who has to know: the totals, the buckets, the registry's index of
-    /// live devices, and those who watch. It is the only place that does, and takes their locks after its own.
+    /// Changes the state under its lock. Then, without the lock, updates all that depends on it: the totals, the deadlines, the
+    /// registry's index of live devices and the boards. No other function changes the state, so none can forget an update.
     fn update<T>(self: &Arc<Self>, core: &Core, now: Millis, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
-        let before = self.seen(&state.mailbox);
+        let before = self.snapshot(&state.mailbox);
         let result = change(&mut state);
-        let after = self.seen(&state.mailbox);
+        let after = self.snapshot(&state.mailbox);
         let gone = self.gone.load(Ordering::Relaxed);
         let changed = (before.live, before.attached, before.held) != (after.live, after.attached, after.held);
         let scheduled = gone || !changed && state.schedule.is_complete();
@@ -227,7 +230,7 @@ impl Slot {
         self.live.store(after.live.is_some(), Ordering::Release);
         self.only_holds.store(state.mailbox.only_holds(), Ordering::Relaxed);
         drop(state);
-        // Wrapping, so that less is added too.
+        // Wrapping, so that a decrease is an addition, too.
         let add = |total: &AtomicUsize, before: usize, after: usize| {
             if before != after {
                 total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
@@ -235,9 +238,9 @@ impl Slot {
         };
         add(&core.totals.held, before.held, after.held);
         core.budget.change_messages(before.memory, after.memory);
-        for (why, tick) in Why::ALL.into_iter().zip(entries) {
+        for (kind, tick) in DeadlineKind::ALL.into_iter().zip(entries) {
             if let Some(tick) = tick {
-                core.deadlines.enter_slot(why, tick, self.clone());
+                core.deadlines.schedule_slot(kind, tick, self.clone());
             }
         }
         if before.live != after.live {
@@ -248,18 +251,18 @@ impl Slot {
         result
     }
 
-    fn seen(&self, mailbox: &Mailbox) -> Seen {
+    fn snapshot(&self, mailbox: &Mailbox) -> Snapshot {
         if self.gone.load(Ordering::Relaxed) {
-            return Seen::default();
+            return Snapshot::default();
         }
         let (live, attached) = (mailbox.live_page(), mailbox.has_stream());
-        Seen { live, attached, memory: mailbox.memory(), held: mailbox.held() }
+        Snapshot { live, attached, memory: mailbox.memory(), held: mailbox.held() }
     }
 }
 
-/// What others have to know of a mailbox.
+/// What the rest of the hub depends on in a mailbox.
 #[derive(Default)]
-struct Seen {
+struct Snapshot {
     live: Option<(u64, u32)>,
     attached: bool,
     memory: usize,

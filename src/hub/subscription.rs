@@ -9,7 +9,9 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
-    Hub,
+    Hub, HubEvent,
+    latency::AcceptedAt,
+    liveness::Millis,
     mailbox::{Delivery, Next},
     parcel::Parcel,
     slot::Slot,
@@ -19,9 +21,9 @@ use crate::model::{Address, Continuity, Cursor, EndReason};
 /// What a stream carries after its opening.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A message, and the cursor to come back with after it.
+    /// A message, and the cursor with which the device resumes after it.
     Message(Cursor, Arc<Parcel>),
-    /// Nothing else happened for the length of a heartbeat.
+    /// Nothing else was sent for the time of a heartbeat.
     Ping,
     /// The last event: the server ends the stream.
     End(EndReason),
@@ -30,11 +32,11 @@ pub enum Event {
 /// What a stream opens with.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// Whose stream it is.
+    /// The device of the stream.
     pub address: Address,
-    /// Where it begins.
+    /// Where the stream begins.
     pub cursor: Cursor,
-    /// How it relates to the streams before it.
+    /// How the stream relates to the streams before it.
     pub continuity: Continuity,
     /// How many stored messages come before live ones.
     pub replayed: u32,
@@ -48,32 +50,38 @@ pub struct Subscription {
     slot: Arc<Slot>,
     generation: u32,
     page: u32,
-    /// Another message was there when the last one was taken.
+    /// The log had another message when the last one was taken.
     more: bool,
     over: bool,
+    /// The reason in the last event.
+    reason: Option<EndReason>,
+    /// When the hub accepted the message whose latency is measured, until it is written.
+    measured: Option<AcceptedAt>,
 }
 
 impl Subscription {
     pub(super) fn new(hub: Hub, slot: Arc<Slot>, generation: u32, page: u32) -> Self {
-        Self { hub, slot, generation, page, more: false, over: false }
+        Self { hub, slot, generation, page, more: false, over: false, reason: None, measured: None }
     }
 
-    /// One more message that is there already, to be written together with the one before it.
+    /// Another message, if there is one already, to be written together with the one before it.
     pub fn more(&mut self) -> Option<Event> {
         if !std::mem::take(&mut self.more) {
             return None;
         }
-        let delivery = self.slot.more(&self.hub.0.core, self.name(), self.hub.now())?;
+        let delivery = self.slot.more(&self.hub.0.core, self.id(), self.hub.now())?;
         Some(self.message(delivery))
     }
 
     fn message(&mut self, delivery: Delivery) -> Event {
         self.more = delivery.more;
+        // Of messages that are written together, only the oldest is measured.
+        self.measured = self.measured.or(delivery.measured);
         Event::Message(delivery.cursor, delivery.message)
     }
 
-    /// Tells this stream from all others of its mailbox.
-    fn name(&self) -> (u32, u32) {
+    /// The generation and the page: they tell this stream from the others of its mailbox.
+    fn id(&self) -> (u32, u32) {
         (self.generation, self.page)
     }
 }
@@ -85,13 +93,17 @@ impl Stream for Subscription {
         if self.over {
             return Poll::Ready(None);
         }
-        match self.slot.next(&self.hub.0.core, self.name(), context.waker(), self.hub.now()) {
+        let elapsed = self.hub.elapsed();
+        // Polling for the next item acknowledges that all earlier items were written.
+        if let Some(accepted) = self.measured.take() {
+            self.hub.observe(&HubEvent::Written { address: &self.slot.address, latency: accepted.latency(elapsed) });
+        }
+        match self.slot.next(&self.hub.0.core, self.id(), context.waker(), Millis::new(elapsed)) {
             Next::Wait => Poll::Pending,
             Next::Message(delivery) => Poll::Ready(Some(self.message(delivery))),
             Next::Ping => Poll::Ready(Some(Event::Ping)),
             Next::End(reason) => {
-                self.hub.0.metrics.stream_ended(reason);
-                self.over = true;
+                (self.over, self.reason) = (true, Some(reason));
                 Poll::Ready(Some(Event::End(reason)))
             }
             Next::Replaced => {
@@ -104,10 +116,9 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let unsaid = self.slot.detach(&self.hub.0.core, self.name(), self.hub.now());
-        // A peer that does not read is never told.
-        if let Some(reason) = unsaid.filter(|_| !self.over) {
-            self.hub.0.metrics.stream_ended(reason);
-        }
+        let unsaid = self.slot.detach(&self.hub.0.core, self.id(), self.hub.now());
+        // A peer that does not read was cut before it could be told the reason.
+        let reason = if self.over { self.reason } else { unsaid };
+        self.hub.observe(&HubEvent::Ended { address: &self.slot.address, reason });
     }
 }

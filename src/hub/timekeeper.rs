@@ -1,31 +1,26 @@
-//! The timekeeper: looks at what is due when its time has come, and sleeps in between; and the drain, which ends everything.
+//! The timekeeper: checks all that is due, then sleeps until the next deadline.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    task::Waker,
-    time::Duration,
-};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use tokio::{task::yield_now, time::sleep_until};
 
 use super::{
-    Hub,
+    Hub, HubEvent,
     board::Board,
-    deadlines::{Tick, Why},
-    registry::SHARDS,
+    deadlines::{DeadlineKind, Tick},
     slot::Slot,
-    watch::Sleeper,
+    watch::WaitingWatch,
 };
-use crate::model::{Address, EndReason};
+use crate::model::Address;
 
 impl Hub {
-    /// Looks at everything when it is due: heartbeats, messages and mailboxes whose time is over, changes for those who watch.
+    /// Checks everything when it is due: heartbeats, the expiry of messages and mailboxes, and the boards of watched users.
     ///
-    /// Never ends.
+    /// Never returns.
     pub async fn keep_time(self) {
         let deadlines = &self.0.core.deadlines;
         loop {
-            self.look_at_due().await;
+            self.check_due().await;
             match deadlines.set_alarm() {
                 Some(tick) => {
                     let at = self.0.began + Duration::from_millis(tick.time().0);
@@ -39,68 +34,53 @@ impl Hub {
         }
     }
 
-    /// Looks at what is due now, some at a time, so that those who are woken have their turn in between.
-    async fn look_at_due(&self) {
+    /// Checks all that is due now. Yields after every [`AT_ONCE`] items, so that woken tasks can run in between.
+    async fn check_due(&self) {
         let deadlines = &self.0.core.deadlines;
-        for why in Why::ALL {
-            while let Some((tick, slots)) = deadlines.slots(why).take(Tick::reached(self.now()), AT_ONCE) {
+        for kind in DeadlineKind::ALL {
+            while let Some((tick, slots)) = deadlines.slots(kind).take(Tick::reached(self.now()), AT_ONCE) {
                 for slot in &slots {
-                    self.look(slot, why, tick);
+                    self.check(slot, kind, tick);
                 }
                 yield_now().await;
             }
         }
         while let Some((tick, boards)) = deadlines.boards.take(Tick::reached(self.now()), AT_ONCE) {
             for board in &boards {
-                wake(self.look_at_board(board, tick)).await;
+                wake_in_batches(self.check_board(board, tick)).await;
             }
             yield_now().await;
         }
-        while let Some((_, sleepers)) = deadlines.sleepers.take(Tick::reached(self.now()), AT_ONCE) {
-            wake(sleepers.iter().filter_map(Sleeper::waker).collect()).await;
+        while let Some((_, watches)) = deadlines.watches.take(Tick::reached(self.now()), AT_ONCE) {
+            wake_in_batches(watches.iter().filter_map(WaitingWatch::waker).collect()).await;
         }
     }
 
-    pub(super) fn look(&self, slot: &Arc<Slot>, why: Why, tick: Tick) {
+    pub(super) fn check(&self, slot: &Arc<Slot>, kind: DeadlineKind, tick: Tick) {
         let core = &self.0.core;
-        let looked = slot.look(core, why, tick, self.now());
-        self.0.metrics.expired(looked.expired);
-        if looked.forget {
+        let checked = slot.check(core, kind, tick, self.now());
+        if checked.expired > 0 {
+            self.observe(&HubEvent::Expired { address: &slot.address, messages: checked.expired });
+        }
+        if checked.forget {
             core.registry.remove(slot, &core.totals);
         }
     }
 
-    /// Publishes the changes of a watched user; gives those to wake.
-    fn look_at_board(&self, board: &Arc<Board>, tick: Tick) -> Vec<Waker> {
+    /// Publishes the changes of a watched user. Returns the wakers of waiting watches.
+    fn check_board(&self, board: &Arc<Board>, tick: Tick) -> Vec<Waker> {
         let (core, now) = (&self.0.core, self.now());
-        let wakers = board.look(tick, now, |device| {
+        let wakers = board.check(tick, now, |device| {
             let address = Address { user: board.user.clone(), device: device.clone() };
             core.registry.find(&address)?.live_page()
         });
-        board.enter_bucket(&core.deadlines, now);
+        board.schedule(&core.deadlines, now);
         wakers
-    }
-
-    /// Refuses new work from now on and ends all streams and watches, spread over `window`; returns early when none is left.
-    pub async fn drain(&self, window: Duration) {
-        self.0.draining.store(true, Ordering::Release);
-        let mut slices = tokio::time::interval(window / SHARDS_IN_U32);
-        for shard in 0..SHARDS {
-            slices.tick().await;
-            let census = self.census();
-            if census.streams == 0 && census.watches == 0 {
-                return;
-            }
-            for slot in self.0.core.registry.of_shard(shard) {
-                slot.end(&self.0.core, EndReason::Draining, self.now());
-            }
-            wake(self.0.core.presence.end(shard, EndReason::Draining)).await;
-        }
     }
 }
 
-/// Wakes some at a time.
-async fn wake(wakers: Vec<Waker>) {
+/// Wakes all. Yields after every [`AT_ONCE`] wakers.
+pub(super) async fn wake_in_batches(wakers: Vec<Waker>) {
     let mut left = wakers.len();
     for waker in wakers {
         waker.wake();
@@ -111,8 +91,5 @@ async fn wake(wakers: Vec<Waker>) {
     }
 }
 
-/// Mailboxes or wakers after which others have their turn.
+/// After how many items the timekeeper yields to other tasks.
 const AT_ONCE: usize = 256;
-
-#[expect(clippy::cast_possible_truncation, reason = "64 fits")]
-const SHARDS_IN_U32: u32 = SHARDS as u32;

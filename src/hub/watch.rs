@@ -1,4 +1,4 @@
-//! One watcher's stream of who comes and goes: a position in a board's changes that is forgotten when dropped.
+//! One watch: a stream of the changes of a user's devices. Dropping it removes it from the board.
 
 use std::{
     pin::Pin,
@@ -9,27 +9,27 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
-    Hub,
-    board::{Board, Changes, Glimpse, Progress},
+    Hub, HubEvent,
+    board::{Board, BoardItem, Changes, Progress},
     deadlines::{FARTHEST_MS, Tick},
     liveness::{Heartbeat, Millis},
 };
 use crate::model::{Address, DeviceId, EndReason};
 
-/// What a watcher sees.
+/// What a watch gives.
 #[derive(Clone, Debug)]
-pub enum Sighting {
-    /// The whole list, sorted: first of all, and again for a watcher that fell behind.
+pub enum WatchEvent {
+    /// The whole list, sorted: the first event, and again when the watcher fell too far behind.
     Devices(Vec<DeviceId>),
-    /// What has changed since.
+    /// What has changed since the event before.
     Changes(Arc<Changes>),
-    /// Nothing else happened for the length of a heartbeat.
+    /// Nothing else was sent for the time of a heartbeat.
     Ping,
-    /// The last sighting: the server ends the stream.
+    /// The last event: the server ends the stream.
     End(EndReason),
 }
 
-/// A live view of a user's devices. Ends after [`Sighting::End`].
+/// A live view of a user's devices. Ends after [`WatchEvent::End`].
 pub struct Watch {
     hub: Hub,
     board: Arc<Board>,
@@ -37,74 +37,72 @@ pub struct Watch {
     caller: Option<Address>,
     progress: Progress,
     heartbeat: Heartbeat,
-    /// The tick at which this watch stands in the buckets.
-    entered: Tick,
+    /// When this watch is scheduled to be woken. `None`: it is not.
+    scheduled_at: Option<Tick>,
     over: bool,
 }
 
-/// A watcher to wake when a ping may be due.
-pub(super) struct Sleeper {
+/// A watch that has to be woken when its ping may be due.
+pub(super) struct WaitingWatch {
     board: Arc<Board>,
     number: u64,
 }
 
-impl Sleeper {
+impl WaitingWatch {
     pub(super) fn waker(&self) -> Option<Waker> {
-        self.board.sleeper(self.number)
+        self.board.take_waker(self.number)
     }
 }
 
 impl Watch {
     pub(super) fn new(hub: Hub, board: Arc<Board>, caller: Option<Address>, heartbeat: Heartbeat) -> Self {
-        let (number, entered) = (fastrand::u64(..), Tick(0));
-        Self { hub, board, number, caller, progress: Progress::New, heartbeat, entered, over: false }
+        let (number, progress) = (fastrand::u64(..), Progress::New);
+        Self { hub, board, number, caller, progress, heartbeat, scheduled_at: None, over: false }
     }
 
-    /// Nothing has changed: a ping if one is due, and else a place in the buckets for the next one.
-    fn rest(&mut self, now: Millis) -> Poll<Option<Sighting>> {
+    /// Gives a ping if one is due. Otherwise schedules the next one and waits.
+    fn ping_or_wait(&mut self, now: Millis) -> Poll<Option<WatchEvent>> {
         self.heartbeat.beat(now);
         if self.heartbeat.take(now) {
-            return Poll::Ready(Some(Sighting::Ping));
+            return Poll::Ready(Some(WatchEvent::Ping));
         }
-        if let Some(next) = self.heartbeat.next().filter(|_| self.entered <= Tick::reached(now)) {
-            self.entered = Tick::not_before(next.min(now.after(FARTHEST_MS)));
-            let sleeper = Sleeper { board: self.board.clone(), number: self.number };
-            self.hub.0.core.deadlines.enter_sleeper(self.entered, sleeper);
+        if let Some(next) =
+            self.heartbeat.next().filter(|_| self.scheduled_at.is_none_or(|at| at <= Tick::reached(now)))
+        {
+            let tick = *self.scheduled_at.insert(Tick::not_before(next.min(now.after(FARTHEST_MS))));
+            let watch = WaitingWatch { board: self.board.clone(), number: self.number };
+            self.hub.0.core.deadlines.schedule_watch(tick, watch);
         }
         Poll::Pending
     }
 }
 
 impl Stream for Watch {
-    type Item = Sighting;
+    type Item = WatchEvent;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Sighting>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
         if self.over {
             return Poll::Ready(None);
         }
         let (now, this) = (self.hub.now(), &mut *self);
-        let sighting = match this.board.next(&mut this.progress, this.number, context.waker()) {
-            Glimpse::List(devices) => Sighting::Devices(devices),
-            Glimpse::Changes(changes) => Sighting::Changes(changes),
-            Glimpse::End(reason) => {
+        let event = match this.board.next(&mut this.progress, this.number, context.waker()) {
+            BoardItem::List(devices) => WatchEvent::Devices(devices),
+            BoardItem::Changes(changes) => WatchEvent::Changes(changes),
+            BoardItem::End(reason) => {
                 this.over = true;
-                this.hub.0.metrics.stream_ended(reason);
-                Sighting::End(reason)
+                WatchEvent::End(reason)
             }
-            Glimpse::Wait => return this.rest(now),
+            BoardItem::Wait => return this.ping_or_wait(now),
         };
-        this.heartbeat.traffic(now);
-        Poll::Ready(Some(sighting))
+        this.heartbeat.reset(now);
+        Poll::Ready(Some(event))
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.board.forget(self.number);
-        self.hub.0.core.presence.leave(&self.board.user, self.caller.as_ref());
-        // A peer that does not read is never told.
-        if let Some(reason) = self.board.ending().filter(|_| !self.over) {
-            self.hub.0.metrics.stream_ended(reason);
-        }
+        self.board.take_waker(self.number);
+        self.hub.0.core.presence.remove_watch(&self.board.user, self.caller.as_ref());
+        self.hub.observe(&HubEvent::WatchEnded { user: &self.board.user, reason: self.board.ending() });
     }
 }

@@ -23,8 +23,8 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
         return match api.hub.watch(&caller, &user, api.settings.heartbeat) {
-            Ok(watch) => Ok(events::stream(sse::retry_only(events::retry()), watch, |sighting| {
-                sse::sighting(&sighting, wall_clock::now())
+            Ok(watch) => Ok(events::stream(sse::retry_only(events::retry()), watch, |event| {
+                sse::watch_event(&event, wall_clock::now())
             })),
             Err(error) => events::reconnect_later(error, &headers),
         };

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     error::Invalid,
-    hub::{Change, Event, Parcel, Ready, Sighting},
+    hub::{Change, Event, Parcel, Ready, WatchEvent},
     model::{Address, Continuity, Cursor, DeviceId, EndReason, EventName, Message},
 };
 
@@ -109,17 +109,17 @@ pub(super) fn retry_only(retry: Duration) -> String {
 }
 
 /// The events for one item of a watch.
-pub(super) fn sighting(sighting: &Sighting, now: SystemTime) -> EventText {
-    EventText::Own(match sighting {
-        Sighting::Devices(devices) => {
+pub(super) fn watch_event(event: &WatchEvent, now: SystemTime) -> EventText {
+    EventText::Own(match event {
+        WatchEvent::Devices(devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
             format!("event: signal.devices\ndata: {}\n\n", json(&devices))
         }
-        Sighting::Changes(changes) => {
+        WatchEvent::Changes(changes) => {
             return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
         }
-        Sighting::Ping => ping(now),
-        Sighting::End(reason) => end(*reason),
+        WatchEvent::Ping => ping(now),
+        WatchEvent::End(reason) => end(*reason),
     })
 }
 

@@ -1,19 +1,17 @@
-//! Every metric, in one struct.
+//! All metrics, in one struct.
+
+mod hub_events;
 
 use std::{
     fmt::Write as _,
     sync::{Arc, atomic::AtomicI64},
+    time::Duration,
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
-};
-
-use crate::{
-    error::Error,
-    model::{Continuity, EndReason, Outcome},
 };
 
 /// Every metric of the daemon, behind one cheap handle.
@@ -28,15 +26,17 @@ struct Families {
     held_bytes: Gauge<i64, AtomicI64>,
     watches: Gauge<i64, AtomicI64>,
     unsent_bytes: Gauge<i64, AtomicI64>,
-    opened: Family<ContinuityLabel, Counter>,
-    ended: Family<ReasonLabel, Counter>,
-    sends: Family<OutcomeLabel, Counter>,
-    /// One of `sends`, at hand, because it moves with every message.
+    opened: Family<Label, Counter>,
+    ended: Family<Label, Counter>,
+    sends: Family<Label, Counter>,
+    /// The counter of delivered messages in `sends`. It changes with every message, so it is not looked up by its label.
     delivered: Counter,
-    requests: Family<RequestLabels, Counter>,
+    send_latency: Histogram,
+    requests: Family<[(&'static str, String); 2], Counter>,
+    request_seconds: Histograms,
     replayed: Counter,
     expired: Counter,
-    evicted: Family<EvictedLabel, Counter>,
+    evicted: Family<Label, Counter>,
     refused_identities: Counter,
     connections: Counter,
     connections_without_place: Counter,
@@ -47,33 +47,21 @@ struct Families {
     panics: Counter,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ContinuityLabel {
-    continuity: &'static str,
+/// One label, with its value.
+type Label<V = &'static str> = [(&'static str, V); 1];
+
+type Histograms = Family<Label<String>, Histogram, fn() -> Histogram>;
+
+/// The metrics of a route whose requests come with every message, without a look-up by label.
+pub struct BusyRoute {
+    route: &'static str,
+    /// Requests that were answered with 200.
+    ok: Counter,
+    seconds: Histogram,
+    metrics: Metrics,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EvictedLabel {
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    route: String,
-    status: String,
-}
-
-/// What the gauges show at the moment somebody asks.
+/// The values of the gauges at the time of a scrape.
 #[derive(Clone, Copy, Debug)]
 pub struct Levels {
     /// Live streams.
@@ -96,8 +84,11 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("signal");
         macro_rules! register {
-            ($name:literal, $help:literal) => {{
-                let metric = Default::default();
+            ($name:literal, $help:expr) => {
+                register!($name, $help, Default::default())
+            };
+            ($name:literal, $help:expr, $metric:expr) => {{
+                let metric = $metric;
                 registry.register($name, $help, Clone::clone(&metric));
                 metric
             }};
@@ -109,16 +100,18 @@ impl Metrics {
             held_bytes: register!("held_bytes", "Bytes of memory that held messages and their mailboxes take"),
             watches: register!("watches", "Watches of a user's devices"),
             unsent_bytes: register!("unsent_bytes", "Bytes of responses that their peers have not taken"),
-            opened: register!("streams_opened", "Streams opened, by how they relate to the one before"),
+            opened: register!("streams_opened", "Streams opened, by how they relate to the stream before"),
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
-            sends: register!("sends", "Messages sent, by what became of them"),
+            sends: register!("sends", "Messages sent, by outcome"),
             requests: register!("requests", "Requests, by route and status (for gRPC: its status name)"),
-            replayed: register!("replayed", "Stored messages that streams began with"),
-            expired: register!("expired", "Messages whose device did not come in time"),
-            evicted: register!("evicted", "Messages that went early to make room, by kind"),
+            send_latency: register!("send_latency_seconds", SEND_LATENCY, histogram()),
+            request_seconds: register!("request_seconds", REQUEST_SECONDS, histograms()),
+            replayed: register!("replayed", "Stored messages that new streams began with"),
+            expired: register!("expired", "Messages dropped because their device did not connect in time"),
+            evicted: register!("evicted", "Messages dropped early to make room, by kind"),
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
-            connections_without_place: register!("connections_without_place", "Connections past the places for them"),
+            connections_without_place: register!("connections_without_place", "Connections without a free place"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
             stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
             stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
@@ -127,7 +120,7 @@ impl Metrics {
             delivered: Counter::default(),
             registry: Registry::default(),
         };
-        let delivered = families.sends.get_or_create_owned(&OutcomeLabel { outcome: "delivered" });
+        let delivered = families.sends.get_or_create_owned(&[("outcome", "delivered")]);
         Self(Arc::new(Families { registry, delivered, ..families }))
     }
 
@@ -151,58 +144,26 @@ impl Metrics {
         text
     }
 
-    /// A stream was opened, with so many stored messages to begin with.
-    pub fn stream_opened(&self, continuity: Continuity, replayed: u32) {
-        let continuity = match continuity {
-            Continuity::New => "new",
-            Continuity::Resumed => "resumed",
-            Continuity::Broken => "broken",
-        };
-        self.0.opened.get_or_create(&ContinuityLabel { continuity }).inc();
-        self.0.replayed.inc_by(u64::from(replayed));
-    }
-
-    /// Messages waited for their device until their time was over.
-    pub fn expired(&self, messages: usize) {
-        if messages > 0 {
-            self.0.expired.inc_by(messages as u64);
+    /// A request was answered, and its answer began after so long. `route` is a pattern, never a path.
+    pub fn answered(&self, route: &str, status: &str, after: Duration) {
+        if count(&self.requests(route, status)) {
+            self.request_seconds(route).observe(after.as_secs_f64());
         }
     }
 
-    /// Messages of a kind went before their time to make room.
-    pub fn evicted(&self, kind: &'static str, messages: usize) {
-        if messages > 0 {
-            self.0.evicted.get_or_create(&EvictedLabel { kind }).inc_by(messages as u64);
-        }
-    }
-
-    /// The server ended a stream.
-    pub fn stream_ended(&self, reason: EndReason) {
-        let reason = match reason {
-            EndReason::Superseded => "superseded",
-            EndReason::Draining => "draining",
-            EndReason::Expired => "expired",
-        };
-        self.0.ended.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// A send was answered.
-    pub fn sent(&self, answer: Result<Outcome, Error>) {
-        let outcome = match answer {
-            Ok(Outcome::Delivered) => {
-                self.0.delivered.inc();
-                return;
-            }
-            Ok(Outcome::Held) => "held",
-            Err(error) => error.code(),
-        };
-        self.0.sends.get_or_create(&OutcomeLabel { outcome }).inc();
-    }
-
-    /// The count of requests with this route and answer. `route` is a pattern, never a path.
+    /// The metrics of a route whose requests come with every message.
     #[must_use]
-    pub fn requests(&self, route: &str, status: &str) -> Counter {
-        self.0.requests.get_or_create_owned(&RequestLabels { route: route.to_owned(), status: status.to_owned() })
+    pub fn busy_route(&self, route: &'static str) -> BusyRoute {
+        let (ok, seconds) = (self.requests(route, OK), self.request_seconds(route));
+        BusyRoute { route, ok, seconds, metrics: self.clone() }
+    }
+
+    fn requests(&self, route: &str, status: &str) -> Counter {
+        self.0.requests.get_or_create_owned(&[("route", route.to_owned()), ("status", status.to_owned())])
+    }
+
+    fn request_seconds(&self, route: &str) -> Histogram {
+        self.0.request_seconds.get_or_create_owned(&[("route", route.to_owned())])
     }
 
     /// A request was refused for its identity.
@@ -245,6 +206,50 @@ impl Metrics {
         self.0.accept_errors.inc();
     }
 }
+
+impl BusyRoute {
+    /// The pattern of the route.
+    #[must_use]
+    pub fn pattern(&self) -> &'static str {
+        self.route
+    }
+
+    /// A request was answered, and its answer began after so long.
+    pub fn answered(&self, status: &str, after: Duration) {
+        if status != OK {
+            self.metrics.answered(self.route, status, after);
+        } else if count(&self.ok) {
+            self.seconds.observe(after.as_secs_f64());
+        }
+    }
+}
+
+/// Counts a request. Says whether its time is observed: that of the first request, and then of each 16th.
+fn count(requests: &Counter) -> bool {
+    requests.inc().is_multiple_of(SAMPLED)
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+fn histograms() -> Histograms {
+    Family::new_with_constructor(histogram)
+}
+
+const SEND_LATENCY: &str =
+    "Time from the acceptance of a message until its stream has written it; of one live message in 16";
+const REQUEST_SECONDS: &str =
+    "Time from the head of a request to the head of its response, by route; of one request in 16";
+
+/// In seconds.
+const BUCKETS: [f64; 17] =
+    [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The time of one request in this many is observed: a histogram has a lock, which all requests would share.
+const SAMPLED: u64 = 16;
+
+const OK: &str = "200";
 
 impl Default for Metrics {
     fn default() -> Self {

@@ -1,4 +1,4 @@
-//! What one user or one sender may take: past a bound the answer says so, and everybody else goes on.
+//! The limits of one user and of one caller: past a limit the answer says so, and all others are served.
 
 use backend_signal::grpc::proto::{BroadcastRequest, SendRequest, WatchDevicesRequest};
 use tonic::Code;
@@ -23,7 +23,7 @@ async fn grpc_hold(server: &Server, device: &str) -> Result<(), Code> {
     within(server.grpc().await.send(request)).await.map(drop).map_err(|status| status.code())
 }
 
-/// A watch, or the whole answer where it is refused.
+/// Opens a watch, or returns the whole answer of a refused one.
 async fn watch(server: &Server, caller: &str) -> Result<Sse, Response> {
     let claim = claim(caller);
     let headers = [("x-user-claim", claim.as_str()), EVENTS];
@@ -31,7 +31,7 @@ async fn watch(server: &Server, caller: &str) -> Result<Sse, Response> {
     connection.ask("GET /user/bob/devices", &headers).await;
     let head = connection.head().await;
     assert_eq!((head.status, head.header("content-type")), (200, "text/event-stream"));
-    // A refusal has an end.
+    // Only a refusal has a length.
     if !head.header("content-length").is_empty() {
         return Err(server.request("GET /user/bob/devices", &headers, b"").await);
     }
@@ -46,28 +46,28 @@ fn assert_too_many(refused: &Response) {
     assert!((2..=6).contains(&seconds), "{seconds}");
 }
 
-/// A stream that is refused for now tells an EventSource when to come back, and ends.
-fn assert_polite(refused: &Response) {
+/// A refused stream tells an EventSource when to come back, then ends.
+fn assert_told_to_come_back(refused: &Response) {
     assert_eq!((refused.status, refused.header("content-type")), (200, "text/event-stream"));
     assert!(refused.text().contains("retry: ") && !refused.text().contains("data"), "{}", refused.text());
 }
 
 #[tokio::test]
-async fn messages_are_held_for_so_many_devices_of_a_user_and_no_more() {
+async fn messages_are_held_for_a_limited_number_of_devices_of_a_user() {
     let server = Server::with(&["--user-held-devices", "3"]).await;
     for device in ["bob/1", "bob/2", "bob/3", "bob/1"] {
         assert_eq!(hold(&server, device, "x").await.status, 202);
     }
     assert_too_many(&hold(&server, "bob/4", "x").await);
     assert_eq!(grpc_hold(&server, "bob/4").await, Err(Code::ResourceExhausted));
-    assert_eq!(hold(&server, "ana/4", "x").await.status, 202, "another user has bounds of its own");
-    // A device that comes does not only hold any more.
+    assert_eq!(hold(&server, "ana/4", "x").await.status, 202, "another user has other limits");
+    // A mailbox with a stream is not one that only holds messages.
     let _first = server.sse("bob/1").await;
     assert_eq!(grpc_hold(&server, "bob/4").await, Ok(()));
 }
 
 #[tokio::test]
-async fn a_user_has_so_many_devices_and_a_stream_comes_before_what_only_holds() {
+async fn the_devices_of_a_user_are_limited_and_a_stream_pushes_out_a_mailbox_that_only_holds() {
     let server = Server::with(&["--user-devices", "3"]).await;
     for device in ["bob/held-1", "bob/held-2"] {
         assert_eq!(hold(&server, device, "x").await.status, 202);
@@ -78,7 +78,7 @@ async fn a_user_has_so_many_devices_and_a_stream_comes_before_what_only_holds() 
     assert_eq!((&lost.ready["continuity"], &lost.ready["replayed"]), (&"broken".into(), &0.into()));
     let claim = claim("bob/c");
     let headers = [("x-user-claim", claim.as_str()), EVENTS];
-    assert_polite(&server.request("GET /subscribe", &headers, b"").await);
+    assert_told_to_come_back(&server.request("GET /subscribe", &headers, b"").await);
     assert_too_many(&server.request("GET /subscribe", &headers[..1], b"").await);
     let refused = server.grpc_stream("bob/c", "").await.err().expect("refused");
     assert_eq!(refused.code(), Code::ResourceExhausted);
@@ -87,13 +87,13 @@ async fn a_user_has_so_many_devices_and_a_stream_comes_before_what_only_holds() 
 }
 
 #[tokio::test]
-async fn a_user_has_so_many_watchers_and_a_caller_so_many_watches() {
+async fn the_watchers_of_a_user_and_the_watches_of_a_caller_are_limited() {
     let server = Server::with(&["--user-watchers", "3", "--caller-watches", "2"]).await;
     let mut watches =
         vec![watch(&server, "ana/1").await.expect("a watch"), watch(&server, "ana/1").await.expect("a watch")];
-    assert_polite(&watch(&server, "ana/1").await.err().expect("too many of this caller"));
+    assert_told_to_come_back(&watch(&server, "ana/1").await.err().expect("too many of this caller"));
     watches.push(watch(&server, "ana/2").await.expect("a watch"));
-    assert_polite(&watch(&server, "eve/1").await.err().expect("too many of this user"));
+    assert_told_to_come_back(&watch(&server, "eve/1").await.err().expect("too many of this user"));
     let request = claimed("eve/1", WatchDevicesRequest { user: "bob".into() });
     let refused = within(server.grpc().await.watch_devices(request)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::ResourceExhausted);
@@ -103,7 +103,7 @@ async fn a_user_has_so_many_watchers_and_a_caller_so_many_watches() {
 }
 
 #[tokio::test]
-async fn what_is_held_has_a_budget_of_its_own_and_live_messages_go_on() {
+async fn held_messages_have_a_budget_and_live_messages_are_still_accepted() {
     let server = Server::with(&["--memory-budget", "500000", "--user-held-devices", "0", "--user-devices", "0"]).await;
     let mut phone = server.sse("ana/phone").await;
     let large = "x".repeat(50_000);
@@ -152,7 +152,7 @@ async fn a_large_broadcast_arrives_whole_in_every_format_and_protocol() {
 }
 
 #[tokio::test]
-async fn a_broadcast_is_refused_like_a_send_while_the_server_stops_whoever_is_there() {
+async fn a_broadcast_to_any_user_is_refused_while_the_server_drains() {
     let server = Server::with(&["--drain-window", "60"]).await;
     let _stays = [server.sse("ana/phone").await, server.sse("eve/phone").await];
     server.drain.start();
@@ -166,7 +166,7 @@ async fn a_broadcast_is_refused_like_a_send_while_the_server_stops_whoever_is_th
 }
 
 #[tokio::test]
-async fn a_broadcast_counts_each_delivery_and_one_refusal_when_nobody_is_there() {
+async fn a_broadcast_counts_each_delivery_and_one_refusal_when_no_device_is_connected() {
     let server = Server::start().await;
     let _streams = [server.sse("bob/a").await, server.sse("bob/b").await];
     for device in ["bob/c", "bob/d", "ana/a", "ana/b"] {

@@ -1,15 +1,15 @@
-//! A server without a free place: it says so, and it still says that it is healthy.
+//! A server that has reached `--max-connections`: it refuses requests with an answer, and still answers health checks.
 
 use tokio::io::AsyncReadExt as _;
 
 use crate::harness::{Connection, FORM, Process, Server, claim, grpc::framed, http2::Http2, process, until, within};
 
-/// Further connections that are answered when all places are taken.
+/// How many further connections are answered when all places are taken.
 const SPARE: usize = 16;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// A server with one place, and the stream that has it.
+/// A server with one place, and the stream that takes the place.
 async fn full() -> (Server, crate::harness::Sse) {
     let server = Server::with(&["--max-connections", "1"]).await;
     let phone = server.sse("bob/phone").await;
@@ -23,7 +23,7 @@ async fn a_full_server_is_healthy_and_ready() {
         let mut connection = Connection::open(server.address).await;
         let answer = connection.request(probe, &[], b"").await;
         assert_eq!((answer.status, answer.header("connection")), (200, "close"), "{probe}");
-        assert_eq!(connection.closed().await, b"", "one request, and then the end");
+        assert_eq!(connection.closed().await, b"", "closed after one request");
     }
 }
 
@@ -41,7 +41,7 @@ async fn a_full_server_answers_a_health_check_over_grpc() {
 }
 
 #[tokio::test]
-async fn a_full_server_refuses_the_rest_and_says_when_to_come_back() {
+async fn a_full_server_refuses_other_requests_and_says_when_to_come_back() {
     let (server, mut phone) = full().await;
     let devices = "/user/bob/devices";
     let post = "/user/bob/device/phone";
@@ -60,13 +60,13 @@ async fn a_full_server_refuses_the_rest_and_says_when_to_come_back() {
     let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
     assert_eq!(response.headers()["grpc-status"], "14", "UNAVAILABLE");
     drop(connection);
-    // None of it was delivered.
+    // No refused message was delivered.
     server.drain.start();
     assert_eq!(phone.next().await.name, "signal.end");
 }
 
 #[tokio::test]
-async fn a_full_server_does_not_end_an_event_source_for_good() {
+async fn a_full_server_tells_an_event_source_when_to_come_back() {
     let (server, _phone) = full().await;
     for path in ["/subscribe", "/user/bob/devices"] {
         let (mut connection, claim) = (Connection::open(server.address).await, claim("bob/laptop"));
@@ -79,7 +79,7 @@ async fn a_full_server_does_not_end_an_event_source_for_good() {
 }
 
 #[tokio::test]
-async fn a_place_that_is_free_again_is_given_to_the_next_one() {
+async fn a_place_that_becomes_free_is_given_to_the_next_connection() {
     let (server, phone) = full().await;
     assert_eq!(server.request("GET /user/bob/devices", &[], b"").await.status, 503);
     drop(phone);
@@ -88,7 +88,7 @@ async fn a_place_that_is_free_again_is_given_to_the_next_one() {
 }
 
 #[tokio::test]
-async fn silent_connections_do_not_keep_a_full_server_from_saying_that_it_is_healthy() {
+async fn silent_connections_do_not_block_the_health_checks_of_a_full_server() {
     let (server, _phone) = full().await;
     let mut silent = Vec::new();
     for _ in 0..2 * SPARE {
@@ -114,7 +114,7 @@ async fn past_the_spare_places_nothing_is_accepted() {
     let mut late = Connection::open(server.address).await;
     late.ask("GET /healthz", &[]).await;
     within(late.stream.readable()).await.expect("open");
-    // It was accepted for one whose time was over.
+    // It was accepted after an earlier connection had timed out.
     assert!(heads.iter().any(|head| matches!(head.stream.try_read(&mut [0]), Ok(0))), "accepted past the spare places");
     assert_eq!(late.response(false).await.status, 200);
 }
@@ -137,7 +137,7 @@ fn limited(options: &str) -> Process {
 }
 
 #[tokio::test]
-async fn with_few_descriptors_most_of_them_are_places_and_a_line_says_so() {
+async fn with_few_descriptors_there_are_fewer_places_and_a_line_says_so() {
     let process = limited("");
     let mut kept = Vec::new();
     for device in 0..192 {
@@ -157,7 +157,7 @@ async fn with_few_descriptors_most_of_them_are_places_and_a_line_says_so() {
 }
 
 #[test]
-fn more_connections_than_descriptors_are_a_warning() {
+fn more_allowed_connections_than_descriptors_are_a_warning() {
     for (options, warnings) in [("--max-connections 100", 0), ("--max-connections 1000", 1)] {
         let process = limited(options);
         process.signal("TERM");

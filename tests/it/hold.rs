@@ -23,7 +23,7 @@ async fn a_message_with_a_time_to_live_waits_for_its_device() {
     let held = post(&server, "1", "60").await;
     assert_eq!((held.status, held.body.len()), (202, 0));
     assert_eq!(send(&server, "2", 60).await, Ok(Outcome::Held));
-    assert_eq!(server.devices("bob").await, "[]", "a held-for device is not listed");
+    assert_eq!(server.devices("bob").await, "[]", "a device with held messages is not connected");
     assert_eq!(post(&server, "now", "0").await.status, 404);
     assert_eq!(send(&server, "now", 0).await, Err(Code::NotFound));
     let mut phone = server.sse("bob/phone").await;
@@ -35,7 +35,7 @@ async fn a_message_with_a_time_to_live_waits_for_its_device() {
 }
 
 #[tokio::test]
-async fn messages_that_wait_are_written_together_but_for_large_ones() {
+async fn waiting_messages_are_written_together_until_they_are_16_kib() {
     let server = Server::start().await;
     let (small, large) = ("x".repeat(100), "y".repeat(20_000));
     for data in [&small, &small, &small, &large, &large, &small] {
@@ -51,7 +51,7 @@ async fn messages_that_wait_are_written_together_but_for_large_ones() {
     }
     // The opening may come alone, and a large message in several chunks.
     messages.retain(|count| *count > 0);
-    assert_eq!(messages, [4, 1, 1], "what there is until it is 16 KiB");
+    assert_eq!(messages, [4, 1, 1], "together until they are 16 KiB");
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn a_held_message_is_dropped_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn the_server_caps_how_long_it_holds() {
+async fn the_server_limits_how_long_it_holds() {
     let server = Server::with(&["--hold-limit", "0.3"]).await;
     assert_eq!(post(&server, "x", "99999999999999999999999").await.status, 202);
     let metrics = async || server.request("GET /metrics", &[], b"").await.text();
@@ -95,7 +95,7 @@ async fn a_time_to_live_has_to_be_a_whole_number() {
 }
 
 #[tokio::test]
-async fn no_more_is_held_than_a_mailbox_may_have_waiting() {
+async fn a_mailbox_holds_as_many_messages_as_may_wait_and_no_more() {
     let server = Server::start().await;
     for number in 0..64 {
         assert_eq!(post(&server, &number.to_string(), "60").await.status, 202);
@@ -110,7 +110,7 @@ async fn no_more_is_held_than_a_mailbox_may_have_waiting() {
 }
 
 #[tokio::test]
-async fn a_device_that_comes_back_late_for_a_held_message_is_told_that_one_is_missing() {
+async fn a_device_that_comes_back_after_a_held_message_expired_is_told_that_one_is_missing() {
     let server = Server::start().await;
     let cursor = server.sse("bob/phone").await.leave();
     until(|| server.devices("bob"), |devices| devices == "[]").await;
@@ -122,7 +122,7 @@ async fn a_device_that_comes_back_late_for_a_held_message_is_told_that_one_is_mi
 }
 
 #[tokio::test]
-async fn what_is_held_goes_at_its_time_whatever_the_heartbeat_is() {
+async fn held_messages_expire_in_time_with_any_heartbeat() {
     let server = Server::with(&["--heartbeat", "12000", "--stall-timeout", "2000"]).await;
     for device in 0..40 {
         let headers = [("content-type", FORM), ("ttl", "1")];

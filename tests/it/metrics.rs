@@ -1,4 +1,4 @@
-//! What operators see of delivery: every number moves when it should, read over the wire.
+//! The metrics, read over HTTP: every number changes when it should, and no label has an id.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn hold(server: &Server, data: &str, ttl: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn openings_are_counted_by_continuity_and_so_is_what_they_replay() {
+async fn streams_are_counted_by_continuity_and_so_are_the_messages_that_they_replay() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let cursor = phone.parser.last_event_id.clone();
@@ -51,7 +51,7 @@ async fn openings_are_counted_by_continuity_and_so_is_what_they_replay() {
 }
 
 #[tokio::test]
-async fn what_is_held_is_counted_with_its_bytes_until_it_expires() {
+async fn held_messages_are_counted_with_their_bytes_until_they_expire() {
     let server = Server::start().await;
     assert_eq!(hold(&server, "12345", "1").await, 202);
     shown(&server, &[r#"signal_sends_total{outcome="held"} 1"#, "signal_mailbox_bytes 197", "signal_expired_total 0"])
@@ -100,7 +100,7 @@ async fn a_superseded_stream_is_counted_whether_or_not_its_peer_reads_on() {
     let _unread = connection.unread("bob/phone", "/subscribe").await;
     second.end().await;
     superseded(2).await;
-    // One that comes back replaces itself, which is no end.
+    // A page that reconnects replaces its own stream, which does not count as an end.
     let third = server.sse("bob/phone").await;
     superseded(3).await;
     let cursor = third.parser.last_event_id.clone();
@@ -110,7 +110,7 @@ async fn a_superseded_stream_is_counted_whether_or_not_its_peer_reads_on() {
 }
 
 #[tokio::test]
-async fn a_stalled_stream_is_counted_though_its_peer_never_hears_of_it() {
+async fn a_stalled_stream_is_counted_although_its_peer_is_never_told() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
     let connection = Http2::with_window(server.address, 10).await;
     let unread_stream = connection.unread("bob/phone", "/subscribe").await;
@@ -124,4 +124,64 @@ async fn a_stalled_stream_is_counted_though_its_peer_never_hears_of_it() {
     let data = "x".repeat(60_000);
     until(|| server.post("bob/phone", &data), |answer| answer.status != 200).await;
     shown(&server, &["signal_stalled_connections_total 1", "signal_streams 0", "signal_unsent_bytes 0"]).await;
+}
+
+#[tokio::test]
+async fn one_message_in_16_and_one_request_in_16_are_measured() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    shown(&server, &[r#"signal_request_seconds_count{route="/subscribe"} 1"#, "signal_send_latency_seconds_count 0"])
+        .await;
+    let mut sender = Connection::open(server.address).await;
+    for _ in 0..1_600 {
+        let answer = sender.request("POST /user/bob/device/phone", &[("content-type", FORM)], b"data=x").await;
+        assert_eq!(answer.status, 200);
+        phone.data().await;
+    }
+    let lines = [
+        r#"signal_sends_total{outcome="delivered"} 1600"#,
+        "signal_send_latency_seconds_count 100",
+        r#"signal_send_latency_seconds_bucket{le="+Inf"} 100"#,
+        r#"signal_requests_total{route="/user/{user}/device/{device}",status="200"} 1600"#,
+        r#"signal_request_seconds_count{route="/user/{user}/device/{device}"} 100"#,
+        r#"signal_request_seconds_bucket{le="+Inf",route="/user/{user}/device/{device}"} 100"#,
+    ];
+    shown(&server, &lines).await;
+    let mut grpc = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    for _ in 0..32 {
+        server.grpc_send("bob/phone", "x").await.expect("delivered");
+        grpc.data().await;
+    }
+    let lines = [
+        "signal_send_latency_seconds_count 102",
+        r#"signal_request_seconds_count{route="/signal.v1.Signal/Send"} 2"#,
+        r#"signal_request_seconds_count{route="/signal.v1.Signal/Subscribe"} 1"#,
+    ];
+    shown(&server, &lines).await;
+}
+
+#[tokio::test]
+async fn a_call_is_counted_by_its_method_and_no_peer_can_make_a_label() {
+    let server = Server::start().await;
+    let _stream = server.grpc_stream("bob/phone", "").await.expect("a stream");
+    server.grpc_send("bob/phone", "x").await.expect("delivered");
+    let list = backend_signal::grpc::proto::ListDevicesRequest { user: "bob".into() };
+    within(server.grpc().await.list_devices(list)).await.expect("a list");
+    let mut connection = Http2::open(server.address).await;
+    for path in ["/signal.v1.Signal/bob", "/signal.v1.Signal/bob/phone", "/signal.v1.Signal/send", "/bob.Signal/Send"] {
+        let request = http::Request::post(connection.uri(path)).header("content-type", "application/grpc");
+        let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
+        assert_eq!(response.headers()["grpc-status"], "12", "UNIMPLEMENTED: {path}");
+    }
+    let lines = [
+        r#"signal_requests_total{route="/signal.v1.Signal/Subscribe",status="200"} 1"#,
+        r#"signal_requests_total{route="/signal.v1.Signal/Send",status="200"} 1"#,
+        r#"signal_requests_total{route="/signal.v1.Signal/ListDevices",status="200"} 1"#,
+        r#"signal_requests_total{route="/signal.v1.Signal/{*rest}",status="Unimplemented"} 3"#,
+        r#"signal_requests_total{route="none",status="Unimplemented"} 1"#,
+    ];
+    shown(&server, &lines).await;
+    assert_eq!(server.post("bob/phone", "x").await.status, 200);
+    let text = server.request("GET /metrics", &[], b"").await.text();
+    assert!(!text.contains("bob") && !text.contains("phone"), "an id in\n{text}");
 }

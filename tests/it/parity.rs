@@ -58,7 +58,7 @@ async fn every_error_of_a_send_has_its_code_in_both_protocols() {
         assert_eq!(answers(&server, &attempt).await, expected);
     }
     let metrics = server.request("GET /metrics", &[], b"").await.text();
-    let (post, send) = ("/user/{user}/device/{device}", "/signal.v1.Signal/{*rest}");
+    let (post, send) = ("/user/{user}/device/{device}", "/signal.v1.Signal/Send");
     for (route, status) in [(post, "200"), (post, "404"), (post, "413"), (send, "200"), (send, "NotFound")] {
         let line = format!(r#"signal_requests_total{{route="{route}",status="{status}"}} 2"#);
         assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");

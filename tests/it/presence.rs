@@ -89,7 +89,7 @@ async fn a_watcher_sees_the_list_and_then_every_change_once() {
 }
 
 #[tokio::test]
-async fn a_device_that_resumes_is_one_that_stayed() {
+async fn a_device_that_resumes_at_once_is_not_reported() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let mut sse = watch(&server).await;
@@ -104,7 +104,7 @@ async fn a_device_that_resumes_is_one_that_stayed() {
 }
 
 #[tokio::test]
-async fn watchers_that_come_while_devices_do_see_no_gap() {
+async fn watchers_that_start_while_devices_connect_miss_no_change() {
     let server = std::sync::Arc::new(Server::start().await);
     let coming = tokio::spawn({
         let server = server.clone();
@@ -149,7 +149,7 @@ async fn a_watch_has_heartbeats_and_ends_with_a_reason() {
 }
 
 #[tokio::test]
-async fn out_of_its_budget_the_server_tells_an_event_source_to_come_back() {
+async fn with_a_full_memory_budget_an_event_source_is_told_when_to_come_back() {
     let server = Server::with(&["--memory-budget", "202", "--stall-timeout", "60"]).await;
     let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
     assert_eq!(server.post("bob/phone", "1234567890").await.status, 200);

@@ -1,10 +1,10 @@
-//! Coming back with a cursor, over both protocols and across them.
+//! Resuming with a cursor, over both protocols and from one to the other.
 
 use backend_signal::grpc::proto::Continuity;
 
 use crate::harness::{FORM, Server, until};
 
-/// Three messages that reach a stream, of which its client has seen only the first.
+/// Sends three messages to a stream whose client reads only the first. Returns the cursor of the first.
 async fn missed(server: &Server) -> String {
     let mut phone = server.sse("bob/phone").await;
     for data in ["1", "2", "3"] {
@@ -43,8 +43,8 @@ async fn a_cursor_of_one_protocol_resumes_over_the_other_and_back() {
     assert_eq!(sse.data().await, "3");
 }
 
-/// Opens the device's stream over HTTP or gRPC, reads what it replays and leaves. Gives its continuity, what it replayed, and
-/// the cursor to come back with.
+/// Opens the device's stream over HTTP or gRPC, reads the replayed messages and leaves. Returns the continuity, the messages, and
+/// the cursor with which to come back.
 async fn visit(server: &Server, over_grpc: bool, cursor: &str) -> (String, Vec<String>, String) {
     let mut replayed = Vec::new();
     let (continuity, cursor) = if over_grpc {
@@ -60,13 +60,13 @@ async fn visit(server: &Server, over_grpc: bool, cursor: &str) -> (String, Vec<S
         for _ in 0..phone.ready["replayed"].as_u64().expect("a number") {
             replayed.push(phone.data().await);
         }
-        (phone.ready["continuity"].as_str().expect("a word").to_owned(), phone.leave())
+        (phone.ready["continuity"].as_str().expect("a string").to_owned(), phone.leave())
     };
     until(|| server.devices("bob"), |devices| devices == "[]").await;
     (continuity, replayed, cursor)
 }
 
-/// Has the server hold a message for the device, which is away.
+/// Lets the server hold a message for the absent device.
 async fn hold(server: &Server, data: &str) {
     let (headers, body) = ([("content-type", FORM), ("ttl", "60")], format!("data={data}"));
     let held = server.request("POST /user/bob/device/phone", &headers, body.as_bytes()).await;
@@ -74,7 +74,7 @@ async fn hold(server: &Server, data: &str) {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_not_known_is_said_to_be_broken_and_what_is_held_comes() {
+async fn an_unknown_cursor_is_broken_and_held_messages_are_delivered() {
     let server = Server::start().await;
     let (_, _, seen) = visit(&server, false, "").await;
     let (epoch, _) = seen.split_once('.').expect("a cursor");
@@ -93,7 +93,7 @@ async fn a_cursor_that_is_not_known_is_said_to_be_broken_and_what_is_held_comes(
 }
 
 #[tokio::test]
-async fn what_was_evicted_is_said_to_be_missing_and_all_that_is_kept_comes() {
+async fn evicted_messages_are_reported_missing_and_all_others_are_replayed() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let mut cursors = vec![phone.parser.last_event_id.clone()];
@@ -114,7 +114,7 @@ async fn what_was_evicted_is_said_to_be_missing_and_all_that_is_kept_comes() {
 }
 
 #[tokio::test]
-async fn without_a_cursor_comes_what_was_never_handed_to_a_stream() {
+async fn without_a_cursor_a_stream_gets_the_messages_that_no_stream_took() {
     for over_grpc in [false, true] {
         let server = Server::start().await;
         hold(&server, "1").await;
@@ -124,7 +124,7 @@ async fn without_a_cursor_comes_what_was_never_handed_to_a_stream() {
         hold(&server, "2").await;
         let (continuity, replayed, cursor) = visit(&server, over_grpc, "").await;
         assert_eq!((continuity.as_str(), replayed), ("broken", vec!["2".to_owned()]));
-        // A cursor does.
+        // The cursor shows that the second one did.
         assert_eq!(visit(&server, over_grpc, &cursor).await, ("resumed".to_owned(), vec![], cursor));
         hold(&server, "3").await;
         let (continuity, replayed, _) = visit(&server, over_grpc, "").await;
@@ -159,7 +159,7 @@ async fn a_cursor_in_a_query_that_cannot_be_read_is_broken_as_in_the_header() {
 }
 
 #[tokio::test]
-async fn what_else_cannot_be_read_in_a_query_is_ignored() {
+async fn other_unreadable_parts_of_a_query_are_ignored() {
     let server = Server::start().await;
     let cursor = server.sse("bob/phone").await.leave();
     for query in ["%ff=x", "x=%ff", "format=%ff", "format=plain&format=legacy", "format=nonsense&format=plain", "&&=&%"]

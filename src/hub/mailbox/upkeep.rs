@@ -1,69 +1,70 @@
-//! What becomes of a mailbox as time goes by, and when memory is short; pure, with time as an argument.
+//! What a mailbox drops when its time is over, and when memory is full. Pure: time is an argument.
 
 use super::{
     super::{
-        deadlines::{Tick, Why},
+        deadlines::{DeadlineKind, Tick},
         liveness::Millis,
         log::Log,
     },
     Mailbox,
 };
 
-/// What a look at the clock brought.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::hub) struct Looked {
-    /// The stream has something new to do.
+pub(in crate::hub) struct Checked {
+    /// The stream has to be woken: a ping is due.
     pub(in crate::hub) wake: bool,
-    /// How many messages waited until their time was over.
+    /// How many waiting messages have expired.
     pub(in crate::hub) expired: usize,
-    /// Nobody needs this mailbox any more.
+    /// The mailbox is no longer needed.
     pub(in crate::hub) forget: bool,
 }
 
 impl Mailbox {
-    /// When there is something to do for this reason.
-    pub(in crate::hub) fn due(&self, why: Why, window_ms: u64) -> Option<Millis> {
-        match (why, &self.stream) {
-            (Why::Stream, Some(stream)) => stream.heartbeat.next(),
-            // A mailbox that holds messages past its window lives until they end.
-            (Why::Stream, None) => {
+    /// When the next deadline of a kind is due.
+    pub(in crate::hub) fn due(&self, kind: DeadlineKind, window_ms: u64) -> Option<Millis> {
+        match (kind, &self.stream) {
+            (DeadlineKind::Stream, Some(stream)) => stream.heartbeat.next(),
+            // A mailbox is kept until its held messages expire, also after the resume window.
+            (DeadlineKind::Stream, None) => {
                 Some(self.left_at.time().after(window_ms).max(self.log.hold_ends().unwrap_or_default()))
             }
-            (Why::Replay, _) => self.log.replay_ends(self.written()),
-            (Why::Held, Some(_)) => None,
-            // Also what was sent to the last stream and never given to it: it may have to make room.
-            (Why::Held, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
+            (DeadlineKind::Replay, _) => self.log.replay_ends(self.written()),
+            (DeadlineKind::Held, Some(_)) => None,
+            // Messages that the last stream did not take count, too: eviction finds mailboxes by this deadline.
+            (DeadlineKind::Held, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
         }
     }
 
-    /// Looks at the clock: heartbeats, messages and mailboxes whose time is over.
-    pub(in crate::hub) fn look(&mut self, window_ms: u64, now: Millis) -> Looked {
-        let mut looked = Looked::default();
+    /// Checks what is due now: a ping, the end of messages, the end of the mailbox.
+    pub(in crate::hub) fn check(&mut self, window_ms: u64, now: Millis) -> Checked {
+        let mut checked = Checked::default();
         if let Some(stream) = &mut self.stream {
-            looked.wake = stream.heartbeat.beat(now);
+            checked.wake = stream.heartbeat.beat(now);
         }
         self.evict(now);
         if self.stream.is_none() {
             let held = self.log.held();
-            looked.expired = self.log.expire(now.since(self.left_at.time()) >= window_ms, now);
+            checked.expired = self.log.expire(now.since(self.left_at.time()) >= window_ms, now);
             if self.log.held() < held {
-                // The next stream has to be told, so the mailbox is remembered for another window.
+                // The next stream has to be told of the loss, so the mailbox is kept for another resume window.
                 self.left_at = Tick::not_before(now);
             }
-            looked.forget = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
-            if looked.forget {
+            checked.forget = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
+            if checked.forget {
                 self.log = Log::default();
             }
         }
-        looked
+        checked
     }
 
-    /// Makes room: drops the oldest message that is kept for replay. Says whether there was one.
+    /// Drops the oldest message that is kept for replay, to make room. Says whether there was one.
     pub(in crate::hub) fn evict_oldest(&mut self) -> bool {
         self.log.evict_oldest(self.written())
     }
 
-    /// Makes room: drops all messages that wait for an absent device; its next stream is told `broken`. Says how many.
+    /// Drops all messages that wait for an absent device, to make room. Its next stream is told `broken`. Returns how many were
+    /// dropped.
     pub(in crate::hub) fn drop_held(&mut self, now: Millis) -> usize {
         if self.stream.is_some() {
             return 0;
@@ -75,17 +76,18 @@ impl Mailbox {
         dropped
     }
 
-    /// The number up to which the attached stream has taken everything.
+    /// The attached stream has taken all messages up to this number.
     fn written(&self) -> u64 {
         self.stream.as_ref().map_or(u64::MAX, |stream| stream.position)
     }
 
-    /// Drops what is kept for replay beyond its bounds, but nothing that the attached stream still has to write.
+    /// Drops messages kept for replay that exceed a limit, but none that the attached stream has still to write.
     pub(super) fn evict(&mut self, now: Millis) {
         let Some(stream) = &self.stream else { return self.log.evict(self.written(), now, |_, _| ()) };
         let confirmed = &mut self.confirmed;
         self.log.evict(stream.position, now, |seq, at| {
-            // A stream that lived on for so long after it was given a message has a peer that read it.
+            // The stream took this message and is still attached after all this time. So its peer has read the message: the
+            // transport cuts a peer that does not read.
             if stream.since.time() <= at {
                 *confirmed = seq.max(*confirmed);
             }
@@ -93,13 +95,14 @@ impl Mailbox {
     }
 }
 
-/// Bytes of memory that a mailbox itself takes. They count as held where it only holds: anybody may ask for one.
+/// Bytes of memory that a mailbox itself takes. They count as held when the mailbox only holds messages, because any sender can
+/// make such a mailbox.
 pub(in crate::hub) const MAILBOX_COST: usize = 512;
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::super::mailbox_properties::{EPOCH, WINDOW_MS, message},
+        super::super::tests::mailbox_properties::{EPOCH, WINDOW_MS, message},
         super::Next,
         *,
     };
@@ -111,11 +114,11 @@ mod tests {
             let mut mailbox = Mailbox::new(EPOCH, Millis(0));
             mailbox.push(message(Data::new("ring").expect("not empty")), 50_000, Millis(0)).expect("room");
             let at = if expires { Millis(50_000) } else { Millis(1_000) };
-            let dropped = if expires { mailbox.look(WINDOW_MS, at).expired } else { mailbox.drop_held(at) };
+            let dropped = if expires { mailbox.check(WINDOW_MS, at).expired } else { mailbox.drop_held(at) };
             assert_eq!((dropped, mailbox.held()), (1, MAILBOX_COST));
             let end = at.after(WINDOW_MS);
-            assert_eq!(mailbox.due(Why::Stream, WINDOW_MS), Some(end));
-            assert!(!mailbox.look(WINDOW_MS, Millis(end.0 - 1)).forget);
+            assert_eq!(mailbox.due(DeadlineKind::Stream, WINDOW_MS), Some(end));
+            assert!(!mailbox.check(WINDOW_MS, Millis(end.0 - 1)).forget);
             let stream = mailbox.attach(Start::Anew, 15_000, Millis(end.0 - 1)).expect("free");
             assert_eq!((stream.continuity, stream.replayed), (Continuity::Broken, 0));
         }

@@ -1,11 +1,11 @@
-//! The mailbox against a naive model that keeps every message for ever and only marks what is gone.
+//! Random operations on a mailbox, compared with a simple model that keeps every message and marks the dropped ones.
 
 use std::{sync::Arc, time::SystemTime};
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{
-    deadlines::Why,
+use super::super::{
+    deadlines::DeadlineKind,
     liveness::Millis,
     log::{ENTRY_COST, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
     mailbox::{Delivery, Mailbox, Next},
@@ -16,8 +16,8 @@ use crate::{
     model::{Continuity, Cursor, Data, Message, Start},
 };
 
-pub(super) const EPOCH: u64 = 0xe90c;
-pub(super) const WINDOW_MS: u64 = 60_000;
+pub(in crate::hub) const EPOCH: u64 = 0xe90c;
+pub(in crate::hub) const WINDOW_MS: u64 = 60_000;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -31,7 +31,7 @@ enum Op {
     },
     Anew,
     Stranger(Start),
-    /// Take up to so many messages.
+    /// Take at most this many messages.
     Read(usize),
     Detach,
     Wait(u64),
@@ -59,7 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Waiting,
-    Handed,
+    HandedOver,
     Gone,
 }
 
@@ -164,7 +164,7 @@ impl World {
         self.cursor = Some(attached.cursor);
     }
 
-    /// Reads the next message, or one that goes along with the last.
+    /// Reads the next message. `along`: together with the message before it.
     fn read(&mut self, along: bool) {
         let Some(client) = &mut self.client else { return };
         let (generation, page, now) = (client.generation, client.page, Millis(self.now));
@@ -175,11 +175,11 @@ impl World {
         };
         let expected = self.records.iter_mut().find(|record| record.seq > client.seen && record.fate != Fate::Gone);
         match (next, expected) {
-            (Next::Message(Delivery { cursor, message, more }), Some(record)) => {
+            (Next::Message(Delivery { cursor, message, more, .. }), Some(record)) => {
                 assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
                 assert!(!client.whole || cursor.seq == client.seen + 1, "no gap in what was said to be whole");
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));
-                (record.fate, record.at) = (Fate::Handed, self.now);
+                (record.fate, record.at) = (Fate::HandedOver, self.now);
                 client.seen = cursor.seq;
                 self.cursor = Some(cursor);
                 self.evict();
@@ -194,7 +194,7 @@ impl World {
     fn wait(&mut self, ms: u64) {
         (0..400).for_each(|_| self.read(false));
         self.now += ms;
-        let looked = self.mailbox.look(WINDOW_MS, Millis(self.now));
+        let checked = self.mailbox.check(WINDOW_MS, Millis(self.now));
         self.evict();
         let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         if self.client.is_none() {
@@ -208,10 +208,10 @@ impl World {
         }
         let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         let forget = over && self.with(Fate::Waiting).count() == 0;
-        assert_eq!(looked.forget, forget);
-        for why in Why::ALL {
-            let due = self.mailbox.due(why, WINDOW_MS);
-            assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{why:?} is due after a look: {due:?}");
+        assert_eq!(checked.forget, forget);
+        for kind in DeadlineKind::ALL {
+            let due = self.mailbox.due(kind, WINDOW_MS);
+            assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{kind:?} is due after a check: {due:?}");
         }
         if forget {
             assert_eq!(self.mailbox.memory(), 0);
@@ -219,15 +219,15 @@ impl World {
         }
     }
 
-    /// The oldest handed messages go, one by one, while a bound is exceeded; none that the client still has to get.
+    /// Drops the oldest messages kept for replay while a limit is exceeded, but none that the client has still to get.
     fn evict(&mut self) {
         let seen = self.client.as_ref().map_or(u64::MAX, |client| client.seen);
         loop {
-            let (count, bytes) = (self.with(Fate::Handed).count(), self.bytes(Fate::Handed));
+            let (count, bytes) = (self.with(Fate::HandedOver).count(), self.bytes(Fate::HandedOver));
             let now = self.now;
             let Some(oldest) = self.records.iter_mut().find(|record| record.fate != Fate::Gone) else { return };
             let over = count > REPLAY || bytes > REPLAY_BYTES || now - oldest.at >= REPLAY_MS;
-            if oldest.fate != Fate::Handed || oldest.seq > seen || !over {
+            if oldest.fate != Fate::HandedOver || oldest.seq > seen || !over {
                 return;
             }
             oldest.fate = Fate::Gone;
@@ -235,7 +235,7 @@ impl World {
     }
 }
 
-pub(super) fn message(data: Data) -> Arc<Parcel> {
+pub(in crate::hub) fn message(data: Data) -> Arc<Parcel> {
     let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
     Arc::new(Parcel::new(message, Budget::new(usize::MAX)))
 }
@@ -244,11 +244,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_repeated_or_reordered_and_every_gap_is_declared(ops in vec(op(), 1..200)) {
+    fn nothing_is_lost_repeated_or_reordered_and_every_gap_is_reported(ops in vec(op(), 1..200)) {
         let mut world = World::new();
         for op in &ops {
             world.apply(op);
-            let kept = world.with(Fate::Waiting).count() + world.with(Fate::Handed).count();
+            let kept = world.with(Fate::Waiting).count() + world.with(Fate::HandedOver).count();
             prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_COST);
             prop_assert!(world.with(Fate::Waiting).count() <= WAITING && world.bytes(Fate::Waiting) <= WAITING_BYTES);
         }

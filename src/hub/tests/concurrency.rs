@@ -1,4 +1,4 @@
-//! Many threads at one mailbox: attach against detach against send against the timekeeper.
+//! Many threads use one mailbox: they attach, detach and send while the timekeeper checks.
 
 use std::{
     pin::Pin,
@@ -10,21 +10,20 @@ use std::{
 
 use tokio_stream::Stream as _;
 
-use super::{
+use super::super::{
     Draft, Event, Hub, Limits, Local, Opening, Subscription,
-    deadlines::{Tick, Why},
+    deadlines::{DeadlineKind, Tick},
 };
 use crate::{
     auth::{Caller, Subscriber},
     budget::Budget,
     error::Error,
     model::{Address, Continuity, Data, Outcome, Start},
-    telemetry::Metrics,
 };
 
 const ROUNDS: u64 = 1_000;
 
-struct Stage {
+struct TestHub {
     hub: Hub,
     subscriber: Subscriber,
     caller: Caller,
@@ -32,41 +31,41 @@ struct Stage {
     runtime: tokio::runtime::Runtime,
 }
 
-impl Stage {
+impl TestHub {
     fn new(resume_window: Duration) -> Arc<Self> {
         let limits = Limits::unlimited(resume_window, Duration::from_secs(60));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let hub = Hub::new(limits, Budget::new(1 << 30), Local, Metrics::new());
+        let hub = Hub::new(limits, Budget::new(1 << 30), Local, ());
         let address = Address::new("bob", "phone").expect("ids");
         let subscriber = Subscriber::proven(address.clone());
         Arc::new(Self { hub, subscriber, caller: Caller::anonymous(), address, runtime })
     }
 
-    fn subscribe(&self, start: Start) -> (super::Ready, Subscription) {
+    fn subscribe(&self, start: Start) -> (super::super::Ready, Subscription) {
         let opening = Opening { start, heartbeat: Duration::from_secs(60) };
         self.hub.subscribe(&self.subscriber, &opening).expect("a stream")
     }
 
     fn send(&self, number: u64, ttl: Duration) -> Result<Outcome, Error> {
         let draft = Draft { event: None, data: Data::new(number.to_string()).expect("not empty"), ttl };
-        // Nothing here waits: there are no other nodes.
+        // This future never waits, because there are no other nodes.
         self.runtime.block_on(self.hub.send(&self.caller, &self.address, draft))
     }
 
-    fn look_at_all(&self) {
-        for why in Why::ALL {
-            // A live stream is put back each time.
+    fn check_all(&self) {
+        for kind in DeadlineKind::ALL {
+            // Each check schedules a live stream again.
             for _ in 0..8 {
-                let due = self.hub.0.core.deadlines.slots(why).take(Tick::NEVER, usize::MAX);
+                let due = self.hub.0.core.deadlines.slots(kind).take(Tick::LAST, usize::MAX);
                 for (tick, slot) in due.iter().flat_map(|(tick, slots)| slots.iter().map(move |slot| (tick, slot))) {
-                    self.hub.look(slot, why, *tick);
+                    self.hub.check(slot, kind, *tick);
                 }
             }
         }
     }
 }
 
-/// What a stream has ready now.
+/// The messages that a stream has ready now.
 fn drain(stream: &mut Subscription) -> Vec<u64> {
     let mut numbers = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
@@ -79,15 +78,15 @@ fn drain(stream: &mut Subscription) -> Vec<u64> {
 }
 
 #[test]
-fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
-    let stage = Stage::new(Duration::from_secs(60));
-    let (first, mut stream) = stage.subscribe(Start::Anew);
+fn every_accepted_message_arrives_once_and_a_late_end_removes_nothing() {
+    let test = TestHub::new(Duration::from_secs(60));
+    let (first, mut stream) = test.subscribe(Start::Anew);
     let mut cursor = first.cursor;
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut sent = 0;
             while sent < ROUNDS {
-                match stage.send(sent, Duration::from_secs(60)) {
+                match test.send(sent, Duration::from_secs(60)) {
                     Ok(_) => sent += 1,
                     Err(Error::MAILBOX_FULL) => thread::yield_now(),
                     Err(error) => panic!("{error:?}"),
@@ -101,39 +100,39 @@ fn what_was_accepted_is_in_the_log_and_a_late_end_removes_nothing() {
                 next += 1;
                 cursor.seq += 1;
             }
-            // The old stream ends late, on another thread, while its successor is already there.
-            let (ready, successor) = stage.subscribe(Start::After(cursor));
+            // The old stream ends late, on another thread, when the next one is already attached.
+            let (ready, successor) = test.subscribe(Start::After(cursor));
             assert_eq!(ready.continuity, Continuity::Resumed);
             let old = std::mem::replace(&mut stream, successor);
             scope.spawn(move || drop(old));
         }
         sender.join().expect("no panic");
     });
-    assert_eq!(stage.send(0, Duration::ZERO), Ok(Outcome::Delivered), "the newest stream is still attached");
+    assert_eq!(test.send(0, Duration::ZERO), Ok(Outcome::Delivered), "the newest stream is still attached");
 }
 
 #[test]
-fn a_mailbox_that_is_forgotten_while_somebody_enters_loses_nothing() {
-    let stage = Stage::new(Duration::ZERO);
+fn a_mailbox_that_is_removed_while_streams_and_messages_arrive_loses_nothing() {
+    let test = TestHub::new(Duration::ZERO);
     thread::scope(|scope| {
         let timekeeper = scope.spawn(|| {
             for _ in 0..ROUNDS {
-                stage.look_at_all();
+                test.check_all();
             }
         });
         for number in 0..ROUNDS {
-            let (_, mut stream) = stage.subscribe(Start::Anew);
-            assert_eq!(stage.send(number, Duration::ZERO), Ok(Outcome::Delivered));
+            let (_, mut stream) = test.subscribe(Start::Anew);
+            assert_eq!(test.send(number, Duration::ZERO), Ok(Outcome::Delivered));
             assert_eq!(drain(&mut stream), [number]);
             drop(stream);
             if number % 2 == 0 {
-                assert!(stage.send(number, Duration::from_secs(60)).is_ok());
-                let (_, mut stream) = stage.subscribe(Start::Anew);
-                assert_eq!(drain(&mut stream), [number], "a held message outlives the timekeeper's look");
+                assert!(test.send(number, Duration::from_secs(60)).is_ok());
+                let (_, mut stream) = test.subscribe(Start::Anew);
+                assert_eq!(drain(&mut stream), [number], "a held message survives the check");
             }
         }
         timekeeper.join().expect("no panic");
     });
-    stage.look_at_all();
-    assert_eq!(stage.hub.census(), super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
+    test.check_all();
+    assert_eq!(test.hub.census(), super::super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
 }

@@ -1,4 +1,4 @@
-//! One user's mailboxes: which of them are live, and how many there may be.
+//! The devices of one user: which of them are live, and how many there may be.
 
 use std::{
     borrow::Borrow,
@@ -13,38 +13,38 @@ use crate::{
     model::{DeviceId, UserId},
 };
 
-/// The slots of one user's devices; at least one. Most users have one, so that takes no memory of its own; some may have very many.
+/// The slots of one user's devices; at least one. Most users have one device, which needs no set. Some may have very many.
 pub(super) enum Devices {
     One(Arc<Slot>),
     Many(Box<Many>),
 }
 
-/// Each slot stands in one of two sets, so that lists, watches and broadcasts never walk over those without a stream.
+/// Each slot is in one of two sets, so that lists, watches and broadcasts never walk over devices without a stream.
 #[derive(Default)]
 pub(super) struct Many {
     live: BTreeSet<ByDevice>,
     absent: BTreeSet<ByDevice>,
-    /// Devices whose held messages had to make room, until when their next stream is told so.
+    /// Devices that were pushed out with held messages, and the time until which the next stream of each is told `broken`.
     lost: VecDeque<(DeviceId, Millis)>,
 }
 
-/// A slot of a user, by its device; it has its key in it, which a map would hold once more.
+/// A slot, ordered by its device. The key is inside the slot, and a map would store it again.
 struct ByDevice(Arc<Slot>);
 
-/// What makes a mailbox.
+/// Why a mailbox is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A stream. It pushes out the oldest mailbox that only holds.
+    /// For a stream. If the user has too many mailboxes, the oldest that only holds messages is pushed out.
     Stream,
-    /// A message to hold.
+    /// For a message to hold. If the user has too many mailboxes, the message is refused.
     Hold,
 }
 
-/// The bounds of one user's mailboxes. 0: none.
+/// The limits of one user's mailboxes. 0: no limit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct DeviceLimits {
     pub(super) devices: usize,
-    /// Of these, such as only hold.
+    /// Mailboxes that only hold messages.
     pub(super) held: usize,
     /// How long a device that lost held messages is remembered, in milliseconds.
     pub(super) window_ms: u64,
@@ -71,7 +71,7 @@ impl Devices {
         one.into_iter().chain(many.into_iter().flat_map(|many| many.iter()))
     }
 
-    /// Those with a live stream, sorted.
+    /// The slots with a live stream, sorted by device.
     pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Slot>> {
         let (one, many) = match self {
             Self::One(slot) => (Some(slot).filter(|slot| slot.is_live()), None),
@@ -85,7 +85,7 @@ impl Devices {
         self.many().insert(slot);
     }
 
-    /// Puts a slot among the live ones or among the others, as it is now.
+    /// Moves a slot to the live or to the absent devices, as [`Slot::is_live`] says.
     pub(super) fn index(&mut self, slot: &Arc<Slot>) {
         if let Self::Many(many) = self
             && many.remove(slot)
@@ -94,7 +94,8 @@ impl Devices {
         }
     }
 
-    /// Takes out exactly this slot, but for the last one, which goes with its user. Says whether it was there.
+    /// Removes exactly this slot. Says whether it was there. Keeps the last slot: after [`Devices::shrink`] the caller removes the
+    /// whole user.
     pub(super) fn remove(&mut self, slot: &Arc<Slot>) -> bool {
         match self {
             Self::One(one) => Arc::ptr_eq(one, slot),
@@ -102,7 +103,7 @@ impl Devices {
         }
     }
 
-    /// As sets, which have room for more than one.
+    /// The sets. Makes them first if there is only one slot.
     fn many(&mut self) -> &mut Many {
         if let Self::One(slot) = self {
             let slot = slot.clone();
@@ -111,30 +112,30 @@ impl Devices {
         }
         match self {
             Self::Many(many) => many,
-            Self::One(_) => unreachable!("it was made of sets above"),
+            Self::One(_) => unreachable!("the sets were made above"),
         }
     }
 
-    /// Makes room for one more device; gives the one that was pushed out for it.
-    pub(super) fn make_room(
+    /// Checks the limits for one more device. Returns the slot that was pushed out to make room.
+    pub(super) fn admit(
         &mut self,
         purpose: Purpose,
-        bounds: Bounds,
+        limits: DeviceLimits,
         now: Millis,
     ) -> Result<Option<Arc<Slot>>, Error> {
         let holding = || self.iter().filter(|slot| slot.only_holds());
-        let full = bounds.devices > 0 && self.count() >= bounds.devices;
+        let full = limits.devices > 0 && self.count() >= limits.devices;
         match purpose {
-            Purpose::Hold if full || (bounds.held > 0 && holding().count() >= bounds.held) => Err(Error::TOO_MANY),
+            Purpose::Hold if full || (limits.held > 0 && holding().count() >= limits.held) => Err(Error::TOO_MANY),
             Purpose::Stream if full => {
                 let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TOO_MANY)?;
                 let many = self.many();
                 many.remove(&oldest);
                 many.lost.retain(|(_, until)| *until > now);
-                if many.lost.len() >= bounds.held.max(LOST) {
+                if many.lost.len() >= limits.held.max(LOST) {
                     many.lost.pop_front();
                 }
-                many.lost.push_back((oldest.address.device.clone(), now.after(bounds.window_ms)));
+                many.lost.push_back((oldest.address.device.clone(), now.after(limits.window_ms)));
                 Ok(Some(oldest))
             }
             _ => Ok(None),
@@ -148,20 +149,20 @@ impl Devices {
         }
     }
 
-    /// Whether a device lost held messages not long ago.
+    /// Whether a device was pushed out with held messages, and its next stream has to be told.
     pub(super) fn has_lost(&self, device: &DeviceId, now: Millis) -> bool {
         let Self::Many(many) = self else { return false };
         many.lost.iter().any(|(lost, until)| lost == device && *until > now)
     }
 
-    /// The device is told.
+    /// Forgets that a device lost messages, because its new mailbox says so.
     pub(super) fn forget_lost(&mut self, device: &DeviceId) {
         if let Self::Many(many) = self {
             many.lost.retain(|(lost, _)| lost != device);
         }
     }
 
-    /// After a device was removed: as small as it can be. Says whether there is none left.
+    /// Frees the sets if they are no longer needed, after a device was removed. Says whether no device is left.
     pub(super) fn shrink(&mut self) -> bool {
         let count = self.count();
         let Self::Many(many) = self else { return true };
@@ -188,7 +189,7 @@ impl Many {
         }
     }
 
-    /// Takes out exactly this slot. Says whether it was there.
+    /// Removes exactly this slot. Says whether it was there.
     fn remove(&mut self, slot: &Arc<Slot>) -> bool {
         let device = &slot.address.device;
         [&mut self.live, &mut self.absent].into_iter().any(|set| {
@@ -198,7 +199,7 @@ impl Many {
     }
 }
 
-/// Devices of one user that are remembered for having lost held messages, at least.
+/// How many devices of one user that lost held messages are remembered. More if the limit of held mailboxes is higher.
 const LOST: usize = 64;
 
 impl Borrow<DeviceId> for ByDevice {

@@ -1,0 +1,98 @@
+//! The observer: the hub tells it what happens. The metrics are the first observer, webhooks will be the second.
+
+use std::time::Duration;
+
+use crate::{
+    error::Error,
+    model::{Address, Continuity, EndReason, Outcome, UserId},
+};
+
+/// One thing that happened in the hub. It carries no message data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HubEvent<'a> {
+    /// A device opened a stream.
+    Opened {
+        /// The device.
+        address: &'a Address,
+        /// How the stream relates to the one before it.
+        continuity: Continuity,
+        /// How many stored messages the stream begins with.
+        replayed: u32,
+    },
+    /// A device's stream is over.
+    Ended {
+        /// The device.
+        address: &'a Address,
+        /// Why the server ended the stream. `None`: its client left, or came back on another stream.
+        reason: Option<EndReason>,
+    },
+    /// A watch of a user's devices is over.
+    WatchEnded {
+        /// The user.
+        user: &'a UserId,
+        /// Why the server ended the watch. `None`: its client left.
+        reason: Option<EndReason>,
+    },
+    /// A message to one device was accepted or refused. A broadcast is one such event for each device.
+    Sent {
+        /// The device.
+        to: &'a Address,
+        /// What became of the message.
+        outcome: Result<Outcome, Error>,
+    },
+    /// A stream has written a message. Only one live message in 16 of each mailbox is observed, and of messages that are written
+    /// together only the oldest.
+    Written {
+        /// The device.
+        address: &'a Address,
+        /// The time since the hub accepted the message.
+        latency: Duration,
+    },
+    /// A broadcast was refused before it reached a device, or no device was connected.
+    BroadcastRefused {
+        /// The user.
+        to: &'a UserId,
+        /// Why.
+        error: Error,
+    },
+    /// Messages were dropped because their device did not take them in time.
+    Expired {
+        /// The device.
+        address: &'a Address,
+        /// How many.
+        messages: usize,
+    },
+    /// Messages were dropped before their time, to make room.
+    Evicted {
+        /// The device.
+        address: &'a Address,
+        /// What kind of messages.
+        kind: Evicted,
+        /// How many.
+        messages: usize,
+    },
+}
+
+/// A kind of messages that are dropped to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evicted {
+    /// Messages that were handed over and kept for replay.
+    Replayed,
+    /// Messages that waited for an absent device.
+    Held,
+}
+
+/// Is told what happens in the hub.
+///
+/// The hub calls its observer on the thread that caused the event, with no lock held, and waits for it. So `observe` must return at
+/// once and never block. An observer that works slowly, such as a webhook, puts the event into a bounded queue, and counts the
+/// events that it drops when the queue is full. Events of several threads may be observed in another order than they happened.
+pub trait Observer: Send + Sync + 'static {
+    /// Takes note of one event.
+    fn observe(&self, event: &HubEvent<'_>);
+}
+
+/// Observes nothing.
+impl Observer for () {
+    fn observe(&self, _event: &HubEvent<'_>) {}
+}

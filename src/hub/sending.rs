@@ -1,0 +1,122 @@
+//! How a message gets into a mailbox: of this node or of another one, or held for an absent device.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Hub, HubEvent, Purpose,
+    liveness::Millis,
+    log::ENTRY_COST,
+    parcel::Parcel,
+    slot::{Gone, Slot},
+};
+use crate::{
+    auth::Caller,
+    error::Error,
+    model::{Address, Data, DeviceId, EventName, Message, Outcome, UserId},
+    wall_clock,
+};
+
+/// What a sender wants delivered.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The sender's name for the kind of message.
+    pub event: Option<EventName>,
+    /// What to deliver.
+    pub data: Data,
+    /// How long to hold the message for a device that is not connected. Zero: do not hold it.
+    pub ttl: Duration,
+}
+
+impl Hub {
+    /// Sends one message to one device, on this node or another one. Holds the message for an absent device if the sender asked for
+    /// that.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], [`Error::TooMany`]: the message
+    /// is not queued. With more nodes also [`Error::Unreachable`], and [`Error::UnknownOutcome`]: the message may be queued.
+    pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
+        let ttl = Millis::new(draft.ttl.min(self.0.core.limits.hold)).0;
+        let elapsed = self.elapsed();
+        let parcel = Parcel::new(message(caller, draft), self.0.core.budget.clone()).accepted(elapsed);
+        let parcel = Arc::new(parcel);
+        let mut answer = self.push(to, &parcel, Millis::new(elapsed));
+        if answer == Err(Error::NotConnected) {
+            answer = self.0.backplane.send(to, &parcel).await;
+        }
+        if answer == Err(Error::NotConnected) && ttl > 0 {
+            answer = self.hold(to, &parcel, ttl);
+        }
+        self.observe_sent(to, answer);
+        answer
+    }
+
+    /// Sends one message to every connected device of a user, on all nodes. Returns the devices that got the message, sorted.
+    ///
+    /// # Errors
+    /// As [`Hub::send`], when no device got the message. [`Error::NotConnected`] when no device is connected.
+    pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
+        let observe_refused = |error: &Error| self.observe(&HubEvent::BroadcastRefused { to: user, error: *error });
+        self.refuse_when_draining().inspect_err(observe_refused)?;
+        let slots = self.0.core.registry.live(user);
+        let new = if slots.len() > 1 { Parcel::shared } else { Parcel::new };
+        let elapsed = self.elapsed();
+        let parcel = Arc::new(new(message(caller, draft), self.0.core.budget.clone()).accepted(elapsed));
+        let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
+        for slot in slots {
+            let outcome = self.push_to(&slot, &parcel, Millis::new(elapsed));
+            match outcome {
+                // The device left while the message was on its way.
+                Err(Error::NotConnected) => continue,
+                Err(error) => refused = error,
+                Ok(_) => delivered.push(slot.address.device.clone()),
+            }
+            self.observe_sent(&slot.address, outcome);
+        }
+        delivered.extend(self.0.backplane.broadcast(user, &parcel).await?);
+        delivered.sort();
+        if delivered.is_empty() {
+            if refused == Error::NotConnected {
+                observe_refused(&refused);
+            }
+            return Err(refused);
+        }
+        Ok(delivered)
+    }
+
+    fn observe_sent(&self, to: &Address, outcome: Result<Outcome, Error>) {
+        self.observe(&HubEvent::Sent { to, outcome });
+    }
+
+    pub(super) fn push(&self, to: &Address, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
+        match self.0.core.registry.find(to) {
+            Some(slot) => self.push_to(&slot, parcel, now),
+            // A node that drains says so, also when the device is not connected.
+            None => self.refuse_when_draining().and(Err(Error::NotConnected)),
+        }
+    }
+
+    fn push_to(&self, slot: &Arc<Slot>, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
+        self.refuse_when_draining()?;
+        self.make_room(ENTRY_COST)?;
+        slot.push(&self.0.core, parcel.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
+    }
+
+    /// Holds a message for an absent device. Makes the mailbox if there is none.
+    fn hold(&self, to: &Address, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
+        self.refuse_when_draining()?;
+        self.admit_held(parcel.footprint())?;
+        loop {
+            let now = self.now();
+            let slot = self.find_or_insert(to, Purpose::Hold, now)?;
+            match slot.push(&self.0.core, parcel.clone(), ttl_ms, now) {
+                Err(Gone) => self.0.core.registry.remove(&slot, &self.0.core.totals),
+                Ok(answer) => return answer,
+            }
+        }
+    }
+}
+
+fn message(caller: &Caller, draft: Draft) -> Message {
+    let from = caller.address();
+    Message { from, event: draft.event, data: draft.data, sent_at: wall_clock::now() }
+}

@@ -1,0 +1,102 @@
+//! Tests of the hub through its own API, without sockets, and what they share.
+
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+mod capacity;
+mod concurrency;
+mod interleaving;
+pub(super) mod mailbox_properties;
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+mod observing;
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use tokio_stream::Stream;
+
+use super::{Draft, Event, Hub, Limits, Local, Opening, Ready, Subscription, Watch};
+use crate::{
+    auth::{Caller, Subscriber},
+    budget::Budget,
+    error::Error,
+    model::{Address, Data, DeviceId, Outcome, Start, UserId},
+};
+
+const WINDOW: Duration = Duration::from_secs(60);
+const HELD: Duration = Duration::from_secs(30);
+const NOW: Duration = Duration::ZERO;
+
+struct TestHub {
+    hub: Hub,
+    budget: Budget,
+    caller: Caller,
+}
+
+impl TestHub {
+    fn new(budget: usize, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::unlimited(WINDOW, WINDOW);
+        change(&mut limits);
+        let budget = Budget::new(budget);
+        let hub = Hub::new(limits, budget.clone(), Local, ());
+        Self { hub, budget, caller: Caller::anonymous() }
+    }
+
+    async fn send(&self, device: &str, bytes: usize, ttl: Duration) -> Result<Outcome, Error> {
+        self.hub.send(&self.caller, &address(device), draft(bytes, ttl)).await
+    }
+
+    fn subscribe(&self, device: &str, start: Start) -> Result<(Ready, Subscription), Error> {
+        let subscriber = Subscriber::proven(address(device));
+        self.hub.subscribe(&subscriber, &Opening { start, heartbeat: Duration::from_secs(600) })
+    }
+
+    async fn devices(&self) -> Vec<DeviceId> {
+        self.hub.devices(&self.caller, &user()).await.expect("no other node")
+    }
+
+    fn watch(&self, caller: &Caller) -> Result<Watch, Error> {
+        self.hub.watch(caller, &user(), Duration::from_secs(600))
+    }
+}
+
+fn user() -> UserId {
+    UserId::new("bob").expect("an id")
+}
+
+fn address(device: &str) -> Address {
+    Address::new("bob", device).expect("ids")
+}
+
+fn draft(bytes: usize, ttl: Duration) -> Draft {
+    Draft { event: None, data: Data::new("x".repeat(bytes)).expect("not empty"), ttl }
+}
+
+fn poll<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Option<S::Item> {
+    match Pin::new(stream).poll_next(&mut Context::from_waker(waker)) {
+        Poll::Ready(item) => item,
+        Poll::Pending => None,
+    }
+}
+
+fn take(stream: &mut Subscription) -> usize {
+    let mut messages = 0;
+    while let Some(event) = poll(stream, Waker::noop()) {
+        messages += usize::from(matches!(event, Event::Message(..)));
+    }
+    messages
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}

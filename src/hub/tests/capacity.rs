@@ -1,0 +1,223 @@
+//! The limits of the hub, tested through its API: what is refused, what is dropped to make room, and which device is told.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+    time::Duration,
+};
+
+use super::{
+    super::{
+        Change, Event, WatchEvent,
+        deadlines::{DeadlineKind, Tick},
+        liveness::Millis,
+    },
+    HELD, NOW, TestHub, WINDOW, Wakes, address, draft, poll, take, user,
+};
+use crate::{
+    auth::Caller,
+    error::Error,
+    model::{Address, Continuity, DeviceId, Outcome, Start},
+};
+
+#[tokio::test]
+async fn a_message_to_many_devices_counts_once_against_the_budget() {
+    let test = TestHub::new(1 << 20, |_| ());
+    let mut streams: Vec<_> =
+        (0..100).map(|number| test.subscribe(&number.to_string(), Start::Anew).expect("a stream").1).collect();
+    for _ in 0..3 {
+        // A hundred copies would be ten times the budget.
+        let delivered = test.hub.broadcast(&test.caller, &user(), draft(100_000, NOW)).await;
+        assert_eq!(delivered.map(|devices| devices.len()), Ok(100));
+        assert!(streams.iter_mut().all(|stream| take(stream) == 1));
+    }
+    assert!((300_000..340_000).contains(&test.budget.messages()), "{}", test.budget.messages());
+}
+
+#[tokio::test]
+async fn when_the_budget_is_full_replayed_and_then_held_messages_make_room_for_a_live_one() {
+    let test = TestHub::new(100_000, |_| ());
+    let (ready, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
+    let (_, mut laptop) = test.subscribe("laptop", Start::Anew).expect("a stream");
+    assert_eq!(test.send("absent", 30_000, HELD).await, Ok(Outcome::Held));
+    for _ in 0..2 {
+        assert_eq!(test.send("phone", 30_000, NOW).await, Ok(Outcome::Delivered));
+    }
+    assert_eq!(take(&mut phone), 2);
+    // The phone's first message is dropped.
+    assert_eq!(test.send("laptop", 30_000, NOW).await, Ok(Outcome::Delivered));
+    drop(phone);
+    let (back, phone) = test.subscribe("phone", Start::After(ready.cursor)).expect("a stream");
+    assert_eq!((back.continuity, back.replayed), (Continuity::Broken, 1));
+    drop(phone);
+    // The phone's second message is dropped, and then the held one.
+    for _ in 0..2 {
+        assert_eq!(test.send("laptop", 30_000, NOW).await, Ok(Outcome::Delivered));
+    }
+    let (told, _absent) = test.subscribe("absent", Start::Anew).expect("a stream");
+    assert_eq!((told.continuity, told.replayed), (Continuity::Broken, 0));
+    // Messages that wait for a live stream stay.
+    assert_eq!(test.send("laptop", 30_000, NOW).await, Err(Error::OVER_BUDGET));
+    assert_eq!(take(&mut laptop), 3);
+    assert!(test.budget.messages() <= 100_000);
+}
+
+#[tokio::test]
+async fn held_messages_have_a_budget_and_live_messages_are_still_accepted() {
+    let test = TestHub::new(1 << 20, |limits| limits.hold_budget = 50_000);
+    let mut held = 0;
+    let refused = loop {
+        match test.send(&format!("absent {held}"), 1_000, HELD).await {
+            Ok(outcome) => assert_eq!(outcome, Outcome::Held),
+            Err(error) => break error,
+        }
+        held += 1;
+    };
+    assert_eq!((refused, test.hub.census().held <= 50_000), (Error::OVER_BUDGET, true));
+    assert!((25..=35).contains(&held), "{held}");
+    let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
+    assert_eq!(test.send("phone", 1_000, HELD).await, Ok(Outcome::Delivered));
+    assert_eq!(take(&mut phone), 1);
+    // A device that connects frees the memory of its held messages.
+    let (ready, mut absent) = test.subscribe("absent 0", Start::Anew).expect("a stream");
+    assert_eq!((ready.replayed, take(&mut absent)), (1, 1));
+    assert_eq!(test.send("another", 1_000, HELD).await, Ok(Outcome::Held));
+}
+
+#[tokio::test]
+async fn invented_devices_do_not_lock_a_new_phone_out() {
+    let test = TestHub::new(1 << 20, |limits| (limits.user_devices, limits.user_held_devices) = (8, 6));
+    for number in 0..6 {
+        assert_eq!(test.send(&number.to_string(), 100, HELD).await, Ok(Outcome::Held));
+    }
+    assert_eq!(test.send("one more", 100, HELD).await, Err(Error::TOO_MANY));
+    let mut streams = Vec::new();
+    for device in ["phone", "laptop", "watch"] {
+        let (ready, stream) = test.subscribe(device, Start::Anew).expect("a stream");
+        assert_eq!(ready.continuity, Continuity::New);
+        streams.push(stream);
+    }
+    assert_eq!(test.hub.census().mailboxes, 8);
+    // The third stream pushed out the oldest mailbox, and its device is told.
+    let (ready, stream) = test.subscribe("0", Start::Anew).expect("a stream");
+    assert_eq!((ready.continuity, ready.replayed), (Continuity::Broken, 0));
+    streams.push(stream);
+    for number in 2..6 {
+        let (ready, stream) = test.subscribe(&format!("more {number}"), Start::Anew).expect("a stream");
+        assert_eq!(ready.continuity, Continuity::New, "a device that lost nothing");
+        streams.push(stream);
+    }
+    assert_eq!(test.subscribe("too many", Start::Anew).err(), Some(Error::TOO_MANY));
+    assert_eq!(test.hub.census().held, 0);
+}
+
+#[tokio::test]
+async fn lists_and_broadcasts_have_only_live_devices_in_order() {
+    let test = TestHub::new(1 << 20, |_| ());
+    for number in 0..50 {
+        assert_eq!(test.send(&format!("held {number}"), 10, HELD).await, Ok(Outcome::Held));
+    }
+    assert!(test.devices().await.is_empty());
+    assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(10, NOW)).await, Err(Error::NotConnected));
+    let streams: Vec<_> = ["held 7", "b", "a"]
+        .map(|device| (device, test.subscribe(device, Start::Anew).expect("a stream").1))
+        .into_iter()
+        .collect();
+    let names = async || test.devices().await.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+    assert_eq!(names().await, ["a", "b", "held 7"]);
+    for (device, stream) in streams {
+        drop(stream);
+        assert!(!names().await.contains(&device.to_owned()));
+    }
+    assert_eq!(test.hub.census().streams, 0);
+}
+
+#[test]
+fn watches_of_one_user_and_of_one_caller_are_limited_and_a_dropped_one_makes_room() {
+    let test = TestHub::new(1 << 20, |limits| (limits.user_watchers, limits.caller_watches) = (3, 2));
+    let ana = Caller::proven(Address::new("ana", "phone").expect("ids"));
+    let mut watches = vec![test.watch(&ana).expect("the first"), test.watch(&ana).expect("the second")];
+    assert_eq!(test.watch(&ana).err(), Some(Error::TOO_MANY));
+    watches.push(test.watch(&test.caller).expect("the third of this user"));
+    assert_eq!(test.watch(&test.caller).err(), Some(Error::TOO_MANY));
+    assert_eq!(test.hub.census().watches, 3);
+    drop(watches.remove(0));
+    watches.push(test.watch(&ana).expect("there is room again"));
+    drop(watches);
+    assert_eq!(test.hub.census().watches, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_stream_is_checked_when_its_ping_is_due_and_not_before() {
+    let test = TestHub::new(1 << 20, |_| ());
+    let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
+    let (woken, deadlines) = (Arc::new(Wakes::default()), &test.hub.0.core.deadlines);
+    let waker = woken.clone().into();
+    assert!(poll(&mut phone, &waker).is_none());
+    let first = deadlines.set_alarm().expect("its heartbeat");
+    assert!(first > Tick::at_step(0) && first.time().0 <= 300_000, "{first:?}");
+    assert!(deadlines.slots(DeadlineKind::Stream).take(Tick::reached(Millis(first.time().0 - 1)), 1).is_none());
+    let keeping = tokio::spawn(test.hub.clone().keep_time());
+    tokio::time::sleep(Duration::from_secs(500)).await;
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the ping");
+    assert!(matches!(poll(&mut phone, &waker), Some(Event::Ping)));
+    // After the mailbox is removed, no deadline is left.
+    drop(phone);
+    tokio::time::sleep(10 * WINDOW).await;
+    assert_eq!(
+        (test.hub.census().mailboxes, deadlines.slots(DeadlineKind::Stream).take(Tick::LAST, 9).is_none()),
+        (0, true)
+    );
+    keeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_comes_and_goes_between_two_checks_is_not_reported_and_one_wake_brings_many_changes() {
+    let test = TestHub::new(1 << 20, |_| ());
+    let keeping = tokio::spawn(test.hub.clone().keep_time());
+    let woken = Arc::new(Wakes::default());
+    let waker = woken.clone().into();
+    let mut watch = test.watch(&test.caller).expect("a watch");
+    assert!(matches!(poll(&mut watch, &waker), Some(WatchEvent::Devices(devices)) if devices.is_empty()));
+    assert!(poll(&mut watch, &waker).is_none());
+    let _first = test.subscribe("first", Start::Anew).expect("a stream");
+    // A quiet board publishes at once.
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert!(matches!(poll(&mut watch, &waker), Some(WatchEvent::Changes(_))));
+    assert!(poll(&mut watch, &waker).is_none());
+    let before = woken.0.load(Ordering::Relaxed);
+    let mut streams = Vec::new();
+    for number in 0..50 {
+        streams.push(test.subscribe(&format!("{number:02}"), Start::Anew).expect("a stream"));
+        drop(test.subscribe("fleeting", Start::Anew).expect("a stream"));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let Some(WatchEvent::Changes(changes)) = poll(&mut watch, &waker) else { panic!("no batch") };
+    let came = (0..50).map(|number| Change::Online(DeviceId::new(&format!("{number:02}")).expect("an id")));
+    assert!(changes.iter().cloned().eq(came), "{changes:?}");
+    assert!(poll(&mut watch, &waker).is_none());
+    assert_eq!(woken.0.load(Ordering::Relaxed) - before, 1);
+    keeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connected_device_is_not_reported_offline_when_an_older_stream_ends_late() {
+    let test = TestHub::new(1 << 20, |limits| limits.resume_window = Duration::from_secs(1));
+    let keeping = tokio::spawn(test.hub.clone().keep_time());
+    let (_, first) = test.subscribe("phone", Start::Anew).expect("a stream");
+    let mut watch = test.watch(&test.caller).expect("a watch");
+    assert!(matches!(poll(&mut watch, Waker::noop()), Some(WatchEvent::Devices(devices)) if devices.len() == 1));
+    // The mailbox is removed while its stream still exists, as with a peer that does not read.
+    let slot = test.hub.0.core.registry.find(&address("phone")).expect("a slot");
+    slot.close(&test.hub.0.core, test.hub.now());
+    test.hub.0.core.registry.remove(&slot, &test.hub.0.core.totals);
+    let _second = test.subscribe("phone", Start::Anew).expect("a stream");
+    drop(first);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let seen = poll(&mut watch, Waker::noop());
+    assert!(seen.is_none(), "{seen:?}");
+    assert_eq!(test.devices().await.len(), 1);
+    keeping.abort();
+}

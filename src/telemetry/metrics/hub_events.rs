@@ -1,0 +1,67 @@
+//! The metrics as the observer of the hub: which event changes which metric.
+
+use super::Metrics;
+use crate::{
+    error::Error,
+    hub::{Evicted, HubEvent, Observer},
+    model::{Continuity, EndReason, Outcome},
+};
+
+impl Observer for Metrics {
+    fn observe(&self, event: &HubEvent<'_>) {
+        match *event {
+            HubEvent::Opened { continuity, replayed, .. } => self.stream_opened(continuity, replayed),
+            HubEvent::Ended { reason, .. } | HubEvent::WatchEnded { reason, .. } => {
+                if let Some(reason) = reason {
+                    self.stream_ended(reason);
+                }
+            }
+            HubEvent::Sent { outcome, .. } => self.sent(outcome),
+            HubEvent::Written { latency, .. } => self.0.send_latency.observe(latency.as_secs_f64()),
+            HubEvent::BroadcastRefused { error, .. } => self.sent(Err(error)),
+            HubEvent::Expired { messages, .. } => drop(self.0.expired.inc_by(messages as u64)),
+            HubEvent::Evicted { kind, messages, .. } => self.evicted(kind, messages),
+        }
+    }
+}
+
+impl Metrics {
+    fn stream_opened(&self, continuity: Continuity, replayed: u32) {
+        let continuity = match continuity {
+            Continuity::New => "new",
+            Continuity::Resumed => "resumed",
+            Continuity::Broken => "broken",
+        };
+        self.0.opened.get_or_create(&[("continuity", continuity)]).inc();
+        self.0.replayed.inc_by(u64::from(replayed));
+    }
+
+    fn evicted(&self, kind: Evicted, messages: usize) {
+        let kind = match kind {
+            Evicted::Replayed => "replayed",
+            Evicted::Held => "held",
+        };
+        self.0.evicted.get_or_create(&[("kind", kind)]).inc_by(messages as u64);
+    }
+
+    fn stream_ended(&self, reason: EndReason) {
+        let reason = match reason {
+            EndReason::Superseded => "superseded",
+            EndReason::Draining => "draining",
+            EndReason::Expired => "expired",
+        };
+        self.0.ended.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    fn sent(&self, answer: Result<Outcome, Error>) {
+        let outcome = match answer {
+            Ok(Outcome::Delivered) => {
+                self.0.delivered.inc();
+                return;
+            }
+            Ok(Outcome::Held) => "held",
+            Err(error) => error.code(),
+        };
+        self.0.sends.get_or_create(&[("outcome", outcome)]).inc();
+    }
+}

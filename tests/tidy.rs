@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub/log", &["tokio", "tracing", "Instant::now", "SystemTime::now", "crate::wall_clock"]),
     ("hub", &["axum", "http", "tonic", "prost", "serde", "redis"]),
     ("hub", &["crate::rest", "crate::grpc", "crate::cluster", "crate::serve", "crate::config", "crate::drain"]),
+    ("hub", &["crate::telemetry"]),
     ("auth", &["axum", "tonic", "crate::hub", "crate::rest", "crate::grpc"]),
     ("cluster", &["axum", "tonic", "crate::rest", "crate::grpc"]),
     ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),

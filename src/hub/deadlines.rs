@@ -60,11 +60,11 @@ pub(super) enum DeadlineKind {
     /// The oldest message that is kept for replay.
     Replay,
     /// The waiting message that expires first.
-    Held,
+    Waiting,
 }
 
 impl DeadlineKind {
-    pub(super) const ALL: [Self; 3] = [Self::Stream, Self::Replay, Self::Held];
+    pub(super) const ALL: [Self; 3] = [Self::Stream, Self::Replay, Self::Waiting];
 }
 
 /// Items by the tick at which they are due.

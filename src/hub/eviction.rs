@@ -21,9 +21,9 @@ impl Hub {
     /// [`Error::OverBudget`] when the messages that are left wait for live streams and may not be dropped.
     pub(super) fn make_room(&self, more: usize) -> Result<(), Error> {
         let budget = &self.0.core.budget;
-        self.drop_replayed(more);
+        self.drop_replay(more);
         let is_full = || budget.messages() + more > budget.limit();
-        while is_full() && self.drop_oldest(DeadlineKind::Held, Evicted::Held) {}
+        while is_full() && self.drop_oldest(DeadlineKind::Waiting, Evicted::Waiting) {}
         if is_full() { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
@@ -36,14 +36,14 @@ impl Hub {
         if limit > 0 && core.totals.held.load(Ordering::Relaxed) + bytes + MAILBOX_COST > limit {
             return Err(Error::OVER_BUDGET);
         }
-        self.drop_replayed(ENTRY_COST);
+        self.drop_replay(ENTRY_COST);
         if core.budget.messages() + ENTRY_COST > core.budget.limit() { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
-    fn drop_replayed(&self, more: usize) {
+    fn drop_replay(&self, more: usize) {
         let budget = &self.0.core.budget;
         while budget.messages() + budget.unsent() + more > budget.limit()
-            && self.drop_oldest(DeadlineKind::Replay, Evicted::Replayed)
+            && self.drop_oldest(DeadlineKind::Replay, Evicted::Replay)
         {}
     }
 

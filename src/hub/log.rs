@@ -33,12 +33,12 @@ pub(super) struct Log {
     handed_over: u64,
     gap: u64,
     /// Boxed, because most logs are empty most of the time.
-    kept: Option<Box<Kept>>,
+    stored: Option<Box<Stored>>,
 }
 
 /// The messages of a log that is not empty.
 #[derive(Debug, Default)]
-struct Kept {
+struct Stored {
     entries: VecDeque<Entry>,
     waiting_bytes: usize,
     replay_bytes: usize,
@@ -75,7 +75,7 @@ pub(super) struct HandedOver {
 impl Log {
     /// A log whose first message is missing.
     pub(super) fn with_gap() -> Self {
-        Self { last: 1, handed_over: 0, gap: 1, kept: None }
+        Self { last: 1, handed_over: 0, gap: 1, stored: None }
     }
 
     /// The highest number that was ever given to a stream.
@@ -99,23 +99,23 @@ impl Log {
 
     /// The bytes of memory that all entries take, without the messages in them.
     pub(super) fn memory(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.entries.len() * ENTRY_COST)
+        self.stored.as_ref().map_or(0, |stored| stored.entries.len() * ENTRY_COST)
     }
 
     /// The bytes of memory that held messages take.
     pub(super) fn held(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.held_bytes)
+        self.stored.as_ref().map_or(0, |stored| stored.held_bytes)
     }
 
     /// When the oldest message that is kept for replay, with a number up to `limit`, has been kept long enough.
     pub(super) fn replay_ends(&self, limit: u64) -> Option<Millis> {
-        let oldest = self.kept.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over))?;
+        let oldest = self.stored.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over))?;
         Some(oldest.at.after(REPLAY_MS))
     }
 
     /// When the first held message expires.
     pub(super) fn hold_ends(&self) -> Option<Millis> {
-        self.kept.as_ref().filter(|kept| kept.held_bytes > 0)?;
+        self.stored.as_ref().filter(|stored| stored.held_bytes > 0)?;
         self.waiting_entries().filter(|entry| entry.ttl_ms > 0).map(|entry| entry.at.after(entry.ttl_ms)).min()
     }
 
@@ -126,34 +126,34 @@ impl Log {
     }
 
     fn waiting_entries(&self) -> impl Iterator<Item = &Entry> {
-        let entries = self.kept.iter().flat_map(|kept| &kept.entries);
+        let entries = self.stored.iter().flat_map(|stored| &stored.entries);
         entries.filter(|entry| entry.seq > self.handed_over)
     }
 
     /// How many messages come after this number.
     pub(super) fn count_after(&self, seq: u64) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.entries.len() - kept.index(seq, self.last))
+        self.stored.as_ref().map_or(0, |stored| stored.entries.len() - stored.index(seq, self.last))
     }
 
     /// Gives a message the next number and keeps it.
     pub(super) fn push(&mut self, parcel: Arc<Parcel>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
         let (cost, full) = (parcel.cost(), self.waiting() >= WAITING);
-        let kept = self.kept.get_or_insert_default();
-        if full || kept.waiting_bytes + cost > WAITING_BYTES {
+        let stored = self.stored.get_or_insert_default();
+        if full || stored.waiting_bytes + cost > WAITING_BYTES {
             return Err(Error::MAILBOX_FULL);
         }
         self.last += 1;
-        kept.waiting_bytes += cost;
+        stored.waiting_bytes += cost;
         let entry = Entry { seq: self.last, parcel, at: now, ttl_ms };
-        kept.held_bytes += entry.held();
-        kept.entries.push_back(entry);
+        stored.held_bytes += entry.held();
+        stored.entries.push_back(entry);
         Ok(())
     }
 
     /// The position of a stream that has seen everything up to `seq`: just before the next message that is still in the log. So
     /// each missing message is reported once.
     pub(super) fn position_after(&mut self, seq: u64) -> u64 {
-        let next = self.kept.as_ref().and_then(|kept| kept.entries.get(kept.index(seq, self.last)));
+        let next = self.stored.as_ref().and_then(|stored| stored.entries.get(stored.index(seq, self.last)));
         let position = next.map_or(self.last, |entry| entry.seq - 1);
         self.handed_over = self.handed_over.max(position);
         position
@@ -161,15 +161,15 @@ impl Log {
 
     /// Hands over the message after this number.
     pub(super) fn hand_over(&mut self, seq: u64, now: Millis) -> Option<HandedOver> {
-        let kept = self.kept.as_mut()?;
-        let at = kept.index(seq, self.last);
-        let entry = kept.entries.get_mut(at)?;
+        let stored = self.stored.as_mut()?;
+        let at = stored.index(seq, self.last);
+        let entry = stored.entries.get_mut(at)?;
         let first = entry.seq > self.handed_over;
         if first {
             self.handed_over = entry.seq;
-            kept.waiting_bytes -= entry.parcel.cost();
-            kept.replay_bytes += entry.parcel.cost();
-            kept.held_bytes -= entry.held();
+            stored.waiting_bytes -= entry.parcel.cost();
+            stored.replay_bytes += entry.parcel.cost();
+            stored.held_bytes -= entry.held();
         }
         entry.at = now;
         Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone(), live: first && entry.ttl_ms == 0 })
@@ -177,18 +177,18 @@ impl Log {
 
     /// Drops messages kept for replay, with numbers up to `limit`, while they are too many, too large or too old. Calls `aged` for
     /// each that was too old, with its number and the time at which it was handed over.
-    pub(super) fn evict(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
-        let Some(kept) = &mut self.kept else { return };
-        while let Some(entry) = kept.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over)) {
+    pub(super) fn trim_replay(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
+        let Some(stored) = &mut self.stored else { return };
+        while let Some(entry) = stored.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over)) {
             let old = now.since(entry.at) >= REPLAY_MS;
-            if !old && kept.index(self.handed_over, self.last) <= REPLAY && kept.replay_bytes <= REPLAY_BYTES {
+            if !old && stored.index(self.handed_over, self.last) <= REPLAY && stored.replay_bytes <= REPLAY_BYTES {
                 break;
             }
             if old {
                 aged(entry.seq, entry.at);
             }
             self.gap = self.gap.max(entry.seq);
-            kept.pop_replayed();
+            stored.pop_replay();
         }
         self.free_if_empty();
     }
@@ -196,13 +196,13 @@ impl Log {
     /// Drops the oldest message kept for replay, with a number up to `limit`, although no limit is exceeded. Says whether there was
     /// one.
     pub(super) fn evict_oldest(&mut self, limit: u64) -> bool {
-        let Some(kept) = &mut self.kept else { return false };
-        let Some(seq) = kept.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed_over))
+        let Some(stored) = &mut self.stored else { return false };
+        let Some(seq) = stored.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed_over))
         else {
             return false;
         };
         self.gap = self.gap.max(seq);
-        kept.pop_replayed();
+        stored.pop_replay();
         self.free_if_empty();
         true
     }
@@ -222,7 +222,8 @@ impl Log {
 
     fn drop_waiting_if(&mut self, is_over: impl Fn(&Entry) -> bool) -> usize {
         let some = self.has_waiting();
-        let Some(Kept { entries, waiting_bytes, held_bytes, .. }) = self.kept.as_deref_mut().filter(|_| some) else {
+        let Some(Stored { entries, waiting_bytes, held_bytes, .. }) = self.stored.as_deref_mut().filter(|_| some)
+        else {
             return 0;
         };
         let before = entries.len();
@@ -241,13 +242,13 @@ impl Log {
     }
 
     fn free_if_empty(&mut self) {
-        self.kept.take_if(|kept| kept.entries.is_empty());
+        self.stored.take_if(|stored| stored.entries.is_empty());
     }
 }
 
-impl Kept {
+impl Stored {
     /// Drops the oldest message, which must have been handed over.
-    fn pop_replayed(&mut self) {
+    fn pop_replay(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.replay_bytes -= entry.parcel.cost();
         }

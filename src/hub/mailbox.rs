@@ -62,7 +62,7 @@ pub(super) struct Attachment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Write this message.
-    Message(Delivery),
+    Message(Outgoing),
     /// Write a heartbeat.
     Ping,
     /// Nothing yet.
@@ -75,7 +75,7 @@ pub(super) enum Next {
 
 /// A message on its way to a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Delivery {
+pub(super) struct Outgoing {
     pub(super) cursor: Cursor,
     pub(super) message: Arc<Parcel>,
     /// The log has another message for the stream.
@@ -190,7 +190,7 @@ impl Mailbox {
         };
         if let Some(handed) = self.log.hand_over(stream.position, now) {
             stream.heartbeat.reset(now);
-            return Next::Message(self.deliver(handed, page, now));
+            return Next::Message(self.hand_to_stream(handed, page, now));
         }
         if let Some(reason) = stream.ending {
             self.detach(generation, now);
@@ -200,21 +200,21 @@ impl Mailbox {
     }
 
     /// Another message, if there is one, for the stream of this generation and page to write together with the one before it.
-    pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Delivery> {
+    pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Outgoing> {
         let stream = self.stream.as_ref().filter(|_| self.generation == generation)?;
         let handed = self.log.hand_over(stream.position, now)?;
-        Some(self.deliver(handed, page, now))
+        Some(self.hand_to_stream(handed, page, now))
     }
 
     /// Moves the position of the stream past a message.
-    fn deliver(&mut self, handed: HandedOver, page: u32, now: Millis) -> Delivery {
+    fn hand_to_stream(&mut self, handed: HandedOver, page: u32, now: Millis) -> Outgoing {
         if let Some(stream) = &mut self.stream {
             stream.position = handed.seq;
         }
-        self.evict(now);
+        self.trim_replay(now);
         let HandedOver { seq, parcel, live } = handed;
         let measured = parcel.accepted_at().filter(|_| live && is_sampled(self.epoch, seq));
-        Delivery {
+        Outgoing {
             cursor: Cursor { epoch: self.epoch, page, seq },
             message: parcel,
             more: self.log.count_after(seq) > 0,

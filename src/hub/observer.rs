@@ -77,9 +77,9 @@ pub enum HubEvent<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evicted {
     /// Messages that were handed over and kept for replay.
-    Replayed,
+    Replay,
     /// Messages that waited for an absent device.
-    Held,
+    Waiting,
 }
 
 /// Is told what happens in the hub.

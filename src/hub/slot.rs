@@ -14,7 +14,7 @@ use super::{
     Core,
     deadlines::{DeadlineKind, Tick},
     liveness::Millis,
-    mailbox::{Attachment, Checked, Delivery, Mailbox, Next},
+    mailbox::{Attachment, Checked, Mailbox, Next, Outgoing},
     parcel::Parcel,
     schedule::Schedule,
     user_devices::Purpose,
@@ -144,7 +144,7 @@ impl Slot {
     }
 
     /// See [`Mailbox::more`].
-    pub(super) fn more(self: &Arc<Self>, core: &Core, (generation, page): (u32, u32), now: Millis) -> Option<Delivery> {
+    pub(super) fn more(self: &Arc<Self>, core: &Core, (generation, page): (u32, u32), now: Millis) -> Option<Outgoing> {
         self.update(core, now, |state| state.mailbox.more(generation, page, now))
     }
 
@@ -158,7 +158,7 @@ impl Slot {
     }
 
     /// See [`Mailbox::leave`].
-    pub(super) fn detach(
+    pub(super) fn leave(
         self: &Arc<Self>,
         core: &Core,
         (generation, page): (u32, u32),
@@ -191,12 +191,12 @@ impl Slot {
         checked
     }
 
-    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_held`]. `tick` is as in [`Slot::check`]. Returns how many messages were
+    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_waiting`]. `tick` is as in [`Slot::check`]. Returns how many messages were
     /// dropped.
     pub(super) fn evict(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> usize {
         self.update(core, now, |state| match kind {
             _ if !state.schedule.take(kind, tick) => 0,
-            DeadlineKind::Held => state.mailbox.drop_held(now),
+            DeadlineKind::Waiting => state.mailbox.drop_waiting(now),
             DeadlineKind::Replay | DeadlineKind::Stream => usize::from(state.mailbox.evict_oldest()),
         })
     }
@@ -208,7 +208,7 @@ impl Slot {
         let (dropped, waker) = self.update(core, now, |state| {
             self.gone.store(true, Ordering::Relaxed);
             state.mailbox.release(now);
-            (state.mailbox.drop_held(now), state.waker.take())
+            (state.mailbox.drop_waiting(now), state.waker.take())
         });
         wake(waker);
         dropped

@@ -12,7 +12,7 @@ use super::{
     Hub, HubEvent,
     latency::AcceptedAt,
     liveness::Millis,
-    mailbox::{Delivery, Next},
+    mailbox::{Next, Outgoing},
     parcel::Parcel,
     slot::Slot,
 };
@@ -69,15 +69,15 @@ impl Subscription {
         if !std::mem::take(&mut self.more) {
             return None;
         }
-        let delivery = self.slot.more(&self.hub.0.core, self.id(), self.hub.now())?;
-        Some(self.message(delivery))
+        let outgoing = self.slot.more(&self.hub.0.core, self.id(), self.hub.now())?;
+        Some(self.message(outgoing))
     }
 
-    fn message(&mut self, delivery: Delivery) -> Event {
-        self.more = delivery.more;
+    fn message(&mut self, outgoing: Outgoing) -> Event {
+        self.more = outgoing.more;
         // Of messages that are written together, only the oldest is measured.
-        self.measured = self.measured.or(delivery.measured);
-        Event::Message(delivery.cursor, delivery.message)
+        self.measured = self.measured.or(outgoing.measured);
+        Event::Message(outgoing.cursor, outgoing.message)
     }
 
     /// The generation and the page: they tell this stream from the others of its mailbox.
@@ -100,7 +100,7 @@ impl Stream for Subscription {
         }
         match self.slot.next(&self.hub.0.core, self.id(), context.waker(), Millis::new(elapsed)) {
             Next::Wait => Poll::Pending,
-            Next::Message(delivery) => Poll::Ready(Some(self.message(delivery))),
+            Next::Message(outgoing) => Poll::Ready(Some(self.message(outgoing))),
             Next::Ping => Poll::Ready(Some(Event::Ping)),
             Next::End(reason) => {
                 (self.over, self.reason) = (true, Some(reason));
@@ -116,7 +116,7 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let unsaid = self.slot.detach(&self.hub.0.core, self.id(), self.hub.now());
+        let unsaid = self.slot.leave(&self.hub.0.core, self.id(), self.hub.now());
         // A peer that does not read was cut before it could be told the reason.
         let reason = if self.over { self.reason } else { unsaid };
         self.hub.observe(&HubEvent::Ended { address: &self.slot.address, reason });

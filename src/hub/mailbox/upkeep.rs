@@ -30,9 +30,9 @@ impl Mailbox {
                 Some(self.left_at.time().after(window_ms).max(self.log.hold_ends().unwrap_or_default()))
             }
             (DeadlineKind::Replay, _) => self.log.replay_ends(self.written()),
-            (DeadlineKind::Held, Some(_)) => None,
+            (DeadlineKind::Waiting, Some(_)) => None,
             // Messages that the last stream did not take count, too: eviction finds mailboxes by this deadline.
-            (DeadlineKind::Held, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
+            (DeadlineKind::Waiting, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
         }
     }
 
@@ -42,7 +42,7 @@ impl Mailbox {
         if let Some(stream) = &mut self.stream {
             checked.wake = stream.heartbeat.beat(now);
         }
-        self.evict(now);
+        self.trim_replay(now);
         if self.stream.is_none() {
             let held = self.log.held();
             checked.expired = self.log.expire(now.since(self.left_at.time()) >= window_ms, now);
@@ -65,7 +65,7 @@ impl Mailbox {
 
     /// Drops all messages that wait for an absent device, to make room. Its next stream is told `broken`. Returns how many were
     /// dropped.
-    pub(in crate::hub) fn drop_held(&mut self, now: Millis) -> usize {
+    pub(in crate::hub) fn drop_waiting(&mut self, now: Millis) -> usize {
         if self.stream.is_some() {
             return 0;
         }
@@ -82,10 +82,10 @@ impl Mailbox {
     }
 
     /// Drops messages kept for replay that exceed a limit, but none that the attached stream has still to write.
-    pub(super) fn evict(&mut self, now: Millis) {
-        let Some(stream) = &self.stream else { return self.log.evict(self.written(), now, |_, _| ()) };
+    pub(super) fn trim_replay(&mut self, now: Millis) {
+        let Some(stream) = &self.stream else { return self.log.trim_replay(self.written(), now, |_, _| ()) };
         let confirmed = &mut self.confirmed;
-        self.log.evict(stream.position, now, |seq, at| {
+        self.log.trim_replay(stream.position, now, |seq, at| {
             // The stream took this message and is still attached after all this time. So its peer has read the message: the
             // transport cuts a peer that does not read.
             if stream.since.time() <= at {
@@ -114,7 +114,7 @@ mod tests {
             let mut mailbox = Mailbox::new(EPOCH, Millis(0));
             mailbox.push(message(Data::new("ring").expect("not empty")), 50_000, Millis(0)).expect("room");
             let at = if expires { Millis(50_000) } else { Millis(1_000) };
-            let dropped = if expires { mailbox.check(WINDOW_MS, at).expired } else { mailbox.drop_held(at) };
+            let dropped = if expires { mailbox.check(WINDOW_MS, at).expired } else { mailbox.drop_waiting(at) };
             assert_eq!((dropped, mailbox.held()), (1, MAILBOX_COST));
             let end = at.after(WINDOW_MS);
             assert_eq!(mailbox.due(DeadlineKind::Stream, WINDOW_MS), Some(end));

@@ -8,7 +8,7 @@ use super::super::{
     deadlines::DeadlineKind,
     liveness::Millis,
     log::{ENTRY_COST, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
-    mailbox::{Delivery, Mailbox, Next},
+    mailbox::{Mailbox, Next, Outgoing},
     parcel::Parcel,
 };
 use crate::{
@@ -175,7 +175,7 @@ impl World {
         };
         let expected = self.records.iter_mut().find(|record| record.seq > client.seen && record.fate != Fate::Gone);
         match (next, expected) {
-            (Next::Message(Delivery { cursor, message, more, .. }), Some(record)) => {
+            (Next::Message(Outgoing { cursor, message, more, .. }), Some(record)) => {
                 assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
                 assert!(!client.whole || cursor.seq == client.seen + 1, "no gap in what was said to be whole");
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));

@@ -170,10 +170,10 @@ fn messages_that_are_dropped_are_observed_with_their_count() {
         assert_eq!(take(&mut streams[0]), 1);
         recorder.take();
         let _third = open(&test, "watch");
-        let told = format!("absent evicted: 1 {:?}", Evicted::Held);
+        let told = format!("absent evicted: 1 {:?}", Evicted::Waiting);
         assert_eq!(recorder.take(), [told, format!("watch opened: {:?}, 0 replayed", Continuity::New)]);
         assert_eq!(test.send("laptop", 99_900, NOW).await, Err(Error::OVER_BUDGET));
-        let told = format!("phone evicted: 1 {:?}", Evicted::Replayed);
+        let told = format!("phone evicted: 1 {:?}", Evicted::Replay);
         assert_eq!(recorder.take(), [told, format!("sent to laptop: Err({:?})", Error::OVER_BUDGET)]);
     });
 }

@@ -38,8 +38,8 @@ impl Metrics {
 
     fn evicted(&self, kind: Evicted, messages: usize) {
         let kind = match kind {
-            Evicted::Replayed => "replayed",
-            Evicted::Held => "held",
+            Evicted::Replay => "replayed",
+            Evicted::Waiting => "held",
         };
         self.0.evicted.get_or_create(&[("kind", kind)]).inc_by(messages as u64);
     }

@@ -36,7 +36,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let limits = Limits::unlimited(Duration::from_secs(60), Duration::from_secs(60));
+        let limits = Limits::only_times(Duration::from_secs(60), Duration::from_secs(60));
         let metrics = Metrics::new();
         let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new(), metrics: metrics.clone() };
         let caller = auth.caller(&nobody(&HeaderMap::new(), &Uri::default())).expect("anybody may send");

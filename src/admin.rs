@@ -58,8 +58,8 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     let levels = Levels {
         streams: census.streams,
         mailboxes: census.mailboxes,
-        mailbox_bytes: census.memory,
-        held_bytes: census.held,
+        mailbox_bytes: census.message_bytes,
+        held_bytes: census.held_bytes,
         watches: census.watches,
         unsent_bytes: admin.budget.unsent(),
     };

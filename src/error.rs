@@ -34,7 +34,7 @@ pub enum Error {
     /// This node is stopping and accepts no new work.
     Draining(RetryAfter),
     /// The server has reached the limit for connections.
-    NoPlace(RetryAfter),
+    TooManyConnections(RetryAfter),
     /// The messages in all mailboxes have reached the memory budget.
     OverBudget(RetryAfter),
     /// This node cannot find out where the device is connected.
@@ -115,8 +115,8 @@ impl Error {
     pub const TOO_MANY: Self = Self::TooMany(RetryAfter::between(2, 6));
     /// [`Error::Draining`]. By then, another node or the next process should answer.
     pub const DRAINING: Self = Self::Draining(RetryAfter::exactly(5));
-    /// [`Error::NoPlace`]. Nothing says when a connection closes.
-    pub const NO_PLACE: Self = Self::NoPlace(RetryAfter::exactly(5));
+    /// [`Error::TooManyConnections`]. Nothing says when a connection closes.
+    pub const TOO_MANY_CONNECTIONS: Self = Self::TooManyConnections(RetryAfter::exactly(5));
     /// [`Error::OverBudget`]. Nothing says when devices take their messages.
     pub const OVER_BUDGET: Self = Self::OverBudget(RetryAfter::exactly(5));
     /// [`Error::Unreachable`]. By then, the other nodes answer or are known to be gone.
@@ -129,7 +129,7 @@ impl Error {
             Self::MailboxFull(after)
             | Self::TooMany(after)
             | Self::Draining(after)
-            | Self::NoPlace(after)
+            | Self::TooManyConnections(after)
             | Self::OverBudget(after)
             | Self::Unreachable(after) => Some(after),
             _ => None,
@@ -161,7 +161,7 @@ impl Error {
             Self::MailboxFull(_) => "mailbox_full",
             Self::TooMany(_) => "too_many",
             Self::Draining(_) => "draining",
-            Self::NoPlace(_) => "no_place",
+            Self::TooManyConnections(_) => "no_place",
             Self::OverBudget(_) => "over_memory_budget",
             Self::Unreachable(_) => "unreachable",
             Self::UnknownOutcome => "unknown_outcome",
@@ -197,7 +197,7 @@ impl Error {
             Self::Draining(_) => {
                 "This server is stopping and accepts no new work. Try another server, or try again later."
             }
-            Self::NoPlace(_) => "This server has reached its limit for connections. Try again later.",
+            Self::TooManyConnections(_) => "This server has reached its limit for connections. Try again later.",
             Self::OverBudget(_) => "This server has reached its memory budget for messages. Try again later.",
             Self::Unreachable(_) => "This server cannot find out where the device is connected. Try again later.",
             Self::UnknownOutcome => {
@@ -272,7 +272,8 @@ mod tests {
 
     #[test]
     fn an_error_says_when_to_try_again_and_a_range_differs_from_answer_to_answer() {
-        let exact = [Error::MAILBOX_FULL, Error::DRAINING, Error::NO_PLACE, Error::OVER_BUDGET, Error::UNREACHABLE];
+        let exact =
+            [Error::MAILBOX_FULL, Error::DRAINING, Error::TOO_MANY_CONNECTIONS, Error::OVER_BUDGET, Error::UNREACHABLE];
         let seconds = exact.map(|error| error.retry_after().map(RetryAfter::seconds));
         assert_eq!(seconds, [Some(1), Some(5), Some(5), Some(5), Some(5)]);
         let counts: std::collections::BTreeSet<_> =

@@ -4,8 +4,8 @@ mod backplane;
 mod board;
 mod deadlines;
 mod eviction;
+mod heartbeat;
 mod latency;
-mod liveness;
 mod log;
 mod mailbox;
 mod observer;
@@ -19,6 +19,7 @@ mod slot;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod time;
 mod timekeeper;
 mod user_devices;
 mod watch;
@@ -45,10 +46,12 @@ pub use self::{
 };
 use self::{
     deadlines::Deadlines,
-    liveness::{Heartbeat, Millis},
+    heartbeat::Heartbeat,
     presence::Presence,
-    registry::{Found, Purpose, Registry},
+    registry::{Found, Registry},
     slot::{Gone, Totals},
+    time::Millis,
+    user_devices::{DeviceLimits, Purpose},
 };
 use crate::{
     auth::{Caller, Subscriber},
@@ -79,7 +82,7 @@ pub struct Limits {
 impl Limits {
     /// Limits of time alone: no limit of devices, watches or held bytes.
     #[must_use]
-    pub fn unlimited(resume_window: Duration, hold: Duration) -> Self {
+    pub fn only_times(resume_window: Duration, hold: Duration) -> Self {
         Self {
             resume_window,
             hold,
@@ -110,9 +113,9 @@ pub struct Census {
     /// Watches of a user's devices.
     pub watches: usize,
     /// About how many bytes of memory all messages in mailboxes take.
-    pub memory: usize,
+    pub message_bytes: usize,
     /// The bytes of memory that held messages take, with the mailboxes that only hold messages.
-    pub held: usize,
+    pub held_bytes: usize,
 }
 
 /// A cheap handle to the one hub of this process.
@@ -149,8 +152,7 @@ impl Hub {
     #[must_use]
     pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
         let window_ms = Millis::new(limits.resume_window).0;
-        let devices =
-            registry::DeviceLimits { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
+        let devices = DeviceLimits { devices: limits.user_devices, only_holding: limits.user_held_devices, window_ms };
         let watches = presence::WatchLimits { of_user: limits.user_watchers, of_caller: limits.caller_watches };
         let core = Core {
             registry: Registry::new(devices),
@@ -242,8 +244,8 @@ impl Hub {
             streams: core.totals.streams.load(Ordering::Relaxed),
             mailboxes: core.totals.mailboxes.load(Ordering::Relaxed),
             watches: core.presence.watches(),
-            memory: core.budget.messages(),
-            held: core.totals.held.load(Ordering::Relaxed),
+            message_bytes: core.budget.messages(),
+            held_bytes: core.totals.held_bytes.load(Ordering::Relaxed),
         }
     }
 

@@ -73,7 +73,7 @@ pub enum Start {
     /// The stream gets the messages after the cursor, then live messages.
     After(Cursor),
     /// The client presented a text that is no cursor.
-    Lost,
+    Unreadable,
 }
 
 /// How a stream relates to earlier streams of its device.
@@ -178,14 +178,14 @@ impl Data {
 impl Message {
     /// The bytes that count against the limit of a mailbox: data and event name.
     #[must_use]
-    pub fn cost(&self) -> usize {
+    pub fn payload_bytes(&self) -> usize {
         self.data.0.len() + self.event.as_ref().map_or(0, |event| event.0.len())
     }
 
     /// The bytes of memory of a message, about: its texts and [`OVERHEAD`]. Does not count its entry in a mailbox.
     #[must_use]
-    pub fn footprint(&self) -> usize {
-        self.cost() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + OVERHEAD
+    pub fn memory_bytes(&self) -> usize {
+        self.payload_bytes() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + OVERHEAD
     }
 }
 
@@ -198,7 +198,7 @@ impl Start {
     pub fn parse(presented: Option<&str>) -> Self {
         match presented {
             None | Some("") => Self::Anew,
-            Some(text) => Cursor::parse(text).map_or(Self::Lost, Self::After),
+            Some(text) => Cursor::parse(text).map_or(Self::Unreadable, Self::After),
         }
     }
 }
@@ -286,6 +286,6 @@ mod tests {
             assert_eq!(Cursor::parse(bad), None, "{bad}");
         }
         assert_eq!(Start::parse(Some("")), Start::Anew);
-        assert_eq!(Start::parse(Some("ünknown")), Start::Lost);
+        assert_eq!(Start::parse(Some("ünknown")), Start::Unreadable);
     }
 }

@@ -1,6 +1,6 @@
 //! The board of one watched user: the list of online devices as last published, and the devices that changed since then.
 //!
-//! A device that comes or goes is marked. Later the timekeeper checks which of the marked devices are online then, and publishes
+//! A device that comes or goes is changed. Later the timekeeper checks which of the changed devices are online then, and publishes
 //! all differences from the list as one batch. A quiet board publishes at once, a busy one every [`PUBLISH_MS`]. A device that
 //! leaves stays on the list for [`GRACE_MS`], so that a device that reconnects does not go offline and online again.
 
@@ -14,8 +14,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    deadlines::{Deadlines, Tick},
-    liveness::Millis,
+    deadlines::Deadlines,
+    time::{Millis, Tick},
 };
 use crate::model::{DeviceId, EndReason, UserId};
 
@@ -59,9 +59,9 @@ struct State {
     /// `present` has the devices that were live when the first watcher came.
     filled: bool,
     /// Devices that came or went since the last check, with the time of the last change.
-    marked: BTreeMap<DeviceId, Millis>,
-    /// A device was marked since the last check began.
-    fresh: bool,
+    changed: BTreeMap<DeviceId, Millis>,
+    /// A device was changed since the last check began.
+    changed_since_check: bool,
     /// A check is in progress.
     checking: bool,
     checked_at: Option<Millis>,
@@ -70,12 +70,12 @@ struct State {
     /// The last batches: at most [`CHANGES`] changes, or one larger batch.
     batches: VecDeque<Arc<Changes>>,
     /// The number of changes in `batches`.
-    kept: usize,
+    kept_changes: usize,
     /// The number of batches that were ever published.
     published: u64,
     /// When the board is scheduled to be checked. `None`: it is not.
     scheduled_at: Option<Tick>,
-    /// The wakers of watches that wait, by the number of the watch.
+    /// The wakers of watches that wait, by the id of the watch.
     wakers: HashMap<u64, Waker>,
     /// A new watcher waits for the next check, which completes its first list.
     list_wanted: bool,
@@ -120,7 +120,7 @@ impl Board {
         let mut state = self.state.lock();
         if !std::mem::replace(&mut state.filled, true) {
             for (device, page) in live {
-                state.marked.entry(device.clone()).or_insert(now);
+                state.changed.entry(device.clone()).or_insert(now);
                 // The result of a check that came first is newer.
                 state.present.entry(device).or_insert(page);
             }
@@ -129,17 +129,17 @@ impl Board {
 
     pub(super) fn mark(&self, device: &DeviceId, now: Millis) {
         let mut state = self.state.lock();
-        state.fresh = true;
-        state.marked.insert(device.clone(), now);
+        state.changed_since_check = true;
+        state.changed.insert(device.clone(), now);
     }
 
-    /// Schedules the next check if a device is marked.
+    /// Schedules the next check if a device is changed.
     pub(super) fn schedule(self: &Arc<Self>, deadlines: &Deadlines, now: Millis) {
         let mut state = self.state.lock();
-        let next = if state.fresh {
+        let next = if state.changed_since_check {
             Some(state.checked_at.map_or(now, |at| at.after(PUBLISH_MS)).max(now))
         } else {
-            state.marked.values().min().map(|at| at.after(GRACE_MS))
+            state.changed.values().min().map(|at| at.after(GRACE_MS))
         };
         let Some(tick) = next.map(Tick::not_before).filter(|tick| state.scheduled_at.is_none_or(|at| *tick < at))
         else {
@@ -150,23 +150,23 @@ impl Board {
         deadlines.schedule_board(tick, self.clone());
     }
 
-    /// Checks the marked devices and publishes the differences from the list. Returns the wakers of waiting watches. Does nothing
+    /// Checks the changed devices and publishes the differences from the list. Returns the wakers of waiting watches. Does nothing
     /// when the board is not scheduled for `tick`: then the entry is outdated. `page` finds the page of a device that is online.
     pub(super) fn check(&self, tick: Tick, now: Millis, page: impl Fn(&DeviceId) -> Option<Page>) -> Vec<Waker> {
         let mut state = self.state.lock();
         if state.scheduled_at != Some(tick) {
             return Vec::new();
         }
-        (state.scheduled_at, state.fresh, state.checking) = (None, false, true);
-        let marked = std::mem::take(&mut state.marked);
+        (state.scheduled_at, state.changed_since_check, state.checking) = (None, false, true);
+        let changed = std::mem::take(&mut state.changed);
         drop(state);
         // `page` takes locks of the registry, so this one is released first.
-        let checked: Vec<_> = marked.into_iter().map(|(device, at)| (page(&device), device, at)).collect();
+        let checked: Vec<_> = changed.into_iter().map(|(device, at)| (page(&device), device, at)).collect();
         self.state.lock().apply(checked, now)
     }
 
     /// Gives a watcher its next item. Keeps its waker when there is none yet.
-    pub(super) fn next(&self, progress: &mut Progress, number: u64, waker: &Waker) -> BoardItem {
+    pub(super) fn next(&self, progress: &mut Progress, id: u64, waker: &Waker) -> BoardItem {
         let mut state = self.state.lock();
         match *progress {
             Progress::AfterBatch(seen) if seen == state.published => {}
@@ -176,8 +176,8 @@ impl Board {
                 *progress = Progress::AfterBatch(seen + 1);
                 return BoardItem::Changes(state.batches[at].clone());
             }
-            // The first list waits for the check of marked devices, so that it has those that came just before the watch.
-            Progress::New if state.fresh || state.checking => {
+            // The first list waits for the check of changed devices, so that it has those that came just before the watch.
+            Progress::New if state.changed_since_check || state.checking => {
                 *progress = Progress::Waiting(state.checks);
                 state.list_wanted = true;
             }
@@ -187,7 +187,7 @@ impl Board {
         if let Some(reason) = state.ending {
             return BoardItem::End(reason);
         }
-        state.wakers.insert(number, waker.clone());
+        state.wakers.insert(id, waker.clone());
         BoardItem::Wait
     }
 
@@ -197,8 +197,8 @@ impl Board {
     }
 
     /// Takes the waker of a watch, to wake the watch or to forget it.
-    pub(super) fn take_waker(&self, number: u64) -> Option<Waker> {
-        self.state.lock().wakers.remove(&number)
+    pub(super) fn take_waker(&self, id: u64) -> Option<Waker> {
+        self.state.lock().wakers.remove(&id)
     }
 
     /// Ends all watches. Returns their wakers.
@@ -225,8 +225,8 @@ impl State {
                     self.present.remove(&device);
                     changes.push(Change::Offline(device));
                 }
-                // The device may still come back, so it stays marked. A mark that came in the meantime is newer.
-                None => drop(self.marked.entry(device).or_insert(at)),
+                // The device may still come back, so it stays changed. A mark that came in the meantime is newer.
+                None => drop(self.changed.entry(device).or_insert(at)),
             }
         }
         (self.checked_at, self.checking) = (Some(now), false);
@@ -235,11 +235,11 @@ impl State {
         if changes.is_empty() {
             return if list_wanted { self.take_wakers() } else { Vec::new() };
         }
-        self.kept += changes.len();
+        self.kept_changes += changes.len();
         self.batches.push_back(Arc::new(Changes { changes, text: OnceLock::new() }));
         self.published += 1;
-        while self.kept > CHANGES && self.batches.len() > 1 {
-            self.kept -= self.batches.pop_front().map_or(0, |batch| batch.changes.len());
+        while self.kept_changes > CHANGES && self.batches.len() > 1 {
+            self.kept_changes -= self.batches.pop_front().map_or(0, |batch| batch.changes.len());
         }
         self.take_wakers()
     }

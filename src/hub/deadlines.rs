@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -16,41 +15,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{board::Board, liveness::Millis, slot::Slot, watch::WaitingWatch};
-
-/// A point in time: the number of steps of [`STEP_MS`] since the hub began, for at most six years. One more is stored, so that it
-/// is never zero and `Option<Tick>` takes no more memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(NonZeroU32);
-
-/// The length of a step, in milliseconds. A check may be late by this much.
-const STEP_MS: u64 = 50;
+use super::{board::Board, slot::Slot, time::Tick, watch::WaitingWatch};
 
 /// How far ahead an entry may be, in milliseconds. An entry keeps its item in memory, also when the item is no longer used.
 pub(super) const FARTHEST_MS: u64 = 120_000;
-
-impl Tick {
-    /// The latest tick.
-    pub(super) const LAST: Self = Self(NonZeroU32::MAX);
-
-    /// The first tick that is not before `time`.
-    pub(super) fn not_before(time: Millis) -> Self {
-        Self::at_step(time.0.div_ceil(STEP_MS))
-    }
-
-    /// The last tick that is not after `now`.
-    pub(super) fn reached(now: Millis) -> Self {
-        Self::at_step(now.0 / STEP_MS)
-    }
-
-    pub(super) fn at_step(step: u64) -> Self {
-        Self(NonZeroU32::MIN.saturating_add(u32::try_from(step).unwrap_or(u32::MAX)))
-    }
-
-    pub(super) fn time(self) -> Millis {
-        Millis(u64::from(self.0.get() - 1) * STEP_MS)
-    }
-}
 
 /// What is due in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +76,7 @@ pub(super) struct Deadlines {
     pub(super) watches: Buckets<WaitingWatch>,
     /// The tick until which the timekeeper sleeps.
     alarm: AtomicU32,
-    earlier: Notify,
+    earlier_entry: Notify,
 }
 
 impl Deadlines {
@@ -133,24 +101,24 @@ impl Deadlines {
 
     /// Wakes the timekeeper if it would sleep past a tick.
     fn wake_if_earlier(&self, tick: Tick) {
-        if tick.0.get() < self.alarm.load(Ordering::SeqCst) {
-            self.earlier.notify_one();
+        if tick.number() < self.alarm.load(Ordering::SeqCst) {
+            self.earlier_entry.notify_one();
         }
     }
 
-    /// Sets the alarm to the next deadline and returns it. From now on an entry that is earlier ends [`Deadlines::earlier`].
+    /// Sets the alarm to the next deadline and returns it. From now on an entry that is earlier ends [`Deadlines::earlier_entry`].
     pub(super) fn set_alarm(&self) -> Option<Tick> {
         // While the alarm is computed, every new entry counts as earlier: otherwise one could be missed.
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
         let first = slots.chain(self.boards.first()).chain(self.watches.first()).min();
-        self.alarm.store(first.unwrap_or(Tick::LAST).0.get(), Ordering::SeqCst);
+        self.alarm.store(first.unwrap_or(Tick::LAST).number(), Ordering::SeqCst);
         first
     }
 
     /// Waits for an entry that is earlier than the alarm.
-    pub(super) async fn earlier(&self) {
-        self.earlier.notified().await;
+    pub(super) async fn earlier_entry(&self) {
+        self.earlier_entry.notified().await;
     }
 }
 
@@ -171,13 +139,5 @@ mod tests {
         assert_eq!(buckets.take(Tick::at_step(2), 1), Some((Tick::at_step(2), vec!['b'])));
         assert_eq!(buckets.take(Tick::at_step(2), 9), None);
         assert_eq!(buckets.first(), Some(Tick::at_step(3)));
-    }
-
-    #[test]
-    fn a_tick_is_never_before_its_time() {
-        for ms in [0, 1, 49, 50, 51, 99_999] {
-            assert!(Tick::not_before(Millis(ms)).time() >= Millis(ms));
-            assert!(Tick::reached(Millis(ms)).time() <= Millis(ms));
-        }
     }
 }

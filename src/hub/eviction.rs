@@ -2,12 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{
-    Evicted, Hub, HubEvent,
-    deadlines::{DeadlineKind, Tick},
-    log::ENTRY_COST,
-    mailbox::MAILBOX_COST,
-};
+use super::{Evicted, Hub, HubEvent, deadlines::DeadlineKind, log::ENTRY_BYTES, mailbox::MAILBOX_BYTES, time::Tick};
 use crate::{error::Error, model::Address};
 
 impl Hub {
@@ -33,11 +28,11 @@ impl Hub {
     /// [`Error::OverBudget`] when one of the two budgets is full. Live messages are still accepted.
     pub(super) fn admit_held(&self, bytes: usize) -> Result<(), Error> {
         let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
-        if limit > 0 && core.totals.held.load(Ordering::Relaxed) + bytes + MAILBOX_COST > limit {
+        if limit > 0 && core.totals.held_bytes.load(Ordering::Relaxed) + bytes + MAILBOX_BYTES > limit {
             return Err(Error::OVER_BUDGET);
         }
-        self.drop_replay(ENTRY_COST);
-        if core.budget.messages() + ENTRY_COST > core.budget.limit() { Err(Error::OVER_BUDGET) } else { Ok(()) }
+        self.drop_replay(ENTRY_BYTES);
+        if core.budget.messages() + ENTRY_BYTES > core.budget.limit() { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
     fn drop_replay(&self, more: usize) {

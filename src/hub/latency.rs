@@ -19,12 +19,12 @@ impl AcceptedAt {
 }
 
 /// One message in this many is measured: an observer may take a lock, which all senders would share.
-const SAMPLED: u64 = 16;
+const SAMPLED_MESSAGES: u64 = 16;
 
 /// Whether the latency of a message is measured. `epoch` is random, so that the first message of a mailbox is measured as often as any
 /// other.
 pub(super) fn is_sampled(epoch: u64, seq: u64) -> bool {
-    epoch.wrapping_add(seq).is_multiple_of(SAMPLED)
+    epoch.wrapping_add(seq).is_multiple_of(SAMPLED_MESSAGES)
 }
 
 fn micros(since_began: Duration) -> NonZeroU32 {

@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{liveness::Millis, parcel::Parcel};
+use super::{parcel::Parcel, time::Millis};
 use crate::error::Error;
 
 /// How many messages may wait for a stream. One more is refused.
@@ -24,7 +24,7 @@ pub(super) const REPLAY_BYTES: usize = 512 * 1024;
 /// How long a message is kept for replay, in milliseconds.
 pub(super) const REPLAY_MS: u64 = 60_000;
 /// Bytes of memory that a mailbox needs for a message, without the message itself.
-pub(super) const ENTRY_COST: usize = 64;
+pub(super) const ENTRY_BYTES: usize = 64;
 
 /// Messages in the order of their numbers.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ struct Entry {
 impl Entry {
     /// The bytes of memory that the message takes while it is held. 0 when it is not held.
     fn held(&self) -> usize {
-        if self.ttl_ms > 0 { ENTRY_COST + self.parcel.footprint() } else { 0 }
+        if self.ttl_ms > 0 { ENTRY_BYTES + self.parcel.memory_bytes() } else { 0 }
     }
 }
 
@@ -99,7 +99,7 @@ impl Log {
 
     /// The bytes of memory that all entries take, without the messages in them.
     pub(super) fn memory(&self) -> usize {
-        self.stored.as_ref().map_or(0, |stored| stored.entries.len() * ENTRY_COST)
+        self.stored.as_ref().map_or(0, |stored| stored.entries.len() * ENTRY_BYTES)
     }
 
     /// The bytes of memory that held messages take.
@@ -137,13 +137,13 @@ impl Log {
 
     /// Gives a message the next number and keeps it.
     pub(super) fn push(&mut self, parcel: Arc<Parcel>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
-        let (cost, full) = (parcel.cost(), self.waiting() >= WAITING);
+        let (bytes, full) = (parcel.payload_bytes(), self.waiting() >= WAITING);
         let stored = self.stored.get_or_insert_default();
-        if full || stored.waiting_bytes + cost > WAITING_BYTES {
+        if full || stored.waiting_bytes + bytes > WAITING_BYTES {
             return Err(Error::MAILBOX_FULL);
         }
         self.last += 1;
-        stored.waiting_bytes += cost;
+        stored.waiting_bytes += bytes;
         let entry = Entry { seq: self.last, parcel, at: now, ttl_ms };
         stored.held_bytes += entry.held();
         stored.entries.push_back(entry);
@@ -152,7 +152,7 @@ impl Log {
 
     /// The position of a stream that has seen everything up to `seq`: just before the next message that is still in the log. So
     /// each missing message is reported once.
-    pub(super) fn position_after(&mut self, seq: u64) -> u64 {
+    pub(super) fn start_after(&mut self, seq: u64) -> u64 {
         let next = self.stored.as_ref().and_then(|stored| stored.entries.get(stored.index(seq, self.last)));
         let position = next.map_or(self.last, |entry| entry.seq - 1);
         self.handed_over = self.handed_over.max(position);
@@ -167,8 +167,8 @@ impl Log {
         let first = entry.seq > self.handed_over;
         if first {
             self.handed_over = entry.seq;
-            stored.waiting_bytes -= entry.parcel.cost();
-            stored.replay_bytes += entry.parcel.cost();
+            stored.waiting_bytes -= entry.parcel.payload_bytes();
+            stored.replay_bytes += entry.parcel.payload_bytes();
             stored.held_bytes -= entry.held();
         }
         entry.at = now;
@@ -231,7 +231,7 @@ impl Log {
             let dropped = entry.seq > self.handed_over && is_over(entry);
             if dropped {
                 self.gap = self.gap.max(entry.seq);
-                *waiting_bytes -= entry.parcel.cost();
+                *waiting_bytes -= entry.parcel.payload_bytes();
                 *held_bytes -= entry.held();
             }
             !dropped
@@ -250,7 +250,7 @@ impl Stored {
     /// Drops the oldest message, which must have been handed over.
     fn pop_replay(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
-            self.replay_bytes -= entry.parcel.cost();
+            self.replay_bytes -= entry.parcel.payload_bytes();
         }
     }
 

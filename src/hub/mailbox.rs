@@ -7,13 +7,13 @@ mod upkeep;
 
 use std::sync::Arc;
 
-pub(super) use self::upkeep::{Checked, MAILBOX_COST};
+pub(super) use self::upkeep::{Checked, MAILBOX_BYTES};
 use super::{
-    deadlines::Tick,
+    heartbeat::Heartbeat,
     latency::{AcceptedAt, is_sampled},
-    liveness::{Heartbeat, Millis},
     log::{HandedOver, Log},
     parcel::Parcel,
+    time::{Millis, Tick},
 };
 use crate::{
     error::Error,
@@ -25,7 +25,7 @@ use crate::{
 pub(super) struct Mailbox {
     epoch: u64,
     /// The number of the newest page. Pages count from 1.
-    pages: u32,
+    newest_page: u32,
     /// The page of the newest stream. Less than `pages` when an older page came back.
     page: u32,
     /// The number of the newest stream. A late call of an older stream has an older number and changes nothing.
@@ -33,7 +33,7 @@ pub(super) struct Mailbox {
     log: Log,
     /// The device is known to have received all messages up to this number.
     confirmed: u64,
-    stream: Option<Attached>,
+    stream: Option<AttachedStream>,
     /// When the resume window began: when the last stream left or, if later, when held messages were lost, of which the next stream
     /// has to be told.
     left_at: Tick,
@@ -41,7 +41,7 @@ pub(super) struct Mailbox {
 
 /// The stream that takes this mailbox's messages. It always has the newest generation.
 #[derive(Debug)]
-struct Attached {
+struct AttachedStream {
     position: u64,
     /// When the stream was attached, or up to one step earlier.
     since: Tick,
@@ -79,7 +79,7 @@ pub(super) struct Outgoing {
     pub(super) cursor: Cursor,
     pub(super) message: Arc<Parcel>,
     /// The log has another message for the stream.
-    pub(super) more: bool,
+    pub(super) has_more: bool,
     /// When the hub accepted the message, if its latency is measured.
     pub(super) measured: Option<AcceptedAt>,
 }
@@ -88,7 +88,7 @@ impl Mailbox {
     pub(super) fn new(epoch: u64, now: Millis) -> Self {
         Self {
             epoch,
-            pages: 0,
+            newest_page: 0,
             page: 0,
             generation: 0,
             log: Log::default(),
@@ -115,7 +115,7 @@ impl Mailbox {
 
     /// Whether no stream was ever attached: the mailbox only holds messages.
     pub(super) fn only_holds(&self) -> bool {
-        self.pages == 0
+        self.newest_page == 0
     }
 
     /// Whether a stream is attached. It may be ending.
@@ -130,7 +130,7 @@ impl Mailbox {
 
     /// The bytes of memory that are used because senders asked to hold messages.
     pub(super) fn held(&self) -> usize {
-        self.log.held() + if self.only_holds() { MAILBOX_COST } else { 0 }
+        self.log.held() + if self.only_holds() { MAILBOX_BYTES } else { 0 }
     }
 
     /// Numbers a message and stores it for the live stream. Without a live stream, holds it for at most `ttl_ms`.
@@ -145,27 +145,29 @@ impl Mailbox {
 
     /// Attaches a stream in place of the stream before it, which ends when it asks for its next item.
     pub(super) fn attach(&mut self, start: Start, heartbeat_ms: u32, now: Millis) -> Result<Attachment, Error> {
-        let (page, after, continuity) = self.place(start)?;
+        let (page, after, continuity) = self.resolve_start(start)?;
         let all_confirmed = self.confirmed == self.log.handed_over();
-        let position = self.log.position_after(after);
+        let position = self.log.start_after(after);
         if all_confirmed {
             self.confirmed = self.log.handed_over();
         }
-        self.pages = self.pages.max(page);
+        self.newest_page = self.newest_page.max(page);
         self.page = page;
         self.generation = self.generation.wrapping_add(1);
         let heartbeat = Heartbeat::new(heartbeat_ms, now);
-        self.stream = Some(Attached { position, since: Tick::reached(now), heartbeat, ending: None });
+        self.stream = Some(AttachedStream { position, since: Tick::reached(now), heartbeat, ending: None });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
     }
 
     /// The page, the position and the continuity of a stream that wants to begin at `start`.
-    fn place(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
-        let (anew, handed) = (self.pages + 1, self.log.handed_over());
+    fn resolve_start(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
+        let (anew, handed) = (self.newest_page + 1, self.log.handed_over());
         match start {
-            Start::After(cursor) if cursor.epoch == self.epoch && cursor.page <= self.pages && cursor.seq <= handed => {
+            Start::After(cursor)
+                if cursor.epoch == self.epoch && cursor.page <= self.newest_page && cursor.seq <= handed =>
+            {
                 if self.stream.is_some() && self.page > cursor.page {
                     return Err(Error::Superseded);
                 }
@@ -174,7 +176,7 @@ impl Mailbox {
                 Ok((cursor.page, cursor.seq, if whole { Continuity::Resumed } else { Continuity::Broken }))
             }
             // The cursor is not of this mailbox: the stream is a new page here, and its device has lost messages.
-            Start::After(_) | Start::Lost => Ok((anew, handed, Continuity::Broken)),
+            Start::After(_) | Start::Unreadable => Ok((anew, handed, Continuity::Broken)),
             Start::Anew if self.only_holds() && self.log.is_whole_after(handed) => Ok((anew, handed, Continuity::New)),
             Start::Anew if handed > self.confirmed || !self.log.is_whole_after(handed) => {
                 Ok((anew, handed, Continuity::Broken))
@@ -217,7 +219,7 @@ impl Mailbox {
         Outgoing {
             cursor: Cursor { epoch: self.epoch, page, seq },
             message: parcel,
-            more: self.log.count_after(seq) > 0,
+            has_more: self.log.count_after(seq) > 0,
             measured,
         }
     }
@@ -311,7 +313,7 @@ mod tests {
         }
         let Next::Message(first) = mailbox.next(stream.generation, 1, Millis(4_500)) else { panic!("two wait") };
         let second = mailbox.more(stream.generation, 1, Millis(4_500)).expect("the other one");
-        assert_eq!((first.cursor.seq, first.more, second.cursor.seq, second.more), (1, true, 2, false));
+        assert_eq!((first.cursor.seq, first.has_more, second.cursor.seq, second.has_more), (1, true, 2, false));
         assert_eq!(mailbox.more(stream.generation, 1, Millis(4_500)), None);
     }
 }

@@ -22,13 +22,13 @@ pub struct Parcel {
 impl Parcel {
     /// Makes a message for one device.
     pub(crate) fn new(message: Message, budget: Budget) -> Self {
-        budget.add_messages(message.footprint());
+        budget.add_messages(message.memory_bytes());
         Self { message, budget, texts: None, accepted: None }
     }
 
     /// Makes a message for several devices.
     pub(crate) fn shared(message: Message, budget: Budget) -> Self {
-        let texts = (message.cost() >= WORTH_SHARING).then(Box::default);
+        let texts = (message.payload_bytes() >= WORTH_SHARING).then(Box::default);
         let mut parcel = Self::new(message, budget);
         parcel.texts = texts;
         parcel
@@ -70,7 +70,7 @@ impl Eq for Parcel {}
 
 impl Drop for Parcel {
     fn drop(&mut self) {
-        self.budget.remove_messages(self.message.footprint());
+        self.budget.remove_messages(self.message.memory_bytes());
     }
 }
 

@@ -8,12 +8,11 @@ use std::{
 use hashbrown::{HashTable, hash_table};
 use parking_lot::{Mutex, MutexGuard};
 
-pub(super) use super::user_devices::{DeviceLimits, Purpose};
 use super::{
-    liveness::Millis,
     mailbox::Mailbox,
     slot::{Slot, Totals},
-    user_devices::Devices,
+    time::Millis,
+    user_devices::{DeviceLimits, Devices, Purpose},
 };
 use crate::{
     error::Error,
@@ -85,7 +84,7 @@ impl Registry {
         let epoch = fastrand::u64(..);
         let mailbox = if has_lost { Mailbox::with_gap(epoch, now) } else { Mailbox::new(epoch, now) };
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
-        totals.held.fetch_add(mailbox.held(), Ordering::Relaxed);
+        totals.held_bytes.fetch_add(mailbox.held(), Ordering::Relaxed);
         let slot = Arc::new(Slot::new(address.clone(), mailbox, purpose, now));
         match user {
             Err(user) => drop(user.insert(Devices::One(slot.clone()))),
@@ -146,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    const UNLIMITED: DeviceLimits = DeviceLimits { devices: 0, held: 0, window_ms: 60_000 };
+    const UNLIMITED: DeviceLimits = DeviceLimits { devices: 0, only_holding: 0, window_ms: 60_000 };
 
     fn address(device: &str) -> Address {
         Address::new("bob", device).expect("ids")

@@ -1,9 +1,9 @@
 //! When one slot is scheduled to be checked, and when it has to be scheduled again. Pure.
 
 use super::{
-    deadlines::{DeadlineKind, FARTHEST_MS, Tick},
-    liveness::Millis,
+    deadlines::{DeadlineKind, FARTHEST_MS},
     mailbox::Mailbox,
+    time::{Millis, Tick},
 };
 
 /// For each kind of deadline, the tick of the slot's valid entry in the buckets, if it has one.

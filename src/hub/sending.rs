@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Hub, HubEvent, Purpose,
-    liveness::Millis,
-    log::ENTRY_COST,
+    Hub, HubEvent,
+    log::ENTRY_BYTES,
     parcel::Parcel,
     slot::{Gone, Slot},
+    time::Millis,
+    user_devices::Purpose,
 };
 use crate::{
     auth::Caller,
@@ -97,14 +98,14 @@ impl Hub {
 
     fn push_to(&self, slot: &Arc<Slot>, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
-        self.make_room(ENTRY_COST)?;
+        self.make_room(ENTRY_BYTES)?;
         slot.push(&self.0.core, parcel.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Holds a message for an absent device. Makes the mailbox if there is none.
     fn hold(&self, to: &Address, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
-        self.admit_held(parcel.footprint())?;
+        self.admit_held(parcel.memory_bytes())?;
         loop {
             let now = self.now();
             let slot = self.find_or_insert(to, Purpose::Hold, now)?;

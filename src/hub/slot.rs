@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 
 use super::{
     Core,
-    deadlines::{DeadlineKind, Tick},
-    liveness::Millis,
+    deadlines::DeadlineKind,
     mailbox::{Attachment, Checked, Mailbox, Next, Outgoing},
     parcel::Parcel,
     schedule::Schedule,
+    time::{Millis, Tick},
     user_devices::Purpose,
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(super) struct Totals {
     pub(super) streams: AtomicUsize,
     pub(super) mailboxes: AtomicUsize,
     /// Bytes of memory that are used because senders asked to hold messages.
-    pub(super) held: AtomicUsize,
+    pub(super) held_bytes: AtomicUsize,
 }
 
 pub(super) struct Slot {
@@ -174,14 +174,14 @@ impl Slot {
     }
 
     /// See [`Mailbox::check`]. `tick` is the tick of the entry that came up. An outdated entry does nothing. The caller has to
-    /// remove the slot from the registry when the result says `forget`.
+    /// remove the slot from the registry when the result says `remove`.
     pub(super) fn check(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> Checked {
         let (checked, waker) = self.update(core, now, |state| {
             if !state.schedule.take(kind, tick) {
                 return (Checked::default(), None);
             }
             let checked = state.mailbox.check(core.window_ms(), now);
-            if checked.forget {
+            if checked.remove {
                 self.gone.store(true, Ordering::Relaxed);
             }
             let waker = if checked.wake { state.waker.take() } else { None };
@@ -236,7 +236,7 @@ impl Slot {
                 total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
             }
         };
-        add(&core.totals.held, before.held, after.held);
+        add(&core.totals.held_bytes, before.held, after.held);
         core.budget.change_messages(before.memory, after.memory);
         for (kind, tick) in DeadlineKind::ALL.into_iter().zip(entries) {
             if let Some(tick) = tick {

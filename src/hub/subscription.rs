@@ -11,10 +11,10 @@ use tokio_stream::Stream;
 use super::{
     Hub, HubEvent,
     latency::AcceptedAt,
-    liveness::Millis,
     mailbox::{Next, Outgoing},
     parcel::Parcel,
     slot::Slot,
+    time::Millis,
 };
 use crate::model::{Address, Continuity, Cursor, EndReason};
 
@@ -51,7 +51,7 @@ pub struct Subscription {
     generation: u32,
     page: u32,
     /// The log had another message when the last one was taken.
-    more: bool,
+    has_more: bool,
     over: bool,
     /// The reason in the last event.
     reason: Option<EndReason>,
@@ -61,12 +61,12 @@ pub struct Subscription {
 
 impl Subscription {
     pub(super) fn new(hub: Hub, slot: Arc<Slot>, generation: u32, page: u32) -> Self {
-        Self { hub, slot, generation, page, more: false, over: false, reason: None, measured: None }
+        Self { hub, slot, generation, page, has_more: false, over: false, reason: None, measured: None }
     }
 
     /// Another message, if there is one already, to be written together with the one before it.
     pub fn more(&mut self) -> Option<Event> {
-        if !std::mem::take(&mut self.more) {
+        if !std::mem::take(&mut self.has_more) {
             return None;
         }
         let outgoing = self.slot.more(&self.hub.0.core, self.id(), self.hub.now())?;
@@ -74,7 +74,7 @@ impl Subscription {
     }
 
     fn message(&mut self, outgoing: Outgoing) -> Event {
-        self.more = outgoing.more;
+        self.has_more = outgoing.has_more;
         // Of messages that are written together, only the oldest is measured.
         self.measured = self.measured.or(outgoing.measured);
         Event::Message(outgoing.cursor, outgoing.message)
@@ -116,9 +116,9 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let unsaid = self.slot.leave(&self.hub.0.core, self.id(), self.hub.now());
+        let unread_reason = self.slot.leave(&self.hub.0.core, self.id(), self.hub.now());
         // A peer that does not read was cut before it could be told the reason.
-        let reason = if self.over { self.reason } else { unsaid };
+        let reason = if self.over { self.reason } else { unread_reason };
         self.hub.observe(&HubEvent::Ended { address: &self.slot.address, reason });
     }
 }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{liveness::Millis, slot::Slot};
+use super::{slot::Slot, time::Millis};
 use crate::{
     error::Error,
     model::{DeviceId, UserId},
@@ -45,7 +45,7 @@ pub(super) enum Purpose {
 pub(super) struct DeviceLimits {
     pub(super) devices: usize,
     /// Mailboxes that only hold messages.
-    pub(super) held: usize,
+    pub(super) only_holding: usize,
     /// How long a device that lost held messages is remembered, in milliseconds.
     pub(super) window_ms: u64,
 }
@@ -126,13 +126,15 @@ impl Devices {
         let holding = || self.iter().filter(|slot| slot.only_holds());
         let full = limits.devices > 0 && self.count() >= limits.devices;
         match purpose {
-            Purpose::Hold if full || (limits.held > 0 && holding().count() >= limits.held) => Err(Error::TOO_MANY),
+            Purpose::Hold if full || (limits.only_holding > 0 && holding().count() >= limits.only_holding) => {
+                Err(Error::TOO_MANY)
+            }
             Purpose::Stream if full => {
                 let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TOO_MANY)?;
                 let many = self.many();
                 many.remove(&oldest);
                 many.lost.retain(|(_, until)| *until > now);
-                if many.lost.len() >= limits.held.max(LOST) {
+                if many.lost.len() >= limits.only_holding.max(LOST) {
                     many.lost.pop_front();
                 }
                 many.lost.push_back((oldest.address.device.clone(), now.after(limits.window_ms)));

@@ -39,7 +39,7 @@ struct Families {
     evicted: Family<Label, Counter>,
     refused_identities: Counter,
     connections: Counter,
-    connections_without_place: Counter,
+    connections_over_limit: Counter,
     accept_errors: Counter,
     stalled_connections: Counter,
     stalled_streams: Counter,
@@ -111,7 +111,7 @@ impl Metrics {
             evicted: register!("evicted", "Messages dropped early to make room, by kind"),
             refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
             connections: register!("connections", "Connections accepted"),
-            connections_without_place: register!("connections_without_place", "Connections without a free place"),
+            connections_over_limit: register!("connections_without_place", "Connections without a free place"),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
             stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
             stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
@@ -146,7 +146,7 @@ impl Metrics {
 
     /// A request was answered, and its answer began after so long. `route` is a pattern, never a path.
     pub fn answered(&self, route: &str, status: &str, after: Duration) {
-        if count(&self.requests(route, status)) {
+        if count_and_sample(&self.requests(route, status)) {
             self.request_seconds(route).observe(after.as_secs_f64());
         }
     }
@@ -182,8 +182,8 @@ impl Metrics {
     }
 
     /// A connection was accepted without a place for it.
-    pub fn connected_without_place(&self) {
-        self.0.connections_without_place.inc();
+    pub fn connected_over_limit(&self) {
+        self.0.connections_over_limit.inc();
     }
 
     /// A connection was cut because its peer did not read.
@@ -218,15 +218,15 @@ impl BusyRoute {
     pub fn answered(&self, status: &str, after: Duration) {
         if status != OK {
             self.metrics.answered(self.route, status, after);
-        } else if count(&self.ok) {
+        } else if count_and_sample(&self.ok) {
             self.seconds.observe(after.as_secs_f64());
         }
     }
 }
 
 /// Counts a request. Says whether its time is observed: that of the first request, and then of each 16th.
-fn count(requests: &Counter) -> bool {
-    requests.inc().is_multiple_of(SAMPLED)
+fn count_and_sample(requests: &Counter) -> bool {
+    requests.inc().is_multiple_of(SAMPLED_REQUESTS)
 }
 
 fn histogram() -> Histogram {
@@ -247,7 +247,7 @@ const BUCKETS: [f64; 17] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The time of one request in this many is observed: a histogram has a lock, which all requests would share.
-const SAMPLED: u64 = 16;
+const SAMPLED_REQUESTS: u64 = 16;
 
 const OK: &str = "200";
 

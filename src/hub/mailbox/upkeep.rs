@@ -2,9 +2,9 @@
 
 use super::{
     super::{
-        deadlines::{DeadlineKind, Tick},
-        liveness::Millis,
+        deadlines::DeadlineKind,
         log::Log,
+        time::{Millis, Tick},
     },
     Mailbox,
 };
@@ -17,7 +17,7 @@ pub(in crate::hub) struct Checked {
     /// How many waiting messages have expired.
     pub(in crate::hub) expired: usize,
     /// The mailbox is no longer needed.
-    pub(in crate::hub) forget: bool,
+    pub(in crate::hub) remove: bool,
 }
 
 impl Mailbox {
@@ -29,7 +29,7 @@ impl Mailbox {
             (DeadlineKind::Stream, None) => {
                 Some(self.left_at.time().after(window_ms).max(self.log.hold_ends().unwrap_or_default()))
             }
-            (DeadlineKind::Replay, _) => self.log.replay_ends(self.written()),
+            (DeadlineKind::Replay, _) => self.log.replay_ends(self.droppable_up_to()),
             (DeadlineKind::Waiting, Some(_)) => None,
             // Messages that the last stream did not take count, too: eviction finds mailboxes by this deadline.
             (DeadlineKind::Waiting, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
@@ -40,7 +40,7 @@ impl Mailbox {
     pub(in crate::hub) fn check(&mut self, window_ms: u64, now: Millis) -> Checked {
         let mut checked = Checked::default();
         if let Some(stream) = &mut self.stream {
-            checked.wake = stream.heartbeat.beat(now);
+            checked.wake = stream.heartbeat.check(now);
         }
         self.trim_replay(now);
         if self.stream.is_none() {
@@ -50,8 +50,8 @@ impl Mailbox {
                 // The next stream has to be told of the loss, so the mailbox is kept for another resume window.
                 self.left_at = Tick::not_before(now);
             }
-            checked.forget = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
-            if checked.forget {
+            checked.remove = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
+            if checked.remove {
                 self.log = Log::default();
             }
         }
@@ -60,7 +60,7 @@ impl Mailbox {
 
     /// Drops the oldest message that is kept for replay, to make room. Says whether there was one.
     pub(in crate::hub) fn evict_oldest(&mut self) -> bool {
-        self.log.evict_oldest(self.written())
+        self.log.evict_oldest(self.droppable_up_to())
     }
 
     /// Drops all messages that wait for an absent device, to make room. Its next stream is told `broken`. Returns how many were
@@ -77,13 +77,13 @@ impl Mailbox {
     }
 
     /// The attached stream has taken all messages up to this number.
-    fn written(&self) -> u64 {
+    fn droppable_up_to(&self) -> u64 {
         self.stream.as_ref().map_or(u64::MAX, |stream| stream.position)
     }
 
     /// Drops messages kept for replay that exceed a limit, but none that the attached stream has still to write.
     pub(super) fn trim_replay(&mut self, now: Millis) {
-        let Some(stream) = &self.stream else { return self.log.trim_replay(self.written(), now, |_, _| ()) };
+        let Some(stream) = &self.stream else { return self.log.trim_replay(self.droppable_up_to(), now, |_, _| ()) };
         let confirmed = &mut self.confirmed;
         self.log.trim_replay(stream.position, now, |seq, at| {
             // The stream took this message and is still attached after all this time. So its peer has read the message: the
@@ -97,7 +97,7 @@ impl Mailbox {
 
 /// Bytes of memory that a mailbox itself takes. They count as held when the mailbox only holds messages, because any sender can
 /// make such a mailbox.
-pub(in crate::hub) const MAILBOX_COST: usize = 512;
+pub(in crate::hub) const MAILBOX_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -115,10 +115,10 @@ mod tests {
             mailbox.push(message(Data::new("ring").expect("not empty")), 50_000, Millis(0)).expect("room");
             let at = if expires { Millis(50_000) } else { Millis(1_000) };
             let dropped = if expires { mailbox.check(WINDOW_MS, at).expired } else { mailbox.drop_waiting(at) };
-            assert_eq!((dropped, mailbox.held()), (1, MAILBOX_COST));
+            assert_eq!((dropped, mailbox.held()), (1, MAILBOX_BYTES));
             let end = at.after(WINDOW_MS);
             assert_eq!(mailbox.due(DeadlineKind::Stream, WINDOW_MS), Some(end));
-            assert!(!mailbox.check(WINDOW_MS, Millis(end.0 - 1)).forget);
+            assert!(!mailbox.check(WINDOW_MS, Millis(end.0 - 1)).remove);
             let stream = mailbox.attach(Start::Anew, 15_000, Millis(end.0 - 1)).expect("free");
             assert_eq!((stream.continuity, stream.replayed), (Continuity::Broken, 0));
         }

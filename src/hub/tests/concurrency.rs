@@ -10,10 +10,7 @@ use std::{
 
 use tokio_stream::Stream as _;
 
-use super::super::{
-    Draft, Event, Hub, Limits, Local, Opening, Subscription,
-    deadlines::{DeadlineKind, Tick},
-};
+use super::super::{Draft, Event, Hub, Limits, Local, Opening, Subscription, deadlines::DeadlineKind, time::Tick};
 use crate::{
     auth::{Caller, Subscriber},
     budget::Budget,
@@ -33,7 +30,7 @@ struct TestHub {
 
 impl TestHub {
     fn new(resume_window: Duration) -> Arc<Self> {
-        let limits = Limits::unlimited(resume_window, Duration::from_secs(60));
+        let limits = Limits::only_times(resume_window, Duration::from_secs(60));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let hub = Hub::new(limits, Budget::new(1 << 30), Local, ());
         let address = Address::new("bob", "phone").expect("ids");
@@ -66,7 +63,7 @@ impl TestHub {
 }
 
 /// The messages that a stream has ready now.
-fn drain(stream: &mut Subscription) -> Vec<u64> {
+fn read_all(stream: &mut Subscription) -> Vec<u64> {
     let mut numbers = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
     while let Poll::Ready(Some(event)) = Pin::new(&mut *stream).poll_next(&mut context) {
@@ -95,7 +92,7 @@ fn every_accepted_message_arrives_once_and_a_late_end_removes_nothing() {
         });
         let mut next = 0;
         while next < ROUNDS {
-            for number in drain(&mut stream) {
+            for number in read_all(&mut stream) {
                 assert_eq!(number, next, "in order, nothing lost or repeated");
                 next += 1;
                 cursor.seq += 1;
@@ -123,16 +120,19 @@ fn a_mailbox_that_is_removed_while_streams_and_messages_arrive_loses_nothing() {
         for number in 0..ROUNDS {
             let (_, mut stream) = test.subscribe(Start::Anew);
             assert_eq!(test.send(number, Duration::ZERO), Ok(Outcome::Delivered));
-            assert_eq!(drain(&mut stream), [number]);
+            assert_eq!(read_all(&mut stream), [number]);
             drop(stream);
             if number % 2 == 0 {
                 assert!(test.send(number, Duration::from_secs(60)).is_ok());
                 let (_, mut stream) = test.subscribe(Start::Anew);
-                assert_eq!(drain(&mut stream), [number], "a held message survives the check");
+                assert_eq!(read_all(&mut stream), [number], "a held message survives the check");
             }
         }
         timekeeper.join().expect("no panic");
     });
     test.check_all();
-    assert_eq!(test.hub.census(), super::super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
+    assert_eq!(
+        test.hub.census(),
+        super::super::Census { streams: 0, mailboxes: 0, watches: 0, message_bytes: 0, held_bytes: 0 }
+    );
 }

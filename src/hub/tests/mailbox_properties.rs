@@ -6,10 +6,10 @@ use proptest::{collection::vec, prelude::*};
 
 use super::super::{
     deadlines::DeadlineKind,
-    liveness::Millis,
-    log::{ENTRY_COST, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
+    log::{ENTRY_BYTES, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
     mailbox::{Mailbox, Next, Outgoing},
     parcel::Parcel,
+    time::Millis,
 };
 use crate::{
     budget::Budget,
@@ -39,7 +39,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let stranger = prop_oneof![
-        Just(Start::Lost),
+        Just(Start::Unreadable),
         (0..200u64).prop_map(|seq| Start::After(Cursor { epoch: 1, page: 1, seq })),
         Just(Start::After(Cursor { epoch: EPOCH, page: 1, seq: 1 << 40 })),
         Just(Start::After(Cursor { epoch: EPOCH, page: 1 << 30, seq: 0 })),
@@ -150,7 +150,7 @@ impl World {
                 assert_eq!(attached.cursor.page, cursor.page);
                 assert!(gone || began == cursor.seq);
             }
-            Start::After(_) | Start::Lost => assert_eq!(attached.continuity, Continuity::Broken),
+            Start::After(_) | Start::Unreadable => assert_eq!(attached.continuity, Continuity::Broken),
             Start::Anew => {
                 let nothing_gone = self.with(Fate::Gone).next().is_none();
                 assert_eq!(attached.continuity == Continuity::New, self.cursor.is_none() && nothing_gone);
@@ -175,7 +175,7 @@ impl World {
         };
         let expected = self.records.iter_mut().find(|record| record.seq > client.seen && record.fate != Fate::Gone);
         match (next, expected) {
-            (Next::Message(Outgoing { cursor, message, more, .. }), Some(record)) => {
+            (Next::Message(Outgoing { cursor, message, has_more, .. }), Some(record)) => {
                 assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
                 assert!(!client.whole || cursor.seq == client.seen + 1, "no gap in what was said to be whole");
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));
@@ -184,7 +184,7 @@ impl World {
                 self.cursor = Some(cursor);
                 self.evict();
                 let later = self.records.iter().any(|record| record.seq > cursor.seq && record.fate != Fate::Gone);
-                assert_eq!(more, later, "whether another one is there");
+                assert_eq!(has_more, later, "whether another one is there");
             }
             (Next::Wait | Next::Ping, None) => {}
             (next, expected) => panic!("{next:?} instead of {:?}", expected.map(|record| record.seq)),
@@ -208,7 +208,7 @@ impl World {
         }
         let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         let forget = over && self.with(Fate::Waiting).count() == 0;
-        assert_eq!(checked.forget, forget);
+        assert_eq!(checked.remove, forget);
         for kind in DeadlineKind::ALL {
             let due = self.mailbox.due(kind, WINDOW_MS);
             assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{kind:?} is due after a check: {due:?}");
@@ -249,7 +249,7 @@ proptest! {
         for op in &ops {
             world.apply(op);
             let kept = world.with(Fate::Waiting).count() + world.with(Fate::HandedOver).count();
-            prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_COST);
+            prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_BYTES);
             prop_assert!(world.with(Fate::Waiting).count() <= WAITING && world.bytes(Fate::Waiting) <= WAITING_BYTES);
         }
     }

@@ -1,32 +1,6 @@
 //! When a stream gets its next heartbeat. Pure: time is an argument.
 
-use std::time::Duration;
-
-/// Milliseconds since the hub began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Millis(pub(crate) u64);
-
-impl Millis {
-    /// A time, from the duration since the hub began.
-    pub(super) fn new(since_began: Duration) -> Self {
-        Self(u64::try_from(since_began.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// How long ago `earlier` was, in milliseconds.
-    pub(super) fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-
-    /// The time `ms` milliseconds later.
-    pub(super) fn after(self, ms: u64) -> Self {
-        Self(self.0.saturating_add(ms))
-    }
-
-    /// The first multiple of `grid` milliseconds that is not earlier.
-    fn on_grid(self, grid: u64) -> Self {
-        Self(self.0.div_ceil(grid.max(1)).saturating_mul(grid.max(1)))
-    }
-}
+use super::time::Millis;
 
 /// The heartbeat of one stream: a ping when nothing was sent for long enough.
 #[derive(Debug)]
@@ -58,7 +32,7 @@ impl Heartbeat {
     }
 
     /// Makes a ping due if the silence was long enough. Says whether it just became due.
-    pub(super) fn beat(&mut self, now: Millis) -> bool {
+    pub(super) fn check(&mut self, now: Millis) -> bool {
         let beats = self.next().is_some_and(|next| next <= now);
         self.due |= beats;
         beats
@@ -88,8 +62,8 @@ mod tests {
             let mut heartbeat = Heartbeat::new(15_000, Millis(began));
             let due = heartbeat.next().expect("a time");
             assert!((13_500..14_000).contains(&due.since(Millis(began))) && due.0.is_multiple_of(500), "{due:?}");
-            assert!(!heartbeat.beat(Millis(due.0 - 1)));
-            assert!(heartbeat.beat(due) && !heartbeat.beat(due), "it becomes due once");
+            assert!(!heartbeat.check(Millis(due.0 - 1)));
+            assert!(heartbeat.check(due) && !heartbeat.check(due), "it becomes due once");
             assert_eq!(heartbeat.next(), None);
             assert!(heartbeat.take(due) && !heartbeat.take(due));
         }
@@ -98,7 +72,7 @@ mod tests {
     #[test]
     fn something_sent_puts_the_next_ping_off() {
         let mut heartbeat = Heartbeat::new(15_000, Millis(0));
-        assert!(heartbeat.beat(Millis(14_000)));
+        assert!(heartbeat.check(Millis(14_000)));
         heartbeat.reset(Millis(14_000));
         assert!(!heartbeat.take(Millis(14_000)));
         assert_eq!(heartbeat.next(), Some(Millis(27_500)));

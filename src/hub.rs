@@ -50,7 +50,7 @@ use self::{
     presence::Presence,
     registry::{Found, Registry},
     slot::{Gone, Totals},
-    time::Millis,
+    time::{Millis, millis},
     user_devices::{DeviceLimits, Purpose},
 };
 use crate::{
@@ -80,7 +80,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits of time alone: no limit of devices, watches or held bytes.
+    /// Limits only times: any number of devices and watches, and of held bytes.
     #[must_use]
     pub fn only_times(resume_window: Duration, hold: Duration) -> Self {
         Self {
@@ -112,7 +112,7 @@ pub struct Census {
     pub mailboxes: usize,
     /// Watches of a user's devices.
     pub watches: usize,
-    /// About how many bytes of memory all messages in mailboxes take.
+    /// About how many bytes of memory all messages take: in mailboxes, and until the last stream has written them.
     pub message_bytes: usize,
     /// The bytes of memory that held messages take, with the mailboxes that only hold messages.
     pub held_bytes: usize,
@@ -130,7 +130,7 @@ struct Shared {
     draining: AtomicBool,
 }
 
-/// The state that depends on mailboxes: a slot updates it whenever its mailbox changes.
+/// What a slot needs to update the rest of the hub when its mailbox changes.
 struct Core {
     registry: Registry,
     presence: Presence,
@@ -138,20 +138,15 @@ struct Core {
     totals: Totals,
     budget: Budget,
     limits: Limits,
-}
-
-impl Core {
     /// [`Limits::resume_window`] in milliseconds.
-    fn window_ms(&self) -> u64 {
-        Millis::new(self.limits.resume_window).0
-    }
+    window_ms: u64,
 }
 
 impl Hub {
     /// Makes an empty hub. Its messages count against the budget.
     #[must_use]
     pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
-        let window_ms = Millis::new(limits.resume_window).0;
+        let window_ms = millis(limits.resume_window);
         let devices = DeviceLimits { devices: limits.user_devices, only_holding: limits.user_held_devices, window_ms };
         let watches = presence::WatchLimits { of_user: limits.user_watchers, of_caller: limits.caller_watches };
         let core = Core {
@@ -161,6 +156,7 @@ impl Hub {
             totals: Totals::default(),
             budget,
             limits,
+            window_ms,
         };
         Self(Arc::new(Shared {
             core,
@@ -171,7 +167,7 @@ impl Hub {
         }))
     }
 
-    /// Opens a stream for the caller's device and ends the device's stream before it.
+    /// Opens a stream for the caller's device. Ends the device's previous stream, if there is one.
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page of the device is
@@ -179,7 +175,7 @@ impl Hub {
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         self.refuse_when_draining()?;
         let (core, address) = (&self.0.core, subscriber.address());
-        // A device with a mailbox may connect although memory is full: it takes messages out.
+        // One byte: is there room for anything? A device with a mailbox may connect anyway, because it takes messages out.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
             return Err(Error::OVER_BUDGET);
         }
@@ -203,7 +199,8 @@ impl Hub {
         }
     }
 
-    /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes.
+    /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes. `_caller` proves that the identity
+    /// was checked.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when other nodes cannot be asked.
@@ -279,8 +276,7 @@ impl Hub {
 impl Inbound for Hub {
     fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error> {
         let elapsed = self.elapsed();
-        let parcel = Parcel::new(message, self.0.core.budget.clone()).accepted(elapsed);
-        self.push(to, &Arc::new(parcel), Millis::new(elapsed))
+        self.push(to, &self.parcel(message, 1, elapsed), Millis::new(elapsed))
     }
 
     fn local_devices(&self, user: &UserId) -> Vec<DeviceId> {
@@ -289,5 +285,5 @@ impl Inbound for Hub {
 }
 
 fn heartbeat_ms(heartbeat: Duration) -> u32 {
-    u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX)
+    u32::try_from(millis(heartbeat)).unwrap_or(u32::MAX)
 }

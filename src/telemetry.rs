@@ -27,7 +27,7 @@ pub enum LogLevel {
     Error,
     /// Also what an operator should look into.
     Warn,
-    /// Also a line for each start and stop.
+    /// Also the start and the stop of the daemon.
     Info,
     /// Also a span for each request.
     Debug,
@@ -59,7 +59,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
     guard
 }
 
-/// Counts every panic and logs its place in the code, but not its message, which may contain data.
+/// Counts every panic and logs its location in the code, but not its message, which may contain data.
 pub fn count_panics(metrics: Metrics) {
     let lines = LogThrottle::default();
     std::panic::set_hook(Box::new(move |panic| {
@@ -71,7 +71,7 @@ pub fn count_panics(metrics: Metrics) {
     }));
 }
 
-/// Limits log lines that a peer may cause to one a second. Each line has the number of lines that were left out before it.
+/// Lets through one log line a second, for lines that a peer can cause. Tells how many lines were left out before.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 

@@ -1,6 +1,6 @@
 //! Deadlines: what the timekeeper has to check, and when. Nothing in the hub runs at a fixed rate.
 //!
-//! Items stand in buckets by the tick at which they are due. Each item remembers the tick of its valid entry. If the item becomes
+//! Items are in buckets by the tick at which they are due. Each item remembers the tick of its valid entry. If the item becomes
 //! due later, the entry stays, and the item is scheduled again when the entry comes up. If the item becomes due earlier, a second
 //! entry is added, and the first one is ignored when it comes up.
 
@@ -17,13 +17,14 @@ use tokio::sync::Notify;
 
 use super::{board::Board, slot::Slot, time::Tick, watch::WaitingWatch};
 
-/// How far ahead an entry may be, in milliseconds. An entry keeps its item in memory, also when the item is no longer used.
+/// How far ahead an entry may be, in milliseconds. An entry keeps its item alive, so a far entry would keep a removed mailbox in
+/// memory until then. A deadline farther away is checked at this distance and scheduled again.
 pub(super) const FARTHEST_MS: u64 = 120_000;
 
 /// What is due in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeadlineKind {
-    /// The heartbeat of its stream. Without a stream: the end of the resume window.
+    /// The ping of its stream. Without a stream: when the mailbox may be removed.
     Stream,
     /// The oldest message that is kept for replay.
     Replay,
@@ -101,18 +102,18 @@ impl Deadlines {
 
     /// Wakes the timekeeper if it would sleep past a tick.
     fn wake_if_earlier(&self, tick: Tick) {
-        if tick.number() < self.alarm.load(Ordering::SeqCst) {
+        if tick.0.get() < self.alarm.load(Ordering::SeqCst) {
             self.earlier_entry.notify_one();
         }
     }
 
     /// Sets the alarm to the next deadline and returns it. From now on an entry that is earlier ends [`Deadlines::earlier_entry`].
     pub(super) fn set_alarm(&self) -> Option<Tick> {
-        // While the alarm is computed, every new entry counts as earlier: otherwise one could be missed.
+        // Until the alarm is set, every new entry counts as earlier. Otherwise an entry inserted during the computation could be missed.
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
         let first = slots.chain(self.boards.first()).chain(self.watches.first()).min();
-        self.alarm.store(first.unwrap_or(Tick::LAST).number(), Ordering::SeqCst);
+        self.alarm.store(first.unwrap_or(Tick::LAST).0.get(), Ordering::SeqCst);
         first
     }
 

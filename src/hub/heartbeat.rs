@@ -1,8 +1,8 @@
-//! When a stream gets its next heartbeat. Pure: time is an argument.
+//! When a stream or a watch gets its next ping. Pure: time is an argument.
 
 use super::time::Millis;
 
-/// The heartbeat of one stream: a ping when nothing was sent for long enough.
+/// The heartbeat of one stream or watch: a ping when nothing was sent for long enough.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     every_ms: u32,
@@ -22,7 +22,7 @@ impl Heartbeat {
         (self.due, self.silent_since) = (false, now);
     }
 
-    /// Takes the ping that is due.
+    /// Takes the ping if one is due. Returns whether one was.
     pub(super) fn take(&mut self, now: Millis) -> bool {
         let due = self.due;
         if due {
@@ -33,21 +33,24 @@ impl Heartbeat {
 
     /// Makes a ping due if the silence was long enough. Says whether it just became due.
     pub(super) fn check(&mut self, now: Millis) -> bool {
-        let beats = self.next().is_some_and(|next| next <= now);
-        self.due |= beats;
-        beats
+        let became_due = self.next().is_some_and(|next| next <= now);
+        self.due |= became_due;
+        became_due
     }
 
     /// When the next ping is due. `None` while a ping is due and not yet taken.
     ///
-    /// All due times are on a common grid, so that pings of streams that share a connection are written together. The daemon has to
-    /// notice within 35 s that a peer has vanished: with the default heartbeat of 15 s, the ping is due after 13.5 to 14 s, and
-    /// `TCP_USER_TIMEOUT` ends the connection 20.6 s later.
+    /// All due times are on a common grid, so that pings of streams that share a connection are written together.
     pub(super) fn next(&self) -> Option<Millis> {
         let every = u64::from(self.every_ms);
-        (!self.due).then(|| self.silent_since.after(every * 9 / 10).on_grid(every / GRID))
+        (!self.due).then(|| self.silent_since.after(every * TENTHS / 10).on_grid(every / GRID))
     }
 }
+
+/// A ping is due after this many tenths of the heartbeat, because the daemon has to notice within 35 s that a peer has vanished: with
+/// the default heartbeat of 15 s the ping is due after 13.5 to 14 s, and `TCP_USER_TIMEOUT` (20 s, in `serve/socket.rs`) ends the
+/// connection less than 21 s later.
+const TENTHS: u64 = 9;
 
 /// How many steps of the grid one heartbeat has.
 const GRID: u64 = 30;

@@ -1,11 +1,11 @@
 //! The numbered messages of one mailbox, and their limits. Pure: time is an argument.
 //!
-//! `handed_over` is the highest number that was ever given to a stream. Messages up to this number are kept for replay and may be
-//! evicted. Messages after it wait for a stream and may not be evicted:
+//! `handed_over` is the highest number that was ever given to a stream. Messages up to this number are kept for replay. Messages
+//! after it wait for a stream, and no limit of the log drops them:
 //!
 //! ```text
 //!   gone | handed over, kept for replay | waiting
-//!        ^ gap                          ^ handed_over  ^ last
+//!                                       ^ handed_over  ^ last
 //! ```
 
 use std::{collections::VecDeque, sync::Arc};
@@ -29,9 +29,11 @@ pub(super) const ENTRY_BYTES: usize = 64;
 /// Messages in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Log {
+    /// The highest number that any message got.
     last: u64,
     handed_over: u64,
-    gap: u64,
+    /// The highest number of a message that was dropped. All later messages are in the log.
+    last_missing: u64,
     /// Boxed, because most logs are empty most of the time.
     stored: Option<Box<Stored>>,
 }
@@ -50,9 +52,10 @@ struct Stored {
 struct Entry {
     seq: u64,
     parcel: Arc<Parcel>,
-    /// When the message was pushed. After it was handed over: when that happened last.
+    /// When the message was pushed or, once handed over, last handed over.
     at: Millis,
-    /// How long the message is held for an absent device. 0: it was sent to a live stream, and waits until the resume window ends.
+    /// How long the message is held for an absent device. 0 for a message to a live stream: if the stream leaves without it, it waits
+    /// until the resume window ends.
     ttl_ms: u64,
 }
 
@@ -61,9 +64,14 @@ impl Entry {
     fn held(&self) -> usize {
         if self.ttl_ms > 0 { ENTRY_BYTES + self.parcel.memory_bytes() } else { 0 }
     }
+
+    /// When the message expires, if it is held.
+    fn hold_ends(&self) -> Option<Millis> {
+        (self.ttl_ms > 0).then(|| self.at.after(self.ttl_ms))
+    }
 }
 
-/// A message on its way to a stream.
+/// A message that the log has given to a stream.
 #[derive(Debug)]
 pub(super) struct HandedOver {
     pub(super) seq: u64,
@@ -75,7 +83,7 @@ pub(super) struct HandedOver {
 impl Log {
     /// A log whose first message is missing.
     pub(super) fn with_gap() -> Self {
-        Self { last: 1, handed_over: 0, gap: 1, stored: None }
+        Self { last: 1, handed_over: 0, last_missing: 1, stored: None }
     }
 
     /// The highest number that was ever given to a stream.
@@ -85,7 +93,7 @@ impl Log {
 
     /// Whether no message after this number is missing.
     pub(super) fn is_whole_after(&self, seq: u64) -> bool {
-        self.gap <= seq
+        self.last_missing <= seq
     }
 
     /// Whether messages wait for a stream.
@@ -107,7 +115,7 @@ impl Log {
         self.stored.as_ref().map_or(0, |stored| stored.held_bytes)
     }
 
-    /// When the oldest message that is kept for replay, with a number up to `limit`, has been kept long enough.
+    /// When the oldest message kept for replay becomes too old. Looks only at messages up to `limit`.
     pub(super) fn replay_ends(&self, limit: u64) -> Option<Millis> {
         let oldest = self.stored.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over))?;
         Some(oldest.at.after(REPLAY_MS))
@@ -116,13 +124,12 @@ impl Log {
     /// When the first held message expires.
     pub(super) fn hold_ends(&self) -> Option<Millis> {
         self.stored.as_ref().filter(|stored| stored.held_bytes > 0)?;
-        self.waiting_entries().filter(|entry| entry.ttl_ms > 0).map(|entry| entry.at.after(entry.ttl_ms)).min()
+        self.waiting_entries().filter_map(Entry::hold_ends).min()
     }
 
     /// When the first waiting message expires. A message that is not held expires at `window`, when the resume window ends.
     pub(super) fn waiting_ends(&self, window: Millis) -> Option<Millis> {
-        let ends = |entry: &Entry| if entry.ttl_ms > 0 { entry.at.after(entry.ttl_ms) } else { window };
-        self.waiting_entries().map(ends).min()
+        self.waiting_entries().map(|entry| entry.hold_ends().unwrap_or(window)).min()
     }
 
     fn waiting_entries(&self) -> impl Iterator<Item = &Entry> {
@@ -150,8 +157,8 @@ impl Log {
         Ok(())
     }
 
-    /// The position of a stream that has seen everything up to `seq`: just before the next message that is still in the log. So
-    /// each missing message is reported once.
+    /// Starts a stream that has seen everything up to `seq`. Returns its position: just before the next message that is still in the
+    /// log. It skips missing messages, so each of them is reported once.
     pub(super) fn start_after(&mut self, seq: u64) -> u64 {
         let next = self.stored.as_ref().and_then(|stored| stored.entries.get(stored.index(seq, self.last)));
         let position = next.map_or(self.last, |entry| entry.seq - 1);
@@ -187,21 +194,21 @@ impl Log {
             if old {
                 aged(entry.seq, entry.at);
             }
-            self.gap = self.gap.max(entry.seq);
+            self.last_missing = self.last_missing.max(entry.seq);
             stored.pop_replay();
         }
         self.free_if_empty();
     }
 
-    /// Drops the oldest message kept for replay, with a number up to `limit`, although no limit is exceeded. Says whether there was
-    /// one.
+    /// Drops the oldest message kept for replay, with a number up to `limit`, to free memory: no limit of the log is exceeded. Says
+    /// whether there was one.
     pub(super) fn evict_oldest(&mut self, limit: u64) -> bool {
         let Some(stored) = &mut self.stored else { return false };
         let Some(seq) = stored.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed_over))
         else {
             return false;
         };
-        self.gap = self.gap.max(seq);
+        self.last_missing = self.last_missing.max(seq);
         stored.pop_replay();
         self.free_if_empty();
         true
@@ -210,9 +217,7 @@ impl Log {
     /// Drops waiting messages that have expired. Messages that are not held expire when `window_is_over`. Returns how many were
     /// dropped.
     pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
-        self.drop_waiting_if(
-            |entry| if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms },
-        )
+        self.drop_waiting_if(|entry| entry.hold_ends().map_or(window_is_over, |end| end <= now))
     }
 
     /// Drops all waiting messages. Returns how many.
@@ -221,8 +226,9 @@ impl Log {
     }
 
     fn drop_waiting_if(&mut self, is_over: impl Fn(&Entry) -> bool) -> usize {
-        let some = self.has_waiting();
-        let Some(Stored { entries, waiting_bytes, held_bytes, .. }) = self.stored.as_deref_mut().filter(|_| some)
+        let has_waiting = self.has_waiting();
+        let Some(Stored { entries, waiting_bytes, held_bytes, .. }) =
+            self.stored.as_deref_mut().filter(|_| has_waiting)
         else {
             return 0;
         };
@@ -230,7 +236,7 @@ impl Log {
         entries.retain(|entry| {
             let dropped = entry.seq > self.handed_over && is_over(entry);
             if dropped {
-                self.gap = self.gap.max(entry.seq);
+                self.last_missing = self.last_missing.max(entry.seq);
                 *waiting_bytes -= entry.parcel.payload_bytes();
                 *held_bytes -= entry.held();
             }

@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{board::Board, deadlines::Deadlines, registry::SHARDS, time::Millis};
+use super::{board::Board, deadlines::Deadlines, registry, time::Millis};
 use crate::{
     error::Error,
     model::{Address, EndReason, UserId},
@@ -43,7 +43,7 @@ pub(super) struct WatchLimits {
 
 impl Presence {
     pub(super) fn new(limits: WatchLimits) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shards = (0..registry::SHARDS).map(|_| Mutex::default()).collect();
         Self { shards, hasher: RandomState::new(), callers: Mutex::default(), limits }
     }
 
@@ -128,6 +128,6 @@ impl Presence {
     }
 
     fn shard(&self, user: &UserId) -> &Mutex<Boards> {
-        &self.shards[(self.hasher.hash_one(user) >> 32) as usize % SHARDS]
+        &self.shards[registry::shard_of(self.hasher.hash_one(user))]
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::{Address, Continuity, Cursor, EndReason};
 
-/// What a stream carries after its opening.
+/// What a stream gives after [`Ready`].
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A message, and the cursor with which the device resumes after it.
@@ -42,9 +42,9 @@ pub struct Ready {
     pub replayed: u32,
 }
 
-/// A device's live stream. Dropping it takes the device off the list, unless a newer stream has taken its place.
+/// A device's live stream. Dropping it makes the device not connected, unless a newer stream has taken its place.
 ///
-/// Ends after [`Event::End`], and without one when the same page came back on another stream.
+/// Ends after [`Event::End`], and without one when the same page has another stream or the mailbox was removed.
 pub struct Subscription {
     hub: Hub,
     slot: Arc<Slot>,
@@ -53,7 +53,7 @@ pub struct Subscription {
     /// The log had another message when the last one was taken.
     has_more: bool,
     over: bool,
-    /// The reason in the last event.
+    /// The reason that the stream was told.
     reason: Option<EndReason>,
     /// When the hub accepted the message whose latency is measured, until it is written.
     measured: Option<AcceptedAt>,
@@ -75,7 +75,7 @@ impl Subscription {
 
     fn message(&mut self, outgoing: Outgoing) -> Event {
         self.has_more = outgoing.has_more;
-        // Of messages that are written together, only the oldest is measured.
+        // Of messages that are written together, at most one is measured.
         self.measured = self.measured.or(outgoing.measured);
         Event::Message(outgoing.cursor, outgoing.message)
     }
@@ -117,7 +117,7 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let unread_reason = self.slot.leave(&self.hub.0.core, self.id(), self.hub.now());
-        // A peer that does not read was cut before it could be told the reason.
+        // Not over: the stream was cut, or its client left. The server may have ended it before, and the peer never read why.
         let reason = if self.over { self.reason } else { unread_reason };
         self.hub.observe(&HubEvent::Ended { address: &self.slot.address, reason });
     }

@@ -8,8 +8,8 @@ pub(crate) struct Millis(pub(crate) u64);
 
 impl Millis {
     /// A time, from the duration since the hub began.
-    pub(super) fn new(since_began: Duration) -> Self {
-        Self(u64::try_from(since_began.as_millis()).unwrap_or(u64::MAX))
+    pub(super) fn new(elapsed: Duration) -> Self {
+        Self(millis(elapsed))
     }
 
     /// How long ago `earlier` was, in milliseconds.
@@ -28,10 +28,10 @@ impl Millis {
     }
 }
 
-/// A point in time: the number of steps of [`STEP_MS`] since the hub began, for at most six years. One more is stored, so that it
-/// is never zero and `Option<Tick>` takes no more memory.
+/// A point in time: the number of steps of [`STEP_MS`] since the hub began, for at most six years. The stored number is one higher,
+/// so it is never zero and `Option<Tick>` takes no extra memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(NonZeroU32);
+pub(super) struct Tick(pub(super) NonZeroU32);
 
 impl Tick {
     /// The latest tick.
@@ -54,11 +54,11 @@ impl Tick {
     pub(super) fn time(self) -> Millis {
         Millis(u64::from(self.0.get() - 1) * STEP_MS)
     }
+}
 
-    /// The number to compare ticks in an atomic. Never zero.
-    pub(super) fn number(self) -> u32 {
-        self.0.get()
-    }
+/// The milliseconds of a duration.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The length of a step, in milliseconds. A check may be late by this much.

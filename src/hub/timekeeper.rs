@@ -50,6 +50,7 @@ impl Hub {
         }
     }
 
+    /// Checks one deadline of a slot, and removes the slot if it is no longer needed.
     pub(super) fn check(&self, slot: &Arc<Slot>, kind: DeadlineKind, tick: Tick) {
         let core = &self.0.core;
         let checked = slot.check(core, kind, tick, self.now());

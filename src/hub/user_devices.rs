@@ -51,7 +51,7 @@ pub(super) struct DeviceLimits {
 }
 
 impl Devices {
-    /// Never `None`: an entry always holds at least one device.
+    /// The user of all these devices. Never `None`: there is always at least one device.
     pub(super) fn user(&self) -> Option<&UserId> {
         self.iter().next().map(|slot| &slot.address.user)
     }
@@ -94,8 +94,8 @@ impl Devices {
         }
     }
 
-    /// Removes exactly this slot. Says whether it was there. Keeps the last slot: after [`Devices::shrink`] the caller removes the
-    /// whole user.
+    /// Removes this slot, and no newer slot of the same device. Returns whether it was there. A last single slot stays here:
+    /// [`Devices::shrink`] tells the caller to remove the user.
     pub(super) fn remove(&mut self, slot: &Arc<Slot>) -> bool {
         match self {
             Self::One(one) => Arc::ptr_eq(one, slot),
@@ -116,7 +116,7 @@ impl Devices {
         }
     }
 
-    /// Checks the limits for one more device. Returns the slot that was pushed out to make room.
+    /// Checks the limits for one more device. Removes and returns the slot that has to make way.
     pub(super) fn admit(
         &mut self,
         purpose: Purpose,
@@ -201,7 +201,7 @@ impl Many {
     }
 }
 
-/// How many devices of one user that lost held messages are remembered. More if the limit of held mailboxes is higher.
+/// The hub remembers this many devices of one user that lost held messages, or as many as may hold messages if that is more.
 const LOST: usize = 64;
 
 impl Borrow<DeviceId> for ByDevice {

@@ -1,4 +1,5 @@
-//! What a mailbox drops when its time is over, and when memory is full. Pure: time is an argument.
+//! What a mailbox drops: messages that expire, and messages that make room when memory is full. Decides when the mailbox itself is
+//! removed. Pure: time is an argument.
 
 use super::{
     super::{
@@ -9,6 +10,10 @@ use super::{
     Mailbox,
 };
 
+/// Bytes of memory that a mailbox itself takes. They count as held when the mailbox only holds messages, because any sender can
+/// make such a mailbox.
+pub(in crate::hub) const MAILBOX_BYTES: usize = 512;
+
 /// The result of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::hub) struct Checked {
@@ -16,7 +21,7 @@ pub(in crate::hub) struct Checked {
     pub(in crate::hub) wake: bool,
     /// How many waiting messages have expired.
     pub(in crate::hub) expired: usize,
-    /// The mailbox is no longer needed.
+    /// The registry has to remove the mailbox.
     pub(in crate::hub) remove: bool,
 }
 
@@ -25,7 +30,7 @@ impl Mailbox {
     pub(in crate::hub) fn due(&self, kind: DeadlineKind, window_ms: u64) -> Option<Millis> {
         match (kind, &self.stream) {
             (DeadlineKind::Stream, Some(stream)) => stream.heartbeat.next(),
-            // A mailbox is kept until its held messages expire, also after the resume window.
+            // Not before a held message expires. If others are left then, the check schedules the next one.
             (DeadlineKind::Stream, None) => {
                 Some(self.left_at.time().after(window_ms).max(self.log.hold_ends().unwrap_or_default()))
             }
@@ -76,28 +81,24 @@ impl Mailbox {
         dropped
     }
 
-    /// The attached stream has taken all messages up to this number.
+    /// Up to which number messages may be dropped: what the attached stream has taken. Without a stream, all.
     fn droppable_up_to(&self) -> u64 {
         self.stream.as_ref().map_or(u64::MAX, |stream| stream.position)
     }
 
-    /// Drops messages kept for replay that exceed a limit, but none that the attached stream has still to write.
+    /// Drops messages kept for replay that exceed a limit, but none that the attached stream still has to write.
     pub(super) fn trim_replay(&mut self, now: Millis) {
         let Some(stream) = &self.stream else { return self.log.trim_replay(self.droppable_up_to(), now, |_, _| ()) };
         let confirmed = &mut self.confirmed;
         self.log.trim_replay(stream.position, now, |seq, at| {
-            // The stream took this message and is still attached after all this time. So its peer has read the message: the
-            // transport cuts a peer that does not read.
+            // The stream took this message and is still attached `REPLAY_MS` later. So its peer has read the message, if
+            // `--stall-timeout` is shorter than that: the transport would have cut a peer that does not read.
             if stream.since.time() <= at {
                 *confirmed = seq.max(*confirmed);
             }
         });
     }
 }
-
-/// Bytes of memory that a mailbox itself takes. They count as held when the mailbox only holds messages, because any sender can
-/// make such a mailbox.
-pub(in crate::hub) const MAILBOX_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_the_stream_has_still_to_write_is_not_dropped_to_make_room() {
+    fn a_message_that_the_stream_still_has_to_write_is_not_dropped_to_make_room() {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
         let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
         for _ in 0..2 {

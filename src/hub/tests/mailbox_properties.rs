@@ -1,6 +1,9 @@
 //! Random operations on a mailbox, compared with a simple model that keeps every message and marks the dropped ones.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -237,7 +240,7 @@ impl World {
 
 pub(in crate::hub) fn message(data: Data) -> Arc<Parcel> {
     let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
-    Arc::new(Parcel::new(message, Budget::new(usize::MAX)))
+    Arc::new(Parcel::new(message, 1, Duration::ZERO, Budget::new(usize::MAX)))
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! Tests of the hub through its own API, without sockets, and what they share.
+//! Tests of the hub without sockets, and what they share. Most use only the hub's own API.
 
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod capacity;

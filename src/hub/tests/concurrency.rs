@@ -20,7 +20,8 @@ use crate::{
 
 const ROUNDS: u64 = 1_000;
 
-struct TestHub {
+/// A hub and one device of it, for threads without a runtime of their own.
+struct OneDevice {
     hub: Hub,
     subscriber: Subscriber,
     caller: Caller,
@@ -28,7 +29,7 @@ struct TestHub {
     runtime: tokio::runtime::Runtime,
 }
 
-impl TestHub {
+impl OneDevice {
     fn new(resume_window: Duration) -> Arc<Self> {
         let limits = Limits::only_times(resume_window, Duration::from_secs(60));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -76,7 +77,7 @@ fn read_all(stream: &mut Subscription) -> Vec<u64> {
 
 #[test]
 fn every_accepted_message_arrives_once_and_a_late_end_removes_nothing() {
-    let test = TestHub::new(Duration::from_secs(60));
+    let test = OneDevice::new(Duration::from_secs(60));
     let (first, mut stream) = test.subscribe(Start::Anew);
     let mut cursor = first.cursor;
     thread::scope(|scope| {
@@ -110,7 +111,7 @@ fn every_accepted_message_arrives_once_and_a_late_end_removes_nothing() {
 
 #[test]
 fn a_mailbox_that_is_removed_while_streams_and_messages_arrive_loses_nothing() {
-    let test = TestHub::new(Duration::ZERO);
+    let test = OneDevice::new(Duration::ZERO);
     thread::scope(|scope| {
         let timekeeper = scope.spawn(|| {
             for _ in 0..ROUNDS {

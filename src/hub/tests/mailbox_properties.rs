@@ -117,7 +117,11 @@ impl World {
             Op::Anew => self.attach(Start::Anew, true),
             Op::Stranger(start) => self.attach(start, false),
             // Three messages at a time.
-            Op::Read(most) => (0..most).for_each(|at| self.read(at % 3 > 0)),
+            Op::Read(most) => {
+                for at in 0..most {
+                    self.read(at % 3 > 0);
+                }
+            }
             Op::Detach => {
                 let Some(client) = self.client.take() else { return };
                 self.mailbox.detach(client.generation, Millis(self.now));
@@ -167,11 +171,11 @@ impl World {
         self.cursor = Some(attached.cursor);
     }
 
-    /// Reads the next message. `along`: together with the message before it.
-    fn read(&mut self, along: bool) {
-        let Some(client) = &mut self.client else { return };
+    /// Reads the next message, alone or together with the message before it. Says whether there was one.
+    fn read(&mut self, together: bool) -> bool {
+        let Some(client) = &mut self.client else { return false };
         let (generation, page, now) = (client.generation, client.page, Millis(self.now));
-        let next = if along {
+        let next = if together {
             self.mailbox.more(generation, page, now).map_or(Next::Wait, Next::Message)
         } else {
             self.mailbox.next(generation, page, now)
@@ -180,7 +184,7 @@ impl World {
         match (next, expected) {
             (Next::Message(Outgoing { cursor, message, has_more, .. }), Some(record)) => {
                 assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
-                assert!(!client.whole || cursor.seq == client.seen + 1, "no gap in what was said to be whole");
+                assert!(!client.whole || cursor.seq == client.seen + 1, "after `resumed` no message is missing");
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));
                 (record.fate, record.at) = (Fate::HandedOver, self.now);
                 client.seen = cursor.seq;
@@ -188,14 +192,16 @@ impl World {
                 self.evict();
                 let later = self.records.iter().any(|record| record.seq > cursor.seq && record.fate != Fate::Gone);
                 assert_eq!(has_more, later, "whether another one is there");
+                true
             }
-            (Next::Wait | Next::Ping, None) => {}
+            (Next::Wait | Next::Ping, None) => false,
             (next, expected) => panic!("{next:?} instead of {:?}", expected.map(|record| record.seq)),
         }
     }
 
     fn wait(&mut self, ms: u64) {
-        (0..400).for_each(|_| self.read(false));
+        // An attached client reads everything before time passes.
+        while self.read(false) {}
         self.now += ms;
         let checked = self.mailbox.check(WINDOW_MS, Millis(self.now));
         self.evict();
@@ -222,7 +228,7 @@ impl World {
         }
     }
 
-    /// Drops the oldest messages kept for replay while a limit is exceeded, but none that the client has still to get.
+    /// Drops the oldest messages kept for replay while a limit is exceeded, but none that the client still has to get.
     fn evict(&mut self) {
         let seen = self.client.as_ref().map_or(u64::MAX, |client| client.seen);
         loop {

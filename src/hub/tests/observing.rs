@@ -20,7 +20,8 @@ use crate::{
     model::{Continuity, EndReason, Outcome, Start},
 };
 
-/// Records every event. Calls the hub for state behind each kind of lock: under one of these locks, it would wait for ever.
+/// Records every event. Calls the hub for state behind the locks of the registry, the presence and a slot: under one of
+/// these locks, it would wait for ever.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Inner>);
 
@@ -179,7 +180,7 @@ fn messages_that_are_dropped_are_observed_with_their_count() {
 }
 
 #[test]
-fn one_live_message_in_16_is_measured_when_its_stream_asks_for_the_next_and_no_replayed_one() {
+fn one_live_message_in_16_is_measured_and_replayed_and_held_ones_are_not() {
     without_deadlock(async || {
         let (test, recorder) = observed(1 << 20);
         let (ready, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");

@@ -22,12 +22,12 @@ use tokio_stream::Stream as _;
 
 /// Devices of a busy node.
 const MANY: u32 = 100_000;
-/// Devices of one user with far too many.
+/// Devices of a user who has far too many.
 const HOARD: u32 = 10_000;
 /// How many messages a client has missed when it comes back.
 const MISSED: u32 = 50;
 
-/// A hub and its caller.
+/// A hub, its auth and a caller.
 struct Stage {
     hub: Hub,
     auth: Auth,
@@ -36,7 +36,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let limits = Limits::unlimited(Duration::from_secs(60), Duration::from_secs(60));
+        let limits = Limits::only_times(Duration::from_secs(60), Duration::from_secs(60));
         let metrics = Metrics::new();
         let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new(), metrics: metrics.clone() };
         let caller = auth.caller(&nobody(&HeaderMap::new(), &Uri::default())).expect("anybody may send");
@@ -54,8 +54,9 @@ impl Stage {
 
     fn send(&self, to: &Address) {
         let draft = Draft { event: None, data: Data::new("x".repeat(200)).expect("data"), ttl: Duration::ZERO };
-        // This future never waits, because there are no other nodes.
-        let Poll::Ready(sent) = pin!(self.hub.send(&self.caller, to, draft)).poll(&mut context()) else { return };
+        let Poll::Ready(sent) = pin!(self.hub.send(&self.caller, to, draft)).poll(&mut context()) else {
+            unreachable!("there are no other nodes to wait for")
+        };
         sent.expect("delivered");
     }
 }
@@ -95,9 +96,9 @@ fn messages(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let mut random = fastrand::Rng::with_seed(7);
     let groups = [
-        ("always the same device", 0..1),
-        ("any of 100,000 devices", 0..MANY),
-        ("any of 10,000 devices of one user", MANY..MANY + HOARD),
+        ("always the same device".to_owned(), 0..1),
+        (format!("any of {MANY} devices"), 0..MANY),
+        (format!("any of {HOARD} devices of one user"), MANY..MANY + HOARD),
     ];
     for (name, among) in groups {
         group.bench_function(name, |bencher| {
@@ -118,7 +119,7 @@ fn streams(criterion: &mut Criterion) {
     });
     let mut group = criterion.benchmark_group("stream that comes back");
     group.throughput(Throughput::Elements(MISSED.into()));
-    group.bench_function("for 50 missed messages", |bencher| {
+    group.bench_function(format!("for {MISSED} missed messages"), |bencher| {
         let missed = || {
             let (cursor, stream) = stage.open(&address, Start::Anew);
             (0..MISSED).for_each(|_| stage.send(&address));

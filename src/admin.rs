@@ -53,16 +53,17 @@ async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
     if admin.drain.has_started() { Err(Error::DRAINING.into()) } else { Ok("ready\n") }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
     let census = admin.hub.census();
     let levels = Levels {
         streams: census.streams,
         mailboxes: census.mailboxes,
-        mailbox_bytes: census.memory,
-        held_bytes: census.held,
+        mailbox_bytes: census.message_bytes,
+        held_bytes: census.held_bytes,
         watches: census.watches,
         unsent_bytes: admin.budget.unsent(),
     };
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], admin.metrics.render(levels)).into_response()
+    let text = admin.metrics.render(levels).ok_or(Error::Internal)?;
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

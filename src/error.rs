@@ -13,7 +13,7 @@ pub enum Error {
     Forbidden,
     /// A page of another site made the request, and that site may not act for its visitors.
     CrossSite,
-    /// The device has no live stream, and the sender did not ask to hold the message.
+    /// The device has no live stream, and the message was not held.
     NotConnected,
     /// No route has this path.
     NoRoute,
@@ -34,14 +34,14 @@ pub enum Error {
     /// This node is stopping and accepts no new work.
     Draining(RetryAfter),
     /// The server has reached the limit for connections.
-    NoPlace(RetryAfter),
-    /// The messages in all mailboxes have reached the memory budget.
+    TooManyConnections(RetryAfter),
+    /// The memory budget for messages, or the budget for held messages, is used up.
     OverBudget(RetryAfter),
     /// This node cannot find out where the device is connected.
     Unreachable(RetryAfter),
-    /// The node that holds the device did not answer in time. The message may or may not have been accepted.
+    /// The node to which the device is connected did not answer in time. The message may or may not have been accepted.
     UnknownOutcome,
-    /// A newer page of the same device is connected. The client should not reconnect.
+    /// A newer stream of the same device is connected. The client should not reconnect.
     Superseded,
     /// A fault of this server.
     Internal,
@@ -89,7 +89,7 @@ pub enum Unproven {
 }
 
 impl RetryAfter {
-    /// Exactly so many seconds.
+    /// Exactly this many seconds.
     #[must_use]
     pub const fn exactly(seconds: u16) -> Self {
         Self { least: seconds, most: seconds }
@@ -111,12 +111,12 @@ impl RetryAfter {
 impl Error {
     /// [`Error::MailboxFull`]. A device that reads empties its mailbox within a second.
     pub const MAILBOX_FULL: Self = Self::MailboxFull(RetryAfter::exactly(1));
-    /// [`Error::TooMany`]. Random, because nothing says when a device or a watch ends.
+    /// [`Error::TooMany`]. Random, so that clients of one user do not all try again at the same time.
     pub const TOO_MANY: Self = Self::TooMany(RetryAfter::between(2, 6));
     /// [`Error::Draining`]. By then, another node or the next process should answer.
     pub const DRAINING: Self = Self::Draining(RetryAfter::exactly(5));
-    /// [`Error::NoPlace`]. Nothing says when a connection closes.
-    pub const NO_PLACE: Self = Self::NoPlace(RetryAfter::exactly(5));
+    /// [`Error::TooManyConnections`]. Nothing says when a connection closes.
+    pub const TOO_MANY_CONNECTIONS: Self = Self::TooManyConnections(RetryAfter::exactly(5));
     /// [`Error::OverBudget`]. Nothing says when devices take their messages.
     pub const OVER_BUDGET: Self = Self::OverBudget(RetryAfter::exactly(5));
     /// [`Error::Unreachable`]. By then, the other nodes answer or are known to be gone.
@@ -129,10 +129,23 @@ impl Error {
             Self::MailboxFull(after)
             | Self::TooMany(after)
             | Self::Draining(after)
-            | Self::NoPlace(after)
+            | Self::TooManyConnections(after)
             | Self::OverBudget(after)
             | Self::Unreachable(after) => Some(after),
-            _ => None,
+            Self::Invalid(_)
+            | Self::Unauthenticated(_)
+            | Self::Forbidden
+            | Self::CrossSite
+            | Self::NotConnected
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::TooLarge
+            | Self::UnsupportedMedia
+            | Self::UnsupportedCoding
+            | Self::SlowRequest
+            | Self::UnknownOutcome
+            | Self::Superseded
+            | Self::Internal => None,
         }
     }
 
@@ -161,7 +174,7 @@ impl Error {
             Self::MailboxFull(_) => "mailbox_full",
             Self::TooMany(_) => "too_many",
             Self::Draining(_) => "draining",
-            Self::NoPlace(_) => "no_place",
+            Self::TooManyConnections(_) => "no_place",
             Self::OverBudget(_) => "over_memory_budget",
             Self::Unreachable(_) => "unreachable",
             Self::UnknownOutcome => "unknown_outcome",
@@ -197,11 +210,14 @@ impl Error {
             Self::Draining(_) => {
                 "This server is stopping and accepts no new work. Try another server, or try again later."
             }
-            Self::NoPlace(_) => "This server has reached its limit for connections. Try again later.",
-            Self::OverBudget(_) => "This server has reached its memory budget for messages. Try again later.",
+            Self::TooManyConnections(_) => "This server has reached its limit for connections. Try again later.",
+            Self::OverBudget(_) => {
+                "This server has reached its memory budget for messages, or for held messages. Try again later."
+            }
             Self::Unreachable(_) => "This server cannot find out where the device is connected. Try again later.",
             Self::UnknownOutcome => {
-                "The server that holds the device did not answer in time. The message may have been delivered or not."
+                "The server to which the device is connected did not answer in time. The message may or may not have been \
+                 accepted."
             }
             Self::Superseded => "A newer stream of the same device is connected. Do not reconnect.",
             Self::Internal => "The server failed. Its log has the cause.",
@@ -222,7 +238,7 @@ impl Invalid {
             Self::Data => "The field data is required and must not be empty.",
             Self::Body => "The body must be a JSON object, a form or a protobuf message with the documented fields.",
             Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
-            Self::Host => "The request must have one Host line with one valid host.",
+            Self::Host => "The request must have one Host header with one valid host.",
             Self::Format => "The format must be plain, envelope or legacy.",
         }
     }
@@ -272,7 +288,8 @@ mod tests {
 
     #[test]
     fn an_error_says_when_to_try_again_and_a_range_differs_from_answer_to_answer() {
-        let exact = [Error::MAILBOX_FULL, Error::DRAINING, Error::NO_PLACE, Error::OVER_BUDGET, Error::UNREACHABLE];
+        let exact =
+            [Error::MAILBOX_FULL, Error::DRAINING, Error::TOO_MANY_CONNECTIONS, Error::OVER_BUDGET, Error::UNREACHABLE];
         let seconds = exact.map(|error| error.retry_after().map(RetryAfter::seconds));
         assert_eq!(seconds, [Some(1), Some(5), Some(5), Some(5), Some(5)]);
         let counts: std::collections::BTreeSet<_> =

@@ -4,8 +4,8 @@ mod backplane;
 mod board;
 mod deadlines;
 mod eviction;
+mod heartbeat;
 mod latency;
-mod liveness;
 mod log;
 mod mailbox;
 mod observer;
@@ -19,6 +19,7 @@ mod slot;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod time;
 mod timekeeper;
 mod user_devices;
 mod watch;
@@ -45,10 +46,12 @@ pub use self::{
 };
 use self::{
     deadlines::Deadlines,
-    liveness::{Heartbeat, Millis},
+    heartbeat::Heartbeat,
     presence::Presence,
-    registry::{Found, Purpose, Registry},
+    registry::{Found, Registry},
     slot::{Gone, Totals},
+    time::{Millis, millis},
+    user_devices::{DeviceLimits, Purpose},
 };
 use crate::{
     auth::{Caller, Subscriber},
@@ -77,9 +80,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits of time alone: no limit of devices, watches or held bytes.
+    /// Limits only times: any number of devices and watches, and of held bytes.
     #[must_use]
-    pub fn unlimited(resume_window: Duration, hold: Duration) -> Self {
+    pub fn only_times(resume_window: Duration, hold: Duration) -> Self {
         Self {
             resume_window,
             hold,
@@ -109,10 +112,10 @@ pub struct Census {
     pub mailboxes: usize,
     /// Watches of a user's devices.
     pub watches: usize,
-    /// About how many bytes of memory all messages in mailboxes take.
-    pub memory: usize,
+    /// About how many bytes of memory all messages take: in mailboxes, and until the last stream has written them.
+    pub message_bytes: usize,
     /// The bytes of memory that held messages take, with the mailboxes that only hold messages.
-    pub held: usize,
+    pub held_bytes: usize,
 }
 
 /// A cheap handle to the one hub of this process.
@@ -127,7 +130,7 @@ struct Shared {
     draining: AtomicBool,
 }
 
-/// The state that depends on mailboxes: a slot updates it whenever its mailbox changes.
+/// What a slot needs to update the rest of the hub when its mailbox changes.
 struct Core {
     registry: Registry,
     presence: Presence,
@@ -135,22 +138,16 @@ struct Core {
     totals: Totals,
     budget: Budget,
     limits: Limits,
-}
-
-impl Core {
     /// [`Limits::resume_window`] in milliseconds.
-    fn window_ms(&self) -> u64 {
-        Millis::new(self.limits.resume_window).0
-    }
+    window_ms: u64,
 }
 
 impl Hub {
     /// Makes an empty hub. Its messages count against the budget.
     #[must_use]
     pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
-        let window_ms = Millis::new(limits.resume_window).0;
-        let devices =
-            registry::DeviceLimits { devices: limits.user_devices, held: limits.user_held_devices, window_ms };
+        let window_ms = millis(limits.resume_window);
+        let devices = DeviceLimits { devices: limits.user_devices, only_holding: limits.user_held_devices, window_ms };
         let watches = presence::WatchLimits { of_user: limits.user_watchers, of_caller: limits.caller_watches };
         let core = Core {
             registry: Registry::new(devices),
@@ -159,6 +156,7 @@ impl Hub {
             totals: Totals::default(),
             budget,
             limits,
+            window_ms,
         };
         Self(Arc::new(Shared {
             core,
@@ -169,7 +167,7 @@ impl Hub {
         }))
     }
 
-    /// Opens a stream for the caller's device and ends the device's stream before it.
+    /// Opens a stream for the caller's device. Ends the device's previous stream, if there is one.
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page of the device is
@@ -177,7 +175,7 @@ impl Hub {
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         self.refuse_when_draining()?;
         let (core, address) = (&self.0.core, subscriber.address());
-        // A device with a mailbox may connect although memory is full: it takes messages out.
+        // One byte: is there room for anything? A device with a mailbox may connect anyway, because it takes messages out.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
             return Err(Error::OVER_BUDGET);
         }
@@ -201,7 +199,8 @@ impl Hub {
         }
     }
 
-    /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes.
+    /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes. `_caller` proves that the identity
+    /// was checked.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when other nodes cannot be asked.
@@ -242,8 +241,8 @@ impl Hub {
             streams: core.totals.streams.load(Ordering::Relaxed),
             mailboxes: core.totals.mailboxes.load(Ordering::Relaxed),
             watches: core.presence.watches(),
-            memory: core.budget.messages(),
-            held: core.totals.held.load(Ordering::Relaxed),
+            message_bytes: core.budget.messages(),
+            held_bytes: core.totals.held_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -252,7 +251,7 @@ impl Hub {
         let core = &self.0.core;
         let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, &core.totals, now)?;
         if let Some(pushed_out) = pushed_out {
-            self.observe_evicted(&pushed_out.address, Evicted::Held, pushed_out.close(core, now));
+            self.observe_evicted(&pushed_out.address, Evicted::Waiting, pushed_out.close(core, now));
         }
         Ok(slot)
     }
@@ -277,8 +276,7 @@ impl Hub {
 impl Inbound for Hub {
     fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error> {
         let elapsed = self.elapsed();
-        let parcel = Parcel::new(message, self.0.core.budget.clone()).accepted(elapsed);
-        self.push(to, &Arc::new(parcel), Millis::new(elapsed))
+        self.push(to, &self.parcel(message, 1, elapsed), Millis::new(elapsed))
     }
 
     fn local_devices(&self, user: &UserId) -> Vec<DeviceId> {
@@ -287,5 +285,5 @@ impl Inbound for Hub {
 }
 
 fn heartbeat_ms(heartbeat: Duration) -> u32 {
-    u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX)
+    u32::try_from(millis(heartbeat)).unwrap_or(u32::MAX)
 }

@@ -33,7 +33,7 @@
 //! | What | Where |
 //! | --- | --- |
 //! | a peer that does not read is cut | `serve/write_watchdog.rs` |
-//! | a heartbeat | `hub/liveness.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it |
+//! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it |
 //! | a new option or subcommand | `config/serve_options.rs` or `config.rs`; `app.rs` hands the value to its room; a README row |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs` |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a gRPC method: the proto file and `grpc.rs` |

@@ -45,7 +45,7 @@ async fn run(options: ServeOptions) -> ExitCode {
         Err(error) => return fail(2, &format!("cannot serve on {wanted}: {error}")),
     };
     let _log = telemetry::start(level, format);
-    telemetry::watch_panics(app.metrics());
+    telemetry::count_panics(app.metrics());
     tracing::info!("listening on {}", app.local_addr());
     let drain = app.drain();
     let mut running = std::pin::pin!(app.run());

@@ -73,13 +73,13 @@ pub enum Start {
     /// The stream gets the messages after the cursor, then live messages.
     After(Cursor),
     /// The client presented a text that is no cursor.
-    Lost,
+    Unreadable,
 }
 
 /// How a stream relates to earlier streams of its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Continuity {
-    /// This is the first stream of the mailbox.
+    /// The first stream of the mailbox. No message was lost before it.
     New,
     /// No message is missing.
     Resumed,
@@ -94,7 +94,7 @@ pub enum EndReason {
     Superseded,
     /// This node is stopping.
     Draining,
-    /// The caller's token has expired.
+    /// The caller's token has expired. Not used yet.
     Expired,
 }
 
@@ -178,18 +178,18 @@ impl Data {
 impl Message {
     /// The bytes that count against the limit of a mailbox: data and event name.
     #[must_use]
-    pub fn cost(&self) -> usize {
+    pub fn payload_bytes(&self) -> usize {
         self.data.0.len() + self.event.as_ref().map_or(0, |event| event.0.len())
     }
 
-    /// The bytes of memory of a message, about: its texts and [`OVERHEAD`]. Does not count its entry in a mailbox.
+    /// About how many bytes of memory a message takes: its texts and [`OVERHEAD`]. Does not count its entry in a mailbox.
     #[must_use]
-    pub fn footprint(&self) -> usize {
-        self.cost() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + OVERHEAD
+    pub fn memory_bytes(&self) -> usize {
+        self.payload_bytes() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + OVERHEAD
     }
 }
 
-/// The bytes of the struct [`Message`] and of the allocators' overhead for its texts, about.
+/// About the bytes of the struct [`Message`] and what the allocator adds for its texts.
 const OVERHEAD: usize = 128;
 
 impl Start {
@@ -198,7 +198,7 @@ impl Start {
     pub fn parse(presented: Option<&str>) -> Self {
         match presented {
             None | Some("") => Self::Anew,
-            Some(text) => Cursor::parse(text).map_or(Self::Lost, Self::After),
+            Some(text) => Cursor::parse(text).map_or(Self::Unreadable, Self::After),
         }
     }
 }
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_parses_its_own_text_and_no_other() {
+    fn a_cursor_parses_its_own_text_and_no_malformed_one() {
         let cursor = Cursor { epoch: u64::MAX - 7, page: 3, seq: 4711 };
         assert_eq!(cursor.to_string(), "fffffffffffffff8.3.1267");
         for cursor in
@@ -286,6 +286,6 @@ mod tests {
             assert_eq!(Cursor::parse(bad), None, "{bad}");
         }
         assert_eq!(Start::parse(Some("")), Start::Anew);
-        assert_eq!(Start::parse(Some("ünknown")), Start::Lost);
+        assert_eq!(Start::parse(Some("ünknown")), Start::Unreadable);
     }
 }

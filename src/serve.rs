@@ -39,7 +39,7 @@ use self::{
 use crate::{
     budget::Budget,
     drain::Drain,
-    telemetry::{Metrics, Sparingly},
+    telemetry::{LogThrottle, Metrics},
 };
 
 /// The limits that are options. All other limits are constants beside the code that they limit.
@@ -132,7 +132,7 @@ impl Server {
                             drain.spawn(connection::serve(shared.clone(), socket, peer, permit));
                         }
                         Permit::OverLimit(permit) => {
-                            metrics.connected_without_place();
+                            metrics.connected_over_limit();
                             drain.spawn(over_limit::serve(shared.clone(), socket, peer, permit));
                         }
                     }
@@ -151,12 +151,12 @@ impl Server {
 /// Waits while the system has no descriptor or memory for another connection, longer each time.
 struct Backoff {
     next: Duration,
-    lines: Sparingly,
+    lines: LogThrottle,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: SHORTEST_BACKOFF, lines: Sparingly::default() }
+        Self { next: SHORTEST_BACKOFF, lines: LogThrottle::default() }
     }
 }
 
@@ -168,7 +168,7 @@ impl Backoff {
     }
 
     async fn wait(&mut self, error: &io::Error) {
-        if let Some(left_out) = self.lines.next() {
+        if let Some(left_out) = self.lines.admit() {
             tracing::warn!(%error, left_out, "cannot accept a connection");
         }
         tokio::time::sleep(self.next).await;

@@ -27,7 +27,7 @@ pub enum LogLevel {
     Error,
     /// Also what an operator should look into.
     Warn,
-    /// Also a line for each start and stop.
+    /// Also the start and the stop of the daemon.
     Info,
     /// Also a span for each request.
     Debug,
@@ -59,25 +59,25 @@ pub fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
     guard
 }
 
-/// Counts every panic and logs its place in the code, but not its message, which may contain data.
-pub fn watch_panics(metrics: Metrics) {
-    let lines = Sparingly::default();
+/// Counts every panic and logs its location in the code, but not its message, which may contain data.
+pub fn count_panics(metrics: Metrics) {
+    let lines = LogThrottle::default();
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panicked();
-        if let Some(left_out) = lines.next() {
-            let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(place, left_out, "panic");
+        if let Some(left_out) = lines.admit() {
+            let location = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(location, left_out, "panic");
         }
     }));
 }
 
-/// Limits log lines that a peer may cause to one a second. Each line has the number of lines that were left out before it.
+/// Lets through one log line a second, for lines that a peer can cause. Tells how many lines were left out before.
 #[derive(Debug, Default)]
-pub struct Sparingly(Mutex<(Option<Instant>, u64)>);
+pub struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 
-impl Sparingly {
+impl LogThrottle {
     /// Returns the number of lines that were left out since the last one, or `None` when this line is left out, too.
-    pub fn next(&self) -> Option<u64> {
+    pub fn admit(&self) -> Option<u64> {
         let (last, left_out) = &mut *self.0.lock();
         let now = Instant::now();
         if last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(1)) {
@@ -98,11 +98,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_line_that_a_peer_may_cause_is_written_once_a_second_with_the_count_of_the_others() {
-        let lines = Sparingly::default();
-        assert_eq!([lines.next(), lines.next(), lines.next()], [Some(0), None, None]);
+        let lines = LogThrottle::default();
+        assert_eq!([lines.admit(), lines.admit(), lines.admit()], [Some(0), None, None]);
         tokio::time::advance(Duration::from_millis(999)).await;
-        assert_eq!(lines.next(), None);
+        assert_eq!(lines.admit(), None);
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!([lines.next(), lines.next()], [Some(3), None]);
+        assert_eq!([lines.admit(), lines.admit()], [Some(3), None]);
     }
 }

@@ -85,7 +85,7 @@ impl Handler for Dispatch {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        let refused = (!is_health(&request)).then_some(Error::NO_PLACE);
+        let refused = (!is_health(&request)).then_some(Error::TOO_MANY_CONNECTIONS);
         self.dispatch(refused, peer, request)
     }
 }
@@ -182,7 +182,7 @@ fn refusal(error: Error, request: &Request<Body>) -> Response {
     } else {
         rest::error_response(error, request.headers())
     };
-    if matches!(error, Error::NoPlace(_)) && request.version() <= Version::HTTP_11 {
+    if matches!(error, Error::TooManyConnections(_)) && request.version() <= Version::HTTP_11 {
         // A connection past the limit must close soon to make room for the next one, so the rest of the request is not read.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -235,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
         let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
-        let limits = hub::Limits::unlimited(second, second);
+        let limits = hub::Limits::only_times(second, second);
         let auth = auth::Auth {
             mode: auth::Mode::None,
             require_all: false,
@@ -255,6 +255,8 @@ mod tests {
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
         let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0, held_bytes: 0, watches: 0, unsent_bytes: 0 };
-        assert!(metrics.render(levels).contains(r#"signal_requests_total{route="/panic",status="500"} 1"#));
+        assert!(
+            metrics.render(levels).expect("text").contains(r#"signal_requests_total{route="/panic",status="500"} 1"#)
+        );
     }
 }

@@ -157,7 +157,7 @@ mod tests {
 
     fn responses(requests: impl Incoming, drain: &Drain) -> SendResponses {
         let second = Duration::from_secs(1);
-        let limits = hub::Limits::unlimited(second, second);
+        let limits = hub::Limits::only_times(second, second);
         let hub = Hub::new(limits, Budget::new(1_000), SlowNodes, Metrics::new());
         SendResponses::new(hub, Caller::anonymous(), requests, drain)
     }

@@ -32,7 +32,9 @@ pub(super) fn code(error: Error) -> Code {
         Error::NotConnected => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
         Error::MailboxFull(_) | Error::TooMany(_) => Code::ResourceExhausted,
-        Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::Unreachable(_) => Code::Unavailable,
+        Error::Draining(_) | Error::TooManyConnections(_) | Error::OverBudget(_) | Error::Unreachable(_) => {
+            Code::Unavailable
+        }
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
         Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia | Error::UnsupportedCoding => {
             Code::Unimplemented

@@ -7,7 +7,7 @@ use crate::{
     model::{Address, DeviceId, Message, Outcome, UserId},
 };
 
-/// The future answer of a [`Backplane`].
+/// The future that a method of [`Backplane`] returns.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 /// The way to other nodes. The hub asks it only when the device is not connected to this node.
@@ -30,7 +30,7 @@ pub trait Inbound: Send + Sync + 'static {
     /// Hands a message that another node accepted to a device of this node.
     ///
     /// # Errors
-    /// As [`Hub::send`](super::Hub::send), but never asks a third node.
+    /// As [`Hub::send`](super::Hub::send), but does not hold the message and asks no other node.
     fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error>;
 
     /// The devices of a user that are connected to this node, sorted.

@@ -1,6 +1,6 @@
-//! The board of one watched user: the list of online devices as last published, and the devices that changed since then.
+//! The published list of one watched user's online devices, and which devices changed since it was published.
 //!
-//! A device that comes or goes is marked. Later the timekeeper checks which of the marked devices are online then, and publishes
+//! A device that comes or goes is marked as changed. Later the timekeeper checks which of these devices are online then, and publishes
 //! all differences from the list as one batch. A quiet board publishes at once, a busy one every [`PUBLISH_MS`]. A device that
 //! leaves stays on the list for [`GRACE_MS`], so that a device that reconnects does not go offline and online again.
 
@@ -14,8 +14,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    deadlines::{Deadlines, Tick},
-    liveness::Millis,
+    deadlines::Deadlines,
+    time::{Millis, Tick},
 };
 use crate::model::{DeviceId, EndReason, UserId};
 
@@ -35,14 +35,14 @@ pub enum Change {
     Offline(DeviceId),
 }
 
-/// Changes that were published together. All streams share one text of them.
+/// Changes that were published together. Their text is made once and shared by all streams.
 #[derive(Debug)]
 pub struct Changes {
     changes: Vec<Change>,
     text: OnceLock<Bytes>,
 }
 
-/// The epoch and the page of a device's live stream.
+/// Identifies the page that reads a device's live stream: the epoch of the mailbox, and the number of the page in that mailbox.
 type Page = (u64, u32);
 
 /// The board of one watched user.
@@ -56,12 +56,12 @@ pub(super) struct Board {
 struct State {
     /// The online devices as last published.
     present: BTreeMap<DeviceId, Page>,
-    /// `present` has the devices that were live when the first watcher came.
+    /// `fill` has put the devices into `present` that were live when the first watcher came.
     filled: bool,
     /// Devices that came or went since the last check, with the time of the last change.
-    marked: BTreeMap<DeviceId, Millis>,
-    /// A device was marked since the last check began.
-    fresh: bool,
+    changed: BTreeMap<DeviceId, Millis>,
+    /// A device came or went since the last check began.
+    changed_since_check: bool,
     /// A check is in progress.
     checking: bool,
     checked_at: Option<Millis>,
@@ -70,12 +70,12 @@ struct State {
     /// The last batches: at most [`CHANGES`] changes, or one larger batch.
     batches: VecDeque<Arc<Changes>>,
     /// The number of changes in `batches`.
-    kept: usize,
+    kept_changes: usize,
     /// The number of batches that were ever published.
     published: u64,
     /// When the board is scheduled to be checked. `None`: it is not.
     scheduled_at: Option<Tick>,
-    /// The wakers of watches that wait, by the number of the watch.
+    /// The wakers of watches that wait, by the id of the watch.
     wakers: HashMap<u64, Waker>,
     /// A new watcher waits for the next check, which completes its first list.
     list_wanted: bool,
@@ -87,9 +87,9 @@ struct State {
 pub(super) enum Progress {
     /// Nothing.
     New,
-    /// Nothing. The watcher waits for its first list until more checks than this number have finished.
+    /// Nothing yet: this many checks had finished when the watcher asked, and its first list waits for one more.
     Waiting(u64),
-    /// The list with the changes of this number of batches.
+    /// The list, up to and including the batch with this number.
     AfterBatch(u64),
 }
 
@@ -110,8 +110,8 @@ impl Board {
         Self { user, state: Mutex::default() }
     }
 
-    /// Fills the list for the first watcher with the devices that `live` finds. Marks each device, so that a device that leaves at
-    /// this moment is checked again.
+    /// Fills the list for the first watcher with the devices that `live` finds. Also marks each device: one that leaves while `live`
+    /// runs is then found at the next check.
     pub(super) fn fill(&self, now: Millis, live: impl FnOnce() -> Vec<(DeviceId, Page)>) {
         if self.state.lock().filled {
             return;
@@ -120,26 +120,27 @@ impl Board {
         let mut state = self.state.lock();
         if !std::mem::replace(&mut state.filled, true) {
             for (device, page) in live {
-                state.marked.entry(device.clone()).or_insert(now);
-                // The result of a check that came first is newer.
+                state.changed.entry(device.clone()).or_insert(now);
+                // If a check ran since `live` was called, its result is newer and stays.
                 state.present.entry(device).or_insert(page);
             }
         }
     }
 
+    /// Notes that a device came or went.
     pub(super) fn mark(&self, device: &DeviceId, now: Millis) {
         let mut state = self.state.lock();
-        state.fresh = true;
-        state.marked.insert(device.clone(), now);
+        state.changed_since_check = true;
+        state.changed.insert(device.clone(), now);
     }
 
-    /// Schedules the next check if a device is marked.
+    /// Schedules the next check if a device is marked as changed.
     pub(super) fn schedule(self: &Arc<Self>, deadlines: &Deadlines, now: Millis) {
         let mut state = self.state.lock();
-        let next = if state.fresh {
+        let next = if state.changed_since_check {
             Some(state.checked_at.map_or(now, |at| at.after(PUBLISH_MS)).max(now))
         } else {
-            state.marked.values().min().map(|at| at.after(GRACE_MS))
+            state.changed.values().min().map(|at| at.after(GRACE_MS))
         };
         let Some(tick) = next.map(Tick::not_before).filter(|tick| state.scheduled_at.is_none_or(|at| *tick < at))
         else {
@@ -150,23 +151,23 @@ impl Board {
         deadlines.schedule_board(tick, self.clone());
     }
 
-    /// Checks the marked devices and publishes the differences from the list. Returns the wakers of waiting watches. Does nothing
-    /// when the board is not scheduled for `tick`: then the entry is outdated. `page` finds the page of a device that is online.
+    /// Checks the changed devices and publishes the differences from the list. Returns the wakers of waiting watches. Does nothing
+    /// if the entry is outdated: the board is not scheduled for `tick`. `page` finds the page of a device that is online.
     pub(super) fn check(&self, tick: Tick, now: Millis, page: impl Fn(&DeviceId) -> Option<Page>) -> Vec<Waker> {
         let mut state = self.state.lock();
         if state.scheduled_at != Some(tick) {
             return Vec::new();
         }
-        (state.scheduled_at, state.fresh, state.checking) = (None, false, true);
-        let marked = std::mem::take(&mut state.marked);
+        (state.scheduled_at, state.changed_since_check, state.checking) = (None, false, true);
+        let changed = std::mem::take(&mut state.changed);
         drop(state);
-        // `page` takes locks of the registry, so this one is released first.
-        let checked: Vec<_> = marked.into_iter().map(|(device, at)| (page(&device), device, at)).collect();
+        // The lock of the board was released, because `page` takes locks of the registry.
+        let checked: Vec<_> = changed.into_iter().map(|(device, at)| (page(&device), device, at)).collect();
         self.state.lock().apply(checked, now)
     }
 
     /// Gives a watcher its next item. Keeps its waker when there is none yet.
-    pub(super) fn next(&self, progress: &mut Progress, number: u64, waker: &Waker) -> BoardItem {
+    pub(super) fn next(&self, progress: &mut Progress, id: u64, waker: &Waker) -> BoardItem {
         let mut state = self.state.lock();
         match *progress {
             Progress::AfterBatch(seen) if seen == state.published => {}
@@ -176,8 +177,8 @@ impl Board {
                 *progress = Progress::AfterBatch(seen + 1);
                 return BoardItem::Changes(state.batches[at].clone());
             }
-            // The first list waits for the check of marked devices, so that it has those that came just before the watch.
-            Progress::New if state.fresh || state.checking => {
+            // The first list waits for the check of changed devices, so that it has devices that came just before the watch.
+            Progress::New if state.changed_since_check || state.checking => {
                 *progress = Progress::Waiting(state.checks);
                 state.list_wanted = true;
             }
@@ -187,7 +188,7 @@ impl Board {
         if let Some(reason) = state.ending {
             return BoardItem::End(reason);
         }
-        state.wakers.insert(number, waker.clone());
+        state.wakers.insert(id, waker.clone());
         BoardItem::Wait
     }
 
@@ -197,8 +198,8 @@ impl Board {
     }
 
     /// Takes the waker of a watch, to wake the watch or to forget it.
-    pub(super) fn take_waker(&self, number: u64) -> Option<Waker> {
-        self.state.lock().wakers.remove(&number)
+    pub(super) fn take_waker(&self, id: u64) -> Option<Waker> {
+        self.state.lock().wakers.remove(&id)
     }
 
     /// Ends all watches. Returns their wakers.
@@ -225,8 +226,8 @@ impl State {
                     self.present.remove(&device);
                     changes.push(Change::Offline(device));
                 }
-                // The device may still come back, so it stays marked. A mark that came in the meantime is newer.
-                None => drop(self.marked.entry(device).or_insert(at)),
+                // The device may still come back, so it stays marked. If it was marked again meanwhile, that mark is newer and stays.
+                None => drop(self.changed.entry(device).or_insert(at)),
             }
         }
         (self.checked_at, self.checking) = (Some(now), false);
@@ -235,11 +236,11 @@ impl State {
         if changes.is_empty() {
             return if list_wanted { self.take_wakers() } else { Vec::new() };
         }
-        self.kept += changes.len();
+        self.kept_changes += changes.len();
         self.batches.push_back(Arc::new(Changes { changes, text: OnceLock::new() }));
         self.published += 1;
-        while self.kept > CHANGES && self.batches.len() > 1 {
-            self.kept -= self.batches.pop_front().map_or(0, |batch| batch.changes.len());
+        while self.kept_changes > CHANGES && self.batches.len() > 1 {
+            self.kept_changes -= self.batches.pop_front().map_or(0, |batch| batch.changes.len());
         }
         self.take_wakers()
     }
@@ -281,14 +282,20 @@ mod tests {
         board.check(tick, now, |_| Some((1, 1)));
     }
 
-    /// The sizes of the batches that a watcher gets, or of the list.
-    fn next(board: &Board, progress: &mut Progress) -> Vec<Result<usize, usize>> {
-        let mut sizes = Vec::new();
+    /// What a watcher gets, with its size.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Got {
+        List(usize),
+        Batch(usize),
+    }
+
+    fn read_all(board: &Board, progress: &mut Progress) -> Vec<Got> {
+        let mut got = Vec::new();
         loop {
             match board.next(progress, 1, Waker::noop()) {
-                BoardItem::List(devices) => sizes.push(Err(devices.len())),
-                BoardItem::Changes(changes) => sizes.push(Ok(changes.iter().count())),
-                BoardItem::End(_) | BoardItem::Wait => return sizes,
+                BoardItem::List(devices) => got.push(Got::List(devices.len())),
+                BoardItem::Changes(changes) => got.push(Got::Batch(changes.iter().count())),
+                BoardItem::End(_) | BoardItem::Wait => return got,
             }
         }
     }
@@ -298,24 +305,28 @@ mod tests {
         let (board, deadlines) = (Arc::new(Board::new(UserId::new("bob").expect("an id"))), Deadlines::default());
         board.fill(Millis(0), Vec::new);
         let mut slow = Progress::New;
-        assert_eq!(next(&board, &mut slow), [Err(0)]);
+        assert_eq!(read_all(&board, &mut slow), [Got::List(0)]);
         publish(&board, &deadlines, 0..200);
         publish(&board, &deadlines, 200..256);
         let mut fast = slow;
-        assert_eq!(next(&board, &mut fast), [Ok(200), Ok(56)]);
+        assert_eq!(read_all(&board, &mut fast), [Got::Batch(200), Got::Batch(56)]);
         publish(&board, &deadlines, 256..257);
-        assert_eq!(next(&board, &mut slow), [Err(257)]);
-        assert_eq!(next(&board, &mut fast), [Ok(1)]);
+        assert_eq!(read_all(&board, &mut slow), [Got::List(257)]);
+        assert_eq!(read_all(&board, &mut fast), [Got::Batch(1)]);
         // A batch that is larger than the limit is kept alone.
         publish(&board, &deadlines, 257..557);
-        assert_eq!(next(&board, &mut slow), [Ok(300)]);
+        assert_eq!(read_all(&board, &mut slow), [Got::Batch(300)]);
         for first in [557, 657, 757] {
             publish(&board, &deadlines, first..first + 100);
         }
-        assert_eq!(next(&board, &mut fast), [Err(857)]);
-        assert_eq!(next(&board, &mut slow), [Err(857)]);
+        assert_eq!(read_all(&board, &mut fast), [Got::List(857)]);
+        assert_eq!(read_all(&board, &mut slow), [Got::List(857)]);
         publish(&board, &deadlines, 857..858);
         publish(&board, &deadlines, 858..859);
-        assert_eq!(next(&board, &mut slow), [Ok(1), Ok(1)], "the limit counts kept changes only");
+        assert_eq!(
+            read_all(&board, &mut slow),
+            [Got::Batch(1), Got::Batch(1)],
+            "changes that were dropped no longer count against the limit"
+        );
     }
 }

@@ -1,12 +1,11 @@
 //! Deadlines: what the timekeeper has to check, and when. Nothing in the hub runs at a fixed rate.
 //!
-//! Items stand in buckets by the tick at which they are due. Each item remembers the tick of its valid entry. If the item becomes
+//! Items are in buckets by the tick at which they are due. Each item remembers the tick of its valid entry. If the item becomes
 //! due later, the entry stays, and the item is scheduled again when the entry comes up. If the item becomes due earlier, a second
 //! entry is added, and the first one is ignored when it comes up.
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -16,55 +15,25 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{board::Board, liveness::Millis, slot::Slot, watch::WaitingWatch};
+use super::{board::Board, slot::Slot, time::Tick, watch::WaitingWatch};
 
-/// A point in time: the number of steps of [`STEP_MS`] since the hub began, for at most six years. One more is stored, so that it
-/// is never zero and `Option<Tick>` takes no more memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(NonZeroU32);
-
-/// The length of a step, in milliseconds. A check may be late by this much.
-const STEP_MS: u64 = 50;
-
-/// How far ahead an entry may be, in milliseconds. An entry keeps its item in memory, also when the item is no longer used.
+/// How far ahead an entry may be, in milliseconds. An entry keeps its item alive, so a far entry would keep a removed mailbox in
+/// memory until then. A deadline farther away is checked at this distance and scheduled again.
 pub(super) const FARTHEST_MS: u64 = 120_000;
-
-impl Tick {
-    /// The latest tick.
-    pub(super) const LAST: Self = Self(NonZeroU32::MAX);
-
-    /// The first tick that is not before `time`.
-    pub(super) fn not_before(time: Millis) -> Self {
-        Self::at_step(time.0.div_ceil(STEP_MS))
-    }
-
-    /// The last tick that is not after `now`.
-    pub(super) fn reached(now: Millis) -> Self {
-        Self::at_step(now.0 / STEP_MS)
-    }
-
-    pub(super) fn at_step(step: u64) -> Self {
-        Self(NonZeroU32::MIN.saturating_add(u32::try_from(step).unwrap_or(u32::MAX)))
-    }
-
-    pub(super) fn time(self) -> Millis {
-        Millis(u64::from(self.0.get() - 1) * STEP_MS)
-    }
-}
 
 /// What is due in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeadlineKind {
-    /// The heartbeat of its stream. Without a stream: the end of the resume window.
+    /// The ping of its stream. Without a stream: when the mailbox may be removed.
     Stream,
     /// The oldest message that is kept for replay.
     Replay,
     /// The waiting message that expires first.
-    Held,
+    Waiting,
 }
 
 impl DeadlineKind {
-    pub(super) const ALL: [Self; 3] = [Self::Stream, Self::Replay, Self::Held];
+    pub(super) const ALL: [Self; 3] = [Self::Stream, Self::Replay, Self::Waiting];
 }
 
 /// Items by the tick at which they are due.
@@ -108,7 +77,7 @@ pub(super) struct Deadlines {
     pub(super) watches: Buckets<WaitingWatch>,
     /// The tick until which the timekeeper sleeps.
     alarm: AtomicU32,
-    earlier: Notify,
+    earlier_entry: Notify,
 }
 
 impl Deadlines {
@@ -134,13 +103,13 @@ impl Deadlines {
     /// Wakes the timekeeper if it would sleep past a tick.
     fn wake_if_earlier(&self, tick: Tick) {
         if tick.0.get() < self.alarm.load(Ordering::SeqCst) {
-            self.earlier.notify_one();
+            self.earlier_entry.notify_one();
         }
     }
 
-    /// Sets the alarm to the next deadline and returns it. From now on an entry that is earlier ends [`Deadlines::earlier`].
+    /// Sets the alarm to the next deadline and returns it. From now on an entry that is earlier ends [`Deadlines::earlier_entry`].
     pub(super) fn set_alarm(&self) -> Option<Tick> {
-        // While the alarm is computed, every new entry counts as earlier: otherwise one could be missed.
+        // Until the alarm is set, every new entry counts as earlier. Otherwise an entry inserted during the computation could be missed.
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
         let first = slots.chain(self.boards.first()).chain(self.watches.first()).min();
@@ -149,8 +118,8 @@ impl Deadlines {
     }
 
     /// Waits for an entry that is earlier than the alarm.
-    pub(super) async fn earlier(&self) {
-        self.earlier.notified().await;
+    pub(super) async fn earlier_entry(&self) {
+        self.earlier_entry.notified().await;
     }
 }
 
@@ -171,13 +140,5 @@ mod tests {
         assert_eq!(buckets.take(Tick::at_step(2), 1), Some((Tick::at_step(2), vec!['b'])));
         assert_eq!(buckets.take(Tick::at_step(2), 9), None);
         assert_eq!(buckets.first(), Some(Tick::at_step(3)));
-    }
-
-    #[test]
-    fn a_tick_is_never_before_its_time() {
-        for ms in [0, 1, 49, 50, 51, 99_999] {
-            assert!(Tick::not_before(Millis(ms)).time() >= Millis(ms));
-            assert!(Tick::reached(Millis(ms)).time() <= Millis(ms));
-        }
     }
 }

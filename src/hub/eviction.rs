@@ -2,57 +2,55 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{
-    Evicted, Hub, HubEvent,
-    deadlines::{DeadlineKind, Tick},
-    log::ENTRY_COST,
-    mailbox::MAILBOX_COST,
-};
+use super::{Evicted, Hub, HubEvent, deadlines::DeadlineKind, log::ENTRY_BYTES, mailbox::MAILBOX_BYTES, time::Tick};
 use crate::{error::Error, model::Address};
 
 impl Hub {
-    /// Makes room for `more` bytes of a live message.
+    /// Makes room for `more` bytes. A message asks only for [`ENTRY_BYTES`]: its own bytes count since its `Parcel` was made.
     ///
     /// First drops messages that are kept for replay, the oldest first, until messages and unsent responses together fit into the
-    /// memory budget. Then drops held messages, the next to expire first, until the messages alone fit: no message is lost or
-    /// refused because another peer does not read. A device that lost a message is told `broken`.
+    /// memory budget. Then drops the waiting messages of absent devices, mailbox by mailbox, roughly in the order in which they
+    /// expire, until the messages alone fit. Unsent responses do not count in this second step: a peer that does not read must not
+    /// cost another peer its messages. A device that lost a message is told `broken`.
     ///
     /// # Errors
     /// [`Error::OverBudget`] when the messages that are left wait for live streams and may not be dropped.
     pub(super) fn make_room(&self, more: usize) -> Result<(), Error> {
-        let budget = &self.0.core.budget;
-        self.drop_replayed(more);
-        let is_full = || budget.messages() + more > budget.limit();
-        while is_full() && self.drop_oldest(DeadlineKind::Held, Evicted::Held) {}
-        if is_full() { Err(Error::OVER_BUDGET) } else { Ok(()) }
+        self.drop_replay(more);
+        while self.is_full(more) && self.drop_oldest(Evicted::Waiting) {}
+        if self.is_full(more) { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
-    /// Checks that `bytes` more may be held. Drops messages that are kept for replay to make room.
+    /// Checks that `bytes` more may be held. Drops messages that are kept for replay to make room. The memory budget has counted
+    /// `bytes` already, the hold budget has not.
     ///
     /// # Errors
     /// [`Error::OverBudget`] when one of the two budgets is full. Live messages are still accepted.
     pub(super) fn admit_held(&self, bytes: usize) -> Result<(), Error> {
         let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
-        if limit > 0 && core.totals.held.load(Ordering::Relaxed) + bytes + MAILBOX_COST > limit {
+        if limit > 0 && core.totals.held_bytes.load(Ordering::Relaxed) + bytes + MAILBOX_BYTES > limit {
             return Err(Error::OVER_BUDGET);
         }
-        self.drop_replayed(ENTRY_COST);
-        if core.budget.messages() + ENTRY_COST > core.budget.limit() { Err(Error::OVER_BUDGET) } else { Ok(()) }
+        self.drop_replay(ENTRY_BYTES);
+        if self.is_full(ENTRY_BYTES) { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
-    fn drop_replayed(&self, more: usize) {
+    /// Whether messages alone, with `more` bytes, exceed the memory budget.
+    fn is_full(&self, more: usize) -> bool {
+        self.0.core.budget.messages() + more > self.0.core.budget.limit()
+    }
+
+    fn drop_replay(&self, more: usize) {
         let budget = &self.0.core.budget;
-        while budget.messages() + budget.unsent() + more > budget.limit()
-            && self.drop_oldest(DeadlineKind::Replay, Evicted::Replayed)
-        {}
+        while budget.messages() + budget.unsent() + more > budget.limit() && self.drop_oldest(Evicted::Replay) {}
     }
 
     /// Drops messages of the mailbox with the earliest deadline of a kind. Says whether there is such a mailbox.
-    fn drop_oldest(&self, deadline: DeadlineKind, kind: Evicted) -> bool {
+    fn drop_oldest(&self, kind: Evicted) -> bool {
         let core = &self.0.core;
-        let Some((tick, slots)) = core.deadlines.slots(deadline).take(Tick::LAST, 1) else { return false };
+        let Some((tick, slots)) = core.deadlines.slots(kind.into()).take(Tick::LAST, 1) else { return false };
         for slot in slots {
-            self.observe_evicted(&slot.address, kind, slot.evict(core, deadline, tick, self.now()));
+            self.observe_evicted(&slot.address, kind, slot.evict(core, kind, tick, self.now()));
         }
         true
     }
@@ -60,6 +58,16 @@ impl Hub {
     pub(super) fn observe_evicted(&self, address: &Address, kind: Evicted, messages: usize) {
         if messages > 0 {
             self.observe(&HubEvent::Evicted { address, kind, messages });
+        }
+    }
+}
+
+/// The deadline that finds the mailboxes with such messages.
+impl From<Evicted> for DeadlineKind {
+    fn from(kind: Evicted) -> Self {
+        match kind {
+            Evicted::Replay => Self::Replay,
+            Evicted::Waiting => Self::Waiting,
         }
     }
 }

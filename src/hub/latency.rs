@@ -2,33 +2,33 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-/// When the hub accepted a message: microseconds since the hub began, which start again from zero every 71 minutes. Always odd, and so
-/// never zero: an `Option` of it takes four bytes.
+/// When the hub accepted a message: microseconds since the hub began, modulo 2^32 (71 minutes). Always made odd, so it is never zero
+/// and an `Option` of it takes four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AcceptedAt(NonZeroU32);
 
 impl AcceptedAt {
-    pub(super) fn new(since_began: Duration) -> Self {
-        Self(micros(since_began))
+    pub(super) fn new(elapsed: Duration) -> Self {
+        Self(micros(elapsed))
     }
 
-    /// The time from the acceptance until `since_began`.
-    pub(super) fn latency(self, since_began: Duration) -> Duration {
-        Duration::from_micros(micros(since_began).get().wrapping_sub(self.0.get()).into())
+    /// The time from the acceptance until `elapsed`.
+    pub(super) fn latency(self, elapsed: Duration) -> Duration {
+        Duration::from_micros(micros(elapsed).get().wrapping_sub(self.0.get()).into())
     }
 }
 
 /// One message in this many is measured: an observer may take a lock, which all senders would share.
-const SAMPLED: u64 = 16;
+const SAMPLED_MESSAGES: u64 = 16;
 
 /// Whether the latency of a message is measured. `epoch` is random, so that the first message of a mailbox is measured as often as any
 /// other.
 pub(super) fn is_sampled(epoch: u64, seq: u64) -> bool {
-    epoch.wrapping_add(seq).is_multiple_of(SAMPLED)
+    epoch.wrapping_add(seq).is_multiple_of(SAMPLED_MESSAGES)
 }
 
-fn micros(since_began: Duration) -> NonZeroU32 {
-    NonZeroU32::MIN | u32::try_from(since_began.as_micros() & u128::from(u32::MAX)).unwrap_or_default()
+fn micros(elapsed: Duration) -> NonZeroU32 {
+    NonZeroU32::MIN | u32::try_from(elapsed.as_micros() & u128::from(u32::MAX)).unwrap_or_default()
 }
 
 #[cfg(test)]

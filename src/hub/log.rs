@@ -1,16 +1,16 @@
 //! The numbered messages of one mailbox, and their limits. Pure: time is an argument.
 //!
-//! `handed_over` is the highest number that was ever given to a stream. Messages up to this number are kept for replay and may be
-//! evicted. Messages after it wait for a stream and may not be evicted:
+//! `handed_over` is the highest number that was ever given to a stream. Messages up to this number are kept for replay. Messages
+//! after it wait for a stream, and no limit of the log drops them:
 //!
 //! ```text
 //!   gone | handed over, kept for replay | waiting
-//!        ^ gap                          ^ handed_over  ^ last
+//!                                       ^ handed_over  ^ last
 //! ```
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{liveness::Millis, parcel::Parcel};
+use super::{parcel::Parcel, time::Millis};
 use crate::error::Error;
 
 /// How many messages may wait for a stream. One more is refused.
@@ -24,21 +24,23 @@ pub(super) const REPLAY_BYTES: usize = 512 * 1024;
 /// How long a message is kept for replay, in milliseconds.
 pub(super) const REPLAY_MS: u64 = 60_000;
 /// Bytes of memory that a mailbox needs for a message, without the message itself.
-pub(super) const ENTRY_COST: usize = 64;
+pub(super) const ENTRY_BYTES: usize = 64;
 
 /// Messages in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Log {
+    /// The highest number that any message got.
     last: u64,
     handed_over: u64,
-    gap: u64,
+    /// The highest number of a message that was dropped. All later messages are in the log.
+    last_missing: u64,
     /// Boxed, because most logs are empty most of the time.
-    kept: Option<Box<Kept>>,
+    stored: Option<Box<Stored>>,
 }
 
 /// The messages of a log that is not empty.
 #[derive(Debug, Default)]
-struct Kept {
+struct Stored {
     entries: VecDeque<Entry>,
     waiting_bytes: usize,
     replay_bytes: usize,
@@ -50,20 +52,26 @@ struct Kept {
 struct Entry {
     seq: u64,
     parcel: Arc<Parcel>,
-    /// When the message was pushed. After it was handed over: when that happened last.
+    /// When the message was pushed or, once handed over, last handed over.
     at: Millis,
-    /// How long the message is held for an absent device. 0: it was sent to a live stream, and waits until the resume window ends.
+    /// How long the message is held for an absent device. 0 for a message to a live stream: if the stream leaves without it, it waits
+    /// until the resume window ends.
     ttl_ms: u64,
 }
 
 impl Entry {
     /// The bytes of memory that the message takes while it is held. 0 when it is not held.
     fn held(&self) -> usize {
-        if self.ttl_ms > 0 { ENTRY_COST + self.parcel.footprint() } else { 0 }
+        if self.ttl_ms > 0 { ENTRY_BYTES + self.parcel.memory_bytes() } else { 0 }
+    }
+
+    /// When the message expires, if it is held.
+    fn hold_ends(&self) -> Option<Millis> {
+        (self.ttl_ms > 0).then(|| self.at.after(self.ttl_ms))
     }
 }
 
-/// A message on its way to a stream.
+/// A message that the log has given to a stream.
 #[derive(Debug)]
 pub(super) struct HandedOver {
     pub(super) seq: u64,
@@ -75,7 +83,7 @@ pub(super) struct HandedOver {
 impl Log {
     /// A log whose first message is missing.
     pub(super) fn with_gap() -> Self {
-        Self { last: 1, handed_over: 0, gap: 1, kept: None }
+        Self { last: 1, handed_over: 0, last_missing: 1, stored: None }
     }
 
     /// The highest number that was ever given to a stream.
@@ -85,7 +93,7 @@ impl Log {
 
     /// Whether no message after this number is missing.
     pub(super) fn is_whole_after(&self, seq: u64) -> bool {
-        self.gap <= seq
+        self.last_missing <= seq
     }
 
     /// Whether messages wait for a stream.
@@ -99,61 +107,60 @@ impl Log {
 
     /// The bytes of memory that all entries take, without the messages in them.
     pub(super) fn memory(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.entries.len() * ENTRY_COST)
+        self.stored.as_ref().map_or(0, |stored| stored.entries.len() * ENTRY_BYTES)
     }
 
     /// The bytes of memory that held messages take.
     pub(super) fn held(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.held_bytes)
+        self.stored.as_ref().map_or(0, |stored| stored.held_bytes)
     }
 
-    /// When the oldest message that is kept for replay, with a number up to `limit`, has been kept long enough.
+    /// When the oldest message kept for replay becomes too old. Looks only at messages up to `limit`.
     pub(super) fn replay_ends(&self, limit: u64) -> Option<Millis> {
-        let oldest = self.kept.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over))?;
+        let oldest = self.stored.as_ref()?.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over))?;
         Some(oldest.at.after(REPLAY_MS))
     }
 
     /// When the first held message expires.
     pub(super) fn hold_ends(&self) -> Option<Millis> {
-        self.kept.as_ref().filter(|kept| kept.held_bytes > 0)?;
-        self.waiting_entries().filter(|entry| entry.ttl_ms > 0).map(|entry| entry.at.after(entry.ttl_ms)).min()
+        self.stored.as_ref().filter(|stored| stored.held_bytes > 0)?;
+        self.waiting_entries().filter_map(Entry::hold_ends).min()
     }
 
     /// When the first waiting message expires. A message that is not held expires at `window`, when the resume window ends.
     pub(super) fn waiting_ends(&self, window: Millis) -> Option<Millis> {
-        let ends = |entry: &Entry| if entry.ttl_ms > 0 { entry.at.after(entry.ttl_ms) } else { window };
-        self.waiting_entries().map(ends).min()
+        self.waiting_entries().map(|entry| entry.hold_ends().unwrap_or(window)).min()
     }
 
     fn waiting_entries(&self) -> impl Iterator<Item = &Entry> {
-        let entries = self.kept.iter().flat_map(|kept| &kept.entries);
+        let entries = self.stored.iter().flat_map(|stored| &stored.entries);
         entries.filter(|entry| entry.seq > self.handed_over)
     }
 
     /// How many messages come after this number.
     pub(super) fn count_after(&self, seq: u64) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.entries.len() - kept.index(seq, self.last))
+        self.stored.as_ref().map_or(0, |stored| stored.entries.len() - stored.index(seq, self.last))
     }
 
     /// Gives a message the next number and keeps it.
     pub(super) fn push(&mut self, parcel: Arc<Parcel>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
-        let (cost, full) = (parcel.cost(), self.waiting() >= WAITING);
-        let kept = self.kept.get_or_insert_default();
-        if full || kept.waiting_bytes + cost > WAITING_BYTES {
+        let (bytes, full) = (parcel.payload_bytes(), self.waiting() >= WAITING);
+        let stored = self.stored.get_or_insert_default();
+        if full || stored.waiting_bytes + bytes > WAITING_BYTES {
             return Err(Error::MAILBOX_FULL);
         }
         self.last += 1;
-        kept.waiting_bytes += cost;
+        stored.waiting_bytes += bytes;
         let entry = Entry { seq: self.last, parcel, at: now, ttl_ms };
-        kept.held_bytes += entry.held();
-        kept.entries.push_back(entry);
+        stored.held_bytes += entry.held();
+        stored.entries.push_back(entry);
         Ok(())
     }
 
-    /// The position of a stream that has seen everything up to `seq`: just before the next message that is still in the log. So
-    /// each missing message is reported once.
-    pub(super) fn position_after(&mut self, seq: u64) -> u64 {
-        let next = self.kept.as_ref().and_then(|kept| kept.entries.get(kept.index(seq, self.last)));
+    /// Starts a stream that has seen everything up to `seq`. Returns its position: just before the next message that is still in the
+    /// log. It skips missing messages, so each of them is reported once.
+    pub(super) fn start_after(&mut self, seq: u64) -> u64 {
+        let next = self.stored.as_ref().and_then(|stored| stored.entries.get(stored.index(seq, self.last)));
         let position = next.map_or(self.last, |entry| entry.seq - 1);
         self.handed_over = self.handed_over.max(position);
         position
@@ -161,15 +168,15 @@ impl Log {
 
     /// Hands over the message after this number.
     pub(super) fn hand_over(&mut self, seq: u64, now: Millis) -> Option<HandedOver> {
-        let kept = self.kept.as_mut()?;
-        let at = kept.index(seq, self.last);
-        let entry = kept.entries.get_mut(at)?;
+        let stored = self.stored.as_mut()?;
+        let at = stored.index(seq, self.last);
+        let entry = stored.entries.get_mut(at)?;
         let first = entry.seq > self.handed_over;
         if first {
             self.handed_over = entry.seq;
-            kept.waiting_bytes -= entry.parcel.cost();
-            kept.replay_bytes += entry.parcel.cost();
-            kept.held_bytes -= entry.held();
+            stored.waiting_bytes -= entry.parcel.payload_bytes();
+            stored.replay_bytes += entry.parcel.payload_bytes();
+            stored.held_bytes -= entry.held();
         }
         entry.at = now;
         Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone(), live: first && entry.ttl_ms == 0 })
@@ -177,32 +184,32 @@ impl Log {
 
     /// Drops messages kept for replay, with numbers up to `limit`, while they are too many, too large or too old. Calls `aged` for
     /// each that was too old, with its number and the time at which it was handed over.
-    pub(super) fn evict(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
-        let Some(kept) = &mut self.kept else { return };
-        while let Some(entry) = kept.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over)) {
+    pub(super) fn trim_replay(&mut self, limit: u64, now: Millis, mut aged: impl FnMut(u64, Millis)) {
+        let Some(stored) = &mut self.stored else { return };
+        while let Some(entry) = stored.entries.front().filter(|entry| entry.seq <= limit.min(self.handed_over)) {
             let old = now.since(entry.at) >= REPLAY_MS;
-            if !old && kept.index(self.handed_over, self.last) <= REPLAY && kept.replay_bytes <= REPLAY_BYTES {
+            if !old && stored.index(self.handed_over, self.last) <= REPLAY && stored.replay_bytes <= REPLAY_BYTES {
                 break;
             }
             if old {
                 aged(entry.seq, entry.at);
             }
-            self.gap = self.gap.max(entry.seq);
-            kept.pop_replayed();
+            self.last_missing = self.last_missing.max(entry.seq);
+            stored.pop_replay();
         }
         self.free_if_empty();
     }
 
-    /// Drops the oldest message kept for replay, with a number up to `limit`, although no limit is exceeded. Says whether there was
-    /// one.
+    /// Drops the oldest message kept for replay, with a number up to `limit`, to free memory: no limit of the log is exceeded. Says
+    /// whether there was one.
     pub(super) fn evict_oldest(&mut self, limit: u64) -> bool {
-        let Some(kept) = &mut self.kept else { return false };
-        let Some(seq) = kept.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed_over))
+        let Some(stored) = &mut self.stored else { return false };
+        let Some(seq) = stored.entries.front().map(|entry| entry.seq).filter(|seq| *seq <= limit.min(self.handed_over))
         else {
             return false;
         };
-        self.gap = self.gap.max(seq);
-        kept.pop_replayed();
+        self.last_missing = self.last_missing.max(seq);
+        stored.pop_replay();
         self.free_if_empty();
         true
     }
@@ -210,9 +217,7 @@ impl Log {
     /// Drops waiting messages that have expired. Messages that are not held expire when `window_is_over`. Returns how many were
     /// dropped.
     pub(super) fn expire(&mut self, window_is_over: bool, now: Millis) -> usize {
-        self.drop_waiting_if(
-            |entry| if entry.ttl_ms == 0 { window_is_over } else { now.since(entry.at) >= entry.ttl_ms },
-        )
+        self.drop_waiting_if(|entry| entry.hold_ends().map_or(window_is_over, |end| end <= now))
     }
 
     /// Drops all waiting messages. Returns how many.
@@ -221,16 +226,18 @@ impl Log {
     }
 
     fn drop_waiting_if(&mut self, is_over: impl Fn(&Entry) -> bool) -> usize {
-        let some = self.has_waiting();
-        let Some(Kept { entries, waiting_bytes, held_bytes, .. }) = self.kept.as_deref_mut().filter(|_| some) else {
+        let has_waiting = self.has_waiting();
+        let Some(Stored { entries, waiting_bytes, held_bytes, .. }) =
+            self.stored.as_deref_mut().filter(|_| has_waiting)
+        else {
             return 0;
         };
         let before = entries.len();
         entries.retain(|entry| {
             let dropped = entry.seq > self.handed_over && is_over(entry);
             if dropped {
-                self.gap = self.gap.max(entry.seq);
-                *waiting_bytes -= entry.parcel.cost();
+                self.last_missing = self.last_missing.max(entry.seq);
+                *waiting_bytes -= entry.parcel.payload_bytes();
                 *held_bytes -= entry.held();
             }
             !dropped
@@ -241,15 +248,15 @@ impl Log {
     }
 
     fn free_if_empty(&mut self) {
-        self.kept.take_if(|kept| kept.entries.is_empty());
+        self.stored.take_if(|stored| stored.entries.is_empty());
     }
 }
 
-impl Kept {
+impl Stored {
     /// Drops the oldest message, which must have been handed over.
-    fn pop_replayed(&mut self) {
+    fn pop_replay(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
-            self.replay_bytes -= entry.parcel.cost();
+            self.replay_bytes -= entry.parcel.payload_bytes();
         }
     }
 

@@ -7,13 +7,13 @@ mod upkeep;
 
 use std::sync::Arc;
 
-pub(super) use self::upkeep::{Checked, MAILBOX_COST};
+pub(super) use self::upkeep::{Checked, MAILBOX_BYTES};
 use super::{
-    deadlines::Tick,
+    heartbeat::Heartbeat,
     latency::{AcceptedAt, is_sampled},
-    liveness::{Heartbeat, Millis},
     log::{HandedOver, Log},
     parcel::Parcel,
+    time::{Millis, Tick},
 };
 use crate::{
     error::Error,
@@ -24,26 +24,26 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Mailbox {
     epoch: u64,
-    /// The number of the newest page. Pages count from 1.
-    pages: u32,
-    /// The page of the newest stream. Less than `pages` when an older page came back.
+    /// The number of the newest page: see [`Cursor::page`]. 0: no stream was ever attached.
+    newest_page: u32,
+    /// The page of the newest stream. Less than `newest_page` when an older page resumed.
     page: u32,
     /// The number of the newest stream. A late call of an older stream has an older number and changes nothing.
     generation: u32,
     log: Log,
     /// The device is known to have received all messages up to this number.
     confirmed: u64,
-    stream: Option<Attached>,
-    /// When the resume window began: when the last stream left or, if later, when held messages were lost, of which the next stream
-    /// has to be told.
+    stream: Option<AttachedStream>,
+    /// When the resume window began: when the last stream left. Begins again when held messages expire or waiting messages make room,
+    /// because the next stream has to be told.
     left_at: Tick,
 }
 
 /// The stream that takes this mailbox's messages. It always has the newest generation.
 #[derive(Debug)]
-struct Attached {
+struct AttachedStream {
     position: u64,
-    /// When the stream was attached, or up to one step earlier.
+    /// When the stream was attached, rounded down to a tick.
     since: Tick,
     heartbeat: Heartbeat,
     ending: Option<EndReason>,
@@ -62,24 +62,24 @@ pub(super) struct Attachment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Write this message.
-    Message(Delivery),
-    /// Write a heartbeat.
+    Message(Outgoing),
+    /// Write a ping.
     Ping,
     /// Nothing yet.
     Wait,
     /// Write the reason, then end.
     End(EndReason),
-    /// End without a reason: the same page came back on another stream.
+    /// End without a reason: the same page has another stream, or the mailbox was removed. The client comes back.
     Replaced,
 }
 
-/// A message on its way to a stream.
+/// A message for a stream to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Delivery {
+pub(super) struct Outgoing {
     pub(super) cursor: Cursor,
     pub(super) message: Arc<Parcel>,
     /// The log has another message for the stream.
-    pub(super) more: bool,
+    pub(super) has_more: bool,
     /// When the hub accepted the message, if its latency is measured.
     pub(super) measured: Option<AcceptedAt>,
 }
@@ -88,7 +88,7 @@ impl Mailbox {
     pub(super) fn new(epoch: u64, now: Millis) -> Self {
         Self {
             epoch,
-            pages: 0,
+            newest_page: 0,
             page: 0,
             generation: 0,
             log: Log::default(),
@@ -115,7 +115,7 @@ impl Mailbox {
 
     /// Whether no stream was ever attached: the mailbox only holds messages.
     pub(super) fn only_holds(&self) -> bool {
-        self.pages == 0
+        self.newest_page == 0
     }
 
     /// Whether a stream is attached. It may be ending.
@@ -130,7 +130,7 @@ impl Mailbox {
 
     /// The bytes of memory that are used because senders asked to hold messages.
     pub(super) fn held(&self) -> usize {
-        self.log.held() + if self.only_holds() { MAILBOX_COST } else { 0 }
+        self.log.held() + if self.only_holds() { MAILBOX_BYTES } else { 0 }
     }
 
     /// Numbers a message and stores it for the live stream. Without a live stream, holds it for at most `ttl_ms`.
@@ -143,29 +143,33 @@ impl Mailbox {
         Ok(if live { Outcome::Delivered } else { Outcome::Held })
     }
 
-    /// Attaches a stream in place of the stream before it, which ends when it asks for its next item.
+    /// Attaches a new stream. The previous stream, if any, ends at its next poll.
     pub(super) fn attach(&mut self, start: Start, heartbeat_ms: u32, now: Millis) -> Result<Attachment, Error> {
-        let (page, after, continuity) = self.place(start)?;
+        let (page, after, continuity) = self.resolve_start(start)?;
+        // `start_after` may skip missing messages and so raise `handed_over`. A device that had confirmed all messages has then still
+        // confirmed all.
         let all_confirmed = self.confirmed == self.log.handed_over();
-        let position = self.log.position_after(after);
+        let position = self.log.start_after(after);
         if all_confirmed {
             self.confirmed = self.log.handed_over();
         }
-        self.pages = self.pages.max(page);
+        self.newest_page = self.newest_page.max(page);
         self.page = page;
         self.generation = self.generation.wrapping_add(1);
         let heartbeat = Heartbeat::new(heartbeat_ms, now);
-        self.stream = Some(Attached { position, since: Tick::reached(now), heartbeat, ending: None });
+        self.stream = Some(AttachedStream { position, since: Tick::reached(now), heartbeat, ending: None });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
     }
 
-    /// The page, the position and the continuity of a stream that wants to begin at `start`.
-    fn place(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
-        let (anew, handed) = (self.pages + 1, self.log.handed_over());
+    /// Resolves where a new stream starts: its page, its position, and what it is told. Remembers what the cursor confirms.
+    fn resolve_start(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
+        let (new_page, handed_over) = (self.newest_page + 1, self.log.handed_over());
         match start {
-            Start::After(cursor) if cursor.epoch == self.epoch && cursor.page <= self.pages && cursor.seq <= handed => {
+            Start::After(cursor)
+                if cursor.epoch == self.epoch && cursor.page <= self.newest_page && cursor.seq <= handed_over =>
+            {
                 if self.stream.is_some() && self.page > cursor.page {
                     return Err(Error::Superseded);
                 }
@@ -174,12 +178,14 @@ impl Mailbox {
                 Ok((cursor.page, cursor.seq, if whole { Continuity::Resumed } else { Continuity::Broken }))
             }
             // The cursor is not of this mailbox: the stream is a new page here, and its device has lost messages.
-            Start::After(_) | Start::Lost => Ok((anew, handed, Continuity::Broken)),
-            Start::Anew if self.only_holds() && self.log.is_whole_after(handed) => Ok((anew, handed, Continuity::New)),
-            Start::Anew if handed > self.confirmed || !self.log.is_whole_after(handed) => {
-                Ok((anew, handed, Continuity::Broken))
+            Start::After(_) | Start::Unreadable => Ok((new_page, handed_over, Continuity::Broken)),
+            Start::Anew => {
+                // Without a cursor the device cannot say what it has seen: messages that it never confirmed may be lost.
+                let missing = handed_over > self.confirmed || !self.log.is_whole_after(handed_over);
+                let unbroken = if self.only_holds() { Continuity::New } else { Continuity::Resumed };
+                let continuity = if missing { Continuity::Broken } else { unbroken };
+                Ok((new_page, handed_over, continuity))
             }
-            Start::Anew => Ok((anew, handed, Continuity::Resumed)),
         }
     }
 
@@ -190,7 +196,7 @@ impl Mailbox {
         };
         if let Some(handed) = self.log.hand_over(stream.position, now) {
             stream.heartbeat.reset(now);
-            return Next::Message(self.deliver(handed, page, now));
+            return Next::Message(self.hand_to_stream(handed, page, now));
         }
         if let Some(reason) = stream.ending {
             self.detach(generation, now);
@@ -200,24 +206,24 @@ impl Mailbox {
     }
 
     /// Another message, if there is one, for the stream of this generation and page to write together with the one before it.
-    pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Delivery> {
+    pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Outgoing> {
         let stream = self.stream.as_ref().filter(|_| self.generation == generation)?;
         let handed = self.log.hand_over(stream.position, now)?;
-        Some(self.deliver(handed, page, now))
+        Some(self.hand_to_stream(handed, page, now))
     }
 
-    /// Moves the position of the stream past a message.
-    fn deliver(&mut self, handed: HandedOver, page: u32, now: Millis) -> Delivery {
+    /// Moves the stream past a message, trims the log, and makes what the stream writes.
+    fn hand_to_stream(&mut self, handed: HandedOver, page: u32, now: Millis) -> Outgoing {
         if let Some(stream) = &mut self.stream {
             stream.position = handed.seq;
         }
-        self.evict(now);
+        self.trim_replay(now);
         let HandedOver { seq, parcel, live } = handed;
-        let measured = parcel.accepted_at().filter(|_| live && is_sampled(self.epoch, seq));
-        Delivery {
+        let measured = (live && is_sampled(self.epoch, seq)).then_some(parcel.accepted_at);
+        Outgoing {
             cursor: Cursor { epoch: self.epoch, page, seq },
             message: parcel,
-            more: self.log.count_after(seq) > 0,
+            has_more: self.log.count_after(seq) > 0,
             measured,
         }
     }
@@ -227,15 +233,15 @@ impl Mailbox {
         (self.page > page).then_some(EndReason::Superseded)
     }
 
-    /// Ends the attached stream after it has written the messages in the log. Accepts no more messages for it. Says whether there
-    /// was such a stream.
+    /// Ends the attached stream after it has written the messages in the log. Accepts no more messages for it. Returns false if no
+    /// stream is attached or the stream is ending already.
     pub(super) fn end(&mut self, reason: EndReason) -> bool {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.ending.is_none()) else { return false };
         stream.ending = Some(reason);
         true
     }
 
-    /// The stream of this generation and page is over. Returns the reason if the server ended it, also when the peer never read the
+    /// Detaches the stream of this generation and page. Returns the reason if the server ended it, also when the peer never read the
     /// reason.
     pub(super) fn leave(&mut self, generation: u32, page: u32, now: Millis) -> Option<EndReason> {
         let reason = match self.stream.as_ref().filter(|_| self.generation == generation) {
@@ -246,13 +252,13 @@ impl Mailbox {
         reason
     }
 
-    /// Detaches the stream, which ends when it asks for its next item.
+    /// Detaches the stream. It ends at its next poll.
     pub(super) fn release(&mut self, now: Millis) {
         self.detach(self.generation, now);
         self.generation = self.generation.wrapping_add(1);
     }
 
-    /// The stream of this generation is over. Does nothing when a newer stream is attached.
+    /// Detaches the stream of this generation. Does nothing if a newer stream is attached.
     pub(super) fn detach(&mut self, generation: u32, now: Millis) {
         if self.stream.is_some() && self.generation == generation {
             self.stream = None;
@@ -287,18 +293,26 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_whose_page_came_back_is_replaced_silently_even_after_a_newer_page() {
+    fn a_stream_ends_without_a_reason_when_its_page_resumes_even_after_a_newer_page() {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
         let attach = |mailbox: &mut Mailbox, start| mailbox.attach(start, 15_000, Millis(0)).expect("free");
         let first = attach(&mut mailbox, Start::Anew);
         let second = attach(&mut mailbox, Start::Anew);
         mailbox.detach(second.generation, Millis(0));
         let back = attach(&mut mailbox, Start::After(first.cursor));
-        let again = attach(&mut mailbox, Start::After(back.cursor));
+        attach(&mut mailbox, Start::After(back.cursor));
         assert_eq!(mailbox.next(back.generation, back.cursor.page, Millis(0)), Next::Replaced);
-        let third = attach(&mut mailbox, Start::Anew);
-        mailbox.detach(third.generation, Millis(0));
-        assert_eq!(mailbox.next(again.generation, again.cursor.page, Millis(0)), Next::End(EndReason::Superseded));
+    }
+
+    #[test]
+    fn a_stream_whose_page_resumed_is_superseded_by_a_newer_page_also_after_that_left() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let attach = |mailbox: &mut Mailbox, start| mailbox.attach(start, 15_000, Millis(0)).expect("free");
+        let first = attach(&mut mailbox, Start::Anew);
+        let resumed = attach(&mut mailbox, Start::After(first.cursor));
+        let newer = attach(&mut mailbox, Start::Anew);
+        mailbox.detach(newer.generation, Millis(0));
+        assert_eq!(mailbox.next(resumed.generation, resumed.cursor.page, Millis(0)), Next::End(EndReason::Superseded));
     }
 
     #[test]
@@ -311,7 +325,7 @@ mod tests {
         }
         let Next::Message(first) = mailbox.next(stream.generation, 1, Millis(4_500)) else { panic!("two wait") };
         let second = mailbox.more(stream.generation, 1, Millis(4_500)).expect("the other one");
-        assert_eq!((first.cursor.seq, first.more, second.cursor.seq, second.more), (1, true, 2, false));
+        assert_eq!((first.cursor.seq, first.has_more, second.cursor.seq, second.has_more), (1, true, 2, false));
         assert_eq!(mailbox.more(stream.generation, 1, Millis(4_500)), None);
     }
 }

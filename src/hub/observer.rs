@@ -1,4 +1,4 @@
-//! The observer: the hub tells it what happens. The metrics are the first observer, webhooks will be the second.
+//! The observer: the hub tells it what happens. The metrics are an observer.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub enum HubEvent<'a> {
     Ended {
         /// The device.
         address: &'a Address,
-        /// Why the server ended the stream. `None`: its client left, or came back on another stream.
+        /// Why the server ended the stream. `None`: its client left, its page has another stream, or the mailbox was removed.
         reason: Option<EndReason>,
     },
     /// A watch of a user's devices is over.
@@ -33,15 +33,15 @@ pub enum HubEvent<'a> {
         /// Why the server ended the watch. `None`: its client left.
         reason: Option<EndReason>,
     },
-    /// A message to one device was accepted or refused. A broadcast is one such event for each device.
+    /// A message to one device was accepted or refused. A broadcast is one such event for each connected device of this node.
     Sent {
         /// The device.
         to: &'a Address,
         /// What became of the message.
         outcome: Result<Outcome, Error>,
     },
-    /// A stream has written a message. Only one live message in 16 of each mailbox is observed, and of messages that are written
-    /// together only the oldest.
+    /// A stream has written a message. Only one live message in 16 of each mailbox is measured, and at most one of the messages that
+    /// are written together.
     Written {
         /// The device.
         address: &'a Address,
@@ -66,27 +66,27 @@ pub enum HubEvent<'a> {
     Evicted {
         /// The device.
         address: &'a Address,
-        /// What kind of messages.
+        /// Which messages.
         kind: Evicted,
         /// How many.
         messages: usize,
     },
 }
 
-/// A kind of messages that are dropped to make room.
+/// Which messages were dropped to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evicted {
     /// Messages that were handed over and kept for replay.
-    Replayed,
+    Replay,
     /// Messages that waited for an absent device.
-    Held,
+    Waiting,
 }
 
-/// Is told what happens in the hub.
+/// The hub tells its observer what happens.
 ///
 /// The hub calls its observer on the thread that caused the event, with no lock held, and waits for it. So `observe` must return at
 /// once and never block. An observer that works slowly, such as a webhook, puts the event into a bounded queue, and counts the
-/// events that it drops when the queue is full. Events of several threads may be observed in another order than they happened.
+/// events that it drops when the queue is full. Events of different threads may arrive out of order.
 pub trait Observer: Send + Sync + 'static {
     /// Takes note of one event.
     fn observe(&self, event: &HubEvent<'_>);

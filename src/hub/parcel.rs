@@ -15,37 +15,20 @@ pub struct Parcel {
     budget: Budget,
     /// The texts that streams share, by format. `None` for a small message or a single device: there a copy costs less.
     texts: Option<Box<Mutex<BTreeMap<usize, Bytes>>>>,
-    /// When the hub accepted the message. `None`: its latency is not measured.
-    accepted: Option<AcceptedAt>,
+    /// When the hub accepted the message.
+    pub(super) accepted_at: AcceptedAt,
 }
 
 impl Parcel {
-    /// Makes a message for one device.
-    pub(crate) fn new(message: Message, budget: Budget) -> Self {
-        budget.add_messages(message.footprint());
-        Self { message, budget, texts: None, accepted: None }
+    /// Makes a message for a number of devices. The hub accepted the message at `elapsed`, the time since the hub began.
+    pub(crate) fn new(message: Message, devices: usize, elapsed: Duration, budget: Budget) -> Self {
+        budget.add_messages(message.memory_bytes());
+        let texts = (devices > 1 && message.payload_bytes() >= WORTH_SHARING).then(Box::default);
+        Self { message, budget, texts, accepted_at: AcceptedAt::new(elapsed) }
     }
 
-    /// Makes a message for several devices.
-    pub(crate) fn shared(message: Message, budget: Budget) -> Self {
-        let texts = (message.cost() >= WORTH_SHARING).then(Box::default);
-        let mut parcel = Self::new(message, budget);
-        parcel.texts = texts;
-        parcel
-    }
-
-    /// Stores when the hub accepted the message, so that its latency can be measured.
-    pub(super) fn accepted(mut self, since_began: Duration) -> Self {
-        self.accepted = Some(AcceptedAt::new(since_began));
-        self
-    }
-
-    pub(super) fn accepted_at(&self) -> Option<AcceptedAt> {
-        self.accepted
-    }
-
-    /// The text of the message in a format, of which the caller gives the number. The first stream makes the text and all others
-    /// share it. `None` when a copy for each stream costs less.
+    /// The text of the message in one format. `format` is the number by which the caller knows the format. The first stream makes
+    /// the text and all others share it. `None` when a copy for each stream costs less.
     pub fn text(&self, format: usize, make: impl FnOnce(&Message) -> String) -> Option<Bytes> {
         let make = || Bytes::from_owner(Text::new(make(&self.message), self.budget.clone()));
         Some(self.texts.as_ref()?.lock().entry(format).or_insert_with(make).clone())
@@ -70,7 +53,7 @@ impl Eq for Parcel {}
 
 impl Drop for Parcel {
     fn drop(&mut self) {
-        self.budget.remove_messages(self.message.footprint());
+        self.budget.remove_messages(self.message.memory_bytes());
     }
 }
 
@@ -96,7 +79,7 @@ impl Drop for Text {
     }
 }
 
-/// The least bytes of a message whose text is shared.
+/// A smaller message is not shared: a copy for each stream costs less.
 const WORTH_SHARING: usize = 4 * 1024;
 
 #[cfg(test)]
@@ -114,7 +97,7 @@ mod tests {
     #[test]
     fn the_text_of_a_large_message_is_made_once_and_counted_until_the_last_stream_drops_it() {
         let budget = Budget::new(usize::MAX);
-        let parcel = Parcel::shared(message(10_000), budget.clone());
+        let parcel = Parcel::new(message(10_000), 2, Duration::ZERO, budget.clone());
         let alone = budget.messages();
         let first = parcel.text(0, |_| "y".repeat(11_000)).expect("shared");
         let second = parcel.text(0, |_| unreachable!("made already")).expect("shared");
@@ -129,7 +112,8 @@ mod tests {
     #[test]
     fn a_message_for_one_device_or_a_small_one_is_not_shared() {
         let budget = Budget::new(usize::MAX);
-        for parcel in [Parcel::new(message(10_000), budget.clone()), Parcel::shared(message(100), budget)] {
+        for (bytes, devices) in [(10_000, 1), (100, 2)] {
+            let parcel = Parcel::new(message(bytes), devices, Duration::ZERO, budget.clone());
             assert!(parcel.text(0, |_| unreachable!("not shared")).is_none());
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{board::Board, deadlines::Deadlines, liveness::Millis, registry::SHARDS};
+use super::{board::Board, deadlines::Deadlines, registry, time::Millis};
 use crate::{
     error::Error,
     model::{Address, EndReason, UserId},
@@ -20,7 +20,7 @@ type Boards = HashMap<UserId, WatchedUser>;
 /// A board and the number of its watches.
 struct WatchedUser {
     board: Arc<Board>,
-    watchers: usize,
+    watches: usize,
 }
 
 /// The users that are watched. Other users have no board.
@@ -43,7 +43,7 @@ pub(super) struct WatchLimits {
 
 impl Presence {
     pub(super) fn new(limits: WatchLimits) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shards = (0..registry::SHARDS).map(|_| Mutex::default()).collect();
         Self { shards, hasher: RandomState::new(), callers: Mutex::default(), limits }
     }
 
@@ -52,32 +52,32 @@ impl Presence {
     /// # Errors
     /// [`Error::TooMany`] when the caller or the user has reached the limit of watches.
     pub(super) fn add_watch(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
-        self.count_caller(caller)?;
-        let board = self.add_watcher(user);
+        self.add_to_caller(caller)?;
+        let board = self.add_to_user(user);
         if board.is_err() {
-            self.uncount_caller(caller);
+            self.remove_from_caller(caller);
         }
         board
     }
 
-    fn add_watcher(&self, user: &UserId) -> Result<Arc<Board>, Error> {
+    fn add_to_user(&self, user: &UserId) -> Result<Arc<Board>, Error> {
         let mut boards = self.shard(user).lock();
-        let new = || WatchedUser { board: Arc::new(Board::new(user.clone())), watchers: 0 };
+        let new = || WatchedUser { board: Arc::new(Board::new(user.clone())), watches: 0 };
         let watched = boards.entry(user.clone()).or_insert_with(new);
-        if self.limits.of_user > 0 && watched.watchers >= self.limits.of_user {
+        if self.limits.of_user > 0 && watched.watches >= self.limits.of_user {
             return Err(Error::TOO_MANY);
         }
-        watched.watchers += 1;
+        watched.watches += 1;
         Ok(watched.board.clone())
     }
 
     /// Removes a watch of a user. Removes the board with the last watch.
     pub(super) fn remove_watch(&self, user: &UserId, caller: Option<&Address>) {
-        self.uncount_caller(caller);
+        self.remove_from_caller(caller);
         let mut boards = self.shard(user).lock();
         if let Some(watched) = boards.get_mut(user) {
-            watched.watchers -= 1;
-            if watched.watchers == 0 {
+            watched.watches -= 1;
+            if watched.watches == 0 {
                 boards.remove(user);
             }
         }
@@ -101,11 +101,11 @@ impl Presence {
 
     /// The number of all watches.
     pub(super) fn watches(&self) -> usize {
-        let count = |boards: &Boards| boards.values().map(|watched| watched.watchers).sum::<usize>();
+        let count = |boards: &Boards| boards.values().map(|watched| watched.watches).sum::<usize>();
         self.shards.iter().map(|shard| count(&shard.lock())).sum()
     }
 
-    fn count_caller(&self, caller: Option<&Address>) -> Result<(), Error> {
+    fn add_to_caller(&self, caller: Option<&Address>) -> Result<(), Error> {
         let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return Ok(()) };
         let mut callers = self.callers.lock();
         let watches = callers.entry(caller.clone()).or_default();
@@ -116,7 +116,7 @@ impl Presence {
         Ok(())
     }
 
-    fn uncount_caller(&self, caller: Option<&Address>) {
+    fn remove_from_caller(&self, caller: Option<&Address>) {
         let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return };
         let mut callers = self.callers.lock();
         if let Some(watches) = callers.get_mut(caller) {
@@ -128,6 +128,6 @@ impl Presence {
     }
 
     fn shard(&self, user: &UserId) -> &Mutex<Boards> {
-        &self.shards[(self.hasher.hash_one(user) >> 32) as usize % SHARDS]
+        &self.shards[registry::shard_of(self.hasher.hash_one(user))]
     }
 }

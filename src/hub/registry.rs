@@ -5,15 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use hashbrown::{HashTable, hash_table};
+use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
-pub(super) use super::user_devices::{DeviceLimits, Purpose};
 use super::{
-    liveness::Millis,
     mailbox::Mailbox,
     slot::{Slot, Totals},
-    user_devices::Devices,
+    time::Millis,
+    user_devices::{DeviceLimits, Devices, Purpose},
 };
 use crate::{
     error::Error,
@@ -62,34 +61,28 @@ impl Registry {
         now: Millis,
     ) -> Result<Found, Error> {
         let (hash, mut users) = self.users(&address.user);
-        let user = users.entry(hash, is_of(&address.user), |devices| devices.user().map_or(0, |user| self.hash(user)));
         let (mut pushed_out, mut has_lost) = (None, false);
-        let user = match user {
-            hash_table::Entry::Vacant(user) => Err(user),
-            hash_table::Entry::Occupied(known) => Ok(known.into_mut()),
-        };
-        let user = match user {
-            Ok(devices) => {
-                if let Some(slot) = devices.find(&address.device) {
-                    return Ok(Found { slot: slot.clone(), pushed_out });
-                }
-                // Must come before `admit`, which may forget the oldest of the devices that lost messages.
-                has_lost = devices.has_lost(&address.device, now);
-                pushed_out = devices.admit(purpose, self.limits, now)?;
-                devices.forget_lost(&address.device);
-                totals.mailboxes.fetch_sub(pushed_out.is_some().into(), Ordering::Relaxed);
-                Ok(devices)
+        let mut known = users.find_mut(hash, is_of(&address.user));
+        if let Some(devices) = &mut known {
+            if let Some(slot) = devices.find(&address.device) {
+                return Ok(Found { slot: slot.clone(), pushed_out });
             }
-            Err(user) => Err(user),
-        };
+            // Must come before `admit`, which may forget the oldest of the devices that lost messages.
+            has_lost = devices.has_lost(&address.device, now);
+            pushed_out = devices.admit(purpose, self.limits, now)?;
+            devices.forget_lost(&address.device);
+            totals.mailboxes.fetch_sub(pushed_out.is_some().into(), Ordering::Relaxed);
+        }
         let epoch = fastrand::u64(..);
         let mailbox = if has_lost { Mailbox::with_gap(epoch, now) } else { Mailbox::new(epoch, now) };
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
-        totals.held.fetch_add(mailbox.held(), Ordering::Relaxed);
+        totals.held_bytes.fetch_add(mailbox.held(), Ordering::Relaxed);
         let slot = Arc::new(Slot::new(address.clone(), mailbox, purpose, now));
-        match user {
-            Err(user) => drop(user.insert(Devices::One(slot.clone()))),
-            Ok(devices) => devices.insert(slot.clone()),
+        if let Some(devices) = known {
+            devices.insert(slot.clone());
+        } else {
+            let hash_of = |devices: &Devices| devices.user().map_or(0, |user| self.hash(user));
+            users.insert_unique(hash, Devices::One(slot.clone()), hash_of);
         }
         Ok(Found { slot, pushed_out })
     }
@@ -124,16 +117,20 @@ impl Registry {
         self.shards[number].lock().iter().flat_map(Devices::iter).cloned().collect()
     }
 
-    /// The hash of a user, and the table of the user's shard. The middle bits of the hash choose the shard, because the table uses
-    /// the lowest and the highest bits.
+    /// The hash of a user, and the table of the user's shard.
     fn users(&self, user: &UserId) -> (u64, MutexGuard<'_, Users>) {
         let hash = self.hash(user);
-        (hash, self.shards[(hash >> 32) as usize % SHARDS].lock())
+        (hash, self.shards[shard_of(hash)].lock())
     }
 
     fn hash(&self, user: &UserId) -> u64 {
         self.hasher.hash_one(user)
     }
+}
+
+/// The shard of a user with this hash. The middle bits of the hash choose it, because a table uses the lowest and the highest bits.
+pub(super) fn shard_of(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
 }
 
 fn is_of(user: &UserId) -> impl Fn(&Devices) -> bool {
@@ -146,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    const UNLIMITED: DeviceLimits = DeviceLimits { devices: 0, held: 0, window_ms: 60_000 };
+    const UNLIMITED: DeviceLimits = DeviceLimits { devices: 0, only_holding: 0, window_ms: 60_000 };
 
     fn address(device: &str) -> Address {
         Address::new("bob", device).expect("ids")
@@ -164,8 +161,7 @@ mod tests {
             let (found, before) = (registry.find(&address), known.get(&address.device));
             assert_eq!(found.as_ref().map(Arc::as_ptr), before.map(Arc::as_ptr));
             if random.bool() {
-                let slot =
-                    registry.find_or_insert(&address, Purpose::Hold, &totals, Millis(0)).expect("no bounds").slot;
+                let slot = registry.find_or_insert(&address, Purpose::Hold, &totals, Millis(0)).expect("no limit").slot;
                 assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &slot)));
                 known.insert(address.device, slot);
             } else if let Some(slot) = known.remove(&address.device).or_else(|| gone.clone()) {

@@ -1,9 +1,9 @@
-//! When one slot is scheduled to be checked, and when it has to be scheduled again. Pure.
+//! For each deadline of one slot, the tick of its valid entry in the buckets. Pure.
 
 use super::{
-    deadlines::{DeadlineKind, FARTHEST_MS, Tick},
-    liveness::Millis,
+    deadlines::{DeadlineKind, FARTHEST_MS},
     mailbox::Mailbox,
+    time::{Millis, Tick},
 };
 
 /// For each kind of deadline, the tick of the slot's valid entry in the buckets, if it has one.
@@ -17,7 +17,7 @@ impl Schedule {
         scheduled.take_if(|scheduled| *scheduled == tick).is_some()
     }
 
-    /// Whether the slot is scheduled for both deadlines of a live stream.
+    /// Whether an unchanged slot needs no new entry: the usual case of a live stream, which then computes no deadline.
     pub(super) fn is_complete(&self) -> bool {
         self.0[DeadlineKind::Stream as usize].is_some() && self.0[DeadlineKind::Replay as usize].is_some()
     }

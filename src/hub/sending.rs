@@ -1,13 +1,14 @@
-//! How a message gets into a mailbox: of this node or of another one, or held for an absent device.
+//! Sending: puts a message into a mailbox of this node, hands it to another node, or holds it for an absent device.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Hub, HubEvent, Purpose,
-    liveness::Millis,
-    log::ENTRY_COST,
+    Hub, HubEvent,
+    log::ENTRY_BYTES,
     parcel::Parcel,
     slot::{Gone, Slot},
+    time::{Millis, millis},
+    user_devices::Purpose,
 };
 use crate::{
     auth::Caller,
@@ -16,7 +17,7 @@ use crate::{
     wall_clock,
 };
 
-/// What a sender wants delivered.
+/// A message as its sender gives it.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// The sender's name for the kind of message.
@@ -35,16 +36,15 @@ impl Hub {
     /// [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], [`Error::TooMany`]: the message
     /// is not queued. With more nodes also [`Error::Unreachable`], and [`Error::UnknownOutcome`]: the message may be queued.
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
-        let ttl = Millis::new(draft.ttl.min(self.0.core.limits.hold)).0;
+        let ttl_ms = millis(draft.ttl.min(self.0.core.limits.hold));
         let elapsed = self.elapsed();
-        let parcel = Parcel::new(message(caller, draft), self.0.core.budget.clone()).accepted(elapsed);
-        let parcel = Arc::new(parcel);
+        let parcel = self.parcel(message(caller, draft), 1, elapsed);
         let mut answer = self.push(to, &parcel, Millis::new(elapsed));
         if answer == Err(Error::NotConnected) {
             answer = self.0.backplane.send(to, &parcel).await;
         }
-        if answer == Err(Error::NotConnected) && ttl > 0 {
-            answer = self.hold(to, &parcel, ttl);
+        if answer == Err(Error::NotConnected) && ttl_ms > 0 {
+            answer = self.hold(to, &parcel, ttl_ms);
         }
         self.observe_sent(to, answer);
         answer
@@ -58,9 +58,8 @@ impl Hub {
         let observe_refused = |error: &Error| self.observe(&HubEvent::BroadcastRefused { to: user, error: *error });
         self.refuse_when_draining().inspect_err(observe_refused)?;
         let slots = self.0.core.registry.live(user);
-        let new = if slots.len() > 1 { Parcel::shared } else { Parcel::new };
         let elapsed = self.elapsed();
-        let parcel = Arc::new(new(message(caller, draft), self.0.core.budget.clone()).accepted(elapsed));
+        let parcel = self.parcel(message(caller, draft), slots.len(), elapsed);
         let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
         for slot in slots {
             let outcome = self.push_to(&slot, &parcel, Millis::new(elapsed));
@@ -74,6 +73,7 @@ impl Hub {
         }
         delivered.extend(self.0.backplane.broadcast(user, &parcel).await?);
         delivered.sort();
+        delivered.dedup();
         if delivered.is_empty() {
             if refused == Error::NotConnected {
                 observe_refused(&refused);
@@ -87,6 +87,12 @@ impl Hub {
         self.observe(&HubEvent::Sent { to, outcome });
     }
 
+    /// Makes a message for a number of devices of this node.
+    pub(super) fn parcel(&self, message: Message, devices: usize, elapsed: Duration) -> Arc<Parcel> {
+        Arc::new(Parcel::new(message, devices, elapsed, self.0.core.budget.clone()))
+    }
+
+    /// Puts a message into the mailbox of a device, if the device is connected to this node.
     pub(super) fn push(&self, to: &Address, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
         match self.0.core.registry.find(to) {
             Some(slot) => self.push_to(&slot, parcel, now),
@@ -97,14 +103,15 @@ impl Hub {
 
     fn push_to(&self, slot: &Arc<Slot>, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
-        self.make_room(ENTRY_COST)?;
+        self.make_room(ENTRY_BYTES)?;
+        // `Gone`: the mailbox was removed meanwhile.
         slot.push(&self.0.core, parcel.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Holds a message for an absent device. Makes the mailbox if there is none.
     fn hold(&self, to: &Address, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
-        self.admit_held(parcel.footprint())?;
+        self.admit_held(parcel.memory_bytes())?;
         loop {
             let now = self.now();
             let slot = self.find_or_insert(to, Purpose::Hold, now)?;

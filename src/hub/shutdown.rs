@@ -6,7 +6,7 @@ use super::{Hub, registry::SHARDS, timekeeper::wake_in_batches};
 use crate::model::EndReason;
 
 impl Hub {
-    /// Refuses new work from now on, and ends all streams and watches, spread over `window`. Returns early when none is left.
+    /// Refuses new work, and ends all streams and watches, spread over `window`. Returns early when no stream and no watch is left.
     pub async fn drain(&self, window: Duration) {
         self.0.draining.store(true, Ordering::Release);
         let mut slices = tokio::time::interval(window / SHARDS_IN_U32);
@@ -24,5 +24,5 @@ impl Hub {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "64 fits")]
+#[expect(clippy::cast_possible_truncation, reason = "the number of shards is small")]
 const SHARDS_IN_U32: u32 = SHARDS as u32;

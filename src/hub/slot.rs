@@ -11,12 +11,12 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Core,
-    deadlines::{DeadlineKind, Tick},
-    liveness::Millis,
-    mailbox::{Attachment, Checked, Delivery, Mailbox, Next},
+    Core, Evicted,
+    deadlines::DeadlineKind,
+    mailbox::{Attachment, Checked, Mailbox, Next, Outgoing},
     parcel::Parcel,
     schedule::Schedule,
+    time::{Millis, Tick},
     user_devices::Purpose,
 };
 use crate::{
@@ -30,17 +30,17 @@ pub(super) struct Totals {
     pub(super) streams: AtomicUsize,
     pub(super) mailboxes: AtomicUsize,
     /// Bytes of memory that are used because senders asked to hold messages.
-    pub(super) held: AtomicUsize,
+    pub(super) held_bytes: AtomicUsize,
 }
 
 pub(super) struct Slot {
     pub(super) address: Address,
     /// A copy of [`Mailbox::is_live`] that is readable without the lock.
     live: AtomicBool,
-    /// A copy of [`Mailbox::only_holds`] that is readable without the lock.
+    /// As [`Mailbox::only_holds`], readable without the lock. A slot that was made for a stream starts with false.
     only_holds: AtomicBool,
     /// The registry has removed this slot, or will at once: its mailbox takes no message and no stream. Only changed under the
-    /// lock. It is not in `State`, where it would take eight bytes instead of padding.
+    /// lock. Here it fits into padding. In `State` it would take eight bytes.
     gone: AtomicBool,
     /// When the slot was made.
     pub(super) made: Tick,
@@ -58,8 +58,8 @@ struct State {
 pub(super) struct Gone;
 
 impl Slot {
-    /// A slot that is made for a stream does not count as one that only holds messages, although the stream is not attached yet:
-    /// otherwise it could be pushed out.
+    /// A slot that is made for a stream does not count as one that only holds messages until the stream is attached: otherwise the
+    /// slot could be pushed out.
     pub(super) fn new(address: Address, mailbox: Mailbox, purpose: Purpose, now: Millis) -> Self {
         let state = State { mailbox, waker: None, schedule: Schedule::default() };
         Self {
@@ -144,7 +144,7 @@ impl Slot {
     }
 
     /// See [`Mailbox::more`].
-    pub(super) fn more(self: &Arc<Self>, core: &Core, (generation, page): (u32, u32), now: Millis) -> Option<Delivery> {
+    pub(super) fn more(self: &Arc<Self>, core: &Core, (generation, page): (u32, u32), now: Millis) -> Option<Outgoing> {
         self.update(core, now, |state| state.mailbox.more(generation, page, now))
     }
 
@@ -158,7 +158,7 @@ impl Slot {
     }
 
     /// See [`Mailbox::leave`].
-    pub(super) fn detach(
+    pub(super) fn leave(
         self: &Arc<Self>,
         core: &Core,
         (generation, page): (u32, u32),
@@ -174,14 +174,14 @@ impl Slot {
     }
 
     /// See [`Mailbox::check`]. `tick` is the tick of the entry that came up. An outdated entry does nothing. The caller has to
-    /// remove the slot from the registry when the result says `forget`.
+    /// remove the slot from the registry when the result says `remove`.
     pub(super) fn check(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> Checked {
         let (checked, waker) = self.update(core, now, |state| {
             if !state.schedule.take(kind, tick) {
                 return (Checked::default(), None);
             }
-            let checked = state.mailbox.check(core.window_ms(), now);
-            if checked.forget {
+            let checked = state.mailbox.check(core.window_ms, now);
+            if checked.remove {
                 self.gone.store(true, Ordering::Relaxed);
             }
             let waker = if checked.wake { state.waker.take() } else { None };
@@ -191,24 +191,28 @@ impl Slot {
         checked
     }
 
-    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_held`]. `tick` is as in [`Slot::check`]. Returns how many messages were
+    /// See [`Mailbox::evict_oldest`] and [`Mailbox::drop_waiting`]. `tick` is as in [`Slot::check`]. Returns how many messages were
     /// dropped.
-    pub(super) fn evict(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> usize {
-        self.update(core, now, |state| match kind {
-            _ if !state.schedule.take(kind, tick) => 0,
-            DeadlineKind::Held => state.mailbox.drop_held(now),
-            DeadlineKind::Replay | DeadlineKind::Stream => usize::from(state.mailbox.evict_oldest()),
+    pub(super) fn evict(self: &Arc<Self>, core: &Core, kind: Evicted, tick: Tick, now: Millis) -> usize {
+        self.update(core, now, |state| {
+            if !state.schedule.take(kind.into(), tick) {
+                return 0;
+            }
+            match kind {
+                Evicted::Replay => state.mailbox.evict_oldest().into(),
+                Evicted::Waiting => state.mailbox.drop_waiting(now),
+            }
         })
     }
 
-    /// Closes a slot that the registry has removed: drops its held messages, and takes no message and no stream any more. A stream
+    /// Closes a slot that the registry has removed: drops its waiting messages, and takes no message and no stream any more. A stream
     /// that was attached at the same moment ends without a reason, so that its client comes back. Returns how many messages were
     /// dropped.
     pub(super) fn close(self: &Arc<Self>, core: &Core, now: Millis) -> usize {
         let (dropped, waker) = self.update(core, now, |state| {
             self.gone.store(true, Ordering::Relaxed);
             state.mailbox.release(now);
-            (state.mailbox.drop_held(now), state.waker.take())
+            (state.mailbox.drop_waiting(now), state.waker.take())
         });
         wake(waker);
         dropped
@@ -223,20 +227,20 @@ impl Slot {
         let after = self.snapshot(&state.mailbox);
         let gone = self.gone.load(Ordering::Relaxed);
         let changed = (before.live, before.attached, before.held) != (after.live, after.attached, after.held);
-        let scheduled = gone || !changed && state.schedule.is_complete();
+        let needs_no_entry = gone || !changed && state.schedule.is_complete();
         let State { schedule, mailbox, .. } = &mut *state;
         let entries =
-            if scheduled { Default::default() } else { schedule.update(mailbox, changed, core.window_ms(), now) };
+            if needs_no_entry { Default::default() } else { schedule.update(mailbox, changed, core.window_ms, now) };
         self.live.store(after.live.is_some(), Ordering::Release);
         self.only_holds.store(state.mailbox.only_holds(), Ordering::Relaxed);
         drop(state);
-        // Wrapping, so that a decrease is an addition, too.
+        // Wrapping, so that adding a negative difference subtracts.
         let add = |total: &AtomicUsize, before: usize, after: usize| {
             if before != after {
                 total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
             }
         };
-        add(&core.totals.held, before.held, after.held);
+        add(&core.totals.held_bytes, before.held, after.held);
         core.budget.change_messages(before.memory, after.memory);
         for (kind, tick) in DeadlineKind::ALL.into_iter().zip(entries) {
             if let Some(tick) = tick {

@@ -11,14 +11,14 @@ use tokio_stream::Stream;
 use super::{
     Hub, HubEvent,
     latency::AcceptedAt,
-    liveness::Millis,
-    mailbox::{Delivery, Next},
+    mailbox::{Next, Outgoing},
     parcel::Parcel,
     slot::Slot,
+    time::Millis,
 };
 use crate::model::{Address, Continuity, Cursor, EndReason};
 
-/// What a stream carries after its opening.
+/// What a stream gives after [`Ready`].
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A message, and the cursor with which the device resumes after it.
@@ -42,18 +42,18 @@ pub struct Ready {
     pub replayed: u32,
 }
 
-/// A device's live stream. Dropping it takes the device off the list, unless a newer stream has taken its place.
+/// A device's live stream. Dropping it makes the device not connected, unless a newer stream has taken its place.
 ///
-/// Ends after [`Event::End`], and without one when the same page came back on another stream.
+/// Ends after [`Event::End`], and without one when the same page has another stream or the mailbox was removed.
 pub struct Subscription {
     hub: Hub,
     slot: Arc<Slot>,
     generation: u32,
     page: u32,
     /// The log had another message when the last one was taken.
-    more: bool,
+    has_more: bool,
     over: bool,
-    /// The reason in the last event.
+    /// The reason that the stream was told.
     reason: Option<EndReason>,
     /// When the hub accepted the message whose latency is measured, until it is written.
     measured: Option<AcceptedAt>,
@@ -61,23 +61,23 @@ pub struct Subscription {
 
 impl Subscription {
     pub(super) fn new(hub: Hub, slot: Arc<Slot>, generation: u32, page: u32) -> Self {
-        Self { hub, slot, generation, page, more: false, over: false, reason: None, measured: None }
+        Self { hub, slot, generation, page, has_more: false, over: false, reason: None, measured: None }
     }
 
     /// Another message, if there is one already, to be written together with the one before it.
     pub fn more(&mut self) -> Option<Event> {
-        if !std::mem::take(&mut self.more) {
+        if !std::mem::take(&mut self.has_more) {
             return None;
         }
-        let delivery = self.slot.more(&self.hub.0.core, self.id(), self.hub.now())?;
-        Some(self.message(delivery))
+        let outgoing = self.slot.more(&self.hub.0.core, self.id(), self.hub.now())?;
+        Some(self.message(outgoing))
     }
 
-    fn message(&mut self, delivery: Delivery) -> Event {
-        self.more = delivery.more;
-        // Of messages that are written together, only the oldest is measured.
-        self.measured = self.measured.or(delivery.measured);
-        Event::Message(delivery.cursor, delivery.message)
+    fn message(&mut self, outgoing: Outgoing) -> Event {
+        self.has_more = outgoing.has_more;
+        // Of messages that are written together, at most one is measured.
+        self.measured = self.measured.or(outgoing.measured);
+        Event::Message(outgoing.cursor, outgoing.message)
     }
 
     /// The generation and the page: they tell this stream from the others of its mailbox.
@@ -100,7 +100,7 @@ impl Stream for Subscription {
         }
         match self.slot.next(&self.hub.0.core, self.id(), context.waker(), Millis::new(elapsed)) {
             Next::Wait => Poll::Pending,
-            Next::Message(delivery) => Poll::Ready(Some(self.message(delivery))),
+            Next::Message(outgoing) => Poll::Ready(Some(self.message(outgoing))),
             Next::Ping => Poll::Ready(Some(Event::Ping)),
             Next::End(reason) => {
                 (self.over, self.reason) = (true, Some(reason));
@@ -116,9 +116,9 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let unsaid = self.slot.detach(&self.hub.0.core, self.id(), self.hub.now());
-        // A peer that does not read was cut before it could be told the reason.
-        let reason = if self.over { self.reason } else { unsaid };
+        let unread_reason = self.slot.leave(&self.hub.0.core, self.id(), self.hub.now());
+        // Not over: the stream was cut, or its client left. The server may have ended it before, and the peer never read why.
+        let reason = if self.over { self.reason } else { unread_reason };
         self.hub.observe(&HubEvent::Ended { address: &self.slot.address, reason });
     }
 }

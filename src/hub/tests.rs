@@ -1,4 +1,4 @@
-//! Tests of the hub through its own API, without sockets, and what they share.
+//! Tests of the hub without sockets, and what they share. Most use only the hub's own API.
 
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod capacity;
@@ -29,8 +29,8 @@ use crate::{
 };
 
 const WINDOW: Duration = Duration::from_secs(60);
-const HELD: Duration = Duration::from_secs(30);
-const NOW: Duration = Duration::ZERO;
+const HOLD: Duration = Duration::from_secs(30);
+const NO_TTL: Duration = Duration::ZERO;
 
 struct TestHub {
     hub: Hub,
@@ -40,7 +40,7 @@ struct TestHub {
 
 impl TestHub {
     fn new(budget: usize, change: impl FnOnce(&mut Limits)) -> Self {
-        let mut limits = Limits::unlimited(WINDOW, WINDOW);
+        let mut limits = Limits::only_times(WINDOW, WINDOW);
         change(&mut limits);
         let budget = Budget::new(budget);
         let hub = Hub::new(limits, budget.clone(), Local, ());
@@ -84,7 +84,7 @@ fn poll<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Option<S::Item> {
     }
 }
 
-fn take(stream: &mut Subscription) -> usize {
+fn read_all(stream: &mut Subscription) -> usize {
     let mut messages = 0;
     while let Some(event) = poll(stream, Waker::noop()) {
         messages += usize::from(matches!(event, Event::Message(..)));

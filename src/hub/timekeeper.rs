@@ -4,13 +4,7 @@ use std::{sync::Arc, task::Waker, time::Duration};
 
 use tokio::{task::yield_now, time::sleep_until};
 
-use super::{
-    Hub, HubEvent,
-    board::Board,
-    deadlines::{DeadlineKind, Tick},
-    slot::Slot,
-    watch::WaitingWatch,
-};
+use super::{Hub, HubEvent, board::Board, deadlines::DeadlineKind, slot::Slot, time::Tick, watch::WaitingWatch};
 use crate::model::Address;
 
 impl Hub {
@@ -26,43 +20,44 @@ impl Hub {
                     let at = self.0.began + Duration::from_millis(tick.time().0);
                     tokio::select! {
                         () = sleep_until(at) => {}
-                        () = deadlines.earlier() => {}
+                        () = deadlines.earlier_entry() => {}
                     }
                 }
-                None => deadlines.earlier().await,
+                None => deadlines.earlier_entry().await,
             }
         }
     }
 
-    /// Checks all that is due now. Yields after every [`AT_ONCE`] items, so that woken tasks can run in between.
+    /// Checks all that is due now. Yields after every [`BATCH`] items, so that woken tasks can run in between.
     async fn check_due(&self) {
         let deadlines = &self.0.core.deadlines;
         for kind in DeadlineKind::ALL {
-            while let Some((tick, slots)) = deadlines.slots(kind).take(Tick::reached(self.now()), AT_ONCE) {
+            while let Some((tick, slots)) = deadlines.slots(kind).take(Tick::reached(self.now()), BATCH) {
                 for slot in &slots {
                     self.check(slot, kind, tick);
                 }
                 yield_now().await;
             }
         }
-        while let Some((tick, boards)) = deadlines.boards.take(Tick::reached(self.now()), AT_ONCE) {
+        while let Some((tick, boards)) = deadlines.boards.take(Tick::reached(self.now()), BATCH) {
             for board in &boards {
                 wake_in_batches(self.check_board(board, tick)).await;
             }
             yield_now().await;
         }
-        while let Some((_, watches)) = deadlines.watches.take(Tick::reached(self.now()), AT_ONCE) {
-            wake_in_batches(watches.iter().filter_map(WaitingWatch::waker).collect()).await;
+        while let Some((_, watches)) = deadlines.watches.take(Tick::reached(self.now()), BATCH) {
+            wake_in_batches(watches.iter().filter_map(WaitingWatch::take_waker).collect()).await;
         }
     }
 
+    /// Checks one deadline of a slot, and removes the slot if it is no longer needed.
     pub(super) fn check(&self, slot: &Arc<Slot>, kind: DeadlineKind, tick: Tick) {
         let core = &self.0.core;
         let checked = slot.check(core, kind, tick, self.now());
         if checked.expired > 0 {
             self.observe(&HubEvent::Expired { address: &slot.address, messages: checked.expired });
         }
-        if checked.forget {
+        if checked.remove {
             core.registry.remove(slot, &core.totals);
         }
     }
@@ -79,17 +74,17 @@ impl Hub {
     }
 }
 
-/// Wakes all. Yields after every [`AT_ONCE`] wakers.
+/// Wakes all. Yields after every [`BATCH`] wakers.
 pub(super) async fn wake_in_batches(wakers: Vec<Waker>) {
     let mut left = wakers.len();
     for waker in wakers {
         waker.wake();
         left -= 1;
-        if left > 0 && left.is_multiple_of(AT_ONCE) {
+        if left > 0 && left.is_multiple_of(BATCH) {
             yield_now().await;
         }
     }
 }
 
 /// After how many items the timekeeper yields to other tasks.
-const AT_ONCE: usize = 256;
+const BATCH: usize = 256;

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{liveness::Millis, slot::Slot};
+use super::{slot::Slot, time::Millis};
 use crate::{
     error::Error,
     model::{DeviceId, UserId},
@@ -45,13 +45,13 @@ pub(super) enum Purpose {
 pub(super) struct DeviceLimits {
     pub(super) devices: usize,
     /// Mailboxes that only hold messages.
-    pub(super) held: usize,
+    pub(super) only_holding: usize,
     /// How long a device that lost held messages is remembered, in milliseconds.
     pub(super) window_ms: u64,
 }
 
 impl Devices {
-    /// Never `None`: an entry always holds at least one device.
+    /// The user of all these devices. Never `None`: there is always at least one device.
     pub(super) fn user(&self) -> Option<&UserId> {
         self.iter().next().map(|slot| &slot.address.user)
     }
@@ -94,8 +94,8 @@ impl Devices {
         }
     }
 
-    /// Removes exactly this slot. Says whether it was there. Keeps the last slot: after [`Devices::shrink`] the caller removes the
-    /// whole user.
+    /// Removes this slot, and no newer slot of the same device. Returns whether it was there. A last single slot stays here:
+    /// [`Devices::shrink`] tells the caller to remove the user.
     pub(super) fn remove(&mut self, slot: &Arc<Slot>) -> bool {
         match self {
             Self::One(one) => Arc::ptr_eq(one, slot),
@@ -116,7 +116,7 @@ impl Devices {
         }
     }
 
-    /// Checks the limits for one more device. Returns the slot that was pushed out to make room.
+    /// Checks the limits for one more device. Removes and returns the slot that has to make way.
     pub(super) fn admit(
         &mut self,
         purpose: Purpose,
@@ -126,13 +126,15 @@ impl Devices {
         let holding = || self.iter().filter(|slot| slot.only_holds());
         let full = limits.devices > 0 && self.count() >= limits.devices;
         match purpose {
-            Purpose::Hold if full || (limits.held > 0 && holding().count() >= limits.held) => Err(Error::TOO_MANY),
+            Purpose::Hold if full || (limits.only_holding > 0 && holding().count() >= limits.only_holding) => {
+                Err(Error::TOO_MANY)
+            }
             Purpose::Stream if full => {
                 let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TOO_MANY)?;
                 let many = self.many();
                 many.remove(&oldest);
                 many.lost.retain(|(_, until)| *until > now);
-                if many.lost.len() >= limits.held.max(LOST) {
+                if many.lost.len() >= limits.only_holding.max(LOST) {
                     many.lost.pop_front();
                 }
                 many.lost.push_back((oldest.address.device.clone(), now.after(limits.window_ms)));
@@ -199,7 +201,7 @@ impl Many {
     }
 }
 
-/// How many devices of one user that lost held messages are remembered. More if the limit of held mailboxes is higher.
+/// The hub remembers this many devices of one user that lost held messages, or as many as may hold messages if that is more.
 const LOST: usize = 64;
 
 impl Borrow<DeviceId> for ByDevice {

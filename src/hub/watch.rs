@@ -11,8 +11,9 @@ use tokio_stream::Stream;
 use super::{
     Hub, HubEvent,
     board::{Board, BoardItem, Changes, Progress},
-    deadlines::{FARTHEST_MS, Tick},
-    liveness::{Heartbeat, Millis},
+    deadlines::FARTHEST_MS,
+    heartbeat::Heartbeat,
+    time::{Millis, Tick},
 };
 use crate::model::{Address, DeviceId, EndReason};
 
@@ -33,7 +34,7 @@ pub enum WatchEvent {
 pub struct Watch {
     hub: Hub,
     board: Arc<Board>,
-    number: u64,
+    id: u64,
     caller: Option<Address>,
     progress: Progress,
     heartbeat: Heartbeat,
@@ -45,24 +46,24 @@ pub struct Watch {
 /// A watch that has to be woken when its ping may be due.
 pub(super) struct WaitingWatch {
     board: Arc<Board>,
-    number: u64,
+    id: u64,
 }
 
 impl WaitingWatch {
-    pub(super) fn waker(&self) -> Option<Waker> {
-        self.board.take_waker(self.number)
+    pub(super) fn take_waker(&self) -> Option<Waker> {
+        self.board.take_waker(self.id)
     }
 }
 
 impl Watch {
     pub(super) fn new(hub: Hub, board: Arc<Board>, caller: Option<Address>, heartbeat: Heartbeat) -> Self {
-        let (number, progress) = (fastrand::u64(..), Progress::New);
-        Self { hub, board, number, caller, progress, heartbeat, scheduled_at: None, over: false }
+        let (id, progress) = (fastrand::u64(..), Progress::New);
+        Self { hub, board, id, caller, progress, heartbeat, scheduled_at: None, over: false }
     }
 
     /// Gives a ping if one is due. Otherwise schedules the next one and waits.
     fn ping_or_wait(&mut self, now: Millis) -> Poll<Option<WatchEvent>> {
-        self.heartbeat.beat(now);
+        self.heartbeat.check(now);
         if self.heartbeat.take(now) {
             return Poll::Ready(Some(WatchEvent::Ping));
         }
@@ -70,7 +71,7 @@ impl Watch {
             self.heartbeat.next().filter(|_| self.scheduled_at.is_none_or(|at| at <= Tick::reached(now)))
         {
             let tick = *self.scheduled_at.insert(Tick::not_before(next.min(now.after(FARTHEST_MS))));
-            let watch = WaitingWatch { board: self.board.clone(), number: self.number };
+            let watch = WaitingWatch { board: self.board.clone(), id: self.id };
             self.hub.0.core.deadlines.schedule_watch(tick, watch);
         }
         Poll::Pending
@@ -85,7 +86,7 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         let (now, this) = (self.hub.now(), &mut *self);
-        let event = match this.board.next(&mut this.progress, this.number, context.waker()) {
+        let event = match this.board.next(&mut this.progress, this.id, context.waker()) {
             BoardItem::List(devices) => WatchEvent::Devices(devices),
             BoardItem::Changes(changes) => WatchEvent::Changes(changes),
             BoardItem::End(reason) => {
@@ -101,7 +102,7 @@ impl Stream for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.board.take_waker(self.number);
+        self.board.take_waker(self.id);
         self.hub.0.core.presence.remove_watch(&self.board.user, self.caller.as_ref());
         self.hub.observe(&HubEvent::WatchEnded { user: &self.board.user, reason: self.board.ending() });
     }

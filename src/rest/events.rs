@@ -63,7 +63,7 @@ where
 /// stream that only tells it when to reconnect.
 pub(super) fn reconnect_later(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
     match error {
-        Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::TooMany(_)
+        Error::Draining(_) | Error::TooManyConnections(_) | Error::OverBudget(_) | Error::TooMany(_)
             if accepts_events(headers) =>
         {
             Ok(respond(Body::from(sse::retry_only(random(OVERLOAD_RETRY)))))

@@ -81,7 +81,7 @@ fn status(error: Error) -> StatusCode {
         Error::UnsupportedCoding => StatusCode::NOT_IMPLEMENTED,
         Error::MailboxFull(_) | Error::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::Unreachable(_) => {
+        Error::Draining(_) | Error::TooManyConnections(_) | Error::OverBudget(_) | Error::Unreachable(_) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Error::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,

@@ -44,7 +44,7 @@ fn message(event: Option<&str>, data: &str) -> hub::Event {
     let from = Some(Address::new("ana:x", "phone\u{2028}").expect("ids"));
     let data = Data::new(data).expect("not empty");
     let message = Message { from, event, data, sent_at: SystemTime::UNIX_EPOCH };
-    hub::Event::Message(CURSOR, hub::Parcel::shared(message, Budget::new(usize::MAX)).into())
+    hub::Event::Message(CURSOR, hub::Parcel::new(message, 2, Duration::ZERO, Budget::new(usize::MAX)).into())
 }
 
 /// The whole text of an event, also when streams share a part of it.

@@ -3,7 +3,6 @@
 mod hub_events;
 
 use std::{
-    fmt::Write as _,
     sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
@@ -39,7 +38,7 @@ struct Families {
     evicted: Family<Label, Counter>,
     refused_identities: Counter,
     connections: Counter,
-    connections_without_place: Counter,
+    connections_over_limit: Counter,
     accept_errors: Counter,
     stalled_connections: Counter,
     stalled_streams: Counter,
@@ -68,7 +67,7 @@ pub struct Levels {
     pub streams: usize,
     /// Mailboxes.
     pub mailboxes: usize,
-    /// Bytes of messages in mailboxes.
+    /// Bytes of messages, in mailboxes and until the last stream has written them.
     pub mailbox_bytes: usize,
     /// Bytes of held messages.
     pub held_bytes: usize,
@@ -93,40 +92,39 @@ impl Metrics {
                 metric
             }};
         }
-        let families = Families {
+        let sends = Family::<Label, Counter>::default();
+        Self(Arc::new(Families {
             streams: register!("streams", "Live streams"),
             mailboxes: register!("mailboxes", "Mailboxes, with and without a live stream"),
-            mailbox_bytes: register!("mailbox_bytes", "Bytes of memory that messages in all mailboxes take"),
+            mailbox_bytes: register!("mailbox_bytes", MESSAGE_BYTES),
             held_bytes: register!("held_bytes", "Bytes of memory that held messages and their mailboxes take"),
             watches: register!("watches", "Watches of a user's devices"),
             unsent_bytes: register!("unsent_bytes", "Bytes of responses that their peers have not taken"),
             opened: register!("streams_opened", "Streams opened, by how they relate to the stream before"),
             ended: register!("streams_ended", "Streams that the server ended, by reason"),
-            sends: register!("sends", "Messages sent, by outcome"),
-            requests: register!("requests", "Requests, by route and status (for gRPC: its status name)"),
+            delivered: sends.get_or_create_owned(&[("outcome", "delivered")]),
+            sends: register!("sends", "Messages sent, by outcome", sends),
+            requests: register!("requests", REQUESTS),
             send_latency: register!("send_latency_seconds", SEND_LATENCY, histogram()),
             request_seconds: register!("request_seconds", REQUEST_SECONDS, histograms()),
             replayed: register!("replayed", "Stored messages that new streams began with"),
             expired: register!("expired", "Messages dropped because their device did not connect in time"),
             evicted: register!("evicted", "Messages dropped early to make room, by kind"),
-            refused_identities: register!("refused_identities", "Requests refused for an invalid identity"),
+            refused_identities: register!("refused_identities", REFUSED_IDENTITIES),
             connections: register!("connections", "Connections accepted"),
-            connections_without_place: register!("connections_without_place", "Connections without a free place"),
+            connections_over_limit: register!("connections_without_place", CONNECTIONS_OVER_LIMIT),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
             stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
             stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
             flooded_connections: register!("flooded_connections", "Connections cut for too many control frames"),
-            panics: register!("panics", "Panics caught"),
-            delivered: Counter::default(),
-            registry: Registry::default(),
-        };
-        let delivered = families.sends.get_or_create_owned(&[("outcome", "delivered")]);
-        Self(Arc::new(Families { registry, delivered, ..families }))
+            panics: register!("panics", "Panics"),
+            registry,
+        }))
     }
 
-    /// The Prometheus text of all metrics.
+    /// The Prometheus text of all metrics. `None`, with a line in the log, when a metric cannot be written as text.
     #[must_use]
-    pub fn render(&self, levels: Levels) -> String {
+    pub fn render(&self, levels: Levels) -> Option<String> {
         let gauge = |gauge: &Gauge<i64, AtomicI64>, level| {
             gauge.set(i64::try_from(level).unwrap_or(i64::MAX));
         };
@@ -137,16 +135,15 @@ impl Metrics {
         gauge(&self.0.watches, levels.watches);
         gauge(&self.0.unsent_bytes, levels.unsent_bytes);
         let mut text = String::new();
-        if encode(&mut text, &self.0.registry).is_err() {
-            text.clear();
-            let _ = writeln!(text, "# EOF");
-        }
-        text
+        encode(&mut text, &self.0.registry)
+            .inspect_err(|_| tracing::error!("metrics cannot be written as text"))
+            .ok()?;
+        Some(text)
     }
 
-    /// A request was answered, and its answer began after so long. `route` is a pattern, never a path.
+    /// Counts a request. `after` is the time from its head to the head of the response. `route` is a pattern, never a path.
     pub fn answered(&self, route: &str, status: &str, after: Duration) {
-        if count(&self.requests(route, status)) {
+        if count_and_sample(&self.requests(route, status)) {
             self.request_seconds(route).observe(after.as_secs_f64());
         }
     }
@@ -181,9 +178,9 @@ impl Metrics {
         self.0.connections.inc();
     }
 
-    /// A connection was accepted without a place for it.
-    pub fn connected_without_place(&self) {
-        self.0.connections_without_place.inc();
+    /// A connection was accepted over the limit.
+    pub fn connected_over_limit(&self) {
+        self.0.connections_over_limit.inc();
     }
 
     /// A connection was cut because its peer did not read.
@@ -214,19 +211,19 @@ impl BusyRoute {
         self.route
     }
 
-    /// A request was answered, and its answer began after so long.
+    /// As [`Metrics::answered`].
     pub fn answered(&self, status: &str, after: Duration) {
         if status != OK {
             self.metrics.answered(self.route, status, after);
-        } else if count(&self.ok) {
+        } else if count_and_sample(&self.ok) {
             self.seconds.observe(after.as_secs_f64());
         }
     }
 }
 
-/// Counts a request. Says whether its time is observed: that of the first request, and then of each 16th.
-fn count(requests: &Counter) -> bool {
-    requests.inc().is_multiple_of(SAMPLED)
+/// Counts a request. Says whether its time is observed: of each route and status, the first request and then every 16th.
+fn count_and_sample(requests: &Counter) -> bool {
+    requests.inc().is_multiple_of(SAMPLED_REQUESTS)
 }
 
 fn histogram() -> Histogram {
@@ -237,6 +234,12 @@ fn histograms() -> Histograms {
     Family::new_with_constructor(histogram)
 }
 
+const MESSAGE_BYTES: &str =
+    "Bytes of memory that messages take, in mailboxes and until the last stream has written them";
+const REFUSED_IDENTITIES: &str =
+    "Requests refused because the identity is not valid or the peer is not a trusted proxy";
+const CONNECTIONS_OVER_LIMIT: &str = "Connections accepted over the limit, for a health check or a 503";
+const REQUESTS: &str = "Requests, by route and status: the HTTP status or, for a gRPC error, its name";
 const SEND_LATENCY: &str =
     "Time from the acceptance of a message until its stream has written it; of one live message in 16";
 const REQUEST_SECONDS: &str =
@@ -247,7 +250,7 @@ const BUCKETS: [f64; 17] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The time of one request in this many is observed: a histogram has a lock, which all requests would share.
-const SAMPLED: u64 = 16;
+const SAMPLED_REQUESTS: u64 = 16;
 
 const OK: &str = "200";
 

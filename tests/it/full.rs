@@ -1,15 +1,16 @@
-//! A server that has reached `--max-connections`: it refuses requests with an answer, and still answers health checks.
+//! A server that has reached `--max-connections` or its memory budget: it refuses requests with an answer, and still answers health
+//! checks.
 
 use tokio::io::AsyncReadExt as _;
 
 use crate::harness::{Connection, FORM, Process, Server, claim, grpc::framed, http2::Http2, process, until, within};
 
-/// How many further connections are answered when all places are taken.
-const SPARE: usize = 16;
+/// How many connections over the limit are answered: `OVER_LIMIT` of `serve/connection_limit.rs`.
+const OVER_LIMIT: usize = 16;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// A server with one place, and the stream that takes the place.
+/// A server that allows one connection, and the stream that is this connection.
 async fn full() -> (Server, crate::harness::Sse) {
     let server = Server::with(&["--max-connections", "1"]).await;
     let phone = server.sse("bob/phone").await;
@@ -79,7 +80,7 @@ async fn a_full_server_tells_an_event_source_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_place_that_becomes_free_is_given_to_the_next_connection() {
+async fn a_connection_that_ends_makes_room_for_the_next_one() {
     let (server, phone) = full().await;
     assert_eq!(server.request("GET /user/bob/devices", &[], b"").await.status, 503);
     drop(phone);
@@ -91,7 +92,7 @@ async fn a_place_that_becomes_free_is_given_to_the_next_connection() {
 async fn silent_connections_do_not_block_the_health_checks_of_a_full_server() {
     let (server, _phone) = full().await;
     let mut silent = Vec::new();
-    for _ in 0..2 * SPARE {
+    for _ in 0..2 * OVER_LIMIT {
         silent.push(Connection::open(server.address).await);
     }
     assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);
@@ -99,14 +100,14 @@ async fn silent_connections_do_not_block_the_health_checks_of_a_full_server() {
     for connection in &mut silent {
         ended += usize::from(within(connection.stream.read(&mut [0])).await.is_ok_and(|length| length == 0));
     }
-    assert_eq!(ended, 2 * SPARE);
+    assert_eq!(ended, 2 * OVER_LIMIT);
 }
 
 #[tokio::test]
-async fn past_the_spare_places_nothing_is_accepted() {
+async fn no_more_than_16_connections_over_the_limit_are_accepted() {
     let (server, _phone) = full().await;
     let mut heads = Vec::new();
-    for _ in 0..SPARE {
+    for _ in 0..OVER_LIMIT {
         let mut connection = Connection::open(server.address).await;
         connection.write(b"GET /he").await;
         heads.push(connection);
@@ -114,8 +115,11 @@ async fn past_the_spare_places_nothing_is_accepted() {
     let mut late = Connection::open(server.address).await;
     late.ask("GET /healthz", &[]).await;
     within(late.stream.readable()).await.expect("open");
-    // It was accepted after an earlier connection had timed out.
-    assert!(heads.iter().any(|head| matches!(head.stream.try_read(&mut [0]), Ok(0))), "accepted past the spare places");
+    // `late` was accepted only after one of `heads` had timed out.
+    assert!(
+        heads.iter().any(|head| matches!(head.stream.try_read(&mut [0]), Ok(0))),
+        "accepted past the connections over the limit"
+    );
     assert_eq!(late.response(false).await.status, 200);
 }
 
@@ -129,7 +133,7 @@ async fn the_health_check_of_a_full_server_says_healthy() {
     assert_eq!(process::run(&["healthcheck", "--port", &port]).0, Some(0));
 }
 
-/// A daemon that may have 256 descriptors.
+/// A daemon that may have 256 descriptors. It keeps a quarter of them back, so it allows 192 connections.
 fn limited(options: &str) -> Process {
     let executable = env!("CARGO_BIN_EXE_backend-signal");
     let script = format!("ulimit -n 256 && exec {executable} --host 127.0.0.1 --port 0 --drain-window 1 {options}");
@@ -137,7 +141,7 @@ fn limited(options: &str) -> Process {
 }
 
 #[tokio::test]
-async fn with_few_descriptors_there_are_fewer_places_and_a_line_says_so() {
+async fn with_few_descriptors_fewer_connections_are_allowed_and_a_warning_says_so() {
     let process = limited("");
     let mut kept = Vec::new();
     for device in 0..192 {
@@ -166,4 +170,26 @@ fn more_allowed_connections_than_descriptors_are_a_warning() {
         assert_eq!(found.len(), warnings, "{options}: {log}");
         assert!(found.iter().all(|line| line.contains("1000") && line.contains("192")), "{log}");
     }
+}
+
+#[tokio::test]
+async fn with_a_full_memory_budget_an_event_source_is_told_when_to_come_back() {
+    // The budget is one message: 64 bytes for its entry, 128 for itself, and 10 of data.
+    let server = Server::with(&["--memory-budget", "202", "--stall-timeout", "60"]).await;
+    let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
+    assert_eq!(server.post("bob/phone", "1234567890").await.status, 200);
+    let claim = claim("bob/laptop");
+    let headers = [("x-user-claim", claim.as_str()), ("accept", "text/event-stream")];
+    let told_to_wait = server.request("GET /subscribe", &headers, b"").await;
+    assert_eq!((told_to_wait.status, told_to_wait.header("content-type")), (200, "text/event-stream"));
+    assert!(
+        told_to_wait.text().contains("retry: ") && !told_to_wait.text().contains("data"),
+        "{}",
+        told_to_wait.text()
+    );
+    assert_eq!(server.request("GET /subscribe", &headers[..1], b"").await.problem(), "over_memory_budget");
+    let refused = server.grpc_stream("bob/laptop", "").await.err().expect("refused");
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    let mut back = server.sse("bob/phone").await;
+    assert_eq!(back.data().await, "1234567890", "a device with a mailbox may come back");
 }

@@ -71,6 +71,17 @@ impl Server {
         self.request(&format!("POST {}", path(device)), &[("content-type", FORM)], body.as_bytes()).await
     }
 
+    /// The same with a time to live: how long the server holds the message for an absent device.
+    pub async fn post_with_ttl(&self, device: &str, data: &str, ttl: &str) -> Response {
+        let (headers, body) = ([("content-type", FORM), ("ttl", ttl)], format!("data={data}"));
+        self.request(&format!("POST {}", path(device)), &headers, body.as_bytes()).await
+    }
+
+    /// The text of all metrics.
+    pub async fn metrics(&self) -> String {
+        self.request("GET /metrics", &[], b"").await.text()
+    }
+
     /// The connected devices of a user.
     pub async fn devices(&self, user: &str) -> String {
         self.request(&format!("GET /user/{user}/devices"), &[], b"").await.text()

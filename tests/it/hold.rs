@@ -3,12 +3,7 @@
 use backend_signal::grpc::proto::{Outcome, SendRequest};
 use tonic::Code;
 
-use crate::harness::{Connection, FORM, Response, Server, claim, grpc::message, until, within};
-
-async fn post(server: &Server, data: &str, ttl: &str) -> Response {
-    let headers = [("content-type", FORM), ("ttl", ttl)];
-    server.request("POST /user/bob/device/phone", &headers, format!("data={data}").as_bytes()).await
-}
+use crate::harness::{Connection, Server, claim, grpc::message, until, within};
 
 async fn send(server: &Server, data: &str, seconds: i64) -> Result<Outcome, Code> {
     let ttl = Some(prost_types::Duration { seconds, nanos: 0 });
@@ -20,16 +15,20 @@ async fn send(server: &Server, data: &str, seconds: i64) -> Result<Outcome, Code
 #[tokio::test]
 async fn a_message_with_a_time_to_live_waits_for_its_device() {
     let server = Server::start().await;
-    let held = post(&server, "1", "60").await;
+    let held = server.post_with_ttl("bob/phone", "1", "60").await;
     assert_eq!((held.status, held.body.len()), (202, 0));
     assert_eq!(send(&server, "2", 60).await, Ok(Outcome::Held));
     assert_eq!(server.devices("bob").await, "[]", "a device with held messages is not connected");
-    assert_eq!(post(&server, "now", "0").await.status, 404);
+    assert_eq!(server.post_with_ttl("bob/phone", "now", "0").await.status, 404);
     assert_eq!(send(&server, "now", 0).await, Err(Code::NotFound));
     let mut phone = server.sse("bob/phone").await;
     assert_eq!((&phone.ready["continuity"], &phone.ready["replayed"]), (&"new".into(), &2.into()));
     assert_eq!((phone.data().await.as_str(), phone.data().await.as_str()), ("1", "2"));
-    assert_eq!(post(&server, "3", "60").await.status, 200, "delivered when the device is there");
+    assert_eq!(
+        server.post_with_ttl("bob/phone", "3", "60").await.status,
+        200,
+        "delivered, because the device is connected"
+    );
     assert_eq!(send(&server, "4", 60).await, Ok(Outcome::Delivered));
     assert_eq!((phone.data().await.as_str(), phone.data().await.as_str()), ("3", "4"));
 }
@@ -39,7 +38,7 @@ async fn waiting_messages_are_written_together_until_they_are_16_kib() {
     let server = Server::start().await;
     let (small, large) = ("x".repeat(100), "y".repeat(20_000));
     for data in [&small, &small, &small, &large, &large, &small] {
-        assert_eq!(post(&server, data, "60").await.status, 202);
+        assert_eq!(server.post_with_ttl("bob/phone", data, "60").await.status, 202);
     }
     let mut phone = Connection::open(server.address).await;
     phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
@@ -57,7 +56,7 @@ async fn waiting_messages_are_written_together_until_they_are_16_kib() {
 #[tokio::test]
 async fn a_held_message_comes_over_grpc_too() {
     let server = Server::start().await;
-    assert_eq!(post(&server, "1", "60").await.status, 202);
+    assert_eq!(server.post_with_ttl("bob/phone", "1", "60").await.status, 202);
     let mut phone = server.grpc_stream("bob/phone", "").await.expect("a stream");
     assert_eq!(phone.ready.replayed, 1);
     assert_eq!(phone.data().await, "1");
@@ -66,10 +65,9 @@ async fn a_held_message_comes_over_grpc_too() {
 #[tokio::test]
 async fn a_held_message_is_dropped_when_its_time_is_over() {
     let server = Server::start().await;
-    assert_eq!(post(&server, "short", "1").await.status, 202);
-    assert_eq!(post(&server, "long", "60").await.status, 202);
-    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
-    until(metrics, |text| text.contains("signal_expired_total 1")).await;
+    assert_eq!(server.post_with_ttl("bob/phone", "short", "1").await.status, 202);
+    assert_eq!(server.post_with_ttl("bob/phone", "long", "60").await.status, 202);
+    until(|| server.metrics(), |text| text.contains("signal_expired_total 1")).await;
     let mut phone = server.sse("bob/phone").await;
     assert_eq!(phone.ready["replayed"], 1);
     assert_eq!(phone.data().await, "long");
@@ -78,9 +76,8 @@ async fn a_held_message_is_dropped_when_its_time_is_over() {
 #[tokio::test]
 async fn the_server_limits_how_long_it_holds() {
     let server = Server::with(&["--hold-limit", "0.3"]).await;
-    assert_eq!(post(&server, "x", "99999999999999999999999").await.status, 202);
-    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
-    until(metrics, |text| text.contains("signal_expired_total 1")).await;
+    assert_eq!(server.post_with_ttl("bob/phone", "x", "99999999999999999999999").await.status, 202);
+    until(|| server.metrics(), |text| text.contains("signal_expired_total 1")).await;
     assert_eq!(server.sse("bob/phone").await.ready["replayed"], 0);
 }
 
@@ -88,19 +85,19 @@ async fn the_server_limits_how_long_it_holds() {
 async fn a_time_to_live_has_to_be_a_whole_number() {
     let server = Server::start().await;
     for ttl in ["-1", "1.5", "x", "", "1, 2"] {
-        let answer = post(&server, "x", ttl).await;
+        let answer = server.post_with_ttl("bob/phone", "x", ttl).await;
         assert_eq!((answer.status, answer.problem().as_str()), (400, "invalid_ttl"), "{ttl}");
     }
     assert_eq!(send(&server, "x", -1).await, Err(Code::InvalidArgument));
 }
 
 #[tokio::test]
-async fn a_mailbox_holds_as_many_messages_as_may_wait_and_no_more() {
+async fn a_mailbox_holds_at_most_64_messages() {
     let server = Server::start().await;
     for number in 0..64 {
-        assert_eq!(post(&server, &number.to_string(), "60").await.status, 202);
+        assert_eq!(server.post_with_ttl("bob/phone", &number.to_string(), "60").await.status, 202);
     }
-    assert_eq!(post(&server, "one more", "60").await.problem(), "mailbox_full");
+    assert_eq!(server.post_with_ttl("bob/phone", "one more", "60").await.problem(), "mailbox_full");
     assert_eq!(send(&server, "one more", 60).await, Err(Code::ResourceExhausted));
     let mut phone = server.sse("bob/phone").await;
     for number in 0..64 {
@@ -114,9 +111,8 @@ async fn a_device_that_comes_back_after_a_held_message_expired_is_told_that_one_
     let server = Server::start().await;
     let cursor = server.sse("bob/phone").await.leave();
     until(|| server.devices("bob"), |devices| devices == "[]").await;
-    assert_eq!(post(&server, "missed", "1").await.status, 202);
-    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
-    until(metrics, |text| text.contains("signal_expired_total 1")).await;
+    assert_eq!(server.post_with_ttl("bob/phone", "missed", "1").await.status, 202);
+    until(|| server.metrics(), |text| text.contains("signal_expired_total 1")).await;
     let phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
     assert_eq!(phone.ready["continuity"], "broken");
 }
@@ -125,10 +121,7 @@ async fn a_device_that_comes_back_after_a_held_message_expired_is_told_that_one_
 async fn held_messages_expire_in_time_with_any_heartbeat() {
     let server = Server::with(&["--heartbeat", "12000", "--stall-timeout", "2000"]).await;
     for device in 0..40 {
-        let headers = [("content-type", FORM), ("ttl", "1")];
-        let answer = server.request(&format!("POST /user/bob/device/{device}"), &headers, b"data=x").await;
-        assert_eq!(answer.status, 202);
+        assert_eq!(server.post_with_ttl(&format!("bob/{device}"), "x", "1").await.status, 202);
     }
-    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
-    until(metrics, |text| text.contains("signal_expired_total 40")).await;
+    until(|| server.metrics(), |text| text.contains("signal_expired_total 40")).await;
 }

@@ -3,7 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
-mod bounds;
 mod cable;
 mod calls;
 mod cross_site;
@@ -38,5 +37,6 @@ mod stalls;
 mod stream;
 mod takeover;
 mod unread;
+mod user_limits;
 mod wall_clock;
 mod web;

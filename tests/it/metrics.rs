@@ -7,21 +7,16 @@ use tokio::time::timeout;
 use crate::harness::{Connection, FORM, PATIENCE, Server, claim, grpc::message, http2::Http2, until, within};
 
 /// Waits until the metrics have these lines.
-async fn shown(server: &Server, lines: &[&str]) {
+async fn wait_for_lines(server: &Server, lines: &[&str]) {
     let missing = |text: &str| lines.iter().find(|line| !text.lines().any(|found| found == **line)).copied();
     let mut text = String::new();
     let asking = async {
         while text.is_empty() || missing(&text).is_some() {
-            text = server.request("GET /metrics", &[], b"").await.text();
+            text = server.metrics().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     assert!(timeout(PATIENCE, asking).await.is_ok(), "{:?} in\n{text}", missing(&text));
-}
-
-async fn hold(server: &Server, data: &str, ttl: &str) -> u16 {
-    let (headers, body) = ([("content-type", FORM), ("ttl", ttl)], format!("data={data}"));
-    server.request("POST /user/bob/device/phone", &headers, body.as_bytes()).await.status
 }
 
 #[tokio::test]
@@ -33,12 +28,14 @@ async fn streams_are_counted_by_continuity_and_so_are_the_messages_that_they_rep
         assert_eq!(server.post("bob/phone", data).await.status, 200);
         phone.data().await;
     }
-    shown(&server, &[r#"signal_streams_opened_total{continuity="new"} 1"#, "signal_replayed_total 0"]).await;
+    wait_for_lines(&server, &[r#"signal_streams_opened_total{continuity="new"} 1"#, "signal_replayed_total 0"]).await;
     phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
-    shown(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 1"#, "signal_replayed_total 2"]).await;
+    wait_for_lines(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 1"#, "signal_replayed_total 2"])
+        .await;
     drop(phone);
     let _grpc = server.grpc_stream("bob/phone", &cursor).await.expect("a stream");
-    shown(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 2"#, "signal_replayed_total 4"]).await;
+    wait_for_lines(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 2"#, "signal_replayed_total 4"])
+        .await;
     let _lost = server.grpc_stream("bob/phone", "of another server").await.expect("a stream");
     let lines = [
         r#"signal_streams_opened_total{continuity="new"} 1"#,
@@ -47,50 +44,62 @@ async fn streams_are_counted_by_continuity_and_so_are_the_messages_that_they_rep
         "signal_replayed_total 4",
         "signal_streams 1",
     ];
-    shown(&server, &lines).await;
+    wait_for_lines(&server, &lines).await;
 }
 
 #[tokio::test]
 async fn held_messages_are_counted_with_their_bytes_until_they_expire() {
     let server = Server::start().await;
-    assert_eq!(hold(&server, "12345", "1").await, 202);
-    shown(&server, &[r#"signal_sends_total{outcome="held"} 1"#, "signal_mailbox_bytes 197", "signal_expired_total 0"])
-        .await;
-    shown(&server, &["signal_expired_total 1", "signal_mailbox_bytes 0"]).await;
+    // A message takes 64 bytes for its entry, 128 for itself, and its data.
+    assert_eq!(server.post_with_ttl("bob/phone", "12345", "1").await.status, 202);
+    wait_for_lines(
+        &server,
+        &[r#"signal_sends_total{outcome="held"} 1"#, "signal_mailbox_bytes 197", "signal_expired_total 0"],
+    )
+    .await;
+    wait_for_lines(&server, &["signal_expired_total 1", "signal_mailbox_bytes 0"]).await;
     let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     let request = backend_signal::grpc::proto::SendRequest { ttl, ..message("bob/phone", "", "123") };
     within(server.grpc().await.send(request)).await.expect("held");
-    shown(&server, &[r#"signal_sends_total{outcome="held"} 2"#, "signal_mailbox_bytes 195", "signal_streams 0"]).await;
+    wait_for_lines(
+        &server,
+        &[r#"signal_sends_total{outcome="held"} 2"#, "signal_mailbox_bytes 195", "signal_streams 0"],
+    )
+    .await;
     let mut phone = server.sse("bob/phone").await;
     assert_eq!(phone.data().await, "123");
-    shown(&server, &["signal_replayed_total 1", "signal_mailbox_bytes 195", "signal_expired_total 1"]).await;
+    wait_for_lines(&server, &["signal_replayed_total 1", "signal_mailbox_bytes 195", "signal_expired_total 1"]).await;
 }
 
 #[tokio::test]
 async fn sends_that_are_refused_are_counted_by_their_reason() {
     let server = Server::with(&["--memory-budget", "14000", "--hold-budget", "14000", "--drain-window", "60"]).await;
-    assert_eq!(hold(&server, "absent", "0").await, 404);
+    assert_eq!(server.post_with_ttl("bob/phone", "absent", "0").await.status, 404);
     assert!(server.grpc_send("bob/phone", "absent").await.is_err());
-    shown(&server, &[r#"signal_sends_total{outcome="not_connected"} 2"#]).await;
+    wait_for_lines(&server, &[r#"signal_sends_total{outcome="not_connected"} 2"#]).await;
     for _ in 0..64 {
-        assert_eq!(hold(&server, "x", "60").await, 202);
+        assert_eq!(server.post_with_ttl("bob/phone", "x", "60").await.status, 202);
     }
-    assert_eq!(hold(&server, "one more", "60").await, 429);
-    shown(&server, &[r#"signal_sends_total{outcome="mailbox_full"} 1"#]).await;
-    assert_eq!(hold(&server, &"x".repeat(1_000), "60").await, 503);
-    shown(&server, &[r#"signal_sends_total{outcome="over_memory_budget"} 1"#]).await;
+    assert_eq!(server.post_with_ttl("bob/phone", "one more", "60").await.status, 429);
+    wait_for_lines(&server, &[r#"signal_sends_total{outcome="mailbox_full"} 1"#]).await;
+    assert_eq!(server.post_with_ttl("bob/phone", &"x".repeat(1_000), "60").await.status, 503);
+    wait_for_lines(&server, &[r#"signal_sends_total{outcome="over_memory_budget"} 1"#]).await;
     let _phones = [server.sse("bob/phone").await, server.sse("ana/phone").await];
     server.drain.start();
     until(|| server.request("GET /readyz", &[], b""), |answer| answer.status == 503).await;
-    assert_eq!(hold(&server, "too late", "60").await, 503);
-    shown(&server, &[r#"signal_sends_total{outcome="draining"} 1"#, r#"signal_sends_total{outcome="held"} 64"#]).await;
+    assert_eq!(server.post_with_ttl("bob/phone", "too late", "60").await.status, 503);
+    wait_for_lines(
+        &server,
+        &[r#"signal_sends_total{outcome="draining"} 1"#, r#"signal_sends_total{outcome="held"} 64"#],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_superseded_stream_is_counted_whether_or_not_its_peer_reads_on() {
     let server = Server::start().await;
     let superseded = async |count: usize| {
-        shown(&server, &[&format!("signal_streams_ended_total{{reason=\"superseded\"}} {count}")]).await;
+        wait_for_lines(&server, &[&format!("signal_streams_ended_total{{reason=\"superseded\"}} {count}")]).await;
     };
     let first = server.sse("bob/phone").await;
     let second = server.grpc_stream("bob/phone", "").await.expect("a stream");
@@ -105,7 +114,7 @@ async fn a_superseded_stream_is_counted_whether_or_not_its_peer_reads_on() {
     superseded(3).await;
     let cursor = third.parser.last_event_id.clone();
     let _fourth = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
-    shown(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 4"#]).await;
+    wait_for_lines(&server, &[r#"signal_streams_opened_total{continuity="resumed"} 4"#]).await;
     superseded(3).await;
 }
 
@@ -115,23 +124,26 @@ async fn a_stalled_stream_is_counted_although_its_peer_is_never_told() {
     let connection = Http2::with_window(server.address, 10).await;
     let unread_stream = connection.unread("bob/phone", "/subscribe").await;
     let unread_watch = connection.unread("bob/phone", "/user/bob/devices").await;
-    shown(&server, &["signal_stalled_streams_total 2", "signal_streams 0", "signal_unsent_bytes 0"]).await;
-    shown(&server, &["signal_stalled_connections_total 0"]).await;
+    wait_for_lines(&server, &["signal_stalled_streams_total 2", "signal_streams 0", "signal_unsent_bytes 0"]).await;
+    wait_for_lines(&server, &["signal_stalled_connections_total 0"]).await;
     drop((unread_stream, unread_watch));
     let mut phone = Connection::open(server.address).await;
     phone.ask("GET /subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
     phone.head().await;
     let data = "x".repeat(60_000);
     until(|| server.post("bob/phone", &data), |answer| answer.status != 200).await;
-    shown(&server, &["signal_stalled_connections_total 1", "signal_streams 0", "signal_unsent_bytes 0"]).await;
+    wait_for_lines(&server, &["signal_stalled_connections_total 1", "signal_streams 0", "signal_unsent_bytes 0"]).await;
 }
 
 #[tokio::test]
 async fn one_message_in_16_and_one_request_in_16_are_measured() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
-    shown(&server, &[r#"signal_request_seconds_count{route="/subscribe"} 1"#, "signal_send_latency_seconds_count 0"])
-        .await;
+    wait_for_lines(
+        &server,
+        &[r#"signal_request_seconds_count{route="/subscribe"} 1"#, "signal_send_latency_seconds_count 0"],
+    )
+    .await;
     let mut sender = Connection::open(server.address).await;
     for _ in 0..1_600 {
         let answer = sender.request("POST /user/bob/device/phone", &[("content-type", FORM)], b"data=x").await;
@@ -146,7 +158,7 @@ async fn one_message_in_16_and_one_request_in_16_are_measured() {
         r#"signal_request_seconds_count{route="/user/{user}/device/{device}"} 100"#,
         r#"signal_request_seconds_bucket{le="+Inf",route="/user/{user}/device/{device}"} 100"#,
     ];
-    shown(&server, &lines).await;
+    wait_for_lines(&server, &lines).await;
     let mut grpc = server.grpc_stream("bob/phone", "").await.expect("a stream");
     for _ in 0..32 {
         server.grpc_send("bob/phone", "x").await.expect("delivered");
@@ -157,7 +169,7 @@ async fn one_message_in_16_and_one_request_in_16_are_measured() {
         r#"signal_request_seconds_count{route="/signal.v1.Signal/Send"} 2"#,
         r#"signal_request_seconds_count{route="/signal.v1.Signal/Subscribe"} 1"#,
     ];
-    shown(&server, &lines).await;
+    wait_for_lines(&server, &lines).await;
 }
 
 #[tokio::test]
@@ -180,8 +192,8 @@ async fn a_call_is_counted_by_its_method_and_no_peer_can_make_a_label() {
         r#"signal_requests_total{route="/signal.v1.Signal/{*rest}",status="Unimplemented"} 3"#,
         r#"signal_requests_total{route="none",status="Unimplemented"} 1"#,
     ];
-    shown(&server, &lines).await;
+    wait_for_lines(&server, &lines).await;
     assert_eq!(server.post("bob/phone", "x").await.status, 200);
-    let text = server.request("GET /metrics", &[], b"").await.text();
+    let text = server.metrics().await;
     assert!(!text.contains("bob") && !text.contains("phone"), "an id in\n{text}");
 }

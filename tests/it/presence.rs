@@ -5,7 +5,7 @@ use backend_signal::grpc::proto::{
 };
 use tonic::{Code, Streaming};
 
-use crate::harness::{FORM, Response, Server, Sse, http2::Http2, within};
+use crate::harness::{FORM, Response, Server, Sse, http2::Http2, until, within};
 
 async fn broadcast(server: &Server, data: &str) -> Response {
     let body = format!("data={data}&event=ring");
@@ -36,13 +36,13 @@ async fn next(watch: &mut Streaming<WatchDevicesResponse>) -> Kind {
 async fn a_broadcast_reaches_every_connected_device_of_the_user() {
     let server = Server::start().await;
     let connection = Http2::open(server.address).await;
-    let mut sse = [server.sse("bob/phone").await, Sse::open_h2(&connection, "bob/Watch").await];
+    let mut sse = [server.sse("bob/phone").await, Sse::open_h2(&connection, "bob/Tablet").await];
     let mut grpc = server.grpc_stream("bob/laptop", "").await.expect("a stream");
     let mut other = server.sse("ana/phone").await;
     let answer = broadcast(&server, "1").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
-    assert_eq!(answer.text(), r#"{"delivered":["Watch","laptop","phone"]}"#);
-    assert_eq!(grpc_broadcast(&server, "2").await, Ok(vec!["Watch".into(), "laptop".into(), "phone".into()]));
+    assert_eq!(answer.text(), r#"{"delivered":["Tablet","laptop","phone"]}"#);
+    assert_eq!(grpc_broadcast(&server, "2").await, Ok(vec!["Tablet".into(), "laptop".into(), "phone".into()]));
     for stream in &mut sse {
         for expected in ["1", "2"] {
             let event = stream.message().await;
@@ -149,18 +149,59 @@ async fn a_watch_has_heartbeats_and_ends_with_a_reason() {
 }
 
 #[tokio::test]
-async fn with_a_full_memory_budget_an_event_source_is_told_when_to_come_back() {
-    let server = Server::with(&["--memory-budget", "202", "--stall-timeout", "60"]).await;
-    let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
-    assert_eq!(server.post("bob/phone", "1234567890").await.status, 200);
-    let claim = crate::harness::claim("bob/laptop");
-    let headers = [("x-user-claim", claim.as_str()), ("accept", "text/event-stream")];
-    let polite = server.request("GET /subscribe", &headers, b"").await;
-    assert_eq!((polite.status, polite.header("content-type")), (200, "text/event-stream"));
-    assert!(polite.text().contains("retry: ") && !polite.text().contains("data"), "{}", polite.text());
-    assert_eq!(server.request("GET /subscribe", &headers[..1], b"").await.problem(), "over_memory_budget");
-    let refused = server.grpc_stream("bob/laptop", "").await.err().expect("refused");
+async fn a_large_broadcast_arrives_whole_in_every_format_and_protocol() {
+    let server = Server::start().await;
+    let connection = Http2::open(server.address).await;
+    let data = format!("v=0\r\n{}\n\"é\"", "a=candidate ".repeat(5_000));
+    let mut plain = [server.sse("bob/a").await, Sse::open_h2(&connection, "bob/b").await];
+    let mut grpc = server.grpc_stream("bob/c", "").await.expect("a stream");
+    let mut envelope = server.sse_with("bob/d", "/subscribe?format=envelope", &[]).await;
+    let body = serde_json::json!({ "data": data }).to_string();
+    for _ in 0..2 {
+        let json = [("content-type", crate::harness::JSON)];
+        let answer = server.request("POST /user/bob/devices", &json, body.as_bytes()).await;
+        assert_eq!(answer.text(), r#"{"delivered":["a","b","c","d"]}"#);
+        for stream in &mut plain {
+            let event = stream.message().await;
+            assert_eq!((event.data == data.replace("\r\n", "\n"), event.id.is_empty()), (true, false));
+        }
+        assert_eq!(grpc.data().await, data);
+        let event: serde_json::Value = serde_json::from_str(&envelope.data().await).expect("JSON");
+        assert_eq!(event["data"], data.as_str());
+    }
+    // Each stream has a cursor of its own.
+    let cursors: std::collections::HashSet<_> = plain.iter().map(|stream| &stream.parser.last_event_id).collect();
+    assert_eq!(cursors.len(), 2);
+}
+
+#[tokio::test]
+async fn a_broadcast_to_any_user_is_refused_while_the_server_drains() {
+    let server = Server::with(&["--drain-window", "60"]).await;
+    let _stays = [server.sse("ana/phone").await, server.sse("eve/phone").await];
+    server.drain.start();
+    until(|| server.request("GET /readyz", &[], b""), |answer| answer.status == 503).await;
+    let broadcast = async || server.request("POST /user/nobody/devices", &[("content-type", FORM)], b"data=x").await;
+    let refused = until(broadcast, |answer| answer.status == 503).await;
+    assert_eq!(refused.problem(), "draining");
+    let request = BroadcastRequest { user: "nobody".into(), event: String::new(), data: "x".into() };
+    let refused = within(server.grpc().await.broadcast(request)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::Unavailable);
-    let mut back = server.sse("bob/phone").await;
-    assert_eq!(back.data().await, "1234567890", "a device with a mailbox may come back");
+}
+
+#[tokio::test]
+async fn a_broadcast_counts_each_delivery_and_one_refusal_when_no_device_is_connected() {
+    let server = Server::start().await;
+    let _streams = [server.sse("bob/a").await, server.sse("bob/b").await];
+    for device in ["bob/c", "bob/d", "ana/a", "ana/b"] {
+        assert_eq!(server.post_with_ttl(device, "x", "60").await.status, 202);
+    }
+    let form = [("content-type", FORM)];
+    assert_eq!(server.request("POST /user/bob/devices", &form, b"data=x").await.status, 200);
+    for user in ["ana", "nobody"] {
+        assert_eq!(server.request(&format!("POST /user/{user}/devices"), &form, b"data=x").await.status, 404);
+    }
+    let metrics = server.metrics().await;
+    for line in [r#"signal_sends_total{outcome="delivered"} 2"#, r#"signal_sends_total{outcome="not_connected"} 2"#] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
 }

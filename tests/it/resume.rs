@@ -2,7 +2,7 @@
 
 use backend_signal::grpc::proto::Continuity;
 
-use crate::harness::{FORM, Server, until};
+use crate::harness::{Server, until};
 
 /// Sends three messages to a stream whose client reads only the first. Returns the cursor of the first.
 async fn missed(server: &Server) -> String {
@@ -68,13 +68,11 @@ async fn visit(server: &Server, over_grpc: bool, cursor: &str) -> (String, Vec<S
 
 /// Lets the server hold a message for the absent device.
 async fn hold(server: &Server, data: &str) {
-    let (headers, body) = ([("content-type", FORM), ("ttl", "60")], format!("data={data}"));
-    let held = server.request("POST /user/bob/device/phone", &headers, body.as_bytes()).await;
-    assert_eq!(held.status, 202);
+    assert_eq!(server.post_with_ttl("bob/phone", data, "60").await.status, 202);
 }
 
 #[tokio::test]
-async fn an_unknown_cursor_is_broken_and_held_messages_are_delivered() {
+async fn a_stream_with_an_unknown_cursor_is_told_broken_and_gets_held_messages() {
     let server = Server::start().await;
     let (_, _, seen) = visit(&server, false, "").await;
     let (epoch, _) = seen.split_once('.').expect("a cursor");
@@ -136,14 +134,14 @@ async fn without_a_cursor_a_stream_gets_the_messages_that_no_stream_took() {
 async fn a_device_that_does_not_come_back_within_its_window_is_forgotten() {
     let server = Server::with(&["--resume-window", "0.3"]).await;
     let cursor = missed(&server).await;
-    let metrics = async || server.request("GET /metrics", &[], b"").await.text();
-    until(metrics, |text| text.contains("signal_mailboxes 0") && text.contains("signal_mailbox_bytes 0")).await;
+    until(|| server.metrics(), |text| text.contains("signal_mailboxes 0") && text.contains("signal_mailbox_bytes 0"))
+        .await;
     let phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
     assert_eq!((&phone.ready["continuity"], &phone.ready["replayed"]), (&"broken".into(), &0.into()));
 }
 
 #[tokio::test]
-async fn a_cursor_in_a_query_that_cannot_be_read_is_broken_as_in_the_header() {
+async fn a_stream_with_an_unreadable_cursor_in_the_query_is_told_broken() {
     let server = Server::start().await;
     for query in [
         "last_event_id=%ff",

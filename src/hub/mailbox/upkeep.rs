@@ -1,13 +1,18 @@
-//! What a mailbox drops when its time is over, and when memory is full. Pure: time is an argument.
+//! What a mailbox drops: messages that expire, and messages that make room when memory is full. Decides when the mailbox itself is
+//! removed. Pure: time is an argument.
 
 use super::{
     super::{
-        deadlines::{DeadlineKind, Tick},
-        liveness::Millis,
+        deadlines::DeadlineKind,
         log::Log,
+        time::{Millis, Tick},
     },
     Mailbox,
 };
+
+/// Bytes of memory that a mailbox itself takes. They count as held when the mailbox only holds messages, because any sender can
+/// make such a mailbox.
+pub(in crate::hub) const MAILBOX_BYTES: usize = 512;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,8 +21,8 @@ pub(in crate::hub) struct Checked {
     pub(in crate::hub) wake: bool,
     /// How many waiting messages have expired.
     pub(in crate::hub) expired: usize,
-    /// The mailbox is no longer needed.
-    pub(in crate::hub) forget: bool,
+    /// The registry has to remove the mailbox.
+    pub(in crate::hub) remove: bool,
 }
 
 impl Mailbox {
@@ -25,14 +30,14 @@ impl Mailbox {
     pub(in crate::hub) fn due(&self, kind: DeadlineKind, window_ms: u64) -> Option<Millis> {
         match (kind, &self.stream) {
             (DeadlineKind::Stream, Some(stream)) => stream.heartbeat.next(),
-            // A mailbox is kept until its held messages expire, also after the resume window.
+            // Not before a held message expires. If others are left then, the check schedules the next one.
             (DeadlineKind::Stream, None) => {
                 Some(self.left_at.time().after(window_ms).max(self.log.hold_ends().unwrap_or_default()))
             }
-            (DeadlineKind::Replay, _) => self.log.replay_ends(self.written()),
-            (DeadlineKind::Held, Some(_)) => None,
+            (DeadlineKind::Replay, _) => self.log.replay_ends(self.droppable_up_to()),
+            (DeadlineKind::Waiting, Some(_)) => None,
             // Messages that the last stream did not take count, too: eviction finds mailboxes by this deadline.
-            (DeadlineKind::Held, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
+            (DeadlineKind::Waiting, None) => self.log.waiting_ends(self.left_at.time().after(window_ms)),
         }
     }
 
@@ -40,9 +45,9 @@ impl Mailbox {
     pub(in crate::hub) fn check(&mut self, window_ms: u64, now: Millis) -> Checked {
         let mut checked = Checked::default();
         if let Some(stream) = &mut self.stream {
-            checked.wake = stream.heartbeat.beat(now);
+            checked.wake = stream.heartbeat.check(now);
         }
-        self.evict(now);
+        self.trim_replay(now);
         if self.stream.is_none() {
             let held = self.log.held();
             checked.expired = self.log.expire(now.since(self.left_at.time()) >= window_ms, now);
@@ -50,8 +55,8 @@ impl Mailbox {
                 // The next stream has to be told of the loss, so the mailbox is kept for another resume window.
                 self.left_at = Tick::not_before(now);
             }
-            checked.forget = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
-            if checked.forget {
+            checked.remove = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
+            if checked.remove {
                 self.log = Log::default();
             }
         }
@@ -60,12 +65,12 @@ impl Mailbox {
 
     /// Drops the oldest message that is kept for replay, to make room. Says whether there was one.
     pub(in crate::hub) fn evict_oldest(&mut self) -> bool {
-        self.log.evict_oldest(self.written())
+        self.log.evict_oldest(self.droppable_up_to())
     }
 
     /// Drops all messages that wait for an absent device, to make room. Its next stream is told `broken`. Returns how many were
     /// dropped.
-    pub(in crate::hub) fn drop_held(&mut self, now: Millis) -> usize {
+    pub(in crate::hub) fn drop_waiting(&mut self, now: Millis) -> usize {
         if self.stream.is_some() {
             return 0;
         }
@@ -76,28 +81,24 @@ impl Mailbox {
         dropped
     }
 
-    /// The attached stream has taken all messages up to this number.
-    fn written(&self) -> u64 {
+    /// Up to which number messages may be dropped: what the attached stream has taken. Without a stream, all.
+    fn droppable_up_to(&self) -> u64 {
         self.stream.as_ref().map_or(u64::MAX, |stream| stream.position)
     }
 
-    /// Drops messages kept for replay that exceed a limit, but none that the attached stream has still to write.
-    pub(super) fn evict(&mut self, now: Millis) {
-        let Some(stream) = &self.stream else { return self.log.evict(self.written(), now, |_, _| ()) };
+    /// Drops messages kept for replay that exceed a limit, but none that the attached stream still has to write.
+    pub(super) fn trim_replay(&mut self, now: Millis) {
+        let Some(stream) = &self.stream else { return self.log.trim_replay(self.droppable_up_to(), now, |_, _| ()) };
         let confirmed = &mut self.confirmed;
-        self.log.evict(stream.position, now, |seq, at| {
-            // The stream took this message and is still attached after all this time. So its peer has read the message: the
-            // transport cuts a peer that does not read.
+        self.log.trim_replay(stream.position, now, |seq, at| {
+            // The stream took this message and is still attached `REPLAY_MS` later. So its peer has read the message, if
+            // `--stall-timeout` is shorter than that: the transport would have cut a peer that does not read.
             if stream.since.time() <= at {
                 *confirmed = seq.max(*confirmed);
             }
         });
     }
 }
-
-/// Bytes of memory that a mailbox itself takes. They count as held when the mailbox only holds messages, because any sender can
-/// make such a mailbox.
-pub(in crate::hub) const MAILBOX_COST: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -114,18 +115,18 @@ mod tests {
             let mut mailbox = Mailbox::new(EPOCH, Millis(0));
             mailbox.push(message(Data::new("ring").expect("not empty")), 50_000, Millis(0)).expect("room");
             let at = if expires { Millis(50_000) } else { Millis(1_000) };
-            let dropped = if expires { mailbox.check(WINDOW_MS, at).expired } else { mailbox.drop_held(at) };
-            assert_eq!((dropped, mailbox.held()), (1, MAILBOX_COST));
+            let dropped = if expires { mailbox.check(WINDOW_MS, at).expired } else { mailbox.drop_waiting(at) };
+            assert_eq!((dropped, mailbox.held()), (1, MAILBOX_BYTES));
             let end = at.after(WINDOW_MS);
             assert_eq!(mailbox.due(DeadlineKind::Stream, WINDOW_MS), Some(end));
-            assert!(!mailbox.check(WINDOW_MS, Millis(end.0 - 1)).forget);
+            assert!(!mailbox.check(WINDOW_MS, Millis(end.0 - 1)).remove);
             let stream = mailbox.attach(Start::Anew, 15_000, Millis(end.0 - 1)).expect("free");
             assert_eq!((stream.continuity, stream.replayed), (Continuity::Broken, 0));
         }
     }
 
     #[test]
-    fn a_message_that_the_stream_has_still_to_write_is_not_dropped_to_make_room() {
+    fn a_message_that_the_stream_still_has_to_write_is_not_dropped_to_make_room() {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
         let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
         for _ in 0..2 {

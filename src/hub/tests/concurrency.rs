@@ -10,10 +10,7 @@ use std::{
 
 use tokio_stream::Stream as _;
 
-use super::super::{
-    Draft, Event, Hub, Limits, Local, Opening, Subscription,
-    deadlines::{DeadlineKind, Tick},
-};
+use super::super::{Draft, Event, Hub, Limits, Local, Opening, Subscription, deadlines::DeadlineKind, time::Tick};
 use crate::{
     auth::{Caller, Subscriber},
     budget::Budget,
@@ -23,7 +20,8 @@ use crate::{
 
 const ROUNDS: u64 = 1_000;
 
-struct TestHub {
+/// A hub and one device of it, for threads without a runtime of their own.
+struct OneDevice {
     hub: Hub,
     subscriber: Subscriber,
     caller: Caller,
@@ -31,9 +29,9 @@ struct TestHub {
     runtime: tokio::runtime::Runtime,
 }
 
-impl TestHub {
+impl OneDevice {
     fn new(resume_window: Duration) -> Arc<Self> {
-        let limits = Limits::unlimited(resume_window, Duration::from_secs(60));
+        let limits = Limits::only_times(resume_window, Duration::from_secs(60));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let hub = Hub::new(limits, Budget::new(1 << 30), Local, ());
         let address = Address::new("bob", "phone").expect("ids");
@@ -66,7 +64,7 @@ impl TestHub {
 }
 
 /// The messages that a stream has ready now.
-fn drain(stream: &mut Subscription) -> Vec<u64> {
+fn read_all(stream: &mut Subscription) -> Vec<u64> {
     let mut numbers = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
     while let Poll::Ready(Some(event)) = Pin::new(&mut *stream).poll_next(&mut context) {
@@ -79,7 +77,7 @@ fn drain(stream: &mut Subscription) -> Vec<u64> {
 
 #[test]
 fn every_accepted_message_arrives_once_and_a_late_end_removes_nothing() {
-    let test = TestHub::new(Duration::from_secs(60));
+    let test = OneDevice::new(Duration::from_secs(60));
     let (first, mut stream) = test.subscribe(Start::Anew);
     let mut cursor = first.cursor;
     thread::scope(|scope| {
@@ -95,7 +93,7 @@ fn every_accepted_message_arrives_once_and_a_late_end_removes_nothing() {
         });
         let mut next = 0;
         while next < ROUNDS {
-            for number in drain(&mut stream) {
+            for number in read_all(&mut stream) {
                 assert_eq!(number, next, "in order, nothing lost or repeated");
                 next += 1;
                 cursor.seq += 1;
@@ -113,7 +111,7 @@ fn every_accepted_message_arrives_once_and_a_late_end_removes_nothing() {
 
 #[test]
 fn a_mailbox_that_is_removed_while_streams_and_messages_arrive_loses_nothing() {
-    let test = TestHub::new(Duration::ZERO);
+    let test = OneDevice::new(Duration::ZERO);
     thread::scope(|scope| {
         let timekeeper = scope.spawn(|| {
             for _ in 0..ROUNDS {
@@ -123,16 +121,19 @@ fn a_mailbox_that_is_removed_while_streams_and_messages_arrive_loses_nothing() {
         for number in 0..ROUNDS {
             let (_, mut stream) = test.subscribe(Start::Anew);
             assert_eq!(test.send(number, Duration::ZERO), Ok(Outcome::Delivered));
-            assert_eq!(drain(&mut stream), [number]);
+            assert_eq!(read_all(&mut stream), [number]);
             drop(stream);
             if number % 2 == 0 {
                 assert!(test.send(number, Duration::from_secs(60)).is_ok());
                 let (_, mut stream) = test.subscribe(Start::Anew);
-                assert_eq!(drain(&mut stream), [number], "a held message survives the check");
+                assert_eq!(read_all(&mut stream), [number], "a held message survives the check");
             }
         }
         timekeeper.join().expect("no panic");
     });
     test.check_all();
-    assert_eq!(test.hub.census(), super::super::Census { streams: 0, mailboxes: 0, watches: 0, memory: 0, held: 0 });
+    assert_eq!(
+        test.hub.census(),
+        super::super::Census { streams: 0, mailboxes: 0, watches: 0, message_bytes: 0, held_bytes: 0 }
+    );
 }

@@ -1,15 +1,18 @@
 //! Random operations on a mailbox, compared with a simple model that keeps every message and marks the dropped ones.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use proptest::{collection::vec, prelude::*};
 
 use super::super::{
     deadlines::DeadlineKind,
-    liveness::Millis,
-    log::{ENTRY_COST, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
-    mailbox::{Delivery, Mailbox, Next},
+    log::{ENTRY_BYTES, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
+    mailbox::{Mailbox, Next, Outgoing},
     parcel::Parcel,
+    time::Millis,
 };
 use crate::{
     budget::Budget,
@@ -39,7 +42,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let stranger = prop_oneof![
-        Just(Start::Lost),
+        Just(Start::Unreadable),
         (0..200u64).prop_map(|seq| Start::After(Cursor { epoch: 1, page: 1, seq })),
         Just(Start::After(Cursor { epoch: EPOCH, page: 1, seq: 1 << 40 })),
         Just(Start::After(Cursor { epoch: EPOCH, page: 1 << 30, seq: 0 })),
@@ -114,7 +117,11 @@ impl World {
             Op::Anew => self.attach(Start::Anew, true),
             Op::Stranger(start) => self.attach(start, false),
             // Three messages at a time.
-            Op::Read(most) => (0..most).for_each(|at| self.read(at % 3 > 0)),
+            Op::Read(most) => {
+                for at in 0..most {
+                    self.read(at % 3 > 0);
+                }
+            }
             Op::Detach => {
                 let Some(client) = self.client.take() else { return };
                 self.mailbox.detach(client.generation, Millis(self.now));
@@ -150,7 +157,7 @@ impl World {
                 assert_eq!(attached.cursor.page, cursor.page);
                 assert!(gone || began == cursor.seq);
             }
-            Start::After(_) | Start::Lost => assert_eq!(attached.continuity, Continuity::Broken),
+            Start::After(_) | Start::Unreadable => assert_eq!(attached.continuity, Continuity::Broken),
             Start::Anew => {
                 let nothing_gone = self.with(Fate::Gone).next().is_none();
                 assert_eq!(attached.continuity == Continuity::New, self.cursor.is_none() && nothing_gone);
@@ -164,35 +171,37 @@ impl World {
         self.cursor = Some(attached.cursor);
     }
 
-    /// Reads the next message. `along`: together with the message before it.
-    fn read(&mut self, along: bool) {
-        let Some(client) = &mut self.client else { return };
+    /// Reads the next message, alone or together with the message before it. Says whether there was one.
+    fn read(&mut self, together: bool) -> bool {
+        let Some(client) = &mut self.client else { return false };
         let (generation, page, now) = (client.generation, client.page, Millis(self.now));
-        let next = if along {
+        let next = if together {
             self.mailbox.more(generation, page, now).map_or(Next::Wait, Next::Message)
         } else {
             self.mailbox.next(generation, page, now)
         };
         let expected = self.records.iter_mut().find(|record| record.seq > client.seen && record.fate != Fate::Gone);
         match (next, expected) {
-            (Next::Message(Delivery { cursor, message, more, .. }), Some(record)) => {
+            (Next::Message(Outgoing { cursor, message, has_more, .. }), Some(record)) => {
                 assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
-                assert!(!client.whole || cursor.seq == client.seen + 1, "no gap in what was said to be whole");
+                assert!(!client.whole || cursor.seq == client.seen + 1, "after `resumed` no message is missing");
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));
                 (record.fate, record.at) = (Fate::HandedOver, self.now);
                 client.seen = cursor.seq;
                 self.cursor = Some(cursor);
                 self.evict();
                 let later = self.records.iter().any(|record| record.seq > cursor.seq && record.fate != Fate::Gone);
-                assert_eq!(more, later, "whether another one is there");
+                assert_eq!(has_more, later, "whether another one is there");
+                true
             }
-            (Next::Wait | Next::Ping, None) => {}
+            (Next::Wait | Next::Ping, None) => false,
             (next, expected) => panic!("{next:?} instead of {:?}", expected.map(|record| record.seq)),
         }
     }
 
     fn wait(&mut self, ms: u64) {
-        (0..400).for_each(|_| self.read(false));
+        // An attached client reads everything before time passes.
+        while self.read(false) {}
         self.now += ms;
         let checked = self.mailbox.check(WINDOW_MS, Millis(self.now));
         self.evict();
@@ -208,7 +217,7 @@ impl World {
         }
         let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         let forget = over && self.with(Fate::Waiting).count() == 0;
-        assert_eq!(checked.forget, forget);
+        assert_eq!(checked.remove, forget);
         for kind in DeadlineKind::ALL {
             let due = self.mailbox.due(kind, WINDOW_MS);
             assert!(forget || due.is_none_or(|due| due > Millis(self.now)), "{kind:?} is due after a check: {due:?}");
@@ -219,7 +228,7 @@ impl World {
         }
     }
 
-    /// Drops the oldest messages kept for replay while a limit is exceeded, but none that the client has still to get.
+    /// Drops the oldest messages kept for replay while a limit is exceeded, but none that the client still has to get.
     fn evict(&mut self) {
         let seen = self.client.as_ref().map_or(u64::MAX, |client| client.seen);
         loop {
@@ -237,7 +246,7 @@ impl World {
 
 pub(in crate::hub) fn message(data: Data) -> Arc<Parcel> {
     let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
-    Arc::new(Parcel::new(message, Budget::new(usize::MAX)))
+    Arc::new(Parcel::new(message, 1, Duration::ZERO, Budget::new(usize::MAX)))
 }
 
 proptest! {
@@ -249,7 +258,7 @@ proptest! {
         for op in &ops {
             world.apply(op);
             let kept = world.with(Fate::Waiting).count() + world.with(Fate::HandedOver).count();
-            prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_COST);
+            prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_BYTES);
             prop_assert!(world.with(Fate::Waiting).count() <= WAITING && world.bytes(Fate::Waiting) <= WAITING_BYTES);
         }
     }

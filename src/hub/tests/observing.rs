@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     super::{Evicted, Hub, HubEvent, Inbound as _, Limits, Local, Observer, Subscription},
-    HELD, NOW, TestHub, WINDOW, address, draft, poll, take, user,
+    HOLD, NO_TTL, TestHub, WINDOW, address, draft, poll, read_all, user,
 };
 use crate::{
     auth::Caller,
@@ -20,7 +20,8 @@ use crate::{
     model::{Continuity, EndReason, Outcome, Start},
 };
 
-/// Records every event. Calls the hub for state behind each kind of lock: under one of these locks, it would wait for ever.
+/// Records every event. Calls the hub for state behind the locks of the registry, the presence and a slot: under one of
+/// these locks, it would wait for ever.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Inner>);
 
@@ -67,7 +68,7 @@ impl Recorder {
 
 fn observed(budget: usize) -> (TestHub, Recorder) {
     let (recorder, budget) = (Recorder::default(), Budget::new(budget));
-    let limits = Limits { user_devices: 3, ..Limits::unlimited(WINDOW, WINDOW) };
+    let limits = Limits { user_devices: 3, ..Limits::only_times(WINDOW, WINDOW) };
     let hub = Hub::new(limits, budget.clone(), Local, recorder.clone());
     assert!(recorder.0.hub.set(hub.clone()).is_ok());
     (TestHub { hub, budget, caller: Caller::anonymous() }, recorder)
@@ -110,8 +111,8 @@ fn each_event_of_streams_and_watches_is_observed_once() {
             recorder.take(),
             [format!("phone ended: {draining:?}"), format!("watch of bob ended: {draining:?}")]
         );
-        assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NOW)).await, Err(Error::DRAINING));
-        assert_eq!(recorder.take(), ["broadcast to bob: Draining"]);
+        assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NO_TTL)).await, Err(Error::DRAINING));
+        assert_eq!(recorder.take(), [format!("broadcast to bob: {:?}", Error::DRAINING)]);
     });
 }
 
@@ -128,12 +129,12 @@ fn a_stream_whose_client_left_ended_without_a_reason() {
 fn each_send_is_observed_once_with_its_outcome() {
     without_deadlock(async || {
         let (test, recorder) = observed(1 << 20);
-        assert_eq!(test.send("phone", 1, NOW).await, Err(Error::NotConnected));
-        assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NOW)).await, Err(Error::NotConnected));
-        assert_eq!(test.send("phone", 1, HELD).await, Ok(Outcome::Held));
+        assert_eq!(test.send("phone", 1, NO_TTL).await, Err(Error::NotConnected));
+        assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NO_TTL)).await, Err(Error::NotConnected));
+        assert_eq!(test.send("phone", 1, HOLD).await, Ok(Outcome::Held));
         let streams = [open(&test, "phone"), open(&test, "laptop")];
-        assert_eq!(test.send("phone", 1, NOW).await, Ok(Outcome::Delivered));
-        let reached = test.hub.broadcast(&test.caller, &user(), draft(1, NOW)).await.map(|devices| devices.len());
+        assert_eq!(test.send("phone", 1, NO_TTL).await, Ok(Outcome::Delivered));
+        let reached = test.hub.broadcast(&test.caller, &user(), draft(1, NO_TTL)).await.map(|devices| devices.len());
         assert_eq!(reached, Ok(2));
         drop(streams);
         let expected = [
@@ -158,53 +159,53 @@ fn messages_that_are_dropped_are_observed_with_their_count() {
         let (test, recorder) = observed(100_000);
         let keeping = tokio::spawn(test.hub.clone().keep_time());
         for _ in 0..2 {
-            assert_eq!(test.send("absent", 10, HELD).await, Ok(Outcome::Held));
+            assert_eq!(test.send("absent", 10, HOLD).await, Ok(Outcome::Held));
         }
-        tokio::time::sleep(HELD + Duration::from_secs(1)).await;
+        tokio::time::sleep(HOLD + Duration::from_secs(1)).await;
         keeping.abort();
         assert_eq!(recorder.take()[2..], ["absent expired: 2"]);
         for device in ["absent", "phone"] {
-            assert_eq!(test.send(device, 10, HELD).await, Ok(Outcome::Held));
+            assert_eq!(test.send(device, 10, HOLD).await, Ok(Outcome::Held));
         }
         let mut streams = [open(&test, "phone"), open(&test, "laptop")];
-        assert_eq!(take(&mut streams[0]), 1);
+        assert_eq!(read_all(&mut streams[0]), 1);
         recorder.take();
         let _third = open(&test, "watch");
-        let told = format!("absent evicted: 1 {:?}", Evicted::Held);
+        let told = format!("absent evicted: 1 {:?}", Evicted::Waiting);
         assert_eq!(recorder.take(), [told, format!("watch opened: {:?}, 0 replayed", Continuity::New)]);
-        assert_eq!(test.send("laptop", 99_900, NOW).await, Err(Error::OVER_BUDGET));
-        let told = format!("phone evicted: 1 {:?}", Evicted::Replayed);
+        assert_eq!(test.send("laptop", 99_900, NO_TTL).await, Err(Error::OVER_BUDGET));
+        let told = format!("phone evicted: 1 {:?}", Evicted::Replay);
         assert_eq!(recorder.take(), [told, format!("sent to laptop: Err({:?})", Error::OVER_BUDGET)]);
     });
 }
 
 #[test]
-fn one_live_message_in_16_is_measured_when_its_stream_asks_for_the_next_and_no_replayed_one() {
+fn one_live_message_in_16_is_measured_and_replayed_and_held_ones_are_not() {
     without_deadlock(async || {
         let (test, recorder) = observed(1 << 20);
         let (ready, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
         let written = |events: Vec<String>| events.iter().filter(|event| *event == "phone has written").count();
         for _ in 0..160 {
-            assert_eq!(test.send("phone", 10, NOW).await, Ok(Outcome::Delivered));
-            assert_eq!(take(&mut phone), 1);
+            assert_eq!(test.send("phone", 10, NO_TTL).await, Ok(Outcome::Delivered));
+            assert_eq!(read_all(&mut phone), 1);
         }
         assert_eq!(written(recorder.take()), 10);
         drop(phone);
         let (back, mut phone) = test.subscribe("phone", Start::After(ready.cursor)).expect("a stream");
-        assert_eq!((back.replayed, take(&mut phone), written(recorder.take())), (160, 160, 0));
+        assert_eq!((back.replayed, read_all(&mut phone), written(recorder.take())), (160, 160, 0));
         drop(phone);
         for _ in 0..16 {
             let mut phone = open(&test, "phone");
-            assert_eq!(test.send("phone", 10, NOW).await, Ok(Outcome::Delivered));
+            assert_eq!(test.send("phone", 10, NO_TTL).await, Ok(Outcome::Delivered));
             assert!(poll(&mut phone, Waker::noop()).is_some());
         }
         assert_eq!(written(recorder.take()), 0, "a stream that asks for no more may not have written its message");
         for _ in 0..32 {
-            assert_eq!(test.send("phone", 10, HELD).await, Ok(Outcome::Held));
+            assert_eq!(test.send("phone", 10, HOLD).await, Ok(Outcome::Held));
         }
         let (back, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
         assert_eq!(
-            (back.replayed, take(&mut phone), written(recorder.take())),
+            (back.replayed, read_all(&mut phone), written(recorder.take())),
             (32, 32, 0),
             "held messages wait for a device"
         );

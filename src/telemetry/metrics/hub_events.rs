@@ -1,4 +1,4 @@
-//! The metrics as the observer of the hub: which event changes which metric.
+//! Observes the hub: which event changes which metric.
 
 use super::Metrics;
 use crate::{
@@ -19,7 +19,9 @@ impl Observer for Metrics {
             HubEvent::Sent { outcome, .. } => self.sent(outcome),
             HubEvent::Written { latency, .. } => self.0.send_latency.observe(latency.as_secs_f64()),
             HubEvent::BroadcastRefused { error, .. } => self.sent(Err(error)),
-            HubEvent::Expired { messages, .. } => drop(self.0.expired.inc_by(messages as u64)),
+            HubEvent::Expired { messages, .. } => {
+                self.0.expired.inc_by(messages as u64);
+            }
             HubEvent::Evicted { kind, messages, .. } => self.evicted(kind, messages),
         }
     }
@@ -38,8 +40,8 @@ impl Metrics {
 
     fn evicted(&self, kind: Evicted, messages: usize) {
         let kind = match kind {
-            Evicted::Replayed => "replayed",
-            Evicted::Held => "held",
+            Evicted::Replay => "replayed",
+            Evicted::Waiting => "held",
         };
         self.0.evicted.get_or_create(&[("kind", kind)]).inc_by(messages as u64);
     }

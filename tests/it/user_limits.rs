@@ -1,21 +1,15 @@
 //! The limits of one user and of one caller: past a limit the answer says so, and all others are served.
 
-use backend_signal::grpc::proto::{BroadcastRequest, SendRequest, WatchDevicesRequest};
+use backend_signal::grpc::proto::{SendRequest, WatchDevicesRequest};
 use tonic::Code;
 
 use crate::harness::{
-    Connection, FORM, Response, Server, Sse, claim,
+    Connection, Response, Server, Sse, claim,
     grpc::{claimed, message},
-    http2::Http2,
-    path, until, within,
+    until, within,
 };
 
 const EVENTS: (&str, &str) = ("accept", "text/event-stream");
-
-async fn hold(server: &Server, device: &str, data: &str) -> Response {
-    let headers = [("content-type", FORM), ("ttl", "60")];
-    server.request(&format!("POST {}", path(device)), &headers, format!("data={data}").as_bytes()).await
-}
 
 async fn grpc_hold(server: &Server, device: &str) -> Result<(), Code> {
     let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
@@ -31,7 +25,7 @@ async fn watch(server: &Server, caller: &str) -> Result<Sse, Response> {
     connection.ask("GET /user/bob/devices", &headers).await;
     let head = connection.head().await;
     assert_eq!((head.status, head.header("content-type")), (200, "text/event-stream"));
-    // Only a refusal has a length.
+    // Only the answer of a refused watch has a Content-Length.
     if !head.header("content-length").is_empty() {
         return Err(server.request("GET /user/bob/devices", &headers, b"").await);
     }
@@ -56,12 +50,12 @@ fn assert_told_to_come_back(refused: &Response) {
 async fn messages_are_held_for_a_limited_number_of_devices_of_a_user() {
     let server = Server::with(&["--user-held-devices", "3"]).await;
     for device in ["bob/1", "bob/2", "bob/3", "bob/1"] {
-        assert_eq!(hold(&server, device, "x").await.status, 202);
+        assert_eq!(server.post_with_ttl(device, "x", "60").await.status, 202);
     }
-    assert_too_many(&hold(&server, "bob/4", "x").await);
+    assert_too_many(&server.post_with_ttl("bob/4", "x", "60").await);
     assert_eq!(grpc_hold(&server, "bob/4").await, Err(Code::ResourceExhausted));
-    assert_eq!(hold(&server, "ana/4", "x").await.status, 202, "another user has other limits");
-    // A mailbox with a stream is not one that only holds messages.
+    assert_eq!(server.post_with_ttl("ana/4", "x", "60").await.status, 202, "another user has other limits");
+    // With a stream, the mailbox no longer counts as one that only holds messages.
     let _first = server.sse("bob/1").await;
     assert_eq!(grpc_hold(&server, "bob/4").await, Ok(()));
 }
@@ -70,10 +64,10 @@ async fn messages_are_held_for_a_limited_number_of_devices_of_a_user() {
 async fn the_devices_of_a_user_are_limited_and_a_stream_pushes_out_a_mailbox_that_only_holds() {
     let server = Server::with(&["--user-devices", "3"]).await;
     for device in ["bob/held-1", "bob/held-2"] {
-        assert_eq!(hold(&server, device, "x").await.status, 202);
+        assert_eq!(server.post_with_ttl(device, "x", "60").await.status, 202);
     }
     let streams = [server.sse("bob/a").await, server.sse("bob/b").await];
-    assert_too_many(&hold(&server, "bob/held-3", "x").await);
+    assert_too_many(&server.post_with_ttl("bob/held-3", "x", "60").await);
     let lost = server.sse("bob/held-1").await;
     assert_eq!((&lost.ready["continuity"], &lost.ready["replayed"]), (&"broken".into(), &0.into()));
     let claim = claim("bob/c");
@@ -98,18 +92,18 @@ async fn the_watchers_of_a_user_and_the_watches_of_a_caller_are_limited() {
     let refused = within(server.grpc().await.watch_devices(request)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::ResourceExhausted);
     drop(watches);
-    until(|| server.request("GET /metrics", &[], b""), |answer| answer.text().contains("\nsignal_watches 0\n")).await;
+    until(|| server.metrics(), |text| text.contains("\nsignal_watches 0\n")).await;
     watch(&server, "ana/1").await.expect("there is room again");
 }
 
 #[tokio::test]
-async fn held_messages_have_a_budget_and_live_messages_are_still_accepted() {
+async fn a_server_whose_hold_budget_is_full_still_accepts_live_messages() {
     let server = Server::with(&["--memory-budget", "500000", "--user-held-devices", "0", "--user-devices", "0"]).await;
     let mut phone = server.sse("ana/phone").await;
     let large = "x".repeat(50_000);
     let mut held = 0;
     let refused = loop {
-        let answer = hold(&server, &format!("bob/{held}"), &large).await;
+        let answer = server.post_with_ttl(&format!("bob/{held}"), &large, "60").await;
         if answer.status != 202 {
             break answer;
         }
@@ -120,65 +114,7 @@ async fn held_messages_have_a_budget_and_live_messages_are_still_accepted() {
         assert_eq!(server.post("ana/phone", &large).await.status, 200);
         assert_eq!(phone.data().await.len(), large.len());
     }
-    let metrics = server.request("GET /metrics", &[], b"").await.text();
+    let metrics = server.metrics().await;
     let evicted = metrics.lines().find(|line| line.starts_with(r#"signal_evicted_total{kind="replayed"}"#));
     assert!(evicted.is_some() && !metrics.contains(r#"{kind="held"}"#), "{evicted:?}");
-}
-
-#[tokio::test]
-async fn a_large_broadcast_arrives_whole_in_every_format_and_protocol() {
-    let server = Server::start().await;
-    let connection = Http2::open(server.address).await;
-    let data = format!("v=0\r\n{}\n\"é\"", "a=candidate ".repeat(5_000));
-    let mut plain = [server.sse("bob/a").await, Sse::open_h2(&connection, "bob/b").await];
-    let mut grpc = server.grpc_stream("bob/c", "").await.expect("a stream");
-    let mut envelope = server.sse_with("bob/d", "/subscribe?format=envelope", &[]).await;
-    let body = serde_json::json!({ "data": data }).to_string();
-    for _ in 0..2 {
-        let json = [("content-type", crate::harness::JSON)];
-        let answer = server.request("POST /user/bob/devices", &json, body.as_bytes()).await;
-        assert_eq!(answer.text(), r#"{"delivered":["a","b","c","d"]}"#);
-        for stream in &mut plain {
-            let event = stream.message().await;
-            assert_eq!((event.data == data.replace("\r\n", "\n"), event.id.is_empty()), (true, false));
-        }
-        assert_eq!(grpc.data().await, data);
-        let event: serde_json::Value = serde_json::from_str(&envelope.data().await).expect("JSON");
-        assert_eq!(event["data"], data.as_str());
-    }
-    // Each stream has a cursor of its own.
-    let cursors: std::collections::HashSet<_> = plain.iter().map(|stream| &stream.parser.last_event_id).collect();
-    assert_eq!(cursors.len(), 2);
-}
-
-#[tokio::test]
-async fn a_broadcast_to_any_user_is_refused_while_the_server_drains() {
-    let server = Server::with(&["--drain-window", "60"]).await;
-    let _stays = [server.sse("ana/phone").await, server.sse("eve/phone").await];
-    server.drain.start();
-    until(|| server.request("GET /readyz", &[], b""), |answer| answer.status == 503).await;
-    let broadcast = async || server.request("POST /user/nobody/devices", &[("content-type", FORM)], b"data=x").await;
-    let refused = until(broadcast, |answer| answer.status == 503).await;
-    assert_eq!(refused.problem(), "draining");
-    let request = BroadcastRequest { user: "nobody".into(), event: String::new(), data: "x".into() };
-    let refused = within(server.grpc().await.broadcast(request)).await.expect_err("refused");
-    assert_eq!(refused.code(), Code::Unavailable);
-}
-
-#[tokio::test]
-async fn a_broadcast_counts_each_delivery_and_one_refusal_when_no_device_is_connected() {
-    let server = Server::start().await;
-    let _streams = [server.sse("bob/a").await, server.sse("bob/b").await];
-    for device in ["bob/c", "bob/d", "ana/a", "ana/b"] {
-        assert_eq!(hold(&server, device, "x").await.status, 202);
-    }
-    let form = [("content-type", FORM)];
-    assert_eq!(server.request("POST /user/bob/devices", &form, b"data=x").await.status, 200);
-    for user in ["ana", "nobody"] {
-        assert_eq!(server.request(&format!("POST /user/{user}/devices"), &form, b"data=x").await.status, 404);
-    }
-    let metrics = server.request("GET /metrics", &[], b"").await.text();
-    for line in [r#"signal_sends_total{outcome="delivered"} 2"#, r#"signal_sends_total{outcome="not_connected"} 2"#] {
-        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
-    }
 }

@@ -1,34 +1,8 @@
-//! When a stream gets its next heartbeat. Pure: time is an argument.
+//! When a stream or a watch gets its next ping. Pure: time is an argument.
 
-use std::time::Duration;
+use super::time::Millis;
 
-/// Milliseconds since the hub began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Millis(pub(crate) u64);
-
-impl Millis {
-    /// A time, from the duration since the hub began.
-    pub(super) fn new(since_began: Duration) -> Self {
-        Self(u64::try_from(since_began.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// How long ago `earlier` was, in milliseconds.
-    pub(super) fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-
-    /// The time `ms` milliseconds later.
-    pub(super) fn after(self, ms: u64) -> Self {
-        Self(self.0.saturating_add(ms))
-    }
-
-    /// The first multiple of `grid` milliseconds that is not earlier.
-    fn on_grid(self, grid: u64) -> Self {
-        Self(self.0.div_ceil(grid.max(1)).saturating_mul(grid.max(1)))
-    }
-}
-
-/// The heartbeat of one stream: a ping when nothing was sent for long enough.
+/// The heartbeat of one stream or watch: a ping when nothing was sent for long enough.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     every_ms: u32,
@@ -48,7 +22,7 @@ impl Heartbeat {
         (self.due, self.silent_since) = (false, now);
     }
 
-    /// Takes the ping that is due.
+    /// Takes the ping if one is due. Returns whether one was.
     pub(super) fn take(&mut self, now: Millis) -> bool {
         let due = self.due;
         if due {
@@ -58,22 +32,25 @@ impl Heartbeat {
     }
 
     /// Makes a ping due if the silence was long enough. Says whether it just became due.
-    pub(super) fn beat(&mut self, now: Millis) -> bool {
-        let beats = self.next().is_some_and(|next| next <= now);
-        self.due |= beats;
-        beats
+    pub(super) fn check(&mut self, now: Millis) -> bool {
+        let became_due = self.next().is_some_and(|next| next <= now);
+        self.due |= became_due;
+        became_due
     }
 
     /// When the next ping is due. `None` while a ping is due and not yet taken.
     ///
-    /// All due times are on a common grid, so that pings of streams that share a connection are written together. The daemon has to
-    /// notice within 35 s that a peer has vanished: with the default heartbeat of 15 s, the ping is due after 13.5 to 14 s, and
-    /// `TCP_USER_TIMEOUT` ends the connection 20.6 s later.
+    /// All due times are on a common grid, so that pings of streams that share a connection are written together.
     pub(super) fn next(&self) -> Option<Millis> {
         let every = u64::from(self.every_ms);
-        (!self.due).then(|| self.silent_since.after(every * 9 / 10).on_grid(every / GRID))
+        (!self.due).then(|| self.silent_since.after(every * TENTHS / 10).on_grid(every / GRID))
     }
 }
+
+/// A ping is due after this many tenths of the heartbeat, because the daemon has to notice within 35 s that a peer has vanished: with
+/// the default heartbeat of 15 s the ping is due after 13.5 to 14 s, and `TCP_USER_TIMEOUT` (20 s, in `serve/socket.rs`) ends the
+/// connection less than 21 s later.
+const TENTHS: u64 = 9;
 
 /// How many steps of the grid one heartbeat has.
 const GRID: u64 = 30;
@@ -88,8 +65,8 @@ mod tests {
             let mut heartbeat = Heartbeat::new(15_000, Millis(began));
             let due = heartbeat.next().expect("a time");
             assert!((13_500..14_000).contains(&due.since(Millis(began))) && due.0.is_multiple_of(500), "{due:?}");
-            assert!(!heartbeat.beat(Millis(due.0 - 1)));
-            assert!(heartbeat.beat(due) && !heartbeat.beat(due), "it becomes due once");
+            assert!(!heartbeat.check(Millis(due.0 - 1)));
+            assert!(heartbeat.check(due) && !heartbeat.check(due), "it becomes due once");
             assert_eq!(heartbeat.next(), None);
             assert!(heartbeat.take(due) && !heartbeat.take(due));
         }
@@ -98,7 +75,7 @@ mod tests {
     #[test]
     fn something_sent_puts_the_next_ping_off() {
         let mut heartbeat = Heartbeat::new(15_000, Millis(0));
-        assert!(heartbeat.beat(Millis(14_000)));
+        assert!(heartbeat.check(Millis(14_000)));
         heartbeat.reset(Millis(14_000));
         assert!(!heartbeat.take(Millis(14_000)));
         assert_eq!(heartbeat.next(), Some(Millis(27_500)));

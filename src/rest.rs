@@ -1,16 +1,17 @@
 //! The HTTP API: its routes, what their handlers extract from a request, and the HTTP answer for each result of the hub.
 
+mod body;
 mod devices;
 mod events;
 mod extract;
 mod form;
+mod leftover_body;
 mod problem;
 mod send;
 mod sse;
 #[cfg(test)]
 mod sse_properties;
 mod subscribe;
-mod unread;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,10 +21,11 @@ use axum::{
     response::{AppendHeaders, IntoResponse as _},
     routing::{get, post},
 };
-use http::{HeaderMap, HeaderName, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use serde::Serialize;
 
-use self::extract::{PathSegments, Post, parse_address};
-pub use self::{events::accepts_events, problem::Problem, unread::discard_unread};
+use self::extract::{MessagePost, PathSegments, parse_address};
+pub use self::{events::accepts_events, leftover_body::discard_leftover_body, problem::Problem};
 use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, telemetry::Metrics};
 
 /// The options of the HTTP API.
@@ -58,8 +60,8 @@ pub fn routes(api: Api) -> Router {
     Router::new()
         .route("/subscribe", subscribe())
         .route("/subscribe/{user}/device/{device}", subscribe())
-        .route("/user/{user}/devices", get(devices::list).post(send::broadcast))
-        .route(DEVICE, post(send::send))
+        .route("/user/{user}/devices", get(devices::list_or_watch).post(send::broadcast))
+        .route(DEVICE_ROUTE, post(send::to_device))
         .with_state(api)
 }
 
@@ -72,16 +74,16 @@ pub fn is_subscribe(path: &str) -> bool {
 /// The answer to a request that no handler gets: a problem, or for an `EventSource` a stream that tells it to reconnect later.
 #[must_use]
 pub fn error_response(error: Error, headers: &HeaderMap) -> Response<Body> {
-    events::reconnect_later(error, headers).into_response()
+    events::stream_refusal(error, headers).into_response()
 }
 
 /// The route to which a message for a device is posted.
-pub const DEVICE: &str = "/user/{user}/device/{device}";
+pub const DEVICE_ROUTE: &str = "/user/{user}/device/{device}";
 
-/// The receiver that the path names, if the router would route the request to [`send()`]. Such requests skip the router, because
+/// The receiver that the path names, if the router would route the request to [`send_directly`]. Such requests skip the router, because
 /// they come once for every message.
 #[must_use]
-pub fn receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
+pub fn send_receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
     let mut segments = PathSegments(request.uri().path());
     let mut next = || segments.next().filter(|segment| !segment.is_empty());
     match (next(), next(), next(), next(), segments.next()) {
@@ -92,12 +94,17 @@ pub fn receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
     }
 }
 
-/// Answers a request for which [`receiver`] has found an address, as the router would.
-pub async fn send<B>(api: &Api, peer: Peer, to: Result<Address, Error>, request: &mut Request<B>) -> Response<Body>
+/// Answers a request for which [`send_receiver`] has found an address, as the router would.
+pub async fn send_directly<B>(
+    api: &Api,
+    peer: Peer,
+    to: Result<Address, Error>,
+    request: &mut Request<B>,
+) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    match Post::read(peer, to, request, api).await {
+    match MessagePost::read(peer, to, request, api).await {
         Ok(post) => send::deliver(api, post).await.into_response(),
         Err(problem) => problem.into_response(),
     }
@@ -105,4 +112,10 @@ where
 
 async fn head_not_allowed() -> (AppendHeaders<[(HeaderName, &'static str); 1]>, Problem) {
     (AppendHeaders([(header::ALLOW, "GET")]), Error::MethodNotAllowed.into())
+}
+
+/// A JSON answer.
+fn json_response(value: &impl Serialize) -> Response<Body> {
+    let media_type = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, media_type)], sse::to_json(value)).into_response()
 }

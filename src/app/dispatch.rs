@@ -59,7 +59,7 @@ struct Refused(Error);
 impl Dispatch {
     pub(super) fn new(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
-        let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE), api.metrics.busy_route(grpc::SEND));
+        let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE_ROUTE), api.metrics.busy_route(grpc::SEND));
         Self(Arc::new(Shared {
             routes: cors::layer(origins).layer(routes),
             api,
@@ -98,7 +98,7 @@ impl Dispatch {
         let shared = self.0.clone();
         if let Some(error) = head_checks::fault(&request) {
             // The head does not say reliably where the body ends, so the connection closes and the body is not read.
-            let response = Problem::from(error).closing(request.version()).into_response();
+            let response = Problem::from(error).and_close(request.version()).into_response();
             count(&response, |status| shared.api.metrics.answered("none", status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
@@ -108,9 +108,9 @@ impl Dispatch {
         // Without an `Origin` the CORS headers are always the same. Browsers send one with every POST, so no browser goes past the
         // router.
         let may_go_past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
-        if may_go_past_router && let Some(to) = rest::receiver(&request) {
+        if may_go_past_router && let Some(to) = rest::send_receiver(&request) {
             return Box::pin(async move {
-                let handler = pin!(rest::send(&shared.api, peer, to, &mut request));
+                let handler = pin!(rest::send_directly(&shared.api, peer, to, &mut request));
                 let mut response = observe_short_way(&shared.post, handler).await;
                 // A clone with some headers added: most responses have none of their own.
                 let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
@@ -157,10 +157,11 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
         route => route,
     };
     let (began, method) = (Instant::now(), request.method().clone());
-    let handler = rest::discard_unread(request, &api.settings, async |request| match request.extensions().get() {
-        Some(Refused(error)) => refusal(*error, &request),
-        None => next.run(request).await,
-    });
+    let handler =
+        rest::discard_leftover_body(request, &api.settings, async |request| match request.extensions().get() {
+            Some(Refused(error)) => refusal(*error, &request),
+            None => next.run(request).await,
+        });
     let response = observe(&method, route, pin!(handler)).await;
     count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
     response

@@ -39,10 +39,10 @@ impl HubStream for Watch {}
 #[must_use]
 pub fn accepts_events(headers: &HeaderMap) -> bool {
     let named = |line: &HeaderValue| {
-        let kinds = line.to_str().unwrap_or_default().split(',');
-        kinds
-            .filter_map(|kind| kind.split(';').next())
-            .any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+        let media_types = line.to_str().unwrap_or_default().split(',');
+        media_types
+            .filter_map(|media_type| media_type.split(';').next())
+            .any(|media_type| media_type.trim().eq_ignore_ascii_case("text/event-stream"))
     };
     headers.get_all(header::ACCEPT).iter().any(named)
 }
@@ -61,12 +61,12 @@ where
 
 /// The answer to a client that cannot be served now. An `EventSource` never reconnects after a status other than 200, so it gets a
 /// stream that only tells it when to reconnect.
-pub(super) fn reconnect_later(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
+pub(super) fn stream_refusal(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
     match error {
         Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::TooMany(_)
             if accepts_events(headers) =>
         {
-            Ok(respond(Body::from(sse::retry_only(random(OVERLOAD_RETRY)))))
+            Ok(respond(Body::from(sse::retry_only(random(REFUSED_RETRY)))))
         }
         error => Err(error.into()),
     }
@@ -121,6 +121,6 @@ const GATHERED: usize = 16 * 1024;
 /// The bounds of `retry` for a stream, in milliseconds.
 const RETRY: (u64, u64) = (1_000, 4_000);
 /// The bounds of `retry` for a client that cannot be served now, in milliseconds.
-const OVERLOAD_RETRY: (u64, u64) = (5_000, 20_000);
+const REFUSED_RETRY: (u64, u64) = (5_000, 20_000);
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

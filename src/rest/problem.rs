@@ -29,7 +29,7 @@ struct Document {
 impl Problem {
     /// Closes an HTTP/1.1 connection after the answer, because nobody reads the rest of the request.
     #[must_use]
-    pub fn closing(self, version: http::Version) -> Self {
+    pub fn and_close(self, version: http::Version) -> Self {
         Self { close: version <= http::Version::HTTP_11, ..self }
     }
 }

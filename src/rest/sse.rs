@@ -51,9 +51,9 @@ impl Format {
     /// The first event of a stream. `retry` tells the client how long to wait before it reconnects.
     pub(super) fn opening(self, ready: &Ready, heartbeat: Duration, retry: Duration) -> String {
         if self == Self::Legacy {
-            return LEGACY_HEARTBEAT.to_owned();
+            return LEGACY_COMMENT.to_owned();
         }
-        let data = json(&ReadyData {
+        let data = to_json(&ReadyData {
             user: ready.address.user.as_str(),
             device: ready.address.device.as_str(),
             continuity: match ready.continuity {
@@ -71,7 +71,7 @@ impl Format {
     pub(super) fn event(self, event: &Event, now: impl FnOnce() -> SystemTime) -> EventText {
         EventText::Own(match (self, event) {
             (_, Event::Message(cursor, parcel)) => return self.message(*cursor, parcel),
-            (Self::Legacy, Event::Ping) => LEGACY_HEARTBEAT.to_owned(),
+            (Self::Legacy, Event::Ping) => LEGACY_COMMENT.to_owned(),
             (Self::Legacy, Event::End(_)) => String::new(),
             (_, Event::Ping) => ping(now()),
             (_, Event::End(reason)) => end(*reason),
@@ -113,7 +113,7 @@ pub(super) fn watch_event(event: &WatchEvent, now: SystemTime) -> EventText {
     EventText::Own(match event {
         WatchEvent::Devices(devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
-            format!("event: signal.devices\ndata: {}\n\n", json(&devices))
+            format!("event: signal.devices\ndata: {}\n\n", to_json(&devices))
         }
         WatchEvent::Changes(changes) => {
             return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
@@ -128,7 +128,7 @@ fn change(change: &Change) -> String {
         Change::Online(device) => ("online", device),
         Change::Offline(device) => ("offline", device),
     };
-    format!("event: signal.{name}\ndata: {}\n\n", json(&ChangeData { device: device.as_str() }))
+    format!("event: signal.{name}\ndata: {}\n\n", to_json(&ChangeData { device: device.as_str() }))
 }
 
 fn comment_and_retry(retry: Duration) -> String {
@@ -145,7 +145,7 @@ fn end(reason: EndReason) -> String {
 
 fn plain(message: &Message, more: usize) -> String {
     let mut data = message.data.as_str();
-    let mut text = event_line(message, data.len() + more);
+    let mut text = begin_with_event_line(message, data.len() + more);
     while let Some(end) = memchr2(b'\r', b'\n', data.as_bytes()) {
         push_data_line(&mut text, &data[..end]);
         let line_end = if data[end..].starts_with("\r\n") { 2 } else { 1 };
@@ -156,27 +156,27 @@ fn plain(message: &Message, more: usize) -> String {
 }
 
 fn envelope(message: &Message, more: usize) -> String {
-    let data = json(&EnvelopeData {
+    let data = to_json(&EnvelopeData {
         from: message.from.as_ref().map(SenderData::of),
         data: message.data.as_str(),
         sent_at: humantime::format_rfc3339_millis(message.sent_at).to_string(),
     });
-    let mut text = event_line(message, data.len() + more);
+    let mut text = begin_with_event_line(message, data.len() + more);
     push_data_line(&mut text, &data);
     text
 }
 
 fn legacy(message: &Message) -> String {
     let (user, device) =
-        message.from.as_ref().map_or((ABSENT, ABSENT), |from| (from.user.as_str(), from.device.as_str()));
-    let event = message.event.as_ref().map_or(ABSENT, |event| event.as_str());
+        message.from.as_ref().map_or((UNDEFINED, UNDEFINED), |from| (from.user.as_str(), from.device.as_str()));
+    let event = message.event.as_ref().map_or(UNDEFINED, |event| event.as_str());
     let data = utf8_percent_encode(message.data.as_str(), ENCODE_URI);
     format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n")
 }
 
 /// The `event` line, if the message has an event name, in a string with capacity for a `data` line and `more` bytes. The capacity is
 /// exact when the data is one line: `Bytes` takes over a full string without a copy.
-fn event_line(message: &Message, more: usize) -> String {
+fn begin_with_event_line(message: &Message, more: usize) -> String {
     let event = message.event.as_ref().map(EventName::as_str);
     let named = event.map_or(0, |event| "event: \n".len() + event.len());
     let mut text = String::with_capacity(named + "data: \n".len() + more);
@@ -239,7 +239,7 @@ impl<'a> SenderData<'a> {
 }
 
 /// JSON on one line: the serializer escapes line ends inside strings.
-pub(super) fn json(value: &impl Serialize) -> String {
+pub(super) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -251,10 +251,10 @@ fn reason_name(reason: EndReason) -> &'static str {
     }
 }
 
-const LEGACY_HEARTBEAT: &str = ":\n\n";
+const LEGACY_COMMENT: &str = ":\n\n";
 
 /// The text that JavaScript writes for an absent field.
-const ABSENT: &str = "undefined";
+const UNDEFINED: &str = "undefined";
 
 /// The characters that ECMAScript's `encodeURI` escapes: all but letters, digits, `;/?:@&=+$,#` and `-_.!~*'()`.
 const ENCODE_URI: &AsciiSet = &NON_ALPHANUMERIC

@@ -25,7 +25,7 @@ pub(super) async fn subscribe(
             let opening = format.opening(&ready, heartbeat, events::retry());
             Ok(events::stream(opening, subscription, move |event| format.event(&event, wall_clock::now)))
         }
-        Err(error) => events::reconnect_later(error, &headers),
+        Err(error) => events::stream_refusal(error, &headers),
     }
 }
 

@@ -18,14 +18,14 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Problem, Settings, extract::read_body};
+use super::{Problem, Settings, body::read_body};
 
 /// Calls the handler, then discards the unread part of the request body, so that the connection can carry the next request.
 ///
 /// When the body does not end within the limits, a success becomes an error, and the answer says `Connection: close`.
-pub async fn discard_unread<F>(
+pub async fn discard_leftover_body<F>(
     request: Request<Body>,
-    limits: &Settings,
+    settings: &Settings,
     handle: impl FnOnce(Request<Body>) -> F,
 ) -> Response
 where
@@ -36,16 +36,16 @@ where
         return handle(request).await;
     }
     // One deadline for the handler and for the unread part: two timeouts would add up.
-    let deadline = Instant::now() + limits.body_timeout;
-    let unread = Arc::default();
-    let mut response = handle(request.map(|body| Body::new(LentBody { body, unread: Arc::clone(&unread) }))).await;
+    let deadline = Instant::now() + settings.body_timeout;
+    let leftover = Arc::default();
+    let mut response = handle(request.map(|body| Body::new(LentBody { body, leftover: Arc::clone(&leftover) }))).await;
     if response.headers().contains_key(header::CONNECTION) {
         return response;
     }
-    let Some(mut unread) = unread.lock().take() else { return response };
-    match read_body(&mut unread, limits.body_limit, deadline.saturating_duration_since(Instant::now())).await {
+    let Some(mut leftover) = leftover.lock().take() else { return response };
+    match read_body(&mut leftover, settings.body_limit, deadline.saturating_duration_since(Instant::now())).await {
         Ok(_) => response,
-        Err(error) if response.status().is_success() => Problem::from(error).closing(version).into_response(),
+        Err(error) if response.status().is_success() => Problem::from(error).and_close(version).into_response(),
         Err(_) => {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
@@ -53,15 +53,15 @@ where
     }
 }
 
-/// A body that is stored in `unread` when its reader drops it.
+/// A body that is stored in `leftover` when its reader drops it.
 struct LentBody {
     body: Body,
-    unread: Arc<Mutex<Option<Body>>>,
+    leftover: Arc<Mutex<Option<Body>>>,
 }
 
 impl Drop for LentBody {
     fn drop(&mut self) {
-        *self.unread.lock() = Some(std::mem::take(&mut self.body));
+        *self.leftover.lock() = Some(std::mem::take(&mut self.body));
     }
 }
 

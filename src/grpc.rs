@@ -20,7 +20,9 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::Signal, status::from as error_status};
+pub use self::{
+    deadline::within_deadline, end_on_drain::end_on_drain, identity::IdentifiedSignal, status::from as error_status,
+};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
@@ -54,7 +56,7 @@ pub mod proto {
 
 /// The state that the methods share.
 #[derive(Clone)]
-pub struct Service {
+pub struct SignalMethods {
     /// The hub of this process.
     pub hub: Hub,
     /// How long a stream is silent before it gets a ping.
@@ -65,15 +67,18 @@ pub struct Service {
 
 /// Makes the server of the service. A request message may have `limit` bytes.
 #[must_use]
-pub fn signal(service: Service, auth: Arc<Auth>, limit: usize) -> Signal {
-    Signal::new(SignalServer::new(service).max_decoding_message_size(limit), auth)
+pub fn signal_service(methods: SignalMethods, auth: Arc<Auth>, limit: usize) -> IdentifiedSignal {
+    IdentifiedSignal::new(SignalServer::new(methods).max_decoding_message_size(limit), auth)
 }
 
 /// The routes of the service, of health checks, and of both versions of reflection.
 ///
 /// # Errors
 /// When the descriptors that the build embeds cannot be decoded.
-pub fn routes(signal: Signal, health: HealthServer<impl Health>) -> Result<Routes, tonic_reflection::server::Error> {
+pub fn routes(
+    signal: IdentifiedSignal,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -87,25 +92,25 @@ pub fn routes(signal: Signal, health: HealthServer<impl Health>) -> Result<Route
 }
 
 /// Sets what health checks say about the service.
-pub async fn report(health: &HealthReporter, serving: bool) {
+pub async fn set_health(health: &HealthReporter, serving: bool) {
     if serving {
-        health.set_serving::<Signal>().await;
+        health.set_serving::<IdentifiedSignal>().await;
     } else {
-        health.set_not_serving::<Signal>().await;
+        health.set_not_serving::<IdentifiedSignal>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     }
 }
 
-/// Whether a call is for [`Signal`], whose streams end on a drain by themselves. Other calls need [`end_on_drain`].
+/// Whether a call is for `Signal`, whose streams end on a drain by themselves. Other calls need [`end_on_drain`].
 #[must_use]
 pub fn is_signal<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(ROUTE.trim_end_matches("{*rest}"))
 }
 
-/// The route of all methods of [`Signal`].
+/// The route of all methods of `Signal`.
 pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 
-/// The name of a call of [`Signal`] in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
+/// The name of a call of `Signal` in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
 /// that a peer cannot make names.
 #[must_use]
 pub fn method(path: &str) -> &'static str {
@@ -121,7 +126,7 @@ pub fn is_send<B>(request: &http::Request<B>) -> bool {
 }
 
 /// Answers a native call of `Send` as the router would.
-pub async fn send<B>(signal: &Signal, request: http::Request<B>) -> http::Response<Body>
+pub async fn send<B>(signal: &IdentifiedSignal, request: http::Request<B>) -> http::Response<Body>
 where
     B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
 {
@@ -146,7 +151,7 @@ const METHODS: [&str; 6] = [
 
 /// Whether a path is the health check's. A connection over the limit may still ask for it.
 #[must_use]
-pub fn is_health(path: &str) -> bool {
+pub fn is_health_path(path: &str) -> bool {
     path == "/grpc.health.v1.Health/Check"
 }
 
@@ -175,7 +180,7 @@ pub type ResponseStream<S, T> = FlatMap<S, Result<T, Status>, fn(&mut S, <S as S
 type Responses<T> = VecDeque<Result<T, Status>>;
 
 #[tonic::async_trait]
-impl signal_server::Signal for Service {
+impl signal_server::Signal for SignalMethods {
     type SubscribeStream = ResponseStream<Subscription, SubscribeResponse>;
     type SendStreamStream = SendResponses;
     type WatchDevicesStream = ResponseStream<Watch, WatchDevicesResponse>;
@@ -186,18 +191,18 @@ impl signal_server::Signal for Service {
         let opening = Opening { start, heartbeat: self.heartbeat };
         let (ready, subscription) = self.hub.subscribe(&subscriber, &opening).map_err(status::from)?;
         let ready = convert::ready(&ready, self.heartbeat);
-        let convert = |_: &mut Subscription, event| {
+        let to_responses = |_: &mut Subscription, event| {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
             with_end([convert::event(&event, wall_clock::now())], end)
         };
-        Ok(Response::new(FlatMap::new([Ok(ready)].into(), subscription, convert)))
+        Ok(Response::new(FlatMap::new([Ok(ready)].into(), subscription, to_responses)))
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let (to, draft) = convert::send(request.into_inner()).map_err(status::from)?;
+        let (to, draft) = convert::send_request(request.into_inner()).map_err(status::from)?;
         let outcome = self.hub.send(&caller, &to, draft).await.map_err(status::from)?;
-        Ok(Response::new(convert::sent(outcome)))
+        Ok(Response::new(convert::send_response(outcome)))
     }
 
     async fn send_stream(
@@ -210,7 +215,7 @@ impl signal_server::Signal for Service {
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let (user, draft) = convert::broadcast(request.into_inner()).map_err(status::from)?;
+        let (user, draft) = convert::broadcast_request(request.into_inner()).map_err(status::from)?;
         let delivered = self.hub.broadcast(&caller, &user, draft).await.map_err(status::from)?;
         Ok(Response::new(BroadcastResponse { delivered: convert::ids(&delivered) }))
     }
@@ -232,11 +237,11 @@ impl signal_server::Signal for Service {
         let caller: Caller = identity::of(&request)?;
         let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
         let watch = self.hub.watch(&caller, &user, self.heartbeat).map_err(status::from)?;
-        let convert = |_: &mut Watch, event| {
+        let to_responses = |_: &mut Watch, event| {
             let end = if let WatchEvent::End(reason) = event { Some(reason) } else { None };
             with_end(convert::watch_event(&event), end)
         };
-        Ok(Response::new(FlatMap::new(VecDeque::new(), watch, convert)))
+        Ok(Response::new(FlatMap::new(VecDeque::new(), watch, to_responses)))
     }
 }
 
@@ -253,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_method_of_the_service_has_a_label_of_its_own() {
+    fn the_list_of_methods_is_that_of_the_proto() {
         let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the build wrote it");
         let services = set.file.iter().flat_map(|file| {
             file.service.iter().map(move |service| (format!("{}.{}", file.package(), service.name()), service))

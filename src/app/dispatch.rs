@@ -31,7 +31,7 @@ use super::{cors, cross_site::AllowedOrigins, head_checks};
 use crate::{
     admin,
     error::Error,
-    grpc::{self, Signal},
+    grpc::{self, IdentifiedSignal},
     rest::{self, Api, Problem},
     serve::{Handler, Peer, ResponseFuture},
     telemetry::BusyRoute,
@@ -44,7 +44,7 @@ pub(super) struct Dispatch(Arc<Shared>);
 struct Shared {
     routes: Cors<Router>,
     api: Api,
-    signal: Signal,
+    signal: IdentifiedSignal,
     /// What the CORS layer writes on the response to every request without an `Origin`.
     without_origin: HeaderMap,
     allowed_origins: AllowedOrigins,
@@ -57,7 +57,7 @@ struct Shared {
 struct Refused(Error);
 
 impl Dispatch {
-    pub(super) fn new(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
+    pub(super) fn new(routes: Router, api: Api, signal: IdentifiedSignal, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
         let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE_ROUTE), api.metrics.busy_route(grpc::SEND));
         Self(Arc::new(Shared {
@@ -170,8 +170,8 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
 /// Whether a request is a health check, over HTTP or gRPC.
 fn is_health<B>(request: &Request<B>) -> bool {
     match *request.method() {
-        Method::GET | Method::HEAD => admin::is_health(request.uri().path()),
-        Method::POST => grpc::is_health(request.uri().path()),
+        Method::GET | Method::HEAD => admin::is_health_path(request.uri().path()),
+        Method::POST => grpc::is_health_path(request.uri().path()),
         _ => false,
     }
 }
@@ -246,10 +246,10 @@ mod tests {
         let settings = rest::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
-        let service = grpc::Service { hub: hub.clone(), heartbeat: second, drain };
+        let service = grpc::SignalMethods { hub: hub.clone(), heartbeat: second, drain };
         let api = Api { hub, auth: auth.clone(), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let dispatch = Dispatch::new(routes, api, grpc::signal(service, auth, 0), &[]);
+        let dispatch = Dispatch::new(routes, api, grpc::signal_service(service, auth, 0), &[]);
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
         let response = dispatch.handle(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -13,15 +13,15 @@ use super::status;
 use crate::error::{Error, Invalid};
 
 /// tonic's codec with smaller buffers, and with [`Error`] for malformed messages. The generated client and server use it.
-pub(super) struct SmallBuffers<T, U>(PhantomData<(T, U)>);
+pub(super) struct SignalCodec<T, U>(PhantomData<(T, U)>);
 
-impl<T, U> Default for SmallBuffers<T, U> {
+impl<T, U> Default for SignalCodec<T, U> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T, U> Codec for SmallBuffers<T, U>
+impl<T, U> Codec for SignalCodec<T, U>
 where
     T: Message + Send + 'static,
     U: Message + Default + Send + 'static,
@@ -29,22 +29,22 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = ProstEncoder<T>;
-    type Decoder = Strict<U>;
+    type Decoder = StrictDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstCodec::<T, U>::raw_encoder(settings())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        Strict(ProstCodec::<T, U>::raw_decoder(settings()))
+        StrictDecoder(ProstCodec::<T, U>::raw_decoder(settings()))
     }
 }
 
 /// Answers a malformed message with `INVALID_ARGUMENT`, because the fault is the client's. tonic's own decoder would answer INTERNAL.
 /// tonic still answers INTERNAL for a message that is cut short, because it then does not call the decoder.
-pub(super) struct Strict<U>(ProstDecoder<U>);
+pub(super) struct StrictDecoder<U>(ProstDecoder<U>);
 
-impl<U: Message + Default> Decoder for Strict<U> {
+impl<U: Message + Default> Decoder for StrictDecoder<U> {
     type Item = U;
     type Error = Status;
 

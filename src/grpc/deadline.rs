@@ -21,10 +21,10 @@ pub async fn within_deadline<B, A: Body + Default>(
     wrap: impl FnOnce(DeadlineBody<A>) -> A,
 ) -> Response<A> {
     let deadline = deadline(request.headers());
-    let ours = Instant::now() + HANDLER_TIME;
-    let until = deadline.map_or(ours, |deadline| deadline.min(ours));
+    let handler_deadline = Instant::now() + HANDLER_TIME;
+    let response_due = deadline.map_or(handler_deadline, |deadline| deadline.min(handler_deadline));
     let version = request.version();
-    let Ok(response) = timeout_at(until, call(request)).await else { return exceeded_response(version) };
+    let Ok(response) = timeout_at(response_due, call(request)).await else { return exceeded_response(version) };
     match deadline {
         Some(deadline) if !response.body().is_end_stream() => {
             response.map(|body| wrap(DeadlineBody { body: Some(body), deadline, timer: None }))

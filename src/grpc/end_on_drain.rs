@@ -18,7 +18,7 @@ use super::{deadline::trailers, status};
 use crate::{drain::Drain, error::Error};
 
 /// How long a call goes on after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
-const GRACE: Duration = Duration::from_millis(100);
+const NOT_SERVING_GRACE: Duration = Duration::from_millis(100);
 
 /// Ends a call when the server stops, and ends its request body when its response body is dropped.
 pub async fn end_on_drain<B, A: Body>(
@@ -27,24 +27,24 @@ pub async fn end_on_drain<B, A: Body>(
     call: impl AsyncFnOnce(Request<CallRequestBody<B>>) -> Response<A>,
     wrap: impl FnOnce(CallResponseBody<A>) -> A,
 ) -> Response<A> {
-    let ended = CancellationToken::new();
-    let request =
-        request.map(|body| CallRequestBody { body: Some(body), ended: Box::pin(ended.clone().cancelled_owned()) });
-    let end_requests = ended.drop_guard();
+    let call_ended = CancellationToken::new();
+    let request = request
+        .map(|body| CallRequestBody { body: Some(body), call_ended: Box::pin(call_ended.clone().cancelled_owned()) });
+    let end_request_body = call_ended.drop_guard();
     let response = call(request).await;
     let drain = drain.clone();
     let stop = Box::pin(async move {
         drain.started().await;
-        sleep(GRACE).await;
+        sleep(NOT_SERVING_GRACE).await;
     });
-    response.map(|body| wrap(CallResponseBody { body: Some(body), stop, _end_requests: end_requests }))
+    response.map(|body| wrap(CallResponseBody { body: Some(body), stop, _end_request_body: end_request_body }))
 }
 
 /// The request body of a call.
 pub struct CallRequestBody<B> {
     /// `None` when the call has ended.
     body: Option<B>,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    call_ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<B: Body + Unpin> Body for CallRequestBody<B> {
@@ -53,7 +53,7 @@ impl<B: Body + Unpin> Body for CallRequestBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = &mut *self;
-        if this.ended.as_mut().poll(cx).is_ready() {
+        if this.call_ended.as_mut().poll(cx).is_ready() {
             this.body = None;
         }
         this.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
@@ -73,7 +73,7 @@ pub struct CallResponseBody<A> {
     /// `None` when the drain has ended the call.
     body: Option<A>,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _end_requests: DropGuard,
+    _end_request_body: DropGuard,
 }
 
 impl<A: Body + Unpin> Body for CallResponseBody<A> {

@@ -1,4 +1,4 @@
-//! The identity of every call of [`Signal`]: read from the head of the HTTP request, handed to the method in an extension.
+//! The identity of every call of [`IdentifiedSignal`]: read from the head of the HTTP request, handed to the method in an extension.
 //!
 //! A method must not read it from its metadata. tonic adds the client's trailers to the metadata of a unary call, and a proxy
 //! that sets the claim header does not remove the client's own claim from trailers.
@@ -12,7 +12,7 @@ use tonic::{
     server::NamedService,
 };
 
-use super::{proto::signal_server::SignalServer, status};
+use super::{SignalMethods, proto::signal_server::SignalServer, status};
 use crate::{
     auth::{Auth, Credentials},
     error::Error,
@@ -21,28 +21,28 @@ use crate::{
 
 /// The service as tonic serves it, with the identity of each call.
 #[derive(Clone)]
-pub struct Signal {
-    server: SignalServer<super::Service>,
+pub struct IdentifiedSignal {
+    server: SignalServer<SignalMethods>,
     auth: Arc<Auth>,
 }
 
-impl Signal {
-    pub(super) fn new(server: SignalServer<super::Service>, auth: Arc<Auth>) -> Self {
+impl IdentifiedSignal {
+    pub(super) fn new(server: SignalServer<SignalMethods>, auth: Arc<Auth>) -> Self {
         Self { server, auth }
     }
 }
 
-impl NamedService for Signal {
-    const NAME: &'static str = SignalServer::<super::Service>::NAME;
+impl NamedService for IdentifiedSignal {
+    const NAME: &'static str = SignalServer::<SignalMethods>::NAME;
 }
 
-impl<B> Service<Request<B>> for Signal
+impl<B> Service<Request<B>> for IdentifiedSignal
 where
     B: Body<Error: Into<StdError> + Send> + Send + 'static,
 {
-    type Response = <SignalServer<super::Service> as Service<Request<B>>>::Response;
-    type Error = <SignalServer<super::Service> as Service<Request<B>>>::Error;
-    type Future = <SignalServer<super::Service> as Service<Request<B>>>::Future;
+    type Response = <SignalServer<SignalMethods> as Service<Request<B>>>::Response;
+    type Error = <SignalServer<SignalMethods> as Service<Request<B>>>::Error;
+    type Future = <SignalServer<SignalMethods> as Service<Request<B>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Service::<Request<B>>::poll_ready(&mut self.server, cx)

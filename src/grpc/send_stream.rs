@@ -22,15 +22,18 @@ use super::{
 use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome};
 
 /// The requests of a client, as tonic decodes them.
-pub(super) trait Incoming: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static {}
+pub(super) trait RequestStream:
+    Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static
+{
+}
 
-impl<S: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static> Incoming for S {}
+impl<S: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static> RequestStream for S {}
 
 /// The responses of one call.
 pub struct SendResponses(Pin<Box<dyn Stream<Item = Result<SendStreamResponse, Status>> + Send>>);
 
 impl SendResponses {
-    pub(super) fn new(hub: Hub, caller: Caller, requests: impl Incoming, drain: &Drain) -> Self {
+    pub(super) fn new(hub: Hub, caller: Caller, requests: impl RequestStream, drain: &Drain) -> Self {
         let (context, drain) = (Arc::new((hub, caller)), drain.clone());
         // The drain ends the call between two requests, so a request that was read is still sent and answered.
         let stop = async move {
@@ -57,7 +60,7 @@ impl Stream for SendResponses {
 }
 
 async fn send(hub: &Hub, caller: &Caller, request: SendStreamRequest) -> Result<Outcome, Error> {
-    let (to, draft) = convert::send(request.send.unwrap_or_default())?;
+    let (to, draft) = convert::send_request(request.send.unwrap_or_default())?;
     hub.send(caller, &to, draft).await
 }
 
@@ -69,7 +72,7 @@ struct UntilStop<S, F> {
     ended: bool,
 }
 
-impl<S: Incoming, F: Future<Output = Status>> UntilStop<S, F> {
+impl<S: RequestStream, F: Future<Output = Status>> UntilStop<S, F> {
     fn new(requests: S, stop: F) -> Self {
         Self { requests, stop: Box::pin(unconstrained(stop)), ended: false }
     }
@@ -86,7 +89,7 @@ impl<S: Incoming, F: Future<Output = Status>> UntilStop<S, F> {
     }
 }
 
-impl<S: Incoming, F: Future<Output = Status>> Stream for UntilStop<S, F> {
+impl<S: RequestStream, F: Future<Output = Status>> Stream for UntilStop<S, F> {
     type Item = Result<SendStreamRequest, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -155,7 +158,7 @@ mod tests {
         SendStreamRequest { send: Some(SendRequest { to, event: String::new(), data: data.into(), ttl: None }) }
     }
 
-    fn responses(requests: impl Incoming, drain: &Drain) -> SendResponses {
+    fn responses(requests: impl RequestStream, drain: &Drain) -> SendResponses {
         let second = Duration::from_secs(1);
         let limits = hub::Limits::unlimited(second, second);
         let hub = Hub::new(limits, Budget::new(1_000), SlowNodes, Metrics::new());

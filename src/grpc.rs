@@ -20,9 +20,7 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{
-    deadline::within_deadline, end_on_drain::end_on_drain, identity::IdentifiedSignal, status::from as error_status,
-};
+pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::IdentifiedSignal};
 use self::{
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
@@ -36,7 +34,7 @@ use crate::{
     drain::Drain,
     flat_map::FlatMap,
     hub::{Event, Hub, Opening, Subscription, Watch, WatchEvent},
-    model::{EndReason, Start, UserId},
+    model::{EndReason, Start},
     wall_clock,
 };
 
@@ -189,7 +187,7 @@ impl signal_server::Signal for SignalMethods {
         let subscriber: Subscriber = identity::of(&request)?;
         let start = Start::parse(Some(&request.get_ref().cursor));
         let opening = Opening { start, heartbeat: self.heartbeat };
-        let (ready, subscription) = self.hub.subscribe(&subscriber, &opening).map_err(status::from)?;
+        let (ready, subscription) = self.hub.subscribe(&subscriber, &opening)?;
         let ready = convert::ready(&ready, self.heartbeat);
         let to_responses = |_: &mut Subscription, event| {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
@@ -200,8 +198,8 @@ impl signal_server::Signal for SignalMethods {
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let (to, draft) = convert::send_request(request.into_inner()).map_err(status::from)?;
-        let outcome = self.hub.send(&caller, &to, draft).await.map_err(status::from)?;
+        let (to, draft) = convert::send_request(request.into_inner())?;
+        let outcome = self.hub.send(&caller, &to, draft).await?;
         Ok(Response::new(convert::send_response(outcome)))
     }
 
@@ -215,8 +213,8 @@ impl signal_server::Signal for SignalMethods {
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let (user, draft) = convert::broadcast_request(request.into_inner()).map_err(status::from)?;
-        let delivered = self.hub.broadcast(&caller, &user, draft).await.map_err(status::from)?;
+        let (user, draft) = convert::broadcast_request(request.into_inner())?;
+        let delivered = self.hub.broadcast(&caller, &user, draft).await?;
         Ok(Response::new(BroadcastResponse { delivered: convert::ids(&delivered) }))
     }
 
@@ -225,8 +223,8 @@ impl signal_server::Signal for SignalMethods {
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
-        let devices = self.hub.devices(&caller, &user).await.map_err(status::from)?;
+        let user = convert::user(&request.get_ref().user)?;
+        let devices = self.hub.devices(&caller, &user).await?;
         Ok(Response::new(ListDevicesResponse { devices: convert::ids(&devices) }))
     }
 
@@ -235,8 +233,8 @@ impl signal_server::Signal for SignalMethods {
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
-        let watch = self.hub.watch(&caller, &user, self.heartbeat).map_err(status::from)?;
+        let user = convert::user(&request.get_ref().user)?;
+        let watch = self.hub.watch(&caller, &user, self.heartbeat)?;
         let to_responses = |_: &mut Watch, event| {
             let end = if let WatchEvent::End(reason) = event { Some(reason) } else { None };
             with_end(convert::watch_event(&event), end)

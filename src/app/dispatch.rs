@@ -179,7 +179,7 @@ fn is_health<B>(request: &Request<B>) -> bool {
 /// The response for a refused request, in the protocol of the request.
 fn refusal(error: Error, request: &Request<Body>) -> Response {
     let mut response = if grpc::is_call(request) {
-        grpc::error_status(error).into_http()
+        tonic::Status::from(error).into_http()
     } else {
         rest::error_response(error, request.headers())
     };

@@ -9,7 +9,6 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-use super::status;
 use crate::error::{Error, Invalid};
 
 /// tonic's codec with smaller buffers, and with [`Error`] for malformed messages. The generated client and server use it.
@@ -51,7 +50,7 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         self.0.decode(bytes).map_err(|cause| {
             tracing::debug!(cause = cause.message(), "refused a malformed message");
-            status::from(Error::Invalid(Invalid::Body))
+            Error::from(Invalid::Body).into()
         })
     }
 

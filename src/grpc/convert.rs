@@ -26,6 +26,11 @@ pub(super) fn broadcast_request(request: proto::BroadcastRequest) -> Result<(Use
     Ok((user, draft(&request.event, request.data, Duration::ZERO)?))
 }
 
+/// The user that a request names.
+pub(super) fn user(id: &str) -> Result<UserId, Error> {
+    Ok(UserId::new(id)?)
+}
+
 fn draft(event: &str, data: String, ttl: Duration) -> Result<Draft, Error> {
     let event = if event.is_empty() { None } else { Some(EventName::new(event)?) };
     Ok(Draft { event, data: Data::new(data)?, ttl })

@@ -11,6 +11,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::Status;
 
+use super::status::trailers;
+
 /// How long a call may take until its response begins. In this time the request message has to arrive and the hub has to answer.
 const HANDLER_TIME: Duration = Duration::from_secs(10);
 
@@ -81,14 +83,6 @@ impl<A: Body + Unpin> Body for DeadlineBody<A> {
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map(Body::size_hint).unwrap_or_default()
     }
-}
-
-/// The trailers that end a call with a status.
-pub(super) fn trailers<D>(status: &Status) -> Frame<D> {
-    let mut trailers = HeaderMap::new();
-    // This fails only for metadata that is no valid header, and the status has no metadata.
-    let _ = status.add_header(&mut trailers);
-    Frame::trailers(trailers)
 }
 
 /// Reads `grpc-timeout` (gRPC over HTTP/2: up to 8 digits and a unit). Ignores a value that cannot be parsed.

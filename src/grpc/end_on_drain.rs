@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use super::{deadline::trailers, status};
+use super::status::trailers;
 use crate::{drain::Drain, error::Error};
 
 /// How long a call goes on after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
@@ -88,7 +88,7 @@ impl<A: Body + Unpin> Body for CallResponseBody<A> {
         }
         ready!(this.stop.as_mut().poll(cx));
         this.body = None;
-        Poll::Ready(Some(Ok(trailers(&status::from(Error::DRAINING)))))
+        Poll::Ready(Some(Ok(trailers(&Error::DRAINING.into()))))
     }
 
     fn is_end_stream(&self) -> bool {

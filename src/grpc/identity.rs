@@ -12,7 +12,7 @@ use tonic::{
     server::NamedService,
 };
 
-use super::{SignalMethods, proto::signal_server::SignalServer, status};
+use super::{SignalMethods, proto::signal_server::SignalServer};
 use crate::{
     auth::{Auth, Credentials},
     error::Error,
@@ -69,5 +69,5 @@ where
     I: Clone + Send + Sync + 'static,
 {
     let identity = request.extensions().get::<Result<I, Error>>();
-    identity.cloned().unwrap_or(Err(Error::Internal)).map_err(status::from)
+    identity.cloned().unwrap_or(Err(Error::Internal)).map_err(Status::from)
 }

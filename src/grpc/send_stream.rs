@@ -17,7 +17,6 @@ use tonic::Status;
 use super::{
     convert,
     proto::{SendStreamRequest, SendStreamResponse},
-    status,
 };
 use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome};
 
@@ -38,7 +37,7 @@ impl SendResponses {
         // The drain ends the call between two requests, so a request that was read is still sent and answered.
         let stop = async move {
             drain.started().await;
-            status::from(Error::DRAINING)
+            Status::from(Error::DRAINING)
         };
         let responses = UntilStop::new(requests, stop).then(move |request| {
             let context = context.clone();

@@ -22,6 +22,7 @@ use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, s
 
 pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::IdentifiedSignal};
 use self::{
+    identity::Identity,
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
         SendStreamRequest, SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
@@ -112,7 +113,11 @@ pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 /// that a peer cannot make names.
 #[must_use]
 pub fn method(path: &str) -> &'static str {
-    METHODS.into_iter().find(|method| *method == path).unwrap_or(ROUTE)
+    METHODS.iter().find(|(method, _)| *method == path).map_or(ROUTE, |(method, _)| method)
+}
+
+fn needed_identity(path: &str) -> Option<Identity> {
+    METHODS.iter().find(|(method, _)| *method == path).map(|(_, identity)| *identity)
 }
 
 /// Whether a request is a native call of `Send` (not over gRPC-Web). Such calls skip the router, because they come once for every
@@ -138,13 +143,14 @@ where
 /// The path of `Send`.
 pub const SEND: &str = "/signal.v1.Signal/Send";
 
-const METHODS: [&str; 6] = [
-    SEND,
-    "/signal.v1.Signal/SendStream",
-    "/signal.v1.Signal/Broadcast",
-    "/signal.v1.Signal/Subscribe",
-    "/signal.v1.Signal/ListDevices",
-    "/signal.v1.Signal/WatchDevices",
+/// The path of each method of `Signal`, and the identity that the method needs.
+const METHODS: [(&str, Identity); 6] = [
+    (SEND, Identity::Caller),
+    ("/signal.v1.Signal/SendStream", Identity::Caller),
+    ("/signal.v1.Signal/Broadcast", Identity::Caller),
+    ("/signal.v1.Signal/Subscribe", Identity::Subscriber),
+    ("/signal.v1.Signal/ListDevices", Identity::Caller),
+    ("/signal.v1.Signal/WatchDevices", Identity::Caller),
 ];
 
 /// Whether a path is the health check's. A connection over the limit may still ask for it.
@@ -264,9 +270,9 @@ mod tests {
         let mut paths: Vec<_> = services
             .flat_map(|(name, service)| service.method.iter().map(move |method| format!("/{name}/{}", method.name())))
             .collect();
-        let mut methods = METHODS.to_vec();
+        let mut methods = METHODS.map(|(path, _)| path);
         paths.sort();
         methods.sort_unstable();
-        assert_eq!(methods, paths);
+        assert_eq!(methods[..], paths);
     }
 }

@@ -22,8 +22,8 @@ struct Claim<'a> {
 
 /// Reads the claim header, if the headers have one.
 ///
-/// Refuses a second claim line, also under a look-alike name: the proxy removes only the exact name, so the other line may be
-/// the client's own.
+/// Refuses more than one claim line, and any line with a look-alike name: the proxy removes only the exact name, so such a line may
+/// be the client's own.
 pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
     let mut lines = headers.iter().filter(|(name, _)| is_look_alike(name));
     match (lines.next(), lines.next()) {
@@ -33,7 +33,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
     }
 }
 
-/// Whether a name is the claim header's, or becomes it when a proxy replaces `_` or `.` by `-`.
+/// Whether a header has the claim's name, or would get it from a proxy that replaces `_` and `.` with `-`.
 fn is_look_alike(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     name.len() == NAME.as_str().len()
@@ -104,12 +104,16 @@ mod tests {
     }
 
     #[test]
-    fn a_second_claim_line_is_refused_under_every_look_alike_name() {
-        for name in ["x_user_claim", "x.user.claim", "x-user_claim", "x-user-claim"] {
+    fn a_look_alike_line_is_refused_alone_and_after_the_claim() {
+        let claim = HeaderValue::from_static(r#"{"userid":"bob","clientid":"phone"}"#);
+        for name in ["x_user_claim", "x.user.claim", "x-user_claim"] {
             let mut headers = HeaderMap::new();
-            headers.append(NAME, HeaderValue::from_static(r#"{"userid":"bob","clientid":"phone"}"#));
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static("{}"));
+            headers.append(HeaderName::from_static(name), claim.clone());
+            assert_eq!(read(&headers), Err(Unproven::Ambiguous), "{name} alone");
+            headers.append(NAME, claim.clone());
             assert_eq!(read(&headers), Err(Unproven::Ambiguous), "{name}");
         }
+        let headers = HeaderMap::from_iter([(NAME, claim.clone()), (NAME, claim)]);
+        assert_eq!(read(&headers), Err(Unproven::Ambiguous));
     }
 }

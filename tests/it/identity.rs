@@ -67,6 +67,16 @@ async fn a_second_claim_is_401_and_counted() {
 }
 
 #[tokio::test]
+async fn a_single_claim_line_with_a_similar_name_is_401_and_the_error_says_so() {
+    let server = Server::start().await;
+    for name in ["X_User_Claim", "X.User.Claim", "x-user_claim"] {
+        let answer = subscribe(&server, &[(name, &claim("bob/phone"))]).await;
+        assert_eq!(answer.status, 401, "{name}");
+        assert!(answer.text().contains("or a header with a similar name"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn an_id_in_a_claim_is_a_number_or_utf_8_text() {
     let server = Server::start().await;
     let mut connection = crate::harness::Sse::open(

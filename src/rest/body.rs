@@ -48,8 +48,8 @@ where
         Ok(bytes.into())
     };
     let mut whole = pin!(whole);
-    // Most bodies arrive with their heads: poll once before a timer is made. The timer is boxed, so that it takes no memory in the
-    // future of a request that needs none.
+    // Most bodies arrive with their heads, so poll once before a timer is made. The timer is boxed; otherwise the future of every
+    // request would have room for one.
     if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(whole.as_mut().poll(cx))).await {
         return read;
     }

@@ -1,4 +1,4 @@
-//! Extractors: the caller, the ids in the path, and the body of a POST. Handlers get them parsed and valid.
+//! Extractors: the caller, the ids in the path, and the message of a POST. Handlers get them parsed and valid.
 
 use std::{borrow::Cow, str::Utf8Error, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     serve::Peer,
 };
 
-/// A receiver that the path of a request names.
+/// Something that a path names: a user or a device.
 pub(super) trait FromPath: Sized + Send {
     fn from_path(path: &str) -> Result<Self, Error>;
 }
@@ -29,7 +29,7 @@ pub(super) trait FromPath: Sized + Send {
 /// The user that the path of a request names.
 pub(super) struct PathUser(pub(super) UserId);
 
-/// A POST of one message to a receiver, a device or a user. Its identity is checked before its shape.
+/// A POST of one message to a device or a user. The identity is checked first, then path, header `TTL` and body.
 pub(super) struct MessagePost<T> {
     pub(super) caller: Caller,
     pub(super) to: T,
@@ -84,8 +84,8 @@ impl<T: FromPath> FromRequest<Api> for MessagePost<T> {
 }
 
 impl<T: FromPath> MessagePost<T> {
-    /// Reads a request from `peer`. `to` is the receiver that its path names. Borrows the request, because it is large and moving
-    /// it would copy it.
+    /// Checks and reads a request from `peer`. `to` is the receiver in the path. Takes the request by reference, because a move
+    /// would copy it, and it is large.
     pub(super) async fn read<B>(
         peer: Peer,
         to: Result<T, Error>,
@@ -96,7 +96,7 @@ impl<T: FromPath> MessagePost<T> {
         B: HttpBody<Data = Bytes> + Unpin,
     {
         let head = read_head(peer, to, request, api);
-        // Read the body also of a refused request, so that the connection can carry another request.
+        // Read the body of a refused request too, so that the connection can carry another request.
         let body = read_body(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
         match (head, body) {
             (Ok((caller, to, ttl)), Ok(bytes)) => {
@@ -166,7 +166,7 @@ fn credentials(parts: &Parts) -> Result<Credentials<'_>, Error> {
     Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer })
 }
 
-/// The peer of a request, which the front stores in an extension before it calls the router.
+/// The peer of a request. `app/dispatch.rs` stores it in an extension before it calls the router.
 fn peer_of(extensions: &Extensions) -> Result<Peer, Error> {
     extensions.get().copied().ok_or(Error::Internal)
 }

@@ -1,5 +1,5 @@
 //! Parses `application/x-www-form-urlencoded`: bodies strictly, because a lenient parser would change data silently, and queries
-//! leniently.
+//! leniently, because a proxy or a page may add parameters of its own.
 
 use std::borrow::Cow;
 

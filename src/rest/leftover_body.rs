@@ -1,7 +1,8 @@
-//! Reads and discards the part of an HTTP/1.1 request body that its handler did not read, or else answers `Connection: close`.
+//! Reads and discards what the handler left of an HTTP/1.1 request body. If that is too long or too slow, the response says
+//! `Connection: close`.
 //!
-//! hyper closes the connection of a request that was not read to its end, without telling the client: a client that sends its next
-//! request at that moment would lose it.
+//! hyper closes the connection if a request body was not read to its end, and does not tell the client. A next request that the
+//! client sends at that moment would be lost.
 
 use std::{
     pin::Pin,
@@ -20,9 +21,10 @@ use tokio::time::Instant;
 
 use super::{Problem, Settings, body::read_body};
 
-/// Calls the handler, then discards the unread part of the request body, so that the connection can carry the next request.
+/// Calls the handler, then discards what it left of the request body, so that the connection can carry the next request.
 ///
-/// When the body does not end within the limits, a success becomes an error, and the answer says `Connection: close`.
+/// If the body does not end within the limits, the response says `Connection: close`, and an error replaces a success: a stream,
+/// for example, must not begin on a connection whose request has not ended.
 pub async fn discard_leftover_body<F>(
     request: Request<Body>,
     settings: &Settings,
@@ -35,7 +37,7 @@ where
     if version > Version::HTTP_11 || request.body().is_end_stream() {
         return handle(request).await;
     }
-    // One deadline for the handler and for the unread part: two timeouts would add up.
+    // The time that the handler takes is subtracted. Otherwise two timeouts would add up.
     let deadline = Instant::now() + settings.body_timeout;
     let leftover = Arc::default();
     let mut response = handle(request.map(|body| Body::new(LentBody { body, leftover: Arc::clone(&leftover) }))).await;
@@ -53,7 +55,7 @@ where
     }
 }
 
-/// A body that is stored in `leftover` when its reader drops it.
+/// A request body that goes back to [`discard_leftover_body`] when the handler drops it.
 struct LentBody {
     body: Body,
     leftover: Arc<Mutex<Option<Body>>>,

@@ -1,4 +1,4 @@
-//! The `application/problem+json` answer (RFC 9457) of every error: the only table of HTTP statuses.
+//! The HTTP response of every error: the only table from errors to statuses. Its body is `application/problem+json` (RFC 9457).
 
 use axum::{
     body::Body,
@@ -16,8 +16,8 @@ pub struct Problem {
     close: bool,
 }
 
-/// The members of RFC 9457, section 3.1, and `code`, the stable name. Without `type`, which then is `about:blank`, the `title` has
-/// to be the reason phrase of the status.
+/// The members of RFC 9457, section 3.1, and `code`, the stable name of the error. There is no `type`, so `title` must be the
+/// reason phrase of the status (section 4.2.1).
 #[derive(Serialize)]
 struct Document {
     status: u16,
@@ -27,7 +27,7 @@ struct Document {
 }
 
 impl Problem {
-    /// Closes an HTTP/1.1 connection after the answer, because nobody reads the rest of the request.
+    /// Adds `Connection: close` for HTTP/1.1, because the server does not read the rest of the request.
     #[must_use]
     pub fn and_close(self, version: http::Version) -> Self {
         Self { close: version <= http::Version::HTTP_11, ..self }

@@ -29,7 +29,7 @@ pub(super) async fn broadcast(State(api): State<Api>, post: MessagePost<PathUser
     Ok(json_response(&BroadcastAnswer { delivered: delivered.iter().map(DeviceId::as_str).collect() }))
 }
 
-/// The answer to a broadcast.
+/// The body of the response to a broadcast.
 #[derive(Serialize)]
 struct BroadcastAnswer<'a> {
     delivered: Vec<&'a str>,

@@ -1,7 +1,7 @@
-//! Writes the event stream format (WHATWG HTML, section 9.2), in the three formats that a client can choose.
+//! Writes server-sent events (WHATWG HTML, section 9.2). A client chooses one of three formats for its messages.
 //!
-//! Every message is exactly one event, whatever its data. A value in this format ends at CR, LF or CRLF. So each line of the data
-//! becomes a `data` field, and the client's parser joins the fields with LF.
+//! Every message is exactly one event, whatever its data. A field of an event ends at CR, LF or CRLF. So `plain` writes one `data`
+//! field for each line of the data, and the client's parser joins them with LF. The other formats escape line ends.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,7 +48,8 @@ impl Format {
         }
     }
 
-    /// The first event of a stream. `retry` tells the client how long to wait before it reconnects.
+    /// The beginning of a stream: `retry`, the time to wait before reconnecting; the cursor, in a block of its own because control
+    /// events have no `id`; and `signal.ready`. In the legacy format only a comment.
     pub(super) fn opening(self, ready: &Ready, heartbeat: Duration, retry: Duration) -> String {
         if self == Self::Legacy {
             return LEGACY_COMMENT.to_owned();
@@ -78,8 +79,8 @@ impl Format {
         })
     }
 
-    /// The `id` line is the last one. So a client that is cut inside the message does not store its cursor, and streams can share
-    /// the lines before it.
+    /// Writes the line with the cursor last, for two reasons: a client that is cut inside the message does not store the cursor of
+    /// a message that it has not got, and streams can share the lines before the cursor.
     fn message(self, cursor: Cursor, parcel: &Parcel) -> EventText {
         let id = if self == Self::Legacy { String::new() } else { cursor.to_string() };
         if let Some(text) = parcel.text(self as usize, |message| self.lines(message, 0)) {
@@ -92,7 +93,8 @@ impl Format {
         EventText::Own(text)
     }
 
-    /// The lines of a message that are the same for every stream, in a string with capacity for `more` bytes after them.
+    /// The lines of a message that are the same for every stream. Except in the legacy format, the string has capacity for `more`
+    /// bytes after them.
     fn lines(self, message: &Message, more: usize) -> String {
         match self {
             Self::Plain => plain(message, more),
@@ -102,8 +104,8 @@ impl Format {
     }
 }
 
-/// A block that only tells the client how long to wait before it reconnects. A stream of devices begins with it. For a client that
-/// cannot be served now it is the whole stream.
+/// A block that only tells the client how long to wait before it reconnects. A watch begins with it. A client that is refused gets
+/// nothing else.
 pub(super) fn retry_only(retry: Duration) -> String {
     comment_and_retry(retry) + "\n"
 }
@@ -174,8 +176,8 @@ fn legacy(message: &Message) -> String {
     format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n")
 }
 
-/// The `event` line, if the message has an event name, in a string with capacity for a `data` line and `more` bytes. The capacity is
-/// exact when the data is one line: `Bytes` takes over a full string without a copy.
+/// The `event` line, if the message has an event name, in a string with capacity for a `data` line and `more` bytes. For data of
+/// one line the capacity is exact: a string without spare capacity becomes `Bytes` without a copy.
 fn begin_with_event_line(message: &Message, more: usize) -> String {
     let event = message.event.as_ref().map(EventName::as_str);
     let named = event.map_or(0, |event| "event: \n".len() + event.len());
@@ -238,7 +240,7 @@ impl<'a> SenderData<'a> {
     }
 }
 
-/// JSON on one line: the serializer escapes line ends inside strings.
+/// JSON on one line: the serializer escapes line ends inside strings. Cannot fail, because the types hold only strings and numbers.
 pub(super) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -253,7 +255,7 @@ fn reason_name(reason: EndReason) -> &'static str {
 
 const LEGACY_COMMENT: &str = ":\n\n";
 
-/// The text that JavaScript writes for an absent field.
+/// The 2019 server, in JavaScript, wrote this for an absent field.
 const UNDEFINED: &str = "undefined";
 
 /// The characters that ECMAScript's `encodeURI` escapes: all but letters, digits, `;/?:@&=+$,#` and `-_.!~*'()`.

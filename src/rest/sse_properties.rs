@@ -47,7 +47,7 @@ fn message(event: Option<&str>, data: &str) -> hub::Event {
     hub::Event::Message(CURSOR, hub::Parcel::shared(message, Budget::new(usize::MAX)).into())
 }
 
-/// The whole text of an event, also when streams share a part of it.
+/// The whole text of an event, with the part that streams share.
 fn written(format: Format, event: &hub::Event, now: SystemTime) -> String {
     match format.event(event, || now) {
         EventText::Own(text) => text,

@@ -36,14 +36,14 @@ struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// Reads the query and the `Last-Event-ID` header. The header wins: a browser that reconnects repeats the page's URL with its
-    /// old query and sends the newest cursor in the header.
+    /// Reads the query and the `Last-Event-ID` header. The header wins: an `EventSource` that reconnects requests the same URL,
+    /// with the old cursor in the query, and sends the newest cursor in the header.
     fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Self, Error> {
         let query = uri.query().unwrap_or_default().as_bytes();
         let [format, cursor] = form::parameters(query, ["format", "last_event_id"]);
         let format = Format::parse(format.value())?;
         let start = match (headers.get(LAST_EVENT_ID), cursor) {
-            // In this format the `id` of an event names the sender, so it is no cursor.
+            // In the legacy format `id` is the sender, so `Last-Event-ID` is no cursor.
             _ if format == Format::Legacy => Start::Anew,
             (Some(line), _) => Start::parse(Some(line.to_str().unwrap_or(NOT_A_CURSOR))),
             (None, Parameter::Unreadable) => Start::parse(Some(NOT_A_CURSOR)),

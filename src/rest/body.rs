@@ -71,6 +71,7 @@ pub(super) fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<
         return Err(Error::UnsupportedMedia);
     }
     let (data, event) = match content_type(headers) {
+        // An empty body has no fields, whatever its type.
         _ if bytes.is_empty() => (None, None),
         Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => {
             let fields: JsonBody<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;

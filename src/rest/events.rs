@@ -63,14 +63,10 @@ where
 /// only tells it when to reconnect, because it never reconnects after another status. Every other client, and every other error,
 /// gets a problem.
 pub(super) fn stream_refusal(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
-    match error {
-        Error::Draining(_) | Error::NoPlace(_) | Error::OverBudget(_) | Error::TooMany(_)
-            if accepts_events(headers) =>
-        {
-            Ok(respond(Body::from(sse::retry_only(random(REFUSED_RETRY)))))
-        }
-        error => Err(error.into()),
+    if error.retry_after().is_none() || !accepts_events(headers) {
+        return Err(error.into());
     }
+    Ok(respond(Body::from(sse::retry_only(random(REFUSED_RETRY)))))
 }
 
 /// The body frames of one event. Events that are ready too are added until the text has [`GATHERED`] bytes.

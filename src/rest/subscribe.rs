@@ -45,8 +45,8 @@ impl StreamOptions {
         let start = match (headers.get(LAST_EVENT_ID), cursor) {
             // In the legacy format `id` is the sender, so `Last-Event-ID` is no cursor.
             _ if format == Format::Legacy => Start::Anew,
-            (Some(line), _) => Start::parse(Some(line.to_str().unwrap_or(NOT_A_CURSOR))),
-            (None, Parameter::Unreadable) => Start::parse(Some(NOT_A_CURSOR)),
+            (Some(line), _) => line.to_str().map_or(Start::Lost, |text| Start::parse(Some(text))),
+            (None, Parameter::Unreadable) => Start::Lost,
             (None, cursor) => Start::parse(cursor.value()),
         };
         Ok(Self { format, start })
@@ -55,8 +55,5 @@ impl StreamOptions {
 
 /// The heartbeat of the 2019 server.
 const LEGACY_HEARTBEAT: Duration = Duration::from_secs(25);
-
-/// A text that [`Start::parse`] takes for an unknown cursor.
-const NOT_A_CURSOR: &str = "?";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

@@ -58,13 +58,13 @@ pub mod proto {
 pub struct SignalMethods {
     /// The hub of this process.
     pub hub: Hub,
-    /// How long a stream is silent before it gets a ping.
+    /// How long a stream may be silent before it gets a ping.
     pub heartbeat: Duration,
-    /// Ends the calls of `SendStream`, which have no end of their own.
+    /// Ends `SendStream` calls on a drain. The hub ends the other streams.
     pub drain: Drain,
 }
 
-/// Makes the server of the service. A request message may have `limit` bytes.
+/// The gRPC service, which identifies the caller of each call. A request message has at most `limit` bytes.
 #[must_use]
 pub fn signal_service(methods: SignalMethods, auth: Arc<Auth>, limit: usize) -> IdentifiedSignal {
     IdentifiedSignal::new(SignalServer::new(methods).max_decoding_message_size(limit), auth)
@@ -90,7 +90,7 @@ pub fn routes(
         .add_service(reflection().build_v1alpha()?))
 }
 
-/// Sets what health checks say about the service.
+/// Sets what health checks say about the service, and on a drain about `""`, the whole server. tonic-health starts that as serving.
 pub async fn set_health(health: &HealthReporter, serving: bool) {
     if serving {
         health.set_serving::<IdentifiedSignal>().await;
@@ -100,7 +100,7 @@ pub async fn set_health(health: &HealthReporter, serving: bool) {
     }
 }
 
-/// Whether a call is for `Signal`, whose streams end on a drain by themselves. Other calls need [`end_on_drain`].
+/// Whether a call is for `Signal`, whose streams the hub ends on a drain. All other calls need [`end_on_drain`].
 #[must_use]
 pub fn is_signal<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(ROUTE.trim_end_matches("{*rest}"))
@@ -109,8 +109,8 @@ pub fn is_signal<B>(request: &http::Request<B>) -> bool {
 /// The route of all methods of `Signal`.
 pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 
-/// The name of a call of `Signal` in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
-/// that a peer cannot make names.
+/// The label of a call of `Signal` in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
+/// that a peer cannot create labels.
 #[must_use]
 pub fn method(path: &str) -> &'static str {
     METHODS.iter().find(|(method, _)| *method == path).map_or(ROUTE, |(method, _)| method)
@@ -128,7 +128,7 @@ pub fn is_send<B>(request: &http::Request<B>) -> bool {
     native && request.method() == Method::POST && request.version() == Version::HTTP_2 && request.uri().path() == SEND
 }
 
-/// Answers a native call of `Send` as the router would.
+/// Handles a native call of `Send`. The response is the one that the router would give.
 pub async fn send<B>(signal: &IdentifiedSignal, request: http::Request<B>) -> http::Response<Body>
 where
     B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
@@ -153,7 +153,7 @@ const METHODS: [(&str, Identity); 6] = [
     ("/signal.v1.Signal/WatchDevices", Identity::Caller),
 ];
 
-/// Whether a path is the health check's. A connection over the limit may still ask for it.
+/// Whether a path is that of the gRPC health check, which a connection over the limit may still call.
 #[must_use]
 pub fn is_health_path(path: &str) -> bool {
     path == "/grpc.health.v1.Health/Check"
@@ -177,7 +177,7 @@ pub fn no_service() -> Status {
     Status::unimplemented("This server does not have this service.")
 }
 
-/// A stream of responses that is made from a stream of the hub.
+/// The responses of a streaming method: a stream of the hub, converted.
 pub type ResponseStream<S, T> = FlatMap<S, Result<T, Status>, fn(&mut S, <S as Stream>::Item) -> Responses<T>>;
 
 /// Responses, and the status that ends the call if it is not OK.
@@ -249,7 +249,7 @@ impl signal_server::Signal for SignalMethods {
     }
 }
 
-/// The responses for one event of the hub. When the event ends the stream, its status follows.
+/// The responses for one event of the hub, then the status of the call if the event ends the stream.
 fn with_end<T>(responses: impl IntoIterator<Item = T>, end: Option<EndReason>) -> Responses<T> {
     let status = end.and_then(status::at_end).map(Err);
     responses.into_iter().map(Ok).chain(status).collect()

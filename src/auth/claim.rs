@@ -10,7 +10,7 @@ use crate::{error::Unproven, json, model::Address};
 pub(super) const NAME: HeaderName = HeaderName::from_static("x-user-claim");
 
 /// The length of the longest valid claim, in bytes.
-const LIMIT: usize = 4 * 1024;
+const MAX_LENGTH: usize = 4 * 1024;
 
 #[derive(Deserialize)]
 struct Claim<'a> {
@@ -44,7 +44,7 @@ fn is_look_alike(name: &HeaderName) -> bool {
 }
 
 fn parse(line: &[u8]) -> Option<Address> {
-    if line.len() > LIMIT {
+    if line.len() > MAX_LENGTH {
         return None;
     }
     let claim: Claim<'_> = json::object(line).ok()?;
@@ -96,7 +96,7 @@ mod tests {
         ] {
             assert_eq!(read_line(line), Err(Unproven::Malformed), "{line}");
         }
-        let long = format!(r#"{{"userid":"bob","clientid":"phone","x":"{}"}}"#, "x".repeat(LIMIT));
+        let long = format!(r#"{{"userid":"bob","clientid":"phone","x":"{}"}}"#, "x".repeat(MAX_LENGTH));
         assert_eq!(read_line(&long), Err(Unproven::Malformed));
         let mut headers = HeaderMap::new();
         headers.insert(NAME, HeaderValue::from_bytes(b"{\"userid\":\"\xff\",\"clientid\":\"a\"}").unwrap());

@@ -87,7 +87,7 @@ pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse 
     })
 }
 
-/// The responses for one event of a watch. Pings have none, because the interface has no ping for watches.
+/// The responses for one event of a watch. A ping has none, because `WatchDevicesResponse` has no ping.
 pub(super) fn watch_event(event: &WatchEvent) -> Vec<proto::WatchDevicesResponse> {
     use proto::watch_devices_response::Kind;
     let kinds = match event {

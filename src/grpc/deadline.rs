@@ -1,4 +1,4 @@
-//! The deadlines of a call: the client's `grpc-timeout` for the whole call, and the server's own until the response begins.
+//! The deadlines of a call: the client's `grpc-timeout` for the whole call, and 10 s from the server until the response begins.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,8 @@ use super::status::trailers;
 /// How long a call may take until its response begins. In this time the request message has to arrive and the hub has to answer.
 const HANDLER_TIME: Duration = Duration::from_secs(10);
 
-/// Ends a call with `DEADLINE_EXCEEDED` when its response does not begin in time, or has not ended at the client's deadline.
+/// Ends a call with DEADLINE_EXCEEDED when its response does not begin in time, or has not ended at the client's deadline. `wrap`
+/// makes a response body of the limited one.
 pub async fn within_deadline<B, A: Body + Default>(
     request: Request<B>,
     call: impl AsyncFnOnce(Request<B>) -> Response<A>,
@@ -38,7 +39,7 @@ pub async fn within_deadline<B, A: Body + Default>(
 fn exceeded_response<A: Default>(version: Version) -> Response<A> {
     let mut response = exceeded().into_http();
     if version <= Version::HTTP_11 {
-        // The client waits no longer, so the server does not wait for the rest of its request.
+        // The call is over, so the server does not wait for the rest of the request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -46,7 +47,7 @@ fn exceeded_response<A: Default>(version: Version) -> Response<A> {
 
 /// The status of a call whose deadline has passed.
 fn exceeded() -> Status {
-    Status::deadline_exceeded("The deadline of the call has passed.")
+    Status::deadline_exceeded("The call took too long: its grpc-timeout is over, or no response began within 10 s.")
 }
 
 /// A response body that ends at a deadline, even when it always has more data.

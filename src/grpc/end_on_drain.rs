@@ -1,7 +1,8 @@
-//! Ends the calls of health and reflection, which know nothing of the drain, when the server stops.
+//! Ends the calls of the health and reflection services on a drain. Their implementations are not ours and do not know of the
+//! drain.
 //!
-//! Reflection reads its requests in a task that tonic-reflection spawns. Without this, the task would not learn that the call has
-//! ended, and h2 would keep the stream for as long as the task holds the request body.
+//! Reflection reads its requests in a task that tonic-reflection spawns. When the call is over, [`CallRequestBody`] ends the
+//! request body. Otherwise the task would hold the body for ever, and h2 would keep the stream as long.
 
 use std::{
     pin::Pin,
@@ -17,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 use super::status::trailers;
 use crate::{drain::Drain, error::Error};
 
-/// How long a call goes on after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
+/// How long a call continues after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
 const NOT_SERVING_GRACE: Duration = Duration::from_millis(100);
 
 /// Ends a call when the server stops, and ends its request body when its response body is dropped.

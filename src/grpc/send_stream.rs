@@ -1,8 +1,8 @@
 //! `SendStream`: one response per request, in the order of the requests.
 //!
-//! It has no queue and no task per message. hyper polls for a response when the client can take one. Each poll reads one request,
-//! sends its message and makes the response. So a client that does not read its responses stops its own requests (backpressure).
-//! Responses that are ready without a wait are written together.
+//! `SendStream` has no queue and no task per message. hyper polls for the next response only when the client can take one, and the
+//! poll reads one request and sends its message. So a client that does not read its responses stops its own requests
+//! (backpressure). Responses that are ready without a wait are written together.
 
 use std::{
     pin::Pin,
@@ -66,7 +66,7 @@ async fn send(hub: &Hub, caller: &Caller, request: SendStreamRequest) -> Result<
 /// Requests that end with a status when `stop` completes, even if the client goes on sending.
 struct UntilStop<S, F> {
     requests: S,
-    /// Not bound by tokio's cooperative budget: it must make progress also when the requests have used the budget up.
+    /// Outside tokio's cooperative budget: it must be polled even when the requests have used up the budget.
     stop: Pin<Box<Unconstrained<F>>>,
     ended: bool,
 }
@@ -76,8 +76,8 @@ impl<S: RequestStream, F: Future<Output = Status>> UntilStop<S, F> {
         Self { requests, stop: Box::pin(unconstrained(stop)), ended: false }
     }
 
-    /// Polls for a request within tokio's cooperative budget. Without this, a client with many requests would keep a worker
-    /// thread from other tasks, and `stop` would never be polled.
+    /// Polls for a request within tokio's cooperative budget. Otherwise a client with many requests would occupy its worker thread,
+    /// and `stop` would never be polled.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<SendStreamRequest, Status>>> {
         let budget = std::task::ready!(poll_proceed(cx));
         let request = Pin::new(&mut self.requests).poll_next(cx);
@@ -141,6 +141,9 @@ mod tests {
         }
     }
 
+    /// Data that is refused at once.
+    const REFUSED: &str = "";
+
     /// A client that always has another request.
     struct EndlessRequests;
 
@@ -148,7 +151,7 @@ mod tests {
         type Item = Result<SendStreamRequest, Status>;
 
         fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            Poll::Ready(Some(Ok(request(""))))
+            Poll::Ready(Some(Ok(request(REFUSED))))
         }
     }
 
@@ -174,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn responses_keep_the_order_of_the_requests_when_another_node_is_slow() {
-        let requests = iter(["slow", "", "slow", ""]).map(|data| Ok(request(data)));
+        let requests = iter(["slow", REFUSED, "slow", REFUSED]).map(|data| Ok(request(data)));
         let mut responses = responses(requests, &Drain::new());
         for expected in [Code::Ok, Code::InvalidArgument, Code::Ok, Code::InvalidArgument] {
             assert_eq!(code(responses.next().await), i32::from(expected));

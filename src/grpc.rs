@@ -20,7 +20,7 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::IdentifiedSignal};
+pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::SignalService};
 use self::{
     identity::Identity,
     proto::{
@@ -66,8 +66,8 @@ pub struct SignalMethods {
 
 /// The gRPC service, which identifies the caller of each call. A request message has at most `limit` bytes.
 #[must_use]
-pub fn signal_service(methods: SignalMethods, auth: Arc<Auth>, limit: usize) -> IdentifiedSignal {
-    IdentifiedSignal::new(SignalServer::new(methods).max_decoding_message_size(limit), auth)
+pub fn signal_service(methods: SignalMethods, auth: Arc<Auth>, limit: usize) -> SignalService {
+    SignalService::new(SignalServer::new(methods).max_decoding_message_size(limit), auth)
 }
 
 /// The routes of the service, of health checks, and of both versions of reflection.
@@ -75,7 +75,7 @@ pub fn signal_service(methods: SignalMethods, auth: Arc<Auth>, limit: usize) -> 
 /// # Errors
 /// When the descriptors that the build embeds cannot be decoded.
 pub fn routes(
-    signal: IdentifiedSignal,
+    signal: SignalService,
     health: HealthServer<impl Health>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let reflection = || {
@@ -93,9 +93,9 @@ pub fn routes(
 /// Sets what health checks say about the service, and on a drain about `""`, the whole server. tonic-health starts that as serving.
 pub async fn set_health(health: &HealthReporter, serving: bool) {
     if serving {
-        health.set_serving::<IdentifiedSignal>().await;
+        health.set_serving::<SignalService>().await;
     } else {
-        health.set_not_serving::<IdentifiedSignal>().await;
+        health.set_not_serving::<SignalService>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     }
 }
@@ -129,7 +129,7 @@ pub fn is_send<B>(request: &http::Request<B>) -> bool {
 }
 
 /// Handles a native call of `Send`. The response is the one that the router would give.
-pub async fn send<B>(signal: &IdentifiedSignal, request: http::Request<B>) -> http::Response<Body>
+pub async fn send<B>(signal: &SignalService, request: http::Request<B>) -> http::Response<Body>
 where
     B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
 {

@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use serde::Serialize;
 
 use self::extract::{MessagePost, PathSegments, parse_address};
-pub use self::{events::accepts_events, leftover_body::discard_leftover_body, problem::Problem};
+pub use self::{events::accepts_events, leftover_body::discard_leftover, problem::Problem};
 use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, telemetry::Metrics};
 
 /// The options of the HTTP API.

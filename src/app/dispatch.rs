@@ -31,7 +31,7 @@ use super::{cors, cross_site::AllowedOrigins, head_checks};
 use crate::{
     admin,
     error::Error,
-    grpc::{self, IdentifiedSignal},
+    grpc::{self, SignalService},
     rest::{self, Api, Problem},
     serve::{Handler, Peer, ResponseFuture},
     telemetry::BusyRoute,
@@ -44,7 +44,7 @@ pub(super) struct Dispatch(Arc<Shared>);
 struct Shared {
     routes: Cors<Router>,
     api: Api,
-    signal: IdentifiedSignal,
+    signal: SignalService,
     /// What the CORS layer writes on the response to every request without an `Origin`.
     without_origin: HeaderMap,
     allowed_origins: AllowedOrigins,
@@ -57,7 +57,7 @@ struct Shared {
 struct Refused(Error);
 
 impl Dispatch {
-    pub(super) fn new(routes: Router, api: Api, signal: IdentifiedSignal, origins: &[HeaderValue]) -> Self {
+    pub(super) fn new(routes: Router, api: Api, signal: SignalService, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
         let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE_ROUTE), api.metrics.busy_route(grpc::SEND));
         Self(Arc::new(Shared {
@@ -157,11 +157,10 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
         route => route,
     };
     let (began, method) = (Instant::now(), request.method().clone());
-    let handler =
-        rest::discard_leftover_body(request, &api.settings, async |request| match request.extensions().get() {
-            Some(Refused(error)) => refusal(*error, &request),
-            None => next.run(request).await,
-        });
+    let handler = rest::discard_leftover(request, &api.settings, async |request| match request.extensions().get() {
+        Some(Refused(error)) => refusal(*error, &request),
+        None => next.run(request).await,
+    });
     let response = observe(&method, route, pin!(handler)).await;
     count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
     response

@@ -30,12 +30,12 @@ pub(super) enum Identity {
 
 /// Identifies the caller of each call, then calls the generated server.
 #[derive(Clone)]
-pub struct IdentifiedSignal {
+pub struct SignalService {
     server: SignalServer<SignalMethods>,
     auth: Arc<Auth>,
 }
 
-impl IdentifiedSignal {
+impl SignalService {
     pub(super) fn new(server: SignalServer<SignalMethods>, auth: Arc<Auth>) -> Self {
         Self { server, auth }
     }
@@ -59,11 +59,11 @@ impl IdentifiedSignal {
     }
 }
 
-impl NamedService for IdentifiedSignal {
+impl NamedService for SignalService {
     const NAME: &'static str = SignalServer::<SignalMethods>::NAME;
 }
 
-impl<B> Service<Request<B>> for IdentifiedSignal
+impl<B> Service<Request<B>> for SignalService
 where
     B: Body<Error: Into<StdError> + Send> + Send + 'static,
 {

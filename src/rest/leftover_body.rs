@@ -25,7 +25,7 @@ use super::{Problem, Settings, body::read_body};
 ///
 /// If the body does not end within the limits, the response says `Connection: close`, and an error replaces a success: a stream,
 /// for example, must not begin on a connection whose request has not ended.
-pub async fn discard_leftover_body<F>(
+pub async fn discard_leftover<F>(
     request: Request<Body>,
     settings: &Settings,
     handle: impl FnOnce(Request<Body>) -> F,
@@ -55,7 +55,7 @@ where
     }
 }
 
-/// A request body that goes back to [`discard_leftover_body`] when the handler drops it.
+/// A request body that goes back to [`discard_leftover`] when the handler drops it.
 struct LentBody {
     body: Body,
     leftover: Arc<Mutex<Option<Body>>>,

@@ -10,10 +10,7 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::{StreamExt as _, iter, wrappers::ReceiverStream};
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::{
-    harness::{Connection, Server, claim, grpc::framed, http2::Http2, until, within},
-    unread::metric,
-};
+use crate::harness::{Connection, Server, claim, grpc::framed, http2::Http2, metric, until, within};
 
 /// A method whose responses are a stream.
 struct Method {
@@ -100,7 +97,7 @@ impl Method {
         }
         let head = connection.head().await;
         assert_eq!((head.status, head.header("grpc-status")), (200, ""), "{}: {head:?}", self.path);
-        assert_eq!(head.header("transfer-encoding"), "chunked", "{} has no end yet", self.path);
+        assert_eq!(head.header("transfer-encoding"), "chunked", "{}: the response must be chunked", self.path);
         connection
     }
 }
@@ -183,13 +180,13 @@ async fn a_call_ends_with_a_status_when_the_server_stops() {
         let status = status.await.unwrap_or_else(|| panic!("{}: no status", method.path));
         assert!([0, 14].contains(&status), "{}: {status}", method.path);
         if let Some(web) = &mut web {
-            let mut said = Vec::new();
+            let mut text = Vec::new();
             while let Some(chunk) = web.chunk().await {
-                said.extend(chunk);
+                text.extend(chunk);
             }
-            let said = String::from_utf8_lossy(&said).into_owned();
-            let status = said.split("grpc-status:").nth(1).unwrap_or_else(|| panic!("{}: {said}", method.path));
-            assert!(["0", "14"].contains(&status.trim_start().split("\r\n").next().unwrap_or_default()), "{said}");
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let status = text.split("grpc-status:").nth(1).unwrap_or_else(|| panic!("{}: {text}", method.path));
+            assert!(["0", "14"].contains(&status.trim_start().split("\r\n").next().unwrap_or_default()), "{text}");
         }
     }
 }

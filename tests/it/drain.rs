@@ -114,7 +114,7 @@ async fn send_over_grpc_until_refused(mut client: Client, first: usize, sent: Ar
 #[tokio::test]
 async fn a_request_that_began_before_the_drain_is_answered() {
     let server = Server::with(&["--drain-window", "3"]).await;
-    let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
+    let _open = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
     let mut connection = Connection::open(server.address).await;
     let headers = [("content-type", crate::harness::FORM), ("content-length", "6"), ("expect", "100-continue")];
     connection.ask("POST /user/bob/device/a", &headers).await;
@@ -144,7 +144,7 @@ async fn without_streams_a_drain_does_not_wait_for_its_window() {
 #[tokio::test]
 async fn while_draining_new_work_is_refused_and_probes_are_answered() {
     let server = Server::with(&["--drain-window", "3"]).await;
-    let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
+    let _open = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
     server.drain.start();
     until(|| server.request("GET /readyz", &[], b""), |answer| answer.status == 503).await;
     assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);

@@ -57,7 +57,7 @@ async fn the_default_limit_of_a_body_is_100_kib() {
 }
 
 #[tokio::test]
-async fn an_event_name_has_at_most_64_characters() {
+async fn an_event_name_has_1_to_64_allowed_characters() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let post = async |name: &str| {
@@ -132,7 +132,7 @@ async fn both_ids_of_a_path_are_checked_on_every_route() {
 
 /// The limit of 32 KiB is for the whole head, with the path in it.
 #[tokio::test]
-async fn a_path_of_70_kb_is_431() {
+async fn a_head_over_32_kib_is_431() {
     let server = Server::start().await;
     let head = format!("GET /user/{}/devices", "x".repeat(70_000));
     assert_eq!(server.request(&head, &[], b"").await.status, 431);

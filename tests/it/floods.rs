@@ -3,11 +3,11 @@
 use crate::harness::{
     Connection, Process, Server,
     frames::{
-        self, ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, frame,
+        self, ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY,
+        PRIORITY_UPDATE, RST_STREAM, SETTINGS, frame,
     },
-    within,
+    metric, within,
 };
-use crate::unread::metric;
 
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
@@ -31,7 +31,7 @@ async fn the_limits_of_http_2_are_announced() {
             pair.map(|pair| u32::from_be_bytes(pair[2..].try_into().expect("four bytes")))
         };
         assert_eq!(value(3), Some(streams), "concurrent streams");
-        assert_eq!(value(4), Some(64 * 1024), "window of a stream");
+        assert_eq!(value(INITIAL_WINDOW_SIZE), Some(64 * 1024), "window of a stream");
         assert_eq!(value(6), Some(16 * 1024), "header list");
         assert!(matches!(value(8), None | Some(0)), "extended CONNECT is off");
     }
@@ -147,13 +147,13 @@ async fn a_head_over_16_kib_is_431_and_the_connection_goes_on() {
 #[tokio::test]
 async fn control_frames_over_their_rate_end_their_connection() {
     let server = Server::start().await;
-    let window = [&4_u16.to_be_bytes()[..], &1_000_u32.to_be_bytes()].concat();
+    let window = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &1_000_u32.to_be_bytes()].concat();
     let kinds: [(&str, Vec<u8>, usize); 5] = [
         ("SETTINGS", frame(SETTINGS, 0, 0, &window), 500),
-        ("PING with ACK", frame(PING, 1, 0, &[7; 8]), 10_000),
+        ("PING with ACK", frame(PING, ACK, 0, &[7; 8]), 10_000),
         ("unknown", frame(0xbe, 0, 0, b"what"), 10_000),
         ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 9]), 10_000),
-        ("PRIORITY_UPDATE", frame(16, 0, 0, b"\0\0\0\x01u=1"), 10_000),
+        ("PRIORITY_UPDATE", frame(PRIORITY_UPDATE, 0, 0, b"\0\0\0\x01u=1"), 10_000),
     ];
     for (ended, (name, flood, count)) in kinds.into_iter().enumerate() {
         let mut peer = Frames::open(server.address, &[]).await;
@@ -173,7 +173,7 @@ async fn a_priority_with_each_of_5000_requests_is_no_flood() {
         let mut requests = Vec::new();
         for request in 0..1_000 {
             let stream: u32 = 1 + 2 * (1_000 * burst + request);
-            requests.extend(frame(16, 0, 0, &[&stream.to_be_bytes()[..], b"u=1"].concat()));
+            requests.extend(frame(PRIORITY_UPDATE, 0, 0, &[&stream.to_be_bytes()[..], b"u=1"].concat()));
             requests.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
         }
         let (mut reader, mut writer) = peer.0.split();
@@ -196,7 +196,7 @@ async fn a_priority_with_each_of_5000_requests_is_no_flood() {
 }
 
 #[tokio::test]
-async fn pings_settings_and_empty_frames_without_end_harm_nobody() {
+async fn endless_pings_settings_and_window_updates_harm_no_other_client() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for flood in

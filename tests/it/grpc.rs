@@ -105,7 +105,7 @@ async fn an_identity_that_is_not_valid_is_unauthenticated_even_if_the_message_is
 }
 
 #[tokio::test]
-async fn checks_run_in_the_order_identity_shape_device() {
+async fn identity_is_checked_before_the_fields_and_the_fields_before_the_device() {
     let server = Server::start().await;
     let mut client = server.grpc().await;
     let mut request = Request::new(message("bob/phone", "", ""));
@@ -132,7 +132,7 @@ async fn a_message_over_the_limit_is_out_of_range() {
 }
 
 #[tokio::test]
-async fn the_deadline_of_a_call_is_honoured() {
+async fn a_stream_ends_at_the_deadline_of_its_call() {
     let server = Server::start().await;
     let mut client = server.grpc().await;
     let mut request = claimed("bob/phone", SubscribeRequest::default());
@@ -188,7 +188,7 @@ async fn many_streams_share_one_connection() {
 #[tokio::test]
 async fn the_health_check_says_whether_the_service_accepts_work() {
     let server = Server::with(&["--drain-window", "5"]).await;
-    let _held = server.sse("bob/phone").await;
+    let _open = server.sse("bob/phone").await;
     let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
     let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
     for service in ["", "signal.v1.Signal"] {
@@ -222,7 +222,7 @@ async fn an_unknown_service_or_method_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn anything_else_on_a_grpc_path_is_415() {
+async fn a_request_that_is_no_grpc_call_is_415_on_a_grpc_path() {
     let server = Server::start().await;
     let path = "/signal.v1.Signal/Send";
     for (head, kind) in [

@@ -81,7 +81,7 @@ fn the_health_check_finds_a_daemon_on_any_host_wherever_the_options_are_given() 
         let mut mixed = process::command();
         mixed.env("SIGNAL_HOST", host).env("PORT", "1").args(["--port", "2", "healthcheck", "--port", &port]);
         if host != "127.0.0.2" {
-            assert_eq!(outcome(mixed).0, Some(0), "{host}: after the subcommand wins");
+            assert_eq!(outcome(mixed).0, Some(0), "{host}: an option after the subcommand wins");
         }
     }
 }

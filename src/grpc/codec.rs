@@ -1,4 +1,4 @@
-//! The protobuf codec of `Signal`: small buffers, because most streams are idle, and INVALID_ARGUMENT for a malformed message.
+//! The protobuf codec of `Signal`: small buffers, because most streams are idle, and `INVALID_ARGUMENT` for a malformed message.
 
 use std::marker::PhantomData;
 
@@ -39,7 +39,7 @@ where
     }
 }
 
-/// Answers a malformed message with INVALID_ARGUMENT, because the fault is the client's. tonic's own decoder would answer INTERNAL.
+/// Answers a malformed message with `INVALID_ARGUMENT`, because the fault is the client's. tonic's own decoder would answer INTERNAL.
 /// For a message that is cut short tonic still does so: it does not call the decoder.
 pub(super) struct StrictDecoder<U>(ProstDecoder<U>);
 

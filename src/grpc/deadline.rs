@@ -16,7 +16,7 @@ use super::status::trailers;
 /// How long a call may take until its response begins. In this time the request message has to arrive and the hub has to answer.
 const HANDLER_TIME: Duration = Duration::from_secs(10);
 
-/// Ends a call with DEADLINE_EXCEEDED when its response does not begin in time, or has not ended at the client's deadline. `wrap`
+/// Ends a call with `DEADLINE_EXCEEDED` when its response does not begin in time, or has not ended at the client's deadline. `wrap`
 /// makes a response body of the limited one.
 pub async fn within_deadline<B, A: Body + Default>(
     request: Request<B>,

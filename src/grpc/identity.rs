@@ -1,7 +1,7 @@
 //! Reads the identity of every call of `Signal` from the head of the HTTP request, before the message is decoded.
 //!
-//! A method gets the identity from an extension, not from the metadata of its call: tonic adds the client's trailers to the metadata
-//! of a unary call, and a proxy that sets the claim header does not remove the client's own claim from trailers.
+//! A method takes the identity from an extension, not from its metadata: tonic adds the client's trailers to the metadata of a
+//! unary call, and a proxy that sets the claim header does not remove the client's own claim from trailers.
 
 use std::sync::Arc;
 

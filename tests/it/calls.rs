@@ -1,4 +1,5 @@
-//! Every streaming method, also of health and reflection, keeps the same promises. The tests find the methods in the descriptors.
+//! Every streaming method, also of health and reflection, ends when its client leaves, is cut when its client does not read, and
+//! ends with a status on a drain. The tests find the methods in the descriptors.
 
 use axum::body::{Body, Bytes};
 use backend_signal::grpc::proto::{Address, SendRequest, SendStreamRequest, WatchDevicesRequest};
@@ -107,7 +108,7 @@ fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
-/// The tasks, once their number has not changed for a while.
+/// The number of tasks, once it has stayed the same for five reads.
 async fn settled_tasks() -> usize {
     let mut before = (usize::MAX, 0);
     let same = || {
@@ -166,6 +167,7 @@ async fn a_call_ends_with_a_status_when_the_server_stops() {
         let server = Server::with(&["--drain-window", "3"]).await;
         let connection = Http2::open(server.address).await;
         let (call, _requests) = method.over_http2(&connection).await;
+        // A second `Subscribe` of the same device would end the first.
         let mut web = if method.path.ends_with("/Subscribe") { None } else { Some(method.over_http1(&server).await) };
         server.drain.start();
         let mut body = call.into_body();

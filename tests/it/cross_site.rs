@@ -1,4 +1,4 @@
-//! Requests that a browser makes for a page of another site, with the cookies of its user.
+//! Requests that a browser makes for a page of another site, with the cookies of the browser's user.
 
 use backend_signal::grpc::proto::{BroadcastRequest, SendRequest};
 
@@ -37,7 +37,7 @@ const CASES: [(Headers, bool); 19] = [
     (&[("origin", LISTED), ("origin", "https://evil.example")], false),
 ];
 
-/// Method, path and further headers of every request that acts for its user.
+/// Method, path and further headers of every request that acts for the browser's user.
 const ROUTES: [(&str, &str, Headers); 8] = [
     ("POST", "/user/bob/device/phone", &[("content-type", FORM)]),
     ("POST", "/user/bob/devices", &[("content-type", FORM)]),

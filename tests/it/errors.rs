@@ -1,4 +1,4 @@
-//! The limits of the HTTP API: the largest accepted value, the smallest refused one, and what an error must not repeat.
+//! The limits of the HTTP API: the largest accepted and the smallest refused value. And what an error must not repeat.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ async fn both_ids_of_a_path_are_checked_on_every_route() {
     assert_eq!(server.request(&format!("GET /user/{longest}/devices"), &[], b"").await.text(), "[]");
 }
 
-/// The limit of 32 KiB is for the whole head, with the path in it.
+/// The limit counts the path too.
 #[tokio::test]
 async fn a_head_over_32_kib_is_431() {
     let server = Server::start().await;

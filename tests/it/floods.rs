@@ -12,7 +12,7 @@ use crate::harness::{
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// Makes a frame that is a fault on a stream.
+/// Makes a frame that breaks the protocol on a stream.
 type Fault = fn(u32) -> Vec<u8>;
 
 /// Another client of the same server gets an answer.
@@ -37,7 +37,8 @@ async fn the_limits_of_http_2_are_announced() {
     }
 }
 
-/// Floods a process again and again. Its peak memory must not grow after the first flood: the streams leave nothing behind.
+/// Floods a process again and again. After the first flood its peak memory must not grow by 1 MiB: a flood must leave nothing
+/// behind.
 async fn assert_flat(process: &Process, floods: usize, mut flood: impl AsyncFnMut()) {
     flood().await;
     let before = process.peak_memory();
@@ -99,7 +100,7 @@ fn faulty_streams(fault: Fault, from: u32, to: u32) -> Vec<u8> {
     (from..to).flat_map(|number| stream(1 + 2 * number)).collect()
 }
 
-/// h2 answers the other four ways of `MadeYouReset` with the end of the connection.
+/// `MadeYouReset` (CVE-2025-8671) has six ways. For these four, h2 ends the connection.
 #[tokio::test]
 async fn one_fault_that_no_client_makes_by_accident_ends_its_connection() {
     let server = Server::start().await;
@@ -221,7 +222,7 @@ async fn frames_of_a_peer_do_not_write_a_log_line_each() {
         let mut peer = Frames::open(process.address, &[]).await;
         // Answers to PINGs that the server has not sent.
         peer.flood(&frame(PING, ACK, 0, &[7; 8]).repeat(2_000)).await;
-        // The server has read them all when it answers this one.
+        // When the server answers this PING, it has read all earlier frames.
         peer.flood(&frame(PING, 0, 0, b"the last")).await;
         while peer.next_of(PING).await.is_some_and(|ping| ping.payload != b"the last") {}
         assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);

@@ -11,7 +11,7 @@ fn subscribe(version: &str) -> String {
     format!("GET /subscribe {version}\r\nhost: localhost\r\nx-user-claim: {}\r\n\r\n", claim("bob/phone"))
 }
 
-/// A connection that has sent this request.
+/// A connection that has sent [`subscribe`].
 async fn subscribed(server: &Server) -> Connection {
     let mut connection = Connection::open(server.address).await;
     connection.write(subscribe("HTTP/1.1").as_bytes()).await;
@@ -111,7 +111,7 @@ async fn a_subscriber_that_leaves_is_not_connected_any_more() {
     }
 }
 
-/// When hyper may write streams, it closes the connection as soon as the peer half-closes.
+/// With `--http1-takeover false`, hyper closes the connection as soon as the peer half-closes.
 #[tokio::test]
 async fn without_hyper_a_client_that_half_closes_after_its_request_gets_its_answer() {
     let server = Server::start().await;
@@ -133,7 +133,7 @@ async fn without_hyper_a_client_that_half_closes_after_its_request_gets_its_answ
     }
 }
 
-/// hyper leaves such bytes unread, and then the system resets the connection when it closes.
+/// hyper does not read bytes after the request, so closing the socket sends a reset.
 #[tokio::test]
 async fn without_hyper_a_stream_goes_on_although_its_peer_sends_bytes_up_to_32_kib() {
     let server = Server::with(&["--drain-window", "1"]).await;
@@ -160,7 +160,7 @@ async fn without_hyper_a_stream_goes_on_although_its_peer_sends_bytes_up_to_32_k
     assert_eq!(within(connection.stream.read(&mut [0])).await.expect("no reset"), 0);
 }
 
-/// The reason why the daemon writes streams of HTTP/1.1 itself. When the second figure is small, hyper can write them.
+/// The reason why the daemon writes streams of HTTP/1.1 itself. If the second number becomes small, remove the takeover.
 #[tokio::test]
 async fn without_hyper_an_idle_stream_takes_2_kib_at_most_and_with_hyper_6_at_least() {
     const STREAMS: usize = 500;

@@ -264,7 +264,7 @@ async fn grpc_reads_the_identity_as_http_does() {
     assert!(server.grpc_stream("bob/phone", "").await.is_ok());
 }
 
-/// A proxy sets the claim header, but does not remove claims from trailers: the client may have written them.
+/// A proxy sets the claim header, but does not remove a claim from trailers, so a claim there may be the client's own.
 #[tokio::test]
 async fn a_claim_in_the_trailers_of_a_call_is_ignored() {
     let server = Server::start().await;

@@ -4,7 +4,7 @@ use tonic::Code;
 
 use crate::harness::{FORM, Server, claim, http2::Http2, within};
 
-/// A stream over HTTP/2 whose window is smaller than its opening. So it takes no message until its peer reads.
+/// A stream over HTTP/2 whose window is smaller than its opening, so it takes no message until its peer reads.
 async fn unread_stream(server: &Server, device: &str) -> http::Response<hyper::body::Incoming> {
     Http2::with_window(server.address, 10).await.unread(device, "/subscribe").await
 }

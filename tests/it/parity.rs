@@ -89,7 +89,7 @@ async fn errors_of_a_subscribe_have_their_codes_in_both_protocols() {
 
 #[tokio::test]
 async fn a_full_budget_is_unavailable_in_both_protocols() {
-    // Enough for two messages with ten bytes of data together, and no more. Their stream does not read them.
+    // Two messages take 2 * (128 + 64) bytes and ten bytes of data. The stream reads none of them.
     let server = Server::with(&["--memory-budget", "394", "--stall-timeout", "60"]).await;
     let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
     assert_eq!(server.post("bob/phone", "12345678").await.status, 200);

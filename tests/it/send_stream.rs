@@ -1,4 +1,4 @@
-//! `SendStream`: one response per request, in order, also after an error, and a status that says why the call ends.
+//! `SendStream`: one response for each request, in order, also after an error. A status says why the call ended.
 
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ async fn messages_arrive_in_the_order_of_their_requests() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let mut sends = Sends::anonymous(&server).await;
-    // Fewer messages than fill the mailbox before its stream is polled.
+    // 60 messages fit into the mailbox, even if its stream is not polled in between.
     for number in 0..60 {
         sends.ask(message("bob/phone", "", &number.to_string())).await;
     }
@@ -242,12 +242,12 @@ async fn a_call_that_begins_during_a_drain_is_unavailable() {
     server.stopped().await;
 }
 
-/// A body with so many requests.
+/// The body of a call with this number of requests.
 fn body(requests: usize) -> Vec<u8> {
     framed(&SendStreamRequest { send: Some(message("bob/nobody", "", "x")) }).repeat(requests)
 }
 
-/// A peer that has opened a call, with a flow-control window of so many bytes for the responses.
+/// A peer that has opened a call, with a flow-control window of `window` bytes for the responses.
 async fn peer(server: &Server, window: u32) -> Frames {
     let mut peer = Frames::open(server.address, &[(frames::INITIAL_WINDOW_SIZE, window)]).await;
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];

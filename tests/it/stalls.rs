@@ -1,4 +1,4 @@
-//! Peers that stop reading: their streams are cut, and their messages are kept for the next stream.
+//! Event streams whose peer stops reading: they are cut, and their messages are kept for the next stream.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use crate::harness::{
     http2::Http2,
     metric, until, within,
 };
+
+/// The frame of a gRPC message without bytes.
+const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 
 /// Posts until the mailbox is full or the stream was cut.
 async fn fill(server: &Server, device: &str) {
@@ -162,13 +165,12 @@ async fn one_unread_stream_among_forty_on_a_connection_hurts_no_other() {
 
 #[tokio::test]
 async fn a_peer_that_leaves_one_message_unread_is_cut() {
-    // Without heartbeats, which would be more unread bytes.
+    // No heartbeats: they would add unread bytes.
     let server = Server::with(&["--stall-timeout", "0.5", "--heartbeat", "600"]).await;
     let claim = claim("bob/phone");
     let headers = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
     let (get, post) = (frames::get("/subscribe", &headers[..1]), frames::post("/signal.v1.Signal/Subscribe", &headers));
-    // An empty message of gRPC.
-    for (head, body, opening) in [(get, None, "}\n\n"), (post, Some([0; 5]), "phone")] {
+    for (head, body, opening_end) in [(get, None, "}\n\n"), (post, Some(EMPTY_MESSAGE), "phone")] {
         let mut peer = Frames::open(server.address, &[(frames::INITIAL_WINDOW_SIZE, 300)]).await;
         let end = if body.is_none() { frames::END_STREAM } else { 0 };
         peer.send(frames::HEADERS, end | frames::END_HEADERS, 1, &head).await;
@@ -176,7 +178,7 @@ async fn a_peer_that_leaves_one_message_unread_is_cut() {
             peer.send(frames::DATA, frames::END_STREAM, 1, &body).await;
         }
         let mut read = String::new();
-        while !read.contains(opening) {
+        while !read.contains(opening_end) {
             read += &String::from_utf8_lossy(&peer.next_of(frames::DATA).await.expect("the opening").payload);
         }
         assert_eq!(server.post("bob/phone", &"x".repeat(1_000)).await.status, 200);
@@ -232,6 +234,7 @@ async fn a_peer_that_reads_a_byte_at_a_time_is_cut_too() {
         }
     });
     post_until_gone(&server, "bob/phone").await;
+    // The peer still reads bytes from its socket's buffer.
     assert_eq!((metric(&server, "signal_stalled_connections_total").await, reading.is_finished()), (1, false));
     reading.abort();
 }
@@ -246,7 +249,7 @@ async fn one_stream_that_does_not_read_is_cut_and_the_others_on_its_connection_l
         server.request("POST /user/bob/device/sse", &[("content-type", JSON)], &long_json()).await;
     }
     until(|| server.devices("bob"), |devices| devices == r#"["reader"]"#).await;
-    // The peer may read bytes that h2 has sent before; then it finds the reset.
+    // The peer may still read bytes that were sent before the reset.
     let mut body = axum::body::Body::new(response.into_body()).into_data_stream();
     let cut = within(async {
         loop {

@@ -1,4 +1,4 @@
-//! The bytes of an event stream.
+//! The event stream as a client sees it: head, opening, heartbeats, and the three formats.
 
 use std::time::Instant;
 

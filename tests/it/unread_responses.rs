@@ -17,7 +17,7 @@ use crate::harness::{
 
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
-/// A request. Its response is longer than a window of 100 bytes, unless it is `short`.
+/// A request. Its response is longer than a window of 100 bytes. A `short` one is only longer than a window of 1 byte.
 struct UnreadRequest {
     name: &'static str,
     head: Vec<u8>,
@@ -60,7 +60,7 @@ async fn ask(peer: &mut Frames, stream: u32, request: &UnreadRequest) {
     }
 }
 
-/// Other requests of a connection are still answered.
+/// Another request of the connection is still answered.
 async fn assert_lives_on(peer: &mut Frames) {
     peer.send(HEADERS, END_STREAM | END_HEADERS, 101, &frames::get("/healthz", &[])).await;
     peer.next_of(HEADERS).await.expect("an answer");
@@ -72,6 +72,7 @@ async fn every_unread_response_is_cut_for_any_window() {
     let _listed = server.sse(&format!("eve/{}", "e".repeat(200))).await;
     let mut cut = 0;
     for window in [0, 1, 100] {
+        // A short response fits into a window of 100 bytes.
         for request in requests().iter().filter(|request| window < 10 || !request.short) {
             let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, window)]).await;
             ask(&mut peer, 1, request).await;

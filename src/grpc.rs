@@ -100,7 +100,7 @@ pub async fn set_health(health: &HealthReporter, serving: bool) {
     }
 }
 
-/// Whether a call is for `Signal`, whose streams the hub ends on a drain. All other calls need [`end_on_drain`].
+/// Whether a call is for `Signal`, whose streams the hub ends on a drain. All other calls need [`end_on_drain()`].
 #[must_use]
 pub fn is_signal<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(ROUTE.trim_end_matches("{*rest}"))

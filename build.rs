@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["signal/v1/signal.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("signal.bin"), descriptors.encode_to_vec())?;
-    let generate = tonic_prost_build::configure().build_transport(false).codec_path("crate::grpc::codec::SmallBuffers");
+    let generate = tonic_prost_build::configure().build_transport(false).codec_path("crate::grpc::codec::SignalCodec");
     generate.compile_fds(descriptors)?;
     Ok(())
 }

@@ -41,7 +41,7 @@ pub fn routes(admin: Admin) -> Router {
 
 /// Whether a path is a health route. Those are answered even when the limit of connections is reached.
 #[must_use]
-pub fn is_health(path: &str) -> bool {
+pub fn is_health_path(path: &str) -> bool {
     ["/healthz", "/readyz"].contains(&path)
 }
 

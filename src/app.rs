@@ -63,8 +63,8 @@ impl App {
             heartbeat: options.heartbeat,
         };
         let api = Api { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
-        let service = grpc::Service { hub: hub.clone(), heartbeat: options.heartbeat, drain: drain.clone() };
-        let signal = grpc::signal(service, auth, options.body_limit as usize);
+        let service = grpc::SignalMethods { hub: hub.clone(), heartbeat: options.heartbeat, drain: drain.clone() };
+        let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
@@ -101,7 +101,7 @@ impl App {
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
         let Self { server, dispatch, hub, health, drain, max_connections, options, .. } = self;
         max_connections.warn();
-        grpc::report(&health, true).await;
+        grpc::set_health(&health, true).await;
         // If one of these tasks dies, the daemon does only half of its work. So it drains and exits instead.
         let supervised: [(&str, Task); _] = [
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
@@ -113,7 +113,7 @@ impl App {
         }
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
-        grpc::report(&health, false).await;
+        grpc::set_health(&health, false).await;
         // The last tenth of the window is for writing the end of the last streams.
         hub.drain(options.drain_window.mul_f64(0.9)).await;
         drain.finish();

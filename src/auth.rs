@@ -1,4 +1,4 @@
-//! The headers and URI of a request and the peer's IP address in, a [`Caller`] out; the only room that can make one.
+//! Identifies the caller of a request from its headers, its URI and the peer's IP address. Only this room can make a [`Caller`].
 
 mod claim;
 
@@ -18,9 +18,10 @@ use crate::{
 pub enum Mode {
     /// A forward-auth proxy sets the claim header.
     Claim,
-    /// A token that the daemon verifies itself. No token can be verified yet, so every request lacks an identity.
+    /// A token that the daemon verifies itself. Not implemented: no request has an identity, and the daemon does not start in this
+    /// mode.
     Jwt,
-    /// Development: the path of a subscribe request names the caller.
+    /// Development: the path of a subscribe request names the caller. A claim names the caller of other requests.
     None,
 }
 
@@ -29,9 +30,9 @@ pub enum Mode {
 pub struct Auth {
     /// Where an identity comes from.
     pub mode: Mode,
-    /// Every request needs an identity, not only a subscribe. [`Mode::Jwt`] implies this.
+    /// Sending, listing and watching need an identity too, not only subscribing. [`Mode::Jwt`] implies this.
     pub require_all: bool,
-    /// The only peers that may send requests. Empty: any peer may.
+    /// The only peers that may subscribe, send, list and watch. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
     /// Where identities that are not valid are counted.
     pub metrics: Metrics,
@@ -42,13 +43,14 @@ pub struct Auth {
 pub struct Credentials<'a> {
     /// The headers. Never trailers: a proxy that sets the claim header does not remove the client's own claim from trailers.
     pub headers: &'a HeaderMap,
-    /// The URI, whose query can carry a token.
+    /// The URI, whose query can carry a token of [`Mode::Jwt`]. No mode reads it yet.
     pub uri: &'a Uri,
     /// The IP address of the TCP peer.
     pub peer: IpAddr,
 }
 
-/// Proof that the identity of a request was checked. The hub asks for one, so no route can forget the check.
+/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. No mode
+/// sets `tenant`, `reach`, `service` and `expires` yet; a token will.
 #[derive(Clone, Debug)]
 pub struct Caller {
     user: Option<UserId>,
@@ -60,7 +62,7 @@ pub struct Caller {
     ip: IpAddr,
 }
 
-/// The users that a caller may send to, list and watch.
+/// The users that a caller may send to, list and watch. Only a token will limit them, and the hub does not check this yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Every user.
@@ -84,15 +86,14 @@ impl Auth {
     /// trusted proxy.
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
         let caller = self.identify(credentials)?;
-        let anonymous_may = !self.require_all && self.mode != Mode::Jwt;
-        if caller.user.is_some() || anonymous_may { Ok(caller) } else { Err(Unproven::Absent.into()) }
+        let anonymous_allowed = !self.require_all && self.mode != Mode::Jwt;
+        if caller.user.is_some() || anonymous_allowed { Ok(caller) } else { Err(Unproven::Absent.into()) }
     }
 
-    /// Identifies the caller of a subscribe request. `path` is the address that the request's path names, if it names one.
+    /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
     ///
     /// # Errors
-    /// As [`Auth::caller`]. [`Error::Forbidden`] when the path names another address than the identity. When the path names no
-    /// valid address, the error in `path`.
+    /// As [`Auth::caller`]; the error in `path`; [`Error::Forbidden`] when path and identity name different addresses.
     pub fn subscriber(
         &self,
         credentials: &Credentials<'_>,
@@ -116,12 +117,11 @@ impl Auth {
     /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
     fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, Unproven> {
         let ip = credentials.peer.to_canonical();
-        let claimed = self.check_peer(ip).and_then(|()| match self.mode {
+        let address = self.check_peer(ip).and_then(|()| match self.mode {
             Mode::Claim | Mode::None => claim::read(credentials.headers),
             Mode::Jwt => Ok(None),
         });
-        let address = claimed.inspect_err(|_| self.metrics.identity_refused())?;
-        Ok(Caller::new(address, ip))
+        Ok(Caller::new(address.inspect_err(|_| self.metrics.identity_refused())?, ip))
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), Unproven> {
@@ -142,7 +142,7 @@ impl Caller {
         self.user.as_ref()
     }
 
-    /// The device that the identity is bound to, if it is bound to one.
+    /// The device of the identity, if the identity names one.
     #[must_use]
     pub fn device(&self) -> Option<&DeviceId> {
         self.device.as_ref()
@@ -237,7 +237,7 @@ mod tests {
         Auth { mode, require_all: false, trusted_proxies: Vec::new(), metrics: Metrics::new() }
     }
 
-    /// What [`Auth`] makes of a request with this claim header.
+    /// The callers that [`Auth::caller`] and [`Auth::subscriber`] return for a request with this claim header.
     fn identified(auth: &Auth, claim: Option<&'static str>, path: Option<&str>) -> [Result<Caller, Error>; 2] {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
@@ -256,7 +256,7 @@ mod tests {
     const ABSENT: Error = Error::Unauthenticated(Unproven::Absent);
 
     #[test]
-    fn a_claim_gives_user_device_and_ip_address_and_nothing_else() {
+    fn a_claim_gives_user_and_device_and_the_peer_gives_the_ip_address() {
         let (auth, bob) = (auth(Mode::Claim), Address::new("bob", "phone").unwrap());
         for caller in identified(&auth, CLAIM, Some("phone")).map(Result::unwrap) {
             assert_eq!((caller.user(), caller.device()), (Some(&bob.user), Some(&bob.device)));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn in_development_the_path_names_the_subscriber_and_else_the_claim_does() {
+    fn with_auth_none_the_path_names_the_subscriber_before_the_claim() {
         let auth = auth(Mode::None);
         for (claim, path, subscriber) in
             [(None, Some("laptop"), "laptop"), (CLAIM, Some("laptop"), "laptop"), (CLAIM, None, "phone")]

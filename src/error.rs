@@ -255,7 +255,8 @@ impl Unproven {
                 "The identity is not valid. X-User-Claim must be a JSON object with the fields userid and clientid."
             }
             Self::Ambiguous => {
-                "The request has more than one X-User-Claim header. The proxy must remove the client's own."
+                "The request has more than one X-User-Claim header, or a header with a similar name. The proxy must \
+                 remove the client's own."
             }
             Self::Untrusted => "This server accepts requests only from the proxies in --trusted-proxies.",
         }

@@ -20,8 +20,9 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::Signal, status::from as error_status};
+pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::SignalService};
 use self::{
+    identity::Identity,
     proto::{
         BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
         SendStreamRequest, SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
@@ -34,7 +35,7 @@ use crate::{
     drain::Drain,
     flat_map::FlatMap,
     hub::{Event, Hub, Opening, Subscription, Watch, WatchEvent},
-    model::{EndReason, Start, UserId},
+    model::{EndReason, Start},
     wall_clock,
 };
 
@@ -54,26 +55,29 @@ pub mod proto {
 
 /// The state that the methods share.
 #[derive(Clone)]
-pub struct Service {
+pub struct SignalMethods {
     /// The hub of this process.
     pub hub: Hub,
-    /// How long a stream is silent before it gets a ping.
+    /// How long a stream may be silent before it gets a ping.
     pub heartbeat: Duration,
-    /// Ends the calls of `SendStream`, which have no end of their own.
+    /// Ends `SendStream` calls on a drain. The hub ends the other streams.
     pub drain: Drain,
 }
 
-/// Makes the server of the service. A request message may have `limit` bytes.
+/// The gRPC service, which identifies the caller of each call. A request message has at most `limit` bytes.
 #[must_use]
-pub fn signal(service: Service, auth: Arc<Auth>, limit: usize) -> Signal {
-    Signal::new(SignalServer::new(service).max_decoding_message_size(limit), auth)
+pub fn signal_service(methods: SignalMethods, auth: Arc<Auth>, limit: usize) -> SignalService {
+    SignalService::new(SignalServer::new(methods).max_decoding_message_size(limit), auth)
 }
 
 /// The routes of the service, of health checks, and of both versions of reflection.
 ///
 /// # Errors
 /// When the descriptors that the build embeds cannot be decoded.
-pub fn routes(signal: Signal, health: HealthServer<impl Health>) -> Result<Routes, tonic_reflection::server::Error> {
+pub fn routes(
+    signal: SignalService,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -86,30 +90,34 @@ pub fn routes(signal: Signal, health: HealthServer<impl Health>) -> Result<Route
         .add_service(reflection().build_v1alpha()?))
 }
 
-/// Sets what health checks say about the service.
-pub async fn report(health: &HealthReporter, serving: bool) {
+/// Sets what health checks say about the service, and on a drain about `""`, the whole server. tonic-health starts that as serving.
+pub async fn set_health(health: &HealthReporter, serving: bool) {
     if serving {
-        health.set_serving::<Signal>().await;
+        health.set_serving::<SignalService>().await;
     } else {
-        health.set_not_serving::<Signal>().await;
+        health.set_not_serving::<SignalService>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     }
 }
 
-/// Whether a call is for [`Signal`], whose streams end on a drain by themselves. Other calls need [`end_on_drain`].
+/// Whether a call is for `Signal`, whose streams the hub ends on a drain. All other calls need [`end_on_drain()`].
 #[must_use]
 pub fn is_signal<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(ROUTE.trim_end_matches("{*rest}"))
 }
 
-/// The route of all methods of [`Signal`].
+/// The route of all methods of `Signal`.
 pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
 
-/// The name of a call of [`Signal`] in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
-/// that a peer cannot make names.
+/// The label of a call of `Signal` in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
+/// that a peer cannot create labels.
 #[must_use]
 pub fn method(path: &str) -> &'static str {
-    METHODS.into_iter().find(|method| *method == path).unwrap_or(ROUTE)
+    METHODS.iter().find(|(method, _)| *method == path).map_or(ROUTE, |(method, _)| method)
+}
+
+fn needed_identity(path: &str) -> Option<Identity> {
+    METHODS.iter().find(|(method, _)| *method == path).map(|(_, identity)| *identity)
 }
 
 /// Whether a request is a native call of `Send` (not over gRPC-Web). Such calls skip the router, because they come once for every
@@ -120,8 +128,8 @@ pub fn is_send<B>(request: &http::Request<B>) -> bool {
     native && request.method() == Method::POST && request.version() == Version::HTTP_2 && request.uri().path() == SEND
 }
 
-/// Answers a native call of `Send` as the router would.
-pub async fn send<B>(signal: &Signal, request: http::Request<B>) -> http::Response<Body>
+/// Handles a native call of `Send`. The response is the one that the router would give.
+pub async fn send<B>(signal: &SignalService, request: http::Request<B>) -> http::Response<Body>
 where
     B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
 {
@@ -135,18 +143,19 @@ where
 /// The path of `Send`.
 pub const SEND: &str = "/signal.v1.Signal/Send";
 
-const METHODS: [&str; 6] = [
-    SEND,
-    "/signal.v1.Signal/SendStream",
-    "/signal.v1.Signal/Broadcast",
-    "/signal.v1.Signal/Subscribe",
-    "/signal.v1.Signal/ListDevices",
-    "/signal.v1.Signal/WatchDevices",
+/// The path of each method of `Signal`, and the identity that the method needs.
+const METHODS: [(&str, Identity); 6] = [
+    (SEND, Identity::Caller),
+    ("/signal.v1.Signal/SendStream", Identity::Caller),
+    ("/signal.v1.Signal/Broadcast", Identity::Caller),
+    ("/signal.v1.Signal/Subscribe", Identity::Subscriber),
+    ("/signal.v1.Signal/ListDevices", Identity::Caller),
+    ("/signal.v1.Signal/WatchDevices", Identity::Caller),
 ];
 
-/// Whether a path is the health check's. A connection over the limit may still ask for it.
+/// Whether a path is that of the gRPC health check, which a connection over the limit may still call.
 #[must_use]
-pub fn is_health(path: &str) -> bool {
+pub fn is_health_path(path: &str) -> bool {
     path == "/grpc.health.v1.Health/Check"
 }
 
@@ -168,14 +177,14 @@ pub fn no_service() -> Status {
     Status::unimplemented("This server does not have this service.")
 }
 
-/// A stream of responses that is made from a stream of the hub.
+/// The responses of a streaming method: a stream of the hub, converted.
 pub type ResponseStream<S, T> = FlatMap<S, Result<T, Status>, fn(&mut S, <S as Stream>::Item) -> Responses<T>>;
 
 /// Responses, and the status that ends the call if it is not OK.
 type Responses<T> = VecDeque<Result<T, Status>>;
 
 #[tonic::async_trait]
-impl signal_server::Signal for Service {
+impl signal_server::Signal for SignalMethods {
     type SubscribeStream = ResponseStream<Subscription, SubscribeResponse>;
     type SendStreamStream = SendResponses;
     type WatchDevicesStream = ResponseStream<Watch, WatchDevicesResponse>;
@@ -184,20 +193,20 @@ impl signal_server::Signal for Service {
         let subscriber: Subscriber = identity::of(&request)?;
         let start = Start::parse(Some(&request.get_ref().cursor));
         let opening = Opening { start, heartbeat: self.heartbeat };
-        let (ready, subscription) = self.hub.subscribe(&subscriber, &opening).map_err(status::from)?;
+        let (ready, subscription) = self.hub.subscribe(&subscriber, &opening)?;
         let ready = convert::ready(&ready, self.heartbeat);
-        let convert = |_: &mut Subscription, event| {
+        let to_responses = |_: &mut Subscription, event| {
             let end = if let Event::End(reason) = event { Some(reason) } else { None };
             with_end([convert::event(&event, wall_clock::now())], end)
         };
-        Ok(Response::new(FlatMap::new([Ok(ready)].into(), subscription, convert)))
+        Ok(Response::new(FlatMap::new([Ok(ready)].into(), subscription, to_responses)))
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let (to, draft) = convert::send(request.into_inner()).map_err(status::from)?;
-        let outcome = self.hub.send(&caller, &to, draft).await.map_err(status::from)?;
-        Ok(Response::new(convert::sent(outcome)))
+        let (to, draft) = convert::send_request(request.into_inner())?;
+        let outcome = self.hub.send(&caller, &to, draft).await?;
+        Ok(Response::new(convert::send_response(outcome)))
     }
 
     async fn send_stream(
@@ -210,8 +219,8 @@ impl signal_server::Signal for Service {
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let (user, draft) = convert::broadcast(request.into_inner()).map_err(status::from)?;
-        let delivered = self.hub.broadcast(&caller, &user, draft).await.map_err(status::from)?;
+        let (user, draft) = convert::broadcast_request(request.into_inner())?;
+        let delivered = self.hub.broadcast(&caller, &user, draft).await?;
         Ok(Response::new(BroadcastResponse { delivered: convert::ids(&delivered) }))
     }
 
@@ -220,8 +229,8 @@ impl signal_server::Signal for Service {
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
-        let devices = self.hub.devices(&caller, &user).await.map_err(status::from)?;
+        let user = convert::user(&request.get_ref().user)?;
+        let devices = self.hub.devices(&caller, &user).await?;
         Ok(Response::new(ListDevicesResponse { devices: convert::ids(&devices) }))
     }
 
@@ -230,17 +239,17 @@ impl signal_server::Signal for Service {
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let user = UserId::new(&request.get_ref().user).map_err(|part| status::from(part.into()))?;
-        let watch = self.hub.watch(&caller, &user, self.heartbeat).map_err(status::from)?;
-        let convert = |_: &mut Watch, event| {
+        let user = convert::user(&request.get_ref().user)?;
+        let watch = self.hub.watch(&caller, &user, self.heartbeat)?;
+        let to_responses = |_: &mut Watch, event| {
             let end = if let WatchEvent::End(reason) = event { Some(reason) } else { None };
             with_end(convert::watch_event(&event), end)
         };
-        Ok(Response::new(FlatMap::new(VecDeque::new(), watch, convert)))
+        Ok(Response::new(FlatMap::new(VecDeque::new(), watch, to_responses)))
     }
 }
 
-/// The responses for one event of the hub. When the event ends the stream, its status follows.
+/// The responses for one event of the hub, then the status of the call if the event ends the stream.
 fn with_end<T>(responses: impl IntoIterator<Item = T>, end: Option<EndReason>) -> Responses<T> {
     let status = end.and_then(status::at_end).map(Err);
     responses.into_iter().map(Ok).chain(status).collect()
@@ -253,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_method_of_the_service_has_a_label_of_its_own() {
+    fn the_list_of_methods_is_that_of_the_proto() {
         let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the build wrote it");
         let services = set.file.iter().flat_map(|file| {
             file.service.iter().map(move |service| (format!("{}.{}", file.package(), service.name()), service))
@@ -261,9 +270,9 @@ mod tests {
         let mut paths: Vec<_> = services
             .flat_map(|(name, service)| service.method.iter().map(move |method| format!("/{name}/{}", method.name())))
             .collect();
-        let mut methods = METHODS.to_vec();
+        let mut methods = METHODS.map(|(path, _)| path);
         paths.sort();
         methods.sort_unstable();
-        assert_eq!(methods, paths);
+        assert_eq!(methods[..], paths);
     }
 }

@@ -1,4 +1,4 @@
-//! JSON from peers: objects are checked strictly, and values keep the text that the peer wrote.
+//! Strict parsing of JSON from peers. A value that is not a string keeps the peer's text, without white space.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use memchr::{memchr, memchr2, memmem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// How deep arrays and objects in data may be nested. Many JSON parsers refuse deeper ones.
+/// The deepest nesting of arrays and objects in data. Many JSON parsers accept no more.
 const DEPTH: usize = 128;
 
 /// Reads exactly one JSON object: UTF-8, no lone surrogate, no byte order mark, nothing after the object.
 ///
 /// # Errors
-/// For anything else. Also for an array, from whose elements serde would read a struct.
+/// When the bytes are anything else. An array counts as anything else, although serde could read a struct from it.
 pub(crate) fn object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Malformed> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Malformed);
@@ -41,14 +41,14 @@ pub(crate) fn scalar(value: &RawValue) -> Option<Cow<'_, str>> {
 /// The decoded text of a string in an [`object`]. For any other value, the JSON text without white space between its tokens.
 ///
 /// # Errors
-/// When arrays and objects are nested deeper than 128 levels.
+/// When arrays and objects are nested deeper than [`DEPTH`].
 pub(crate) fn text(value: &RawValue) -> Result<Cow<'_, str>, Malformed> {
     if value.get().starts_with('"') { string(value).ok_or(Malformed) } else { compact(value.get()) }
 }
 
 fn compact(json: &str) -> Result<Cow<'_, str>, Malformed> {
     let bytes = json.as_bytes();
-    let (mut compact, mut copied, mut at, mut depth) = (String::new(), 0, 0, 0);
+    let (mut text, mut copied_to, mut at, mut depth) = (String::new(), 0, 0, 0);
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => at = string_end(bytes, at),
@@ -56,19 +56,19 @@ fn compact(json: &str) -> Result<Cow<'_, str>, Malformed> {
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth -= 1,
             b' ' | b'\t' | b'\r' | b'\n' => {
-                compact.push_str(&json[copied..at]);
-                copied = at + 1;
+                text.push_str(&json[copied_to..at]);
+                copied_to = at + 1;
             }
             _ => {}
         }
         at += 1;
     }
     // Most senders write no white space, so nothing has to be copied.
-    if copied == 0 {
+    if copied_to == 0 {
         return Ok(json.into());
     }
-    compact.push_str(&json[copied..]);
-    Ok(compact.into())
+    text.push_str(&json[copied_to..]);
+    Ok(text.into())
 }
 
 /// The position of the quotation mark that closes the string which opens at `begin`.
@@ -88,17 +88,18 @@ fn string_end(json: &[u8], begin: usize) -> usize {
 /// Whether any `\u` escape is half of a surrogate pair whose other half is missing
 /// ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259#section-8.2)).
 fn has_lone_surrogate(json: &[u8]) -> bool {
+    // A backslash after an odd number of backslashes is itself escaped.
     let is_escape = |at: &usize| json[..*at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
-    let mut second_half = None;
+    let mut second_half_at = None;
     for at in memmem::find_iter(json, b"\\u").filter(is_escape) {
-        match (utf16_unit(&json[at..]), second_half.take()) {
-            (Some(0xdc00..0xe000), Some(due)) if due == at => {}
+        match (utf16_unit(&json[at..]), second_half_at.take()) {
+            (Some(0xdc00..0xe000), Some(half)) if half == at => {}
             (Some(0xdc00..0xe000), _) | (_, Some(_)) => return true,
-            (Some(0xd800..0xdc00), None) => second_half = Some(at + ESCAPED_UNIT),
+            (Some(0xd800..0xdc00), None) => second_half_at = Some(at + ESCAPED_UNIT),
             _ => {}
         }
     }
-    second_half.is_some()
+    second_half_at.is_some()
 }
 
 /// Bytes of an escape like `\u00e9`.
@@ -110,7 +111,7 @@ fn utf16_unit(json: &[u8]) -> Option<u16> {
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// The bytes are not JSON of the expected shape. Carries no reason, because a reason would repeat input.
+/// The bytes are not JSON of the expected shape. Has no reason, because a reason would repeat input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_of_an_object_is_checked_also_an_unknown_one() {
+    fn an_unknown_field_is_checked_as_strictly_as_a_known_one() {
         let a = |json: &[u8]| object::<Known<'_>>(json).map(|known| known.a.get().to_owned());
         for good in [
             &b" {\"a\":1,\"x\":[\"\\ud83d\\ude00\"]}"[..],
@@ -147,8 +148,8 @@ mod tests {
 
     #[test]
     fn a_lone_surrogate_is_found_anywhere() {
-        let halves = |json: &str| has_lone_surrogate(json.as_bytes());
-        for whole in [
+        let has_lone = |json: &str| has_lone_surrogate(json.as_bytes());
+        for paired in [
             "",
             "\\u00e9",
             "\\ud83d\\ude00",
@@ -157,9 +158,9 @@ mod tests {
             "\\\\\\\\ude00",
             "\\ud7ff\\ue000",
         ] {
-            assert!(!halves(whole), "{whole}");
+            assert!(!has_lone(paired), "{paired}");
         }
-        for half in [
+        for lone in [
             "\\ud83d",
             "\\ude00",
             "\\ude00\\ud83d",
@@ -171,7 +172,7 @@ mod tests {
             "\\\\\\ud83d",
             "\\ud83d\\\\ude00",
         ] {
-            assert!(halves(half), "{half}");
+            assert!(has_lone(lone), "{lone}");
         }
     }
 

@@ -1,16 +1,17 @@
-//! The HTTP API: its routes, what their handlers extract from a request, and the HTTP answer for each result of the hub.
+//! The HTTP API: its routes, what the handlers read from a request, and the response for each result of the hub.
 
+mod body;
 mod devices;
 mod events;
 mod extract;
 mod form;
+mod leftover_body;
 mod problem;
 mod send;
 mod sse;
 #[cfg(test)]
 mod sse_properties;
 mod subscribe;
-mod unread;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,10 +21,11 @@ use axum::{
     response::{AppendHeaders, IntoResponse as _},
     routing::{get, post},
 };
-use http::{HeaderMap, HeaderName, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use serde::Serialize;
 
-use self::extract::{PathSegments, Post, parse_address};
-pub use self::{events::accepts_events, problem::Problem, unread::discard_unread};
+use self::extract::{MessagePost, PathSegments, parse_address};
+pub use self::{events::accepts_events, leftover_body::discard_leftover, problem::Problem};
 use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, telemetry::Metrics};
 
 /// The options of the HTTP API.
@@ -31,9 +33,9 @@ use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, tel
 pub struct Settings {
     /// The most bytes of a request body.
     pub body_limit: usize,
-    /// How long a request body may take to arrive.
+    /// How long a request body may take to arrive, also the part that no handler reads.
     pub body_timeout: Duration,
-    /// How long a stream is silent before it gets a ping.
+    /// How long a stream may be silent before it gets a ping, except in the legacy format.
     pub heartbeat: Duration,
 }
 
@@ -52,14 +54,14 @@ pub struct Api {
 
 /// The routes of the HTTP API. [`admin`](crate::admin) has the routes for operators.
 ///
-/// axum's `get` also answers HEAD. A HEAD of `/subscribe` must not: it would register a device whose stream nobody reads.
+/// axum's `get` also answers HEAD. A HEAD of `/subscribe` is refused, because it would connect a device whose stream nobody reads.
 pub fn routes(api: Api) -> Router {
     let subscribe = || get(subscribe::subscribe).head(head_not_allowed);
     Router::new()
         .route("/subscribe", subscribe())
         .route("/subscribe/{user}/device/{device}", subscribe())
-        .route("/user/{user}/devices", get(devices::list).post(send::broadcast))
-        .route(DEVICE, post(send::send))
+        .route("/user/{user}/devices", get(devices::list_or_watch).post(send::broadcast))
+        .route(DEVICE_ROUTE, post(send::to_device))
         .with_state(api)
 }
 
@@ -69,19 +71,20 @@ pub fn is_subscribe(path: &str) -> bool {
     path.strip_prefix("/subscribe").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The answer to a request that no handler gets: a problem, or for an `EventSource` a stream that tells it to reconnect later.
+/// The response to a request that is refused before a handler runs. An `EventSource` gets a stream that tells it when to reconnect,
+/// any other client a problem.
 #[must_use]
 pub fn error_response(error: Error, headers: &HeaderMap) -> Response<Body> {
-    events::reconnect_later(error, headers).into_response()
+    events::stream_refusal(error, headers).into_response()
 }
 
 /// The route to which a message for a device is posted.
-pub const DEVICE: &str = "/user/{user}/device/{device}";
+pub const DEVICE_ROUTE: &str = "/user/{user}/device/{device}";
 
-/// The receiver that the path names, if the router would route the request to [`send()`]. Such requests skip the router, because
-/// they come once for every message.
+/// The receiver, if the request is a POST of a message to a device; `Err` if the path holds an invalid id. `app/dispatch.rs` calls
+/// [`send_directly`] for it without the router, because such a request comes once for every message.
 #[must_use]
-pub fn receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
+pub fn send_receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
     let mut segments = PathSegments(request.uri().path());
     let mut next = || segments.next().filter(|segment| !segment.is_empty());
     match (next(), next(), next(), next(), segments.next()) {
@@ -92,12 +95,17 @@ pub fn receiver<B>(request: &Request<B>) -> Option<Result<Address, Error>> {
     }
 }
 
-/// Answers a request for which [`receiver`] has found an address, as the router would.
-pub async fn send<B>(api: &Api, peer: Peer, to: Result<Address, Error>, request: &mut Request<B>) -> Response<Body>
+/// Handles a request for which [`send_receiver`] returned `Some`. The response is the one that the router would give.
+pub async fn send_directly<B>(
+    api: &Api,
+    peer: Peer,
+    to: Result<Address, Error>,
+    request: &mut Request<B>,
+) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    match Post::read(peer, to, request, api).await {
+    match MessagePost::read(peer, to, request, api).await {
         Ok(post) => send::deliver(api, post).await.into_response(),
         Err(problem) => problem.into_response(),
     }
@@ -105,4 +113,10 @@ where
 
 async fn head_not_allowed() -> (AppendHeaders<[(HeaderName, &'static str); 1]>, Problem) {
     (AppendHeaders([(header::ALLOW, "GET")]), Error::MethodNotAllowed.into())
+}
+
+/// A 200 with a JSON body.
+fn json_response(value: &impl Serialize) -> Response<Body> {
+    let media_type = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, media_type)], sse::to_json(value)).into_response()
 }

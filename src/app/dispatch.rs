@@ -31,7 +31,7 @@ use super::{cors, cross_site::AllowedOrigins, head_checks};
 use crate::{
     admin,
     error::Error,
-    grpc::{self, Signal},
+    grpc::{self, SignalService},
     rest::{self, Api, Problem},
     serve::{Handler, Peer, ResponseFuture},
     telemetry::BusyRoute,
@@ -44,7 +44,7 @@ pub(super) struct Dispatch(Arc<Shared>);
 struct Shared {
     routes: Cors<Router>,
     api: Api,
-    signal: Signal,
+    signal: SignalService,
     /// What the CORS layer writes on the response to every request without an `Origin`.
     without_origin: HeaderMap,
     allowed_origins: AllowedOrigins,
@@ -57,9 +57,9 @@ struct Shared {
 struct Refused(Error);
 
 impl Dispatch {
-    pub(super) fn new(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
+    pub(super) fn new(routes: Router, api: Api, signal: SignalService, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
-        let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE), api.metrics.busy_route(grpc::SEND));
+        let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE_ROUTE), api.metrics.busy_route(grpc::SEND));
         Self(Arc::new(Shared {
             routes: cors::layer(origins).layer(routes),
             api,
@@ -98,7 +98,7 @@ impl Dispatch {
         let shared = self.0.clone();
         if let Some(error) = head_checks::fault(&request) {
             // The head does not say reliably where the body ends, so the connection closes and the body is not read.
-            let response = Problem::from(error).closing(request.version()).into_response();
+            let response = Problem::from(error).and_close(request.version()).into_response();
             count(&response, |status| shared.api.metrics.answered("none", status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
@@ -108,9 +108,9 @@ impl Dispatch {
         // Without an `Origin` the CORS headers are always the same. Browsers send one with every POST, so no browser goes past the
         // router.
         let may_go_past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
-        if may_go_past_router && let Some(to) = rest::receiver(&request) {
+        if may_go_past_router && let Some(to) = rest::send_receiver(&request) {
             return Box::pin(async move {
-                let handler = pin!(rest::send(&shared.api, peer, to, &mut request));
+                let handler = pin!(rest::send_directly(&shared.api, peer, to, &mut request));
                 let mut response = observe_short_way(&shared.post, handler).await;
                 // A clone with some headers added: most responses have none of their own.
                 let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
@@ -157,7 +157,7 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
         route => route,
     };
     let (began, method) = (Instant::now(), request.method().clone());
-    let handler = rest::discard_unread(request, &api.settings, async |request| match request.extensions().get() {
+    let handler = rest::discard_leftover(request, &api.settings, async |request| match request.extensions().get() {
         Some(Refused(error)) => refusal(*error, &request),
         None => next.run(request).await,
     });
@@ -169,8 +169,8 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
 /// Whether a request is a health check, over HTTP or gRPC.
 fn is_health<B>(request: &Request<B>) -> bool {
     match *request.method() {
-        Method::GET | Method::HEAD => admin::is_health(request.uri().path()),
-        Method::POST => grpc::is_health(request.uri().path()),
+        Method::GET | Method::HEAD => admin::is_health_path(request.uri().path()),
+        Method::POST => grpc::is_health_path(request.uri().path()),
         _ => false,
     }
 }
@@ -178,7 +178,7 @@ fn is_health<B>(request: &Request<B>) -> bool {
 /// The response for a refused request, in the protocol of the request.
 fn refusal(error: Error, request: &Request<Body>) -> Response {
     let mut response = if grpc::is_call(request) {
-        grpc::error_status(error).into_http()
+        tonic::Status::from(error).into_http()
     } else {
         rest::error_response(error, request.headers())
     };
@@ -245,10 +245,10 @@ mod tests {
         let settings = rest::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
-        let service = grpc::Service { hub: hub.clone(), heartbeat: second, drain };
+        let service = grpc::SignalMethods { hub: hub.clone(), heartbeat: second, drain };
         let api = Api { hub, auth: auth.clone(), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let dispatch = Dispatch::new(routes, api, grpc::signal(service, auth, 0), &[]);
+        let dispatch = Dispatch::new(routes, api, grpc::signal_service(service, auth, 0), &[]);
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
         let response = dispatch.handle(Peer([127, 0, 0, 1].into()), request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

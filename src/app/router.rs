@@ -15,12 +15,12 @@ use crate::{
     admin::{self, Admin},
     drain::Drain,
     error::Error,
-    grpc::{self, Signal},
+    grpc::{self, SignalService},
     rest::{self, Api, Problem},
 };
 
 /// Joins the routes of all rooms.
-pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
+pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
     // `reset_fallback`, because axum cannot merge two routers with a fallback. `route_layer`, because with `layer` the gRPC-Web
     // layer would also answer requests for unknown paths.
     let grpc = grpc

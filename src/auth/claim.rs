@@ -10,7 +10,7 @@ use crate::{error::Unproven, json, model::Address};
 pub(super) const NAME: HeaderName = HeaderName::from_static("x-user-claim");
 
 /// The length of the longest valid claim, in bytes.
-const LIMIT: usize = 4 * 1024;
+const MAX_LENGTH: usize = 4 * 1024;
 
 #[derive(Deserialize)]
 struct Claim<'a> {
@@ -22,8 +22,8 @@ struct Claim<'a> {
 
 /// Reads the claim header, if the headers have one.
 ///
-/// Refuses a second claim line, also under a look-alike name: the proxy removes only the exact name, so the other line may be
-/// the client's own.
+/// Refuses more than one claim line, and any line with a look-alike name: the proxy removes only the exact name, so such a line may
+/// be the client's own.
 pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
     let mut lines = headers.iter().filter(|(name, _)| is_look_alike(name));
     match (lines.next(), lines.next()) {
@@ -33,7 +33,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
     }
 }
 
-/// Whether a name is the claim header's, or becomes it when a proxy replaces `_` or `.` by `-`.
+/// Whether a header has the claim's name, or would get it from a proxy that replaces `_` and `.` with `-`.
 fn is_look_alike(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     name.len() == NAME.as_str().len()
@@ -44,7 +44,7 @@ fn is_look_alike(name: &HeaderName) -> bool {
 }
 
 fn parse(line: &[u8]) -> Option<Address> {
-    if line.len() > LIMIT {
+    if line.len() > MAX_LENGTH {
         return None;
     }
     let claim: Claim<'_> = json::object(line).ok()?;
@@ -96,7 +96,7 @@ mod tests {
         ] {
             assert_eq!(read_line(line), Err(Unproven::Malformed), "{line}");
         }
-        let long = format!(r#"{{"userid":"bob","clientid":"phone","x":"{}"}}"#, "x".repeat(LIMIT));
+        let long = format!(r#"{{"userid":"bob","clientid":"phone","x":"{}"}}"#, "x".repeat(MAX_LENGTH));
         assert_eq!(read_line(&long), Err(Unproven::Malformed));
         let mut headers = HeaderMap::new();
         headers.insert(NAME, HeaderValue::from_bytes(b"{\"userid\":\"\xff\",\"clientid\":\"a\"}").unwrap());
@@ -104,12 +104,16 @@ mod tests {
     }
 
     #[test]
-    fn a_second_claim_line_is_refused_under_every_look_alike_name() {
-        for name in ["x_user_claim", "x.user.claim", "x-user_claim", "x-user-claim"] {
+    fn a_look_alike_line_is_refused_alone_and_after_the_claim() {
+        let claim = HeaderValue::from_static(r#"{"userid":"bob","clientid":"phone"}"#);
+        for name in ["x_user_claim", "x.user.claim", "x-user_claim"] {
             let mut headers = HeaderMap::new();
-            headers.append(NAME, HeaderValue::from_static(r#"{"userid":"bob","clientid":"phone"}"#));
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static("{}"));
+            headers.append(HeaderName::from_static(name), claim.clone());
+            assert_eq!(read(&headers), Err(Unproven::Ambiguous), "{name} alone");
+            headers.append(NAME, claim.clone());
             assert_eq!(read(&headers), Err(Unproven::Ambiguous), "{name}");
         }
+        let headers = HeaderMap::from_iter([(NAME, claim.clone()), (NAME, claim)]);
+        assert_eq!(read(&headers), Err(Unproven::Ambiguous));
     }
 }

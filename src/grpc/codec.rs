@@ -1,4 +1,4 @@
-//! The protobuf codec: its buffers begin small, because most streams are idle, and a malformed message is the client's fault.
+//! The protobuf codec of `Signal`: small buffers, because most streams are idle, and `INVALID_ARGUMENT` for a malformed message.
 
 use std::marker::PhantomData;
 
@@ -9,19 +9,18 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-use super::status;
 use crate::error::{Error, Invalid};
 
-/// tonic's codec with smaller buffers, and with [`Error`] for malformed messages. The generated client and server use it.
-pub(super) struct SmallBuffers<T, U>(PhantomData<(T, U)>);
+/// tonic's codec with smaller buffers and a [`StrictDecoder`]. `build.rs` names it for the generated client and server.
+pub(super) struct SignalCodec<T, U>(PhantomData<(T, U)>);
 
-impl<T, U> Default for SmallBuffers<T, U> {
+impl<T, U> Default for SignalCodec<T, U> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T, U> Codec for SmallBuffers<T, U>
+impl<T, U> Codec for SignalCodec<T, U>
 where
     T: Message + Send + 'static,
     U: Message + Default + Send + 'static,
@@ -29,29 +28,29 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = ProstEncoder<T>;
-    type Decoder = Strict<U>;
+    type Decoder = StrictDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstCodec::<T, U>::raw_encoder(settings())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        Strict(ProstCodec::<T, U>::raw_decoder(settings()))
+        StrictDecoder(ProstCodec::<T, U>::raw_decoder(settings()))
     }
 }
 
 /// Answers a malformed message with `INVALID_ARGUMENT`, because the fault is the client's. tonic's own decoder would answer INTERNAL.
-/// tonic still answers INTERNAL for a message that is cut short, because it then does not call the decoder.
-pub(super) struct Strict<U>(ProstDecoder<U>);
+/// For a message that is cut short tonic still does so: it does not call the decoder.
+pub(super) struct StrictDecoder<U>(ProstDecoder<U>);
 
-impl<U: Message + Default> Decoder for Strict<U> {
+impl<U: Message + Default> Decoder for StrictDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         self.0.decode(bytes).map_err(|cause| {
             tracing::debug!(cause = cause.message(), "refused a malformed message");
-            status::from(Error::Invalid(Invalid::Body))
+            Error::from(Invalid::Body).into()
         })
     }
 
@@ -64,7 +63,8 @@ fn settings() -> BufferSettings {
     BufferSettings::new(INITIAL_BUFFER, BATCH)
 }
 
-/// The bytes of a new call's buffers, which grow with the messages. tonic's default of 8 KiB would cost every idle stream.
+/// The first capacity of a call's buffers, in bytes; they grow with the messages. tonic's default of 8 KiB would make every idle
+/// stream larger.
 const INITIAL_BUFFER: usize = 64;
 
 /// The encoder writes to the connection after this many bytes of messages, even if more messages are ready.

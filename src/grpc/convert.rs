@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The receiver and the message of a request to send.
-pub(super) fn send(request: proto::SendRequest) -> Result<(model::Address, Draft), Error> {
+pub(super) fn send_request(request: proto::SendRequest) -> Result<(model::Address, Draft), Error> {
     let to = request.to.unwrap_or_default();
     let to = model::Address::new(&to.user, &to.device)?;
     let ttl = request.ttl.map_or(Ok(Duration::ZERO), |ttl| whole_seconds(&ttl))?;
@@ -21,9 +21,14 @@ pub(super) fn send(request: proto::SendRequest) -> Result<(model::Address, Draft
 }
 
 /// The receiving user and the message of a request to broadcast.
-pub(super) fn broadcast(request: proto::BroadcastRequest) -> Result<(UserId, Draft), Error> {
+pub(super) fn broadcast_request(request: proto::BroadcastRequest) -> Result<(UserId, Draft), Error> {
     let user = UserId::new(&request.user)?;
     Ok((user, draft(&request.event, request.data, Duration::ZERO)?))
+}
+
+/// The user that a request names.
+pub(super) fn user(id: &str) -> Result<UserId, Error> {
+    Ok(UserId::new(id)?)
 }
 
 fn draft(event: &str, data: String, ttl: Duration) -> Result<Draft, Error> {
@@ -39,7 +44,7 @@ fn whole_seconds(ttl: &prost_types::Duration) -> Result<Duration, Invalid> {
     u64::try_from(ttl.seconds).map(Duration::from_secs).map_err(|_| Invalid::Ttl)
 }
 
-pub(super) fn sent(outcome: Outcome) -> proto::SendResponse {
+pub(super) fn send_response(outcome: Outcome) -> proto::SendResponse {
     let outcome = match outcome {
         Outcome::Delivered => proto::Outcome::Delivered,
         Outcome::Held => proto::Outcome::Held,
@@ -49,11 +54,11 @@ pub(super) fn sent(outcome: Outcome) -> proto::SendResponse {
 
 /// The response to one request of `SendStream`.
 pub(super) fn send_stream_response(outcome: Result<Outcome, Error>) -> proto::SendStreamResponse {
-    use proto::send_stream_response::Result;
+    use proto::send_stream_response::Result as SendResult;
     let result = match outcome {
-        Ok(outcome) => Result::Sent(sent(outcome)),
+        Ok(outcome) => SendResult::Sent(send_response(outcome)),
         Err(error) => {
-            Result::Error(proto::SendError { code: status::code(error).into(), message: error.detail().to_owned() })
+            SendResult::Error(proto::SendError { code: status::code(error).into(), message: error.detail().to_owned() })
         }
     };
     proto::SendStreamResponse { result: Some(result) }
@@ -76,13 +81,13 @@ pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeRespo
 
 pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse {
     response(match event {
-        Event::Message(cursor, message) => Kind::Message(self::message(*cursor, message)),
+        Event::Message(cursor, parcel) => Kind::Message(message(*cursor, parcel)),
         Event::Ping => Kind::Ping(proto::Ping { at: Some(now.into()) }),
         Event::End(reason) => Kind::End(proto::End { reason: end_reason(*reason).into() }),
     })
 }
 
-/// The responses for one event of a watch. Pings have none, because the interface has no ping for watches.
+/// The responses for one event of a watch. A ping has none, because `WatchDevicesResponse` has no ping.
 pub(super) fn watch_event(event: &WatchEvent) -> Vec<proto::WatchDevicesResponse> {
     use proto::watch_devices_response::Kind;
     let kinds = match event {

@@ -1,4 +1,4 @@
-//! The deadlines of a call: the client's `grpc-timeout` for the whole call, and the server's own until the response begins.
+//! The deadlines of a call: the client's `grpc-timeout` for the whole call, and 10 s from the server until the response begins.
 
 use std::{
     pin::Pin,
@@ -11,20 +11,23 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::Status;
 
+use super::status::trailers;
+
 /// How long a call may take until its response begins. In this time the request message has to arrive and the hub has to answer.
 const HANDLER_TIME: Duration = Duration::from_secs(10);
 
-/// Ends a call with `DEADLINE_EXCEEDED` when its response does not begin in time, or has not ended at the client's deadline.
+/// Ends a call with `DEADLINE_EXCEEDED` when its response does not begin in time, or has not ended at the client's deadline. `wrap`
+/// makes a response body of the limited one.
 pub async fn within_deadline<B, A: Body + Default>(
     request: Request<B>,
     call: impl AsyncFnOnce(Request<B>) -> Response<A>,
     wrap: impl FnOnce(DeadlineBody<A>) -> A,
 ) -> Response<A> {
     let deadline = deadline(request.headers());
-    let ours = Instant::now() + HANDLER_TIME;
-    let until = deadline.map_or(ours, |deadline| deadline.min(ours));
+    let handler_deadline = Instant::now() + HANDLER_TIME;
+    let response_due = deadline.map_or(handler_deadline, |deadline| deadline.min(handler_deadline));
     let version = request.version();
-    let Ok(response) = timeout_at(until, call(request)).await else { return exceeded_response(version) };
+    let Ok(response) = timeout_at(response_due, call(request)).await else { return exceeded_response(version) };
     match deadline {
         Some(deadline) if !response.body().is_end_stream() => {
             response.map(|body| wrap(DeadlineBody { body: Some(body), deadline, timer: None }))
@@ -36,7 +39,7 @@ pub async fn within_deadline<B, A: Body + Default>(
 fn exceeded_response<A: Default>(version: Version) -> Response<A> {
     let mut response = exceeded().into_http();
     if version <= Version::HTTP_11 {
-        // The client waits no longer, so the server does not wait for the rest of its request.
+        // The call is over, so the server does not wait for the rest of the request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -44,7 +47,7 @@ fn exceeded_response<A: Default>(version: Version) -> Response<A> {
 
 /// The status of a call whose deadline has passed.
 fn exceeded() -> Status {
-    Status::deadline_exceeded("The deadline of the call has passed.")
+    Status::deadline_exceeded("The call took too long: its grpc-timeout is over, or no response began within 10 s.")
 }
 
 /// A response body that ends at a deadline, even when it always has more data.
@@ -81,14 +84,6 @@ impl<A: Body + Unpin> Body for DeadlineBody<A> {
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map(Body::size_hint).unwrap_or_default()
     }
-}
-
-/// The trailers that end a call with a status.
-pub(super) fn trailers<D>(status: &Status) -> Frame<D> {
-    let mut trailers = HeaderMap::new();
-    // This fails only for metadata that is no valid header, and the status has no metadata.
-    let _ = status.add_header(&mut trailers);
-    Frame::trailers(trailers)
 }
 
 /// Reads `grpc-timeout` (gRPC over HTTP/2: up to 8 digits and a unit). Ignores a value that cannot be parsed.

@@ -1,7 +1,8 @@
-//! Ends the calls of health and reflection, which know nothing of the drain, when the server stops.
+//! Ends the calls of the health and reflection services on a drain. Their implementations are not ours and do not know of the
+//! drain.
 //!
-//! Reflection reads its requests in a task that tonic-reflection spawns. Without this, the task would not learn that the call has
-//! ended, and h2 would keep the stream for as long as the task holds the request body.
+//! Reflection reads its requests in a task that tonic-reflection spawns. When the call is over, [`CallRequestBody`] ends the
+//! request body. Otherwise the task would hold the body for ever, and h2 would keep the stream as long.
 
 use std::{
     pin::Pin,
@@ -14,11 +15,11 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use super::{deadline::trailers, status};
+use super::status::trailers;
 use crate::{drain::Drain, error::Error};
 
-/// How long a call goes on after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
-const GRACE: Duration = Duration::from_millis(100);
+/// How long a call continues after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
+const NOT_SERVING_GRACE: Duration = Duration::from_millis(100);
 
 /// Ends a call when the server stops, and ends its request body when its response body is dropped.
 pub async fn end_on_drain<B, A: Body>(
@@ -27,24 +28,24 @@ pub async fn end_on_drain<B, A: Body>(
     call: impl AsyncFnOnce(Request<CallRequestBody<B>>) -> Response<A>,
     wrap: impl FnOnce(CallResponseBody<A>) -> A,
 ) -> Response<A> {
-    let ended = CancellationToken::new();
-    let request =
-        request.map(|body| CallRequestBody { body: Some(body), ended: Box::pin(ended.clone().cancelled_owned()) });
-    let end_requests = ended.drop_guard();
+    let call_ended = CancellationToken::new();
+    let request = request
+        .map(|body| CallRequestBody { body: Some(body), call_ended: Box::pin(call_ended.clone().cancelled_owned()) });
+    let end_request_body = call_ended.drop_guard();
     let response = call(request).await;
     let drain = drain.clone();
     let stop = Box::pin(async move {
         drain.started().await;
-        sleep(GRACE).await;
+        sleep(NOT_SERVING_GRACE).await;
     });
-    response.map(|body| wrap(CallResponseBody { body: Some(body), stop, _end_requests: end_requests }))
+    response.map(|body| wrap(CallResponseBody { body: Some(body), stop, _end_request_body: end_request_body }))
 }
 
 /// The request body of a call.
 pub struct CallRequestBody<B> {
     /// `None` when the call has ended.
     body: Option<B>,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    call_ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<B: Body + Unpin> Body for CallRequestBody<B> {
@@ -53,7 +54,7 @@ impl<B: Body + Unpin> Body for CallRequestBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = &mut *self;
-        if this.ended.as_mut().poll(cx).is_ready() {
+        if this.call_ended.as_mut().poll(cx).is_ready() {
             this.body = None;
         }
         this.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
@@ -73,7 +74,7 @@ pub struct CallResponseBody<A> {
     /// `None` when the drain has ended the call.
     body: Option<A>,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _end_requests: DropGuard,
+    _end_request_body: DropGuard,
 }
 
 impl<A: Body + Unpin> Body for CallResponseBody<A> {
@@ -88,7 +89,7 @@ impl<A: Body + Unpin> Body for CallResponseBody<A> {
         }
         ready!(this.stop.as_mut().poll(cx));
         this.body = None;
-        Poll::Ready(Some(Ok(trailers(&status::from(Error::DRAINING)))))
+        Poll::Ready(Some(Ok(trailers(&Error::DRAINING.into()))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,7 +1,7 @@
-//! The identity of every call of [`Signal`]: read from the head of the HTTP request, handed to the method in an extension.
+//! Reads the identity of every call of `Signal` from the head of the HTTP request, before the message is decoded.
 //!
-//! A method must not read it from its metadata. tonic adds the client's trailers to the metadata of a unary call, and a proxy
-//! that sets the claim header does not remove the client's own claim from trailers.
+//! A method takes the identity from an extension, not from its metadata: tonic adds the client's trailers to the metadata of a
+//! unary call, and a proxy that sets the claim header does not remove the client's own claim from trailers.
 
 use std::sync::Arc;
 
@@ -12,62 +12,81 @@ use tonic::{
     server::NamedService,
 };
 
-use super::{proto::signal_server::SignalServer, status};
+use super::{SignalMethods, needed_identity, proto::signal_server::SignalServer};
 use crate::{
     auth::{Auth, Credentials},
     error::Error,
     serve::Peer,
 };
 
-/// The service as tonic serves it, with the identity of each call.
+/// The identity that a method needs.
+#[derive(Clone, Copy)]
+pub(super) enum Identity {
+    /// A `Caller`.
+    Caller,
+    /// A `Subscriber`.
+    Subscriber,
+}
+
+/// Identifies the caller of each call, then calls the generated server.
 #[derive(Clone)]
-pub struct Signal {
-    server: SignalServer<super::Service>,
+pub struct SignalService {
+    server: SignalServer<SignalMethods>,
     auth: Arc<Auth>,
 }
 
-impl Signal {
-    pub(super) fn new(server: SignalServer<super::Service>, auth: Arc<Auth>) -> Self {
+impl SignalService {
+    pub(super) fn new(server: SignalServer<SignalMethods>, auth: Arc<Auth>) -> Self {
         Self { server, auth }
+    }
+
+    /// Stores the identity that the method needs in an extension. A method that does not exist needs none.
+    fn identify<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
+        let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
+        let Peer(peer) = request.extensions().get().copied().ok_or(Error::Internal)?;
+        let credentials = Credentials { headers: request.headers(), uri: request.uri(), peer };
+        match needed {
+            Identity::Caller => {
+                let caller = self.auth.caller(&credentials)?;
+                request.extensions_mut().insert(caller);
+            }
+            Identity::Subscriber => {
+                let subscriber = self.auth.subscriber(&credentials, None)?;
+                request.extensions_mut().insert(subscriber);
+            }
+        }
+        Ok(())
     }
 }
 
-impl NamedService for Signal {
-    const NAME: &'static str = SignalServer::<super::Service>::NAME;
+impl NamedService for SignalService {
+    const NAME: &'static str = SignalServer::<SignalMethods>::NAME;
 }
 
-impl<B> Service<Request<B>> for Signal
+impl<B> Service<Request<B>> for SignalService
 where
     B: Body<Error: Into<StdError> + Send> + Send + 'static,
 {
-    type Response = <SignalServer<super::Service> as Service<Request<B>>>::Response;
-    type Error = <SignalServer<super::Service> as Service<Request<B>>>::Error;
-    type Future = <SignalServer<super::Service> as Service<Request<B>>>::Future;
+    type Response = <SignalServer<SignalMethods> as Service<Request<B>>>::Response;
+    type Error = <SignalServer<SignalMethods> as Service<Request<B>>>::Error;
+    type Future = <SignalServer<SignalMethods> as Service<Request<B>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Service::<Request<B>>::poll_ready(&mut self.server, cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if let Some(Peer(peer)) = request.extensions().get().copied() {
-            let credentials = Credentials { headers: request.headers(), uri: request.uri(), peer };
-            if request.uri().path().ends_with("/Subscribe") {
-                let subscriber = self.auth.subscriber(&credentials, None);
-                request.extensions_mut().insert(subscriber);
-            } else {
-                let caller = self.auth.caller(&credentials);
-                request.extensions_mut().insert(caller);
-            }
+        match self.identify(&mut request) {
+            Ok(()) => self.server.call(request),
+            Err(error) => Box::pin(std::future::ready(Ok(Status::from(error).into_http()))),
         }
-        self.server.call(request)
     }
 }
 
-/// The identity of a call: a `Caller`, or a `Subscriber` for `Subscribe`.
-pub(super) fn of<I, T>(request: &tonic::Request<T>) -> Result<I, Status>
+/// The identity of a call: a `Caller` or a `Subscriber`, as the list of methods says.
+pub(super) fn of<I, T>(request: &tonic::Request<T>) -> Result<I, Error>
 where
     I: Clone + Send + Sync + 'static,
 {
-    let identity = request.extensions().get::<Result<I, Error>>();
-    identity.cloned().unwrap_or(Err(Error::Internal)).map_err(status::from)
+    request.extensions().get().cloned().ok_or(Error::Internal)
 }

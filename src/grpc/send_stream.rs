@@ -1,8 +1,8 @@
 //! `SendStream`: one response per request, in the order of the requests.
 //!
-//! It has no queue and no task per message. hyper polls for a response when the client can take one. Each poll reads one request,
-//! sends its message and makes the response. So a client that does not read its responses stops its own requests (backpressure).
-//! Responses that are ready without a wait are written together.
+//! `SendStream` has no queue and no task per message. hyper polls for the next response only when the client can take one, and the
+//! poll reads one request and sends its message. So a client that does not read its responses stops its own requests
+//! (backpressure). Responses that are ready without a wait are written together.
 
 use std::{
     pin::Pin,
@@ -17,25 +17,27 @@ use tonic::Status;
 use super::{
     convert,
     proto::{SendStreamRequest, SendStreamResponse},
-    status,
 };
 use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome};
 
 /// The requests of a client, as tonic decodes them.
-pub(super) trait Incoming: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static {}
+pub(super) trait RequestStream:
+    Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static
+{
+}
 
-impl<S: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static> Incoming for S {}
+impl<S: Stream<Item = Result<SendStreamRequest, Status>> + Unpin + Send + 'static> RequestStream for S {}
 
 /// The responses of one call.
 pub struct SendResponses(Pin<Box<dyn Stream<Item = Result<SendStreamResponse, Status>> + Send>>);
 
 impl SendResponses {
-    pub(super) fn new(hub: Hub, caller: Caller, requests: impl Incoming, drain: &Drain) -> Self {
+    pub(super) fn new(hub: Hub, caller: Caller, requests: impl RequestStream, drain: &Drain) -> Self {
         let (context, drain) = (Arc::new((hub, caller)), drain.clone());
         // The drain ends the call between two requests, so a request that was read is still sent and answered.
         let stop = async move {
             drain.started().await;
-            status::from(Error::DRAINING)
+            Status::from(Error::DRAINING)
         };
         let responses = UntilStop::new(requests, stop).then(move |request| {
             let context = context.clone();
@@ -57,25 +59,25 @@ impl Stream for SendResponses {
 }
 
 async fn send(hub: &Hub, caller: &Caller, request: SendStreamRequest) -> Result<Outcome, Error> {
-    let (to, draft) = convert::send(request.send.unwrap_or_default())?;
+    let (to, draft) = convert::send_request(request.send.unwrap_or_default())?;
     hub.send(caller, &to, draft).await
 }
 
 /// Requests that end with a status when `stop` completes, even if the client goes on sending.
 struct UntilStop<S, F> {
     requests: S,
-    /// Not bound by tokio's cooperative budget: it must make progress also when the requests have used the budget up.
+    /// Outside tokio's cooperative budget: it must be polled even when the requests have used up the budget.
     stop: Pin<Box<Unconstrained<F>>>,
     ended: bool,
 }
 
-impl<S: Incoming, F: Future<Output = Status>> UntilStop<S, F> {
+impl<S: RequestStream, F: Future<Output = Status>> UntilStop<S, F> {
     fn new(requests: S, stop: F) -> Self {
         Self { requests, stop: Box::pin(unconstrained(stop)), ended: false }
     }
 
-    /// Polls for a request within tokio's cooperative budget. Without this, a client with many requests would keep a worker
-    /// thread from other tasks, and `stop` would never be polled.
+    /// Polls for a request within tokio's cooperative budget. Otherwise a client with many requests would occupy its worker thread,
+    /// and `stop` would never be polled.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<SendStreamRequest, Status>>> {
         let budget = std::task::ready!(poll_proceed(cx));
         let request = Pin::new(&mut self.requests).poll_next(cx);
@@ -86,7 +88,7 @@ impl<S: Incoming, F: Future<Output = Status>> UntilStop<S, F> {
     }
 }
 
-impl<S: Incoming, F: Future<Output = Status>> Stream for UntilStop<S, F> {
+impl<S: RequestStream, F: Future<Output = Status>> Stream for UntilStop<S, F> {
     type Item = Result<SendStreamRequest, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -139,6 +141,9 @@ mod tests {
         }
     }
 
+    /// Data that is refused at once.
+    const REFUSED: &str = "";
+
     /// A client that always has another request.
     struct EndlessRequests;
 
@@ -146,7 +151,7 @@ mod tests {
         type Item = Result<SendStreamRequest, Status>;
 
         fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            Poll::Ready(Some(Ok(request(""))))
+            Poll::Ready(Some(Ok(request(REFUSED))))
         }
     }
 
@@ -155,7 +160,7 @@ mod tests {
         SendStreamRequest { send: Some(SendRequest { to, event: String::new(), data: data.into(), ttl: None }) }
     }
 
-    fn responses(requests: impl Incoming, drain: &Drain) -> SendResponses {
+    fn responses(requests: impl RequestStream, drain: &Drain) -> SendResponses {
         let second = Duration::from_secs(1);
         let limits = hub::Limits::only_times(second, second);
         let hub = Hub::new(limits, Budget::new(1_000), SlowNodes, Metrics::new());
@@ -172,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn responses_keep_the_order_of_the_requests_when_another_node_is_slow() {
-        let requests = iter(["slow", "", "slow", ""]).map(|data| Ok(request(data)));
+        let requests = iter(["slow", REFUSED, "slow", REFUSED]).map(|data| Ok(request(data)));
         let mut responses = responses(requests, &Drain::new());
         for expected in [Code::Ok, Code::InvalidArgument, Code::Ok, Code::InvalidArgument] {
             assert_eq!(code(responses.next().await), i32::from(expected));

@@ -1,26 +1,34 @@
-//! The gRPC status of every error: the only table of gRPC codes.
+//! The gRPC status of every error: the only table from errors to gRPC codes.
 
+use http::HeaderMap;
+use hyper::body::Frame;
 use tonic::{Code, Status};
 
 use crate::{error::Error, model::EndReason};
 
-/// The status of a call that fails with this error.
-#[must_use]
-pub fn from(error: Error) -> Status {
-    Status::new(code(error), error.detail())
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Self::new(code(error), error.detail())
+    }
 }
 
 /// The status of a stream that the server ends. `None` for OK.
 pub(super) fn at_end(reason: EndReason) -> Option<Status> {
     match reason {
         EndReason::Draining => None,
-        EndReason::Superseded => {
-            Some(Status::aborted("A newer stream of the same device is connected. Do not reconnect."))
-        }
+        EndReason::Superseded => Some(Error::Superseded.into()),
         EndReason::Expired => {
             Some(Status::unauthenticated("The caller's token has expired. Reconnect with a new token."))
         }
     }
+}
+
+/// The trailers that end a call with a status.
+pub(super) fn trailers<D>(status: &Status) -> Frame<D> {
+    let mut trailers = HeaderMap::new();
+    // Cannot fail: only invalid metadata could, and the status has none.
+    let _ = status.add_header(&mut trailers);
+    Frame::trailers(trailers)
 }
 
 // No `_` arm: the compiler demands a code for every new error.

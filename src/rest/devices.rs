@@ -1,21 +1,17 @@
 //! `GET /user/{user}/devices`: the connected devices of a user, as a JSON list or as a stream of changes.
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderMap, HeaderValue, header};
-use serde::Serialize;
+use axum::{extract::State, response::Response};
+use http::HeaderMap;
 
 use super::{
     Api, Problem,
     events::{self, accepts_events},
     extract::PathUser,
-    sse,
+    json_response, sse,
 };
 use crate::{auth::Caller, model::DeviceId, wall_clock};
 
-pub(super) async fn list(
+pub(super) async fn list_or_watch(
     State(api): State<Api>,
     caller: Caller,
     PathUser(user): PathUser,
@@ -26,16 +22,10 @@ pub(super) async fn list(
             Ok(watch) => Ok(events::stream(sse::retry_only(events::retry()), watch, |event| {
                 sse::watch_event(&event, wall_clock::now())
             })),
-            Err(error) => events::reconnect_later(error, &headers),
+            Err(error) => events::stream_refusal(error, &headers),
         };
     }
     let devices = api.hub.devices(&caller, &user).await?;
     let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
-    Ok(json(&devices))
-}
-
-/// A JSON answer.
-pub(super) fn json(value: &impl Serialize) -> Response {
-    let kind = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, kind)], sse::json(value)).into_response()
+    Ok(json_response(&devices))
 }

@@ -19,9 +19,9 @@ use crate::{
     hub::{Event, Subscription, Watch},
 };
 
-/// A stream of the hub that can be written as server-sent events.
+/// A stream of the hub that can give more than one event for the same body frame.
 pub(super) trait HubStream: Stream + Send + Unpin + 'static {
-    /// Another item that is ready, to be written together with the one before it.
+    /// The next item, if it is ready now. It is then written together with the item before it.
     fn more(&mut self) -> Option<Self::Item> {
         None
     }
@@ -39,15 +39,15 @@ impl HubStream for Watch {}
 #[must_use]
 pub fn accepts_events(headers: &HeaderMap) -> bool {
     let named = |line: &HeaderValue| {
-        let kinds = line.to_str().unwrap_or_default().split(',');
-        kinds
-            .filter_map(|kind| kind.split(';').next())
-            .any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+        let media_types = line.to_str().unwrap_or_default().split(',');
+        media_types
+            .filter_map(|media_type| media_type.split(';').next())
+            .any(|media_type| media_type.trim().eq_ignore_ascii_case("text/event-stream"))
     };
     headers.get_all(header::ACCEPT).iter().any(named)
 }
 
-/// The response that writes `opening` at once, and then the text that `write` makes of each event, unless the text is empty.
+/// A response that writes `opening` first, then the text that `write` returns for each event. An empty text is not written.
 pub(super) fn stream<S, W>(opening: String, events: S, mut write: W) -> Response
 where
     S: HubStream,
@@ -59,20 +59,17 @@ where
     })))
 }
 
-/// The answer to a client that cannot be served now. An `EventSource` never reconnects after a status other than 200, so it gets a
-/// stream that only tells it when to reconnect.
-pub(super) fn reconnect_later(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
-    match error {
-        Error::Draining(_) | Error::TooManyConnections(_) | Error::OverBudget(_) | Error::TooMany(_)
-            if accepts_events(headers) =>
-        {
-            Ok(respond(Body::from(sse::retry_only(random(OVERLOAD_RETRY)))))
-        }
-        error => Err(error.into()),
+/// The response to a request for a stream that failed. If the error passes by itself, an `EventSource` gets 200 and a stream that
+/// only tells it when to reconnect, because it never reconnects after another status. Every other client, and every other error,
+/// gets a problem.
+pub(super) fn stream_refusal(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
+    if error.retry_after().is_none() || !accepts_events(headers) {
+        return Err(error.into());
     }
+    Ok(respond(Body::from(sse::retry_only(random(REFUSED_RETRY)))))
 }
 
-/// The frames of an event, and of more events that are ready as long as their texts are short together.
+/// The body frames of one event. Events that are ready too are added until the text has [`GATHERED`] bytes.
 fn frames<S: HubStream>(
     events: &mut S,
     event: S::Item,
@@ -97,7 +94,7 @@ fn frames<S: HubStream>(
     frames
 }
 
-/// How long a client waits before it reconnects. Random, so that clients do not all reconnect at the same time.
+/// The reconnection time for one stream. Random, so that clients do not all reconnect at the same time.
 pub(super) fn retry() -> Duration {
     random(RETRY)
 }
@@ -115,12 +112,12 @@ fn random((least, most): (u64, u64)) -> Duration {
     Duration::from_millis(fastrand::u64(least..=most))
 }
 
-/// Bytes of text after which no more events are added to a frame.
+/// A body frame with this many bytes of text gets no further event.
 const GATHERED: usize = 16 * 1024;
 
 /// The bounds of `retry` for a stream, in milliseconds.
 const RETRY: (u64, u64) = (1_000, 4_000);
-/// The bounds of `retry` for a client that cannot be served now, in milliseconds.
-const OVERLOAD_RETRY: (u64, u64) = (5_000, 20_000);
+/// The bounds of `retry` for an `EventSource` that is refused, in milliseconds.
+const REFUSED_RETRY: (u64, u64) = (5_000, 20_000);
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

@@ -1,35 +1,27 @@
-//! Extractors: the caller, the ids in the path, and the body of a POST. Handlers get them parsed and valid.
+//! Extractors: the caller, the ids in the path, and the message of a POST. Handlers get them parsed and valid.
 
-use std::{
-    borrow::Cow,
-    future::poll_fn,
-    pin::{Pin, pin},
-    str::Utf8Error,
-    task::Poll,
-    time::Duration,
-};
+use std::{borrow::Cow, str::Utf8Error, time::Duration};
 
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{FromRequest, FromRequestParts},
 };
-use http::{Extensions, HeaderMap, HeaderName, Request, header, request::Parts};
-use memchr::memchr;
+use http::{Extensions, HeaderMap, HeaderName, Request, request::Parts};
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::{Api, Problem, form};
+use super::{
+    Api, Problem,
+    body::{draft, read_body},
+};
 use crate::{
     auth::{Caller, Credentials, Subscriber},
     error::{Error, Invalid},
     hub::Draft,
-    json,
-    model::{Address, Data, EventName, UserId},
+    model::{Address, UserId},
     serve::Peer,
 };
 
-/// A receiver that the path of a request names.
+/// Something that a path names: a user or a device.
 pub(super) trait FromPath: Sized + Send {
     fn from_path(path: &str) -> Result<Self, Error>;
 }
@@ -37,8 +29,8 @@ pub(super) trait FromPath: Sized + Send {
 /// The user that the path of a request names.
 pub(super) struct PathUser(pub(super) UserId);
 
-/// A POST of one message to a receiver, a device or a user. Its identity is checked before its shape.
-pub(super) struct Post<T> {
+/// A POST of one message to a device or a user. The identity is checked first, then path, header `TTL` and body.
+pub(super) struct MessagePost<T> {
     pub(super) caller: Caller,
     pub(super) to: T,
     pub(super) draft: Draft,
@@ -82,18 +74,18 @@ impl FromRequestParts<Api> for PathUser {
     }
 }
 
-impl<T: FromPath> FromRequest<Api> for Post<T> {
+impl<T: FromPath> FromRequest<Api> for MessagePost<T> {
     type Rejection = Problem;
 
     async fn from_request(mut request: Request<Body>, api: &Api) -> Result<Self, Problem> {
         let to = T::from_path(request.uri().path());
-        Self::read(peer(request.extensions())?, to, &mut request, api).await
+        Self::read(peer_of(request.extensions())?, to, &mut request, api).await
     }
 }
 
-impl<T: FromPath> Post<T> {
-    /// Reads a request from `peer`. `to` is the receiver that its path names. Borrows the request, because it is large and moving
-    /// it would copy it.
+impl<T: FromPath> MessagePost<T> {
+    /// Checks and reads a request from `peer`. `to` is the receiver in the path. Takes the request by reference, because a move
+    /// would copy it, and it is large.
     pub(super) async fn read<B>(
         peer: Peer,
         to: Result<T, Error>,
@@ -103,20 +95,20 @@ impl<T: FromPath> Post<T> {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        let head = check_head(peer, to, request, api);
-        // Read the body also of a refused request, so that the connection can carry another request.
+        let head = read_head(peer, to, request, api);
+        // Read the body of a refused request too, so that the connection can carry another request.
         let body = read_body(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
         match (head, body) {
             (Ok((caller, to, ttl)), Ok(bytes)) => {
                 Ok(Self { caller, to, draft: draft(request.headers(), ttl, &bytes)? })
             }
             (Err(error), Ok(_)) => Err(error.into()),
-            (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(Problem::from(error).closing(request.version())),
+            (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(Problem::from(error).and_close(request.version())),
         }
     }
 }
 
-fn check_head<T, B>(
+fn read_head<T, B>(
     Peer(peer): Peer,
     to: Result<T, Error>,
     request: &Request<B>,
@@ -170,84 +162,13 @@ impl<'a> Iterator for PathSegments<'a> {
 }
 
 fn credentials(parts: &Parts) -> Result<Credentials<'_>, Error> {
-    let Peer(peer) = peer(&parts.extensions)?;
+    let Peer(peer) = peer_of(&parts.extensions)?;
     Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer })
 }
 
-/// The peer of a request, which the front stores in an extension before it calls the router.
-fn peer(extensions: &Extensions) -> Result<Peer, Error> {
+/// The peer of a request. `app/dispatch.rs` stores it in an extension before it calls the router.
+fn peer_of(extensions: &Extensions) -> Result<Peer, Error> {
     extensions.get().copied().ok_or(Error::Internal)
-}
-
-/// Reads a whole body of at most `limit` bytes, which has to arrive within `timeout`.
-pub(super) async fn read_body<B>(body: &mut B, limit: usize, timeout: Duration) -> Result<Bytes, Error>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-{
-    if body.size_hint().lower() > limit as u64 {
-        return Err(Error::TooLarge);
-    }
-    let whole = async {
-        let mut bytes = Vec::new();
-        while !body.is_end_stream()
-            && let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
-        {
-            let Ok(frame) = frame else { return Err(Error::from(Invalid::Body)) };
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > limit {
-                return Err(Error::TooLarge);
-            }
-            // Most bodies are one frame: return it without a copy.
-            if bytes.is_empty() && body.is_end_stream() {
-                return Ok(data);
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(bytes.into())
-    };
-    let mut whole = pin!(whole);
-    // Most bodies arrive with their heads: poll once before a timer is made. The timer is boxed, so that it takes no memory in the
-    // future of a request that needs none.
-    if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(whole.as_mut().poll(cx))).await {
-        return read;
-    }
-    Box::pin(tokio::time::timeout(timeout, whole)).await.unwrap_or(Err(Error::SlowRequest))
-}
-
-/// The JSON body of a POST.
-#[derive(Deserialize)]
-struct JsonBody<'a> {
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    event: Option<&'a RawValue>,
-}
-
-fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Error> {
-    if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
-        return Err(Error::UnsupportedMedia);
-    }
-    let (data, event) = match content_type(headers) {
-        _ if bytes.is_empty() => (None, None),
-        Some(kind) if kind.eq_ignore_ascii_case("application/json") => {
-            let fields: JsonBody<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;
-            let event = fields.event.map(|event| json::string(event).ok_or(Invalid::Body)).transpose()?;
-            (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, event)
-        }
-        Some(kind) if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") => {
-            let [data, event] = form::fields(bytes, ["data", "event"]).ok_or(Invalid::Body)?;
-            (data, event)
-        }
-        _ => return Err(Error::UnsupportedMedia),
-    };
-    let event = event.as_deref().map(EventName::new).transpose()?;
-    Ok(Draft { event, data: Data::new(data.unwrap_or_default())?, ttl })
-}
-
-/// The content type without its parameters.
-fn content_type(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(value[..memchr(b';', value.as_bytes()).unwrap_or(value.len())].trim())
 }
 
 /// Reads the `TTL` header (RFC 8030, section 5.2): whole seconds, or zero when it is absent.

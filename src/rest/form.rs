@@ -1,5 +1,5 @@
 //! Parses `application/x-www-form-urlencoded`: bodies strictly, because a lenient parser would change data silently, and queries
-//! leniently.
+//! leniently, because a proxy or a page may add parameters of its own.
 
 use std::borrow::Cow;
 
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn fields_are_decoded_once() {
         let form = b"data=a+b%2Bc%252B%0A%E2%98%8E&x=%ff&event=offer".as_slice();
-        let found = fields(&form[..form.len()], ["data", "event", "ttl"]).unwrap();
+        let found = fields(form, ["data", "event", "ttl"]).unwrap();
         assert_eq!(found, [Some("a b+c%2B\n☎".into()), Some("offer".into()), None]);
         assert_eq!(fields(b"", ["data"]), Some([None]));
         assert_eq!(fields(b"data", ["data"]), Some([Some("".into())]));

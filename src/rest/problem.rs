@@ -1,4 +1,5 @@
-//! The `application/problem+json` answer (RFC 9457) of every error: the only table of HTTP statuses.
+//! The HTTP response of every error: the only table from errors to statuses. The body is `application/problem+json` (RFC 9457), or
+//! empty for a 204.
 
 use axum::{
     body::Body,
@@ -16,8 +17,8 @@ pub struct Problem {
     close: bool,
 }
 
-/// The members of RFC 9457, section 3.1, and `code`, the stable name. Without `type`, which then is `about:blank`, the `title` has
-/// to be the reason phrase of the status.
+/// The members of RFC 9457, section 3.1, and `code`, the stable name of the error. There is no `type`, so `title` must be the
+/// reason phrase of the status (section 4.2.1).
 #[derive(Serialize)]
 struct Document {
     status: u16,
@@ -27,9 +28,9 @@ struct Document {
 }
 
 impl Problem {
-    /// Closes an HTTP/1.1 connection after the answer, because nobody reads the rest of the request.
+    /// Adds `Connection: close` for HTTP/1.1, because the server does not read the rest of the request.
     #[must_use]
-    pub fn closing(self, version: http::Version) -> Self {
+    pub fn and_close(self, version: http::Version) -> Self {
         Self { close: version <= http::Version::HTTP_11, ..self }
     }
 }
@@ -43,13 +44,13 @@ impl From<Error> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = status(self.error);
-        let mut response =
-            Response::new(if status == StatusCode::NO_CONTENT { Body::empty() } else { document(self.error) });
+        let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
-        let headers = response.headers_mut();
         if status != StatusCode::NO_CONTENT {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            *response.body_mut() = document(status, self.error);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         }
+        let headers = response.headers_mut();
         if let Some(after) = self.error.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.seconds()));
         }
@@ -60,8 +61,7 @@ impl IntoResponse for Problem {
     }
 }
 
-fn document(error: Error) -> Body {
-    let status = status(error);
+fn document(status: StatusCode, error: Error) -> Body {
     let title = status.canonical_reason().unwrap_or_default();
     let document = Document { status: status.as_u16(), title, detail: error.detail(), code: error.code() };
     Body::from(serde_json::to_vec(&document).unwrap_or_default())

@@ -9,29 +9,29 @@ use serde::Serialize;
 
 use super::{
     Api, Problem,
-    devices::json,
-    extract::{PathUser, Post},
+    extract::{MessagePost, PathUser},
+    json_response,
 };
 use crate::model::{Address, DeviceId, Outcome};
 
-pub(super) async fn send(State(api): State<Api>, post: Post<Address>) -> Result<Sent, Problem> {
+pub(super) async fn to_device(State(api): State<Api>, post: MessagePost<Address>) -> Result<Sent, Problem> {
     deliver(&api, post).await
 }
 
-pub(super) async fn deliver(api: &Api, post: Post<Address>) -> Result<Sent, Problem> {
-    let Post { caller, to, draft } = post;
+pub(super) async fn deliver(api: &Api, post: MessagePost<Address>) -> Result<Sent, Problem> {
+    let MessagePost { caller, to, draft } = post;
     Ok(Sent(api.hub.send(&caller, &to, draft).await?))
 }
 
-pub(super) async fn broadcast(State(api): State<Api>, post: Post<PathUser>) -> Result<Response, Problem> {
-    let Post { caller, to: PathUser(user), draft } = post;
+pub(super) async fn broadcast(State(api): State<Api>, post: MessagePost<PathUser>) -> Result<Response, Problem> {
+    let MessagePost { caller, to: PathUser(user), draft } = post;
     let delivered = api.hub.broadcast(&caller, &user, draft).await?;
-    Ok(json(&Delivered { delivered: delivered.iter().map(DeviceId::as_str).collect() }))
+    Ok(json_response(&BroadcastAnswer { delivered: delivered.iter().map(DeviceId::as_str).collect() }))
 }
 
-/// The answer to a broadcast.
+/// The body of the response to a broadcast.
 #[derive(Serialize)]
-struct Delivered<'a> {
+struct BroadcastAnswer<'a> {
     delivered: Vec<&'a str>,
 }
 

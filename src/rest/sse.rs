@@ -1,7 +1,7 @@
-//! Writes the event stream format (WHATWG HTML, section 9.2), in the three formats that a client can choose.
+//! Writes server-sent events (WHATWG HTML, section 9.2). A client chooses one of three formats for its messages.
 //!
-//! Every message is exactly one event, whatever its data. A value in this format ends at CR, LF or CRLF. So each line of the data
-//! becomes a `data` field, and the client's parser joins the fields with LF.
+//! Every message is exactly one event, whatever its data. A field of an event ends at CR, LF or CRLF. So `plain` writes one `data`
+//! field for each line of the data, and the client's parser joins them with LF. The other formats escape line ends.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,12 +48,13 @@ impl Format {
         }
     }
 
-    /// The first event of a stream. `retry` tells the client how long to wait before it reconnects.
+    /// The beginning of a stream: `retry`, the time to wait before reconnecting; the cursor, in a block of its own because control
+    /// events have no `id`; and `signal.ready`. In the legacy format only a comment.
     pub(super) fn opening(self, ready: &Ready, heartbeat: Duration, retry: Duration) -> String {
         if self == Self::Legacy {
-            return LEGACY_HEARTBEAT.to_owned();
+            return LEGACY_COMMENT.to_owned();
         }
-        let data = json(&ReadyData {
+        let data = to_json(&ReadyData {
             user: ready.address.user.as_str(),
             device: ready.address.device.as_str(),
             continuity: match ready.continuity {
@@ -71,15 +72,15 @@ impl Format {
     pub(super) fn event(self, event: &Event, now: impl FnOnce() -> SystemTime) -> EventText {
         EventText::Own(match (self, event) {
             (_, Event::Message(cursor, parcel)) => return self.message(*cursor, parcel),
-            (Self::Legacy, Event::Ping) => LEGACY_HEARTBEAT.to_owned(),
+            (Self::Legacy, Event::Ping) => LEGACY_COMMENT.to_owned(),
             (Self::Legacy, Event::End(_)) => String::new(),
             (_, Event::Ping) => ping(now()),
             (_, Event::End(reason)) => end(*reason),
         })
     }
 
-    /// The `id` line is the last one. So a client that is cut inside the message does not store its cursor, and streams can share
-    /// the lines before it.
+    /// Writes the line with the cursor last, for two reasons: a client that is cut inside the message does not store the cursor of
+    /// a message that it has not got, and streams can share the lines before the cursor.
     fn message(self, cursor: Cursor, parcel: &Parcel) -> EventText {
         let id = if self == Self::Legacy { String::new() } else { cursor.to_string() };
         if let Some(text) = parcel.text(self as usize, |message| self.lines(message, 0)) {
@@ -92,7 +93,8 @@ impl Format {
         EventText::Own(text)
     }
 
-    /// The lines of a message that are the same for every stream, in a string with capacity for `more` bytes after them.
+    /// The lines of a message that are the same for every stream. Except in the legacy format, the string has capacity for `more`
+    /// bytes after them.
     fn lines(self, message: &Message, more: usize) -> String {
         match self {
             Self::Plain => plain(message, more),
@@ -102,8 +104,8 @@ impl Format {
     }
 }
 
-/// A block that only tells the client how long to wait before it reconnects. A stream of devices begins with it. For a client that
-/// cannot be served now it is the whole stream.
+/// A block that only tells the client how long to wait before it reconnects. A watch begins with it. A client that is refused gets
+/// nothing else.
 pub(super) fn retry_only(retry: Duration) -> String {
     comment_and_retry(retry) + "\n"
 }
@@ -113,7 +115,7 @@ pub(super) fn watch_event(event: &WatchEvent, now: SystemTime) -> EventText {
     EventText::Own(match event {
         WatchEvent::Devices(devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
-            format!("event: signal.devices\ndata: {}\n\n", json(&devices))
+            format!("event: signal.devices\ndata: {}\n\n", to_json(&devices))
         }
         WatchEvent::Changes(changes) => {
             return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
@@ -128,7 +130,7 @@ fn change(change: &Change) -> String {
         Change::Online(device) => ("online", device),
         Change::Offline(device) => ("offline", device),
     };
-    format!("event: signal.{name}\ndata: {}\n\n", json(&ChangeData { device: device.as_str() }))
+    format!("event: signal.{name}\ndata: {}\n\n", to_json(&ChangeData { device: device.as_str() }))
 }
 
 fn comment_and_retry(retry: Duration) -> String {
@@ -145,7 +147,7 @@ fn end(reason: EndReason) -> String {
 
 fn plain(message: &Message, more: usize) -> String {
     let mut data = message.data.as_str();
-    let mut text = event_line(message, data.len() + more);
+    let mut text = begin_with_event_line(message, data.len() + more);
     while let Some(end) = memchr2(b'\r', b'\n', data.as_bytes()) {
         push_data_line(&mut text, &data[..end]);
         let line_end = if data[end..].starts_with("\r\n") { 2 } else { 1 };
@@ -156,27 +158,27 @@ fn plain(message: &Message, more: usize) -> String {
 }
 
 fn envelope(message: &Message, more: usize) -> String {
-    let data = json(&EnvelopeData {
+    let data = to_json(&EnvelopeData {
         from: message.from.as_ref().map(SenderData::of),
         data: message.data.as_str(),
         sent_at: humantime::format_rfc3339_millis(message.sent_at).to_string(),
     });
-    let mut text = event_line(message, data.len() + more);
+    let mut text = begin_with_event_line(message, data.len() + more);
     push_data_line(&mut text, &data);
     text
 }
 
 fn legacy(message: &Message) -> String {
     let (user, device) =
-        message.from.as_ref().map_or((ABSENT, ABSENT), |from| (from.user.as_str(), from.device.as_str()));
-    let event = message.event.as_ref().map_or(ABSENT, |event| event.as_str());
+        message.from.as_ref().map_or((UNDEFINED, UNDEFINED), |from| (from.user.as_str(), from.device.as_str()));
+    let event = message.event.as_ref().map_or(UNDEFINED, |event| event.as_str());
     let data = utf8_percent_encode(message.data.as_str(), ENCODE_URI);
     format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n")
 }
 
-/// The `event` line, if the message has an event name, in a string with capacity for a `data` line and `more` bytes. The capacity is
-/// exact when the data is one line: `Bytes` takes over a full string without a copy.
-fn event_line(message: &Message, more: usize) -> String {
+/// The `event` line, if the message has an event name, in a string with capacity for a `data` line and `more` bytes. For data of
+/// one line the capacity is exact: a string without spare capacity becomes `Bytes` without a copy.
+fn begin_with_event_line(message: &Message, more: usize) -> String {
     let event = message.event.as_ref().map(EventName::as_str);
     let named = event.map_or(0, |event| "event: \n".len() + event.len());
     let mut text = String::with_capacity(named + "data: \n".len() + more);
@@ -238,8 +240,8 @@ impl<'a> SenderData<'a> {
     }
 }
 
-/// JSON on one line: the serializer escapes line ends inside strings.
-pub(super) fn json(value: &impl Serialize) -> String {
+/// JSON on one line: the serializer escapes line ends inside strings. Cannot fail, because the types hold only strings and numbers.
+pub(super) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -251,10 +253,10 @@ fn reason_name(reason: EndReason) -> &'static str {
     }
 }
 
-const LEGACY_HEARTBEAT: &str = ":\n\n";
+const LEGACY_COMMENT: &str = ":\n\n";
 
-/// The text that JavaScript writes for an absent field.
-const ABSENT: &str = "undefined";
+/// The 2019 server, in JavaScript, wrote this for an absent field.
+const UNDEFINED: &str = "undefined";
 
 /// The characters that ECMAScript's `encodeURI` escapes: all but letters, digits, `;/?:@&=+$,#` and `-_.!~*'()`.
 const ENCODE_URI: &AsciiSet = &NON_ALPHANUMERIC

@@ -47,7 +47,7 @@ fn message(event: Option<&str>, data: &str) -> hub::Event {
     hub::Event::Message(CURSOR, hub::Parcel::new(message, 2, Duration::ZERO, Budget::new(usize::MAX)).into())
 }
 
-/// The whole text of an event, also when streams share a part of it.
+/// The whole text of an event, with the part that streams share.
 fn written(format: Format, event: &hub::Event, now: SystemTime) -> String {
     match format.event(event, || now) {
         EventText::Own(text) => text,
@@ -80,7 +80,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_exactly_one_event_in_any_chunks(
+    fn any_text_is_read_back_as_one_event_however_the_stream_is_split(
         data in any_text(),
         event in prop::option::of("[A-Za-z0-9._:-]{1,64}".prop_filter("reserved", |name| !name.starts_with("signal."))),
         chunk_ends in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
@@ -97,7 +97,7 @@ proptest! {
             let found = events.remove(0);
             let absent = if format == Format::Legacy { "undefined" } else { "message" };
             prop_assert_eq!(&found.name, event.unwrap_or(absent));
-            let found = match format {
+            let read_back = match format {
                 Format::Plain => found.data,
                 Format::Envelope => {
                     let envelope: serde_json::Value = serde_json::from_str(&found.data).expect("JSON");
@@ -105,8 +105,8 @@ proptest! {
                 }
                 Format::Legacy => decode_uri(&found.data),
             };
-            let lines = if format == Format::Plain { data.replace("\r\n", "\n").replace('\r', "\n") } else { data.clone() };
-            prop_assert_eq!(found, lines);
+            let expected = if format == Format::Plain { data.replace("\r\n", "\n").replace('\r', "\n") } else { data.clone() };
+            prop_assert_eq!(read_back, expected);
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn subscribe(
             let opening = format.opening(&ready, heartbeat, events::retry());
             Ok(events::stream(opening, subscription, move |event| format.event(&event, wall_clock::now)))
         }
-        Err(error) => events::reconnect_later(error, &headers),
+        Err(error) => events::stream_refusal(error, &headers),
     }
 }
 
@@ -36,17 +36,17 @@ struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// Reads the query and the `Last-Event-ID` header. The header wins: a browser that reconnects repeats the page's URL with its
-    /// old query and sends the newest cursor in the header.
+    /// Reads the query and the `Last-Event-ID` header. The header wins: an `EventSource` that reconnects requests the same URL,
+    /// with the old cursor in the query, and sends the newest cursor in the header.
     fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Self, Error> {
         let query = uri.query().unwrap_or_default().as_bytes();
         let [format, cursor] = form::parameters(query, ["format", "last_event_id"]);
         let format = Format::parse(format.value())?;
         let start = match (headers.get(LAST_EVENT_ID), cursor) {
-            // In this format the `id` of an event names the sender, so it is no cursor.
+            // In the legacy format `id` is the sender, so `Last-Event-ID` is no cursor.
             _ if format == Format::Legacy => Start::Anew,
-            (Some(line), _) => Start::parse(Some(line.to_str().unwrap_or(NOT_A_CURSOR))),
-            (None, Parameter::Unreadable) => Start::parse(Some(NOT_A_CURSOR)),
+            (Some(line), _) => line.to_str().map_or(Start::Unreadable, |text| Start::parse(Some(text))),
+            (None, Parameter::Unreadable) => Start::Unreadable,
             (None, cursor) => Start::parse(cursor.value()),
         };
         Ok(Self { format, start })
@@ -55,8 +55,5 @@ impl StreamOptions {
 
 /// The heartbeat of the 2019 server.
 const LEGACY_HEARTBEAT: Duration = Duration::from_secs(25);
-
-/// A text that [`Start::parse`] takes for an unknown cursor.
-const NOT_A_CURSOR: &str = "?";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

@@ -1,4 +1,5 @@
-//! Every streaming method, also of health and reflection, keeps the same promises. The tests find the methods in the descriptors.
+//! Every streaming method, also of health and reflection, ends when its client leaves, is cut when its client does not read, and
+//! ends with a status on a drain. The tests find the methods in the descriptors.
 
 use axum::body::{Body, Bytes};
 use backend_signal::grpc::proto::{Address, SendRequest, SendStreamRequest, WatchDevicesRequest};
@@ -10,10 +11,7 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::{StreamExt as _, iter, wrappers::ReceiverStream};
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::{
-    harness::{Connection, Server, claim, grpc::framed, http2::Http2, until, within},
-    unread::metric,
-};
+use crate::harness::{Connection, Server, claim, grpc::framed, http2::Http2, metric, until, within};
 
 /// A method whose responses are a stream.
 struct Method {
@@ -100,7 +98,7 @@ impl Method {
         }
         let head = connection.head().await;
         assert_eq!((head.status, head.header("grpc-status")), (200, ""), "{}: {head:?}", self.path);
-        assert_eq!(head.header("transfer-encoding"), "chunked", "{} has no end yet", self.path);
+        assert_eq!(head.header("transfer-encoding"), "chunked", "{}: the response must be chunked", self.path);
         connection
     }
 }
@@ -110,7 +108,7 @@ fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
-/// The tasks, once their number has not changed for a while.
+/// The number of tasks, once it has stayed the same for five reads.
 async fn settled_tasks() -> usize {
     let mut before = (usize::MAX, 0);
     let same = || {
@@ -169,6 +167,7 @@ async fn a_call_ends_with_a_status_when_the_server_stops() {
         let server = Server::with(&["--drain-window", "3"]).await;
         let connection = Http2::open(server.address).await;
         let (call, _requests) = method.over_http2(&connection).await;
+        // A second `Subscribe` of the same device would end the first.
         let mut web = if method.path.ends_with("/Subscribe") { None } else { Some(method.over_http1(&server).await) };
         server.drain.start();
         let mut body = call.into_body();
@@ -183,13 +182,13 @@ async fn a_call_ends_with_a_status_when_the_server_stops() {
         let status = status.await.unwrap_or_else(|| panic!("{}: no status", method.path));
         assert!([0, 14].contains(&status), "{}: {status}", method.path);
         if let Some(web) = &mut web {
-            let mut said = Vec::new();
+            let mut text = Vec::new();
             while let Some(chunk) = web.chunk().await {
-                said.extend(chunk);
+                text.extend(chunk);
             }
-            let said = String::from_utf8_lossy(&said).into_owned();
-            let status = said.split("grpc-status:").nth(1).unwrap_or_else(|| panic!("{}: {said}", method.path));
-            assert!(["0", "14"].contains(&status.trim_start().split("\r\n").next().unwrap_or_default()), "{said}");
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let status = text.split("grpc-status:").nth(1).unwrap_or_else(|| panic!("{}: {text}", method.path));
+            assert!(["0", "14"].contains(&status.trim_start().split("\r\n").next().unwrap_or_default()), "{text}");
         }
     }
 }

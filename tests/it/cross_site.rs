@@ -1,4 +1,4 @@
-//! Requests that a browser makes for a page of another site, with the cookies of its user.
+//! Requests that a browser makes for a page of another site, with the cookies of the browser's user.
 
 use backend_signal::grpc::proto::{BroadcastRequest, SendRequest};
 
@@ -37,7 +37,7 @@ const CASES: [(Headers, bool); 19] = [
     (&[("origin", LISTED), ("origin", "https://evil.example")], false),
 ];
 
-/// Method, path and further headers of every request that acts for its user.
+/// Method, path and further headers of every request that acts for the browser's user.
 const ROUTES: [(&str, &str, Headers); 8] = [
     ("POST", "/user/bob/device/phone", &[("content-type", FORM)]),
     ("POST", "/user/bob/devices", &[("content-type", FORM)]),
@@ -49,13 +49,13 @@ const ROUTES: [(&str, &str, Headers); 8] = [
     ("GET", "/user/bob/devices", &[("accept", "text/event-stream")]),
 ];
 
-fn body(path: &str, kind: &[(&str, &str)]) -> Vec<u8> {
+fn body(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     match path.rsplit('/').next() {
         Some("Send") => framed(&message("bob/phone", "", "x") as &SendRequest),
         Some("Broadcast") => {
             framed(&BroadcastRequest { user: "bob".into(), data: "x".into(), ..BroadcastRequest::default() })
         }
-        _ if kind.first().is_some_and(|(_, value)| *value == FORM) => b"data=x".to_vec(),
+        _ if more.first().is_some_and(|(_, value)| *value == FORM) => b"data=x".to_vec(),
         _ => Vec::new(),
     }
 }
@@ -74,14 +74,14 @@ async fn a_page_of_another_site_cannot_act_for_its_visitor_over_http_1() {
     let server = Server::with(&["--cors-origins", LISTED]).await;
     let _phone = server.sse("bob/phone").await;
     // HTTP/1.1 cannot carry a native gRPC call.
-    for (method, path, kind) in ROUTES.into_iter().filter(|(.., kind)| *kind != [("content-type", "application/grpc")])
+    for (method, path, more) in ROUTES.into_iter().filter(|(.., more)| *more != [("content-type", "application/grpc")])
     {
-        for (said, passes) in CASES {
+        for (headers, passes) in CASES {
             let claim = claim("bob/laptop");
             let mut connection = Connection::open(server.address).await;
             let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {OWN}\r\nx-user-claim: {claim}\r\n");
-            let body = body(path, kind);
-            for (name, value) in kind.iter().chain(said) {
+            let body = body(path, more);
+            for (name, value) in more.iter().chain(headers) {
                 head.extend([name, ": ", value, "\r\n"]);
             }
             connection.write(format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes()).await;
@@ -95,7 +95,7 @@ async fn a_page_of_another_site_cannot_act_for_its_visitor_over_http_1() {
             }
             let code = if answer.status == 403 { answer.problem() } else { String::new() };
             let found = (answer.status, answer.header("grpc-status"), code.as_str());
-            assert_eq!(found, expected(path, passes), "{method} {path} {said:?}");
+            assert_eq!(found, expected(path, passes), "{method} {path} {headers:?}");
         }
     }
 }
@@ -105,14 +105,14 @@ async fn a_page_of_another_site_cannot_act_for_its_visitor_over_http_2() {
     let server = Server::with(&["--cors-origins", LISTED]).await;
     let _phone = server.sse("bob/phone").await;
     let mut connection = Http2::open(server.address).await;
-    for (method, path, kind) in ROUTES {
-        for (said, passes) in CASES {
+    for (method, path, more) in ROUTES {
+        for (headers, passes) in CASES {
             let mut request = http::Request::builder().method(method).uri(format!("http://{OWN}{path}"));
-            for (name, value) in kind.iter().chain(said) {
+            for (name, value) in more.iter().chain(headers) {
                 request = request.header(*name, *value);
             }
             let request = request.header("x-user-claim", claim("bob/laptop"));
-            let response = connection.send(request.body(body(path, kind).into()).expect("a request")).await;
+            let response = connection.send(request.body(body(path, more).into()).expect("a request")).await;
             let status = response.status().as_u16();
             let grpc = response.headers().get("grpc-status").map(|code| code.to_str().expect("ASCII").to_owned());
             let mut text = Vec::new();
@@ -123,7 +123,7 @@ async fn a_page_of_another_site_cannot_act_for_its_visitor_over_http_2() {
             let problem: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
             let code = problem["code"].as_str().unwrap_or_default();
             let found = (status, grpc.as_deref().unwrap_or_default(), code);
-            assert_eq!(found, expected(path, passes), "{method} {path} {said:?}");
+            assert_eq!(found, expected(path, passes), "{method} {path} {headers:?}");
         }
     }
 }
@@ -145,9 +145,9 @@ async fn an_image_of_another_site_does_not_supersede_the_stream_of_its_visitor()
 async fn without_listed_origins_no_request_is_refused_as_cross_site() {
     let server = Server::start().await;
     let _phone = server.sse("bob/phone").await;
-    for (said, _) in CASES {
-        let headers = [&[("content-type", FORM)], said].concat();
-        assert_eq!(server.request("POST /user/bob/device/phone", &headers, b"data=x").await.status, 200, "{said:?}");
+    for (headers, _) in CASES {
+        let headers = [&[("content-type", FORM)], headers].concat();
+        assert_eq!(server.request("POST /user/bob/device/phone", &headers, b"data=x").await.status, 200, "{headers:?}");
     }
 }
 

@@ -60,7 +60,10 @@ async fn received(mut stream: Sse) -> usize {
         let event = stream.next().await;
         match event.name.as_str() {
             "message" => count += 1,
-            "signal.end" => break assert_eq!(event.data, r#"{"reason":"draining"}"#),
+            "signal.end" => {
+                assert_eq!(event.data, r#"{"reason":"draining"}"#);
+                break;
+            }
             _ => {}
         }
     }
@@ -73,7 +76,10 @@ async fn received_over_grpc(mut stream: Stream) -> usize {
     loop {
         match stream.next().await.expect("OK at the end") {
             Some(Kind::Message(_)) => count += 1,
-            Some(Kind::End(end)) => break assert_eq!(end.reason(), EndReason::Draining),
+            Some(Kind::End(end)) => {
+                assert_eq!(end.reason(), EndReason::Draining);
+                break;
+            }
             Some(_) => {}
             None => panic!("an end without a reason"),
         }
@@ -84,7 +90,7 @@ async fn received_over_grpc(mut stream: Stream) -> usize {
 
 /// Posts to every second device in turn until the server refuses, and counts the accepted messages.
 ///
-/// The refusal is 503, or 404 when the stream ended after this send was admitted.
+/// A refusal is 503, or 404 when the stream ended between the check for the drain and the push.
 async fn send_until_refused(address: std::net::SocketAddr, first: usize, sent: Arc<Vec<AtomicUsize>>) {
     loop {
         for device in (first..DEVICES).step_by(2) {
@@ -114,7 +120,8 @@ async fn send_over_grpc_until_refused(mut client: Client, first: usize, sent: Ar
 #[tokio::test]
 async fn a_request_that_began_before_the_drain_is_answered() {
     let server = Server::with(&["--drain-window", "3"]).await;
-    let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
+    // Open streams keep the drain window open.
+    let _open = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
     let mut connection = Connection::open(server.address).await;
     let headers = [("content-type", crate::harness::FORM), ("content-length", "6"), ("expect", "100-continue")];
     connection.ask("POST /user/bob/device/a", &headers).await;
@@ -144,7 +151,7 @@ async fn without_streams_a_drain_does_not_wait_for_its_window() {
 #[tokio::test]
 async fn while_draining_new_work_is_refused_and_probes_are_answered() {
     let server = Server::with(&["--drain-window", "3"]).await;
-    let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
+    let _open = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
     server.drain.start();
     until(|| server.request("GET /readyz", &[], b""), |answer| answer.status == 503).await;
     assert_eq!(server.request("GET /healthz", &[], b"").await.status, 200);

@@ -1,4 +1,4 @@
-//! The limits of the HTTP API: the largest accepted value, the smallest refused one, and what an error must not repeat.
+//! The limits of the HTTP API: the largest accepted and the smallest refused value. And what an error must not repeat.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn the_default_limit_of_a_body_is_100_kib() {
 }
 
 #[tokio::test]
-async fn an_event_name_has_at_most_64_characters() {
+async fn an_event_name_has_1_to_64_allowed_characters() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     let post = async |name: &str| {
@@ -130,9 +130,9 @@ async fn both_ids_of_a_path_are_checked_on_every_route() {
     assert_eq!(server.request(&format!("GET /user/{longest}/devices"), &[], b"").await.text(), "[]");
 }
 
-/// The limit of 32 KiB is for the whole head, with the path in it.
+/// The limit counts the path too.
 #[tokio::test]
-async fn a_path_of_70_kb_is_431() {
+async fn a_head_over_32_kib_is_431() {
     let server = Server::start().await;
     let head = format!("GET /user/{}/devices", "x".repeat(70_000));
     assert_eq!(server.request(&head, &[], b"").await.status, 431);

@@ -3,16 +3,16 @@
 use crate::harness::{
     Connection, Process, Server,
     frames::{
-        self, ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, frame,
+        self, ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY,
+        PRIORITY_UPDATE, RST_STREAM, SETTINGS, frame,
     },
-    within,
+    metric, within,
 };
-use crate::unread::metric;
 
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// Makes a frame that is a fault on a stream.
+/// Makes a frame that breaks the protocol on a stream.
 type Fault = fn(u32) -> Vec<u8>;
 
 /// Another client of the same server gets an answer.
@@ -31,13 +31,14 @@ async fn the_limits_of_http_2_are_announced() {
             pair.map(|pair| u32::from_be_bytes(pair[2..].try_into().expect("four bytes")))
         };
         assert_eq!(value(3), Some(streams), "concurrent streams");
-        assert_eq!(value(4), Some(64 * 1024), "window of a stream");
+        assert_eq!(value(INITIAL_WINDOW_SIZE), Some(64 * 1024), "window of a stream");
         assert_eq!(value(6), Some(16 * 1024), "header list");
         assert!(matches!(value(8), None | Some(0)), "extended CONNECT is off");
     }
 }
 
-/// Floods a process again and again. Its peak memory must not grow after the first flood: the streams leave nothing behind.
+/// Floods a process again and again. After the first flood its peak memory must not grow by 1 MiB: a flood must leave nothing
+/// behind.
 async fn assert_flat(process: &Process, floods: usize, mut flood: impl AsyncFnMut()) {
     flood().await;
     let before = process.peak_memory();
@@ -99,7 +100,7 @@ fn faulty_streams(fault: Fault, from: u32, to: u32) -> Vec<u8> {
     (from..to).flat_map(|number| stream(1 + 2 * number)).collect()
 }
 
-/// h2 answers the other four ways of `MadeYouReset` with the end of the connection.
+/// `MadeYouReset` (CVE-2025-8671) has six ways. For these four, h2 ends the connection.
 #[tokio::test]
 async fn one_fault_that_no_client_makes_by_accident_ends_its_connection() {
     let server = Server::start().await;
@@ -147,13 +148,13 @@ async fn a_head_over_16_kib_is_431_and_the_connection_goes_on() {
 #[tokio::test]
 async fn control_frames_over_their_rate_end_their_connection() {
     let server = Server::start().await;
-    let window = [&4_u16.to_be_bytes()[..], &1_000_u32.to_be_bytes()].concat();
+    let window = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &1_000_u32.to_be_bytes()].concat();
     let kinds: [(&str, Vec<u8>, usize); 5] = [
         ("SETTINGS", frame(SETTINGS, 0, 0, &window), 500),
-        ("PING with ACK", frame(PING, 1, 0, &[7; 8]), 10_000),
+        ("PING with ACK", frame(PING, ACK, 0, &[7; 8]), 10_000),
         ("unknown", frame(0xbe, 0, 0, b"what"), 10_000),
         ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 9]), 10_000),
-        ("PRIORITY_UPDATE", frame(16, 0, 0, b"\0\0\0\x01u=1"), 10_000),
+        ("PRIORITY_UPDATE", frame(PRIORITY_UPDATE, 0, 0, b"\0\0\0\x01u=1"), 10_000),
     ];
     for (ended, (name, flood, count)) in kinds.into_iter().enumerate() {
         let mut peer = Frames::open(server.address, &[]).await;
@@ -173,7 +174,7 @@ async fn a_priority_with_each_of_5000_requests_is_no_flood() {
         let mut requests = Vec::new();
         for request in 0..1_000 {
             let stream: u32 = 1 + 2 * (1_000 * burst + request);
-            requests.extend(frame(16, 0, 0, &[&stream.to_be_bytes()[..], b"u=1"].concat()));
+            requests.extend(frame(PRIORITY_UPDATE, 0, 0, &[&stream.to_be_bytes()[..], b"u=1"].concat()));
             requests.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
         }
         let (mut reader, mut writer) = peer.0.split();
@@ -196,7 +197,7 @@ async fn a_priority_with_each_of_5000_requests_is_no_flood() {
 }
 
 #[tokio::test]
-async fn pings_settings_and_empty_frames_without_end_harm_nobody() {
+async fn endless_pings_settings_and_window_updates_harm_no_other_client() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for flood in
@@ -221,7 +222,7 @@ async fn frames_of_a_peer_do_not_write_a_log_line_each() {
         let mut peer = Frames::open(process.address, &[]).await;
         // Answers to PINGs that the server has not sent.
         peer.flood(&frame(PING, ACK, 0, &[7; 8]).repeat(2_000)).await;
-        // The server has read them all when it answers this one.
+        // When the server answers this PING, it has read all earlier frames.
         peer.flood(&frame(PING, 0, 0, b"the last")).await;
         while peer.next_of(PING).await.is_some_and(|ping| ping.payload != b"the last") {}
         assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);

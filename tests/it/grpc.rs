@@ -6,11 +6,11 @@ use backend_signal::grpc::proto::{
     Address, Continuity, EndReason, ListDevicesRequest, Outcome, SendRequest, SubscribeRequest,
     subscribe_response::Kind,
 };
-use tonic::{Code, Request, transport::Channel};
+use tonic::{Code, Request, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{
-    Server,
+    Server, claim,
     grpc::{Stream, claimed, message},
     within,
 };
@@ -64,24 +64,48 @@ async fn requests_of_the_wrong_shape_are_invalid_arguments() {
     }
 }
 
+/// A call whose message is no request of any method; its status.
+async fn malformed_call(server: &Server, method: &str, claim: Option<&str>) -> Status {
+    let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
+    let mut client = tonic::client::Grpc::new(within(channel.connect()).await.expect("listens"));
+    within(client.ready()).await.expect("ready");
+    // The first field of `Duration` is a number; in every request it is a string or a message.
+    let codec = tonic_prost::ProstCodec::<prost_types::Duration, SendRequest>::default();
+    let mut wrong = Request::new(prost_types::Duration { seconds: 7, nanos: 0 });
+    if let Some(claim) = claim {
+        wrong.metadata_mut().insert("x-user-claim", claim.parse().expect("ASCII"));
+    }
+    let path = format!("/signal.v1.Signal/{method}").parse().expect("a path");
+    within(client.unary(wrong, path, codec)).await.expect_err("refused")
+}
+
+const METHODS: [&str; 6] = ["Send", "SendStream", "Broadcast", "ListDevices", "Subscribe", "WatchDevices"];
+
 #[tokio::test]
 async fn a_malformed_protobuf_message_is_an_invalid_argument_for_every_method() {
     let server = Server::start().await;
-    let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
-    let mut client = tonic::client::Grpc::new(within(channel.connect()).await.expect("listens"));
-    for method in ["Send", "Broadcast", "ListDevices", "Subscribe", "WatchDevices"] {
-        within(client.ready()).await.expect("ready");
-        // The first field is a number here, and a string or a message in every request.
-        let codec = tonic_prost::ProstCodec::<prost_types::Duration, SendRequest>::default();
-        let wrong = Request::new(prost_types::Duration { seconds: 7, nanos: 0 });
-        let path = format!("/signal.v1.Signal/{method}").parse().expect("a path");
-        let refused = within(client.unary(wrong, path, codec)).await.expect_err("refused");
+    let claim = claim("bob/phone");
+    for method in METHODS {
+        let refused = malformed_call(&server, method, Some(&claim)).await;
         assert_eq!(refused.code(), Code::InvalidArgument, "{method}: {refused}");
     }
 }
 
 #[tokio::test]
-async fn checks_run_in_the_order_identity_shape_device() {
+async fn an_identity_that_is_not_valid_is_unauthenticated_even_if_the_message_is_malformed() {
+    let server = Server::start().await;
+    for method in METHODS {
+        let refused = malformed_call(&server, method, Some("no claim")).await;
+        assert_eq!(refused.code(), Code::Unauthenticated, "{method}: {refused}");
+    }
+    let refused = malformed_call(&server, "Subscribe", None).await;
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    let metrics = server.request("GET /metrics", &[], b"").await.text();
+    assert!(metrics.contains("signal_refused_identities_total 6"), "{metrics}");
+}
+
+#[tokio::test]
+async fn identity_is_checked_before_the_fields_and_the_fields_before_the_device() {
     let server = Server::start().await;
     let mut client = server.grpc().await;
     let mut request = Request::new(message("bob/phone", "", ""));
@@ -108,7 +132,7 @@ async fn a_message_over_the_limit_is_out_of_range() {
 }
 
 #[tokio::test]
-async fn the_deadline_of_a_call_is_honoured() {
+async fn a_stream_ends_at_the_deadline_of_its_call() {
     let server = Server::start().await;
     let mut client = server.grpc().await;
     let mut request = claimed("bob/phone", SubscribeRequest::default());
@@ -164,7 +188,7 @@ async fn many_streams_share_one_connection() {
 #[tokio::test]
 async fn the_health_check_says_whether_the_service_accepts_work() {
     let server = Server::with(&["--drain-window", "5"]).await;
-    let _held = server.sse("bob/phone").await;
+    let _open = server.sse("bob/phone").await;
     let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
     let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
     for service in ["", "signal.v1.Signal"] {
@@ -198,7 +222,7 @@ async fn an_unknown_service_or_method_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn anything_else_on_a_grpc_path_is_415() {
+async fn a_request_that_is_no_grpc_call_is_415_on_a_grpc_path() {
     let server = Server::start().await;
     let path = "/signal.v1.Signal/Send";
     for (head, kind) in [

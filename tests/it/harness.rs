@@ -82,6 +82,15 @@ impl Server {
         self.request("GET /metrics", &[], b"").await.text()
     }
 
+    /// A connection whose POST to `bob/phone` was accepted: the server waits for the body, which has 8 bytes.
+    pub async fn waits_for_body(&self) -> Connection {
+        let mut connection = Connection::open(self.address).await;
+        let headers = [("content-type", FORM), ("content-length", "8"), ("expect", "100-continue")];
+        connection.ask("POST /user/bob/device/phone", &headers).await;
+        assert_eq!(connection.head().await.status, 100);
+        connection
+    }
+
     /// The connected devices of a user.
     pub async fn devices(&self, user: &str) -> String {
         self.request(&format!("GET /user/{user}/devices"), &[], b"").await.text()
@@ -124,6 +133,13 @@ pub async fn until<T, F: Future<Output = T>>(mut ask: impl FnMut() -> F, wish: i
         }
     })
     .await
+}
+
+/// The value of a counter or a gauge.
+pub async fn metric(server: &Server, name: &str) -> u64 {
+    let text = server.request("GET /metrics", &[], b"").await.text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
 /// The claim of `user/device`.

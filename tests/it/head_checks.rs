@@ -14,7 +14,7 @@ async fn answer(server: &Server, head: &str) -> (u16, String) {
     (answer.status, code)
 }
 
-/// One path for each way to a handler: the short way, the router, gRPC, and no route.
+/// One path for each way to a handler: without the router, through the router, gRPC, and no route.
 const PATHS: [&str; 4] = ["/user/bob/device/phone", "/user/bob/devices", "/signal.v1.Signal/Send", "/nowhere"];
 
 #[tokio::test]
@@ -82,6 +82,7 @@ async fn a_request_needs_exactly_one_valid_host() {
         ("1.1", "host: user@a\r\n", 400),
         ("1.1", "host: a:x\r\n", 400),
         ("1.1", "host: a:1:2\r\n", 400),
+        // A host may hold a comma, and may be empty (RFC 3986).
         ("1.1", "host: a,b\r\n", 200),
         ("1.1", "host: [::1\r\n", 400),
         ("1.1", "host: [x]\r\n", 400),

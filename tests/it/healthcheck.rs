@@ -1,4 +1,4 @@
-//! The subcommand `healthcheck` against a real daemon, and against servers that are not one.
+//! The subcommand `healthcheck` against a real daemon, and against servers that are not this daemon.
 
 use std::{
     io::{Read as _, Write as _},
@@ -81,7 +81,7 @@ fn the_health_check_finds_a_daemon_on_any_host_wherever_the_options_are_given() 
         let mut mixed = process::command();
         mixed.env("SIGNAL_HOST", host).env("PORT", "1").args(["--port", "2", "healthcheck", "--port", &port]);
         if host != "127.0.0.2" {
-            assert_eq!(outcome(mixed).0, Some(0), "{host}: after the subcommand wins");
+            assert_eq!(outcome(mixed).0, Some(0), "{host}: an option after the subcommand wins");
         }
     }
 }
@@ -104,7 +104,7 @@ fn the_health_check_asks_over_tls_wherever_the_certificate_is_given() {
         assert_eq!(outcome(healthcheck(&options, place)), (Some(0), String::new()), "{place:?}");
     }
     assert_unhealthy(&[("port", &port)], "--tls-cert is missing here");
-    // As between the renewal of the file and the daemon's restart.
+    // The file was renewed, and the daemon still uses the old certificate.
     let renewed = rcgen::generate_simple_self_signed(["signal.example".to_owned()]).expect("a certificate");
     let renewed = tempfiles("healthcheck-renewed", &renewed);
     let options = [("host", "127.0.0.1"), ("port", port.as_str()), ("tls-cert", &renewed[0])];

@@ -67,6 +67,16 @@ async fn a_second_claim_is_401_and_counted() {
 }
 
 #[tokio::test]
+async fn a_single_claim_line_with_a_similar_name_is_401_and_the_error_says_so() {
+    let server = Server::start().await;
+    for name in ["X_User_Claim", "X.User.Claim", "x-user_claim"] {
+        let answer = subscribe(&server, &[(name, &claim("bob/phone"))]).await;
+        assert_eq!(answer.status, 401, "{name}");
+        assert!(answer.text().contains("or a header with a similar name"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn an_id_in_a_claim_is_a_number_or_utf_8_text() {
     let server = Server::start().await;
     let mut connection = crate::harness::Sse::open(
@@ -101,7 +111,7 @@ async fn a_subscribe_needs_a_claim_and_its_path_must_agree_with_the_claim() {
 }
 
 #[tokio::test]
-async fn other_routes_serve_anonymous_callers_unless_every_route_requires_a_claim() {
+async fn require_claim_all_refuses_anonymous_callers_everywhere_but_for_health_and_metrics() {
     let server = Server::with(&["--require-claim", "all"]).await;
     assert_eq!(server.request("GET /user/bob/devices", &[], b"").await.status, 401);
     assert_eq!(server.post("bob/phone", "hi").await.status, 401);
@@ -116,7 +126,7 @@ async fn other_routes_serve_anonymous_callers_unless_every_route_requires_a_clai
 }
 
 #[tokio::test]
-async fn only_trusted_proxies_may_send_requests() {
+async fn a_caller_behind_no_trusted_proxy_is_401() {
     let claim = claim("bob/phone");
     let server = Server::with(&["--trusted-proxies", "10.0.0.0/8,192.0.2.7"]).await;
     assert_eq!(subscribe(&server, &[("x-user-claim", &claim)]).await.status, 401);
@@ -132,7 +142,7 @@ async fn only_trusted_proxies_may_send_requests() {
 }
 
 #[tokio::test]
-async fn without_authentication_the_path_names_the_caller() {
+async fn with_auth_none_the_path_names_the_subscriber_and_the_claim_names_the_sender() {
     let server = Server::with(&["--auth", "none"]).await;
     let mut phone = crate::harness::Sse::open(server.address, "/subscribe/bob/device/phone?format=envelope", &[]).await;
     assert_eq!(phone.ready["device"], "phone");
@@ -254,12 +264,13 @@ async fn grpc_reads_the_identity_as_http_does() {
     assert!(server.grpc_stream("bob/phone", "").await.is_ok());
 }
 
-/// A proxy sets the claim header, but does not remove claims from trailers: the client may have written them.
+/// A proxy sets the claim header, but does not remove a claim from trailers, so a claim there may be the client's own.
 #[tokio::test]
 async fn a_claim_in_the_trailers_of_a_call_is_ignored() {
     let server = Server::start().await;
     let mut phone = server.grpc_stream("bob/phone", "").await.expect("a stream");
     let (ana, eve) = (claim("ana/laptop"), claim("eve/laptop"));
+    // The header block of the claim alone.
     let trailers = frames::get("/", &[("x-user-claim", &ana)]).split_off(frames::get("/", &[]).len());
     for (claim, sender) in [(None, None), (Some(("x-user-claim", eve.as_str())), Some("eve".to_owned()))] {
         let mut headers = vec![("content-type", "application/grpc"), ("te", "trailers")];

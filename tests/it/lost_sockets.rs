@@ -51,7 +51,7 @@ async fn messages_in_a_socket_that_was_closed_are_replayed() {
 async fn messages_in_a_socket_that_its_client_abandoned_are_replayed() {
     for transport in [Transport::Http1, Transport::Http2, Transport::Grpc] {
         let server = Server::start().await;
-        // The socket stays open, so the daemon cannot notice: as when a phone changes its network.
+        // The socket stays open, as when a phone changes its network, so the daemon does not notice.
         let Unread { socket, cursor } = handed_over(&server, transport).await;
         assert_resumes(&server, transport, &cursor).await;
         drop(socket);

@@ -1,4 +1,4 @@
-//! The daemon over the wire: every promise of its contract, spoken in the real protocols against a server on a free port.
+//! The daemon over the wire: every promise of the README, in the real protocols, against a server on a free port.
 
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
@@ -14,10 +14,12 @@ mod floods;
 mod format;
 mod full;
 mod grpc;
+mod grpc_web;
 mod harness;
 mod head_checks;
 mod healthcheck;
 mod hold;
+mod http1_streams;
 mod identity;
 mod idle;
 mod limits;
@@ -32,11 +34,9 @@ mod rest;
 mod resume;
 mod send_stream;
 mod serve;
-mod socket;
 mod stalls;
 mod stream;
 mod takeover;
-mod unread;
+mod unread_responses;
 mod user_limits;
 mod wall_clock;
-mod web;

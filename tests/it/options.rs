@@ -59,7 +59,7 @@ async fn the_first_line_of_the_log_names_the_address() {
 }
 
 #[test]
-fn every_option_is_also_a_variable() {
+fn a_bad_variable_is_refused_and_a_flag_wins_over_a_variable() {
     for (variable, value) in
         [("PORT", "x"), ("SIGNAL_AUTH", "password"), ("SIGNAL_HEARTBEAT", "soon"), ("SIGNAL_LOG", "loud")]
     {
@@ -84,7 +84,7 @@ fn help_and_version_go_to_standard_output() {
 }
 
 #[test]
-fn help_that_cannot_be_written_is_no_panic() {
+fn help_to_a_full_disk_is_one_line_and_to_a_closed_pipe_nothing() {
     for option in ["--help", "--version"] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
         let output = process::command().arg(option).stdout(full).output().expect("the executable");
@@ -114,7 +114,7 @@ async fn serve_is_the_default_subcommand() {
         assert!(process.address.ip().is_loopback(), "{arguments:?}");
         let mut phone = Connection::open(process.address).await;
         phone.ask("GET /subscribe/bob/device/phone", &[]).await;
-        assert_eq!(phone.head().await.status, 200, "{arguments:?}: without a claim, so `--auth none` counts");
+        assert_eq!(phone.head().await.status, 200, "{arguments:?}: accepted without a claim, because of `--auth none`");
     }
     let (_, _, log) = process::run(&["--auth", "none", "serve"]);
     assert!(log.contains("--auth must stand after `serve`"), "{log}");
@@ -131,7 +131,7 @@ async fn the_allocator_has_a_thread_of_its_own() {
 #[tokio::test]
 async fn no_log_holds_a_claim_a_query_or_data() {
     let process = Process::start(&["--log", "trace", "--drain-window", "1"]);
-    let claim = claim("secret-user/secret-device").replace("secret-", "s3cret");
+    let claim = claim("s3cretuser/s3cretdevice");
     let path = "/subscribe?token=s3crettoken&last_event_id=s3cretcursor";
     let mut stream = Sse::open(process.address, path, &[("x-user-claim", &claim)]).await;
     let headers = [("content-type", FORM), ("x-user-claim", claim.as_str()), ("cookie", "s3cretcookie")];
@@ -167,7 +167,7 @@ fn every_flag_has_its_variable_by_the_same_rule() {
 }
 
 #[test]
-fn the_defaults_are_those_of_the_contract() {
+fn the_defaults_are_those_of_the_readme() {
     use clap::CommandFactory as _;
     let command = backend_signal::config::Arguments::command();
     for (flag, expected) in [

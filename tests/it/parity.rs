@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// A send that both protocols get.
-struct Send<'a> {
+struct Attempt<'a> {
     claim: Option<&'a str>,
     to: &'a str,
     event: &'a str,
@@ -19,13 +19,13 @@ struct Send<'a> {
 }
 
 /// The answers of both protocols. A request without an origin skips the router, and must get the same answer as one with an origin.
-async fn answers(server: &Server, attempt: &Send<'_>) -> (u16, Code) {
+async fn answers(server: &Server, attempt: &Attempt<'_>) -> (u16, Code) {
     let without_origin = answers_with(server, attempt, None).await;
     assert_eq!(answers_with(server, attempt, Some("https://app.example")).await, without_origin);
     without_origin
 }
 
-async fn answers_with(server: &Server, attempt: &Send<'_>, origin: Option<&str>) -> (u16, Code) {
+async fn answers_with(server: &Server, attempt: &Attempt<'_>, origin: Option<&str>) -> (u16, Code) {
     let body =
         format!("data={}{}{}", attempt.data, if attempt.event.is_empty() { "" } else { "&event=" }, attempt.event);
     let mut headers = vec![("content-type", FORM)];
@@ -42,18 +42,18 @@ async fn answers_with(server: &Server, attempt: &Send<'_>, origin: Option<&str>)
 }
 
 #[tokio::test]
-async fn every_error_of_a_send_has_its_code_in_both_protocols() {
+async fn errors_of_a_send_have_their_codes_in_both_protocols() {
     let server = Server::with(&["--body-limit", "1000", "--drain-window", "5"]).await;
     let _phone = server.sse("bob/phone").await;
-    let (ok, big) = (Send { claim: None, to: "bob/phone", event: "", data: "x" }, "x".repeat(2_000));
+    let (ok, big) = (Attempt { claim: None, to: "bob/phone", event: "", data: "x" }, "x".repeat(2_000));
     for (attempt, expected) in [
-        (Send { ..ok }, (200, Code::Ok)),
-        (Send { data: "", ..ok }, (400, Code::InvalidArgument)),
-        (Send { event: "signal.x", ..ok }, (400, Code::InvalidArgument)),
-        (Send { to: "bob/..", ..ok }, (400, Code::InvalidArgument)),
-        (Send { claim: Some("{}"), ..ok }, (401, Code::Unauthenticated)),
-        (Send { to: "bob/laptop", ..ok }, (404, Code::NotFound)),
-        (Send { data: &big, ..ok }, (413, Code::OutOfRange)),
+        (Attempt { ..ok }, (200, Code::Ok)),
+        (Attempt { data: "", ..ok }, (400, Code::InvalidArgument)),
+        (Attempt { event: "signal.x", ..ok }, (400, Code::InvalidArgument)),
+        (Attempt { to: "bob/..", ..ok }, (400, Code::InvalidArgument)),
+        (Attempt { claim: Some("{}"), ..ok }, (401, Code::Unauthenticated)),
+        (Attempt { to: "bob/laptop", ..ok }, (404, Code::NotFound)),
+        (Attempt { data: &big, ..ok }, (413, Code::OutOfRange)),
     ] {
         assert_eq!(answers(&server, &attempt).await, expected);
     }
@@ -69,7 +69,7 @@ async fn every_error_of_a_send_has_its_code_in_both_protocols() {
 }
 
 #[tokio::test]
-async fn every_error_of_a_subscribe_has_its_code_in_both_protocols() {
+async fn errors_of_a_subscribe_have_their_codes_in_both_protocols() {
     let server = Server::start().await;
     let older = server.sse("bob/phone").await;
     let cursor = older.parser.last_event_id.clone();
@@ -89,7 +89,7 @@ async fn every_error_of_a_subscribe_has_its_code_in_both_protocols() {
 
 #[tokio::test]
 async fn a_full_budget_is_unavailable_in_both_protocols() {
-    // Enough for two messages with ten bytes of data together, and no more. Their stream does not read them.
+    // Two messages take 2 * (128 + 64) bytes and ten bytes of data. The stream reads none of them.
     let server = Server::with(&["--memory-budget", "394", "--stall-timeout", "60"]).await;
     let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
     assert_eq!(server.post("bob/phone", "12345678").await.status, 200);

@@ -1,4 +1,4 @@
-//! `SendStream`: one response per request, in order, also after an error, and a status that says why the call ends.
+//! `SendStream`: one response for each request, in order, also after an error. A status says why the call ended.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Sends {
         Ok(Self { requests, answers })
     }
 
-    async fn plain(server: &Server) -> Self {
+    async fn anonymous(server: &Server) -> Self {
         Self::open(&mut server.grpc().await, |_| {}).await.expect("a stream")
     }
 
@@ -104,7 +104,7 @@ async fn every_request_gets_a_response_in_order_and_an_error_does_not_end_the_ca
 #[tokio::test]
 async fn thousands_of_requests_at_once_are_answered_in_order() {
     let server = Server::start().await;
-    let mut sends = Sends::plain(&server).await;
+    let mut sends = Sends::anonymous(&server).await;
     let requests = sends.requests.clone();
     tokio::spawn(async move {
         for number in 0..5_000 {
@@ -122,8 +122,8 @@ async fn thousands_of_requests_at_once_are_answered_in_order() {
 async fn messages_arrive_in_the_order_of_their_requests() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
-    let mut sends = Sends::plain(&server).await;
-    // Fewer messages than fill the mailbox before its stream is polled.
+    let mut sends = Sends::anonymous(&server).await;
+    // 60 messages fit into the mailbox, even if its stream is not polled in between.
     for number in 0..60 {
         sends.ask(message("bob/phone", "", &number.to_string())).await;
     }
@@ -142,7 +142,7 @@ async fn an_error_has_the_code_and_the_message_of_a_single_send() {
     let _unread = full.clone().send(request.body(axum::body::Body::empty()).expect("a request")).await;
     until(|| server.post("bob/full", "x"), |answer| answer.status == 429).await;
     let held = Some(prost_types::Duration { seconds: 30, nanos: 0 });
-    let odd = Some(prost_types::Duration { seconds: 0, nanos: 1 });
+    let fraction = Some(prost_types::Duration { seconds: 0, nanos: 1 });
     let mut client = server.grpc().await;
     let mut sends = Sends::open(&mut client, |_| {}).await.expect("a stream");
     for (request, code) in [
@@ -152,7 +152,7 @@ async fn an_error_has_the_code_and_the_message_of_a_single_send() {
         (message("/phone", "", "x"), Code::InvalidArgument),
         (message("bob/phone", "signal.end", "x"), Code::InvalidArgument),
         (message("bob/phone", "", ""), Code::InvalidArgument),
-        (SendRequest { ttl: odd, ..message("bob/phone", "", "x") }, Code::InvalidArgument),
+        (SendRequest { ttl: fraction, ..message("bob/phone", "", "x") }, Code::InvalidArgument),
         (SendRequest { to: None, ..message("bob/phone", "", "x") }, Code::InvalidArgument),
         (message("bob/watch", "", "x"), Code::NotFound),
         (message("bob/full", "", "x"), Code::ResourceExhausted),
@@ -186,7 +186,7 @@ async fn an_identity_that_is_not_valid_is_the_status_of_the_call() {
 #[tokio::test]
 async fn a_request_that_is_too_large_or_malformed_ends_the_call_after_the_responses_before_it() {
     let server = Server::with(&["--body-limit", "1000"]).await;
-    let mut sends = Sends::plain(&server).await;
+    let mut sends = Sends::anonymous(&server).await;
     sends.ask(message("bob/watch", "", "x")).await;
     sends.ask(message("bob/watch", "", &"x".repeat(2_000))).await;
     assert_eq!(sends.answer().await.expect("an answer"), Err(Code::NotFound));
@@ -205,23 +205,23 @@ async fn a_request_that_is_too_large_or_malformed_ends_the_call_after_the_respon
 #[tokio::test]
 async fn the_deadline_ends_the_call_of_a_silent_client_and_of_one_that_sends_endlessly() {
     let server = Server::start().await;
-    for talks in [false, true] {
+    for sends_endlessly in [false, true] {
         let mut sends = Sends::open(&mut server.grpc().await, |request| {
             request.metadata_mut().insert("grpc-timeout", "300m".parse().expect("ASCII"));
         })
         .await
         .expect("a stream");
-        if talks {
+        if sends_endlessly {
             sends.send_endlessly();
         }
-        assert_eq!(sends.end().await, Code::DeadlineExceeded, "{talks}");
+        assert_eq!(sends.end().await, Code::DeadlineExceeded, "{sends_endlessly}");
     }
 }
 
 #[tokio::test]
 async fn a_drain_ends_the_call_of_a_silent_client_and_of_one_that_sends_endlessly() {
     let server = Server::with(&["--drain-window", "600"]).await;
-    let (mut silent, mut talking) = (Sends::plain(&server).await, Sends::plain(&server).await);
+    let (mut silent, mut talking) = (Sends::anonymous(&server).await, Sends::anonymous(&server).await);
     talking.send_endlessly();
     assert_eq!(talking.answer().await.expect("an answer"), Err(Code::NotFound));
     server.drain.start();
@@ -234,22 +234,22 @@ async fn a_drain_ends_the_call_of_a_silent_client_and_of_one_that_sends_endlessl
 #[tokio::test]
 async fn a_call_that_begins_during_a_drain_is_unavailable() {
     let server = Server::with(&["--drain-window", "3"]).await;
-    let _held = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
+    let _open = [server.sse("bob/a").await, server.sse("bob/b").await, server.sse("bob/c").await];
     server.drain.start();
     until(|| server.request("GET /readyz", &[], b""), |answer| answer.status == 503).await;
-    let mut sends = Sends::plain(&server).await;
+    let mut sends = Sends::anonymous(&server).await;
     assert_eq!(sends.end().await, Code::Unavailable);
     server.stopped().await;
 }
 
-/// A body with so many requests.
+/// The body of a call with this number of requests.
 fn body(requests: usize) -> Vec<u8> {
     framed(&SendStreamRequest { send: Some(message("bob/nobody", "", "x")) }).repeat(requests)
 }
 
-/// A peer that has opened a call, with a flow-control window of so many bytes for the responses.
+/// A peer that has opened a call, with a flow-control window of `window` bytes for the responses.
 async fn peer(server: &Server, window: u32) -> Frames {
-    let mut peer = Frames::open(server.address, &[(4, window)]).await;
+    let mut peer = Frames::open(server.address, &[(frames::INITIAL_WINDOW_SIZE, window)]).await;
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     let block = frames::post("/signal.v1.Signal/SendStream", &headers);
     peer.send(frames::HEADERS, frames::END_HEADERS, 1, &block).await;
@@ -301,7 +301,7 @@ async fn a_client_that_does_not_read_its_responses_stops_its_requests_and_only_i
 #[tokio::test]
 async fn a_silent_client_that_has_read_every_response_is_not_cut() {
     let server = Server::with(&["--stall-timeout", "0.5"]).await;
-    let mut sends = Sends::plain(&server).await;
+    let mut sends = Sends::anonymous(&server).await;
     for _ in 0..3 {
         sends.ask(message("bob/watch", "", "x")).await;
         assert_eq!(sends.answer().await.expect("an answer"), Err(Code::NotFound));

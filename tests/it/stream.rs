@@ -1,4 +1,4 @@
-//! The bytes of an event stream.
+//! The event stream as a client sees it: head, opening, heartbeats, and the three formats.
 
 use std::time::Instant;
 
@@ -143,15 +143,15 @@ async fn a_format_that_does_not_exist_is_400() {
 #[tokio::test]
 async fn while_draining_an_event_source_is_told_when_to_reconnect_and_other_clients_get_503() {
     let server = Server::with(&["--drain-window", "5"]).await;
-    let _held = server.sse("bob/phone").await;
+    let _open = server.sse("bob/phone").await;
     server.drain.start();
     let claim = claim("bob/laptop");
     let ask =
         async |accept| server.request("GET /subscribe", &[("x-user-claim", &claim), ("accept", accept)], b"").await;
     let refused = crate::harness::until(|| ask("*/*"), |answer| answer.status == 503).await;
     assert_eq!((refused.problem().as_str(), refused.header("retry-after")), ("draining", "5"));
-    let polite = within(ask("text/event-stream")).await;
-    assert_eq!((polite.status, polite.header("content-type")), (200, "text/event-stream"));
-    let retry = polite.text().lines().find_map(|line| line.strip_prefix("retry: ")?.parse().ok()).unwrap_or(0);
+    let event_source = within(ask("text/event-stream")).await;
+    assert_eq!((event_source.status, event_source.header("content-type")), (200, "text/event-stream"));
+    let retry = event_source.text().lines().find_map(|line| line.strip_prefix("retry: ")?.parse().ok()).unwrap_or(0);
     assert!((5_000..=20_000).contains(&retry), "{retry}");
 }

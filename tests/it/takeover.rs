@@ -40,7 +40,7 @@ async fn the_late_end_of_an_old_stream_never_touches_the_new_one() {
 }
 
 #[tokio::test]
-async fn a_superseded_page_is_turned_away_while_the_newer_one_is_connected() {
+async fn a_superseded_stream_may_not_reconnect_while_the_newer_one_is_connected() {
     let server = Server::start().await;
     let first = server.sse("bob/phone").await;
     let cursor = first.parser.last_event_id.clone();

@@ -22,6 +22,11 @@ pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
+/// RFC 9218.
+pub const PRIORITY_UPDATE: u8 = 16;
+
+/// The setting for the flow-control window of a new stream.
+pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Of PING and SETTINGS.
 pub const ACK: u8 = 1;

@@ -4,31 +4,31 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{Connection, FORM, Process, Server, Sse, claim, within};
+use crate::harness::{Connection, Process, Server, Sse, claim, until, within};
 
 /// A request for the stream of `bob/phone`.
 fn subscribe(version: &str) -> String {
     format!("GET /subscribe {version}\r\nhost: localhost\r\nx-user-claim: {}\r\n\r\n", claim("bob/phone"))
 }
 
-/// A connection that has sent this request.
-async fn asked(server: &Server) -> Connection {
+/// A connection that has sent [`subscribe`].
+async fn subscribed(server: &Server) -> Connection {
     let mut connection = Connection::open(server.address).await;
     connection.write(subscribe("HTTP/1.1").as_bytes()).await;
     connection
 }
 
-async fn is_listed(server: &Server, listed: bool) {
+async fn until_listed(server: &Server, listed: bool) {
     let wanted = if listed { r#"["phone"]"# } else { "[]" };
-    crate::harness::until(|| server.devices("bob"), |devices| devices == wanted).await;
+    until(|| server.devices("bob"), |devices| devices == wanted).await;
 }
 
 #[tokio::test]
 async fn requests_before_a_stream_on_its_connection_are_answered_whole_and_in_order() {
     let server = Server::start().await;
     let mut connection = Connection::open(server.address).await;
-    let asked = connection.request("GET /healthz", &[], b"").await;
-    assert_eq!((asked.status, asked.text().as_str()), (200, "ok\n"));
+    let health = connection.request("GET /healthz", &[], b"").await;
+    assert_eq!((health.status, health.text().as_str()), (200, "ok\n"));
     // All in one write, with responses that are larger than the buffer of a socket.
     let before =
         "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\nGET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20);
@@ -50,7 +50,7 @@ async fn requests_before_a_stream_on_its_connection_are_answered_whole_and_in_or
 #[tokio::test]
 async fn a_stream_has_the_head_that_any_response_has() {
     let server = Server::start().await;
-    let mut connection = asked(&server).await;
+    let mut connection = subscribed(&server).await;
     let mut first = vec![0; 4_096];
     let length = within(connection.stream.peek(&mut first)).await.expect("bytes");
     let first = String::from_utf8_lossy(&first[..length]);
@@ -87,7 +87,7 @@ async fn a_client_of_http_1_0_gets_its_stream_without_chunks() {
 #[tokio::test]
 async fn a_stream_ends_with_its_last_chunk_and_never_with_a_reset() {
     let server = Server::with(&["--drain-window", "1"]).await;
-    let mut connection = asked(&server).await;
+    let mut connection = subscribed(&server).await;
     connection.head().await;
     connection.chunk().await.expect("the opening");
     server.drain.start();
@@ -99,34 +99,25 @@ async fn a_stream_ends_with_its_last_chunk_and_never_with_a_reset() {
 }
 
 #[tokio::test]
-async fn a_listener_that_leaves_is_not_connected_any_more() {
+async fn a_subscriber_that_leaves_is_not_connected_any_more() {
     let server = Server::start().await;
     for version in ["HTTP/1.1", "HTTP/1.0"] {
         let mut connection = Connection::open(server.address).await;
         connection.write(subscribe(version).as_bytes()).await;
         connection.head().await;
-        is_listed(&server, true).await;
+        until_listed(&server, true).await;
         drop(connection);
-        is_listed(&server, false).await;
+        until_listed(&server, false).await;
     }
 }
 
-/// A connection whose request was accepted: the server waits for the body, which has 8 bytes.
-async fn waits_for_body(server: &Server) -> Connection {
-    let mut connection = Connection::open(server.address).await;
-    let headers = [("content-type", FORM), ("content-length", "8"), ("expect", "100-continue")];
-    connection.ask("POST /user/bob/device/phone", &headers).await;
-    assert_eq!(connection.head().await.status, 100);
-    connection
-}
-
-/// When hyper may write streams, it closes the connection as soon as the peer half-closes.
+/// With `--http1-takeover false`, hyper closes the connection as soon as the peer half-closes.
 #[tokio::test]
 async fn without_hyper_a_client_that_half_closes_after_its_request_gets_its_answer() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for number in 0..100 {
-        let (mut connection, data) = (waits_for_body(&server).await, format!("data={number:03}"));
+        let (mut connection, data) = (server.waits_for_body().await, format!("data={number:03}"));
         connection.write(data.as_bytes()).await;
         let another = number % 2 == 1;
         if another {
@@ -142,7 +133,7 @@ async fn without_hyper_a_client_that_half_closes_after_its_request_gets_its_answ
     }
 }
 
-/// hyper leaves such bytes unread, and then the system resets the connection when it closes.
+/// hyper does not read bytes after the request, so closing the socket sends a reset.
 #[tokio::test]
 async fn without_hyper_a_stream_goes_on_although_its_peer_sends_bytes_up_to_32_kib() {
     let server = Server::with(&["--drain-window", "1"]).await;
@@ -156,10 +147,10 @@ async fn without_hyper_a_stream_goes_on_although_its_peer_sends_bytes_up_to_32_k
     let mut endless = Connection::open(server.address).await;
     endless.write(subscribe("HTTP/1.1").replace("phone", "laptop").as_bytes()).await;
     endless.head().await;
-    crate::harness::until(|| server.devices("bob"), |devices| devices == r#"["laptop","phone"]"#).await;
+    until(|| server.devices("bob"), |devices| devices == r#"["laptop","phone"]"#).await;
     // The server closes the connection while the peer still writes.
     let _ = within(endless.stream.write_all("x".repeat(1_000_000).as_bytes())).await;
-    is_listed(&server, true).await;
+    until_listed(&server, true).await;
     server.drain.start();
     assert_eq!(
         connection.chunk().await.expect("the reason"),
@@ -169,19 +160,7 @@ async fn without_hyper_a_stream_goes_on_although_its_peer_sends_bytes_up_to_32_k
     assert_eq!(within(connection.stream.read(&mut [0])).await.expect("no reset"), 0);
 }
 
-#[tokio::test]
-async fn a_post_whose_body_comes_late_leaves_its_connection_usable() {
-    let server = Server::start().await;
-    let mut phone = server.sse("bob/phone").await;
-    let mut connection = waits_for_body(&server).await;
-    connection.write(b"data=one").await;
-    assert_eq!(connection.response(false).await.status, 200);
-    assert_eq!(phone.data().await, "one");
-    let answer = connection.request("POST /user/bob/device/phone", &[("content-type", FORM)], b"data=two").await;
-    assert_eq!((answer.status, phone.data().await.as_str()), (200, "two"));
-}
-
-/// The reason why the daemon writes streams of HTTP/1.1 itself. When the second figure is small, hyper can write them.
+/// The reason why the daemon writes streams of HTTP/1.1 itself. If the second number becomes small, remove the takeover.
 #[tokio::test]
 async fn without_hyper_an_idle_stream_takes_2_kib_at_most_and_with_hyper_6_at_least() {
     const STREAMS: usize = 500;

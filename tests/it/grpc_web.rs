@@ -33,7 +33,7 @@ fn assert_lists_phone(body: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_browser_calls_over_http_1() {
+async fn grpc_web_works_over_http_1() {
     let server = Server::start().await;
     let _phone = server.sse("bob/phone").await;
     let body = framed(&ListDevicesRequest { user: "bob".into() });
@@ -47,7 +47,7 @@ async fn a_browser_calls_over_http_1() {
 }
 
 #[tokio::test]
-async fn a_browser_may_use_base64() {
+async fn grpc_web_text_is_base64() {
     let server = Server::start().await;
     let _phone = server.sse("bob/phone").await;
     // The frame of ListDevicesRequest { user: "bob" }, in base64.
@@ -60,7 +60,7 @@ async fn a_browser_may_use_base64() {
 }
 
 #[tokio::test]
-async fn a_browser_calls_over_http_2() {
+async fn grpc_web_works_over_http_2() {
     let server = Server::start().await;
     let _phone = server.sse("bob/phone").await;
     let mut connection = Http2::open(server.address).await;
@@ -82,13 +82,13 @@ async fn an_error_over_grpc_web_has_its_code() {
 }
 
 /// A stream over gRPC-Web and HTTP/1.1.
-struct Web {
+struct GrpcWebStream {
     connection: Connection,
     text: bool,
     bytes: Vec<u8>,
 }
 
-impl Web {
+impl GrpcWebStream {
     async fn subscribe(server: &Server, kind: &str) -> Self {
         let text = kind.contains("text");
         let mut connection = Connection::open(server.address).await;
@@ -146,10 +146,10 @@ fn base64(text: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_browser_gets_a_stream_message_by_message_and_its_status_at_the_end() {
+async fn a_stream_over_grpc_web_comes_message_by_message_and_its_status_at_the_end() {
     for kind in ["application/grpc-web+proto", "application/grpc-web-text"] {
         let server = Server::start().await;
-        let mut stream = Web::subscribe(&server, kind).await;
+        let mut stream = GrpcWebStream::subscribe(&server, kind).await;
         let ready = stream.next().await;
         assert!(matches!(&ready, Ok(Kind::Ready(ready)) if !ready.cursor.is_empty()), "{ready:?}");
         for data in ["a", "bc", "def", &"\u{260e}".repeat(1_000)] {
@@ -168,9 +168,9 @@ async fn a_browser_gets_a_stream_message_by_message_and_its_status_at_the_end() 
 }
 
 #[tokio::test]
-async fn a_browser_that_leaves_is_not_connected_any_more() {
+async fn a_client_of_grpc_web_that_leaves_is_not_connected_any_more() {
     let server = Server::start().await;
-    let mut stream = Web::subscribe(&server, "application/grpc-web+proto").await;
+    let mut stream = GrpcWebStream::subscribe(&server, "application/grpc-web+proto").await;
     assert!(matches!(stream.next().await, Ok(Kind::Ready(_))));
     assert_eq!(server.devices("bob").await, r#"["phone"]"#);
     drop(stream);
@@ -180,12 +180,12 @@ async fn a_browser_that_leaves_is_not_connected_any_more() {
 #[tokio::test]
 async fn a_cors_preflight_for_grpc_web_is_answered() {
     let server = Server::start().await;
-    let asked = [
+    let preflight = [
         ("origin", "https://a.example"),
         ("access-control-request-method", "POST"),
         ("access-control-request-headers", "content-type,x-grpc-web,x-user-agent,grpc-timeout"),
     ];
-    let answer = server.request(&format!("OPTIONS {LIST}"), &asked, b"").await;
+    let answer = server.request(&format!("OPTIONS {LIST}"), &preflight, b"").await;
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (204, "*"));
     assert!(answer.header("access-control-allow-headers").contains("x-grpc-web"));
     assert!(answer.header("access-control-allow-methods").contains("POST"));

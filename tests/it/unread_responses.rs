@@ -9,25 +9,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{
     FORM, Server, claim,
-    frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, WINDOW_UPDATE},
+    frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, INITIAL_WINDOW_SIZE, RST_STREAM, WINDOW_UPDATE},
     grpc::framed,
     http2::Http2,
-    until, within,
+    metric, until, within,
 };
 
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
-/// The HTTP/2 setting for the initial flow-control window of a stream.
-const INITIAL_WINDOW_SIZE: u16 = 4;
-
-/// The value of a metric, a counter or a gauge.
-pub async fn metric(server: &Server, name: &str) -> u64 {
-    let text = server.request("GET /metrics", &[], b"").await.text();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-    value.unwrap_or_else(|| panic!("no {name} in {text}"))
-}
-
-/// A request. Its response is longer than a window of 100 bytes, unless it is `short`.
+/// A request. Its response is longer than a window of 100 bytes. A `short` one is only longer than a window of 1 byte.
 struct UnreadRequest {
     name: &'static str,
     head: Vec<u8>,
@@ -70,8 +60,8 @@ async fn ask(peer: &mut Frames, stream: u32, request: &UnreadRequest) {
     }
 }
 
-/// Other requests of a connection are still answered.
-async fn lives_on(peer: &mut Frames) {
+/// Another request of the connection is still answered.
+async fn assert_lives_on(peer: &mut Frames) {
     peer.send(HEADERS, END_STREAM | END_HEADERS, 101, &frames::get("/healthz", &[])).await;
     peer.next_of(HEADERS).await.expect("an answer");
 }
@@ -82,6 +72,7 @@ async fn every_unread_response_is_cut_for_any_window() {
     let _listed = server.sse(&format!("eve/{}", "e".repeat(200))).await;
     let mut cut = 0;
     for window in [0, 1, 100] {
+        // A short response fits into a window of 100 bytes.
         for request in requests().iter().filter(|request| window < 10 || !request.short) {
             let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, window)]).await;
             ask(&mut peer, 1, request).await;
@@ -90,7 +81,7 @@ async fn every_unread_response_is_cut_for_any_window() {
             assert_eq!(reset.payload, CANCEL, "{}, {window}", request.name);
             cut += 1;
             assert_eq!(metric(&server, "signal_stalled_streams_total").await, cut, "{}, {window}", request.name);
-            lives_on(&mut peer).await;
+            assert_lives_on(&mut peer).await;
         }
     }
     until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
@@ -134,7 +125,7 @@ async fn a_peer_that_shrinks_its_window_to_zero_is_cut_after_its_responses_have_
     within(async {
         while let Some(frame) = peer.next().await {
             if frame.kind == frames::PING {
-                peer.send(frames::PING, 1, 0, &frame.payload).await;
+                peer.send(frames::PING, frames::ACK, 0, &frame.payload).await;
             }
         }
     })

@@ -1,0 +1,95 @@
+//! The body of a request: reads it, and parses the message in it.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use axum::body::{Bytes, HttpBody};
+use http::{HeaderMap, header};
+use memchr::memchr;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::form;
+use crate::{
+    error::{Error, Invalid},
+    hub::Draft,
+    json,
+    model::{Data, EventName},
+};
+
+/// Reads a whole body of at most `limit` bytes, which has to arrive within `timeout`.
+pub(super) async fn read_body<B>(body: &mut B, limit: usize, timeout: Duration) -> Result<Bytes, Error>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Error::TooLarge);
+    }
+    let whole = async {
+        let mut bytes = Vec::new();
+        while !body.is_end_stream()
+            && let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+        {
+            let Ok(frame) = frame else { return Err(Error::from(Invalid::Body)) };
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > limit {
+                return Err(Error::TooLarge);
+            }
+            // Most bodies are one frame: return it without a copy.
+            if bytes.is_empty() && body.is_end_stream() {
+                return Ok(data);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.into())
+    };
+    let mut whole = pin!(whole);
+    // Most bodies arrive with their heads, so poll once before a timer is made. The timer is boxed; otherwise the future of every
+    // request would have room for one.
+    if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(whole.as_mut().poll(cx))).await {
+        return read;
+    }
+    Box::pin(tokio::time::timeout(timeout, whole)).await.unwrap_or(Err(Error::SlowRequest))
+}
+
+/// The JSON body of a POST.
+#[derive(Deserialize)]
+struct JsonBody<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    event: Option<&'a RawValue>,
+}
+
+/// The message of a POST: its body, with the TTL of its head.
+pub(super) fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Error> {
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+        return Err(Error::UnsupportedMedia);
+    }
+    let (data, event) = match content_type(headers) {
+        // An empty body has no fields, whatever its type.
+        _ if bytes.is_empty() => (None, None),
+        Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => {
+            let fields: JsonBody<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;
+            let event = fields.event.map(|event| json::string(event).ok_or(Invalid::Body)).transpose()?;
+            (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, event)
+        }
+        Some(media_type) if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") => {
+            let [data, event] = form::fields(bytes, ["data", "event"]).ok_or(Invalid::Body)?;
+            (data, event)
+        }
+        _ => return Err(Error::UnsupportedMedia),
+    };
+    let event = event.as_deref().map(EventName::new).transpose()?;
+    Ok(Draft { event, data: Data::new(data.unwrap_or_default())?, ttl })
+}
+
+/// The content type without its parameters.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value[..memchr(b';', value.as_bytes()).unwrap_or(value.len())].trim())
+}

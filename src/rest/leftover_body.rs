@@ -1,0 +1,85 @@
+//! Reads and discards what the handler left of an HTTP/1.1 request body. If that is too long or too slow, the response says
+//! `Connection: close`.
+//!
+//! hyper closes the connection if a request body was not read to its end, and does not tell the client. A next request that the
+//! client sends at that moment would be lost.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderValue, Request, Version, header};
+use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Problem, Settings, body::read_body};
+
+/// Calls the handler, then discards what it left of the request body, so that the connection can carry the next request.
+///
+/// If the body does not end within the limits, the response says `Connection: close`, and an error replaces a success: a stream,
+/// for example, must not begin on a connection whose request has not ended.
+pub async fn discard_leftover<F>(
+    request: Request<Body>,
+    settings: &Settings,
+    handle: impl FnOnce(Request<Body>) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
+    let version = request.version();
+    if version > Version::HTTP_11 || request.body().is_end_stream() {
+        return handle(request).await;
+    }
+    // The time that the handler takes is subtracted. Otherwise two timeouts would add up.
+    let deadline = Instant::now() + settings.body_timeout;
+    let leftover = Arc::default();
+    let mut response = handle(request.map(|body| Body::new(LentBody { body, leftover: Arc::clone(&leftover) }))).await;
+    if response.headers().contains_key(header::CONNECTION) {
+        return response;
+    }
+    let Some(mut leftover) = leftover.lock().take() else { return response };
+    match read_body(&mut leftover, settings.body_limit, deadline.saturating_duration_since(Instant::now())).await {
+        Ok(_) => response,
+        Err(error) if response.status().is_success() => Problem::from(error).and_close(version).into_response(),
+        Err(_) => {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    }
+}
+
+/// A request body that goes back to [`discard_leftover`] when the handler drops it.
+struct LentBody {
+    body: Body,
+    leftover: Arc<Mutex<Option<Body>>>,
+}
+
+impl Drop for LentBody {
+    fn drop(&mut self) {
+        *self.leftover.lock() = Some(std::mem::take(&mut self.body));
+    }
+}
+
+impl HttpBody for LentBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -154,9 +154,11 @@ impl Watchdog {
             return;
         }
         let mut excess = (budget.messages() + budget.unsent()).saturating_sub(budget.limit());
-        let mut waiting = self.listed_until(u32::MAX, |waiter| waiter.unsent() > 0);
-        waiting.sort_by_key(|waiter| waiter.waiting_since());
-        for waiter in waiting.into_iter().filter(|waiter| waiter.waiting_since().is_some()) {
+        let waiters = self.listed_until(u32::MAX, |waiter| waiter.unsent() > 0).into_iter();
+        // Reads each time once. Other threads change the times, and a sort may panic when a key changes.
+        let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.waiting_since()?, waiter))).collect();
+        waiting.sort_by_key(|(since, _)| *since);
+        for (_, waiter) in waiting {
             if excess == 0 {
                 return;
             }
@@ -231,6 +233,11 @@ const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::atomic::AtomicBool,
+    };
+
     use tokio::time::advance;
 
     use super::*;
@@ -271,6 +278,37 @@ mod tests {
         }
         watchdog.cut_over_budget();
         assert_eq!((reads.is_cut(), stalls.is_cut()), (false, true));
+    }
+
+    /// The standard library's sort may panic when a key changes while it sorts.
+    #[test]
+    fn waiters_that_start_to_wait_anew_while_they_are_sorted_do_not_stop_the_watchdog() {
+        let watchdog = Watchdog::new(Duration::from_secs(30), Budget::new(0), Metrics::new());
+        let waiters: Vec<_> = (0..2_000).map(|_| Waiter::of_socket()).collect();
+        let restart = |waiter: &Arc<Waiter>, time: usize| {
+            watchdog.0.clock.store(u32::try_from(time).expect("small"), Ordering::Relaxed);
+            waiter.start_waiting(&watchdog, true, std::task::Waker::noop());
+        };
+        for (index, waiter) in waiters.iter().enumerate() {
+            restart(waiter, index);
+            waiter.set_unsent(1);
+        }
+        watchdog.add_unsent(1);
+        let is_sorting = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Every waiter gets another time again and again, in no order.
+                let mut time = 0;
+                while is_sorting.load(Ordering::Relaxed) {
+                    time += 7_919;
+                    restart(&waiters[time % waiters.len()], time * 31 % 4_001);
+                }
+            });
+            let cut = catch_unwind(AssertUnwindSafe(|| (0..200).for_each(|_| watchdog.cut_over_budget())));
+            is_sorting.store(false, Ordering::Relaxed);
+            assert!(cut.is_ok(), "the sort panicked");
+        });
+        assert!(waiters.iter().any(|waiter| waiter.is_cut()));
     }
 
     #[tokio::test(start_paused = true)]

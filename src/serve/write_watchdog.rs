@@ -90,7 +90,7 @@ impl Watchdog {
     /// Counts bytes that a peer has not taken.
     pub(super) fn add_unsent(&self, bytes: usize) {
         self.0.budget.add_unsent(bytes);
-        if self.0.budget.is_exceeded() {
+        if self.0.budget.excess() > 0 {
             self.0.wake.notify_one();
         }
     }
@@ -103,7 +103,7 @@ impl Watchdog {
     async fn over_budget(&self) {
         loop {
             self.0.wake.notified().await;
-            if self.0.budget.is_exceeded() {
+            if self.0.budget.excess() > 0 {
                 return;
             }
         }
@@ -149,11 +149,10 @@ impl Watchdog {
     /// While the memory budget is exceeded, cuts the waiters that have waited longest, until their unsent bytes make up the
     /// excess.
     fn cut_over_budget(&self) {
-        let budget = &self.0.budget;
-        if !budget.is_exceeded() {
+        let mut excess = self.0.budget.excess();
+        if excess == 0 {
             return;
         }
-        let mut excess = (budget.messages() + budget.unsent()).saturating_sub(budget.limit());
         let waiters = self.listed_until(u32::MAX, |waiter| waiter.unsent() > 0).into_iter();
         // Reads each time once. Other threads change the times, and a sort may panic when a key changes.
         let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.waiting_since()?, waiter))).collect();
@@ -278,6 +277,21 @@ mod tests {
         }
         watchdog.cut_over_budget();
         assert_eq!((reads.is_cut(), stalls.is_cut()), (false, true));
+    }
+
+    #[test]
+    fn over_budget_only_as_many_peers_are_cut_as_bring_unsent_bytes_below_a_quarter() {
+        let budget = Budget::new(400);
+        let watchdog = Watchdog::new(Duration::from_secs(30), budget.clone(), Metrics::new());
+        budget.add_messages(400);
+        let waiters = [(); 11].map(|()| Waiter::of_socket());
+        for waiter in &waiters {
+            waiter.start_waiting(&watchdog, true, std::task::Waker::noop());
+            waiter.set_unsent(10);
+            watchdog.add_unsent(10);
+        }
+        watchdog.cut_over_budget();
+        assert_eq!(waiters.iter().filter(|waiter| waiter.is_cut()).count(), 1);
     }
 
     /// The standard library's sort may panic when a key changes while it sorts.

@@ -2,9 +2,9 @@
 
 mod cors;
 mod cross_site;
-mod descriptor_limit;
 mod dispatch;
 mod head_checks;
+mod max_connections;
 mod router;
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use self::{descriptor_limit::MaxConnections, dispatch::Dispatch};
+use self::{dispatch::Dispatch, max_connections::MaxConnections};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
@@ -25,7 +25,7 @@ use crate::{
     grpc,
     hub::{Hub, Limits, Local},
     rest::{self, Api},
-    serve::{self, Identity, Server, Tls},
+    serve::{self, CertificateFiles, Server, Tls},
     telemetry::Metrics,
 };
 
@@ -51,11 +51,14 @@ impl App {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
             (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
-        let server =
-            Server::bind(resolve(&options)?, serving(&options, max_connections, budget.clone())?, metrics.clone())?;
+        let server = Server::bind(
+            resolve(&options)?,
+            serve_settings(&options, max_connections, budget.clone())?,
+            metrics.clone(),
+        )?;
         let address = server.local_addr()?;
-        let hub = Hub::new(limits(&options), budget.clone(), Local, metrics.clone());
-        let auth = Arc::new(authentication(&options, metrics.clone()));
+        let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
+        let auth = Arc::new(auth(&options, metrics.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
         let settings = rest::Settings {
             body_limit: options.body_limit as usize,
@@ -105,7 +108,7 @@ impl App {
         // If one of these tasks dies, the daemon does only half of its work. So it drains and exits instead.
         let supervised: [(&str, Task); _] = [
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
-            (WATCHDOG, Box::pin(server.watch())),
+            (WATCHDOG, Box::pin(server.run_watchdog())),
             (ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))),
         ];
         for (name, task) in supervised {
@@ -116,8 +119,8 @@ impl App {
         grpc::report(&health, false).await;
         // The last tenth of the window is for writing the end of the last streams.
         hub.drain(options.drain_window.mul_f64(0.9)).await;
-        drain.finish();
-        let whole = drain.wait(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
+        drain.begin_hard_stop();
+        let whole = drain.wait_for_tasks(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
         tracing::info!(whole, "stopped");
         drain.died().map_or(Ok(()), Err)
     }
@@ -136,9 +139,13 @@ fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-fn serving(options: &ServeOptions, max_connections: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
+fn serve_settings(
+    options: &ServeOptions,
+    max_connections: MaxConnections,
+    budget: Budget,
+) -> io::Result<serve::Settings> {
     let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
-        (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
+        (Some(certificate), Some(key)) => Some(Tls::read(CertificateFiles { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
@@ -147,13 +154,13 @@ fn serving(options: &ServeOptions, max_connections: MaxConnections, budget: Budg
         http1_takeover: options.http1_takeover,
         max_streams: options.max_streams,
         header_timeout: options.header_timeout,
-        stall: options.stall_timeout,
-        http2_idle: HTTP2_IDLE,
+        stall_timeout: options.stall_timeout,
+        http2_idle_timeout: HTTP2_IDLE,
         budget,
     })
 }
 
-fn limits(options: &ServeOptions) -> Limits {
+fn hub_limits(options: &ServeOptions) -> Limits {
     Limits {
         resume_window: options.resume_window,
         hold: options.hold_limit,
@@ -165,7 +172,7 @@ fn limits(options: &ServeOptions) -> Limits {
     }
 }
 
-fn authentication(options: &ServeOptions, metrics: Metrics) -> Auth {
+fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
     Auth {
         mode: match options.auth {
             AuthMode::None => auth::Mode::None,

@@ -61,19 +61,19 @@ impl Drain {
     }
 
     /// Begins the hard stop: running tasks end now, after the current request or frame.
-    pub fn finish(&self) {
+    pub fn begin_hard_stop(&self) {
         self.soft.cancel();
         self.hard.cancel();
     }
 
     /// Waits for the hard stop.
-    pub async fn finished(&self) {
+    pub async fn hard_stop(&self) {
         self.hard.cancelled().await;
     }
 
     /// Waits for the soft stop or, if that has begun already, for the hard stop.
     pub async fn next_stop(&self) {
-        if self.has_started() { self.finished().await } else { self.started().await }
+        if self.has_started() { self.hard_stop().await } else { self.started().await }
     }
 
     /// Starts a task that the shutdown waits for. The handle can end the task early; the memory of the task is freed only when
@@ -118,7 +118,7 @@ impl Drain {
     }
 
     /// Waits for the end of all tasks, for at most `patience`. Says whether all have ended.
-    pub async fn wait(&self, patience: Duration) -> bool {
+    pub async fn wait_for_tasks(&self, patience: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
     }
@@ -128,7 +128,7 @@ impl Drain {
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub fn signals() -> std::io::Result<impl AsyncFnMut()> {
+pub fn stop_signals() -> std::io::Result<impl AsyncFnMut()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move || {

@@ -67,7 +67,7 @@ async fn get_healthz(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> io:
 async fn handshake(socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(ring::default_provider());
     let verifier = AnyCertificate(provider.signature_verification_algorithms);
-    let config = ClientConfig::builder_with_details(provider, Arc::new(wall_clock::Clamped))
+    let config = ClientConfig::builder_with_details(provider, Arc::new(wall_clock::RustlsClock))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .dangerous()

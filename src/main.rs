@@ -40,7 +40,7 @@ fn serve(options: ServeOptions) -> ExitCode {
 async fn run(options: ServeOptions) -> ExitCode {
     let wanted = format!("{}:{}", options.endpoint.host, options.endpoint.port);
     let (level, format) = (options.log, options.log_format);
-    let (app, mut stop) = match App::bind(options).and_then(|app| Ok((app, drain::signals()?))) {
+    let (app, mut stop) = match App::bind(options).and_then(|app| Ok((app, drain::stop_signals()?))) {
         Ok(bound) => bound,
         Err(error) => return fail(2, &format!("cannot serve on {wanted}: {error}")),
     };

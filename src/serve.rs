@@ -30,9 +30,9 @@ use axum::{
 use http::{Request, Response};
 use tokio::net::TcpListener;
 
-pub use self::tls::{Identity, Tls};
+pub use self::tls::{CertificateFiles, Tls};
 use self::{
-    connection::Shared,
+    connection::ServerState,
     connection_limit::{Permit, Permits},
     write_watchdog::Watchdog,
 };
@@ -56,9 +56,9 @@ pub struct Settings {
     /// For the first bytes, for a request's head, and for the idle time between two requests of HTTP/1.1.
     pub header_timeout: Duration,
     /// How long a peer may take to read a piece of a response. After that its stream or connection is cut.
-    pub stall: Duration,
+    pub stall_timeout: Duration,
     /// How long an HTTP/2 connection may have no stream.
-    pub http2_idle: Duration,
+    pub http2_idle_timeout: Duration,
     /// Counts the unsent bytes of all connections.
     pub budget: Budget,
 }
@@ -97,7 +97,7 @@ impl Server {
     /// # Errors
     /// When the address is taken, or is no address of this machine.
     pub fn bind(address: SocketAddr, settings: Settings, metrics: Metrics) -> io::Result<Self> {
-        let watchdog = Watchdog::new(settings.stall, settings.budget.clone(), metrics.clone());
+        let watchdog = Watchdog::new(settings.stall_timeout, settings.budget.clone(), metrics.clone());
         Ok(Self { listener: socket::listen(address)?, settings, watchdog, metrics })
     }
 
@@ -110,7 +110,7 @@ impl Server {
     }
 
     /// Cuts peers that do not read; never ends.
-    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub fn run_watchdog(&self) -> impl Future<Output = ()> + Send + use<> {
         self.watchdog.clone().run()
     }
 
@@ -119,7 +119,8 @@ impl Server {
         let Self { listener, settings, watchdog, metrics } = self;
         let permits = Permits::new(settings.max_connections);
         let mut backoff = Backoff::default();
-        let shared = Arc::new(Shared { handler, settings, watchdog, metrics: metrics.clone(), drain: drain.clone() });
+        let state =
+            Arc::new(ServerState { handler, settings, watchdog, metrics: metrics.clone(), drain: drain.clone() });
         loop {
             let permit = permits.acquire().await;
             match listener.accept().await {
@@ -129,11 +130,11 @@ impl Server {
                     let peer = Peer(peer.ip());
                     match permits.upgrade(permit) {
                         Permit::Regular(permit) => {
-                            drain.spawn(connection::serve(shared.clone(), socket, peer, permit));
+                            drain.spawn(connection::serve(state.clone(), socket, peer, permit));
                         }
                         Permit::OverLimit(permit) => {
                             metrics.connected_without_place();
-                            drain.spawn(over_limit::serve(shared.clone(), socket, peer, permit));
+                            drain.spawn(over_limit::serve(state.clone(), socket, peer, permit));
                         }
                     }
                 }
@@ -151,12 +152,12 @@ impl Server {
 /// Waits while the system has no descriptor or memory for another connection, longer each time.
 struct Backoff {
     next: Duration,
-    lines: Sparingly,
+    log_limit: Sparingly,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: SHORTEST_BACKOFF, lines: Sparingly::default() }
+        Self { next: SHORTEST_BACKOFF, log_limit: Sparingly::default() }
     }
 }
 
@@ -168,7 +169,7 @@ impl Backoff {
     }
 
     async fn wait(&mut self, error: &io::Error) {
-        if let Some(left_out) = self.lines.next() {
+        if let Some(left_out) = self.log_limit.next() {
             tracing::warn!(%error, left_out, "cannot accept a connection");
         }
         tokio::time::sleep(self.next).await;

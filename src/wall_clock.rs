@@ -15,9 +15,9 @@ pub fn now() -> SystemTime {
 
 /// Tells rustls the time. Its own provider panics before 1970.
 #[derive(Debug)]
-pub struct Clamped;
+pub struct RustlsClock;
 
-impl TimeProvider for Clamped {
+impl TimeProvider for RustlsClock {
     fn current_time(&self) -> Option<UnixTime> {
         now().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }

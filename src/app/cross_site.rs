@@ -19,12 +19,12 @@ impl AllowedOrigins {
     }
 
     /// The error for a request that acts for a visitor of another site.
-    pub(super) fn refusal<B>(&self, request: &Request<B>) -> Option<Error> {
-        let refused = !self.0.is_empty() && acts(request) && !self.trusts(request);
+    pub(super) fn error<B>(&self, request: &Request<B>) -> Option<Error> {
+        let refused = !self.0.is_empty() && has_effect(request) && !self.is_from_allowed_page(request);
         refused.then_some(Error::CrossSite)
     }
 
-    fn trusts<B>(&self, request: &Request<B>) -> bool {
+    fn is_from_allowed_page<B>(&self, request: &Request<B>) -> bool {
         let headers = request.headers();
         let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
         let (absent, listed) = (origins.peek().is_none(), origins.all(|origin| self.0.contains(origin)));
@@ -41,7 +41,7 @@ impl AllowedOrigins {
 }
 
 /// Whether a request has an effect: a POST sends a message, a subscribe takes a device over, and a watch uses up a limited place.
-fn acts<B>(request: &Request<B>) -> bool {
+fn has_effect<B>(request: &Request<B>) -> bool {
     match *request.method() {
         Method::POST => true,
         Method::GET => rest::is_subscribe(request.uri().path()) || rest::accepts_events(request.headers()),
@@ -54,7 +54,7 @@ fn acts<B>(request: &Request<B>) -> bool {
 /// The scheme is not compared: a proxy in front may have ended TLS.
 fn is_own<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
-    let (Some(origin), Some(host)) = (only(headers, header::ORIGIN), host(request)) else { return false };
+    let (Some(origin), Some(host)) = (single(headers, header::ORIGIN), host(request)) else { return false };
     let Some((scheme, origin)) = origin.split_once("://") else { return false };
     let port = match scheme {
         "https" => ":443",
@@ -67,11 +67,11 @@ fn is_own<B>(request: &Request<B>) -> bool {
 
 /// The authority of HTTP/2, or the `Host` of HTTP/1.1.
 fn host<B>(request: &Request<B>) -> Option<&str> {
-    request.uri().authority().map(Authority::as_str).or_else(|| only(request.headers(), header::HOST))
+    request.uri().authority().map(Authority::as_str).or_else(|| single(request.headers(), header::HOST))
 }
 
 /// The value of a header that occurs exactly once.
-fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next()?;
     if lines.next().is_some() { None } else { line.to_str().ok() }

@@ -39,14 +39,14 @@ use crate::{
 
 /// The handler of all requests.
 #[derive(Clone)]
-pub(super) struct Dispatch(Arc<Shared>);
+pub(super) struct Dispatch(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     routes: Cors<Router>,
     api: Api,
     signal: Signal,
     /// What the CORS layer writes on the response to every request without an `Origin`.
-    without_origin: HeaderMap,
+    constant_headers: HeaderMap,
     allowed_origins: AllowedOrigins,
     post: BusyRoute,
     grpc_send: BusyRoute,
@@ -54,17 +54,17 @@ struct Shared {
 
 /// Request extension: the router refuses the request with this error instead of calling a handler.
 #[derive(Clone, Copy)]
-struct Refused(Error);
+struct RefuseWith(Error);
 
 impl Dispatch {
     pub(super) fn new(routes: Router, api: Api, signal: Signal, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
         let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE), api.metrics.busy_route(grpc::SEND));
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             routes: cors::layer(origins).layer(routes),
             api,
             signal,
-            without_origin: cors::without_origin(origins),
+            constant_headers: cors::constant_headers(origins),
             allowed_origins: AllowedOrigins::new(origins),
             post,
             grpc_send,
@@ -77,43 +77,43 @@ impl Handler for Dispatch {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        let refused = self.0.allowed_origins.refusal(&request);
-        self.dispatch(refused, peer, request)
+        let error = self.0.allowed_origins.error(&request);
+        self.dispatch(error, peer, request)
     }
 
     fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        let refused = (!is_health(&request)).then_some(Error::NO_PLACE);
-        self.dispatch(refused, peer, request)
+        let error = (!is_health(&request)).then_some(Error::NO_PLACE);
+        self.dispatch(error, peer, request)
     }
 }
 
 impl Dispatch {
-    fn dispatch<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> ResponseFuture
+    fn dispatch<B>(&self, error: Option<Error>, peer: Peer, mut request: Request<B>) -> ResponseFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        let shared = self.0.clone();
-        if let Some(error) = head_checks::fault(&request) {
+        let inner = self.0.clone();
+        if let Some(error) = head_checks::error(&request) {
             // The head does not say reliably where the body ends, so the connection closes and the body is not read.
             let response = Problem::from(error).closing(request.version()).into_response();
-            count(&response, |status| shared.api.metrics.answered("none", status, Duration::ZERO));
+            count(&response, |status| inner.api.metrics.answered("none", status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
-        if let Some(error) = refused {
-            request.extensions_mut().insert(Refused(error));
+        if let Some(error) = error {
+            request.extensions_mut().insert(RefuseWith(error));
         }
         // Without an `Origin` the CORS headers are always the same. Browsers send one with every POST, so no browser goes past the
         // router.
-        let may_go_past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
-        if may_go_past_router && let Some(to) = rest::receiver(&request) {
+        let may_skip_router = error.is_none() && !request.headers().contains_key(header::ORIGIN);
+        if may_skip_router && let Some(to) = rest::receiver(&request) {
             return Box::pin(async move {
-                let handler = pin!(rest::send(&shared.api, peer, to, &mut request));
-                let mut response = observe_short_way(&shared.post, handler).await;
+                let handler = pin!(rest::send(&inner.api, peer, to, &mut request));
+                let mut response = trace_fast_path(&inner.post, handler).await;
                 // A clone with some headers added: most responses have none of their own.
-                let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
+                let own = std::mem::replace(response.headers_mut(), inner.constant_headers.clone());
                 if !own.is_empty() {
                     response.headers_mut().extend(own);
                 }
@@ -122,14 +122,14 @@ impl Dispatch {
         }
         request.extensions_mut().insert(peer);
         // Only browsers need CORS headers, and a browser cannot make a native gRPC call.
-        if may_go_past_router && grpc::is_send(&request) {
+        if may_skip_router && grpc::is_send(&request) {
             return Box::pin(async move {
-                let handler = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
-                observe_short_way(&shared.grpc_send, handler).await
+                let handler = pin!(async { grpc::send(&inner.signal, request).await.map(Body::new) });
+                trace_fast_path(&inner.grpc_send, handler).await
             });
         }
         let is_options = request.method() == Method::OPTIONS;
-        let routed = shared.routes.clone().call(request.map(Body::new));
+        let routed = inner.routes.clone().call(request.map(Body::new));
         Box::pin(async move {
             let Ok(mut response) = routed.await;
             // The CORS layer answers every OPTIONS with an empty 200. Without a body, 204 is the right status.
@@ -142,9 +142,9 @@ impl Dispatch {
 }
 
 /// Observes and counts a request that goes past the router.
-async fn observe_short_way(route: &BusyRoute, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+async fn trace_fast_path(route: &BusyRoute, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
     let began = Instant::now();
-    let response = observe(&Method::POST, route.pattern(), handler).await;
+    let response = trace(&Method::POST, route.pattern(), handler).await;
     count(&response, |status| route.answered(status, began.elapsed()));
     response
 }
@@ -158,10 +158,10 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
     };
     let (began, method) = (Instant::now(), request.method().clone());
     let handler = rest::discard_unread(request, &api.settings, async |request| match request.extensions().get() {
-        Some(Refused(error)) => refusal(*error, &request),
+        Some(RefuseWith(error)) => refusal_response(*error, &request),
         None => next.run(request).await,
     });
-    let response = observe(&method, route, pin!(handler)).await;
+    let response = trace(&method, route, pin!(handler)).await;
     count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
     response
 }
@@ -176,7 +176,7 @@ fn is_health<B>(request: &Request<B>) -> bool {
 }
 
 /// The response for a refused request, in the protocol of the request.
-fn refusal(error: Error, request: &Request<Body>) -> Response {
+fn refusal_response(error: Error, request: &Request<Body>) -> Response {
     let mut response = if grpc::is_call(request) {
         grpc::error_status(error).into_http()
     } else {
@@ -198,7 +198,7 @@ fn count(response: &Response, answered: impl FnOnce(&str)) {
 
 /// Gives a request a span, and answers with a problem when the handler panics. The span has the route's pattern and not the
 /// path, so it holds no id, query or token.
-async fn observe(method: &Method, route: &str, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+async fn trace(method: &Method, route: &str, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
     let span = tracing::debug_span!("request", %method, route);
     let response = async {
         let response = catch_panic(handler).await;

@@ -7,7 +7,7 @@ use crate::error::{Error, Invalid};
 /// What is wrong with a head. HTTP/2 has no such ambiguities.
 ///
 /// hyper itself refuses a request whose last transfer coding is not `chunked`, and a request in HTTP/1.0 with any transfer coding.
-pub(super) fn fault<B>(request: &Request<B>) -> Option<Error> {
+pub(super) fn error<B>(request: &Request<B>) -> Option<Error> {
     let (version, headers) = (request.version(), request.headers());
     if version > Version::HTTP_11 {
         return None;

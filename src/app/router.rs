@@ -26,7 +26,7 @@ pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins
     let grpc = grpc
         .into_axum_router()
         .reset_fallback()
-        .route_layer(from_fn_with_state(admin.drain.clone(), within_deadline))
+        .route_layer(from_fn_with_state(admin.drain.clone(), limit_call))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
     let routes = rest::routes(api.clone())
@@ -48,7 +48,7 @@ async fn only_grpc(request: Request, next: Next) -> Response {
 }
 
 /// Ends a call at its `grpc-timeout`. A call of another service than ours also ends when the daemon drains.
-async fn within_deadline(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+async fn limit_call(State(drain): State<Drain>, request: Request, next: Next) -> Response {
     let call = async |request| {
         if grpc::is_signal(&request) {
             return next.run(request).await;

@@ -27,8 +27,8 @@ impl Permits {
     pub(super) async fn acquire(&self) -> Permit {
         tokio::select! {
             biased;
-            permit = acquire(&self.regular) => Permit::Regular(permit),
-            permit = acquire(&self.over_limit) => Permit::OverLimit(permit),
+            permit = acquire_from(&self.regular) => Permit::Regular(permit),
+            permit = acquire_from(&self.over_limit) => Permit::OverLimit(permit),
         }
     }
 
@@ -41,7 +41,7 @@ impl Permits {
     }
 }
 
-async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+async fn acquire_from(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     match permits.clone().acquire_owned().await {
         Ok(permit) => permit,
         // Only a closed semaphore fails, and nothing closes these.

@@ -2,9 +2,9 @@
 
 mod counted_body;
 mod detach;
+mod first_head_timer;
 mod response_kind;
 mod stream_writer;
-mod timer;
 
 use std::{convert::Infallible, future::pending, sync::Arc};
 
@@ -16,32 +16,34 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use self::{
     counted_body::CountedBody,
     detach::{DetachableConnection, Detachment, ReadTrackedBody},
+    first_head_timer::FirstHeadTimer,
     response_kind::ResponseKind,
     stream_writer::StreamWriter,
-    timer::FirstHeadTimer,
 };
-use super::{Handler, Peer, connection::Shared, filtered_io::FilteredIo, protocol_detection::Rewound, tls::Transport};
+use super::{
+    Handler, Peer, connection::ServerState, filtered_io::FilteredIo, protocol_detection::Rewound, tls::MaybeTls,
+};
 
 /// Bytes of a request's head, and bytes that hyper buffers for a peer that reads slowly.
-const BUFFER: usize = 32 * 1024;
+const MAX_HEAD_AND_BUFFER: usize = 32 * 1024;
 
 /// The first head must have come by `first_head_by`; that time began with the connection.
 pub(super) async fn serve<H: Handler>(
-    shared: Arc<Shared<H>>,
-    io: Rewound<Transport>,
+    state: Arc<ServerState<H>>,
+    io: Rewound<MaybeTls>,
     peer: Peer,
     permit: OwnedSemaphorePermit,
     first_head_by: Instant,
 ) -> hyper::Result<()> {
-    let (settings, detachment) = (&shared.settings, Detachment::default());
+    let (settings, detachment) = (&state.settings, Detachment::default());
     let service = {
-        let (shared, detachment) = (shared.clone(), detachment.clone());
+        let (state, detachment) = (state.clone(), detachment.clone());
         // A handle for this connection alone: all threads share the reference count of the other handle.
-        let (detaches, watchdog) = (settings.http1_takeover, Arc::new(shared.watchdog.clone()));
+        let (detaches, watchdog) = (settings.http1_takeover, Arc::new(state.watchdog.clone()));
         service_fn(move |request: Request<Incoming>| {
             let (watchdog, detachment, version) = (watchdog.clone(), detachment.clone(), request.version());
             let body = |body| ReadTrackedBody::new(body, detachment.clone());
-            let response = shared.handler.handle(peer, request.map(body));
+            let response = state.handler.handle(peer, request.map(body));
             async move {
                 let mut response = response.await;
                 if detaches {
@@ -57,14 +59,14 @@ pub(super) async fn serve<H: Handler>(
                         ResponseKind::Complete(response) => response,
                     };
                 }
-                Ok::<_, Infallible>(CountedBody::of(response, &watchdog))
+                Ok::<_, Infallible>(CountedBody::wrap(response, &watchdog))
             }
         })
     };
     let connection = http1::Builder::new()
         .timer(FirstHeadTimer::new(first_head_by))
         .header_read_timeout(settings.header_timeout)
-        .max_buf_size(BUFFER)
+        .max_buf_size(MAX_HEAD_AND_BUFFER)
         // Many clients half-close with their request. But when hyper writes a stream, only the end of what the peer sends shows
         // that the peer left.
         .half_close(settings.http1_takeover)
@@ -72,7 +74,7 @@ pub(super) async fn serve<H: Handler>(
     let mut connection = DetachableConnection { connection, detachment };
     let detached = tokio::select! {
         ended = &mut connection => ended,
-        () = shared.drain.next_stop() => {
+        () = state.drain.next_stop() => {
             connection.graceful_shutdown();
             (&mut connection).await
         }
@@ -81,7 +83,7 @@ pub(super) async fn serve<H: Handler>(
         // Without the adapter of hyper, the detachment, and the first bytes, which hyper has read.
         let io = connection.into_io().into_inner().into_inner().into_inner();
         // A task of its own, because a task keeps the memory of the largest future that it ever ran.
-        shared.drain.spawn(StreamWriter::new(io, streaming, shared.watchdog.clone(), permit));
+        state.drain.spawn(StreamWriter::new(io, streaming, state.watchdog.clone(), permit));
     }
     Ok(())
 }

@@ -15,9 +15,9 @@ const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_PROBES: u32 = 3;
 /// Bytes that the system buffers for a peer that does not read. Without a size, Linux lets this buffer grow to 4 MiB.
-const SEND_BUFFER: usize = 64 * 1024;
+const SOCKET_SEND_BUFFER: usize = 64 * 1024;
 /// With more unsent bytes than this, the socket is not writable. So the watchdog notices a stalled peer early.
-const UNSENT: u32 = 16 * 1024;
+const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
 
 /// Listens with all options set. Linux copies the options of a listening socket to every connection, which saves seven system
 /// calls for each.
@@ -37,11 +37,11 @@ fn tune(socket: &TcpSocket) -> io::Result<()> {
     let options = SockRef::from(socket);
     options.set_tcp_nodelay(true)?;
     options.set_tcp_keepalive(&keep_alive)?;
-    options.set_send_buffer_size(SEND_BUFFER)?;
+    options.set_send_buffer_size(SOCKET_SEND_BUFFER)?;
     #[cfg(target_os = "linux")]
     {
         options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-        options.set_tcp_notsent_lowat(UNSENT)?;
+        options.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
     }
     Ok(())
 }
@@ -59,14 +59,16 @@ mod tests {
         let options = SockRef::from(&accepted);
         assert!(options.tcp_nodelay().expect("an option") && options.keepalive().expect("an option"));
         // Linux doubles the size, for its own overhead.
-        assert!((SEND_BUFFER..=2 * SEND_BUFFER).contains(&options.send_buffer_size().expect("an option")));
+        assert!(
+            (SOCKET_SEND_BUFFER..=2 * SOCKET_SEND_BUFFER).contains(&options.send_buffer_size().expect("an option"))
+        );
         #[cfg(target_os = "linux")]
         {
             assert_eq!(options.tcp_keepalive_time().expect("an option"), KEEP_ALIVE_IDLE);
             assert_eq!(options.tcp_keepalive_interval().expect("an option"), KEEP_ALIVE_INTERVAL);
             assert_eq!(options.tcp_keepalive_retries().expect("an option"), KEEP_ALIVE_PROBES);
             assert_eq!(options.tcp_user_timeout().expect("an option"), Some(USER_TIMEOUT));
-            assert_eq!(options.tcp_notsent_lowat().expect("an option"), UNSENT);
+            assert_eq!(options.tcp_notsent_lowat().expect("an option"), NOT_SENT_LOW_WATER);
         }
     }
 }

@@ -9,7 +9,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{
     filtered_io::{Filter, FilteredIo},
@@ -17,7 +20,7 @@ use super::{
 };
 
 /// A socket that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
-pub(super) type WatchedSocket<T> = FilteredIo<T, WriteWatch>;
+pub(super) type WatchedSocket = FilteredIo<TcpStream, WriteWatch>;
 
 /// Watches the writes of a socket.
 ///
@@ -28,13 +31,11 @@ pub(super) struct WriteWatch {
     /// Made when the socket takes no more; dropped when the watchdog's list no longer holds it.
     waiter: Option<Arc<Waiter>>,
     /// Bytes that the socket must still take before the peer counts as reading.
-    missing: u32,
+    bytes_to_progress: u32,
 }
 
-impl<T> WatchedSocket<T> {
-    pub(super) fn watching(io: T, watchdog: Watchdog) -> Self {
-        Self::new(io, WriteWatch { watchdog, waiter: None, missing: 0 })
-    }
+pub(super) fn wrap(socket: TcpStream, watchdog: Watchdog) -> WatchedSocket {
+    FilteredIo::new(socket, WriteWatch { watchdog, waiter: None, bytes_to_progress: 0 })
 }
 
 impl WriteWatch {
@@ -46,10 +47,10 @@ impl WriteWatch {
     }
 
     /// The socket took nothing of a write of `length` bytes.
-    fn blocked(&mut self, cx: &mut Context<'_>, length: usize) {
-        let restart = self.missing == 0;
+    fn on_blocked(&mut self, cx: &mut Context<'_>, length: usize) {
+        let restart = self.bytes_to_progress == 0;
         if restart {
-            self.missing = as_u32(length.min(PIECE));
+            self.bytes_to_progress = as_u32(length.min(PIECE));
         }
         let waiter = self.waiter.get_or_insert_with(Waiter::of_socket);
         waiter.start_waiting(&self.watchdog, restart, cx.waker());
@@ -58,12 +59,12 @@ impl WriteWatch {
         self.watchdog.remove_unsent(before);
     }
 
-    fn wrote(&mut self, length: usize) {
-        if self.missing == 0 {
+    fn on_written(&mut self, length: usize) {
+        if self.bytes_to_progress == 0 {
             return;
         }
-        self.missing = self.missing.saturating_sub(as_u32(length));
-        if self.missing == 0 {
+        self.bytes_to_progress = self.bytes_to_progress.saturating_sub(as_u32(length));
+        if self.bytes_to_progress == 0 {
             self.stop();
             self.waiter.take_if(|waiter| Arc::strong_count(waiter) == 1);
         }
@@ -97,8 +98,8 @@ impl Filter for WriteWatch {
         self.check()?;
         let written = write(cx);
         match &written {
-            Poll::Pending => self.blocked(cx, length),
-            Poll::Ready(Ok(length)) => self.wrote(*length),
+            Poll::Pending => self.on_blocked(cx, length),
+            Poll::Ready(Ok(length)) => self.on_written(*length),
             Poll::Ready(Err(_)) => {}
         }
         written

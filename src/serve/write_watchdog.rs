@@ -29,9 +29,9 @@ pub(super) const PIECE: usize = 16 * 1024;
 
 /// A cheap handle to the one watchdog of a server.
 #[derive(Clone)]
-pub(super) struct Watchdog(Arc<Shared>);
+pub(super) struct Watchdog(Arc<State>);
 
-struct Shared {
+struct State {
     /// How long a waiter may wait, in units of the clock.
     stall_timeout: u32,
     budget: Budget,
@@ -48,7 +48,7 @@ impl Watchdog {
     pub(super) fn new(stall_timeout: Duration, budget: Budget, metrics: Metrics) -> Self {
         let stall_timeout = units(stall_timeout).saturating_add(CLOCK_LAG);
         let (waiting, wake) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { stall_timeout, budget, metrics, clock: AtomicU32::new(0), waiting, wake }))
+        Self(Arc::new(State { stall_timeout, budget, metrics, clock: AtomicU32::new(0), waiting, wake }))
     }
 
     /// Checks the waiters at every tick; never ends. Sleeps while the list is empty.
@@ -60,10 +60,10 @@ impl Watchdog {
             }
             let began = Instant::now();
             // An exceeded budget is checked before the next tick, but not for every byte that is added.
-            sleep(SHORTEST_TICK).await;
-            let _ = timeout(TICK, self.over_budget()).await;
+            sleep(MIN_PAUSE).await;
+            let _ = timeout(TICK, self.until_over_budget()).await;
             // A process that was stopped wrote nothing. Counting that time would cut peers that read.
-            ran += began.elapsed().min(2 * TICK + SHORTEST_TICK);
+            ran += began.elapsed().min(2 * TICK + MIN_PAUSE);
             self.0.clock.store(units(ran), Ordering::Relaxed);
             self.cut_overdue();
             self.cut_blocking();
@@ -77,7 +77,7 @@ impl Watchdog {
     }
 
     /// Adds a waiter to the list. It is checked when it could have waited for the whole time-out.
-    fn list(&self, waiter: Arc<Waiter>, since: u32) {
+    fn add(&self, waiter: Arc<Waiter>, since: u32) {
         let mut waiting = self.0.waiting.lock();
         let first = waiting.is_empty();
         waiting.entry(since.saturating_add(self.0.stall_timeout)).or_default().push(waiter);
@@ -100,7 +100,7 @@ impl Watchdog {
         self.0.budget.remove_unsent(bytes);
     }
 
-    async fn over_budget(&self) {
+    async fn until_over_budget(&self) {
         loop {
             self.0.wake.notified().await;
             if self.0.budget.excess() > 0 {
@@ -123,10 +123,10 @@ impl Watchdog {
         }
         drop(waiting);
         for waiter in due {
-            match waiter.waiting_since_or_unlist() {
+            match waiter.waiting_since_or_remove() {
                 None => {}
                 Some(since) if since.saturating_add(self.0.stall_timeout) <= now => self.cut(&waiter),
-                Some(since) => self.list(waiter, since),
+                Some(since) => self.add(waiter, since),
             }
         }
     }
@@ -221,7 +221,7 @@ const UNIT: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(100);
 
 /// How soon it checks an exceeded budget again: the memory of a stream that was cut is freed a moment later.
-const SHORTEST_TICK: Duration = Duration::from_millis(10);
+const MIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// How far the clock may lag behind when a waiter begins to wait: a tick, rounded up to units.
 const CLOCK_LAG: u32 = 3;

@@ -48,8 +48,8 @@ async fn a_connection_of_http_2_without_a_stream_is_closed_and_one_with_a_stream
         http1_takeover: true,
         max_streams: 10,
         header_timeout: Duration::from_secs(10),
-        stall: Duration::from_secs(5),
-        http2_idle: Duration::from_millis(400),
+        stall_timeout: Duration::from_secs(5),
+        http2_idle_timeout: Duration::from_millis(400),
         budget: Budget::new(0),
     };
     let server = Server::bind(([127, 0, 0, 1], 0).into(), settings, Metrics::new()).expect("a free port");

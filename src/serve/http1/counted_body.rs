@@ -23,7 +23,7 @@ pub(super) struct CountedBody {
 impl CountedBody {
     /// The bytes of a body with a known length count from now on if they are more than a piece. A smaller body counts only if
     /// the socket does not take it.
-    pub(super) fn of(response: Response<Body>, watchdog: &Watchdog) -> Response<Self> {
+    pub(super) fn wrap(response: Response<Body>, watchdog: &Watchdog) -> Response<Self> {
         response.map(|body| {
             let known = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
             let unsent = known.filter(|length| *length > PIECE).map(|length| UnsentBytes::new(watchdog, length));

@@ -31,17 +31,17 @@ use crate::serve::filtered_io::Filter;
 
 /// What the service, the request body, the socket and the driver of one connection share about detaching it.
 #[derive(Clone, Default)]
-pub(super) struct Detachment(Arc<Shared>);
+pub(super) struct Detachment(Arc<State>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct State {
+    stage: Mutex<Stage>,
     /// The current request was read to its end.
     is_request_read: AtomicBool,
 }
 
 #[derive(Default)]
-enum State {
+enum Stage {
     /// hyper writes all responses.
     #[default]
     Attached,
@@ -63,16 +63,16 @@ impl Detachment {
 
     /// Holds a response back from hyper.
     pub(super) fn hold_back(&self, response: StreamingResponse) {
-        *self.0.state.lock() = State::HeldBack(response);
+        *self.0.stage.lock() = Stage::HeldBack(response);
     }
 
     /// Takes the response if hyper has written all bytes before it.
     fn take_flushed(&self) -> Option<StreamingResponse> {
-        let mut state = self.0.state.lock();
-        match std::mem::take(&mut *state) {
-            State::Flushed(response) => Some(response),
+        let mut stage = self.0.stage.lock();
+        match std::mem::take(&mut *stage) {
+            Stage::Flushed(response) => Some(response),
             other => {
-                *state = other;
+                *stage = other;
                 None
             }
         }
@@ -81,9 +81,9 @@ impl Detachment {
 
 impl Filter for Detachment {
     fn on_flush(&mut self) {
-        let mut state = self.0.state.lock();
-        *state = match std::mem::take(&mut *state) {
-            State::HeldBack(response) => State::Flushed(response),
+        let mut stage = self.0.stage.lock();
+        *stage = match std::mem::take(&mut *stage) {
+            Stage::HeldBack(response) => Stage::Flushed(response),
             other => other,
         };
     }
@@ -202,9 +202,9 @@ mod tests {
                 let body = to_bytes(Body::new(body), 1024).await.expect("a body");
                 assert!(body == "body" && holding.is_request_read());
                 let response = Response::new(Body::empty());
-                holding.hold_back(StreamingResponse { response, first: Bytes::new(), failed: None });
+                holding.hold_back(StreamingResponse { response, prefix: Bytes::new(), failed: None });
                 std::future::pending::<()>().await;
-                Ok::<_, Infallible>(CountedBody::of(Response::new(Body::empty()), &watchdog))
+                Ok::<_, Infallible>(CountedBody::wrap(Response::new(Body::empty()), &watchdog))
             }
         });
         let io = TokioIo::new(FilteredIo::new(server, detachment.clone()));

@@ -53,7 +53,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
         let (parts, body) = streaming.response.into_parts();
         let is_chunked = parts.version > Version::HTTP_10;
         let mut head = head(&parts, is_chunked);
-        let pending = match framed(streaming.first, is_chunked) {
+        let pending = match framed(streaming.prefix, is_chunked) {
             PendingWrite::Bytes(bytes) => {
                 head.extend_from_slice(&bytes);
                 PendingWrite::Bytes(head.into())
@@ -250,7 +250,7 @@ mod tests {
         let frames = tokio_stream::iter(frames).map(|frame| Ok::<_, Infallible>(Bytes::from_static(frame.as_bytes())));
         let response = Response::builder().version(version).header("x-test", "1");
         let response = response.body(Body::from_stream(frames)).expect("a response");
-        StreamingResponse { response, first: Bytes::from_static(first.as_bytes()), failed: None }
+        StreamingResponse { response, prefix: Bytes::from_static(first.as_bytes()), failed: None }
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ impl ControlFrames {
     }
 
     /// Counts the frames that begin in these bytes. Says whether they exceed the rate.
-    fn exceed_rate(&mut self, mut bytes: &[u8]) -> bool {
+    fn read(&mut self, mut bytes: &[u8]) -> bool {
         loop {
             let skipped = self.skip.min(bytes.len());
             (self.skip, bytes) = (self.skip - skipped, &bytes[skipped..]);
@@ -49,14 +49,14 @@ impl ControlFrames {
             if self.header_read == HEADER {
                 let [a, b, c, kind, flags, ..] = self.header;
                 (self.header_read, self.skip) = (0, u32::from_be_bytes([0, a, b, c]) as usize);
-                if self.exceeds_rate(kind, flags) {
+                if self.charge(kind, flags) {
                     return true;
                 }
             }
         }
     }
 
-    fn exceeds_rate(&mut self, kind: u8, flags: u8) -> bool {
+    fn charge(&mut self, kind: u8, flags: u8) -> bool {
         let price = match kind {
             HEADERS => {
                 self.free_priorities = (self.free_priorities + 1).min(BURST.get());
@@ -84,7 +84,7 @@ impl Filter for ControlFrames {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(io.poll_read(cx, buffer))?;
-        if self.exceed_rate(&buffer.filled()[before..]) {
+        if self.read(&buffer.filled()[before..]) {
             self.metrics.connection_flooded();
             return Poll::Ready(Err(io::Error::other("too many control frames")));
         }
@@ -141,7 +141,7 @@ mod tests {
             let mut frames = ControlFrames::new(Metrics::new());
             let (mut read, mut ended) = (0, false);
             for part in bytes.chunks(at_a_time) {
-                ended |= frames.exceed_rate(part);
+                ended |= frames.read(part);
                 read += part.len();
                 if ended {
                     break;
@@ -154,9 +154,7 @@ mod tests {
     #[test]
     fn one_priority_for_each_request_is_free() {
         let both = [frame(HEADERS, 4, 20), frame(PRIORITY_UPDATE, 0, 10)].concat();
-        assert!(!ControlFrames::new(Metrics::new()).exceed_rate(&connection(&both.repeat(20_000))));
-        assert!(
-            ControlFrames::new(Metrics::new()).exceed_rate(&connection(&frame(PRIORITY_UPDATE, 0, 10).repeat(20_000)))
-        );
+        assert!(!ControlFrames::new(Metrics::new()).read(&connection(&both.repeat(20_000))));
+        assert!(ControlFrames::new(Metrics::new()).read(&connection(&frame(PRIORITY_UPDATE, 0, 10).repeat(20_000))));
     }
 }

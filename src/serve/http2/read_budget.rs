@@ -52,7 +52,7 @@ impl ReadBudget {
     }
 
     /// Counts a new request.
-    pub(super) fn request_accepted(&self) -> UnpolledRequest {
+    pub(super) fn count_unpolled(&self) -> UnpolledRequest {
         self.0.lock().unpolled += 1;
         UnpolledRequest(self.clone())
     }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn the_connection_waits_until_every_request_was_polled() {
         let (budget, waker) = (ReadBudget::default(), Arc::new(Wakes(AtomicUsize::new(0))));
-        let (first, second) = (budget.request_accepted(), budget.request_accepted());
+        let (first, second) = (budget.count_unpolled(), budget.count_unpolled());
         assert!(!refills(&budget, &waker));
         drop(first);
         assert_eq!((refills(&budget, &waker), waker.0.load(Ordering::Relaxed)), (false, 0));
@@ -168,7 +168,7 @@ mod tests {
         let counts = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), Notify::new()));
         let (accepting, counting) = (budget.clone(), counts.clone());
         let service = service_fn(move |_: Request<Incoming>| {
-            let (accepted, counts) = (accepting.request_accepted(), counting.clone());
+            let (accepted, counts) = (accepting.count_unpolled(), counting.clone());
             let (unpolled, most, ..) = &*counts;
             most.fetch_max(unpolled.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             async move {

@@ -38,7 +38,7 @@ pub(super) struct ResponseBody {
 
 impl ResponseBody {
     /// The bytes of a body with a known length count as unsent from now on.
-    pub(super) fn of(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
+    pub(super) fn wrap(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
         response.map(|body| {
             let known = if body.is_end_stream() { None } else { body.size_hint().exact() };
             let unsent = known.map_or(0, |length| u32::try_from(length).unwrap_or(u32::MAX));
@@ -72,7 +72,7 @@ impl ResponseBody {
         }
         let unsent = self.unsent.min(u32::try_from(length).unwrap_or(u32::MAX));
         self.unsent -= unsent;
-        self.waiter.body_gives_frame();
+        self.waiter.on_frame();
         // The count is inside the bytes, because hyper stores a piece in every stream: a larger type would make all streams
         // larger.
         if unsent == 0 { bytes } else { Bytes::from_owner(UnsentPiece { bytes, waiter: self.waiter.clone(), unsent }) }
@@ -101,10 +101,10 @@ impl HttpBody for ResponseBody {
             return Poll::Ready(Some(Ok(Frame::data(this.piece(*remaining)))));
         }
         if let Some(byte) = this.last_byte.take() {
-            this.waiter.body_gives_frame();
+            this.waiter.on_frame();
             return Poll::Ready(Some(Ok(Frame::data(one(byte)))));
         }
-        this.waiter.body_is_polled();
+        this.waiter.on_body_poll();
         let Some(frame) = ready!(this.poll_body(cx)?) else {
             this.ended = true;
             return Poll::Ready(None);

@@ -17,7 +17,7 @@ impl WriteBatching {
     /// Pending once and then ready once, in turn. Always ready for a connection with few open streams, because a write for each
     /// of them costs little.
     pub(super) fn poll(&mut self, open_streams: usize, cx: &Context<'_>) -> Poll<()> {
-        self.has_waited = !self.has_waited && open_streams > FEW;
+        self.has_waited = !self.has_waited && open_streams > NO_WAIT_UP_TO;
         if self.has_waited {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -27,7 +27,7 @@ impl WriteBatching {
 }
 
 /// The most open streams of a connection that does not wait.
-const FEW: usize = 8;
+const NO_WAIT_UP_TO: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -67,7 +67,7 @@ mod tests {
                 });
             }
         });
-        assert!(drain.wait(Duration::from_secs(20)).await);
+        assert!(drain.wait_for_tasks(Duration::from_secs(20)).await);
         result.load(Ordering::Relaxed)
     }
 
@@ -75,6 +75,6 @@ mod tests {
     async fn a_connection_runs_after_all_tasks_that_were_ready_with_the_first_one() {
         assert_eq!(ran_before(100).await, 100);
         // When this fails, tokio runs the connection last by itself: delete this file.
-        assert!(ran_before(FEW).await < 100);
+        assert!(ran_before(NO_WAIT_UP_TO).await < 100);
     }
 }

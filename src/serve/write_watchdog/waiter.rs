@@ -11,12 +11,12 @@ use std::{
 use parking_lot::Mutex;
 
 use super::Watchdog;
-use crate::serve::http2::UnsentLimit;
+use crate::serve::http2::Streams;
 
 /// A socket or a stream of HTTP/2. The watchdog's list holds it at most once.
 pub(in crate::serve) struct Waiter {
     /// What a stream shares with the other streams of its connection; `None` for a socket.
-    connection: Option<Arc<UnsentLimit>>,
+    streams: Option<Arc<Streams>>,
     /// `None` unless it waits, is listed or is queued. Boxed, because this is `None` for nearly all streams nearly all the
     /// time.
     wait: Mutex<Option<Box<Wait>>>,
@@ -49,17 +49,17 @@ pub(in crate::serve) enum QueueState {
 }
 
 impl Waiter {
-    pub(in crate::serve) fn of_stream(connection: Arc<UnsentLimit>) -> Arc<Self> {
-        Arc::new(Self::new(Some(connection)))
+    pub(in crate::serve) fn of_stream(streams: Arc<Streams>) -> Arc<Self> {
+        Arc::new(Self::new(Some(streams)))
     }
 
     pub(in crate::serve) fn of_socket() -> Arc<Self> {
         Arc::new(Self::new(None))
     }
 
-    fn new(connection: Option<Arc<UnsentLimit>>) -> Self {
+    fn new(streams: Option<Arc<Streams>>) -> Self {
         let (cut, body) = (AtomicBool::new(false), AtomicU8::new(0));
-        Self { connection, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
+        Self { streams, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
     }
 
     /// Waits for the peer. A wait that has begun already goes on, unless `restart`: then its time begins anew.
@@ -72,7 +72,7 @@ impl Waiter {
             (!std::mem::replace(&mut wait.is_listed, true), wait.since)
         });
         if is_new {
-            watchdog.list(self.clone(), since);
+            watchdog.add(self.clone(), since);
         }
     }
 
@@ -103,11 +103,11 @@ impl Waiter {
     }
 
     pub(super) fn is_stream(&self) -> bool {
-        self.connection.is_some()
+        self.streams.is_some()
     }
 
     /// Since when it waits. If it does not wait, it leaves the list with this call.
-    pub(super) fn waiting_since_or_unlist(&self) -> Option<u32> {
+    pub(super) fn waiting_since_or_remove(&self) -> Option<u32> {
         let since = self.update_existing(|wait| {
             wait.is_listed = wait.is_waiting;
             wait.is_waiting.then(|| self.since(wait))
@@ -122,8 +122,8 @@ impl Waiter {
 
     /// A queued stream waits for the whole connection, so every byte that the peer takes on it starts the time anew.
     fn since(&self, wait: &Wait) -> u32 {
-        match &self.connection {
-            Some(connection) if wait.queue == QueueState::Queued => wait.since.max(connection.peer_took_at()),
+        match &self.streams {
+            Some(streams) if wait.queue == QueueState::Queued => wait.since.max(streams.last_progress()),
             _ => wait.since,
         }
     }
@@ -146,30 +146,30 @@ impl Waiter {
 
     /// It is a stream with unsent bytes, and other streams of its connection are queued until some are taken.
     pub(super) fn blocks_others(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.has_queue()) && self.unsent() > 0
+        self.streams.as_ref().is_some_and(|streams| streams.has_queue()) && self.unsent() > 0
     }
 
     /// True once for each time and connection, and false for a socket.
     pub(super) fn claim_cut_at(&self, now: u32) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.claim_cut_at(now))
+        self.streams.as_ref().is_some_and(|streams| streams.claim_cut_at(now))
     }
 
     /// Counts bytes that only this stream keeps in memory.
     pub(in crate::serve) fn add_unsent(&self, bytes: u32) {
         self.unsent.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(connection) = &self.connection {
-            connection.add_unsent(bytes as usize);
+        if let Some(streams) = &self.streams {
+            streams.add_unsent(bytes as usize);
         }
     }
 
     /// Stops counting bytes: the peer has taken them or, if the stream was cut, never will.
     pub(in crate::serve) fn remove_unsent(&self, bytes: u32) {
         self.unsent.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(connection) = &self.connection {
+        if let Some(streams) = &self.streams {
             if !self.is_cut() {
-                connection.peer_took_some();
+                streams.note_progress();
             }
-            connection.remove_unsent(bytes as usize);
+            streams.remove_unsent(bytes as usize);
         }
     }
 
@@ -180,7 +180,7 @@ impl Waiter {
 
     /// Ready when the stream's connection may make more unsent bytes; queues the stream otherwise.
     pub(in crate::serve) fn poll_capacity(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.connection.as_ref().map_or(Poll::Ready(()), |connection| connection.poll_capacity(self, cx))
+        self.streams.as_ref().map_or(Poll::Ready(()), |streams| streams.poll_capacity(self, cx))
     }
 
     /// Queues the stream unless it was admitted, and gives its state before.
@@ -212,8 +212,8 @@ impl Waiter {
             }
             was_admitted
         });
-        if let Some(connection) = self.connection.as_ref().filter(|_| was_admitted == Some(true)) {
-            connection.end_admission();
+        if let Some(streams) = self.streams.as_ref().filter(|_| was_admitted == Some(true)) {
+            streams.end_admission();
         }
     }
 
@@ -223,38 +223,38 @@ impl Waiter {
             (wait.is_waiting, wait.waker) = (false, None);
             std::mem::take(&mut wait.queue)
         });
-        if let Some(connection) = &self.connection {
+        if let Some(streams) = &self.streams {
             match queue.unwrap_or_default() {
                 QueueState::NotQueued => {}
-                QueueState::Queued => connection.dequeue(self),
-                QueueState::Admitted => connection.end_admission(),
+                QueueState::Queued => streams.dequeue(self),
+                QueueState::Admitted => streams.end_admission(),
             }
-            connection.stream_closed(self);
+            streams.stream_closed(self);
         }
     }
 
     /// hyper polls the body for its next frame: h2 has capacity for all frames before.
-    pub(in crate::serve) fn body_is_polled(&self) {
+    pub(in crate::serve) fn on_body_poll(&self) {
         self.body.fetch_and(!(UNACKNOWLEDGED | NEW_FRAME), Ordering::Relaxed);
     }
 
     /// The body gives hyper a frame.
-    pub(in crate::serve) fn body_gives_frame(&self) {
+    pub(in crate::serve) fn on_frame(&self) {
         self.body.fetch_or(UNACKNOWLEDGED | NEW_FRAME, Ordering::Relaxed);
     }
 
     /// The task of the stream was polled and is pending. It waits for its peer if hyper has not polled past the last frame.
-    pub(in crate::serve) fn task_is_pending(self: &Arc<Self>, cx: &Context<'_>) {
-        let Some(connection) = &self.connection else { return };
+    pub(in crate::serve) fn on_pending(self: &Arc<Self>, cx: &Context<'_>) {
+        let Some(streams) = &self.streams else { return };
         let body = self.body.load(Ordering::Relaxed);
         if body & UNACKNOWLEDGED != 0 {
-            self.start_waiting(connection.watchdog(), body & NEW_FRAME != 0, cx.waker());
+            self.start_waiting(streams.watchdog(), body & NEW_FRAME != 0, cx.waker());
             self.body.store(UNACKNOWLEDGED | WAITING, Ordering::Relaxed);
         } else if body & WAITING != 0 {
             self.stop_waiting();
             self.body.store(0, Ordering::Relaxed);
         }
-        if connection.has_admitted() {
+        if streams.has_admitted() {
             self.end_admission();
         }
     }
@@ -293,20 +293,20 @@ mod tests {
         let watchdog = Watchdog::new(Duration::from_secs(1), Budget::new(0), Metrics::new());
         let drain = Drain::new();
         drain.supervise("watchdog", watchdog.clone().run());
-        let (waiter, cx) = (Waiter::of_stream(UnsentLimit::new(watchdog)), Context::from_waker(Waker::noop()));
+        let (waiter, cx) = (Waiter::of_stream(Streams::new(watchdog)), Context::from_waker(Waker::noop()));
         // The peer has no window for this frame.
-        waiter.body_gives_frame();
-        waiter.task_is_pending(&cx);
+        waiter.on_frame();
+        waiter.on_pending(&cx);
         sleep(Duration::from_millis(500)).await;
         // It has a window for that frame and for its last byte, and the body has no more.
-        waiter.body_gives_frame();
-        waiter.body_is_polled();
-        waiter.task_is_pending(&cx);
+        waiter.on_frame();
+        waiter.on_body_poll();
+        waiter.on_pending(&cx);
         sleep(Duration::from_secs(5)).await;
         assert!(!waiter.is_cut());
         // The peer does not take the next frame.
-        waiter.body_gives_frame();
-        waiter.task_is_pending(&cx);
+        waiter.on_frame();
+        waiter.on_pending(&cx);
         sleep(Duration::from_secs(5)).await;
         assert!(waiter.is_cut());
     }

@@ -23,7 +23,7 @@ use crate::serve::write_watchdog::{
 const MAX_UNSENT: usize = 256 * 1024;
 
 /// What the streams of one connection share: their unsent bytes, the queue, and how many streams there are.
-pub(in crate::serve) struct UnsentLimit {
+pub(in crate::serve) struct Streams {
     watchdog: Watchdog,
     unsent: AtomicUsize,
     /// All bytes that ever stopped being unsent; wraps.
@@ -35,17 +35,17 @@ pub(in crate::serve) struct UnsentLimit {
     /// A stream was admitted and not polled since.
     has_admitted: AtomicBool,
     /// When the peer last took bytes, on the watchdog's clock.
-    peer_took_at: AtomicU32,
+    last_progress: AtomicU32,
     /// When the watchdog last cut a stream because others were queued, on its clock.
     cut_at: AtomicU32,
     /// Closed streams with unsent bytes, for [`UnflushedStreams`](super::unflushed_streams::UnflushedStreams). `None` once the
     /// connection is over: such streams refer to this limit, so a list of them would never be freed.
     unflushed: Mutex<Option<Vec<Arc<Waiter>>>>,
     /// Wakes the connection for a new entry of that list.
-    connection: Mutex<Option<Waker>>,
+    connection_waker: Mutex<Option<Waker>>,
 }
 
-impl UnsentLimit {
+impl Streams {
     pub(in crate::serve) fn new(watchdog: Watchdog) -> Arc<Self> {
         Arc::new(Self {
             watchdog,
@@ -56,10 +56,10 @@ impl UnsentLimit {
             queue: Mutex::default(),
             queue_length: AtomicUsize::new(0),
             has_admitted: AtomicBool::new(false),
-            peer_took_at: AtomicU32::new(0),
+            last_progress: AtomicU32::new(0),
             cut_at: AtomicU32::new(u32::MAX),
             unflushed: Mutex::new(Some(Vec::new())),
-            connection: Mutex::default(),
+            connection_waker: Mutex::default(),
         })
     }
 
@@ -79,7 +79,7 @@ impl UnsentLimit {
             return;
         }
         let listed = self.unflushed.lock().as_mut().map(|unflushed| unflushed.push(waiter.clone()));
-        if let Some(connection) = listed.and_then(|()| self.connection.lock().take()) {
+        if let Some(connection) = listed.and_then(|()| self.connection_waker.lock().take()) {
             connection.wake();
         }
     }
@@ -129,13 +129,13 @@ impl UnsentLimit {
         self.removed.load(Ordering::Relaxed)
     }
 
-    pub(in crate::serve) fn peer_took_some(&self) {
-        self.peer_took_at.store(self.watchdog.now(), Ordering::Relaxed);
+    pub(in crate::serve) fn note_progress(&self) {
+        self.last_progress.store(self.watchdog.now(), Ordering::Relaxed);
     }
 
     /// When the peer last took bytes, on the watchdog's clock.
-    pub(in crate::serve) fn peer_took_at(&self) -> u32 {
-        self.peer_took_at.load(Ordering::Relaxed)
+    pub(in crate::serve) fn last_progress(&self) -> u32 {
+        self.last_progress.load(Ordering::Relaxed)
     }
 
     /// Ready when the stream may make more bytes; queues the stream otherwise.
@@ -198,7 +198,7 @@ impl UnsentLimit {
 
     /// Moves the closed streams with unsent bytes into `streams`. The waker is woken when there are more.
     pub(super) fn take_unflushed(&self, streams: &mut Vec<Arc<Waiter>>, waker: &Waker) {
-        self.connection.lock().get_or_insert_with(|| waker.clone());
+        self.connection_waker.lock().get_or_insert_with(|| waker.clone());
         if let Some(unflushed) = &mut *self.unflushed.lock() {
             streams.append(unflushed);
         }

@@ -1,4 +1,4 @@
-//! Joins the rooms: options in, a running daemon out. No other room does this.
+//! Builds the daemon from its options: makes each room and hands it what it needs. No other room does this.
 
 mod cors;
 mod cross_site;
@@ -100,12 +100,12 @@ impl App {
         self.run_with(|_, task| task).await
     }
 
-    /// `replace` is for tests: it may replace a task that must not die.
+    /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
         let Self { server, dispatch, hub, health, drain, max_connections, options, .. } = self;
+        // Not in `bind`: the log starts after it.
         max_connections.warn();
         grpc::report(&health, true).await;
-        // If one of these tasks dies, the daemon does only half of its work. So it drains and exits instead.
         let supervised: [(&str, Task); _] = [
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
             (WATCHDOG, Box::pin(server.run_watchdog())),
@@ -117,11 +117,11 @@ impl App {
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::report(&health, false).await;
-        // The last tenth of the window is for writing the end of the last streams.
+        // The hub ends all streams in the first 90 % of the window. The rest is for writing their last bytes.
         hub.drain(options.drain_window.mul_f64(0.9)).await;
         drain.begin_hard_stop();
-        let whole = drain.wait_for_tasks(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
-        tracing::info!(whole, "stopped");
+        let all_tasks_ended = drain.wait_for_tasks(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
+        tracing::info!(all_tasks_ended, "stopped");
         drain.died().map_or(Ok(()), Err)
     }
 }
@@ -131,8 +131,8 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The names of the tasks that must not die.
 const TIMEKEEPER: &str = "timekeeper of the hub";
-const ACCEPT_LOOP: &str = "accept loop";
 const WATCHDOG: &str = "write watchdog";
+const ACCEPT_LOOP: &str = "accept loop";
 
 fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
     let mut addresses = (options.endpoint.host.as_str(), options.endpoint.port).to_socket_addrs()?;
@@ -185,10 +185,10 @@ fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
     }
 }
 
-/// How long an HTTP/2 connection may stay open without a stream. A browser closes such a connection earlier or at the same time.
+/// How long an HTTP/2 connection may stay open without a stream. Short, because an idle connection holds a permit.
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// The shortest time that connections get to write their remaining bytes after all streams have ended.
+/// Connections get at least this long to write their last bytes, even with a very short drain window.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -196,6 +196,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
+        sync::Notify,
     };
 
     use super::*;
@@ -215,14 +216,14 @@ mod tests {
         let options = ["--port", "0", "--host", "127.0.0.1", "--drain-window", "1"];
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
         let app = App::bind(*options).expect("a free port");
-        let (address, drain, now) = (app.local_addr(), app.drain(), Drain::new());
-        let end = now.clone();
+        let (address, drain, kill) = (app.local_addr(), app.drain(), Arc::new(Notify::new()));
+        let killed = kill.clone();
         let running = app.run_with(move |name, task| {
-            let end = end.clone();
+            let killed = killed.clone();
             let dies = async move {
                 tokio::select! {
                     () = task => {}
-                    () = end.started(), if name == victim => assert!(!panics, "as if by a bug"),
+                    () = killed.notified(), if name == victim => assert!(!panics, "as if by a bug"),
                 }
             };
             Box::pin(dies)
@@ -236,7 +237,7 @@ mod tests {
                 streams.push(stream);
             }
             assert_eq!(ask(address, "GET /readyz HTTP/1.1").await.1, "HTTP/1.1 200");
-            now.start();
+            kill.notify_one();
             drain.started().await;
             if victim != ACCEPT_LOOP {
                 assert_eq!(ask(address, "GET /readyz HTTP/1.1").await.1, "HTTP/1.1 503");

@@ -1,7 +1,7 @@
-//! The transport: accepts connections, gives their requests to one handler, and holds every limit. Knows nothing of the domain.
+//! The transport: accepts connections, gives their requests to one handler, applies the limits. Knows nothing of the domain.
 //!
-//! `connection` serves a connection, with `http1` or `http2`; `over_limit` serves one past the connection limit.
-//! `write_watchdog` cuts peers that do not read.
+//! Connections: `connection`, `http1`, `http2`, `connection_limit`, `over_limit`, `socket`. Reading: `filtered_io`, `tls`,
+//! `protocol_detection`. Peers that do not read: `watched_socket`, `write_watchdog`.
 
 mod connection;
 mod connection_limit;
@@ -42,18 +42,18 @@ use crate::{
     telemetry::{Metrics, Sparingly},
 };
 
-/// The limits that are options. All other limits are constants beside the code that they limit.
+/// What `app` decides: options, and limits that a test changes. All other limits are constants beside the code that they limit.
 #[derive(Clone)]
 pub struct Settings {
     /// Speaks TLS with this configuration, if there is one.
     pub tls: Option<Tls>,
-    /// Open connections. A few more are accepted and refused politely; then accepting waits until a connection closes.
+    /// Most open connections. A few more are accepted, for health checks and to answer 503. Then accepting waits.
     pub max_connections: usize,
     /// Write streaming responses of HTTP/1.1 without hyper, which keeps large buffers for a connection.
     pub http1_takeover: bool,
     /// Concurrent streams of one HTTP/2 connection.
     pub max_streams: u32,
-    /// For the first bytes, for a request's head, and for the idle time between two requests of HTTP/1.1.
+    /// How long the first bytes and a request's head may take, and how long HTTP/1.1 may be idle between two requests.
     pub header_timeout: Duration,
     /// How long a peer may take to read a piece of a response. After that its stream or connection is cut.
     pub stall_timeout: Duration,
@@ -63,24 +63,25 @@ pub struct Settings {
     pub budget: Budget,
 }
 
-/// The address that a connection came from.
+/// The IP address that a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
+
+/// The body of a request.
+pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static {}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static> RequestBody for B {}
 
 /// Turns requests into responses.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Handles one request.
-    fn handle<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
+    fn handle(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture;
 
     /// Handles one request of a connection over the connection limit: health checks get their answer, all else is refused.
-    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
+    fn handle_over_limit(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture;
 }
 
-/// Boxed, because hyper keeps space for this future for as long as an HTTP/2 stream lives, and moves it several times.
+/// The future of a response. Boxed, because hyper keeps space for this future for as long as an HTTP/2 stream lives, and moves it several times.
 pub type ResponseFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A bound listener that serves one handler.
@@ -114,7 +115,7 @@ impl Server {
         self.watchdog.clone().run()
     }
 
-    /// Accepts connections; never ends. Each connection ends by itself when the drain begins.
+    /// Accepts connections; never ends. A connection closes after its current requests when the next stop of the drain begins.
     pub async fn run(self, handler: impl Handler, drain: Drain) {
         let Self { listener, settings, watchdog, metrics } = self;
         let permits = Permits::new(settings.max_connections);
@@ -138,6 +139,7 @@ impl Server {
                         }
                     }
                 }
+                // The peer left before its connection was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     metrics.accept_failed();
@@ -149,7 +151,7 @@ impl Server {
     }
 }
 
-/// Waits while the system has no descriptor or memory for another connection, longer each time.
+/// The wait after a failed accept. Doubles from 10 ms to 1 s, so a lack of descriptors or memory does not make the loop spin.
 struct Backoff {
     next: Duration,
     log_limit: Sparingly,
@@ -162,8 +164,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next wait is short again. The limit of one log line a second stays: a peer that comes and goes could cause many
-    /// lines.
+    /// Makes the next wait short again, but keeps the log limit: a peer that connects between two failures would cause a line
+    /// each time.
     fn reset(&mut self) {
         self.next = SHORTEST_BACKOFF;
     }

@@ -1,4 +1,4 @@
-//! How many connections may be open: the system's limit of file descriptors less a reserve, or fewer by option.
+//! How many connections may be open: the limit of file descriptors minus a reserve, or less with `--max-connections`.
 
 use std::io;
 
@@ -27,24 +27,26 @@ impl MaxConnections {
         self.option.unwrap_or(usize::MAX).min(self.allowed)
     }
 
-    /// Warns when the limit is lower than the operator expects. An option below the limit is no reason to warn.
+    /// Warns when the descriptors allow fewer connections than the operator expects.
     pub(super) fn warn(self) {
         let allowed = self.allowed;
         match self.option {
             Some(option) if option > allowed => {
                 tracing::warn!(
-                    "--max-connections is {option}, but the limit of descriptors allows {allowed}: raise it (ulimit -n)"
+                    "--max-connections is {option}, but the limit of file descriptors allows {allowed}; raise that limit (ulimit -n)"
                 );
             }
             None if allowed < SUSPICIOUSLY_FEW => {
-                tracing::warn!("only {allowed} connections may be open: raise the limit of descriptors (ulimit -n)");
+                tracing::warn!(
+                    "only {allowed} connections may be open: raise the limit of file descriptors (ulimit -n)"
+                );
             }
             _ => {}
         }
     }
 }
 
-/// The log, the listener, the connections past the limit that are only told so, and files that a library opens.
+/// Descriptors for all else: log, listener, connections over the limit (with few descriptors only some), files of libraries.
 const RESERVE: u64 = 512;
 
 /// Below this the operator probably forgot to raise the limit: the usual default of 1,024 descriptors leaves 768 connections.

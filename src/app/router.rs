@@ -19,7 +19,6 @@ use crate::{
     rest::{self, Api, Problem},
 };
 
-/// Joins the routes of all rooms.
 pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
     // `reset_fallback`, because axum cannot merge two routers with a fallback. `route_layer`, because with `layer` the gRPC-Web
     // layer would also answer requests for unknown paths.
@@ -37,8 +36,8 @@ pub(super) fn join(api: Api, signal: Signal, grpc: Routes, admin: Admin, origins
     Dispatch::new(routes, api, signal, origins)
 }
 
-/// Lets only gRPC calls pass. tonic does not check the content type, and a page of another site may post `text/plain` without a
-/// CORS preflight.
+/// Refuses what is not a gRPC call. tonic accepts any content type, so a page of another site could call a method with a POST of
+/// `text/plain`, which needs no CORS preflight.
 async fn only_grpc(request: Request, next: Next) -> Response {
     if request.method() == Method::POST && grpc::is_call(&request) {
         next.run(request).await
@@ -47,14 +46,14 @@ async fn only_grpc(request: Request, next: Next) -> Response {
     }
 }
 
-/// Ends a call at its `grpc-timeout`. A call of another service than ours also ends when the daemon drains.
+/// Ends a call at its `grpc-timeout`. A call of health or reflection also ends when the daemon drains.
 async fn limit_call(State(drain): State<Drain>, request: Request, next: Next) -> Response {
     let call = async |request| {
         if grpc::is_signal(&request) {
             return next.run(request).await;
         }
-        let call = |request: http::Request<_>| next.run(request.map(Body::new));
-        grpc::end_on_drain(request, &drain, call, Body::new).await
+        let run = |request: http::Request<_>| next.run(request.map(Body::new));
+        grpc::end_on_drain(request, &drain, run, Body::new).await
     };
     grpc::within_deadline(request, call, Body::new).await
 }

@@ -1,4 +1,4 @@
-//! Serves one connection: TLS if configured, then the protocol that its first bytes tell.
+//! Serves one connection: TLS if configured, then HTTP/1.1 or HTTP/2, as its first bytes show.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) struct ServerState<H> {
     pub(super) drain: Drain,
 }
 
-/// A connection that fails is logged for debugging only, because a peer can make it fail.
+/// Serves a connection. Failures are logged for debugging only, because a peer can cause them.
 pub(super) async fn serve<H: Handler>(
     state: Arc<ServerState<H>>,
     socket: TcpStream,
@@ -39,11 +39,11 @@ pub(super) async fn serve<H: Handler>(
         Err(_) => return tracing::debug!("the first bytes of a connection did not come in time"),
     };
     let ended = match protocol {
-        // Boxed: a task that begins is moved several times, with the space for its largest part.
+        // Boxed: tokio moves a new task several times, and an unboxed future would make every task as large as the largest.
         Protocol::Http1 => Box::pin(http1::serve(state, io, peer, permit, first_head_by)).await,
         Protocol::Http2 => Box::pin(http2::serve(state, io, peer)).await,
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(%error, "a connection failed");
     }
 }

@@ -66,6 +66,8 @@ pub(super) async fn serve<H: Handler>(
     let connection = http1::Builder::new()
         .timer(FirstHeadTimer::new(first_head_by))
         .header_read_timeout(settings.header_timeout)
+        // The system writes one buffer faster than a list of small ones.
+        .writev(false)
         .max_buf_size(MAX_HEAD_AND_BUFFER)
         // Many clients half-close with their request. But when hyper writes a stream, only the end of what the peer sends shows
         // that the peer left.

@@ -25,6 +25,7 @@ use super::{
     watched_socket,
 };
 
+/// Ends after one request, after [`TIMEOUT`], or at the hard stop.
 pub(super) async fn serve<H: Handler>(
     state: Arc<ServerState<H>>,
     socket: TcpStream,
@@ -34,7 +35,7 @@ pub(super) async fn serve<H: Handler>(
     tokio::select! {
         ended = timeout(TIMEOUT, serve_one(&state, socket, peer)) => match ended {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a connection over the limit ended early"),
+            Ok(Err(error)) => tracing::debug!(%error, "a connection over the limit failed"),
             Err(_) => tracing::debug!("a connection over the limit took too long"),
         },
         () = state.drain.hard_stop() => {}
@@ -56,14 +57,14 @@ async fn serve_http1(handler: &impl Handler, io: Rewound<MaybeTls>, peer: Peer) 
         Box::pin(async { Ok::<_, Infallible>(response.await) })
     });
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(TIMEOUT)
+        .header_read_timeout(None)
         .keep_alive(false)
         .half_close(true)
         .max_buf_size(MAX_HEAD_AND_BUFFER)
         .serve_connection(TokioIo::new(io), service);
     poll_fn(|cx| connection.poll_without_shutdown(cx)).await?;
-    // Closes in two steps: closing a socket with unread bytes sends RST, and then the peer may lose the response.
+    // First half-closes, then reads until the peer closes: closing a socket with unread bytes sends RST, and the peer may lose
+    // the response.
     let mut io = connection.into_parts().io.into_inner();
     io.shutdown().await?;
     while io.read(&mut [0; 1024]).await? > 0 {}
@@ -81,6 +82,7 @@ async fn serve_http2<H: Handler>(
         let response = state.handler.handle_over_limit(peer, request.map(CheckedBody));
         async { Ok::<_, Infallible>(response.await) }
     });
+    // [`TIMEOUT`] and one stream bound everything else, so the streams are not opened for the watchdog.
     let tasks = StreamTasks::new(state.drain.clone(), Streams::new(state.watchdog.clone()));
     let connection = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
@@ -95,9 +97,9 @@ async fn serve_http2<H: Handler>(
     Ok(connection.await?)
 }
 
-/// For the whole connection. A health check has its answer within milliseconds, and silent peers must not hold these few
+/// The time for the whole connection. A health check has its answer within milliseconds, and silent peers must not hold these few
 /// permits.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of a request's head, and bytes of a response that hyper buffers.
+/// hyper's limit for both buffers: the head of a request, and response bytes that the socket has not taken.
 const MAX_HEAD_AND_BUFFER: usize = 16 * 1024;

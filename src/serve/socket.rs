@@ -7,19 +7,20 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that may wait to be accepted. The system's default of 128 loses some when all clients come back at once.
 const BACKLOG: u32 = 4_096;
-/// A peer that acknowledges nothing for this long is gone, and so is a peer whose window stays closed.
+/// The system closes a connection if sent bytes are not acknowledged, or the window stays closed, for this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Keep-alive asks a silent peer after 15 s. The second question comes after the user time-out, which then ends the connection.
-/// This has to come before 25 s: a heartbeat of the legacy format would begin the user time-out anew.
+/// The first probe goes out after 15 s of silence, the second after 20 s. Then the user timeout has passed, and the system closes the
+/// connection. Both come before the legacy heartbeat of 25 s (`rest/subscribe.rs`): sending would restart the user timeout.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Only for systems without a user timeout.
 const KEEP_ALIVE_PROBES: u32 = 3;
 /// Bytes that the system buffers for a peer that does not read. Without a size, Linux lets this buffer grow to 4 MiB.
 const SOCKET_SEND_BUFFER: usize = 64 * 1024;
 /// With more unsent bytes than this, the socket is not writable. So the watchdog notices a stalled peer early.
 const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
 
-/// Listens with all options set. Linux copies the options of a listening socket to every connection, which saves seven system
+/// Listens with all options set. Linux copies the options of a listening socket to every connection, which saves eight system
 /// calls for each.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };

@@ -1,4 +1,4 @@
-//! TLS on the same port, with HTTP/2 and HTTP/1.1 by ALPN.
+//! TLS, which offers HTTP/2 and HTTP/1.1 by ALPN.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -24,7 +24,7 @@ pub(super) type MaybeTls = Either<Box<TlsStream<WatchedSocket>>, WatchedSocket>;
 pub struct CertificateFiles<'a> {
     /// The certificate and its chain, PEM.
     pub certificate: &'a Path,
-    /// Its private key, PEM.
+    /// The private key of the certificate, PEM.
     pub key: &'a Path,
 }
 
@@ -33,7 +33,7 @@ pub struct CertificateFiles<'a> {
 pub struct Tls(TlsAcceptor);
 
 impl Tls {
-    /// Reads both files. Names the crypto provider, because rustls panics when two are compiled in and none is named.
+    /// Reads both files.
     ///
     /// # Errors
     /// When a file cannot be read, is not PEM, or the key does not belong to the certificate. The message names the file.
@@ -43,6 +43,7 @@ impl Tls {
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| unreadable(certificate, &error))?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
+        // Names the crypto provider, because rustls panics when two are compiled in and none is named.
         let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(RustlsClock))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
@@ -55,6 +56,7 @@ impl Tls {
 /// Does the TLS handshake if the server has TLS.
 pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket) -> io::Result<MaybeTls> {
     match tls {
+        // The inner box: the future of the handshake is larger than the connection.
         Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
         None => Ok(Either::Right(socket)),
     }

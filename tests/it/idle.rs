@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{
-    BoxError,
-    body::{Body, Bytes, HttpBody},
-};
+use axum::body::Body;
 use backend_signal::{
     budget::Budget,
     drain::Drain,
-    serve::{Handler, Peer, ResponseFuture, Server, Settings},
+    serve::{Handler, Peer, RequestBody, ResponseFuture, Server, Settings},
     telemetry::Metrics,
 };
 use http::{Request, Response};
@@ -22,20 +19,14 @@ use crate::harness::frames::{self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEAD
 struct AtOnceOrNever;
 
 impl Handler for AtOnceOrNever {
-    fn handle<B>(&self, _: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
-    {
+    fn handle(&self, _: Peer, request: Request<impl RequestBody>) -> ResponseFuture {
         if request.uri().path() == "/never" {
             return Box::pin(std::future::pending());
         }
         Box::pin(std::future::ready(Response::new(Body::empty())))
     }
 
-    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
-    {
+    fn handle_over_limit(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture {
         self.handle(peer, request)
     }
 }

@@ -87,11 +87,6 @@ impl Filter for Detachment {
             other => other,
         };
     }
-
-    /// hyper then makes one buffer of each small response, and the system writes one buffer faster than a list.
-    fn allows_vectored(&self) -> bool {
-        false
-    }
 }
 
 /// A connection of HTTP/1.1 until it ends or a response was held back and can be written without hyper.

@@ -1,4 +1,4 @@
-//! Serves one HTTP/1.1 connection: hyper, until a streaming response can be written without hyper.
+//! Serves one HTTP/1.1 connection with hyper. A streaming response leaves hyper: `stream_writer` writes it.
 
 mod counted_body;
 mod detach;
@@ -24,10 +24,10 @@ use super::{
     Handler, Peer, connection::ServerState, filtered_io::FilteredIo, protocol_detection::Rewound, tls::MaybeTls,
 };
 
-/// Bytes of a request's head, and bytes that hyper buffers for a peer that reads slowly.
+/// hyper's limit for both buffers: the head of a request, and response bytes that the socket has not taken.
 const MAX_HEAD_AND_BUFFER: usize = 32 * 1024;
 
-/// The first head must have come by `first_head_by`; that time began with the connection.
+/// `first_head_by` is the deadline for the head of the first request.
 pub(super) async fn serve<H: Handler>(
     state: Arc<ServerState<H>>,
     io: Rewound<MaybeTls>,
@@ -38,7 +38,7 @@ pub(super) async fn serve<H: Handler>(
     let (settings, detachment) = (&state.settings, Detachment::default());
     let service = {
         let (state, detachment) = (state.clone(), detachment.clone());
-        // A handle for this connection alone: all threads share the reference count of the other handle.
+        // One `Arc` for each connection, so a request clones this counter and not the one that all threads share.
         let (detaches, watchdog) = (settings.http1_takeover, Arc::new(state.watchdog.clone()));
         service_fn(move |request: Request<Incoming>| {
             let (watchdog, detachment, version) = (watchdog.clone(), detachment.clone(), request.version());
@@ -55,6 +55,7 @@ pub(super) async fn serve<H: Handler>(
                             detachment.hold_back(streaming);
                             pending().await
                         }
+                        // Also a body that has failed already: hyper reports the error.
                         ResponseKind::Streaming(streaming) => streaming.into_response(),
                         ResponseKind::Complete(response) => response,
                     };
@@ -69,8 +70,8 @@ pub(super) async fn serve<H: Handler>(
         // The system writes one buffer faster than a list of small ones.
         .writev(false)
         .max_buf_size(MAX_HEAD_AND_BUFFER)
-        // Many clients half-close with their request. But when hyper writes a stream, only the end of what the peer sends shows
-        // that the peer left.
+        // Many clients half-close with their request. But when hyper writes a stream, only the end of input shows that the peer
+        // has left.
         .half_close(settings.http1_takeover)
         .serve_connection(TokioIo::new(FilteredIo::new(io, detachment.clone())), service);
     let mut connection = DetachableConnection { connection, detachment };
@@ -82,7 +83,7 @@ pub(super) async fn serve<H: Handler>(
         }
     };
     if let Some(streaming) = detached? {
-        // Without the adapter of hyper, the detachment, and the first bytes, which hyper has read.
+        // Unwraps TokioIo, the detachment filter and the first bytes, which hyper has read.
         let io = connection.into_io().into_inner().into_inner().into_inner();
         // A task of its own, because a task keeps the memory of the largest future that it ever ran.
         state.drain.spawn(StreamWriter::new(io, streaming, state.watchdog.clone(), permit));

@@ -1,4 +1,4 @@
-//! Serves one HTTP/2 connection: hyper with every limit set, and around hyper what it does not do.
+//! Serves one HTTP/2 connection with hyper: sets all of hyper's limits, and adds the limits that hyper does not have.
 
 mod control_frames;
 mod idle_timeout;
@@ -35,17 +35,17 @@ use super::{
 
 /// Bytes of the header list of a request, after decompression.
 const HEADER_LIST: u32 = 16 * 1024;
-/// Bytes that one request, and all requests of a connection, may send before they are read.
+/// Flow-control windows: bytes that the peer may send before handlers read them, for one stream and for the connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes that h2 buffers for one stream whose peer reads slowly.
 const STREAM_SEND_BUFFER: usize = 64 * 1024;
-/// Streams that the peer reset before hyper accepted them (CVE-2023-44487). hyper accepts all requests of a read budget in one
-/// poll, so these resets add up only within one budget.
+/// Streams that the peer reset before hyper accepted them (CVE-2023-44487). The count starts again with each poll, because hyper
+/// accepts all requests of a read budget in one poll.
 const PENDING_RESETS: usize = 20;
-/// Streams that the peer made the server reset (CVE-2025-8671). hyper takes `None` for no limit.
+/// Streams that the peer made the server reset (CVE-2025-8671).
 const LOCAL_RESETS: usize = 1_024;
-/// Silence before a PING, and the time for its answer: so a peer that is gone is noticed on a connection without traffic.
+/// Silence before a PING, and the time for its answer. Without PING, a peer that vanished from an idle connection is not noticed.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -83,6 +83,7 @@ pub(super) async fn serve<H: Handler>(
     let mut idle = IdleTimeout::new(state.settings.http2_idle_timeout, streams.clone());
     let (mut batching, mut unflushed) = (WriteBatching::default(), UnflushedStreams::new(streams.clone()));
     poll_fn(|cx| {
+        // First waits for other streams, then for unpolled requests; only then hyper reads and writes.
         ready!(batching.poll(streams.open_streams(), cx));
         ready!(budget.poll_refill(cx));
         if !is_stopping && (stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready()) {
@@ -115,7 +116,7 @@ fn builder(tasks: StreamTasks, max_streams: u32) -> http2::Builder<StreamTasks> 
     builder
 }
 
-/// Calls the handler when this is polled. A queued stream keeps only its request in memory until it is admitted.
+/// Calls the handler at the first poll. So a queued stream holds its request in memory, but no response yet.
 fn handle_later<H: Handler>(state: Arc<ServerState<H>>, peer: Peer, request: Box<Request<Incoming>>) -> ResponseFuture {
     Box::pin(async move { state.handler.handle(peer, request.map(CheckedBody)).await })
 }
@@ -124,16 +125,17 @@ fn handle_later<H: Handler>(state: Arc<ServerState<H>>, peer: Peer, request: Box
 mod testing {
     use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-    pub(super) const HEADERS: u8 = 1;
-    pub(super) const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
+    use super::control_frames::SETTINGS;
+    pub(super) use super::control_frames::{HEADERS, RST_STREAM};
+    use crate::serve::protocol_detection::PREFACE;
+
     const END_STREAM_AND_HEADERS: u8 = 5;
 
     /// The preface, settings that allow `window` unread bytes a stream, and GET requests as streams 1, 3, 5 ...
     pub(super) fn requests_with_window(count: usize, window: u32) -> Vec<u8> {
         // GET, http and / stand in the static table of HPACK; the authority has its name there.
         let block = [&[0x82, 0x86, 0x84, 0x01, 9][..], b"localhost"].concat();
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let mut bytes = PREFACE.to_vec();
         bytes.extend(frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat()));
         for stream in (1..).step_by(2).take(count) {
             bytes.extend(frame(HEADERS, END_STREAM_AND_HEADERS, stream, &block));

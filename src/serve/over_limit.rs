@@ -82,7 +82,7 @@ async fn serve_http2<H: Handler>(
         let response = state.handler.handle_over_limit(peer, request.map(CheckedBody));
         async { Ok::<_, Infallible>(response.await) }
     });
-    // [`TIMEOUT`] and one stream bound everything else, so the streams are not opened for the watchdog.
+    // [`TIMEOUT`] and one stream bound everything else, so the service does not call `open_stream`, and nothing is watched.
     let tasks = StreamTasks::new(state.drain.clone(), Streams::new(state.watchdog.clone()));
     let connection = http2::Builder::new(tasks)
         .timer(TokioTimer::new())

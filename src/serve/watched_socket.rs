@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     filtered_io::{Filter, FilteredIo},
-    write_watchdog::{PIECE, Watchdog, waiter::Waiter},
+    write_watchdog::{PIECE, Watchdog, as_u32, waiter::Waiter},
 };
 
 /// A socket that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
@@ -24,11 +24,11 @@ pub(super) type WatchedSocket = FilteredIo<TcpStream, WriteWatch>;
 
 /// Watches the writes of a socket.
 ///
-/// A socket that takes no more must take a piece within the stall time-out, or the whole write if that is less. So a peer that
-/// reads single bytes is cut too.
+/// After a write that the socket refused, the socket must take a piece within the stall timeout, or the whole write if that is
+/// less. So a peer that reads single bytes is cut too.
 pub(super) struct WriteWatch {
     watchdog: Watchdog,
-    /// Made when the socket takes no more; dropped when the watchdog's list no longer holds it.
+    /// Exists from the first refused write until the watchdog's list does not hold it any more: an idle socket has none.
     waiter: Option<Arc<Waiter>>,
     /// Bytes that the socket must still take before the peer counts as reading.
     bytes_to_progress: u32,
@@ -110,8 +110,4 @@ impl Drop for WriteWatch {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn as_u32(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }

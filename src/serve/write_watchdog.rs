@@ -1,8 +1,7 @@
-//! Cuts peers that do not read: a list of all sockets and HTTP/2 streams that wait for their peer, and a task that checks it.
+//! Cuts peers that do not read. Sockets and HTTP/2 streams that wait for their peer are in a list, and a task checks the list.
 //!
-//! hyper does not poll a response body while the peer does not read, so a time-out inside the body would never fire. What hyper
-//! does poll is the socket, or the task of an HTTP/2 stream. Each of these puts a [`Waiter`] into the list while it waits for
-//! its peer. The watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
+//! hyper does not poll a response body while the peer does not read, so a timeout inside the body would never fire. But hyper polls
+//! the socket, and the task of an HTTP/2 stream. Each of them puts a [`Waiter`] into the list while it waits for its peer. The watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
 
 pub(super) mod waiter;
 
@@ -24,7 +23,7 @@ use tokio::{
 use self::waiter::Waiter;
 use crate::{budget::Budget, telemetry::Metrics};
 
-/// Bytes of a piece of a response. A peer that reads takes one within `--stall-timeout`.
+/// The unit of progress: a peer must take a piece within `--stall-timeout`.
 pub(super) const PIECE: usize = 16 * 1024;
 
 /// A cheap handle to the one watchdog of a server.
@@ -38,7 +37,7 @@ struct State {
     metrics: Metrics,
     /// The watchdog's own clock. It counts only time in which this process ran and the list was not empty.
     clock: AtomicU32,
-    /// Waiters by the time to check them. A waiter that waits for a later piece by then is moved to its new time.
+    /// Waiters by the time of their next check. A waiter that has made progress by then gets a later check.
     waiting: Mutex<BTreeMap<u32, Vec<Arc<Waiter>>>>,
     /// Wakes the task when the list is no longer empty, and when the memory budget is exceeded.
     wake: Notify,
@@ -59,7 +58,7 @@ impl Watchdog {
                 self.0.wake.notified().await;
             }
             let began = Instant::now();
-            // An exceeded budget is checked before the next tick, but not for every byte that is added.
+            // An exceeded budget ends the pause early, but not before [`MIN_PAUSE`]: bytes may be added many times a millisecond.
             sleep(MIN_PAUSE).await;
             let _ = timeout(TICK, self.until_over_budget()).await;
             // A process that was stopped wrote nothing. Counting that time would cut peers that read.
@@ -76,7 +75,7 @@ impl Watchdog {
         self.0.clock.load(Ordering::Relaxed)
     }
 
-    /// Adds a waiter to the list. It is checked when it could have waited for the whole time-out.
+    /// Adds a waiter to the list. Its first check is at the earliest time at which the whole timeout can have passed.
     fn add(&self, waiter: Arc<Waiter>, since: u32) {
         let mut waiting = self.0.waiting.lock();
         let first = waiting.is_empty();
@@ -113,7 +112,7 @@ impl Watchdog {
         self.0.waiting.lock().is_empty()
     }
 
-    /// Cuts every waiter that has waited for the whole time-out.
+    /// Cuts every waiter that has waited for the whole timeout.
     fn cut_overdue(&self) {
         let now = self.now();
         let mut due = Vec::new();
@@ -132,13 +131,14 @@ impl Watchdog {
     }
 
     /// Cuts a stream early while other streams of its connection are queued behind its unsent bytes: one for each connection
-    /// and tick. Without this, one stalled stream would hold up the others for the whole time-out.
+    /// and tick. Without this, one stalled stream would hold up the others for the whole timeout.
     fn cut_blocking(&self) {
-        let longest = units(BLOCKING_TIMEOUT).saturating_add(CLOCK_LAG);
+        let timeout = units(BLOCKING_TIMEOUT).saturating_add(CLOCK_LAG);
         let now = self.now();
-        let latest = now.saturating_sub(longest).saturating_add(self.0.stall_timeout);
+        // A waiter with a later check cannot have waited for this timeout yet.
+        let latest = now.saturating_sub(timeout).saturating_add(self.0.stall_timeout);
         for waiter in self.listed_until(latest, Waiter::blocks_others) {
-            if waiter.waiting_since().is_some_and(|since| since.saturating_add(longest) <= now)
+            if waiter.waiting_since().is_some_and(|since| since.saturating_add(timeout) <= now)
                 && waiter.claim_cut_at(now)
             {
                 self.cut(&waiter);
@@ -166,7 +166,7 @@ impl Watchdog {
         }
     }
 
-    /// The wanted waiters that are due no later than `latest`, in the order of their due times.
+    /// The wanted waiters whose next check is no later than `latest`, in the order of these checks.
     fn listed_until(&self, latest: u32, wanted: impl Fn(&Waiter) -> bool) -> Vec<Arc<Waiter>> {
         let waiting = self.0.waiting.lock();
         let due = waiting.range(..=latest).flat_map(|(_, waiters)| waiters);
@@ -210,24 +210,28 @@ impl Drop for UnsentBytes {
     }
 }
 
-fn units(time: Duration) -> u32 {
-    u32::try_from(time.as_millis() / UNIT.as_millis()).unwrap_or(u32::MAX)
+pub(super) fn as_u32(length: impl TryInto<u32>) -> u32 {
+    length.try_into().unwrap_or(u32::MAX)
 }
 
-/// The unit of the clock. Every waiting stream keeps a time, so it has 32 bits, which last for six years.
+fn units(time: Duration) -> u32 {
+    as_u32(time.as_millis() / UNIT.as_millis())
+}
+
+/// The unit of the clock. A time has 32 bits, because every waiting stream stores one. They last for six years of watching.
 const UNIT: Duration = Duration::from_millis(50);
 
-/// How often the watchdog checks the list.
+/// The longest wait after [`MIN_PAUSE`]: the watchdog checks the list every 110 ms.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How soon it checks an exceeded budget again: the memory of a stream that was cut is freed a moment later.
+/// The shortest pause between two checks while the budget is exceeded: a stream that was cut needs a moment to free its memory.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 
-/// How far the clock may lag behind when a waiter begins to wait: a tick, rounded up to units.
+/// How far the clock may lag behind when a waiter begins to wait: 110 ms, rounded up to units.
 const CLOCK_LAG: u32 = 3;
 
-/// How long a stream may wait for its peer while other streams of its connection are queued. A phone behind a proxy that reads
-/// does so within a second, and the queued streams may carry the messages of a call that rings.
+/// How long a stream may wait for its peer while other streams of its connection are queued. A phone that reads makes progress
+/// within a second. Waiting longer would delay the queued streams, which may carry a ringing call.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

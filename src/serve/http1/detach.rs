@@ -1,12 +1,12 @@
 //! Detaches an HTTP/1.1 connection from hyper when only one streaming response is left to write on it.
 //!
 //! hyper 1.12 keeps its read and write buffers for as long as a connection lives: an idle stream takes 9 KiB of memory with
-//! hyper, and less than 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes
-//! the bytes before it, such as `100 Continue`. After that flush the connection is taken apart, and a
+//! hyper, and less than 1 KiB without. So the service holds a streaming response back. hyper waits for the response, and meanwhile
+//! flushes earlier bytes such as `100 Continue`. After that flush the connection is taken apart, and a
 //! [`StreamWriter`](super::stream_writer::StreamWriter) writes the response to the socket.
 //!
-//! This is right as long as hyper flushes the socket only when its own write buffer is empty. If it flushed earlier, the bytes
-//! in that buffer would be lost.
+//! This relies on hyper: it flushes the socket only when its own write buffer is empty. If hyper flushed earlier, the bytes in that
+//! buffer would be lost.
 
 use std::{
     pin::Pin,
@@ -29,14 +29,14 @@ use parking_lot::Mutex;
 use super::{counted_body::CountedBody, response_kind::StreamingResponse};
 use crate::serve::filtered_io::Filter;
 
-/// What the service, the request body, the socket and the driver of one connection share about detaching it.
+/// The state of detaching one connection. Its service, request body, socket filter and driver share this state.
 #[derive(Clone, Default)]
 pub(super) struct Detachment(Arc<State>);
 
 #[derive(Default)]
 struct State {
     stage: Mutex<Stage>,
-    /// The current request was read to its end.
+    /// Whether the current request was read to its end.
     is_request_read: AtomicBool,
 }
 
@@ -89,7 +89,7 @@ impl Filter for Detachment {
     }
 }
 
-/// A connection of HTTP/1.1 until it ends or a response was held back and can be written without hyper.
+/// Drives an HTTP/1.1 connection until it ends (`None`), or until hyper has flushed everything before a held-back response.
 pub(super) struct DetachableConnection<T, S: HttpService<Incoming>> {
     pub(super) connection: Connection<T, S>,
     pub(super) detachment: Detachment,
@@ -130,7 +130,7 @@ where
     }
 }
 
-/// The body of a request, which notes when it was read to its end.
+/// The body of a request. Tells the detachment when the body was read to its end.
 pub(super) struct ReadTrackedBody {
     body: Incoming,
     detachment: Detachment,

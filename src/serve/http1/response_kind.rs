@@ -1,4 +1,4 @@
-//! Tells a streaming response of HTTP/1.1 from a complete one: its body is polled once, so no route has to say which it is.
+//! Tells a streaming response from a complete one by polling its body, so that no route has to declare it.
 
 use std::{
     future::poll_fn,
@@ -19,16 +19,16 @@ pub(super) enum ResponseKind {
     Streaming(StreamingResponse),
 }
 
-/// A streaming response, and what its body has given already.
+/// A streaming response, and the bytes that were read from its body so far.
 pub(super) struct StreamingResponse {
     pub(super) response: Response<Body>,
     pub(super) prefix: Bytes,
-    /// The error that the body gave after the first bytes.
+    /// The error that the body gave after the prefix.
     pub(super) failed: Option<axum::Error>,
 }
 
 impl ResponseKind {
-    /// Polls the body until it is pending or has given a piece.
+    /// Polls the body until it is pending, has ended, has failed, or has given a piece.
     pub(super) async fn of(response: Response<Body>) -> Self {
         if response.body().is_end_stream() || response.body().size_hint().exact().is_some() {
             return Self::Complete(response);
@@ -59,7 +59,7 @@ impl ResponseKind {
 }
 
 impl StreamingResponse {
-    /// The response with a body that begins with the first bytes again.
+    /// The response with a body that begins with the prefix again.
     pub(super) fn into_response(self) -> Response<Body> {
         let Self { response, prefix, failed } = self;
         response.map(|body| Body::new(PrefixedBody { prefix, failed, body }))

@@ -1,7 +1,8 @@
-//! Limits the rate of control frames of one HTTP/2 connection, by reading the frame headers as bytes go by.
+//! Limits the rate of control frames of one HTTP/2 connection. Parses the frame headers of everything that is read.
 //!
-//! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. `WINDOW_UPDATE` and PING
-//! without ACK are free: every client sends `WINDOW_UPDATE` as it reads, and some clients measure round trips with PING.
+//! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. Free are `WINDOW_UPDATE`, which
+//! every client sends as it reads; PING without ACK, with which some clients measure round trips; `RST_STREAM` and CONTINUATION,
+//! which h2 limits; and GOAWAY, which ends the connection.
 
 use std::{
     io,
@@ -13,12 +14,15 @@ use std::{
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::{serve::filtered_io::Filter, telemetry::Metrics};
+use crate::{
+    serve::{filtered_io::Filter, protocol_detection::PREFACE},
+    telemetry::Metrics,
+};
 
 /// Reads frame headers (RFC 9113, section 4.1) and charges a token bucket for control frames.
 pub(super) struct ControlFrames {
     bucket: DefaultDirectRateLimiter,
-    /// PRIORITY frames that are free, because a request came for each.
+    /// How many more PRIORITY frames are free: one for each request so far, at most [`BURST`].
     free_priorities: u32,
     /// The frame header that is being read, and how many of its bytes have come.
     header: [u8; HEADER],
@@ -32,10 +36,10 @@ impl ControlFrames {
     /// For a connection of which nothing was read yet.
     pub(super) fn new(metrics: Metrics) -> Self {
         let bucket = RateLimiter::direct(Quota::per_second(PER_SECOND).allow_burst(BURST));
-        Self { bucket, free_priorities: 0, header: [0; HEADER], header_read: 0, skip: PREFACE, metrics }
+        Self { bucket, free_priorities: 0, header: [0; HEADER], header_read: 0, skip: PREFACE.len(), metrics }
     }
 
-    /// Counts the frames that begin in these bytes. Says whether they exceed the rate.
+    /// Counts the frames that begin in these bytes. Returns whether they exceed the rate.
     fn read(&mut self, mut bytes: &[u8]) -> bool {
         loop {
             let skipped = self.skip.min(bytes.len());
@@ -56,6 +60,7 @@ impl ControlFrames {
         }
     }
 
+    /// Counts one frame. Returns whether it exceeds the rate.
     fn charge(&mut self, kind: u8, flags: u8) -> bool {
         let price = match kind {
             HEADERS => {
@@ -92,13 +97,11 @@ impl Filter for ControlFrames {
     }
 }
 
-/// Bytes of the preface, with which every connection begins.
-const PREFACE: usize = 24;
 /// Bytes of a frame header.
 const HEADER: usize = 9;
 
-/// The token bucket. One token: an unknown frame, a PING with ACK, and a PRIORITY or `PRIORITY_UPDATE` beyond one for each
-/// request. Browsers send a priority with each request, and this server sends a PING only every 15 s.
+/// The token bucket. One token: an unknown frame, a PING or SETTINGS with ACK, and a PRIORITY or `PRIORITY_UPDATE` beyond one for
+/// each request. Browsers send a priority with each request, and this server sends a PING only every 15 s.
 const BURST: NonZeroU32 = NonZeroU32::new(2_000).expect("not zero");
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 /// Tokens of a SETTINGS frame, for which h2 walks all streams: 100 frames at once, then five a second. A client that adapts its
@@ -108,10 +111,10 @@ const SETTINGS_PRICE: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 const ACK: u8 = 1;
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
@@ -131,7 +134,7 @@ mod tests {
     }
 
     fn connection(frames: &[u8]) -> Vec<u8> {
-        [&[0; PREFACE], frames].concat()
+        [PREFACE, frames].concat()
     }
 
     #[test]
@@ -147,7 +150,7 @@ mod tests {
                     break;
                 }
             }
-            assert!(ended && read > PREFACE + 309 + 100 * 15, "{at_a_time} at a time: {read} bytes");
+            assert!(ended && read > PREFACE.len() + 309 + 100 * 15, "{at_a_time} at a time: {read} bytes");
         }
     }
 

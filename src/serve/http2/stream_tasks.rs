@@ -13,11 +13,11 @@ use pin_project_lite::pin_project;
 use super::streams::Streams;
 use crate::{drain::Drain, serve::write_watchdog::waiter::Waiter};
 
-/// The executor that hyper gives the streams of one connection to.
+/// hyper's executor for one connection: runs each stream as a task.
 ///
 /// hyper does not say which request a future belongs to. This relies on hyper 1.12: it calls the service for a request, and
 /// gives the future of that request to the executor before it calls the service again. So the waiter that was made last belongs
-/// to the next future. Otherwise the watchdog would cut the wrong streams.
+/// to the next future. If hyper did this in another order, the watchdog would cut the wrong stream.
 #[derive(Clone)]
 pub(in crate::serve) struct StreamTasks {
     drain: Drain,
@@ -30,7 +30,7 @@ impl StreamTasks {
         Self { drain, streams, opened: Arc::default() }
     }
 
-    /// Makes the waiter of the request for which hyper calls the service now.
+    /// Call this first in the service. Returns the waiter of the stream, for the response body.
     pub(super) fn open_stream(&self) -> Arc<Waiter> {
         let waiter = self.streams.open_stream();
         *self.opened.lock() = Some(OpenStream(waiter.clone()));
@@ -43,6 +43,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
+        // `over_limit` does not call `open_stream`.
         let open = self.opened.lock().take().unwrap_or_else(|| OpenStream(self.streams.open_stream()));
         self.drain.spawn(StreamTask { stream, open });
     }

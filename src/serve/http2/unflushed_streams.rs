@@ -8,10 +8,11 @@ use std::{sync::Arc, task::Waker};
 use super::streams::Streams;
 use crate::serve::write_watchdog::{PIECE, waiter::Waiter};
 
+/// The closed streams of one connection that h2 still holds bytes of.
 pub(super) struct UnflushedStreams {
     streams: Arc<Streams>,
     waiters: Vec<Arc<Waiter>>,
-    /// [`Streams::removed`] when the peer last took a piece.
+    /// The value of [`Streams::removed`] when the peer last took a whole piece.
     removed: usize,
 }
 
@@ -20,8 +21,8 @@ impl UnflushedStreams {
         Self { streams, waiters: Vec::new(), removed: 0 }
     }
 
-    /// Call this after each poll of the connection, which has written what it could. Says whether the watchdog has cut one of
-    /// the streams.
+    /// Call this after each poll of the connection. Returns whether the watchdog has cut one of these streams; then the
+    /// connection must end.
     pub(super) fn check(&mut self, waker: &Waker) -> bool {
         self.streams.take_unflushed(&mut self.waiters, waker);
         if self.waiters.is_empty() {

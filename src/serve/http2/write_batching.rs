@@ -1,6 +1,6 @@
 //! Lets the streams of one HTTP/2 connection that have something to write at the same time share one write.
 //!
-//! A stream that writes wakes the task of its connection, and tokio 1.54 runs the task that was woken last before all others.
+//! A stream that writes wakes the task of its connection, and tokio 1.54 runs the task that was woken last (its LIFO slot) before all others.
 //! So each ping of a thousand idle streams had a write of its own. A task that wakes itself goes to the end of tokio's queue
 //! instead: a connection that was woken does this once, and then writes for all streams that were ready. 300,000 idle streams
 //! with the default heartbeat take 4.2 % of a core instead of 10.2 %.
@@ -14,7 +14,7 @@ pub(super) struct WriteBatching {
 }
 
 impl WriteBatching {
-    /// Pending once and then ready once, in turn. Always ready for a connection with few open streams, because a write for each
+    /// Alternates: pending (and woken again), then ready. Always ready for a connection with few open streams, because a write for each
     /// of them costs little.
     pub(super) fn poll(&mut self, open_streams: usize, cx: &Context<'_>) -> Poll<()> {
         self.has_waited = !self.has_waited && open_streams > NO_WAIT_UP_TO;
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
     use crate::drain::Drain;
 
-    /// A hundred tasks are ready together, and each wakes the same connection. Gives how many of them ran before it.
+    /// A hundred tasks are ready together, and each wakes the same connection. Returns how many of them ran before it.
     async fn ran_before(streams: usize) -> usize {
         let (drain, wake) = (Drain::new(), Arc::new(Notify::new()));
         let (ran, found) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

@@ -1,4 +1,4 @@
-//! An entry of the watchdog's list: a socket or an HTTP/2 stream, its unsent bytes, and when it began to wait for its peer.
+//! The transport state of one socket or HTTP/2 stream: its unsent bytes, its place in the queue, and whether it waits for its peer.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::Watchdog;
 use crate::serve::http2::Streams;
 
-/// A socket or a stream of HTTP/2. The watchdog's list holds it at most once.
+/// A socket or an HTTP/2 stream. While it waits, the watchdog's list holds it, at most once.
 pub(in crate::serve) struct Waiter {
     /// What a stream shares with the other streams of its connection; `None` for a socket.
     streams: Option<Arc<Streams>>,
@@ -33,18 +33,18 @@ struct Wait {
     /// When it began to wait, on the watchdog's clock.
     since: u32,
     is_waiting: bool,
-    /// It is in the watchdog's list, which may be for longer than it waits.
+    /// It is in the watchdog's list until its next check, even if it no longer waits.
     is_listed: bool,
     queue: QueueState,
 }
 
-/// Where a stream is in the queue of its connection, whose unsent bytes have reached their limit.
+/// Whether a stream is in the queue of its connection (see [`Streams`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::serve) enum QueueState {
     #[default]
     NotQueued,
     Queued,
-    /// It has left the queue and may be polled once.
+    /// Has left the queue: its task may be polled once, then the next stream is admitted.
     Admitted,
 }
 
@@ -62,7 +62,7 @@ impl Waiter {
         Self { streams, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
     }
 
-    /// Waits for the peer. A wait that has begun already goes on, unless `restart`: then its time begins anew.
+    /// Waits for the peer. A wait that has begun keeps its start time, unless `restart` is true.
     pub(in crate::serve) fn start_waiting(self: &Arc<Self>, watchdog: &Watchdog, restart: bool, waker: &Waker) {
         let (is_new, since) = self.update(|wait| {
             if restart || !wait.is_waiting {
@@ -97,7 +97,7 @@ impl Waiter {
         result
     }
 
-    /// The watchdog has cut it, so its owner must end.
+    /// Whether the watchdog has cut this socket or stream. Its task must then end.
     pub(in crate::serve) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
     }
@@ -106,7 +106,7 @@ impl Waiter {
         self.streams.is_some()
     }
 
-    /// Since when it waits. If it does not wait, it leaves the list with this call.
+    /// When the wait began. `None`: it does not wait, and the caller must drop it from the list.
     pub(super) fn waiting_since_or_remove(&self) -> Option<u32> {
         let since = self.update_existing(|wait| {
             wait.is_listed = wait.is_waiting;
@@ -115,7 +115,7 @@ impl Waiter {
         since.flatten()
     }
 
-    /// Since when it waits, if it does.
+    /// When the wait began, if it waits.
     pub(super) fn waiting_since(&self) -> Option<u32> {
         self.update_existing(|wait| wait.is_waiting.then(|| self.since(wait))).flatten()
     }
@@ -128,7 +128,7 @@ impl Waiter {
         }
     }
 
-    /// Marks it as cut, and gives the waker of its owner. `None` when it was cut before.
+    /// Marks this as cut and returns the waker of its task. `None` if it was cut before or has no waker.
     pub(in crate::serve) fn cut(&self) -> Option<Waker> {
         if self.cut.swap(true, Ordering::AcqRel) {
             return None;
@@ -144,7 +144,7 @@ impl Waiter {
         self.unsent.load(Ordering::Relaxed) as usize
     }
 
-    /// It is a stream with unsent bytes, and other streams of its connection are queued until some are taken.
+    /// Whether other streams of its connection are queued behind the unsent bytes of this stream.
     pub(super) fn blocks_others(&self) -> bool {
         self.streams.as_ref().is_some_and(|streams| streams.has_queue()) && self.unsent() > 0
     }
@@ -173,17 +173,17 @@ impl Waiter {
         }
     }
 
-    /// Sets the unsent bytes of a socket, and gives how many there were before.
+    /// Sets the unsent bytes of a socket, and returns how many there were before.
     pub(in crate::serve) fn set_unsent(&self, bytes: u32) -> u32 {
         self.unsent.swap(bytes, Ordering::Relaxed)
     }
 
-    /// Ready when the stream's connection may make more unsent bytes; queues the stream otherwise.
+    /// Ready when the stream's connection may produce more unsent bytes; queues the stream otherwise.
     pub(in crate::serve) fn poll_capacity(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.streams.as_ref().map_or(Poll::Ready(()), |streams| streams.poll_capacity(self, cx))
     }
 
-    /// Queues the stream unless it was admitted, and gives its state before.
+    /// Queues the stream unless it was admitted, and returns its state before.
     pub(in crate::serve) fn enqueue(&self, waker: &Waker) -> QueueState {
         self.update(|wait| {
             let before = wait.queue;
@@ -195,7 +195,7 @@ impl Waiter {
         })
     }
 
-    /// Lets the stream through. Its connection has taken it from the queue.
+    /// Admits the stream, which was taken from the queue. Returns the waker of its task.
     pub(in crate::serve) fn admit(&self) -> Option<Waker> {
         self.update(|wait| {
             (wait.queue, wait.is_waiting) = (QueueState::Admitted, false);
@@ -233,7 +233,7 @@ impl Waiter {
         }
     }
 
-    /// hyper polls the body for its next frame: h2 has capacity for all frames before.
+    /// hyper polls for the next frame, so h2 had capacity for all earlier frames.
     pub(in crate::serve) fn on_body_poll(&self) {
         self.body.fetch_and(!(UNACKNOWLEDGED | NEW_FRAME), Ordering::Relaxed);
     }
@@ -274,7 +274,7 @@ impl Wait {
 
 /// The body gave a frame, and hyper has not polled for the next one since.
 const UNACKNOWLEDGED: u8 = 1;
-/// The body gave that frame in this poll of the stream's task.
+/// The unacknowledged frame is new: the body gave it in the current poll of the stream's task.
 const NEW_FRAME: u8 = 2;
 /// The stream waits for its peer.
 const WAITING: u8 = 4;
@@ -298,7 +298,7 @@ mod tests {
         waiter.on_frame();
         waiter.on_pending(&cx);
         sleep(Duration::from_millis(500)).await;
-        // It has a window for that frame and for its last byte, and the body has no more.
+        // The peer opens its window: hyper polls past both frames.
         waiter.on_frame();
         waiter.on_body_poll();
         waiter.on_pending(&cx);

@@ -51,11 +51,8 @@ impl App {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
             (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
-        let server = Server::bind(
-            resolve(&options)?,
-            serve_settings(&options, max_connections, budget.clone())?,
-            metrics.clone(),
-        )?;
+        let settings = serve_settings(&options, max_connections, budget.clone())?;
+        let server = Server::bind(resolve(&options)?, settings, metrics.clone())?;
         let address = server.local_addr()?;
         let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(auth(&options, metrics.clone()));
@@ -139,18 +136,14 @@ fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-fn serve_settings(
-    options: &ServeOptions,
-    max_connections: MaxConnections,
-    budget: Budget,
-) -> io::Result<serve::Settings> {
+fn serve_settings(options: &ServeOptions, most: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
     let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(CertificateFiles { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
         tls,
-        max_connections: max_connections.count(),
+        max_connections: most.count(),
         http1_takeover: options.http1_takeover,
         max_streams: options.max_streams,
         header_timeout: options.header_timeout,

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Bytes;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -208,6 +209,19 @@ impl Drop for UnsentBytes {
     fn drop(&mut self) {
         self.watchdog.remove_unsent(self.bytes);
     }
+}
+
+/// The bytes, with a count that ends when they are dropped.
+pub(super) fn with_count(bytes: Bytes, count: impl Send + 'static) -> Bytes {
+    struct Counted<C>(Bytes, C);
+
+    impl<C> AsRef<[u8]> for Counted<C> {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    Bytes::from_owner(Counted(bytes, count))
 }
 
 pub(super) fn as_u32(length: impl TryInto<u32>) -> u32 {

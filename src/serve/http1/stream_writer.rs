@@ -21,7 +21,7 @@ use tokio::{
 
 use super::response_kind::StreamingResponse;
 use crate::{
-    serve::write_watchdog::{PIECE, UnsentBytes, Watchdog},
+    serve::write_watchdog::{PIECE, UnsentBytes, Watchdog, with_count},
     wall_clock,
 };
 
@@ -158,18 +158,7 @@ fn counted(data: Bytes, watchdog: &Watchdog) -> Bytes {
         return data;
     }
     let unsent = UnsentBytes::new(watchdog, data.len());
-    Bytes::from_owner(CountedBytes { data, _unsent: unsent })
-}
-
-struct CountedBytes {
-    data: Bytes,
-    _unsent: UnsentBytes,
-}
-
-impl AsRef<[u8]> for CountedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
+    with_count(data, unsent)
 }
 
 /// Offers at most a piece of each buffer: what the socket does not take counts as unsent, and the shared bytes of a large chunk

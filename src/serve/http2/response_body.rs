@@ -15,11 +15,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use http::Response;
 use hyper::body::{Frame, SizeHint};
 
-use crate::serve::write_watchdog::{PIECE, as_u32, waiter::Waiter};
+use crate::serve::write_watchdog::{PIECE, as_u32, waiter::Waiter, with_count};
 
-/// A piece that was given to hyper. Its bytes count as unsent until h2 has written or dropped them.
+/// The count of a piece that was given to hyper. Its bytes are unsent until h2 has written or dropped them.
 struct UnsentPiece {
-    bytes: Bytes,
     waiter: Arc<Waiter>,
     unsent: u32,
 }
@@ -75,7 +74,7 @@ impl ResponseBody {
         self.waiter.on_frame();
         // The count is inside the bytes, because hyper stores a piece in every stream: a larger type would make all streams
         // larger.
-        if unsent == 0 { bytes } else { Bytes::from_owner(UnsentPiece { bytes, waiter: self.waiter.clone(), unsent }) }
+        if unsent == 0 { bytes } else { with_count(bytes, UnsentPiece { waiter: self.waiter.clone(), unsent }) }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
@@ -129,12 +128,6 @@ impl Drop for ResponseBody {
         if self.unsent_rest > 0 {
             self.waiter.remove_unsent(self.unsent_rest);
         }
-    }
-}
-
-impl AsRef<[u8]> for UnsentPiece {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 

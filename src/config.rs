@@ -27,8 +27,7 @@ pub struct Arguments {
 pub enum Command {
     /// Run the daemon; this is also what happens without a subcommand
     Serve(Box<ServeOptions>),
-    /// Ask a running daemon whether it is alive. Give it the daemon's --port, --host and --tls-cert. Exit code 0, or 1 and one
-    /// line that says why not
+    /// Ask a daemon that runs with the same options whether it is alive: exit code 0, or 1 and a line that says why not
     Healthcheck(Endpoint),
 }
 

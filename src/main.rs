@@ -50,16 +50,11 @@ async fn run(options: ServeOptions) -> ExitCode {
     let drain = app.drain();
     let mut running = std::pin::pin!(app.run());
     tokio::select! {
-        ended = &mut running => return exit_code(ended),
+        ended = &mut running => return ExitCode::from(u8::from(ended.is_err())),
         () = next_signal() => drain.start(),
     }
-    // A second signal does not wait for the drain.
     tokio::select! {
-        ended = running => exit_code(ended),
-        () = next_signal() => ExitCode::FAILURE,
+        ended = running => ExitCode::from(u8::from(ended.is_err())),
+        () = next_signal() => ExitCode::FAILURE, // A second signal does not wait for the drain.
     }
-}
-
-fn exit_code(ended: Result<(), drain::Died>) -> ExitCode {
-    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -6,7 +6,7 @@ mod first_head_timer;
 mod response_kind;
 mod stream_writer;
 
-use std::{convert::Infallible, future::pending, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -17,7 +17,6 @@ use self::{
     counted_body::CountedBody,
     detach::{DetachableConnection, Detachment, ReadTrackedBody},
     first_head_timer::FirstHeadTimer,
-    response_kind::ResponseKind,
     stream_writer::StreamWriter,
 };
 use super::{
@@ -47,18 +46,7 @@ pub(super) async fn serve<H: Handler>(
             async move {
                 let mut response = response.await;
                 if detaches {
-                    response = match ResponseKind::of(response).await {
-                        ResponseKind::Streaming(mut streaming)
-                            if detachment.is_request_read() && streaming.failed.is_none() =>
-                        {
-                            *streaming.response.version_mut() = version;
-                            detachment.hold_back(streaming);
-                            pending().await
-                        }
-                        // Also a body that has failed already: hyper reports the error.
-                        ResponseKind::Streaming(streaming) => streaming.into_response(),
-                        ResponseKind::Complete(response) => response,
-                    };
+                    response = detachment.hold_back_stream(response, version).await;
                 }
                 Ok::<_, Infallible>(CountedBody::wrap(response, &watchdog))
             }

@@ -9,6 +9,7 @@
 //! buffer would be lost.
 
 use std::{
+    future::pending,
     pin::Pin,
     sync::{
         Arc,
@@ -17,7 +18,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
+use http::{Response, Version};
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     rt::{Read, Write},
@@ -26,7 +28,10 @@ use hyper::{
 };
 use parking_lot::Mutex;
 
-use super::{counted_body::CountedBody, response_kind::StreamingResponse};
+use super::{
+    counted_body::CountedBody,
+    response_kind::{ResponseKind, StreamingResponse},
+};
 use crate::serve::filtered_io::Filter;
 
 /// The state of detaching one connection. Its service, request body, socket filter and driver share this state.
@@ -53,7 +58,7 @@ enum Stage {
 
 impl Detachment {
     /// Whether the current request was read to its end. If not, hyper has to read the rest of the request.
-    pub(super) fn is_request_read(&self) -> bool {
+    fn is_request_read(&self) -> bool {
         self.0.is_request_read.load(Ordering::Relaxed)
     }
 
@@ -61,8 +66,21 @@ impl Detachment {
         self.0.is_request_read.store(is_read, Ordering::Relaxed);
     }
 
-    /// Holds a response back from hyper.
-    pub(super) fn hold_back(&self, response: StreamingResponse) {
+    /// Holds a streaming response back from hyper, and then never ends. Returns every other response.
+    pub(super) async fn hold_back_stream(&self, response: Response<Body>, version: Version) -> Response<Body> {
+        match ResponseKind::of(response).await {
+            ResponseKind::Streaming(mut streaming) if self.is_request_read() && streaming.failed.is_none() => {
+                *streaming.response.version_mut() = version;
+                self.hold_back(streaming);
+                pending().await
+            }
+            // Also a body that has failed already: hyper reports the error.
+            ResponseKind::Streaming(streaming) => streaming.into_response(),
+            ResponseKind::Complete(response) => response,
+        }
+    }
+
+    fn hold_back(&self, response: StreamingResponse) {
         *self.0.stage.lock() = Stage::HeldBack(response);
     }
 
@@ -168,8 +186,8 @@ impl HttpBody for ReadTrackedBody {
 mod tests {
     use std::{convert::Infallible, time::Duration};
 
-    use axum::body::{Body, to_bytes};
-    use http::{Request, Response};
+    use axum::body::to_bytes;
+    use http::Request;
     use hyper::{server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

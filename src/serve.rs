@@ -81,7 +81,8 @@ pub trait Handler: Clone + Send + Sync + 'static {
     fn handle_over_limit(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture;
 }
 
-/// The future of a response. Boxed, because hyper keeps space for this future for as long as an HTTP/2 stream lives, and moves it several times.
+/// The future of a response. Boxed, because hyper keeps space for this future for as long as an HTTP/2 stream lives, and moves it
+/// several times.
 pub type ResponseFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A bound listener that serves one handler.

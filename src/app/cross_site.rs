@@ -1,8 +1,8 @@
 //! Refuses requests that a browser makes for a page of another site (cross-site request forgery).
 //!
 //! If the proxy's session is a cookie, the browser attaches the cookie to every request, also to a form, an image or a stream on a
-//! page of another site. CORS only stops the page from reading the response. The browser says in `Origin` and `Sec-Fetch-Site` which site asked, and no page
-//! can forge these headers.
+//! page of another site. CORS only stops the page from reading the response. The browser says in `Origin` and `Sec-Fetch-Site`
+//! which site asked, and no page can forge these headers.
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, header, uri::Authority};
 

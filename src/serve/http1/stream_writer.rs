@@ -67,7 +67,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
         Self { io, body: Some(body), pending, received: 0, is_chunked, watchdog, _permit: permit }
     }
 
-    /// Ready when the peer has left. Reads and drops what the peer sends, because only the end of input shows that the peer has left.
+    /// Ready when the peer has left. Reads and drops what the peer sends, because only the end of input shows that the peer has
+    /// left.
     fn poll_peer_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut bytes = [0; 256];
         loop {
@@ -146,7 +147,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for StreamWriter<T> {
         if self.poll_peer_left(cx).is_ready() {
             return Poll::Ready(());
         }
-        // Errors are not logged: the socket fails only when the peer has left or was cut, and the error of a body cuts the response.
+        // Errors are not logged: the socket fails only when the peer has left or was cut, and the error of a body cuts the
+        // response.
         self.poll_write_body(cx).map(drop)
     }
 }

@@ -1,7 +1,7 @@
 //! Limits the rate of control frames of one HTTP/2 connection. Parses the frame headers of everything that is read.
 //!
 //! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. Free are `WINDOW_UPDATE`, which
-//! every client sends as it reads; PING without ACK, with which some clients measure round trips; `RST_STREAM` and CONTINUATION,
+//! every client sends as it reads; PING without ACK, with which some clients measure round trips; DATA, `RST_STREAM` and CONTINUATION,
 //! which h2 limits; and GOAWAY, which ends the connection.
 
 use std::{

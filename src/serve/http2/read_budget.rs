@@ -1,9 +1,9 @@
 //! Limits how much one poll of an HTTP/2 connection reads, and polls all new requests before the connection reads more.
 //!
-//! h2 0.4 reads all that the socket holds before hyper 1.12 serves the first request. A peer that sends a thousand requests at
-//! once makes the tables of h2 and hyper grow to a thousand entries, and the tables never shrink while the connection lives. With the budget,
-//! about fifty requests are in hand at a time: a stream of such a peer takes 1,815 bytes instead of 2,249. Their responses also
-//! share writes: 0.12 instead of 0.26 writes for a gRPC send.
+//! h2 0.4 reads all that the socket holds before hyper 1.12 serves the first request. A peer that sends a thousand requests at once
+//! makes the tables of h2 and hyper grow to a thousand entries, and the tables never shrink while the connection lives. With the
+//! budget, about fifty requests are in hand at a time: a stream of such a peer takes 1,815 bytes instead of 2,249. Their responses
+//! also share writes: 0.12 instead of 0.26 writes for a gRPC send.
 //!
 //! This relies on hyper: in one poll it calls the service for every request that h2 has read. If hyper kept a request for a later
 //! poll, `unpolled` would not count it.

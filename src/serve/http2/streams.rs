@@ -1,6 +1,7 @@
 //! What the streams of one HTTP/2 connection share. Limits their unsent bytes to [`MAX_UNSENT`].
 //!
-//! At the limit, streams that want to produce more bytes wait in a queue. One at a time leaves it, in order. Without the limit, a thousand requests for a long list would make a thousand lists in memory.
+//! At the limit, streams that want to produce more bytes wait in a queue. One at a time leaves it, in order. Without the limit, a
+//! thousand requests for a long list would make a thousand lists in memory.
 
 use std::{
     collections::VecDeque,

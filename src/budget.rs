@@ -1,4 +1,4 @@
-//! The memory budget: counts the bytes of messages (for the hub) and of unsent responses (for the transport) against one limit.
+//! The memory budget: counts the bytes of messages in the hub and of unsent responses in the transport against one limit.
 
 use std::sync::{
     Arc,
@@ -55,7 +55,7 @@ impl Budget {
         (self.messages() + unsent).saturating_sub(limit).min(unsent.saturating_sub(limit / UNSENT_DIVISOR))
     }
 
-    /// Replaces a number of bytes of messages that were counted before by the number now.
+    /// Counts `now` bytes of messages instead of the `before` bytes that were counted so far.
     pub fn change_messages(&self, before: usize, now: usize) {
         if before != now {
             // Wrapping, so that adding a negative difference subtracts.

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
+use axum::BoxError;
 use http::Request;
 use hyper::{
     body::Incoming,
@@ -42,7 +43,7 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-async fn serve_one<H: Handler>(state: &ServerState<H>, socket: TcpStream, peer: Peer) -> Result<(), axum::BoxError> {
+async fn serve_one(state: &ServerState<impl Handler>, socket: TcpStream, peer: Peer) -> Result<(), BoxError> {
     let socket = watched_socket::wrap(socket, state.watchdog.clone());
     match detect(tls::accept(state.settings.tls.as_ref(), socket).await?).await? {
         Some((Protocol::Http1, io)) => serve_http1(&state.handler, io, peer).await,
@@ -51,7 +52,7 @@ async fn serve_one<H: Handler>(state: &ServerState<H>, socket: TcpStream, peer: 
     }
 }
 
-async fn serve_http1(handler: &impl Handler, io: Rewound<MaybeTls>, peer: Peer) -> Result<(), axum::BoxError> {
+async fn serve_http1(handler: &impl Handler, io: Rewound<MaybeTls>, peer: Peer) -> Result<(), BoxError> {
     let service = service_fn(|request: Request<Incoming>| {
         let response = handler.handle_over_limit(peer, request);
         Box::pin(async { Ok::<_, Infallible>(response.await) })
@@ -71,11 +72,7 @@ async fn serve_http1(handler: &impl Handler, io: Rewound<MaybeTls>, peer: Peer) 
     Ok(())
 }
 
-async fn serve_http2<H: Handler>(
-    state: &ServerState<H>,
-    io: Rewound<MaybeTls>,
-    peer: Peer,
-) -> Result<(), axum::BoxError> {
+async fn serve_http2(state: &ServerState<impl Handler>, io: Rewound<MaybeTls>, peer: Peer) -> Result<(), BoxError> {
     let request_came = Arc::new(Notify::new());
     let service = service_fn(|request: Request<Incoming>| {
         request_came.notify_one();

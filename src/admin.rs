@@ -20,7 +20,7 @@ use crate::{
 /// What the handlers share.
 #[derive(Clone)]
 pub struct Admin {
-    /// The gauges show its levels.
+    /// Gives the counts for the gauges.
     pub hub: Hub,
     /// All metrics.
     pub metrics: Metrics,
@@ -39,7 +39,7 @@ pub fn routes(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// Whether a path is a health route. Those are answered even when the limit of connections is reached.
+/// Whether a path is a health route. A connection over the limit still gets an answer to these.
 #[must_use]
 pub fn is_health_path(path: &str) -> bool {
     ["/healthz", "/readyz"].contains(&path)

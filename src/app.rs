@@ -1,10 +1,10 @@
-//! Joins the rooms: options in, a running daemon out. No other room does this.
+//! Builds the daemon from its options: makes each room and hands it what it needs. No other room does this.
 
 mod cors;
 mod cross_site;
-mod descriptor_limit;
 mod dispatch;
 mod head_checks;
+mod max_connections;
 mod router;
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use self::{descriptor_limit::MaxConnections, dispatch::Dispatch};
+use self::{dispatch::Dispatch, max_connections::MaxConnections};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
@@ -25,7 +25,7 @@ use crate::{
     grpc,
     hub::{Hub, Limits, Local},
     rest::{self, Api},
-    serve::{self, Identity, Server, Tls},
+    serve::{self, CertificateFiles, Server, Tls},
     telemetry::Metrics,
 };
 
@@ -51,11 +51,11 @@ impl App {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
             (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
-        let server =
-            Server::bind(resolve(&options)?, serving(&options, max_connections, budget.clone())?, metrics.clone())?;
+        let settings = serve_settings(&options, max_connections, budget.clone())?;
+        let server = Server::bind(resolve(&options)?, settings, metrics.clone())?;
         let address = server.local_addr()?;
-        let hub = Hub::new(limits(&options), budget.clone(), Local, metrics.clone());
-        let auth = Arc::new(authentication(&options, metrics.clone()));
+        let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
+        let auth = Arc::new(auth(&options, metrics.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
         let settings = rest::Settings {
             body_limit: options.body_limit as usize,
@@ -97,15 +97,15 @@ impl App {
         self.run_with(|_, task| task).await
     }
 
-    /// `replace` is for tests: it may replace a task that must not die.
+    /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
         let Self { server, dispatch, hub, health, drain, max_connections, options, .. } = self;
+        // Not in `bind`: the log starts after it.
         max_connections.warn();
         grpc::set_health(&health, true).await;
-        // If one of these tasks dies, the daemon does only half of its work. So it drains and exits instead.
         let supervised: [(&str, Task); _] = [
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
-            (WATCHDOG, Box::pin(server.watch())),
+            (WATCHDOG, Box::pin(server.run_watchdog())),
             (ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))),
         ];
         for (name, task) in supervised {
@@ -114,11 +114,11 @@ impl App {
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::set_health(&health, false).await;
-        // The last tenth of the window is for writing the end of the last streams.
+        // The hub ends all streams in the first 90 % of the window. The rest is for writing their last bytes.
         hub.drain(options.drain_window.mul_f64(0.9)).await;
-        drain.finish();
-        let whole = drain.wait(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
-        tracing::info!(whole, "stopped");
+        drain.begin_hard_stop();
+        let all_tasks_ended = drain.wait_for_tasks(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
+        tracing::info!(all_tasks_ended, "stopped");
         drain.died().map_or(Ok(()), Err)
     }
 }
@@ -128,32 +128,32 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The names of the tasks that must not die.
 const TIMEKEEPER: &str = "timekeeper of the hub";
-const ACCEPT_LOOP: &str = "accept loop";
 const WATCHDOG: &str = "write watchdog";
+const ACCEPT_LOOP: &str = "accept loop";
 
 fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
     let mut addresses = (options.endpoint.host.as_str(), options.endpoint.port).to_socket_addrs()?;
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-fn serving(options: &ServeOptions, max_connections: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
+fn serve_settings(options: &ServeOptions, most: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
     let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
-        (Some(certificate), Some(key)) => Some(Tls::read(Identity { certificate, key })?),
+        (Some(certificate), Some(key)) => Some(Tls::read(CertificateFiles { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
         tls,
-        max_connections: max_connections.count(),
+        max_connections: most.count(),
         http1_takeover: options.http1_takeover,
         max_streams: options.max_streams,
         header_timeout: options.header_timeout,
-        stall: options.stall_timeout,
-        http2_idle: HTTP2_IDLE,
+        stall_timeout: options.stall_timeout,
+        http2_idle_timeout: HTTP2_IDLE,
         budget,
     })
 }
 
-fn limits(options: &ServeOptions) -> Limits {
+fn hub_limits(options: &ServeOptions) -> Limits {
     Limits {
         resume_window: options.resume_window,
         hold: options.hold_limit,
@@ -165,7 +165,7 @@ fn limits(options: &ServeOptions) -> Limits {
     }
 }
 
-fn authentication(options: &ServeOptions, metrics: Metrics) -> Auth {
+fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
     Auth {
         mode: match options.auth {
             AuthMode::None => auth::Mode::None,
@@ -178,10 +178,10 @@ fn authentication(options: &ServeOptions, metrics: Metrics) -> Auth {
     }
 }
 
-/// How long an HTTP/2 connection may stay open without a stream. A browser closes such a connection earlier or at the same time.
+/// How long an HTTP/2 connection may stay open without a stream. Short, because an idle connection holds a permit.
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// The shortest time that connections get to write their remaining bytes after all streams have ended.
+/// Connections get at least this long to write their last bytes, even with a very short drain window.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -189,6 +189,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
+        sync::Notify,
     };
 
     use super::*;
@@ -208,14 +209,14 @@ mod tests {
         let options = ["--port", "0", "--host", "127.0.0.1", "--drain-window", "1"];
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
         let app = App::bind(*options).expect("a free port");
-        let (address, drain, now) = (app.local_addr(), app.drain(), Drain::new());
-        let end = now.clone();
+        let (address, drain, kill) = (app.local_addr(), app.drain(), Arc::new(Notify::new()));
+        let killed = kill.clone();
         let running = app.run_with(move |name, task| {
-            let end = end.clone();
+            let killed = killed.clone();
             let dies = async move {
                 tokio::select! {
                     () = task => {}
-                    () = end.started(), if name == victim => assert!(!panics, "as if by a bug"),
+                    () = killed.notified(), if name == victim => assert!(!panics, "as if by a bug"),
                 }
             };
             Box::pin(dies)
@@ -229,7 +230,7 @@ mod tests {
                 streams.push(stream);
             }
             assert_eq!(ask(address, "GET /readyz HTTP/1.1").await.1, "HTTP/1.1 200");
-            now.start();
+            kill.notify_one();
             drain.started().await;
             if victim != ACCEPT_LOOP {
                 assert_eq!(ask(address, "GET /readyz HTTP/1.1").await.1, "HTTP/1.1 503");

@@ -1,4 +1,4 @@
-//! The memory budget: counts the bytes of messages (for the hub) and of unsent responses (for the transport) against one limit.
+//! The memory budget: counts the bytes of messages in the hub and of unsent responses in the transport against one limit.
 
 use std::sync::{
     Arc,
@@ -44,17 +44,18 @@ impl Budget {
         self.0.unsent.load(Ordering::Relaxed)
     }
 
-    /// Whether messages and unsent responses together exceed the limit, and unsent responses alone exceed a quarter of it.
+    /// How many unsent bytes are too many: those above the limit of messages and unsent responses together, but only those above a
+    /// quarter of the limit.
     ///
     /// Messages that are kept for replay may fill the whole budget; the hub removes them when a new message needs the memory.
-    /// Without the second condition a full budget would cut a peer that is only slow.
+    /// Without the quarter, a full budget would cut a peer that is only slow.
     #[must_use]
-    pub fn is_exceeded(&self) -> bool {
+    pub fn excess(&self) -> usize {
         let (unsent, limit) = (self.unsent(), self.0.limit);
-        self.messages() + unsent > limit && unsent > limit / UNSENT_SHARE
+        (self.messages() + unsent).saturating_sub(limit).min(unsent.saturating_sub(limit / UNSENT_DIVISOR))
     }
 
-    /// Replaces a number of bytes of messages that were counted before by the number now.
+    /// Counts `now` bytes of messages instead of the `before` bytes that were counted so far.
     pub fn change_messages(&self, before: usize, now: usize) {
         if before != now {
             // Wrapping, so that adding a negative difference subtracts.
@@ -83,8 +84,8 @@ impl Budget {
     }
 }
 
-/// Unsent responses may always take one part in this many of the budget.
-const UNSENT_SHARE: usize = 4;
+/// Unsent responses may always take a quarter of the budget.
+const UNSENT_DIVISOR: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -95,13 +96,15 @@ mod tests {
         let budget = Budget::new(10);
         budget.add_messages(6);
         budget.add_unsent(4);
-        assert!(!budget.is_exceeded());
+        assert_eq!(budget.excess(), 0);
         budget.add_unsent(1);
-        assert!(budget.is_exceeded());
+        assert_eq!(budget.excess(), 1);
         budget.remove_messages(6);
-        assert_eq!((budget.messages(), budget.unsent(), budget.is_exceeded()), (0, 5, false));
+        assert_eq!((budget.messages(), budget.unsent(), budget.excess()), (0, 5, 0));
         budget.remove_unsent(3);
         budget.add_messages(10);
-        assert!(!budget.is_exceeded(), "messages that fill the budget are no reason to cut a slow peer");
+        assert_eq!(budget.excess(), 0, "messages that fill the budget are no reason to cut a slow peer");
+        budget.add_unsent(1);
+        assert_eq!(budget.excess(), 1, "a quarter of the budget is always for unsent responses");
     }
 }

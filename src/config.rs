@@ -2,7 +2,7 @@
 
 mod serve_options;
 
-use std::{ffi::OsString, fmt, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind, parser::ValueSource};
 
@@ -11,7 +11,7 @@ pub use self::serve_options::{AuthMode, RequireClaim, ServeOptions};
 /// The daemon through which two devices find each other before a WebRTC call: server-sent events and gRPC on one port.
 ///
 /// Every option is a flag and an environment variable; the flag wins. SIGTERM and SIGINT drain: the daemon ends its streams over
-/// the drain window, then exits with 0. A second signal makes it exit at once. A bad option, a taken port or an unreadable file
+/// the drain window, then exits with 0. A second signal makes it exit at once with 1. A bad option, a taken port or an unreadable file
 /// is one line on standard error and exit code 2.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "backend-signal", version, max_term_width = 120)]
@@ -27,11 +27,11 @@ pub struct Arguments {
 pub enum Command {
     /// Run the daemon; this is also what happens without a subcommand
     Serve(Box<ServeOptions>),
-    /// Ask the daemon that has the same options whether it is alive: exit code 0, or 1 and a line that says why not
+    /// Ask a daemon that runs with the same options whether it is alive: exit code 0, or 1 and a line that says why not
     Healthcheck(Endpoint),
 }
 
-/// Where the daemon listens. `serve` and `healthcheck` both need this, so the options may stand before and after a subcommand.
+/// Where the daemon listens. `serve` and `healthcheck` both need this, so its options may stand before or after the subcommand.
 #[derive(Args, Clone, Debug)]
 pub struct Endpoint {
     /// Port to listen on, for HTTP and gRPC; 0 picks a free one
@@ -76,7 +76,7 @@ impl Arguments {
         let explicit = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
         let misplaced = definition.get_arguments().find(|arg| !arg.is_global_set() && explicit(arg.get_id().as_str()));
         if let (Some("serve"), Some(flag)) = (matches.subcommand_name(), misplaced.and_then(clap::Arg::get_long)) {
-            // clap would parse it and nobody would use it.
+            // clap accepts the flag here, but `serve` has its own copy of the options: the value would be lost without a word.
             return Err(EarlyExit::Fail(format!("--{flag} must stand after `serve`")));
         }
         let Self { command, serve } = Self::from_arg_matches(&matches)?;
@@ -99,13 +99,3 @@ impl From<clap::Error> for EarlyExit {
         Self::Fail(reason.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 }
-
-impl fmt::Display for EarlyExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Print(text) | Self::Fail(text) => f.write_str(text),
-        }
-    }
-}
-
-impl std::error::Error for EarlyExit {}

@@ -1,10 +1,9 @@
 //! How the daemon stops: a soft stop, a hard stop, and a wait for every task. Only this file spawns, so no task is missed.
 
 use std::{
-    fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock},
     task::Poll,
     time::Duration,
@@ -22,20 +21,12 @@ pub struct Drain {
     died: Arc<OnceLock<Died>>,
 }
 
-/// A supervised task has died. The daemon drains and exits, and its supervisor should start it again.
+/// A supervised task has died. The daemon drains and exits with an error, so that systemd or Kubernetes starts it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Died {
     /// The name of the task in the log.
     pub task: &'static str,
 }
-
-impl fmt::Display for Died {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the {} died", self.task)
-    }
-}
-
-impl std::error::Error for Died {}
 
 impl Drain {
     /// A drain that has not started.
@@ -49,7 +40,7 @@ impl Drain {
         self.soft.cancel();
     }
 
-    /// The soft stop has begun.
+    /// Whether the soft stop has begun.
     #[must_use]
     pub fn has_started(&self) -> bool {
         self.soft.is_cancelled()
@@ -60,20 +51,21 @@ impl Drain {
         self.soft.cancelled().await;
     }
 
-    /// Begins the hard stop: running tasks end now, after the current request or frame.
-    pub fn finish(&self) {
+    /// Begins the hard stop: ends the supervised tasks, and asks the connections that came during the drain to close. Tasks that
+    /// have not ended after [`Drain::wait_for_tasks`] end with the process.
+    pub fn begin_hard_stop(&self) {
         self.soft.cancel();
         self.hard.cancel();
     }
 
     /// Waits for the hard stop.
-    pub async fn finished(&self) {
+    pub async fn hard_stop(&self) {
         self.hard.cancelled().await;
     }
 
-    /// Waits for the soft stop or, if that has begun already, for the hard stop.
-    pub async fn next_stop(&self) {
-        if self.has_started() { self.finished().await } else { self.started().await }
+    /// Waits for the first stop that had not begun when this was called: the soft stop or the hard stop.
+    pub fn next_stop(&self) -> impl Future<Output = ()> + Send {
+        if self.has_started() { self.hard.cancelled() } else { self.soft.cancelled() }
     }
 
     /// Starts a task that the shutdown waits for. The handle can end the task early; the memory of the task is freed only when
@@ -96,13 +88,8 @@ impl Drain {
     {
         let drain = self.clone();
         self.tasks.spawn(async move {
-            let mut task = pin!(task);
-            // `AssertUnwindSafe` is right because the task is not polled again after a panic.
-            let ended = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
-                Ok(polled) => polled.map(|()| "ended"),
-                Err(_) => Poll::Ready("panicked"),
-            });
-            if let Some(how) = drain.hard.run_until_cancelled(ended).await {
+            if let Some(ended) = drain.hard.run_until_cancelled(catch_panic(pin!(task))).await {
+                let how = if ended.is_some() { "ended" } else { "panicked" };
                 tracing::error!(task = name, how, "a task that must not die has died: the daemon stops");
                 // Fails if another task died before: that task is the cause.
                 let _ = drain.died.set(Died { task: name });
@@ -117,18 +104,28 @@ impl Drain {
         self.died.get().copied()
     }
 
-    /// Waits for the end of all tasks, for at most `patience`. Says whether all have ended.
-    pub async fn wait(&self, patience: Duration) -> bool {
+    /// Waits for the end of all tasks, for at most `patience`. Returns whether all have ended.
+    pub async fn wait_for_tasks(&self, patience: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
+/// The output of a future; `None` if it panics.
+pub async fn catch_panic<T>(mut future: Pin<&mut (impl Future<Output = T> + Send)>) -> Option<T> {
+    // Unwind safe: the future is not polled again after a panic, so nothing reads its broken state.
+    let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    });
+    polled.await
+}
+
+/// Installs handlers for SIGTERM and SIGINT. Each call of the returned function waits for the next of these signals.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub fn signals() -> std::io::Result<impl AsyncFnMut()> {
+pub fn stop_signals() -> std::io::Result<impl AsyncFnMut()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move || {

@@ -8,11 +8,11 @@ use std::{
 
 use tokio_stream::Stream;
 
-/// The items that `map` makes of each item of `source`. It ends when the source ends.
+/// The items that `map` makes of each item of `source`. The stream ends when the source ends.
 ///
 /// `map` also gets the source, so that it can take more items that are ready.
 pub struct FlatMap<S, T, F> {
-    /// Items that wait to be polled. `None` in an idle stream, which then pays one word for the queue.
+    /// Items that wait to be polled. `None` in an idle stream.
     #[expect(clippy::box_collection, reason = "the queue of an idle stream takes one word")]
     ready: Option<Box<VecDeque<T>>>,
     source: S,

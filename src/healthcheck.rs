@@ -1,4 +1,4 @@
-//! The subcommand `healthcheck`: asks the daemon that was started with the same options for `/healthz`.
+//! The subcommand `healthcheck`: requests `/healthz` from the daemon that was started with the same options.
 
 use std::{
     io,
@@ -24,7 +24,7 @@ use tokio_rustls::{
 
 use crate::wall_clock;
 
-/// Succeeds when the daemon answers 200 within 3 s. `host` is what the daemon was started with; `tls` says that it speaks TLS.
+/// Succeeds when the daemon answers 200 within 3 s. `host` and `port` are the daemon's own options. `tls`: it speaks TLS.
 ///
 /// # Errors
 /// In every other case; the error says what is wrong.
@@ -42,7 +42,8 @@ async fn ask(host: &str, port: u16, tls: bool) -> io::Result<()> {
     if tls { get_healthz(handshake(socket).await?).await } else { get_healthz(socket).await }
 }
 
-/// Nobody can connect to 0.0.0.0 or `::`, but the loopback address of the same family leads to a daemon that listens there.
+/// 0.0.0.0 and `::` are addresses to listen on. Not every system connects to them, but a daemon that listens there also listens on
+/// the loopback address of the same family.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -52,7 +53,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Needs no HTTP client: the status line says all.
+/// Reads only the status line, so it needs no HTTP client.
 async fn get_healthz(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
     let mut answer = Vec::new();
@@ -67,7 +68,7 @@ async fn get_healthz(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> io:
 async fn handshake(socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(ring::default_provider());
     let verifier = AnyCertificate(provider.signature_verification_algorithms);
-    let config = ClientConfig::builder_with_details(provider, Arc::new(wall_clock::Clamped))
+    let config = ClientConfig::builder_with_details(provider, Arc::new(wall_clock::RustlsClock))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .dangerous()

@@ -1,16 +1,16 @@
 //! `backend-signal` is the daemon through which two devices find each other before a WebRTC call.
 //!
-//! A device subscribes and gets a stream of messages. Any caller who is allowed to lists a user's devices and sends data to one of
-//! them. One in-memory hub, an HTTP API (server-sent events and JSON) and a gRPC service, on one port.
+//! A device subscribes and gets a stream of messages. A caller lists a user's devices and sends data to one of them. One in-memory
+//! hub, an HTTP API (server-sent events and JSON) and a gRPC service, on one port.
 //!
 //! # The rooms, in reading order
 //!
 //! | Room | What it does |
 //! | --- | --- |
-//! | [`model`] | the nouns: ids, address, message, cursor; a value that exists is valid |
+//! | [`model`] | the nouns: ids, address, message, cursor. Their constructors check, so a value never needs a second check |
 //! | [`error`] | everything that can go wrong: one enum, without status codes |
 //! | [`budget`] | counts the bytes of messages and unsent responses against `--memory-budget` |
-//! | [`auth`] | takes headers, URI and peer, makes a `Caller`; no other room can make one |
+//! | [`auth`] | identifies the caller from headers, URI and IP address; only this room can make a `Caller` |
 //! | [`hub`] | the domain: send, subscribe, list, watch; knows no protocol |
 //! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems |
 //! | [`grpc`] | the gRPC service: methods, conversion, status codes, streams |
@@ -19,12 +19,12 @@
 //! | [`drain`] | stops the daemon; the only room that spawns tasks, and supervises those that must not die |
 //! | [`telemetry`] | logs and metrics |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
-//! | [`app`] | joins the rooms; decides how each request is handled, and has the router of both protocols |
+//! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
 //! | [`healthcheck`] | the subcommand that asks a running daemon whether it is alive |
 //! | [`terminal`] | writes to standard output and standard error before the process exits |
-//! | [`wall_clock`] | the time of day, clamped to the years 1970 to 9999 |
-//! | `flat_map` | a stream that turns each item of another stream into any number of items |
-//! | `json` | strict parsing of JSON objects from outside |
+//! | [`wall_clock`] | the time of day, safe to format |
+//! | `flat_map` | (private) a stream that turns each item of another stream into any number of items |
+//! | `json` | (private) strict parsing of JSON objects from outside |
 //!
 //! Arrows point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
 //!
@@ -32,32 +32,37 @@
 //!
 //! | What | Where |
 //! | --- | --- |
-//! | a peer that does not read is cut | `serve/write_watchdog.rs` |
-//! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it |
+//! | a peer that does not read is cut | `serve/write_watchdog.rs` decides; `serve/watched_socket.rs` (HTTP/1.1) and `serve/http2/stream_tasks.rs` end the peer |
+//! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
+//! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the one of `legacy` |
 //! | a new option or subcommand | `config/serve_options.rs` or `config.rs`; `app.rs` hands the value to its room; a README row |
-//! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs` |
-//! | a new route | `rest.rs`, or `admin.rs` for operators; a gRPC method: the proto file and `grpc.rs` |
-//! | a new kind of identity | a file beside `auth/claim.rs`, and `auth.rs`, which chooses by `--auth` |
-//! | a new limit of a user or device | `hub/user_devices.rs`, `hub/presence.rs`, `hub/log.rs` |
-//! | a new limit of a connection | `serve.rs` for options; a constant in the file of `serve` that applies it |
-//! | a new metric | `telemetry/metrics.rs`, and `telemetry/metrics/hub_events.rs` for what happens in the hub; a README row |
+//! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
+//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` |
+//! | a new gRPC method | `proto/signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
+//! | a new kind of identity | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`; `app.rs` joins them |
+//! | a new limit of a user or device | `Limits` in `hub.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
+//! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc/deadline.rs` |
+//! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
+//! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
+//! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: `Levels` and `admin.rs`; a README row |
+//! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands it to the hub |
 //!
 //! # A message's way
 //!
 //! `serve` accepts a connection. `rest` or `grpc` parses the request. `auth` makes the `Caller`. `Hub::send` finds the mailbox in
-//! the registry, or asks the backplane. `Mailbox::push` numbers and stores the message and wakes the `Subscription`. `rest::sse` or
-//! `grpc::convert` writes the message. Both protocols take the same steps in the same order.
+//! the registry, or asks the backplane. `Mailbox::push` numbers and stores the message, and `Slot` wakes the `Subscription`.
+//! `rest::sse` or `grpc::convert` writes the message. Both protocols take the same steps in the same order.
 //!
-//! There are two shortcuts. A POST to a device and a gRPC `Send` come once for every message, so `app/dispatch.rs` calls their
-//! handlers without the router. An event stream over HTTP/1.1 leaves hyper: `serve` writes the response to the bare socket, because
-//! hyper's buffers would be most of the memory of an idle stream.
+//! There are two fast paths. First: a POST to a device and a gRPC `Send` come once for every message, so `app/dispatch.rs` calls
+//! their handlers without the router. Second: a streaming response over HTTP/1.1 leaves hyper. `serve` writes it to the connection
+//! itself, because hyper's buffers would be most of the memory of an idle stream.
 //!
 //! # Invariants
 //!
 //! * A mailbox is a log of numbered messages, and a stream is a cursor into it. There is no second queue.
-//! * Only `auth` makes a `Caller` or a `Subscriber`, and the hub takes nothing else.
-//! * Locks are short and synchronous, no function holds two, and none is held across an await.
-//! * A stream that ends late never touches the newer stream that took its place: removal compares generations.
+//! * Only `auth` makes a `Caller` or a `Subscriber`, and every hub function that a request reaches takes one.
+//! * Locks are short and synchronous. No function holds two locks, and no lock is held across an await.
+//! * A stream that ends late never removes the newer stream of its device: removal compares their generations.
 //! * A task that must not die is supervised: if it does, the daemon drains and exits with an error.
 //! * Everything that comes from a peer has a limit, in size and in time.
 //! * No log, metric or error contains a claim, a token or data.

@@ -9,7 +9,7 @@ use backend_signal::{
     terminal::{fail, print},
 };
 
-/// The system's allocator keeps three times as much memory for a stream, and does not free it after a spike of connections.
+/// The system's allocator takes three times as much memory for an idle stream, and does not free it after a spike of connections.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -38,11 +38,11 @@ fn serve(options: ServeOptions) -> ExitCode {
 }
 
 async fn run(options: ServeOptions) -> ExitCode {
-    let wanted = format!("{}:{}", options.endpoint.host, options.endpoint.port);
+    let endpoint = format!("{}:{}", options.endpoint.host, options.endpoint.port);
     let (level, format) = (options.log, options.log_format);
-    let (app, mut stop) = match App::bind(options).and_then(|app| Ok((app, drain::signals()?))) {
+    let (app, mut next_signal) = match App::bind(options).and_then(|app| Ok((app, drain::stop_signals()?))) {
         Ok(bound) => bound,
-        Err(error) => return fail(2, &format!("cannot serve on {wanted}: {error}")),
+        Err(error) => return fail(2, &format!("cannot serve on {endpoint}: {error}")),
     };
     let _log = telemetry::start(level, format);
     telemetry::count_panics(app.metrics());
@@ -51,10 +51,10 @@ async fn run(options: ServeOptions) -> ExitCode {
     let mut running = std::pin::pin!(app.run());
     tokio::select! {
         ended = &mut running => return ExitCode::from(u8::from(ended.is_err())),
-        () = stop() => drain.start(),
+        () = next_signal() => drain.start(),
     }
     tokio::select! {
         ended = running => ExitCode::from(u8::from(ended.is_err())),
-        () = stop() => ExitCode::FAILURE,
+        () = next_signal() => ExitCode::FAILURE, // A second signal does not wait for the drain.
     }
 }

@@ -1,7 +1,7 @@
-//! The transport: accepts connections, gives their requests to one handler, and holds every limit. Knows nothing of the domain.
+//! The transport: accepts connections, gives their requests to one handler, applies the limits. Knows nothing of the domain.
 //!
-//! `connection` serves a connection, with `http1` or `http2`; `over_limit` serves one past the connection limit.
-//! `write_watchdog` cuts peers that do not read.
+//! Connections: `connection`, `http1`, `http2`, `connection_limit`, `over_limit`, `socket`. Reading: `filtered_io`, `tls`,
+//! `protocol_detection`. Peers that do not read: `watched_socket`, `write_watchdog`.
 
 mod connection;
 mod connection_limit;
@@ -30,9 +30,9 @@ use axum::{
 use http::{Request, Response};
 use tokio::net::TcpListener;
 
-pub use self::tls::{Identity, Tls};
+pub use self::tls::{CertificateFiles, Tls};
 use self::{
-    connection::Shared,
+    connection::ServerState,
     connection_limit::{Permit, Permits},
     write_watchdog::Watchdog,
 };
@@ -42,45 +42,47 @@ use crate::{
     telemetry::{LogThrottle, Metrics},
 };
 
-/// The limits that are options. All other limits are constants beside the code that they limit.
+/// What `app` decides: options, and limits that a test changes. All other limits are constants beside the code that they limit.
 #[derive(Clone)]
 pub struct Settings {
     /// Speaks TLS with this configuration, if there is one.
     pub tls: Option<Tls>,
-    /// Open connections. A few more are accepted and refused politely; then accepting waits until a connection closes.
+    /// Most open connections. A few more are accepted, for health checks and to answer 503. Then accepting waits.
     pub max_connections: usize,
     /// Write streaming responses of HTTP/1.1 without hyper, which keeps large buffers for a connection.
     pub http1_takeover: bool,
     /// Concurrent streams of one HTTP/2 connection.
     pub max_streams: u32,
-    /// For the first bytes, for a request's head, and for the idle time between two requests of HTTP/1.1.
+    /// How long the first bytes and a request's head may take, and how long HTTP/1.1 may be idle between two requests.
     pub header_timeout: Duration,
     /// How long a peer may take to read a piece of a response. After that its stream or connection is cut.
-    pub stall: Duration,
+    pub stall_timeout: Duration,
     /// How long an HTTP/2 connection may have no stream.
-    pub http2_idle: Duration,
+    pub http2_idle_timeout: Duration,
     /// Counts the unsent bytes of all connections.
     pub budget: Budget,
 }
 
-/// The address that a connection came from.
+/// The IP address that a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
+
+/// The body of a request.
+pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static {}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static> RequestBody for B {}
 
 /// Turns requests into responses.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Handles one request.
-    fn handle<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
+    fn handle(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture;
 
     /// Handles one request of a connection over the connection limit: health checks get their answer, all else is refused.
-    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static;
+    fn handle_over_limit(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture;
 }
 
-/// Boxed, because hyper keeps space for this future for as long as an HTTP/2 stream lives, and moves it several times.
+/// The future of a response. Boxed, because hyper keeps space for this future for as long as an HTTP/2 stream lives, and moves it
+/// several times.
 pub type ResponseFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A bound listener that serves one handler.
@@ -97,7 +99,7 @@ impl Server {
     /// # Errors
     /// When the address is taken, or is no address of this machine.
     pub fn bind(address: SocketAddr, settings: Settings, metrics: Metrics) -> io::Result<Self> {
-        let watchdog = Watchdog::new(settings.stall, settings.budget.clone(), metrics.clone());
+        let watchdog = Watchdog::new(settings.stall_timeout, settings.budget.clone(), metrics.clone());
         Ok(Self { listener: socket::listen(address)?, settings, watchdog, metrics })
     }
 
@@ -110,16 +112,17 @@ impl Server {
     }
 
     /// Cuts peers that do not read; never ends.
-    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub fn run_watchdog(&self) -> impl Future<Output = ()> + Send + use<> {
         self.watchdog.clone().run()
     }
 
-    /// Accepts connections; never ends. Each connection ends by itself when the drain begins.
+    /// Accepts connections; never ends. A connection closes after its current requests when the next stop of the drain begins.
     pub async fn run(self, handler: impl Handler, drain: Drain) {
         let Self { listener, settings, watchdog, metrics } = self;
         let permits = Permits::new(settings.max_connections);
         let mut backoff = Backoff::default();
-        let shared = Arc::new(Shared { handler, settings, watchdog, metrics: metrics.clone(), drain: drain.clone() });
+        let state =
+            Arc::new(ServerState { handler, settings, watchdog, metrics: metrics.clone(), drain: drain.clone() });
         loop {
             let permit = permits.acquire().await;
             match listener.accept().await {
@@ -129,14 +132,15 @@ impl Server {
                     let peer = Peer(peer.ip());
                     match permits.upgrade(permit) {
                         Permit::Regular(permit) => {
-                            drain.spawn(connection::serve(shared.clone(), socket, peer, permit));
+                            drain.spawn(connection::serve(state.clone(), socket, peer, permit));
                         }
                         Permit::OverLimit(permit) => {
                             metrics.connected_over_limit();
-                            drain.spawn(over_limit::serve(shared.clone(), socket, peer, permit));
+                            drain.spawn(over_limit::serve(state.clone(), socket, peer, permit));
                         }
                     }
                 }
+                // The peer left before its connection was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     metrics.accept_failed();
@@ -148,27 +152,27 @@ impl Server {
     }
 }
 
-/// Waits while the system has no descriptor or memory for another connection, longer each time.
+/// The wait after a failed accept. Doubles from 10 ms to 1 s, so a lack of descriptors or memory does not make the loop spin.
 struct Backoff {
     next: Duration,
-    lines: LogThrottle,
+    log_limit: LogThrottle,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: SHORTEST_BACKOFF, lines: LogThrottle::default() }
+        Self { next: SHORTEST_BACKOFF, log_limit: LogThrottle::default() }
     }
 }
 
 impl Backoff {
-    /// The next wait is short again. The limit of one log line a second stays: a peer that comes and goes could cause many
-    /// lines.
+    /// Makes the next wait short again, but keeps the log limit: a peer that connects between two failures would cause a line
+    /// each time.
     fn reset(&mut self) {
         self.next = SHORTEST_BACKOFF;
     }
 
     async fn wait(&mut self, error: &io::Error) {
-        if let Some(left_out) = self.lines.admit() {
+        if let Some(left_out) = self.log_limit.admit() {
             tracing::warn!(%error, left_out, "cannot accept a connection");
         }
         tokio::time::sleep(self.next).await;

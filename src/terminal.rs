@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Writes a text to standard output.
+/// Writes a text to standard output. Returns the exit code: 0 also when the reader has closed the pipe.
 #[must_use]
 pub fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
@@ -16,7 +16,7 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Writes one line to standard error. The exit code is the same when that cannot be written.
+/// Writes one line to standard error. Returns `code`, even if the write fails.
 #[must_use]
 pub fn fail(code: u8, reason: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "backend-signal: {reason}");

@@ -1,4 +1,4 @@
-//! The time of day, clamped to the years 1970 to 9999.
+//! The time of day, safe to format.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,9 +15,9 @@ pub fn now() -> SystemTime {
 
 /// Tells rustls the time. Its own provider panics before 1970.
 #[derive(Debug)]
-pub struct Clamped;
+pub struct RustlsClock;
 
-impl TimeProvider for Clamped {
+impl TimeProvider for RustlsClock {
     fn current_time(&self) -> Option<UnixTime> {
         now().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }
@@ -46,6 +46,15 @@ mod tests {
             (epoch + 10 * LAST, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(humantime::format_rfc3339_seconds(clamp(time)).to_string(), date);
+        }
+    }
+
+    #[test]
+    fn the_vendored_httpdate_does_not_panic_outside_1970_to_9999() {
+        let (epoch, second) = (SystemTime::UNIX_EPOCH, Duration::from_secs(1));
+        for time in
+            [epoch - 300_000_000 * second, epoch - Duration::from_nanos(1), epoch + LAST + second, epoch + 10 * LAST]
+        {
             httpdate::fmt_http_date(time);
         }
     }

@@ -1,4 +1,4 @@
-//! The CORS layer, and as constants the headers that it writes on a response to a request without an `Origin`.
+//! CORS: the layer for routed requests, and the constant headers for fast paths, whose requests have no `Origin`.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ pub(super) fn layer(origins: &[HeaderValue]) -> CorsLayer {
 
 /// What the layer writes on a response to a request without an `Origin`.
 ///
-/// The short way of a POST adds these headers itself, because the layer would cost as much as routing does. All values are
-/// static: cloning any other value is an atomic increment on a counter that all threads share.
-pub(super) fn without_origin(origins: &[HeaderValue]) -> HeaderMap {
+/// The fast path of a POST adds these headers itself: running the layer would cost as much as routing. All values are static:
+/// cloning any other value is an atomic increment on a counter that all threads share, which slows all of them.
+pub(super) fn constant_headers(origins: &[HeaderValue]) -> HeaderMap {
     let headers: &[_] = if origins.is_empty() {
         &[(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")]
     } else {
@@ -34,7 +34,7 @@ pub(super) fn without_origin(origins: &[HeaderValue]) -> HeaderMap {
     headers.iter().cloned().chain([exposed]).map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
 }
 
-/// The response headers that a page may read besides those that CORS always lets it read.
+/// The response headers that a page may read, in addition to the few that CORS always allows.
 const EXPOSED: &str = "retry-after,grpc-status,grpc-message,grpc-status-details-bin";
 
 /// The request headers that the answer depends on when origins are configured.
@@ -57,7 +57,7 @@ mod tests {
             let handler = service_fn(async |_: Request<Body>| Ok::<Response, Infallible>(Response::default()));
             let Ok(response) =
                 layer(origins).layer(handler).call(Request::post("/").body(Body::empty()).unwrap()).await;
-            assert_eq!(*response.headers(), without_origin(origins), "{origins:?}");
+            assert_eq!(*response.headers(), constant_headers(origins), "{origins:?}");
         }
     }
 }

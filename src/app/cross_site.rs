@@ -1,16 +1,16 @@
 //! Refuses requests that a browser makes for a page of another site (cross-site request forgery).
 //!
-//! If the proxy's session is a cookie, the browser sends the cookie with every form, image and stream that any page asks for. CORS
-//! only stops the page from reading the response. The browser says in `Origin` and `Sec-Fetch-Site` which site asked, and no page
-//! can forge these headers.
+//! If the proxy's session is a cookie, the browser attaches the cookie to every request, also to a form, an image or a stream on a
+//! page of another site. CORS only stops the page from reading the response. The browser says in `Origin` and `Sec-Fetch-Site`
+//! which site asked, and no page can forge these headers.
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, header, uri::Authority};
 
 use crate::{error::Error, rest};
 
-/// The origins whose pages may act for their visitors, besides the server's own origin.
+/// The origins whose pages may use the identity of their visitor. The server's own origin always may.
 ///
-/// An empty list refuses no request: then no browser sends credentials to this server, so no identity comes from a cookie.
+/// An empty list switches this check off. That is safe only if the identity never comes from a cookie.
 pub(super) struct AllowedOrigins(Vec<HeaderValue>);
 
 impl AllowedOrigins {
@@ -18,30 +18,29 @@ impl AllowedOrigins {
         Self(origins.to_vec())
     }
 
-    /// The error for a request that acts for a visitor of another site.
-    pub(super) fn refusal<B>(&self, request: &Request<B>) -> Option<Error> {
-        let refused = !self.0.is_empty() && acts(request) && !self.trusts(request);
+    /// The error, if a page of another site made this request and the request has an effect.
+    pub(super) fn error<B>(&self, request: &Request<B>) -> Option<Error> {
+        let refused = !self.0.is_empty() && has_effect(request) && !self.is_from_allowed_page(request);
         refused.then_some(Error::CrossSite)
     }
 
-    fn trusts<B>(&self, request: &Request<B>) -> bool {
+    fn is_from_allowed_page<B>(&self, request: &Request<B>) -> bool {
         let headers = request.headers();
-        let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
-        let (absent, listed) = (origins.peek().is_none(), origins.all(|origin| self.0.contains(origin)));
-        if !absent && listed {
+        let absent = !headers.contains_key(header::ORIGIN);
+        if !absent && headers.get_all(header::ORIGIN).iter().all(|origin| self.0.contains(origin)) {
             return true;
         }
         match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
             Some(b"same-origin" | b"none") => true,
             Some(b"cross-site" | b"same-site") => false,
-            // An older browser, or not a browser.
+            // An older browser, or a client that is not a browser: `Origin` decides.
             _ => absent || is_own(request),
         }
     }
 }
 
-/// Whether a request has an effect: a POST sends a message, a subscribe takes a device over, and a watch uses up a limited place.
-fn acts<B>(request: &Request<B>) -> bool {
+/// Whether a request has an effect: a POST sends a message, a subscribe takes a device over, and a watch counts against a limit.
+fn has_effect<B>(request: &Request<B>) -> bool {
     match *request.method() {
         Method::POST => true,
         Method::GET => rest::is_subscribe(request.uri().path()) || rest::accepts_events(request.headers()),
@@ -54,7 +53,7 @@ fn acts<B>(request: &Request<B>) -> bool {
 /// The scheme is not compared: a proxy in front may have ended TLS.
 fn is_own<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
-    let (Some(origin), Some(host)) = (only(headers, header::ORIGIN), host(request)) else { return false };
+    let (Some(origin), Some(host)) = (single(headers, header::ORIGIN), host(request)) else { return false };
     let Some((scheme, origin)) = origin.split_once("://") else { return false };
     let port = match scheme {
         "https" => ":443",
@@ -65,13 +64,13 @@ fn is_own<B>(request: &Request<B>) -> bool {
     plain(origin) == plain(host)
 }
 
-/// The authority of HTTP/2, or the `Host` of HTTP/1.1.
+/// The authority of the URI (HTTP/2, or HTTP/1.1 in absolute form), else `Host`.
 fn host<B>(request: &Request<B>) -> Option<&str> {
-    request.uri().authority().map(Authority::as_str).or_else(|| only(request.headers(), header::HOST))
+    request.uri().authority().map(Authority::as_str).or_else(|| single(request.headers(), header::HOST))
 }
 
 /// The value of a header that occurs exactly once.
-fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next()?;
     if lines.next().is_some() { None } else { line.to_str().ok() }

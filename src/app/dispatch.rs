@@ -1,22 +1,19 @@
-//! What happens to a request before a handler gets it: this daemon refuses it, takes a short way past the router, or routes it.
+//! What happens to a request before a handler gets it: this daemon refuses it, sends it on a fast path, or routes it.
 //!
-//! A request with a faulty head is refused first, before anything reads its body. All others are observed: a span, a count, and
-//! a problem in place of a panic. The order for a routed request, from the outside: CORS, then the layer [`routed`] (body limits,
-//! observation, refusals), then the routes. The two requests that come once for every message take a short way: the same steps
-//! without axum's layers and router, because each of those costs a message as much as its routing.
+//! A request with a faulty head is refused first, before anything reads its body. All others are traced: they get a span and are
+//! counted, and a panic becomes a problem response. A routed request passes, from the outside: CORS, the layer [`routed`] (body
+//! limits, tracing, refusals), the routes. A POST to a device and a gRPC `Send` come once for every message. They take a fast path:
+//! the same steps without axum's router and layers, each of which costs about as much as the routing itself.
 
 use std::{
-    future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
     time::Duration,
 };
 
 use axum::{
-    BoxError, Router,
-    body::{Body, Bytes, HttpBody},
+    Router,
+    body::Body,
     extract::{MatchedPath, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
@@ -30,41 +27,42 @@ use tracing::Instrument as _;
 use super::{cors, cross_site::AllowedOrigins, head_checks};
 use crate::{
     admin,
+    drain::catch_panic,
     error::Error,
     grpc::{self, SignalService},
     rest::{self, Api, Problem},
-    serve::{Handler, Peer, ResponseFuture},
+    serve::{Handler, Peer, RequestBody, ResponseFuture},
     telemetry::BusyRoute,
 };
 
 /// The handler of all requests.
 #[derive(Clone)]
-pub(super) struct Dispatch(Arc<Shared>);
+pub(super) struct Dispatch(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     routes: Cors<Router>,
     api: Api,
     signal: SignalService,
-    /// What the CORS layer writes on the response to every request without an `Origin`.
-    without_origin: HeaderMap,
+    /// See [`cors::constant_headers`].
+    constant_headers: HeaderMap,
     allowed_origins: AllowedOrigins,
     post: BusyRoute,
     grpc_send: BusyRoute,
 }
 
-/// Request extension: the router refuses the request with this error instead of calling a handler.
+/// Request extension: the layer [`routed`] answers with this error and does not call the handler.
 #[derive(Clone, Copy)]
-struct Refused(Error);
+struct RefuseWith(Error);
 
 impl Dispatch {
     pub(super) fn new(routes: Router, api: Api, signal: SignalService, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
         let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE_ROUTE), api.metrics.busy_route(grpc::SEND));
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             routes: cors::layer(origins).layer(routes),
             api,
             signal,
-            without_origin: cors::without_origin(origins),
+            constant_headers: cors::constant_headers(origins),
             allowed_origins: AllowedOrigins::new(origins),
             post,
             grpc_send,
@@ -73,47 +71,38 @@ impl Dispatch {
 }
 
 impl Handler for Dispatch {
-    fn handle<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
-    {
-        let refused = self.0.allowed_origins.refusal(&request);
-        self.dispatch(refused, peer, request)
+    fn handle(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture {
+        let error = self.0.allowed_origins.error(&request);
+        self.dispatch(error, peer, request)
     }
 
-    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
-    {
-        let refused = (!is_health(&request)).then_some(Error::TOO_MANY_CONNECTIONS);
-        self.dispatch(refused, peer, request)
+    fn handle_over_limit(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture {
+        let error = (!is_health(&request)).then_some(Error::TOO_MANY_CONNECTIONS);
+        self.dispatch(error, peer, request)
     }
 }
 
 impl Dispatch {
-    fn dispatch<B>(&self, refused: Option<Error>, peer: Peer, mut request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
-    {
-        let shared = self.0.clone();
-        if let Some(error) = head_checks::fault(&request) {
+    fn dispatch(&self, error: Option<Error>, peer: Peer, mut request: Request<impl RequestBody>) -> ResponseFuture {
+        let inner = self.0.clone();
+        if let Some(error) = head_checks::error(&request) {
             // The head does not say reliably where the body ends, so the connection closes and the body is not read.
             let response = Problem::from(error).and_close(request.version()).into_response();
-            count(&response, |status| shared.api.metrics.answered("none", status, Duration::ZERO));
+            count(&response, |status| inner.api.metrics.answered(NO_ROUTE, status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
-        if let Some(error) = refused {
-            request.extensions_mut().insert(Refused(error));
+        if let Some(error) = error {
+            request.extensions_mut().insert(RefuseWith(error));
         }
-        // Without an `Origin` the CORS headers are always the same. Browsers send one with every POST, so no browser goes past the
-        // router.
-        let may_go_past_router = refused.is_none() && !request.headers().contains_key(header::ORIGIN);
-        if may_go_past_router && let Some(to) = rest::send_receiver(&request) {
+        // Without an `Origin` the CORS headers are always the same. Browsers send `Origin` with every POST, so a request of a
+        // browser always takes the router.
+        let may_skip_router = error.is_none() && !request.headers().contains_key(header::ORIGIN);
+        if may_skip_router && let Some(to) = rest::send_receiver(&request) {
             return Box::pin(async move {
-                let handler = pin!(rest::send_directly(&shared.api, peer, to, &mut request));
-                let mut response = observe_short_way(&shared.post, handler).await;
-                // A clone with some headers added: most responses have none of their own.
-                let own = std::mem::replace(response.headers_mut(), shared.without_origin.clone());
+                let handler = pin!(rest::send_directly(&inner.api, peer, to, &mut request));
+                let mut response = trace_fast_path(&inner.post, handler).await;
+                // Adds the response's own headers to a clone of the constant ones: most responses have none, so this copies least.
+                let own = std::mem::replace(response.headers_mut(), inner.constant_headers.clone());
                 if !own.is_empty() {
                     response.headers_mut().extend(own);
                 }
@@ -121,15 +110,15 @@ impl Dispatch {
             });
         }
         request.extensions_mut().insert(peer);
-        // Only browsers need CORS headers, and a browser cannot make a native gRPC call.
-        if may_go_past_router && grpc::is_send(&request) {
+        // Only browsers need CORS headers, and a browser cannot make a native gRPC call (it cannot read trailers).
+        if may_skip_router && grpc::is_send(&request) {
             return Box::pin(async move {
-                let handler = pin!(async { grpc::send(&shared.signal, request).await.map(Body::new) });
-                observe_short_way(&shared.grpc_send, handler).await
+                let handler = pin!(async { grpc::send(&inner.signal, request).await.map(Body::new) });
+                trace_fast_path(&inner.grpc_send, handler).await
             });
         }
         let is_options = request.method() == Method::OPTIONS;
-        let routed = shared.routes.clone().call(request.map(Body::new));
+        let routed = inner.routes.clone().call(request.map(Body::new));
         Box::pin(async move {
             let Ok(mut response) = routed.await;
             // The CORS layer answers every OPTIONS with an empty 200. Without a body, 204 is the right status.
@@ -141,27 +130,27 @@ impl Dispatch {
     }
 }
 
-/// Observes and counts a request that goes past the router.
-async fn observe_short_way(route: &BusyRoute, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+/// Traces and counts a request that skips the router. Every fast path is a POST.
+async fn trace_fast_path(route: &BusyRoute, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
     let began = Instant::now();
-    let response = observe(&Method::POST, route.pattern(), handler).await;
+    let response = trace(&Method::POST, route.pattern(), handler).await;
     count(&response, |status| route.answered(status, began.elapsed()));
     response
 }
 
-/// The layer of the router: limits the body, and observes, counts or refuses the request.
+/// The layer of the router: limits the body, and traces, counts or refuses the request.
 async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = match route.as_ref().map_or("none", MatchedPath::as_str) {
+    let route = match route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str) {
         grpc::ROUTE => grpc::method(request.uri().path()),
         route => route,
     };
     let (began, method) = (Instant::now(), request.method().clone());
     let handler = rest::discard_leftover(request, &api.settings, async |request| match request.extensions().get() {
-        Some(Refused(error)) => refusal(*error, &request),
+        Some(RefuseWith(error)) => refusal_response(*error, &request),
         None => next.run(request).await,
     });
-    let response = observe(&method, route, pin!(handler)).await;
+    let response = trace(&method, route, pin!(handler)).await;
     count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
     response
 }
@@ -176,20 +165,21 @@ fn is_health<B>(request: &Request<B>) -> bool {
 }
 
 /// The response for a refused request, in the protocol of the request.
-fn refusal(error: Error, request: &Request<Body>) -> Response {
+fn refusal_response(error: Error, request: &Request<Body>) -> Response {
     let mut response = if grpc::is_call(request) {
         tonic::Status::from(error).into_http()
     } else {
         rest::error_response(error, request.headers())
     };
     if matches!(error, Error::TooManyConnections(_)) && request.version() <= Version::HTTP_11 {
-        // A connection past the limit must close soon to make room for the next one, so the rest of the request is not read.
+        // A connection over the limit must close soon to free its permit, so the rest of its request is not read.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// Counts a request by its gRPC status, if the head of the response has one, else by its HTTP status.
+/// Counts a request by its gRPC status if the head of the response has one, else by its HTTP status. So a native gRPC call that
+/// fails in its trailers counts as 200.
 fn count(response: &Response, answered: impl FnOnce(&str)) {
     let status = response.headers().get(GRPC_STATUS);
     let code = status.map(|code| format!("{:?}", tonic::Code::from_bytes(code.as_bytes())));
@@ -197,25 +187,20 @@ fn count(response: &Response, answered: impl FnOnce(&str)) {
 }
 
 /// Gives a request a span, and answers with a problem when the handler panics. The span has the route's pattern and not the
-/// path, so it holds no id, query or token.
-async fn observe(method: &Method, route: &str, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
+/// path, so the span holds no id, query or token.
+async fn trace(method: &Method, route: &str, handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
     let span = tracing::debug_span!("request", %method, route);
     let response = async {
         let response = catch_panic(handler).await;
+        let response = response.unwrap_or_else(|| Problem::from(Error::Internal).into_response());
         tracing::debug!(status = response.status().as_u16(), "answered");
         response
     };
     response.instrument(span).await
 }
 
-async fn catch_panic(mut handler: Pin<&mut (impl Future<Output = Response> + Send)>) -> Response {
-    // Unwind safe: the handler is not polled again after a panic, so nothing reads its broken state.
-    let polled = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    });
-    polled.await.unwrap_or_else(|_| Problem::from(Error::Internal).into_response())
-}
+/// The route of a request that has none, or that was refused for its head before routing.
+const NO_ROUTE: &str = "none";
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -233,7 +218,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_panic_in_a_handler_is_a_problem_with_cors_and_is_counted_as_a_request() {
+    async fn a_panic_in_a_handler_becomes_a_problem_response_with_cors_headers_and_is_counted() {
         let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
         let limits = hub::Limits::only_times(second, second);
         let auth = auth::Auth {

@@ -1,13 +1,13 @@
-//! Refuses heads of HTTP/1.1 that a proxy and this server could read differently (request smuggling), as far as hyper accepts them.
+//! Refuses HTTP/1.1 heads that hyper accepts, but that a proxy could read differently (request smuggling).
 
 use axum::http::{HeaderMap, Request, Version, header};
 
 use crate::error::{Error, Invalid};
 
-/// What is wrong with a head. HTTP/2 has no such ambiguities.
+/// The error for an ambiguous head. HTTP/2 frames the body itself, so its heads are never ambiguous.
 ///
 /// hyper itself refuses a request whose last transfer coding is not `chunked`, and a request in HTTP/1.0 with any transfer coding.
-pub(super) fn fault<B>(request: &Request<B>) -> Option<Error> {
+pub(super) fn error<B>(request: &Request<B>) -> Option<Error> {
     let (version, headers) = (request.version(), request.headers());
     if version > Version::HTTP_11 {
         return None;
@@ -15,6 +15,7 @@ pub(super) fn fault<B>(request: &Request<B>) -> Option<Error> {
     if !has_one_host(headers, version) {
         return Some(Invalid::Host.into());
     }
+    // A proxy may apply only one of two codings.
     (codings(headers) > 1).then_some(Error::UnsupportedCoding)
 }
 
@@ -28,7 +29,7 @@ fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     }
 }
 
-/// A host and an optional port (RFC 3986, section 3.2). Empty is valid: the target may have no authority.
+/// A host and an optional port (RFC 3986, section 3.2). Empty is valid: clients send it when the URI has no authority.
 fn is_host(value: &[u8]) -> bool {
     let (name, port) = match value.strip_prefix(b"[") {
         Some(rest) => {

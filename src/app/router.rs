@@ -19,14 +19,13 @@ use crate::{
     rest::{self, Api, Problem},
 };
 
-/// Joins the routes of all rooms.
 pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
     // `reset_fallback`, because axum cannot merge two routers with a fallback. `route_layer`, because with `layer` the gRPC-Web
     // layer would also answer requests for unknown paths.
     let grpc = grpc
         .into_axum_router()
         .reset_fallback()
-        .route_layer(from_fn_with_state(admin.drain.clone(), within_deadline))
+        .route_layer(from_fn_with_state(admin.drain.clone(), limit_call))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
     let routes = rest::routes(api.clone())
@@ -37,8 +36,8 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
     Dispatch::new(routes, api, signal, origins)
 }
 
-/// Lets only gRPC calls pass. tonic does not check the content type, and a page of another site may post `text/plain` without a
-/// CORS preflight.
+/// Refuses what is not a gRPC call. tonic accepts any content type, so a page of another site could call a method with a POST of
+/// `text/plain`, which needs no CORS preflight.
 async fn only_grpc(request: Request, next: Next) -> Response {
     if request.method() == Method::POST && grpc::is_call(&request) {
         next.run(request).await
@@ -47,14 +46,14 @@ async fn only_grpc(request: Request, next: Next) -> Response {
     }
 }
 
-/// Ends a call at its `grpc-timeout`. A call of another service than ours also ends when the daemon drains.
-async fn within_deadline(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+/// Ends a call at its `grpc-timeout`. A call of health or reflection also ends when the daemon drains.
+async fn limit_call(State(drain): State<Drain>, request: Request, next: Next) -> Response {
     let call = async |request| {
         if grpc::is_signal(&request) {
             return next.run(request).await;
         }
-        let call = |request: http::Request<_>| next.run(request.map(Body::new));
-        grpc::end_on_drain(request, &drain, call, Body::new).await
+        let run = |request: http::Request<_>| next.run(request.map(Body::new));
+        grpc::end_on_drain(request, &drain, run, Body::new).await
     };
     grpc::within_deadline(request, call, Body::new).await
 }

@@ -19,7 +19,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_AUTH", value_enum, default_value = "claim")]
     pub auth: AuthMode,
 
-    /// Which routes require a claim: subscribing, or all but health and metrics
+    /// Which routes require an identity: subscribing, or all but health and metrics
     #[arg(long, env = "SIGNAL_REQUIRE_CLAIM", value_enum, default_value = "subscribe")]
     pub require_claim: RequireClaim,
 
@@ -27,11 +27,11 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// Origins whose pages may call with credentials. Empty: any origin, without credentials
+    /// Origins whose pages may call with credentials. Empty: any origin, without credentials; set this if a session is a cookie
     #[arg(long, env = "SIGNAL_CORS_ORIGINS", value_name = "ORIGIN,...", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<http::HeaderValue>,
 
-    /// Largest request body or gRPC message, at most 262144
+    /// Largest request body or gRPC message
     #[arg(long, env = "SIGNAL_BODY_LIMIT", value_name = "BYTES", default_value_t = 102_400,
           value_parser = clap::value_parser!(u32).range(1..=MAX_BODY))]
     pub body_limit: u32,
@@ -40,8 +40,8 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_BODY_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub body_timeout: Duration,
 
-    /// How long a connection may take for its first bytes and for a request's head, and how long a connection of HTTP/1.1 may be
-    /// idle between two requests; must be longer than the idle time of a proxy's connection pool
+    /// Longest time for the first bytes of a connection and for the head of a request, and longest idle time of an HTTP/1.1
+    /// connection between two requests. Set it longer than the idle time of the proxy's connection pool
     #[arg(long, env = "SIGNAL_HEADER_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub header_timeout: Duration,
 
@@ -49,7 +49,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_HEARTBEAT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub heartbeat: Duration,
 
-    /// A client that takes longer than this for 16 KiB of a response, or for its last bytes, is cut
+    /// Longest time that a client may take to read 16 KiB of a response, or its last bytes; after that the client is cut
     #[arg(long, env = "SIGNAL_STALL_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub stall_timeout: Duration,
 
@@ -57,7 +57,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_RESUME_WINDOW", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub resume_window: Duration,
 
-    /// Longest time that a message is held for a device that is not connected, if its sender asks to hold it
+    /// Longest time that a message waits for a device that is not connected; only if the sender asks for it with a TTL
     #[arg(long, env = "SIGNAL_HOLD_LIMIT", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub hold_limit: Duration,
 
@@ -77,7 +77,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_USER_HELD_DEVICES", value_name = "COUNT", default_value_t = 64)]
     pub user_held_devices: usize,
 
-    /// Most watches of one user's devices; 0: no limit
+    /// Most watches (streams of online and offline changes) of one user's devices; 0: no limit
     #[arg(long, env = "SIGNAL_USER_WATCHERS", value_name = "COUNT", default_value_t = 1_000)]
     pub user_watchers: usize,
 
@@ -85,7 +85,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
     pub caller_watches: usize,
 
-    /// Most open connections [default and upper bound: the limit of file descriptors less a quarter of them (at most 512)]
+    /// Most open connections [default and upper bound: the limit of file descriptors, minus a quarter but at most 512]
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
     pub max_connections: Option<usize>,
 
@@ -94,17 +94,17 @@ pub struct ServeOptions {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
 
-    /// Take the socket of an HTTP/1.1 event stream from the HTTP library, whose buffers are nine times as large as the rest of
-    /// an idle stream; false leaves it there
+    /// Write HTTP/1.1 event streams without the HTTP library, whose buffers would make an idle stream take 9 KiB of memory instead
+    /// of 1 KiB
     #[arg(long, env = "SIGNAL_HTTP1_TAKEOVER", value_name = "BOOL", default_value_t = true,
           action = ArgAction::Set)]
     pub http1_takeover: bool,
 
-    /// Threads that serve [default: one for each processor]
+    /// Worker threads of the runtime [default: one for each processor]
     #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count)]
     pub worker_threads: Option<usize>,
 
-    /// How long streams may take to end after SIGTERM or SIGINT
+    /// How long streams may take to end after SIGTERM or SIGINT; connections get at least 1 s more for their last bytes
     #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub drain_window: Duration,
 
@@ -154,12 +154,12 @@ impl ServeOptions {
     }
 }
 
-/// Seconds, also a fraction of one.
+/// Parses a number of seconds, such as 10 or 0.5.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
     let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
-    if duration < Duration::from_millis(1) || duration > LONGEST {
-        return Err("must be between 0.001 and 86400".to_owned());
+    if duration < SHORTEST || duration > LONGEST {
+        return Err(format!("must be between {} and {}", SHORTEST.as_secs_f64(), LONGEST.as_secs()));
     }
     Ok(duration)
 }
@@ -184,8 +184,9 @@ fn origin(text: &str) -> Result<http::HeaderValue, String> {
 }
 
 /// A larger message would not fit into an empty mailbox.
-#[expect(clippy::cast_possible_wrap, reason = "a quarter of a mebibyte fits")]
+#[expect(clippy::cast_possible_wrap, reason = "256 KiB fits into an i64")]
 const MAX_BODY: i64 = crate::hub::WAITING_BYTES as i64;
 
+const SHORTEST: Duration = Duration::from_millis(1);
 /// One day: a longer time is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(86_400);

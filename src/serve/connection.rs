@@ -1,4 +1,4 @@
-//! Serves one connection: TLS if configured, then the protocol that its first bytes tell.
+//! Serves one connection: TLS if configured, then HTTP/1.1 or HTTP/2, as its first bytes show.
 
 use std::sync::Arc;
 
@@ -7,14 +7,13 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
 use super::{
     Handler, Peer, Settings, http1, http2,
     protocol_detection::{Protocol, detect},
-    tls,
-    watched_socket::WatchedSocket,
+    tls, watched_socket,
     write_watchdog::Watchdog,
 };
 use crate::{drain::Drain, telemetry::Metrics};
 
 /// What all connections share.
-pub(super) struct Shared<H> {
+pub(super) struct ServerState<H> {
     pub(super) handler: H,
     pub(super) settings: Settings,
     pub(super) watchdog: Watchdog,
@@ -22,15 +21,15 @@ pub(super) struct Shared<H> {
     pub(super) drain: Drain,
 }
 
-/// A connection that fails is logged for debugging only, because a peer can make it fail.
+/// Serves a connection. Failures are logged for debugging only, because a peer can cause them.
 pub(super) async fn serve<H: Handler>(
-    shared: Arc<Shared<H>>,
+    state: Arc<ServerState<H>>,
     socket: TcpStream,
     peer: Peer,
     permit: OwnedSemaphorePermit,
 ) {
-    let settings = &shared.settings;
-    let socket = WatchedSocket::watching(socket, shared.watchdog.clone());
+    let settings = &state.settings;
+    let socket = watched_socket::wrap(socket, state.watchdog.clone());
     let first_bytes = async { detect(tls::accept(settings.tls.as_ref(), socket).await?).await };
     let first_head_by = Instant::now() + settings.header_timeout;
     let (protocol, io) = match tokio::time::timeout_at(first_head_by, first_bytes).await {
@@ -40,11 +39,11 @@ pub(super) async fn serve<H: Handler>(
         Err(_) => return tracing::debug!("the first bytes of a connection did not come in time"),
     };
     let ended = match protocol {
-        // Boxed: a task that begins is moved several times, with the space for its largest part.
-        Protocol::Http1 => Box::pin(http1::serve(shared, io, peer, permit, first_head_by)).await,
-        Protocol::Http2 => Box::pin(http2::serve(shared, io, peer)).await,
+        // Boxed: tokio moves a new task several times, and an unboxed future would make every task as large as the largest.
+        Protocol::Http1 => Box::pin(http1::serve(state, io, peer, permit, first_head_by)).await,
+        Protocol::Http2 => Box::pin(http2::serve(state, io, peer)).await,
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(%error, "a connection failed");
     }
 }

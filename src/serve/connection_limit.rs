@@ -10,7 +10,7 @@ pub(super) struct Permits {
     over_limit: Arc<Semaphore>,
 }
 
-/// The permit of one connection. Dropping it gives it back.
+/// The permit of one connection. Dropping the permit returns it.
 pub(super) enum Permit {
     Regular(OwnedSemaphorePermit),
     /// The limit is reached: see [`over_limit`](super::over_limit).
@@ -27,12 +27,12 @@ impl Permits {
     pub(super) async fn acquire(&self) -> Permit {
         tokio::select! {
             biased;
-            permit = acquire(&self.regular) => Permit::Regular(permit),
-            permit = acquire(&self.over_limit) => Permit::OverLimit(permit),
+            permit = acquire_from(&self.regular) => Permit::Regular(permit),
+            permit = acquire_from(&self.over_limit) => Permit::OverLimit(permit),
         }
     }
 
-    /// Exchanges a permit over the limit for a regular one that was given back since, when a connection has come.
+    /// Call this when a connection was accepted: exchanges a permit over the limit for a regular one that was returned since.
     pub(super) fn upgrade(&self, permit: Permit) -> Permit {
         match permit {
             Permit::Regular(_) => permit,
@@ -41,7 +41,7 @@ impl Permits {
     }
 }
 
-async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+async fn acquire_from(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     match permits.clone().acquire_owned().await {
         Ok(permit) => permit,
         // Only a closed semaphore fails, and nothing closes these.
@@ -50,5 +50,5 @@ async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 }
 
 /// Connections over the limit: enough for the health checks of a few load balancers and some refusals at once, and few enough
-/// for the descriptors that are kept back.
+/// for the reserve of file descriptors.
 const OVER_LIMIT: usize = 16;

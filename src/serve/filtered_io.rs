@@ -1,4 +1,4 @@
-//! Forwards the reads and writes of a connection to what is below, through a filter that may change or watch some of them.
+//! Wraps an `AsyncRead + AsyncWrite` with a filter that may change or count its reads and writes.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What stands between a connection and its user. Each method forwards unless a filter does otherwise.
+/// A filter for the I/O of one connection. The default of each method passes the call on.
 pub(super) trait Filter {
     fn poll_read(
         &mut self,
@@ -19,7 +19,7 @@ pub(super) trait Filter {
         io.poll_read(cx, buffer)
     }
 
-    /// `write` writes from `length` bytes.
+    /// Calls `write`, which offers `length` bytes to the socket and returns how many it took.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -29,13 +29,8 @@ pub(super) trait Filter {
         write(cx)
     }
 
-    /// The user flushes.
+    /// Called before each flush.
     fn on_flush(&mut self) {}
-
-    /// Whether a write may come as a list of buffers, if what is below takes such lists.
-    fn allows_vectored(&self) -> bool {
-        true
-    }
 }
 
 /// A connection with a filter.
@@ -79,7 +74,7 @@ impl<T: AsyncWrite + Unpin, F: Filter + Unpin> AsyncWrite for FilteredIo<T, F> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.filter.allows_vectored() && self.io.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,12 +1,12 @@
-//! Serves one HTTP/1.1 connection: hyper, until a streaming response can be written without hyper.
+//! Serves one HTTP/1.1 connection with hyper. A streaming response leaves hyper: `stream_writer` writes it.
 
 mod counted_body;
 mod detach;
+mod first_head_timer;
 mod response_kind;
 mod stream_writer;
-mod timer;
 
-use std::{convert::Infallible, future::pending, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -16,72 +16,65 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use self::{
     counted_body::CountedBody,
     detach::{DetachableConnection, Detachment, ReadTrackedBody},
-    response_kind::ResponseKind,
+    first_head_timer::FirstHeadTimer,
     stream_writer::StreamWriter,
-    timer::FirstHeadTimer,
 };
-use super::{Handler, Peer, connection::Shared, filtered_io::FilteredIo, protocol_detection::Rewound, tls::Transport};
+use super::{
+    Handler, Peer, connection::ServerState, filtered_io::FilteredIo, protocol_detection::Rewound, tls::MaybeTls,
+};
 
-/// Bytes of a request's head, and bytes that hyper buffers for a peer that reads slowly.
-const BUFFER: usize = 32 * 1024;
+/// hyper's limit for both buffers: the head of a request, and response bytes that the socket has not taken.
+const MAX_HEAD_AND_BUFFER: usize = 32 * 1024;
 
-/// The first head must have come by `first_head_by`; that time began with the connection.
+/// `first_head_by` is the deadline for the head of the first request.
 pub(super) async fn serve<H: Handler>(
-    shared: Arc<Shared<H>>,
-    io: Rewound<Transport>,
+    state: Arc<ServerState<H>>,
+    io: Rewound<MaybeTls>,
     peer: Peer,
     permit: OwnedSemaphorePermit,
     first_head_by: Instant,
 ) -> hyper::Result<()> {
-    let (settings, detachment) = (&shared.settings, Detachment::default());
+    let (settings, detachment) = (&state.settings, Detachment::default());
     let service = {
-        let (shared, detachment) = (shared.clone(), detachment.clone());
-        // A handle for this connection alone: all threads share the reference count of the other handle.
-        let (detaches, watchdog) = (settings.http1_takeover, Arc::new(shared.watchdog.clone()));
+        let (state, detachment) = (state.clone(), detachment.clone());
+        // One `Arc` for each connection, so a request clones this counter and not the one that all threads share.
+        let (detaches, watchdog) = (settings.http1_takeover, Arc::new(state.watchdog.clone()));
         service_fn(move |request: Request<Incoming>| {
             let (watchdog, detachment, version) = (watchdog.clone(), detachment.clone(), request.version());
             let body = |body| ReadTrackedBody::new(body, detachment.clone());
-            let response = shared.handler.handle(peer, request.map(body));
+            let response = state.handler.handle(peer, request.map(body));
             async move {
                 let mut response = response.await;
                 if detaches {
-                    response = match ResponseKind::of(response).await {
-                        ResponseKind::Streaming(mut streaming)
-                            if detachment.is_request_read() && streaming.failed.is_none() =>
-                        {
-                            *streaming.response.version_mut() = version;
-                            detachment.hold_back(streaming);
-                            pending().await
-                        }
-                        ResponseKind::Streaming(streaming) => streaming.into_response(),
-                        ResponseKind::Complete(response) => response,
-                    };
+                    response = detachment.hold_back_stream(response, version).await;
                 }
-                Ok::<_, Infallible>(CountedBody::of(response, &watchdog))
+                Ok::<_, Infallible>(CountedBody::wrap(response, &watchdog))
             }
         })
     };
     let connection = http1::Builder::new()
         .timer(FirstHeadTimer::new(first_head_by))
         .header_read_timeout(settings.header_timeout)
-        .max_buf_size(BUFFER)
-        // Many clients half-close with their request. But when hyper writes a stream, only the end of what the peer sends shows
-        // that the peer left.
+        // The system writes one buffer faster than a list of small ones.
+        .writev(false)
+        .max_buf_size(MAX_HEAD_AND_BUFFER)
+        // Many clients half-close with their request. But when hyper writes a stream, only the end of input shows that the peer
+        // has left.
         .half_close(settings.http1_takeover)
         .serve_connection(TokioIo::new(FilteredIo::new(io, detachment.clone())), service);
     let mut connection = DetachableConnection { connection, detachment };
     let detached = tokio::select! {
         ended = &mut connection => ended,
-        () = shared.drain.next_stop() => {
+        () = state.drain.next_stop() => {
             connection.graceful_shutdown();
             (&mut connection).await
         }
     };
     if let Some(streaming) = detached? {
-        // Without the adapter of hyper, the detachment, and the first bytes, which hyper has read.
+        // Unwraps TokioIo, the detachment filter and the first bytes, which hyper has read.
         let io = connection.into_io().into_inner().into_inner().into_inner();
         // A task of its own, because a task keeps the memory of the largest future that it ever ran.
-        shared.drain.spawn(StreamWriter::new(io, streaming, shared.watchdog.clone(), permit));
+        state.drain.spawn(StreamWriter::new(io, streaming, state.watchdog.clone(), permit));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Serves one HTTP/2 connection: hyper with every limit set, and around hyper what it does not do.
+//! Serves one HTTP/2 connection with hyper: sets all of hyper's limits, and adds the limits that hyper does not have.
 
 mod control_frames;
 mod idle_timeout;
@@ -6,8 +6,8 @@ mod read_budget;
 mod request_body;
 mod response_body;
 mod stream_tasks;
+mod streams;
 mod unflushed_streams;
-mod unsent_limit;
 mod write_batching;
 
 use std::{
@@ -27,40 +27,44 @@ use self::{
     control_frames::ControlFrames, idle_timeout::IdleTimeout, read_budget::ReadBudget, response_body::ResponseBody,
     unflushed_streams::UnflushedStreams, write_batching::WriteBatching,
 };
-pub(super) use self::{request_body::CompleteBody, stream_tasks::StreamTasks, unsent_limit::UnsentLimit};
+pub(super) use self::{request_body::CheckedBody, stream_tasks::StreamTasks, streams::Streams};
 use super::{
-    Handler, Peer, ResponseFuture, connection::Shared, filtered_io::FilteredIo, protocol_detection::Rewound,
-    tls::Transport,
+    Handler, Peer, ResponseFuture, connection::ServerState, filtered_io::FilteredIo, protocol_detection::Rewound,
+    tls::MaybeTls,
 };
 
 /// Bytes of the header list of a request, after decompression.
 const HEADER_LIST: u32 = 16 * 1024;
-/// Bytes that one request, and all requests of a connection, may send before they are read.
+/// Flow-control windows: bytes that the peer may send before handlers read them, for one stream and for the connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes that h2 buffers for one stream whose peer reads slowly.
-const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that the peer reset before hyper accepted them (CVE-2023-44487). hyper accepts all requests of a read budget in one
-/// poll, so these resets add up only within one budget.
+const STREAM_SEND_BUFFER: usize = 64 * 1024;
+/// Streams that the peer reset before hyper accepted them (CVE-2023-44487). The count starts again with each poll, because hyper
+/// accepts all requests of a read budget in one poll.
 const PENDING_RESETS: usize = 20;
-/// Streams that the peer made the server reset (CVE-2025-8671). hyper takes `None` for no limit.
+/// Streams that the peer made the server reset (CVE-2025-8671).
 const LOCAL_RESETS: usize = 1_024;
-/// Silence before a PING, and the time for its answer: so a peer that is gone is noticed on a connection without traffic.
+/// Silence before a PING, and the time for its answer. Without PING, a peer that vanished from an idle connection is not noticed.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, io: Rewound<Transport>, peer: Peer) -> hyper::Result<()> {
-    let (budget, limit) = (ReadBudget::default(), UnsentLimit::new(shared.watchdog.clone()));
-    let io = FilteredIo::new(FilteredIo::new(io, budget.clone()), ControlFrames::new(shared.metrics.clone()));
-    let tasks = StreamTasks::new(shared.drain.clone(), limit.clone());
+pub(super) async fn serve<H: Handler>(
+    state: Arc<ServerState<H>>,
+    io: Rewound<MaybeTls>,
+    peer: Peer,
+) -> hyper::Result<()> {
+    let (budget, streams) = (ReadBudget::default(), Streams::new(state.watchdog.clone()));
+    let io = FilteredIo::new(FilteredIo::new(io, budget.clone()), ControlFrames::new(state.metrics.clone()));
+    let tasks = StreamTasks::new(state.drain.clone(), streams.clone());
     let service = {
-        let (shared, budget, limit, tasks) = (shared.clone(), budget.clone(), limit.clone(), tasks.clone());
+        let (state, budget, streams, tasks) = (state.clone(), budget.clone(), streams.clone(), tasks.clone());
         service_fn(move |request: Request<Incoming>| {
-            let (waiter, unpolled) = (tasks.open_stream(), budget.request_accepted());
-            let mut handled = if limit.must_queue() {
-                handle_later(shared.clone(), peer, Box::new(request))
+            let (waiter, unpolled) = (tasks.open_stream(), budget.count_unpolled());
+            let mut handled = if streams.must_queue() {
+                handle_later(state.clone(), peer, Box::new(request))
             } else {
-                shared.handler.handle(peer, request.map(CompleteBody))
+                state.handler.handle(peer, request.map(CheckedBody))
             };
             async move {
                 drop(unpolled);
@@ -69,17 +73,18 @@ pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, io: Rewound<Transp
                     handled.as_mut().poll(cx)
                 });
                 let response = response.await;
-                Ok::<_, Infallible>(ResponseBody::of(response, waiter))
+                Ok::<_, Infallible>(ResponseBody::wrap(response, waiter))
             }
         })
     };
-    let connection = builder(tasks, shared.settings.max_streams).serve_connection(TokioIo::new(io), service);
+    let connection = builder(tasks, state.settings.max_streams).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
-    let (mut stop, mut is_stopping) = (pin!(shared.drain.next_stop()), false);
-    let mut idle = IdleTimeout::new(shared.settings.http2_idle, limit.clone());
-    let (mut batching, mut unflushed) = (WriteBatching::default(), UnflushedStreams::of(limit.clone()));
+    let (mut stop, mut is_stopping) = (pin!(state.drain.next_stop()), false);
+    let mut idle = IdleTimeout::new(state.settings.http2_idle_timeout, streams.clone());
+    let (mut batching, mut unflushed) = (WriteBatching::default(), UnflushedStreams::new(streams.clone()));
     poll_fn(|cx| {
-        ready!(batching.poll(limit.open_streams(), cx));
+        // First waits for other streams, then for unpolled requests; only then hyper reads and writes.
+        ready!(batching.poll(streams.open_streams(), cx));
         ready!(budget.poll_refill(cx));
         if !is_stopping && (stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready()) {
             is_stopping = true;
@@ -107,29 +112,30 @@ fn builder(tasks: StreamTasks, max_streams: u32) -> http2::Builder<StreamTasks> 
         .max_header_list_size(HEADER_LIST)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER);
+        .max_send_buf_size(STREAM_SEND_BUFFER);
     builder
 }
 
-/// Calls the handler when this is polled. A queued stream keeps only its request in memory until it is admitted.
-fn handle_later<H: Handler>(shared: Arc<Shared<H>>, peer: Peer, request: Box<Request<Incoming>>) -> ResponseFuture {
-    Box::pin(async move { shared.handler.handle(peer, request.map(CompleteBody)).await })
+/// Calls the handler at the first poll. So a queued stream holds its request in memory, but no response yet.
+fn handle_later<H: Handler>(state: Arc<ServerState<H>>, peer: Peer, request: Box<Request<Incoming>>) -> ResponseFuture {
+    Box::pin(async move { state.handler.handle(peer, request.map(CheckedBody)).await })
 }
 
 #[cfg(test)]
 mod testing {
     use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-    pub(super) const HEADERS: u8 = 1;
-    pub(super) const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
+    use super::control_frames::SETTINGS;
+    pub(super) use super::control_frames::{HEADERS, RST_STREAM};
+    use crate::serve::protocol_detection::PREFACE;
+
     const END_STREAM_AND_HEADERS: u8 = 5;
 
     /// The preface, settings that allow `window` unread bytes a stream, and GET requests as streams 1, 3, 5 ...
     pub(super) fn requests_with_window(count: usize, window: u32) -> Vec<u8> {
         // GET, http and / stand in the static table of HPACK; the authority has its name there.
         let block = [&[0x82, 0x86, 0x84, 0x01, 9][..], b"localhost"].concat();
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let mut bytes = PREFACE.to_vec();
         bytes.extend(frame(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat()));
         for stream in (1..).step_by(2).take(count) {
             bytes.extend(frame(HEADERS, END_STREAM_AND_HEADERS, stream, &block));

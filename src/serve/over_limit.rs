@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
+use axum::BoxError;
 use http::Request;
 use hyper::{
     body::Incoming,
@@ -18,82 +19,84 @@ use tokio::{
 
 use super::{
     Handler, Peer,
-    connection::Shared,
-    http2::{CompleteBody, StreamTasks, UnsentLimit},
+    connection::ServerState,
+    http2::{CheckedBody, StreamTasks, Streams},
     protocol_detection::{Protocol, Rewound, detect},
-    tls::{self, Transport},
-    watched_socket::WatchedSocket,
+    tls::{self, MaybeTls},
+    watched_socket,
 };
 
+/// Ends after one request, after [`TIMEOUT`], or at the hard stop.
 pub(super) async fn serve<H: Handler>(
-    shared: Arc<Shared<H>>,
+    state: Arc<ServerState<H>>,
     socket: TcpStream,
     peer: Peer,
     _permit: OwnedSemaphorePermit,
 ) {
     tokio::select! {
-        ended = timeout(TIMEOUT, serve_one(&shared, socket, peer)) => match ended {
+        ended = timeout(TIMEOUT, serve_one(&state, socket, peer)) => match ended {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a connection over the limit ended early"),
+            Ok(Err(error)) => tracing::debug!(%error, "a connection over the limit failed"),
             Err(_) => tracing::debug!("a connection over the limit took too long"),
         },
-        () = shared.drain.finished() => {}
+        () = state.drain.hard_stop() => {}
     }
 }
 
-async fn serve_one<H: Handler>(shared: &Shared<H>, socket: TcpStream, peer: Peer) -> Result<(), axum::BoxError> {
-    let socket = WatchedSocket::watching(socket, shared.watchdog.clone());
-    match detect(tls::accept(shared.settings.tls.as_ref(), socket).await?).await? {
-        Some((Protocol::Http1, io)) => serve_http1(&shared.handler, io, peer).await,
-        Some((Protocol::Http2, io)) => serve_http2(shared, io, peer).await,
+async fn serve_one(state: &ServerState<impl Handler>, socket: TcpStream, peer: Peer) -> Result<(), BoxError> {
+    let socket = watched_socket::wrap(socket, state.watchdog.clone());
+    match detect(tls::accept(state.settings.tls.as_ref(), socket).await?).await? {
+        Some((Protocol::Http1, io)) => serve_http1(&state.handler, io, peer).await,
+        Some((Protocol::Http2, io)) => serve_http2(state, io, peer).await,
         None => Ok(()),
     }
 }
 
-async fn serve_http1(handler: &impl Handler, io: Rewound<Transport>, peer: Peer) -> Result<(), axum::BoxError> {
+async fn serve_http1(handler: &impl Handler, io: Rewound<MaybeTls>, peer: Peer) -> Result<(), BoxError> {
     let service = service_fn(|request: Request<Incoming>| {
         let response = handler.handle_over_limit(peer, request);
         Box::pin(async { Ok::<_, Infallible>(response.await) })
     });
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(TIMEOUT)
+        .header_read_timeout(None)
         .keep_alive(false)
         .half_close(true)
-        .max_buf_size(BUFFER)
+        .max_buf_size(MAX_HEAD_AND_BUFFER)
         .serve_connection(TokioIo::new(io), service);
     poll_fn(|cx| connection.poll_without_shutdown(cx)).await?;
-    // Closes in two steps: closing a socket with unread bytes sends RST, and then the peer may lose the response.
+    // First half-closes, then reads until the peer closes: closing a socket with unread bytes sends RST, and the peer may lose
+    // the response.
     let mut io = connection.into_parts().io.into_inner();
     io.shutdown().await?;
     while io.read(&mut [0; 1024]).await? > 0 {}
     Ok(())
 }
 
-async fn serve_http2<H: Handler>(shared: &Shared<H>, io: Rewound<Transport>, peer: Peer) -> Result<(), axum::BoxError> {
-    let has_request = Arc::new(Notify::new());
+async fn serve_http2(state: &ServerState<impl Handler>, io: Rewound<MaybeTls>, peer: Peer) -> Result<(), BoxError> {
+    let request_came = Arc::new(Notify::new());
     let service = service_fn(|request: Request<Incoming>| {
-        has_request.notify_one();
-        let response = shared.handler.handle_over_limit(peer, request.map(CompleteBody));
+        request_came.notify_one();
+        let response = state.handler.handle_over_limit(peer, request.map(CheckedBody));
         async { Ok::<_, Infallible>(response.await) }
     });
-    let tasks = StreamTasks::new(shared.drain.clone(), UnsentLimit::new(shared.watchdog.clone()));
+    // [`TIMEOUT`] and one stream bound everything else, so the service does not call `open_stream`, and nothing is watched.
+    let tasks = StreamTasks::new(state.drain.clone(), Streams::new(state.watchdog.clone()));
     let connection = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
         .max_concurrent_streams(1)
-        .max_send_buf_size(BUFFER)
+        .max_send_buf_size(MAX_HEAD_AND_BUFFER)
         .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        () = has_request.notified() => connection.as_mut().graceful_shutdown(),
+        () = request_came.notified() => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
 }
 
-/// For the whole connection. A health check has its answer within milliseconds, and silent peers must not hold these few
+/// The time for the whole connection. A health check has its answer within milliseconds, and silent peers must not hold these few
 /// permits.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of a request's head, and bytes of a response that hyper buffers.
-const BUFFER: usize = 16 * 1024;
+/// hyper's limit for both buffers: the head of a request, and response bytes that the socket has not taken.
+const MAX_HEAD_AND_BUFFER: usize = 16 * 1024;

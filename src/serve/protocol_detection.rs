@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use super::filtered_io::{Filter, FilteredIo};
 
 /// Every HTTP/2 connection begins with these bytes (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -23,7 +23,7 @@ pub(super) enum Protocol {
 /// The size of the first read, in bytes. Most requests are shorter, so hyper gets a whole request at once.
 const FIRST_READ: usize = 1024;
 
-/// Reads until the protocol is known. Gives `None` when the peer closes before. Has no deadline: the caller sets one.
+/// Reads until the protocol is known; `None` if the peer closes before. Has no deadline: the caller must set one.
 pub(super) async fn detect<T: AsyncRead + Unpin>(mut io: T) -> io::Result<Option<(Protocol, Rewound<T>)>> {
     let mut first = Vec::with_capacity(FIRST_READ);
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
@@ -35,10 +35,10 @@ pub(super) async fn detect<T: AsyncRead + Unpin>(mut io: T) -> io::Result<Option
     Ok(Some((protocol, FilteredIo::new(io, FirstBytes(first.into())))))
 }
 
-/// A connection whose first bytes are read once more.
+/// A connection that gives its first bytes again, although [`detect`] has read them.
 pub(super) type Rewound<T> = FilteredIo<T, FirstBytes>;
 
-/// The bytes to read before those of the connection. Their memory is freed with the last of them.
+/// The bytes that [`detect`] has read. Reads take these first; their memory is freed after the last one.
 pub(super) struct FirstBytes(Bytes);
 
 impl Filter for FirstBytes {

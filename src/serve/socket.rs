@@ -7,19 +7,20 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that may wait to be accepted. The system's default of 128 loses some when all clients come back at once.
 const BACKLOG: u32 = 4_096;
-/// A peer that acknowledges nothing for this long is gone, and so is a peer whose window stays closed.
+/// The system closes a connection if sent bytes are not acknowledged, or the window stays closed, for this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Keep-alive asks a silent peer after 15 s. The second question comes after the user time-out, which then ends the connection.
-/// This has to come before 25 s: a heartbeat of the legacy format would begin the user time-out anew.
+/// The first probe goes out after 15 s of silence, the second after 20 s. Then the user timeout has passed, and the system closes
+/// the connection. Both come before the legacy heartbeat of 25 s (`rest/subscribe.rs`): sending would restart the user timeout.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Only for systems without a user timeout.
 const KEEP_ALIVE_PROBES: u32 = 3;
 /// Bytes that the system buffers for a peer that does not read. Without a size, Linux lets this buffer grow to 4 MiB.
-const SEND_BUFFER: usize = 64 * 1024;
+const SOCKET_SEND_BUFFER: usize = 64 * 1024;
 /// With more unsent bytes than this, the socket is not writable. So the watchdog notices a stalled peer early.
-const UNSENT: u32 = 16 * 1024;
+const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
 
-/// Listens with all options set. Linux copies the options of a listening socket to every connection, which saves seven system
+/// Listens with all options set. Linux copies the options of a listening socket to every connection, which saves eight system
 /// calls for each.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -37,11 +38,11 @@ fn tune(socket: &TcpSocket) -> io::Result<()> {
     let options = SockRef::from(socket);
     options.set_tcp_nodelay(true)?;
     options.set_tcp_keepalive(&keep_alive)?;
-    options.set_send_buffer_size(SEND_BUFFER)?;
+    options.set_send_buffer_size(SOCKET_SEND_BUFFER)?;
     #[cfg(target_os = "linux")]
     {
         options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-        options.set_tcp_notsent_lowat(UNSENT)?;
+        options.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
     }
     Ok(())
 }
@@ -59,14 +60,16 @@ mod tests {
         let options = SockRef::from(&accepted);
         assert!(options.tcp_nodelay().expect("an option") && options.keepalive().expect("an option"));
         // Linux doubles the size, for its own overhead.
-        assert!((SEND_BUFFER..=2 * SEND_BUFFER).contains(&options.send_buffer_size().expect("an option")));
+        assert!(
+            (SOCKET_SEND_BUFFER..=2 * SOCKET_SEND_BUFFER).contains(&options.send_buffer_size().expect("an option"))
+        );
         #[cfg(target_os = "linux")]
         {
             assert_eq!(options.tcp_keepalive_time().expect("an option"), KEEP_ALIVE_IDLE);
             assert_eq!(options.tcp_keepalive_interval().expect("an option"), KEEP_ALIVE_INTERVAL);
             assert_eq!(options.tcp_keepalive_retries().expect("an option"), KEEP_ALIVE_PROBES);
             assert_eq!(options.tcp_user_timeout().expect("an option"), Some(USER_TIMEOUT));
-            assert_eq!(options.tcp_notsent_lowat().expect("an option"), UNSENT);
+            assert_eq!(options.tcp_notsent_lowat().expect("an option"), NOT_SENT_LOW_WATER);
         }
     }
 }

@@ -1,8 +1,7 @@
-//! TLS on the same port, with HTTP/2 and HTTP/1.1 by ALPN.
+//! TLS, which offers HTTP/2 and HTTP/1.1 by ALPN.
 
 use std::{io, path::Path, sync::Arc};
 
-use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -15,17 +14,17 @@ use tokio_rustls::{
 use tokio_util::either::Either;
 
 use super::watched_socket::WatchedSocket;
-use crate::wall_clock::Clamped;
+use crate::wall_clock::RustlsClock;
 
 /// A connection with or without TLS. TLS is boxed, because its state is large and most connections have none.
-pub(super) type Transport = Either<Box<TlsStream<WatchedSocket<TcpStream>>>, WatchedSocket<TcpStream>>;
+pub(super) type MaybeTls = Either<Box<TlsStream<WatchedSocket>>, WatchedSocket>;
 
 /// The files with which the server proves its identity.
 #[derive(Clone, Copy, Debug)]
-pub struct Identity<'a> {
+pub struct CertificateFiles<'a> {
     /// The certificate and its chain, PEM.
     pub certificate: &'a Path,
-    /// Its private key, PEM.
+    /// The private key of the certificate, PEM.
     pub key: &'a Path,
 }
 
@@ -34,17 +33,18 @@ pub struct Identity<'a> {
 pub struct Tls(TlsAcceptor);
 
 impl Tls {
-    /// Reads both files. Names the crypto provider, because rustls panics when two are compiled in and none is named.
+    /// Reads both files.
     ///
     /// # Errors
     /// When a file cannot be read, is not PEM, or the key does not belong to the certificate. The message names the file.
-    pub fn read(identity: Identity<'_>) -> io::Result<Self> {
-        let (certificate, key) = (identity.certificate, identity.key);
+    pub fn read(files: CertificateFiles<'_>) -> io::Result<Self> {
+        let (certificate, key) = (files.certificate, files.key);
         let chain = CertificateDer::pem_file_iter(certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| unreadable(certificate, &error))?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
-        let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Clamped))
+        // Names the crypto provider, because rustls panics when two are compiled in and none is named.
+        let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(RustlsClock))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
             .map_err(|error| unreadable(certificate, &error))?;
@@ -54,8 +54,9 @@ impl Tls {
 }
 
 /// Does the TLS handshake if the server has TLS.
-pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket<TcpStream>) -> io::Result<Transport> {
+pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket) -> io::Result<MaybeTls> {
     match tls {
+        // The inner box: the future of the handshake is larger than the connection.
         Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
         None => Ok(Either::Right(socket)),
     }

@@ -9,32 +9,33 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{
     filtered_io::{Filter, FilteredIo},
-    write_watchdog::{PIECE, Watchdog, waiter::Waiter},
+    write_watchdog::{PIECE, Watchdog, as_u32, waiter::Waiter},
 };
 
 /// A socket that fails with [`io::ErrorKind::TimedOut`] when its peer stops reading.
-pub(super) type WatchedSocket<T> = FilteredIo<T, WriteWatch>;
+pub(super) type WatchedSocket = FilteredIo<TcpStream, WriteWatch>;
 
 /// Watches the writes of a socket.
 ///
-/// A socket that takes no more must take a piece within the stall time-out, or the whole write if that is less. So a peer that
-/// reads single bytes is cut too.
+/// After a write that the socket refused, the socket must take a piece within the stall timeout, or the whole write if that is
+/// less. So a peer that reads single bytes is cut too.
 pub(super) struct WriteWatch {
     watchdog: Watchdog,
-    /// Made when the socket takes no more; dropped when the watchdog's list no longer holds it.
+    /// Exists from the first refused write until the watchdog's list does not hold it any more: an idle socket has none.
     waiter: Option<Arc<Waiter>>,
     /// Bytes that the socket must still take before the peer counts as reading.
-    missing: u32,
+    bytes_to_progress: u32,
 }
 
-impl<T> WatchedSocket<T> {
-    pub(super) fn watching(io: T, watchdog: Watchdog) -> Self {
-        Self::new(io, WriteWatch { watchdog, waiter: None, missing: 0 })
-    }
+pub(super) fn wrap(socket: TcpStream, watchdog: Watchdog) -> WatchedSocket {
+    FilteredIo::new(socket, WriteWatch { watchdog, waiter: None, bytes_to_progress: 0 })
 }
 
 impl WriteWatch {
@@ -46,10 +47,10 @@ impl WriteWatch {
     }
 
     /// The socket took nothing of a write of `length` bytes.
-    fn blocked(&mut self, cx: &mut Context<'_>, length: usize) {
-        let restart = self.missing == 0;
+    fn on_blocked(&mut self, cx: &mut Context<'_>, length: usize) {
+        let restart = self.bytes_to_progress == 0;
         if restart {
-            self.missing = as_u32(length.min(PIECE));
+            self.bytes_to_progress = as_u32(length.min(PIECE));
         }
         let waiter = self.waiter.get_or_insert_with(Waiter::of_socket);
         waiter.start_waiting(&self.watchdog, restart, cx.waker());
@@ -58,12 +59,12 @@ impl WriteWatch {
         self.watchdog.remove_unsent(before);
     }
 
-    fn wrote(&mut self, length: usize) {
-        if self.missing == 0 {
+    fn on_written(&mut self, length: usize) {
+        if self.bytes_to_progress == 0 {
             return;
         }
-        self.missing = self.missing.saturating_sub(as_u32(length));
-        if self.missing == 0 {
+        self.bytes_to_progress = self.bytes_to_progress.saturating_sub(as_u32(length));
+        if self.bytes_to_progress == 0 {
             self.stop();
             self.waiter.take_if(|waiter| Arc::strong_count(waiter) == 1);
         }
@@ -97,8 +98,8 @@ impl Filter for WriteWatch {
         self.check()?;
         let written = write(cx);
         match &written {
-            Poll::Pending => self.blocked(cx, length),
-            Poll::Ready(Ok(length)) => self.wrote(*length),
+            Poll::Pending => self.on_blocked(cx, length),
+            Poll::Ready(Ok(length)) => self.on_written(*length),
             Poll::Ready(Err(_)) => {}
         }
         written
@@ -109,8 +110,4 @@ impl Drop for WriteWatch {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn as_u32(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -1,8 +1,8 @@
-//! Cuts peers that do not read: a list of all sockets and HTTP/2 streams that wait for their peer, and a task that checks it.
+//! Cuts peers that do not read. Sockets and HTTP/2 streams that wait for their peer are in a list, and a task checks the list.
 //!
-//! hyper does not poll a response body while the peer does not read, so a time-out inside the body would never fire. What hyper
-//! does poll is the socket, or the task of an HTTP/2 stream. Each of these puts a [`Waiter`] into the list while it waits for
-//! its peer. The watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
+//! hyper does not poll a response body while the peer does not read, so a timeout inside the body would never fire. But hyper polls
+//! the socket, and the task of an HTTP/2 stream. Each of them puts a [`Waiter`] into the list while it waits for its peer. The
+//! watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
 
 pub(super) mod waiter;
 
@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Bytes;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -24,21 +25,21 @@ use tokio::{
 use self::waiter::Waiter;
 use crate::{budget::Budget, telemetry::Metrics};
 
-/// Bytes of a piece of a response. A peer that reads takes one within `--stall-timeout`.
+/// The unit of progress: a peer must take a piece within `--stall-timeout`.
 pub(super) const PIECE: usize = 16 * 1024;
 
 /// A cheap handle to the one watchdog of a server.
 #[derive(Clone)]
-pub(super) struct Watchdog(Arc<Shared>);
+pub(super) struct Watchdog(Arc<State>);
 
-struct Shared {
+struct State {
     /// How long a waiter may wait, in units of the clock.
     stall_timeout: u32,
     budget: Budget,
     metrics: Metrics,
     /// The watchdog's own clock. It counts only time in which this process ran and the list was not empty.
     clock: AtomicU32,
-    /// Waiters by the time to check them. A waiter that waits for a later piece by then is moved to its new time.
+    /// Waiters by the time of their next check. A waiter that has made progress by then gets a later check.
     waiting: Mutex<BTreeMap<u32, Vec<Arc<Waiter>>>>,
     /// Wakes the task when the list is no longer empty, and when the memory budget is exceeded.
     wake: Notify,
@@ -48,7 +49,7 @@ impl Watchdog {
     pub(super) fn new(stall_timeout: Duration, budget: Budget, metrics: Metrics) -> Self {
         let stall_timeout = units(stall_timeout).saturating_add(CLOCK_LAG);
         let (waiting, wake) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { stall_timeout, budget, metrics, clock: AtomicU32::new(0), waiting, wake }))
+        Self(Arc::new(State { stall_timeout, budget, metrics, clock: AtomicU32::new(0), waiting, wake }))
     }
 
     /// Checks the waiters at every tick; never ends. Sleeps while the list is empty.
@@ -59,11 +60,11 @@ impl Watchdog {
                 self.0.wake.notified().await;
             }
             let began = Instant::now();
-            // An exceeded budget is checked before the next tick, but not for every byte that is added.
-            sleep(SHORTEST_TICK).await;
-            let _ = timeout(TICK, self.over_budget()).await;
+            // An exceeded budget ends the pause early, but not before [`MIN_PAUSE`]: bytes may be added many times a millisecond.
+            sleep(MIN_PAUSE).await;
+            let _ = timeout(TICK, self.until_over_budget()).await;
             // A process that was stopped wrote nothing. Counting that time would cut peers that read.
-            ran += began.elapsed().min(2 * TICK + SHORTEST_TICK);
+            ran += began.elapsed().min(2 * TICK + MIN_PAUSE);
             self.0.clock.store(units(ran), Ordering::Relaxed);
             self.cut_overdue();
             self.cut_blocking();
@@ -76,8 +77,8 @@ impl Watchdog {
         self.0.clock.load(Ordering::Relaxed)
     }
 
-    /// Adds a waiter to the list. It is checked when it could have waited for the whole time-out.
-    fn list(&self, waiter: Arc<Waiter>, since: u32) {
+    /// Adds a waiter to the list. Its first check is at the earliest time at which the whole timeout can have passed.
+    fn add(&self, waiter: Arc<Waiter>, since: u32) {
         let mut waiting = self.0.waiting.lock();
         let first = waiting.is_empty();
         waiting.entry(since.saturating_add(self.0.stall_timeout)).or_default().push(waiter);
@@ -90,7 +91,7 @@ impl Watchdog {
     /// Counts bytes that a peer has not taken.
     pub(super) fn add_unsent(&self, bytes: usize) {
         self.0.budget.add_unsent(bytes);
-        if self.0.budget.is_exceeded() {
+        if self.0.budget.excess() > 0 {
             self.0.wake.notify_one();
         }
     }
@@ -100,10 +101,10 @@ impl Watchdog {
         self.0.budget.remove_unsent(bytes);
     }
 
-    async fn over_budget(&self) {
+    async fn until_over_budget(&self) {
         loop {
             self.0.wake.notified().await;
-            if self.0.budget.is_exceeded() {
+            if self.0.budget.excess() > 0 {
                 return;
             }
         }
@@ -113,7 +114,7 @@ impl Watchdog {
         self.0.waiting.lock().is_empty()
     }
 
-    /// Cuts every waiter that has waited for the whole time-out.
+    /// Cuts every waiter that has waited for the whole timeout.
     fn cut_overdue(&self) {
         let now = self.now();
         let mut due = Vec::new();
@@ -123,22 +124,23 @@ impl Watchdog {
         }
         drop(waiting);
         for waiter in due {
-            match waiter.waiting_since_or_unlist() {
+            match waiter.waiting_since_or_remove() {
                 None => {}
                 Some(since) if since.saturating_add(self.0.stall_timeout) <= now => self.cut(&waiter),
-                Some(since) => self.list(waiter, since),
+                Some(since) => self.add(waiter, since),
             }
         }
     }
 
     /// Cuts a stream early while other streams of its connection are queued behind its unsent bytes: one for each connection
-    /// and tick. Without this, one stalled stream would hold up the others for the whole time-out.
+    /// and tick. Without this, one stalled stream would hold up the others for the whole timeout.
     fn cut_blocking(&self) {
-        let longest = units(BLOCKING_TIMEOUT).saturating_add(CLOCK_LAG);
+        let timeout = units(BLOCKING_TIMEOUT).saturating_add(CLOCK_LAG);
         let now = self.now();
-        let latest = now.saturating_sub(longest).saturating_add(self.0.stall_timeout);
+        // A waiter with a later check cannot have waited for this timeout yet.
+        let latest = now.saturating_sub(timeout).saturating_add(self.0.stall_timeout);
         for waiter in self.listed_until(latest, Waiter::blocks_others) {
-            if waiter.waiting_since().is_some_and(|since| since.saturating_add(longest) <= now)
+            if waiter.waiting_since().is_some_and(|since| since.saturating_add(timeout) <= now)
                 && waiter.claim_cut_at(now)
             {
                 self.cut(&waiter);
@@ -149,14 +151,15 @@ impl Watchdog {
     /// While the memory budget is exceeded, cuts the waiters that have waited longest, until their unsent bytes make up the
     /// excess.
     fn cut_over_budget(&self) {
-        let budget = &self.0.budget;
-        if !budget.is_exceeded() {
+        let mut excess = self.0.budget.excess();
+        if excess == 0 {
             return;
         }
-        let mut excess = (budget.messages() + budget.unsent()).saturating_sub(budget.limit());
-        let mut waiting = self.listed_until(u32::MAX, |waiter| waiter.unsent() > 0);
-        waiting.sort_by_key(|waiter| waiter.waiting_since());
-        for waiter in waiting.into_iter().filter(|waiter| waiter.waiting_since().is_some()) {
+        let waiters = self.listed_until(u32::MAX, |waiter| waiter.unsent() > 0).into_iter();
+        // Reads each time once. Other threads change the times, and a sort may panic when a key changes.
+        let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.waiting_since()?, waiter))).collect();
+        waiting.sort_by_key(|(since, _)| *since);
+        for (_, waiter) in waiting {
             if excess == 0 {
                 return;
             }
@@ -165,7 +168,7 @@ impl Watchdog {
         }
     }
 
-    /// The wanted waiters that are due no later than `latest`, in the order of their due times.
+    /// The wanted waiters whose next check is no later than `latest`, in the order of these checks.
     fn listed_until(&self, latest: u32, wanted: impl Fn(&Waiter) -> bool) -> Vec<Arc<Waiter>> {
         let waiting = self.0.waiting.lock();
         let due = waiting.range(..=latest).flat_map(|(_, waiters)| waiters);
@@ -209,28 +212,50 @@ impl Drop for UnsentBytes {
     }
 }
 
-fn units(time: Duration) -> u32 {
-    u32::try_from(time.as_millis() / UNIT.as_millis()).unwrap_or(u32::MAX)
+/// The bytes, with a count that ends when they are dropped.
+pub(super) fn with_count(bytes: Bytes, count: impl Send + 'static) -> Bytes {
+    struct Counted<C>(Bytes, C);
+
+    impl<C> AsRef<[u8]> for Counted<C> {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    Bytes::from_owner(Counted(bytes, count))
 }
 
-/// The unit of the clock. Every waiting stream keeps a time, so it has 32 bits, which last for six years.
+pub(super) fn as_u32(length: impl TryInto<u32>) -> u32 {
+    length.try_into().unwrap_or(u32::MAX)
+}
+
+fn units(time: Duration) -> u32 {
+    as_u32(time.as_millis() / UNIT.as_millis())
+}
+
+/// The unit of the clock. A time has 32 bits, because every waiting stream stores one. They last for six years of watching.
 const UNIT: Duration = Duration::from_millis(50);
 
-/// How often the watchdog checks the list.
+/// The longest wait after [`MIN_PAUSE`]: the watchdog checks the list every 110 ms.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How soon it checks an exceeded budget again: the memory of a stream that was cut is freed a moment later.
-const SHORTEST_TICK: Duration = Duration::from_millis(10);
+/// The shortest pause between two checks while the budget is exceeded: a stream that was cut needs a moment to free its memory.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
 
-/// How far the clock may lag behind when a waiter begins to wait: a tick, rounded up to units.
+/// How far the clock may lag behind when a waiter begins to wait: 110 ms, rounded up to units.
 const CLOCK_LAG: u32 = 3;
 
-/// How long a stream may wait for its peer while other streams of its connection are queued. A phone behind a proxy that reads
-/// does so within a second, and the queued streams may carry the messages of a call that rings.
+/// How long a stream may wait for its peer while other streams of its connection are queued. A phone that reads makes progress
+/// within a second. Waiting longer would delay the queued streams, which may carry a ringing call.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::atomic::AtomicBool,
+    };
+
     use tokio::time::advance;
 
     use super::*;
@@ -271,6 +296,52 @@ mod tests {
         }
         watchdog.cut_over_budget();
         assert_eq!((reads.is_cut(), stalls.is_cut()), (false, true));
+    }
+
+    #[test]
+    fn over_budget_only_as_many_peers_are_cut_as_bring_unsent_bytes_below_a_quarter() {
+        let budget = Budget::new(400);
+        let watchdog = Watchdog::new(Duration::from_secs(30), budget.clone(), Metrics::new());
+        budget.add_messages(400);
+        let waiters = [(); 11].map(|()| Waiter::of_socket());
+        for waiter in &waiters {
+            waiter.start_waiting(&watchdog, true, std::task::Waker::noop());
+            waiter.set_unsent(10);
+            watchdog.add_unsent(10);
+        }
+        watchdog.cut_over_budget();
+        assert_eq!(waiters.iter().filter(|waiter| waiter.is_cut()).count(), 1);
+    }
+
+    /// The standard library's sort may panic when a key changes while it sorts.
+    #[test]
+    fn waiters_that_start_to_wait_anew_while_they_are_sorted_do_not_stop_the_watchdog() {
+        let watchdog = Watchdog::new(Duration::from_secs(30), Budget::new(0), Metrics::new());
+        let waiters: Vec<_> = (0..2_000).map(|_| Waiter::of_socket()).collect();
+        let restart = |waiter: &Arc<Waiter>, time: usize| {
+            watchdog.0.clock.store(u32::try_from(time).expect("small"), Ordering::Relaxed);
+            waiter.start_waiting(&watchdog, true, std::task::Waker::noop());
+        };
+        for (index, waiter) in waiters.iter().enumerate() {
+            restart(waiter, index);
+            waiter.set_unsent(1);
+        }
+        watchdog.add_unsent(1);
+        let is_sorting = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Every waiter gets another time again and again, in no order.
+                let mut time = 0;
+                while is_sorting.load(Ordering::Relaxed) {
+                    time += 7_919;
+                    restart(&waiters[time % waiters.len()], time * 31 % 4_001);
+                }
+            });
+            let cut = catch_unwind(AssertUnwindSafe(|| (0..200).for_each(|_| watchdog.cut_over_budget())));
+            is_sorting.store(false, Ordering::Relaxed);
+            assert!(cut.is_ok(), "the sort panicked");
+        });
+        assert!(waiters.iter().any(|waiter| waiter.is_cut()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{
-    BoxError,
-    body::{Body, Bytes, HttpBody},
-};
+use axum::body::Body;
 use backend_signal::{
     budget::Budget,
     drain::Drain,
-    serve::{Handler, Peer, ResponseFuture, Server, Settings},
+    serve::{Handler, Peer, RequestBody, ResponseFuture, Server, Settings},
     telemetry::Metrics,
 };
 use http::{Request, Response};
@@ -22,20 +19,14 @@ use crate::harness::frames::{self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEAD
 struct AtOnceOrNever;
 
 impl Handler for AtOnceOrNever {
-    fn handle<B>(&self, _: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
-    {
+    fn handle(&self, _: Peer, request: Request<impl RequestBody>) -> ResponseFuture {
         if request.uri().path() == "/never" {
             return Box::pin(std::future::pending());
         }
         Box::pin(std::future::ready(Response::new(Body::empty())))
     }
 
-    fn handle_over_limit<B>(&self, peer: Peer, request: Request<B>) -> ResponseFuture
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
-    {
+    fn handle_over_limit(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture {
         self.handle(peer, request)
     }
 }
@@ -48,8 +39,8 @@ async fn a_connection_of_http_2_without_a_stream_is_closed_and_one_with_a_stream
         http1_takeover: true,
         max_streams: 10,
         header_timeout: Duration::from_secs(10),
-        stall: Duration::from_secs(5),
-        http2_idle: Duration::from_millis(400),
+        stall_timeout: Duration::from_secs(5),
+        http2_idle_timeout: Duration::from_millis(400),
         budget: Budget::new(0),
     };
     let server = Server::bind(([127, 0, 0, 1], 0).into(), settings, Metrics::new()).expect("a free port");

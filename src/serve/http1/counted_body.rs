@@ -1,6 +1,7 @@
-//! The body of a response that hyper writes over HTTP/1.1, in pieces, and with its unsent bytes counted.
+//! A response body for hyper over HTTP/1.1: splits large frames into pieces and counts unsent bytes.
 //!
-//! hyper copies each frame into its buffer. Without pieces, it would copy all of a large frame for a peer that may not read.
+//! hyper copies each frame into its buffer. Without pieces, hyper would copy all of a large frame, even for a peer
+//! that does not read.
 
 use std::{
     pin::Pin,
@@ -21,9 +22,9 @@ pub(super) struct CountedBody {
 }
 
 impl CountedBody {
-    /// The bytes of a body with a known length count from now on if they are more than a piece. A smaller body counts only if
-    /// the socket does not take it.
-    pub(super) fn of(response: Response<Body>, watchdog: &Watchdog) -> Response<Self> {
+    /// Counts a body of known length as unsent from now on, if it is larger than a piece. `watched_socket` counts smaller bodies
+    /// when the socket blocks.
+    pub(super) fn wrap(response: Response<Body>, watchdog: &Watchdog) -> Response<Self> {
         response.map(|body| {
             let known = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
             let unsent = known.filter(|length| *length > PIECE).map(|length| UnsentBytes::new(watchdog, length));

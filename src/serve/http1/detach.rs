@@ -1,14 +1,15 @@
 //! Detaches an HTTP/1.1 connection from hyper when only one streaming response is left to write on it.
 //!
 //! hyper 1.12 keeps its read and write buffers for as long as a connection lives: an idle stream takes 9 KiB of memory with
-//! hyper, and less than 1 KiB without. So the service holds a streaming response back, and hyper waits for it while it flushes
-//! the bytes before it, such as `100 Continue`. After that flush the connection is taken apart, and a
+//! hyper, and less than 1 KiB without. So the service holds a streaming response back. hyper waits for the response, and meanwhile
+//! flushes earlier bytes such as `100 Continue`. After that flush the connection is taken apart, and a
 //! [`StreamWriter`](super::stream_writer::StreamWriter) writes the response to the socket.
 //!
-//! This is right as long as hyper flushes the socket only when its own write buffer is empty. If it flushed earlier, the bytes
-//! in that buffer would be lost.
+//! This relies on hyper: it flushes the socket only when its own write buffer is empty. If hyper flushed earlier, the bytes in that
+//! buffer would be lost.
 
 use std::{
+    future::pending,
     pin::Pin,
     sync::{
         Arc,
@@ -17,7 +18,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
+use http::{Response, Version};
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     rt::{Read, Write},
@@ -26,22 +28,25 @@ use hyper::{
 };
 use parking_lot::Mutex;
 
-use super::{counted_body::CountedBody, response_kind::StreamingResponse};
+use super::{
+    counted_body::CountedBody,
+    response_kind::{ResponseKind, StreamingResponse},
+};
 use crate::serve::filtered_io::Filter;
 
-/// What the service, the request body, the socket and the driver of one connection share about detaching it.
+/// The state of detaching one connection. Its service, request body, socket filter and driver share this state.
 #[derive(Clone, Default)]
-pub(super) struct Detachment(Arc<Shared>);
+pub(super) struct Detachment(Arc<State>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// The current request was read to its end.
+struct State {
+    stage: Mutex<Stage>,
+    /// Whether the current request was read to its end.
     is_request_read: AtomicBool,
 }
 
 #[derive(Default)]
-enum State {
+enum Stage {
     /// hyper writes all responses.
     #[default]
     Attached,
@@ -53,7 +58,7 @@ enum State {
 
 impl Detachment {
     /// Whether the current request was read to its end. If not, hyper has to read the rest of the request.
-    pub(super) fn is_request_read(&self) -> bool {
+    fn is_request_read(&self) -> bool {
         self.0.is_request_read.load(Ordering::Relaxed)
     }
 
@@ -61,18 +66,31 @@ impl Detachment {
         self.0.is_request_read.store(is_read, Ordering::Relaxed);
     }
 
-    /// Holds a response back from hyper.
-    pub(super) fn hold_back(&self, response: StreamingResponse) {
-        *self.0.state.lock() = State::HeldBack(response);
+    /// Holds a streaming response back from hyper, and then never ends. Returns every other response.
+    pub(super) async fn hold_back_stream(&self, response: Response<Body>, version: Version) -> Response<Body> {
+        match ResponseKind::of(response).await {
+            ResponseKind::Streaming(mut streaming) if self.is_request_read() && streaming.failed.is_none() => {
+                *streaming.response.version_mut() = version;
+                self.hold_back(streaming);
+                pending().await
+            }
+            // Also a body that has failed already: hyper reports the error.
+            ResponseKind::Streaming(streaming) => streaming.into_response(),
+            ResponseKind::Complete(response) => response,
+        }
+    }
+
+    fn hold_back(&self, response: StreamingResponse) {
+        *self.0.stage.lock() = Stage::HeldBack(response);
     }
 
     /// Takes the response if hyper has written all bytes before it.
     fn take_flushed(&self) -> Option<StreamingResponse> {
-        let mut state = self.0.state.lock();
-        match std::mem::take(&mut *state) {
-            State::Flushed(response) => Some(response),
+        let mut stage = self.0.stage.lock();
+        match std::mem::take(&mut *stage) {
+            Stage::Flushed(response) => Some(response),
             other => {
-                *state = other;
+                *stage = other;
                 None
             }
         }
@@ -81,20 +99,15 @@ impl Detachment {
 
 impl Filter for Detachment {
     fn on_flush(&mut self) {
-        let mut state = self.0.state.lock();
-        *state = match std::mem::take(&mut *state) {
-            State::HeldBack(response) => State::Flushed(response),
+        let mut stage = self.0.stage.lock();
+        *stage = match std::mem::take(&mut *stage) {
+            Stage::HeldBack(response) => Stage::Flushed(response),
             other => other,
         };
     }
-
-    /// hyper then makes one buffer of each small response, and the system writes one buffer faster than a list.
-    fn allows_vectored(&self) -> bool {
-        false
-    }
 }
 
-/// A connection of HTTP/1.1 until it ends or a response was held back and can be written without hyper.
+/// Drives an HTTP/1.1 connection until it ends (`None`), or until hyper has flushed everything before a held-back response.
 pub(super) struct DetachableConnection<T, S: HttpService<Incoming>> {
     pub(super) connection: Connection<T, S>,
     pub(super) detachment: Detachment,
@@ -135,7 +148,7 @@ where
     }
 }
 
-/// The body of a request, which notes when it was read to its end.
+/// The body of a request. Tells the detachment when the body was read to its end.
 pub(super) struct ReadTrackedBody {
     body: Incoming,
     detachment: Detachment,
@@ -173,8 +186,8 @@ impl HttpBody for ReadTrackedBody {
 mod tests {
     use std::{convert::Infallible, time::Duration};
 
-    use axum::body::{Body, to_bytes};
-    use http::{Request, Response};
+    use axum::body::to_bytes;
+    use http::Request;
     use hyper::{server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -202,9 +215,9 @@ mod tests {
                 let body = to_bytes(Body::new(body), 1024).await.expect("a body");
                 assert!(body == "body" && holding.is_request_read());
                 let response = Response::new(Body::empty());
-                holding.hold_back(StreamingResponse { response, first: Bytes::new(), failed: None });
+                holding.hold_back(StreamingResponse { response, prefix: Bytes::new(), failed: None });
                 std::future::pending::<()>().await;
-                Ok::<_, Infallible>(CountedBody::of(Response::new(Body::empty()), &watchdog))
+                Ok::<_, Infallible>(CountedBody::wrap(Response::new(Body::empty()), &watchdog))
             }
         });
         let io = TokioIo::new(FilteredIo::new(server, detachment.clone()));

@@ -1,4 +1,4 @@
-//! Tells a streaming response of HTTP/1.1 from a complete one: its body is polled once, so no route has to say which it is.
+//! Tells a streaming response from a complete one by polling its body, so that no route has to declare it.
 
 use std::{
     future::poll_fn,
@@ -19,29 +19,29 @@ pub(super) enum ResponseKind {
     Streaming(StreamingResponse),
 }
 
-/// A streaming response, and what its body has given already.
+/// A streaming response, and the bytes that were read from its body so far.
 pub(super) struct StreamingResponse {
     pub(super) response: Response<Body>,
-    pub(super) first: Bytes,
-    /// The error that the body gave after the first bytes.
+    pub(super) prefix: Bytes,
+    /// The error that the body gave after the prefix.
     pub(super) failed: Option<axum::Error>,
 }
 
 impl ResponseKind {
-    /// Polls the body until it is pending or has given a piece.
+    /// Polls the body until it is pending, has ended, has failed, or has given a piece.
     pub(super) async fn of(response: Response<Body>) -> Self {
         if response.body().is_end_stream() || response.body().size_hint().exact().is_some() {
             return Self::Complete(response);
         }
         let (head, mut body) = response.into_parts();
-        let (mut first, mut failed) = (Vec::new(), None);
+        let (mut prefix, mut failed) = (Vec::new(), None);
         let has_ended = poll_fn(|cx| {
-            while first.len() < PIECE {
+            while prefix.len() < PIECE {
                 match Pin::new(&mut body).poll_frame(cx) {
                     Poll::Pending => break,
                     Poll::Ready(None) => return Poll::Ready(true),
                     // Trailers are dropped: no `Trailer` header has announced them.
-                    Poll::Ready(Some(Ok(frame))) => first.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                    Poll::Ready(Some(Ok(frame))) => prefix.extend_from_slice(&frame.into_data().unwrap_or_default()),
                     Poll::Ready(Some(Err(error))) => {
                         failed = Some(error);
                         break;
@@ -52,33 +52,33 @@ impl ResponseKind {
         })
         .await;
         if has_ended {
-            return Self::Complete(Response::from_parts(head, first.into()));
+            return Self::Complete(Response::from_parts(head, prefix.into()));
         }
-        Self::Streaming(StreamingResponse { response: Response::from_parts(head, body), first: first.into(), failed })
+        Self::Streaming(StreamingResponse { response: Response::from_parts(head, body), prefix: prefix.into(), failed })
     }
 }
 
 impl StreamingResponse {
-    /// The response with a body that begins with the first bytes again.
+    /// The response with a body that begins with the prefix again.
     pub(super) fn into_response(self) -> Response<Body> {
-        let Self { response, first, failed } = self;
-        response.map(|body| Body::new(ReplayedBody { first, failed, body }))
+        let Self { response, prefix, failed } = self;
+        response.map(|body| Body::new(PrefixedBody { prefix, failed, body }))
     }
 }
 
-struct ReplayedBody {
-    first: Bytes,
+struct PrefixedBody {
+    prefix: Bytes,
     failed: Option<axum::Error>,
     body: Body,
 }
 
-impl HttpBody for ReplayedBody {
+impl HttpBody for PrefixedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if !self.first.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
+        if !self.prefix.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
         }
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
@@ -112,10 +112,10 @@ mod tests {
         assert_eq!(to_bytes(ends.into_body(), 9).await.expect("a body"), "ab");
         let streaming = ResponseKind::of(Response::new(Body::from_stream(frames(&["a", "b"]).chain(pending())))).await;
         let ResponseKind::Streaming(streaming) = streaming else { panic!("it goes on") };
-        assert_eq!(streaming.first, "ab");
-        let first =
+        assert_eq!(streaming.prefix, "ab");
+        let prefix =
             streaming.into_response().into_body().into_data_stream().next().await.expect("a frame").expect("no error");
-        assert_eq!(first, "ab");
+        assert_eq!(prefix, "ab");
         assert!(matches!(
             ResponseKind::of(Response::new(Body::from_stream(pending::<Result<Bytes, Infallible>>()))).await,
             ResponseKind::Streaming(_)

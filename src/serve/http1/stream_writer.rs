@@ -1,10 +1,10 @@
-//! Writes one streaming response to a socket, without hyper: a head, then what the body gives, until the body ends.
+//! Writes one streaming response to a connection without hyper: the head, then each frame of the body.
 //!
 //! HTTP/1.1 gets chunks (RFC 9112, section 7.1). HTTP/1.0 has no chunks: there the end of the connection is the end of the
 //! body.
 //!
-//! An idle stream takes less than 1 KiB because this holds no buffer: a chunk has one while it is written. A large chunk is not
-//! copied, because thousands of streams may share its bytes.
+//! An idle stream holds no buffer: only a chunk that is being written has one. A large chunk is not copied, because thousands of
+//! streams may share its bytes.
 
 use std::{
     io::{self, IoSlice},
@@ -21,14 +21,14 @@ use tokio::{
 
 use super::response_kind::StreamingResponse;
 use crate::{
-    serve::write_watchdog::{PIECE, UnsentBytes, Watchdog},
+    serve::write_watchdog::{PIECE, UnsentBytes, Watchdog, with_count},
     wall_clock,
 };
 
 /// Ends when the body ends, the peer leaves, or the socket fails.
 pub(super) struct StreamWriter<T> {
     io: T,
-    /// `None` when it has ended.
+    /// `None` after the body has ended.
     body: Option<Body>,
     pending: PendingWrite,
     /// Bytes that the peer has sent after its request.
@@ -39,9 +39,9 @@ pub(super) struct StreamWriter<T> {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Bytes that are to be written next.
+/// The bytes to write next.
 enum PendingWrite {
-    /// Also a small chunk with its framing.
+    /// Anything in one buffer, such as a small chunk with its framing.
     Bytes(Bytes),
     /// A large chunk: the line with its size, its data, and the line end after them.
     Chunk(Box<[Bytes; 3]>),
@@ -50,24 +50,25 @@ enum PendingWrite {
 impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
     /// `streaming.response` has the version of its request. The head and the first chunk leave with one write.
     pub(super) fn new(io: T, streaming: StreamingResponse, watchdog: Watchdog, permit: OwnedSemaphorePermit) -> Self {
-        let (parts, body) = streaming.response.into_parts();
-        let is_chunked = parts.version > Version::HTTP_10;
-        let mut head = head(&parts, is_chunked);
-        let pending = match framed(streaming.first, is_chunked) {
+        let (head, body) = streaming.response.into_parts();
+        let is_chunked = head.version > Version::HTTP_10;
+        let mut head = head_bytes(&head, is_chunked);
+        let pending = match framed(streaming.prefix, is_chunked) {
             PendingWrite::Bytes(bytes) => {
                 head.extend_from_slice(&bytes);
                 PendingWrite::Bytes(head.into())
             }
-            PendingWrite::Chunk(mut parts) => {
-                head.extend_from_slice(&parts[0]);
-                parts[0] = head.into();
-                PendingWrite::Chunk(parts)
+            PendingWrite::Chunk(mut buffers) => {
+                head.extend_from_slice(&buffers[0]);
+                buffers[0] = head.into();
+                PendingWrite::Chunk(buffers)
             }
         };
         Self { io, body: Some(body), pending, received: 0, is_chunked, watchdog, _permit: permit }
     }
 
-    /// Ready when the peer has left. Reads and drops what the peer sends, because only the end of it shows that the peer left.
+    /// Ready when the peer has left. Reads and drops what the peer sends, because only the end of input shows that the peer has
+    /// left.
     fn poll_peer_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut bytes = [0; 256];
         loop {
@@ -97,7 +98,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
         }
     }
 
-    /// The next frame of the body, or the last chunk.
+    /// The next bytes to write: a frame of the body, or the last chunk when the body has ended.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<PendingWrite>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(PendingWrite::Bytes(Bytes::new()))) };
         let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else {
@@ -111,19 +112,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
     }
 
     fn poll_write_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let parts = match &mut self.pending {
-            PendingWrite::Bytes(bytes) => std::slice::from_mut(bytes),
-            PendingWrite::Chunk(parts) => parts.as_mut_slice(),
-        };
-        while parts.iter().any(|part| !part.is_empty()) {
-            let mut length = ready!(poll_write(Pin::new(&mut self.io), cx, parts))?;
+        while self.pending.buffers().iter().any(|buffer| !buffer.is_empty()) {
+            let mut length = ready!(poll_write(Pin::new(&mut self.io), cx, &self.pending))?;
             if length == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            for part in &mut *parts {
-                let written = length.min(part.len());
-                // `slice` and not `advance`: an empty slice frees the memory of what was written.
-                *part = part.slice(written..);
+            for buffer in self.pending.buffers() {
+                let written = length.min(buffer.len());
+                // `slice` and not `advance`: the slice of a finished buffer is empty and frees its memory.
+                *buffer = buffer.slice(written..);
                 length -= written;
             }
         }
@@ -134,6 +131,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
     }
 }
 
+impl PendingWrite {
+    fn buffers(&mut self) -> &mut [Bytes] {
+        match self {
+            Self::Bytes(bytes) => std::slice::from_mut(bytes),
+            Self::Chunk(buffers) => buffers.as_mut_slice(),
+        }
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Future for StreamWriter<T> {
     type Output = ();
 
@@ -141,43 +147,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for StreamWriter<T> {
         if self.poll_peer_left(cx).is_ready() {
             return Poll::Ready(());
         }
-        // Errors are not logged: the socket fails only when the peer has left or was cut.
+        // Errors are not logged: the socket fails only when the peer has left or was cut, and the error of a body cuts the
+        // response.
         self.poll_write_body(cx).map(drop)
     }
 }
 
-/// Counts a large frame that no other stream shares as unsent until it is written. The socket counts a small one that it does
-/// not take.
+/// Counts a large frame as unsent until it is written, unless other streams share it. The socket counts a small frame when the
+/// socket blocks.
 fn counted(data: Bytes, watchdog: &Watchdog) -> Bytes {
     if data.len() <= PIECE || !data.is_unique() {
         return data;
     }
     let unsent = UnsentBytes::new(watchdog, data.len());
-    Bytes::from_owner(CountedBytes { data, _unsent: unsent })
+    with_count(data, unsent)
 }
 
-struct CountedBytes {
-    data: Bytes,
-    _unsent: UnsentBytes,
-}
-
-impl AsRef<[u8]> for CountedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-/// Writes from the beginning of the parts. At most a piece of each, because the socket counts what it does not take as unsent,
-/// also the bytes of a chunk that other streams share.
-fn poll_write(io: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>, parts: &[Bytes]) -> Poll<io::Result<usize>> {
-    let begin = |part: &Bytes| part.len().min(PIECE);
-    match parts {
-        [size, data, end] => {
+/// Offers at most a piece of each buffer: what the socket does not take counts as unsent, and the shared bytes of a large chunk
+/// must not.
+fn poll_write(io: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>, write: &PendingWrite) -> Poll<io::Result<usize>> {
+    let begin = |bytes: &Bytes| bytes.len().min(PIECE);
+    match write {
+        PendingWrite::Bytes(bytes) => io.poll_write(cx, &bytes[..begin(bytes)]),
+        PendingWrite::Chunk(buffers) => {
+            let [size, data, end] = &**buffers;
             let end: &[u8] = if data.len() <= PIECE { end } else { &[] };
             io.poll_write_vectored(cx, &[IoSlice::new(size), IoSlice::new(&data[..begin(data)]), IoSlice::new(end)])
         }
-        [part] => io.poll_write(cx, &part[..begin(part)]),
-        _ => Poll::Ready(Ok(0)),
     }
 }
 
@@ -197,14 +193,15 @@ fn framed(data: Bytes, is_chunked: bool) -> PendingWrite {
     PendingWrite::Bytes(chunk.into())
 }
 
-/// The head as hyper would write it, except that the connection closes after the response.
-fn head(parts: &Parts, is_chunked: bool) -> Vec<u8> {
+/// The head as hyper would write it, except that the connection closes after the response. Handlers must not set `date`,
+/// `connection` or `transfer-encoding`: these headers would stand twice.
+fn head_bytes(response: &Parts, is_chunked: bool) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD_CAPACITY);
-    let mut line = |parts: [&[u8]; 4]| parts.into_iter().for_each(|part| head.extend_from_slice(part));
-    let reason = parts.status.canonical_reason().unwrap_or_default();
+    let mut line = |pieces: [&[u8]; 4]| pieces.into_iter().for_each(|piece| head.extend_from_slice(piece));
+    let reason = response.status.canonical_reason().unwrap_or_default();
     let version: &[u8] = if is_chunked { b"HTTP/1.1 " } else { b"HTTP/1.0 " };
-    line([version, parts.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
-    for (name, value) in &parts.headers {
+    line([version, response.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
+    for (name, value) in &response.headers {
         line([b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()]);
     }
     let date = httpdate::fmt_http_date(wall_clock::now());
@@ -214,14 +211,14 @@ fn head(parts: &Parts, is_chunked: bool) -> Vec<u8> {
     head
 }
 
-/// The largest data that is copied into its chunk. A copy of so few bytes takes less time than a write of three buffers.
+/// Data up to this size is copied into one buffer with its framing: the copy is faster than a vectored write.
 const MAX_COPIED: usize = 4 * 1024;
 
 /// Bytes for a head and a small first chunk.
 const HEAD_CAPACITY: usize = 1024;
 
-/// The most bytes that a peer may send after its request. No such byte is taken for a further request, because the connection
-/// closes after the response.
+/// The most bytes that a peer may send after its request. They are never read as another request, because the connection closes
+/// after the response.
 const MAX_RECEIVED: u16 = 32 * 1_024;
 
 /// The last chunk, without trailers.
@@ -250,26 +247,26 @@ mod tests {
         let frames = tokio_stream::iter(frames).map(|frame| Ok::<_, Infallible>(Bytes::from_static(frame.as_bytes())));
         let response = Response::builder().version(version).header("x-test", "1");
         let response = response.body(Body::from_stream(frames)).expect("a response");
-        StreamingResponse { response, first: Bytes::from_static(first.as_bytes()), failed: None }
+        StreamingResponse { response, prefix: Bytes::from_static(first.as_bytes()), failed: None }
     }
 
     #[tokio::test]
-    async fn a_large_chunk_has_the_bytes_of_one_that_is_copied() {
+    async fn a_large_chunk_is_written_like_a_small_one() {
         const LARGE: &str = match std::str::from_utf8(&[b'x'; 20_000]) {
             Ok(text) => text,
             Err(_) => "",
         };
         let permits = Arc::new(Semaphore::new(1));
-        for (takes, first) in [(100, LARGE), (5_000, LARGE), (100_000, LARGE), (64, ""), (30_000, "")] {
+        for (capacity, first) in [(100, LARGE), (5_000, LARGE), (100_000, LARGE), (64, ""), (30_000, "")] {
             let permit = permits.clone().try_acquire_owned().expect("given back by the last one");
-            let (ours, mut theirs) = duplex(takes);
+            let (ours, mut theirs) = duplex(capacity);
             let frames: &[&str] = if first.is_empty() { &[LARGE, "a"] } else { &["a"] };
             let stream = StreamWriter::new(ours, response(Version::HTTP_11, first, frames), watchdog(), permit);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");
             let (_, body) = written.split_once("\r\n\r\n").expect("a head");
-            assert!(body == format!("4e20\r\n{LARGE}\r\n1\r\na\r\n0\r\n\r\n"), "{takes} at a time");
+            assert!(body == format!("4e20\r\n{LARGE}\r\n1\r\na\r\n0\r\n\r\n"), "{capacity} at a time");
         }
     }
 
@@ -281,18 +278,18 @@ mod tests {
             (Version::HTTP_11, chunks, "5\r\nfirst\r\nc\r\na second one\r\n0\r\n\r\n"),
             (Version::HTTP_10, "HTTP/1.0 200 OK\r\nx-test: 1\r\nconnection: close\r\n", "firsta second one"),
         ];
-        for (takes, (version, start, whole)) in
-            [1, 2, 3, 7, 64, 4_096].into_iter().flat_map(|takes| expected.map(|what| (takes, what)))
+        for (capacity, (version, start, expected_body)) in
+            [1, 2, 3, 7, 64, 4_096].into_iter().flat_map(|capacity| expected.map(|case| (capacity, case)))
         {
             let permit = permits.clone().try_acquire_owned().expect("given back by the last one");
-            let (ours, mut theirs) = duplex(takes);
+            let (ours, mut theirs) = duplex(capacity);
             let stream = StreamWriter::new(ours, response(version, "first", &["", "a second one"]), watchdog(), permit);
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");
             let (head, body) = written.split_once("\r\n\r\n").expect("a head");
             assert!(head.starts_with(start), "{head}");
-            assert_eq!(body, whole, "{takes} at a time");
+            assert_eq!(body, expected_body, "{capacity} at a time");
         }
     }
 }

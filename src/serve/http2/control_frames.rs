@@ -1,7 +1,8 @@
-//! Limits the rate of control frames of one HTTP/2 connection, by reading the frame headers as bytes go by.
+//! Limits the rate of control frames of one HTTP/2 connection. Parses the frame headers of everything that is read.
 //!
-//! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. `WINDOW_UPDATE` and PING
-//! without ACK are free: every client sends `WINDOW_UPDATE` as it reads, and some clients measure round trips with PING.
+//! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. Free are `WINDOW_UPDATE`, which
+//! every client sends as it reads; PING without ACK, with which some clients measure round trips; DATA, `RST_STREAM` and CONTINUATION,
+//! which h2 limits; and GOAWAY, which ends the connection.
 
 use std::{
     io,
@@ -13,12 +14,15 @@ use std::{
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::{serve::filtered_io::Filter, telemetry::Metrics};
+use crate::{
+    serve::{filtered_io::Filter, protocol_detection::PREFACE},
+    telemetry::Metrics,
+};
 
 /// Reads frame headers (RFC 9113, section 4.1) and charges a token bucket for control frames.
 pub(super) struct ControlFrames {
     bucket: DefaultDirectRateLimiter,
-    /// PRIORITY frames that are free, because a request came for each.
+    /// How many more PRIORITY frames are free: one for each request so far, at most [`BURST`].
     free_priorities: u32,
     /// The frame header that is being read, and how many of its bytes have come.
     header: [u8; HEADER],
@@ -32,11 +36,11 @@ impl ControlFrames {
     /// For a connection of which nothing was read yet.
     pub(super) fn new(metrics: Metrics) -> Self {
         let bucket = RateLimiter::direct(Quota::per_second(PER_SECOND).allow_burst(BURST));
-        Self { bucket, free_priorities: 0, header: [0; HEADER], header_read: 0, skip: PREFACE, metrics }
+        Self { bucket, free_priorities: 0, header: [0; HEADER], header_read: 0, skip: PREFACE.len(), metrics }
     }
 
-    /// Counts the frames that begin in these bytes. Says whether they exceed the rate.
-    fn exceed_rate(&mut self, mut bytes: &[u8]) -> bool {
+    /// Counts the frames that begin in these bytes. Returns whether they exceed the rate.
+    fn read(&mut self, mut bytes: &[u8]) -> bool {
         loop {
             let skipped = self.skip.min(bytes.len());
             (self.skip, bytes) = (self.skip - skipped, &bytes[skipped..]);
@@ -49,14 +53,15 @@ impl ControlFrames {
             if self.header_read == HEADER {
                 let [a, b, c, kind, flags, ..] = self.header;
                 (self.header_read, self.skip) = (0, u32::from_be_bytes([0, a, b, c]) as usize);
-                if self.exceeds_rate(kind, flags) {
+                if self.charge(kind, flags) {
                     return true;
                 }
             }
         }
     }
 
-    fn exceeds_rate(&mut self, kind: u8, flags: u8) -> bool {
+    /// Counts one frame. Returns whether it exceeds the rate.
+    fn charge(&mut self, kind: u8, flags: u8) -> bool {
         let price = match kind {
             HEADERS => {
                 self.free_priorities = (self.free_priorities + 1).min(BURST.get());
@@ -84,7 +89,7 @@ impl Filter for ControlFrames {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(io.poll_read(cx, buffer))?;
-        if self.exceed_rate(&buffer.filled()[before..]) {
+        if self.read(&buffer.filled()[before..]) {
             self.metrics.connection_flooded();
             return Poll::Ready(Err(io::Error::other("too many control frames")));
         }
@@ -92,13 +97,11 @@ impl Filter for ControlFrames {
     }
 }
 
-/// Bytes of the preface, with which every connection begins.
-const PREFACE: usize = 24;
 /// Bytes of a frame header.
 const HEADER: usize = 9;
 
-/// The token bucket. One token: an unknown frame, a PING with ACK, and a PRIORITY or `PRIORITY_UPDATE` beyond one for each
-/// request. Browsers send a priority with each request, and this server sends a PING only every 15 s.
+/// The token bucket. One token: an unknown frame, a PING or SETTINGS with ACK, and a PRIORITY or `PRIORITY_UPDATE` beyond one for
+/// each request. Browsers send a priority with each request, and this server sends a PING only every 15 s.
 const BURST: NonZeroU32 = NonZeroU32::new(2_000).expect("not zero");
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 /// Tokens of a SETTINGS frame, for which h2 walks all streams: 100 frames at once, then five a second. A client that adapts its
@@ -108,10 +111,10 @@ const SETTINGS_PRICE: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 const ACK: u8 = 1;
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
@@ -131,7 +134,7 @@ mod tests {
     }
 
     fn connection(frames: &[u8]) -> Vec<u8> {
-        [&[0; PREFACE], frames].concat()
+        [PREFACE, frames].concat()
     }
 
     #[test]
@@ -141,22 +144,20 @@ mod tests {
             let mut frames = ControlFrames::new(Metrics::new());
             let (mut read, mut ended) = (0, false);
             for part in bytes.chunks(at_a_time) {
-                ended |= frames.exceed_rate(part);
+                ended |= frames.read(part);
                 read += part.len();
                 if ended {
                     break;
                 }
             }
-            assert!(ended && read > PREFACE + 309 + 100 * 15, "{at_a_time} at a time: {read} bytes");
+            assert!(ended && read > PREFACE.len() + 309 + 100 * 15, "{at_a_time} at a time: {read} bytes");
         }
     }
 
     #[test]
     fn one_priority_for_each_request_is_free() {
         let both = [frame(HEADERS, 4, 20), frame(PRIORITY_UPDATE, 0, 10)].concat();
-        assert!(!ControlFrames::new(Metrics::new()).exceed_rate(&connection(&both.repeat(20_000))));
-        assert!(
-            ControlFrames::new(Metrics::new()).exceed_rate(&connection(&frame(PRIORITY_UPDATE, 0, 10).repeat(20_000)))
-        );
+        assert!(!ControlFrames::new(Metrics::new()).read(&connection(&both.repeat(20_000))));
+        assert!(ControlFrames::new(Metrics::new()).read(&connection(&frame(PRIORITY_UPDATE, 0, 10).repeat(20_000))));
     }
 }

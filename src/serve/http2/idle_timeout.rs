@@ -9,22 +9,22 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::unsent_limit::UnsentLimit;
+use super::streams::Streams;
 
 /// Ready when a connection has had no stream for the whole limit, or up to a quarter longer.
 ///
-/// It checks four times within the limit, so that opening and closing a stream need not set a timer.
+/// It checks four times within the limit, also a connection with streams: that costs less than a timer for each stream.
 pub(super) struct IdleTimeout {
     quarter: Duration,
     next_check: Pin<Box<Sleep>>,
-    streams: Arc<UnsentLimit>,
+    streams: Arc<Streams>,
     /// Closed streams at the last check.
     closed: usize,
     idle_quarters: u32,
 }
 
 impl IdleTimeout {
-    pub(super) fn new(limit: Duration, streams: Arc<UnsentLimit>) -> Self {
+    pub(super) fn new(limit: Duration, streams: Arc<Streams>) -> Self {
         let quarter = limit / QUARTERS;
         Self { quarter, next_check: Box::pin(sleep(quarter)), streams, closed: 0, idle_quarters: 0 }
     }

@@ -1,12 +1,12 @@
-//! Lets one poll of an HTTP/2 connection read a few requests, and polls each of them before the connection reads more.
+//! Limits how much one poll of an HTTP/2 connection reads, and polls all new requests before the connection reads more.
 //!
-//! h2 0.4 reads all that the socket holds before hyper 1.12 serves the first request. A peer that sends a thousand requests at
-//! once makes their tables grow to a thousand entries, and the tables never shrink while the connection lives. With the budget,
-//! about fifty requests are in hand at a time: a stream of such a peer takes 1,815 bytes instead of 2,249. Their responses also
-//! share writes: 0.12 instead of 0.26 writes for a gRPC send.
+//! h2 0.4 reads all that the socket holds before hyper 1.12 serves the first request. A peer that sends a thousand requests at once
+//! makes the tables of h2 and hyper grow to a thousand entries, and the tables never shrink while the connection lives. With the
+//! budget, about fifty requests are in hand at a time: a stream of such a peer takes 1,815 bytes instead of 2,249. Their responses
+//! also share writes: 0.12 instead of 0.26 writes for a gRPC send.
 //!
-//! This is right as long as hyper calls the service for every request that h2 has read before its poll is over. A request that
-//! hyper kept for a later poll would not count here as unpolled.
+//! This relies on hyper: in one poll it calls the service for every request that h2 has read. If hyper kept a request for a later
+//! poll, `unpolled` would not count it.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 use crate::serve::filtered_io::Filter;
 
-/// Bytes for one poll of the connection: some fifty requests.
+/// Bytes for one poll of the connection.
 const BUDGET: u64 = 4 * 1024;
 
 /// The read budget of one connection, and the requests that were not polled yet.
@@ -36,11 +36,11 @@ struct State {
     left: u64,
 }
 
-/// A request that was not polled yet, until this is dropped.
+/// Counts one request as not polled until this is dropped.
 pub(super) struct UnpolledRequest(ReadBudget);
 
 impl ReadBudget {
-    /// Ready with a whole budget when every request was polled. The connection must not be polled before.
+    /// Ready with a whole budget when every request was polled. Do not poll the connection while this is pending.
     pub(super) fn poll_refill(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
         if state.unpolled > 0 {
@@ -52,7 +52,7 @@ impl ReadBudget {
     }
 
     /// Counts a new request.
-    pub(super) fn request_accepted(&self) -> UnpolledRequest {
+    pub(super) fn count_unpolled(&self) -> UnpolledRequest {
         self.0.lock().unpolled += 1;
         UnpolledRequest(self.clone())
     }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn the_connection_waits_until_every_request_was_polled() {
         let (budget, waker) = (ReadBudget::default(), Arc::new(Wakes(AtomicUsize::new(0))));
-        let (first, second) = (budget.request_accepted(), budget.request_accepted());
+        let (first, second) = (budget.count_unpolled(), budget.count_unpolled());
         assert!(!refills(&budget, &waker));
         drop(first);
         assert_eq!((refills(&budget, &waker), waker.0.load(Ordering::Relaxed)), (false, 0));
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!((waker.0.load(Ordering::Relaxed), refills(&budget, &waker)), (1, true));
     }
 
-    /// A peer sends 500 requests at once. Gives the most of them that hyper has accepted and not polled at the same time.
+    /// A peer sends 500 requests at once. Returns the most of them that hyper has accepted and not polled at the same time.
     async fn most_unpolled(with_budget: bool) -> usize {
         const REQUESTS: usize = 500;
         let (mut client, server) = tokio::io::duplex(64 * 1024);
@@ -168,7 +168,7 @@ mod tests {
         let counts = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), Notify::new()));
         let (accepting, counting) = (budget.clone(), counts.clone());
         let service = service_fn(move |_: Request<Incoming>| {
-            let (accepted, counts) = (accepting.request_accepted(), counting.clone());
+            let (accepted, counts) = (accepting.count_unpolled(), counting.clone());
             let (unpolled, most, ..) = &*counts;
             most.fetch_max(unpolled.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             async move {

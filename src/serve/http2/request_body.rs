@@ -14,9 +14,9 @@ use axum::{
 };
 use hyper::body::{Frame, Incoming, SizeHint};
 
-pub(in crate::serve) struct CompleteBody(pub(in crate::serve) Incoming);
+pub(in crate::serve) struct CheckedBody(pub(in crate::serve) Incoming);
 
-impl HttpBody for CompleteBody {
+impl HttpBody for CheckedBody {
     type Data = Bytes;
     type Error = BoxError;
 

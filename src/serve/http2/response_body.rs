@@ -1,4 +1,4 @@
-//! The body of an HTTP/2 response, in pieces that show whether the peer reads, and with its unsent bytes counted.
+//! A response body for hyper over HTTP/2: splits frames so that polls show whether the peer reads, and counts unsent bytes.
 //!
 //! hyper 1.12 polls the body for its next frame as soon as h2 has capacity for one byte of the last frame. So a large frame is
 //! split into small pieces, and the last byte of every frame is a piece of its own. When hyper polls past the last byte, h2 has
@@ -15,11 +15,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use http::Response;
 use hyper::body::{Frame, SizeHint};
 
-use crate::serve::write_watchdog::{PIECE, waiter::Waiter};
+use crate::serve::write_watchdog::{PIECE, as_u32, waiter::Waiter, with_count};
 
-/// Bytes of a piece inside hyper and h2. They count as unsent until h2 has written or dropped them.
+/// The count of a piece that was given to hyper. Its bytes are unsent until h2 has written or dropped them.
 struct UnsentPiece {
-    bytes: Bytes,
     waiter: Arc<Waiter>,
     unsent: u32,
 }
@@ -32,29 +31,29 @@ pub(super) struct ResponseBody {
     remaining: Option<Box<Bytes>>,
     last_byte: Option<u8>,
     /// Bytes that count as unsent and are not in a piece yet.
-    unsent: u32,
+    unsent_rest: u32,
     ended: bool,
 }
 
 impl ResponseBody {
-    /// The bytes of a body with a known length count as unsent from now on.
-    pub(super) fn of(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
+    /// Counts a body of known length as unsent from now on.
+    pub(super) fn wrap(response: Response<Body>, waiter: Arc<Waiter>) -> Response<Self> {
         response.map(|body| {
             let known = if body.is_end_stream() { None } else { body.size_hint().exact() };
-            let unsent = known.map_or(0, |length| u32::try_from(length).unwrap_or(u32::MAX));
+            let unsent = known.map_or(0, as_u32);
             if unsent > 0 {
                 waiter.add_unsent(unsent);
             }
-            Self { body, waiter, remaining: None, last_byte: None, unsent, ended: false }
+            Self { body, waiter, remaining: None, last_byte: None, unsent_rest: unsent, ended: false }
         })
     }
 
-    /// Splits a frame: the first piece, which this gives; the remaining bytes; the last byte.
+    /// Returns the first piece of a frame, and stores the remaining bytes and the last byte.
     fn split(&mut self, mut frame: Bytes) -> Bytes {
         // The bytes of a shared frame are in memory anyway, for its other owners.
-        if self.unsent == 0 && frame.is_unique() {
-            self.unsent = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-            self.waiter.add_unsent(self.unsent);
+        if self.unsent_rest == 0 && frame.is_unique() {
+            self.unsent_rest = as_u32(frame.len());
+            self.waiter.add_unsent(self.unsent_rest);
         }
         if frame.len() > 1 {
             self.last_byte = frame.last().copied();
@@ -70,17 +69,17 @@ impl ResponseBody {
         if !remaining.is_empty() {
             self.remaining = Some(Box::new(remaining));
         }
-        let unsent = self.unsent.min(u32::try_from(length).unwrap_or(u32::MAX));
-        self.unsent -= unsent;
-        self.waiter.body_gives_frame();
+        let unsent = self.unsent_rest.min(as_u32(length));
+        self.unsent_rest -= unsent;
+        self.waiter.on_frame();
         // The count is inside the bytes, because hyper stores a piece in every stream: a larger type would make all streams
         // larger.
-        if unsent == 0 { bytes } else { Bytes::from_owner(UnsentPiece { bytes, waiter: self.waiter.clone(), unsent }) }
+        if unsent == 0 { bytes } else { with_count(bytes, UnsentPiece { waiter: self.waiter.clone(), unsent }) }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // A body whose bytes are counted already does not wait: only writing it makes capacity.
-        if self.unsent == 0 {
+        // Do not wait for a body whose bytes already count: they become capacity only when they are written.
+        if self.unsent_rest == 0 {
             ready!(self.waiter.poll_capacity(cx));
         }
         Pin::new(&mut self.body).poll_frame(cx)
@@ -101,10 +100,10 @@ impl HttpBody for ResponseBody {
             return Poll::Ready(Some(Ok(Frame::data(this.piece(*remaining)))));
         }
         if let Some(byte) = this.last_byte.take() {
-            this.waiter.body_gives_frame();
+            this.waiter.on_frame();
             return Poll::Ready(Some(Ok(Frame::data(one(byte)))));
         }
-        this.waiter.body_is_polled();
+        this.waiter.on_body_poll();
         let Some(frame) = ready!(this.poll_body(cx)?) else {
             this.ended = true;
             return Poll::Ready(None);
@@ -126,15 +125,9 @@ impl HttpBody for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if self.unsent > 0 {
-            self.waiter.remove_unsent(self.unsent);
+        if self.unsent_rest > 0 {
+            self.waiter.remove_unsent(self.unsent_rest);
         }
-    }
-}
-
-impl AsRef<[u8]> for UnsentPiece {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 
@@ -177,7 +170,7 @@ mod tests {
     use super::*;
     use crate::serve::http2::testing;
 
-    /// How many frames of 100 bytes hyper polls from a body when the peer's window is so large.
+    /// How many frames of 100 bytes hyper polls from a body when the peer's window has `window` bytes.
     async fn polled_frames(window: u32) -> usize {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         client.write_all(&testing::requests_with_window(1, window)).await.expect("space");
@@ -201,7 +194,7 @@ mod tests {
         polled.load(Ordering::Relaxed)
     }
 
-    /// When this fails, a poll for the next frame tells something else about the peer: see the first lines of this file.
+    /// When this fails, hyper polls at another time, and the last byte must be split off differently: see the top of this file.
     #[tokio::test(start_paused = true)]
     async fn hyper_polls_past_a_frame_when_one_byte_of_it_has_capacity() {
         // One frame waits for capacity in hyper. The frame before it went to h2 for one byte of capacity.

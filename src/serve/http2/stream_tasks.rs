@@ -10,30 +10,30 @@ use hyper::rt::Executor;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-use super::unsent_limit::UnsentLimit;
+use super::streams::Streams;
 use crate::{drain::Drain, serve::write_watchdog::waiter::Waiter};
 
-/// The executor that hyper gives the streams of one connection to.
+/// hyper's executor for one connection: runs each stream as a task.
 ///
 /// hyper does not say which request a future belongs to. This relies on hyper 1.12: it calls the service for a request, and
 /// gives the future of that request to the executor before it calls the service again. So the waiter that was made last belongs
-/// to the next future. Otherwise the watchdog would cut the wrong streams.
+/// to the next future. If hyper did this in another order, the watchdog would cut the wrong stream.
 #[derive(Clone)]
 pub(in crate::serve) struct StreamTasks {
     drain: Drain,
-    limit: Arc<UnsentLimit>,
-    next: Arc<Mutex<Option<OpenStream>>>,
+    streams: Arc<Streams>,
+    opened: Arc<Mutex<Option<OpenStream>>>,
 }
 
 impl StreamTasks {
-    pub(in crate::serve) fn new(drain: Drain, limit: Arc<UnsentLimit>) -> Self {
-        Self { drain, limit, next: Arc::default() }
+    pub(in crate::serve) fn new(drain: Drain, streams: Arc<Streams>) -> Self {
+        Self { drain, streams, opened: Arc::default() }
     }
 
-    /// Makes the waiter of the request for which hyper calls the service now.
+    /// Call this first in the service. Returns the waiter of the stream, for the response body.
     pub(super) fn open_stream(&self) -> Arc<Waiter> {
-        let waiter = self.limit.open_stream();
-        *self.next.lock() = Some(OpenStream(waiter.clone()));
+        let waiter = self.streams.open_stream();
+        *self.opened.lock() = Some(OpenStream(waiter.clone()));
         waiter
     }
 }
@@ -43,7 +43,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let open = self.next.lock().take().unwrap_or_else(|| OpenStream(self.limit.open_stream()));
+        // `over_limit` does not call `open_stream`.
+        let open = self.opened.lock().take().unwrap_or_else(|| OpenStream(self.streams.open_stream()));
         self.drain.spawn(StreamTask { stream, open });
     }
 }
@@ -78,7 +79,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         }
         let polled = this.stream.poll(cx);
         if polled.is_pending() {
-            waiter.task_is_pending(cx);
+            waiter.on_pending(cx);
         }
         polled
     }
@@ -113,7 +114,7 @@ mod tests {
             let (mut client, server) = tokio::io::duplex(64 * 1024);
             client.write_all(&testing::requests(2)).await.expect("space");
             let watchdog = Watchdog::new(Duration::from_secs(5), Budget::new(0), Metrics::new());
-            let tasks = StreamTasks::new(Drain::new(), UnsentLimit::new(watchdog));
+            let tasks = StreamTasks::new(Drain::new(), Streams::new(watchdog));
             let (opening, number) = (tasks.clone(), AtomicU32::new(0));
             let service = service_fn(move |_: Request<Incoming>| {
                 let waiter = opening.open_stream();

@@ -5,25 +5,26 @@
 
 use std::{sync::Arc, task::Waker};
 
-use super::unsent_limit::UnsentLimit;
+use super::streams::Streams;
 use crate::serve::write_watchdog::{PIECE, waiter::Waiter};
 
+/// The closed streams of one connection that h2 still holds bytes of.
 pub(super) struct UnflushedStreams {
-    limit: Arc<UnsentLimit>,
+    streams: Arc<Streams>,
     waiters: Vec<Arc<Waiter>>,
-    /// [`UnsentLimit::removed`] when the peer last took a piece.
+    /// The value of [`Streams::removed`] when the peer last took a whole piece.
     removed: usize,
 }
 
 impl UnflushedStreams {
-    pub(super) fn of(limit: Arc<UnsentLimit>) -> Self {
-        Self { limit, waiters: Vec::new(), removed: 0 }
+    pub(super) fn new(streams: Arc<Streams>) -> Self {
+        Self { streams, waiters: Vec::new(), removed: 0 }
     }
 
-    /// Call this after each poll of the connection, which has written what it could. Says whether the watchdog has cut one of
-    /// the streams.
+    /// Call this after each poll of the connection. Returns whether the watchdog has cut one of these streams; then the
+    /// connection must end.
     pub(super) fn check(&mut self, waker: &Waker) -> bool {
-        self.limit.take_unflushed(&mut self.waiters, waker);
+        self.streams.take_unflushed(&mut self.waiters, waker);
         if self.waiters.is_empty() {
             return false;
         }
@@ -34,18 +35,18 @@ impl UnflushedStreams {
             }
             is_unflushed
         });
-        let removed = self.limit.removed();
+        let removed = self.streams.removed();
         let peer_reads = removed.wrapping_sub(self.removed) >= PIECE;
         if peer_reads || self.waiters.is_empty() {
             self.removed = removed;
         }
-        self.waiters.iter().for_each(|waiter| waiter.start_waiting(self.limit.watchdog(), peer_reads, waker));
+        self.waiters.iter().for_each(|waiter| waiter.start_waiting(self.streams.watchdog(), peer_reads, waker));
         self.waiters.iter().any(|waiter| waiter.is_cut())
     }
 }
 
 impl Drop for UnflushedStreams {
     fn drop(&mut self) {
-        self.limit.end_unflushed().iter().chain(&self.waiters).for_each(|waiter| waiter.stop_waiting());
+        self.streams.end_unflushed().iter().chain(&self.waiters).for_each(|waiter| waiter.stop_waiting());
     }
 }

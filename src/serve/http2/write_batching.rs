@@ -1,8 +1,8 @@
 //! Lets the streams of one HTTP/2 connection that have something to write at the same time share one write.
 //!
-//! A stream that writes wakes the task of its connection, and tokio 1.54 runs the task that was woken last before all others.
-//! So each ping of a thousand idle streams had a write of its own. A task that wakes itself goes to the end of tokio's queue
-//! instead: a connection that was woken does this once, and then writes for all streams that were ready. 300,000 idle streams
+//! A stream that writes wakes the task of its connection, and tokio 1.54 runs the task that was woken last (its LIFO slot) before
+//! all others. So each ping of a thousand idle streams had a write of its own. A task that wakes itself goes to the end of tokio's
+//! queue instead: a connection that was woken does this once, and then writes for all streams that were ready. 300,000 idle streams
 //! with the default heartbeat take 4.2 % of a core instead of 10.2 %.
 
 use std::task::{Context, Poll};
@@ -14,10 +14,10 @@ pub(super) struct WriteBatching {
 }
 
 impl WriteBatching {
-    /// Pending once and then ready once, in turn. Always ready for a connection with few open streams, because a write for each
-    /// of them costs little.
+    /// Alternates: pending (and woken again), then ready. Always ready for a connection with few open streams, because a write for
+    /// each of them costs little.
     pub(super) fn poll(&mut self, open_streams: usize, cx: &Context<'_>) -> Poll<()> {
-        self.has_waited = !self.has_waited && open_streams > FEW;
+        self.has_waited = !self.has_waited && open_streams > NO_WAIT_UP_TO;
         if self.has_waited {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -27,7 +27,7 @@ impl WriteBatching {
 }
 
 /// The most open streams of a connection that does not wait.
-const FEW: usize = 8;
+const NO_WAIT_UP_TO: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
     use crate::drain::Drain;
 
-    /// A hundred tasks are ready together, and each wakes the same connection. Gives how many of them ran before it.
+    /// A hundred tasks are ready together, and each wakes the same connection. Returns how many of them ran before it.
     async fn ran_before(streams: usize) -> usize {
         let (drain, wake) = (Drain::new(), Arc::new(Notify::new()));
         let (ran, found) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -67,7 +67,7 @@ mod tests {
                 });
             }
         });
-        assert!(drain.wait(Duration::from_secs(20)).await);
+        assert!(drain.wait_for_tasks(Duration::from_secs(20)).await);
         result.load(Ordering::Relaxed)
     }
 
@@ -75,6 +75,6 @@ mod tests {
     async fn a_connection_runs_after_all_tasks_that_were_ready_with_the_first_one() {
         assert_eq!(ran_before(100).await, 100);
         // When this fails, tokio runs the connection last by itself: delete this file.
-        assert!(ran_before(FEW).await < 100);
+        assert!(ran_before(NO_WAIT_UP_TO).await < 100);
     }
 }

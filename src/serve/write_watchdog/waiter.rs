@@ -1,4 +1,4 @@
-//! An entry of the watchdog's list: a socket or an HTTP/2 stream, its unsent bytes, and when it began to wait for its peer.
+//! The transport state of one socket or HTTP/2 stream: its unsent bytes, its place in the queue, and whether it waits for its peer.
 
 use std::{
     sync::{
@@ -11,12 +11,12 @@ use std::{
 use parking_lot::Mutex;
 
 use super::Watchdog;
-use crate::serve::http2::UnsentLimit;
+use crate::serve::http2::Streams;
 
-/// A socket or a stream of HTTP/2. The watchdog's list holds it at most once.
+/// A socket or an HTTP/2 stream. While it waits, the watchdog's list holds it, at most once.
 pub(in crate::serve) struct Waiter {
     /// What a stream shares with the other streams of its connection; `None` for a socket.
-    connection: Option<Arc<UnsentLimit>>,
+    streams: Option<Arc<Streams>>,
     /// `None` unless it waits, is listed or is queued. Boxed, because this is `None` for nearly all streams nearly all the
     /// time.
     wait: Mutex<Option<Box<Wait>>>,
@@ -33,36 +33,36 @@ struct Wait {
     /// When it began to wait, on the watchdog's clock.
     since: u32,
     is_waiting: bool,
-    /// It is in the watchdog's list, which may be for longer than it waits.
+    /// It is in the watchdog's list until its next check, even if it no longer waits.
     is_listed: bool,
     queue: QueueState,
 }
 
-/// Where a stream is in the queue of its connection, whose unsent bytes have reached their limit.
+/// Whether a stream is in the queue of its connection (see [`Streams`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::serve) enum QueueState {
     #[default]
     NotQueued,
     Queued,
-    /// It has left the queue and may be polled once.
+    /// Has left the queue: its task may be polled once, then the next stream is admitted.
     Admitted,
 }
 
 impl Waiter {
-    pub(in crate::serve) fn of_stream(connection: Arc<UnsentLimit>) -> Arc<Self> {
-        Arc::new(Self::new(Some(connection)))
+    pub(in crate::serve) fn of_stream(streams: Arc<Streams>) -> Arc<Self> {
+        Arc::new(Self::new(Some(streams)))
     }
 
     pub(in crate::serve) fn of_socket() -> Arc<Self> {
         Arc::new(Self::new(None))
     }
 
-    fn new(connection: Option<Arc<UnsentLimit>>) -> Self {
+    fn new(streams: Option<Arc<Streams>>) -> Self {
         let (cut, body) = (AtomicBool::new(false), AtomicU8::new(0));
-        Self { connection, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
+        Self { streams, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
     }
 
-    /// Waits for the peer. A wait that has begun already goes on, unless `restart`: then its time begins anew.
+    /// Waits for the peer. A wait that has begun keeps its start time, unless `restart` is true.
     pub(in crate::serve) fn start_waiting(self: &Arc<Self>, watchdog: &Watchdog, restart: bool, waker: &Waker) {
         let (is_new, since) = self.update(|wait| {
             if restart || !wait.is_waiting {
@@ -72,7 +72,7 @@ impl Waiter {
             (!std::mem::replace(&mut wait.is_listed, true), wait.since)
         });
         if is_new {
-            watchdog.list(self.clone(), since);
+            watchdog.add(self.clone(), since);
         }
     }
 
@@ -97,17 +97,17 @@ impl Waiter {
         result
     }
 
-    /// The watchdog has cut it, so its owner must end.
+    /// Whether the watchdog has cut this socket or stream. Its task must then end.
     pub(in crate::serve) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
     }
 
     pub(super) fn is_stream(&self) -> bool {
-        self.connection.is_some()
+        self.streams.is_some()
     }
 
-    /// Since when it waits. If it does not wait, it leaves the list with this call.
-    pub(super) fn waiting_since_or_unlist(&self) -> Option<u32> {
+    /// When the wait began. `None`: it does not wait, and the caller must drop it from the list.
+    pub(super) fn waiting_since_or_remove(&self) -> Option<u32> {
         let since = self.update_existing(|wait| {
             wait.is_listed = wait.is_waiting;
             wait.is_waiting.then(|| self.since(wait))
@@ -115,20 +115,20 @@ impl Waiter {
         since.flatten()
     }
 
-    /// Since when it waits, if it does.
+    /// When the wait began, if it waits.
     pub(super) fn waiting_since(&self) -> Option<u32> {
         self.update_existing(|wait| wait.is_waiting.then(|| self.since(wait))).flatten()
     }
 
     /// A queued stream waits for the whole connection, so every byte that the peer takes on it starts the time anew.
     fn since(&self, wait: &Wait) -> u32 {
-        match &self.connection {
-            Some(connection) if wait.queue == QueueState::Queued => wait.since.max(connection.peer_took_at()),
+        match &self.streams {
+            Some(streams) if wait.queue == QueueState::Queued => wait.since.max(streams.last_progress()),
             _ => wait.since,
         }
     }
 
-    /// Marks it as cut, and gives the waker of its owner. `None` when it was cut before.
+    /// Marks this as cut and returns the waker of its task. `None` if it was cut before or has no waker.
     pub(in crate::serve) fn cut(&self) -> Option<Waker> {
         if self.cut.swap(true, Ordering::AcqRel) {
             return None;
@@ -144,46 +144,46 @@ impl Waiter {
         self.unsent.load(Ordering::Relaxed) as usize
     }
 
-    /// It is a stream with unsent bytes, and other streams of its connection are queued until some are taken.
+    /// Whether other streams of its connection are queued behind the unsent bytes of this stream.
     pub(super) fn blocks_others(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.has_queue()) && self.unsent() > 0
+        self.streams.as_ref().is_some_and(|streams| streams.has_queue()) && self.unsent() > 0
     }
 
     /// True once for each time and connection, and false for a socket.
     pub(super) fn claim_cut_at(&self, now: u32) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.claim_cut_at(now))
+        self.streams.as_ref().is_some_and(|streams| streams.claim_cut_at(now))
     }
 
     /// Counts bytes that only this stream keeps in memory.
     pub(in crate::serve) fn add_unsent(&self, bytes: u32) {
         self.unsent.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(connection) = &self.connection {
-            connection.add_unsent(bytes as usize);
+        if let Some(streams) = &self.streams {
+            streams.add_unsent(bytes as usize);
         }
     }
 
     /// Stops counting bytes: the peer has taken them or, if the stream was cut, never will.
     pub(in crate::serve) fn remove_unsent(&self, bytes: u32) {
         self.unsent.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(connection) = &self.connection {
+        if let Some(streams) = &self.streams {
             if !self.is_cut() {
-                connection.peer_took_some();
+                streams.note_progress();
             }
-            connection.remove_unsent(bytes as usize);
+            streams.remove_unsent(bytes as usize);
         }
     }
 
-    /// Sets the unsent bytes of a socket, and gives how many there were before.
+    /// Sets the unsent bytes of a socket, and returns how many there were before.
     pub(in crate::serve) fn set_unsent(&self, bytes: u32) -> u32 {
         self.unsent.swap(bytes, Ordering::Relaxed)
     }
 
-    /// Ready when the stream's connection may make more unsent bytes; queues the stream otherwise.
+    /// Ready when the stream's connection may produce more unsent bytes; queues the stream otherwise.
     pub(in crate::serve) fn poll_capacity(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.connection.as_ref().map_or(Poll::Ready(()), |connection| connection.poll_capacity(self, cx))
+        self.streams.as_ref().map_or(Poll::Ready(()), |streams| streams.poll_capacity(self, cx))
     }
 
-    /// Queues the stream unless it was admitted, and gives its state before.
+    /// Queues the stream unless it was admitted, and returns its state before.
     pub(in crate::serve) fn enqueue(&self, waker: &Waker) -> QueueState {
         self.update(|wait| {
             let before = wait.queue;
@@ -195,7 +195,7 @@ impl Waiter {
         })
     }
 
-    /// Lets the stream through. Its connection has taken it from the queue.
+    /// Admits the stream, which was taken from the queue. Returns the waker of its task.
     pub(in crate::serve) fn admit(&self) -> Option<Waker> {
         self.update(|wait| {
             (wait.queue, wait.is_waiting) = (QueueState::Admitted, false);
@@ -212,8 +212,8 @@ impl Waiter {
             }
             was_admitted
         });
-        if let Some(connection) = self.connection.as_ref().filter(|_| was_admitted == Some(true)) {
-            connection.end_admission();
+        if let Some(streams) = self.streams.as_ref().filter(|_| was_admitted == Some(true)) {
+            streams.end_admission();
         }
     }
 
@@ -223,38 +223,38 @@ impl Waiter {
             (wait.is_waiting, wait.waker) = (false, None);
             std::mem::take(&mut wait.queue)
         });
-        if let Some(connection) = &self.connection {
+        if let Some(streams) = &self.streams {
             match queue.unwrap_or_default() {
                 QueueState::NotQueued => {}
-                QueueState::Queued => connection.dequeue(self),
-                QueueState::Admitted => connection.end_admission(),
+                QueueState::Queued => streams.dequeue(self),
+                QueueState::Admitted => streams.end_admission(),
             }
-            connection.stream_closed(self);
+            streams.stream_closed(self);
         }
     }
 
-    /// hyper polls the body for its next frame: h2 has capacity for all frames before.
-    pub(in crate::serve) fn body_is_polled(&self) {
+    /// hyper polls for the next frame, so h2 had capacity for all earlier frames.
+    pub(in crate::serve) fn on_body_poll(&self) {
         self.body.fetch_and(!(UNACKNOWLEDGED | NEW_FRAME), Ordering::Relaxed);
     }
 
     /// The body gives hyper a frame.
-    pub(in crate::serve) fn body_gives_frame(&self) {
+    pub(in crate::serve) fn on_frame(&self) {
         self.body.fetch_or(UNACKNOWLEDGED | NEW_FRAME, Ordering::Relaxed);
     }
 
     /// The task of the stream was polled and is pending. It waits for its peer if hyper has not polled past the last frame.
-    pub(in crate::serve) fn task_is_pending(self: &Arc<Self>, cx: &Context<'_>) {
-        let Some(connection) = &self.connection else { return };
+    pub(in crate::serve) fn on_pending(self: &Arc<Self>, cx: &Context<'_>) {
+        let Some(streams) = &self.streams else { return };
         let body = self.body.load(Ordering::Relaxed);
         if body & UNACKNOWLEDGED != 0 {
-            self.start_waiting(connection.watchdog(), body & NEW_FRAME != 0, cx.waker());
+            self.start_waiting(streams.watchdog(), body & NEW_FRAME != 0, cx.waker());
             self.body.store(UNACKNOWLEDGED | WAITING, Ordering::Relaxed);
         } else if body & WAITING != 0 {
             self.stop_waiting();
             self.body.store(0, Ordering::Relaxed);
         }
-        if connection.has_admitted() {
+        if streams.has_admitted() {
             self.end_admission();
         }
     }
@@ -274,7 +274,7 @@ impl Wait {
 
 /// The body gave a frame, and hyper has not polled for the next one since.
 const UNACKNOWLEDGED: u8 = 1;
-/// The body gave that frame in this poll of the stream's task.
+/// The unacknowledged frame is new: the body gave it in the current poll of the stream's task.
 const NEW_FRAME: u8 = 2;
 /// The stream waits for its peer.
 const WAITING: u8 = 4;
@@ -293,20 +293,20 @@ mod tests {
         let watchdog = Watchdog::new(Duration::from_secs(1), Budget::new(0), Metrics::new());
         let drain = Drain::new();
         drain.supervise("watchdog", watchdog.clone().run());
-        let (waiter, cx) = (Waiter::of_stream(UnsentLimit::new(watchdog)), Context::from_waker(Waker::noop()));
+        let (waiter, cx) = (Waiter::of_stream(Streams::new(watchdog)), Context::from_waker(Waker::noop()));
         // The peer has no window for this frame.
-        waiter.body_gives_frame();
-        waiter.task_is_pending(&cx);
+        waiter.on_frame();
+        waiter.on_pending(&cx);
         sleep(Duration::from_millis(500)).await;
-        // It has a window for that frame and for its last byte, and the body has no more.
-        waiter.body_gives_frame();
-        waiter.body_is_polled();
-        waiter.task_is_pending(&cx);
+        // The peer opens its window: hyper polls past both frames.
+        waiter.on_frame();
+        waiter.on_body_poll();
+        waiter.on_pending(&cx);
         sleep(Duration::from_secs(5)).await;
         assert!(!waiter.is_cut());
         // The peer does not take the next frame.
-        waiter.body_gives_frame();
-        waiter.task_is_pending(&cx);
+        waiter.on_frame();
+        waiter.on_pending(&cx);
         sleep(Duration::from_secs(5)).await;
         assert!(waiter.is_cut());
     }

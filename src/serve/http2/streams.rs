@@ -1,7 +1,7 @@
-//! Limits the unsent bytes of one HTTP/2 connection to [`MAX_UNSENT`].
+//! What the streams of one HTTP/2 connection share. Limits their unsent bytes to [`MAX_UNSENT`].
 //!
-//! At the limit, streams that want to make more bytes queue, and are admitted one at a time, first come, first served. Without
-//! the limit, a thousand requests for a long list would make a thousand lists in memory.
+//! At the limit, streams that want to produce more bytes wait in a queue. One at a time leaves it, in order. Without the limit, a
+//! thousand requests for a long list would make a thousand lists in memory.
 
 use std::{
     collections::VecDeque,
@@ -19,14 +19,14 @@ use crate::serve::write_watchdog::{
     waiter::{QueueState, Waiter},
 };
 
-/// The most bytes of responses that one connection alone keeps in memory for its peer. A mailbox may hold as many.
+/// Most response bytes that are in memory for this connection only. As many as may wait in one mailbox.
 const MAX_UNSENT: usize = 256 * 1024;
 
-/// What the streams of one connection share: their unsent bytes, the queue, and how many streams there are.
-pub(in crate::serve) struct UnsentLimit {
+/// The unsent bytes of the streams of one connection, their queue, and their number.
+pub(in crate::serve) struct Streams {
     watchdog: Watchdog,
     unsent: AtomicUsize,
-    /// All bytes that ever stopped being unsent; wraps.
+    /// A counter of all bytes that were ever removed; wraps.
     removed: AtomicUsize,
     opened: AtomicUsize,
     closed: AtomicUsize,
@@ -35,17 +35,17 @@ pub(in crate::serve) struct UnsentLimit {
     /// A stream was admitted and not polled since.
     has_admitted: AtomicBool,
     /// When the peer last took bytes, on the watchdog's clock.
-    peer_took_at: AtomicU32,
-    /// When the watchdog last cut a stream because others were queued, on its clock.
+    last_progress: AtomicU32,
+    /// The watchdog's time of the last early cut (see [`Streams::claim_cut_at`]).
     cut_at: AtomicU32,
     /// Closed streams with unsent bytes, for [`UnflushedStreams`](super::unflushed_streams::UnflushedStreams). `None` once the
-    /// connection is over: such streams refer to this limit, so a list of them would never be freed.
+    /// connection is over: the streams hold an `Arc` of this, so a list of them would be a reference cycle.
     unflushed: Mutex<Option<Vec<Arc<Waiter>>>>,
     /// Wakes the connection for a new entry of that list.
-    connection: Mutex<Option<Waker>>,
+    connection_waker: Mutex<Option<Waker>>,
 }
 
-impl UnsentLimit {
+impl Streams {
     pub(in crate::serve) fn new(watchdog: Watchdog) -> Arc<Self> {
         Arc::new(Self {
             watchdog,
@@ -56,10 +56,10 @@ impl UnsentLimit {
             queue: Mutex::default(),
             queue_length: AtomicUsize::new(0),
             has_admitted: AtomicBool::new(false),
-            peer_took_at: AtomicU32::new(0),
+            last_progress: AtomicU32::new(0),
             cut_at: AtomicU32::new(u32::MAX),
             unflushed: Mutex::new(Some(Vec::new())),
-            connection: Mutex::default(),
+            connection_waker: Mutex::default(),
         })
     }
 
@@ -79,7 +79,7 @@ impl UnsentLimit {
             return;
         }
         let listed = self.unflushed.lock().as_mut().map(|unflushed| unflushed.push(waiter.clone()));
-        if let Some(connection) = listed.and_then(|()| self.connection.lock().take()) {
+        if let Some(connection) = listed.and_then(|()| self.connection_waker.lock().take()) {
             connection.wake();
         }
     }
@@ -89,7 +89,7 @@ impl UnsentLimit {
     }
 
     pub(super) fn open_streams(&self) -> usize {
-        // In this order, because no stream is closed before it is opened.
+        // Reads `closed` first: read later, it could be larger than `opened`.
         let closed = self.closed_streams();
         self.opened.load(Ordering::Acquire).wrapping_sub(closed)
     }
@@ -102,7 +102,7 @@ impl UnsentLimit {
         self.queue_length.load(Ordering::SeqCst) > 0
     }
 
-    /// A stream that wants to make more bytes has to queue.
+    /// Whether a stream that wants to produce more bytes has to queue.
     pub(super) fn must_queue(&self) -> bool {
         self.is_reached() || self.has_queue()
     }
@@ -124,18 +124,17 @@ impl UnsentLimit {
         self.admit_next();
     }
 
-    /// All bytes that were ever removed; wraps.
     pub(super) fn removed(&self) -> usize {
         self.removed.load(Ordering::Relaxed)
     }
 
-    pub(in crate::serve) fn peer_took_some(&self) {
-        self.peer_took_at.store(self.watchdog.now(), Ordering::Relaxed);
+    pub(in crate::serve) fn note_progress(&self) {
+        self.last_progress.store(self.watchdog.now(), Ordering::Relaxed);
     }
 
     /// When the peer last took bytes, on the watchdog's clock.
-    pub(in crate::serve) fn peer_took_at(&self) -> u32 {
-        self.peer_took_at.load(Ordering::Relaxed)
+    pub(in crate::serve) fn last_progress(&self) -> u32 {
+        self.last_progress.load(Ordering::Relaxed)
     }
 
     /// Ready when the stream may make more bytes; queues the stream otherwise.
@@ -155,7 +154,7 @@ impl UnsentLimit {
                 waiter.start_waiting(&self.watchdog, true, cx.waker());
             }
         }
-        // Bytes may have been removed since the first line.
+        // Checks again: if bytes were removed after `must_queue`, nothing else would admit this stream.
         self.admit_next();
         Poll::Pending
     }
@@ -173,13 +172,13 @@ impl UnsentLimit {
         self.queue_length.store(queue.len(), Ordering::SeqCst);
     }
 
-    /// True for the first call with this time: one stream of a connection is cut for the queued ones at each tick.
+    /// Returns true once for each tick: one tick cuts at most one blocking stream of this connection.
     pub(in crate::serve) fn claim_cut_at(&self, now: u32) -> bool {
         self.cut_at.swap(now, Ordering::Relaxed) != now
     }
 
     /// Admits the first stream of the queue if there is capacity: one at a time, because only polling shows how many bytes it
-    /// makes.
+    /// produces.
     fn admit_next(&self) {
         while self.has_queue() && !self.is_reached() && !self.has_admitted.swap(true, Ordering::SeqCst) {
             let first = {
@@ -196,15 +195,15 @@ impl UnsentLimit {
         }
     }
 
-    /// Moves the closed streams with unsent bytes into `streams`. The waker is woken when there are more.
+    /// Moves the closed streams with unsent bytes into `streams`. `waker` is woken when another such stream closes.
     pub(super) fn take_unflushed(&self, streams: &mut Vec<Arc<Waiter>>, waker: &Waker) {
-        self.connection.lock().get_or_insert_with(|| waker.clone());
+        self.connection_waker.lock().get_or_insert_with(|| waker.clone());
         if let Some(unflushed) = &mut *self.unflushed.lock() {
             streams.append(unflushed);
         }
     }
 
-    /// The connection is over: keeps no more closed streams, and gives those that it kept.
+    /// The connection is over: keeps no more closed streams, and returns those that it kept.
     pub(super) fn end_unflushed(&self) -> Vec<Arc<Waiter>> {
         self.unflushed.lock().take().unwrap_or_default()
     }

@@ -1,6 +1,7 @@
 //! The timer of one HTTP/1.1 connection: the time for its first head begins with the connection.
 //!
-//! hyper begins that time with the first bytes. They have a deadline of their own, so a peer would get both times together.
+//! hyper starts its timer for the first head when it reads the first bytes. `detect` has already waited for these bytes, so a slow
+//! peer would get the time twice. This relies on hyper: the first timer that it makes is the one for the head.
 
 use std::{
     pin::Pin,
@@ -11,7 +12,7 @@ use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 
-/// When the first time-out fires at the latest; taken by that time-out.
+/// The latest time for hyper's first timer; `None` afterwards.
 pub(super) struct FirstHeadTimer(Mutex<Option<Instant>>);
 
 impl FirstHeadTimer {

@@ -1,4 +1,4 @@
-//! How many connections may be open: the system's limit of file descriptors less a reserve, or fewer by option.
+//! How many connections may be open: the limit of file descriptors minus a reserve, or less with `--max-connections`.
 
 use std::io;
 
@@ -6,49 +6,51 @@ use std::io;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MaxConnections {
     /// The value of `--max-connections`.
-    wanted: Option<usize>,
+    option: Option<usize>,
     /// The number that the file descriptors allow.
-    most: usize,
+    allowed: usize,
 }
 
 impl MaxConnections {
     /// Raises the soft limit of file descriptors to the hard limit, and derives the limit of connections.
-    pub(super) fn new(wanted: Option<usize>) -> io::Result<Self> {
-        Ok(Self::of(rlimit::increase_nofile_limit(u64::MAX)?, wanted))
+    pub(super) fn new(option: Option<usize>) -> io::Result<Self> {
+        Ok(Self::of(rlimit::increase_nofile_limit(u64::MAX)?, option))
     }
 
     /// Keeps a quarter of the descriptors in reserve, but never more than [`RESERVE`].
-    fn of(descriptors: u64, wanted: Option<usize>) -> Self {
-        let most = descriptors - (descriptors / 4).min(RESERVE);
-        Self { wanted, most: usize::try_from(most).unwrap_or(usize::MAX).max(1) }
+    fn of(descriptors: u64, option: Option<usize>) -> Self {
+        let allowed = descriptors - (descriptors / 4).min(RESERVE);
+        Self { option, allowed: usize::try_from(allowed).unwrap_or(usize::MAX).max(1) }
     }
 
     pub(super) fn count(self) -> usize {
-        self.wanted.unwrap_or(usize::MAX).min(self.most)
+        self.option.unwrap_or(usize::MAX).min(self.allowed)
     }
 
-    /// Warns when the limit is lower than the operator expects. An option below the limit is no reason to warn.
+    /// Warns when the descriptors allow fewer connections than the operator expects.
     pub(super) fn warn(self) {
-        let most = self.most;
-        match self.wanted {
-            Some(wanted) if wanted > most => {
+        let allowed = self.allowed;
+        match self.option {
+            Some(option) if option > allowed => {
                 tracing::warn!(
-                    "--max-connections is {wanted}, but the limit of descriptors allows {most}: raise it (ulimit -n)"
+                    "--max-connections is {option}, but the limit of file descriptors allows {allowed}; raise that limit (ulimit -n)"
                 );
             }
-            None if most < FEW => {
-                tracing::warn!("only {most} connections may be open: raise the limit of descriptors (ulimit -n)");
+            None if allowed < SUSPICIOUSLY_FEW => {
+                tracing::warn!(
+                    "only {allowed} connections may be open: raise the limit of file descriptors (ulimit -n)"
+                );
             }
             _ => {}
         }
     }
 }
 
-/// The log, the listener, the connections past the limit that are only told so, and files that a library opens.
+/// Descriptors for all else: log, listener, connections over the limit (with few descriptors only some), files of libraries.
 const RESERVE: u64 = 512;
 
 /// Below this the operator probably forgot to raise the limit: the usual default of 1,024 descriptors leaves 768 connections.
-const FEW: usize = 1_000;
+const SUSPICIOUSLY_FEW: usize = 1_000;
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use std::{
 use backend_signal::{
     auth::{Auth, Caller, Credentials, Mode},
     budget::Budget,
-    hub::{Draft, Event, Hub, Limits, Local, Opening, Subscription},
+    hub::{Draft, Hub, Limits, Local, Opening, StreamItem, Subscription},
     model::{Address, Cursor, Data, Start},
     telemetry::Metrics,
 };
@@ -70,7 +70,7 @@ fn nobody<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Credentials<'a> {
 fn take(stream: &mut Subscription) -> u32 {
     let mut messages = 0;
     while let Poll::Ready(Some(event)) = Pin::new(&mut *stream).poll_next(&mut context()) {
-        messages += u32::from(matches!(black_box(event), Event::Message(..)));
+        messages += u32::from(matches!(black_box(event), StreamItem::Message(..)));
     }
     messages
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 
 use crate::{
-    error::{Error, Unproven},
+    error::{Error, IdentityFault},
     model::{Address, DeviceId, UserId},
     telemetry::Metrics,
 };
@@ -87,7 +87,7 @@ impl Auth {
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
         let caller = self.identify(credentials)?;
         let anonymous_allowed = !self.require_all && self.mode != Mode::Jwt;
-        if caller.user.is_some() || anonymous_allowed { Ok(caller) } else { Err(Unproven::Absent.into()) }
+        if caller.user.is_some() || anonymous_allowed { Ok(caller) } else { Err(IdentityFault::Absent.into()) }
     }
 
     /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
@@ -105,7 +105,7 @@ impl Auth {
         {
             return Ok(Subscriber::of(path?, caller.ip));
         }
-        let address = caller.address().ok_or(Unproven::Absent)?;
+        let address = caller.address().ok_or(IdentityFault::Absent)?;
         if let Some(path) = path
             && path? != address
         {
@@ -115,7 +115,7 @@ impl Auth {
     }
 
     /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
-    fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, Unproven> {
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, IdentityFault> {
         let ip = credentials.peer.to_canonical();
         let address = self.check_peer(ip).and_then(|()| match self.mode {
             Mode::Claim | Mode::None => claim::read(credentials.headers),
@@ -124,9 +124,9 @@ impl Auth {
         Ok(Caller::new(address.inspect_err(|_| self.metrics.identity_refused())?, ip))
     }
 
-    fn check_peer(&self, ip: IpAddr) -> Result<(), Unproven> {
+    fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
         let trusted = self.trusted_proxies.is_empty() || self.trusted_proxies.iter().any(|net| net.contains(&ip));
-        if trusted { Ok(()) } else { Err(Unproven::Untrusted) }
+        if trusted { Ok(()) } else { Err(IdentityFault::Untrusted) }
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
     }
 
     const CLAIM: Option<&str> = Some(r#"{"userid":"bob","clientid":"phone"}"#);
-    const ABSENT: Error = Error::Unauthenticated(Unproven::Absent);
+    const ABSENT: Error = Error::Unauthenticated(IdentityFault::Absent);
 
     #[test]
     fn a_claim_gives_user_and_device_and_the_peer_gives_the_ip_address() {

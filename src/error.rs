@@ -8,7 +8,7 @@ pub enum Error {
     /// The request has the wrong shape.
     Invalid(Invalid),
     /// The request needs an identity and has none, or its identity is not valid.
-    Unauthenticated(Unproven),
+    Unauthenticated(IdentityFault),
     /// The identity is valid, but does not allow this request.
     Forbidden,
     /// A page of another site made the request, and that site may not act for its visitors.
@@ -77,7 +77,7 @@ pub enum Invalid {
 
 /// What is wrong with an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unproven {
+pub enum IdentityFault {
     /// The request needs an identity and has none.
     Absent,
     /// The identity cannot be parsed.
@@ -244,7 +244,7 @@ impl Invalid {
     }
 }
 
-impl Unproven {
+impl IdentityFault {
     fn detail(self) -> &'static str {
         match self {
             Self::Absent => {
@@ -277,8 +277,8 @@ impl From<Invalid> for Error {
     }
 }
 
-impl From<Unproven> for Error {
-    fn from(fault: Unproven) -> Self {
+impl From<IdentityFault> for Error {
+    fn from(fault: IdentityFault) -> Self {
         Self::Unauthenticated(fault)
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     auth::{Auth, Caller, Subscriber},
     drain::Drain,
     flat_map::FlatMap,
-    hub::{Event, Hub, Opening, Subscription, Watch, WatchEvent},
+    hub::{Hub, Opening, StreamItem, Subscription, Watch, WatchItem},
     model::{EndReason, Start},
     wall_clock,
 };
@@ -196,7 +196,7 @@ impl signal_server::Signal for SignalMethods {
         let (ready, subscription) = self.hub.subscribe(&subscriber, &opening)?;
         let ready = convert::ready(&ready, self.heartbeat);
         let to_responses = |_: &mut Subscription, event| {
-            let end = if let Event::End(reason) = event { Some(reason) } else { None };
+            let end = if let StreamItem::End(reason) = event { Some(reason) } else { None };
             with_end([convert::event(&event, wall_clock::now())], end)
         };
         Ok(Response::new(FlatMap::new([Ok(ready)].into(), subscription, to_responses)))
@@ -242,7 +242,7 @@ impl signal_server::Signal for SignalMethods {
         let user = convert::user(&request.get_ref().user)?;
         let watch = self.hub.watch(&caller, &user, self.heartbeat)?;
         let to_responses = |_: &mut Watch, event| {
-            let end = if let WatchEvent::End(reason) = event { Some(reason) } else { None };
+            let end = if let WatchItem::End(reason) = event { Some(reason) } else { None };
             with_end(convert::watch_event(&event), end)
         };
         Ok(Response::new(FlatMap::new(VecDeque::new(), watch, to_responses)))

@@ -38,11 +38,11 @@ pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
-    observer::{Evicted, HubEvent, Observer},
+    observer::{Event, Evicted, Observer},
     parcel::Parcel,
     sending::Draft,
-    subscription::{Event, Ready, Subscription},
-    watch::{Watch, WatchEvent},
+    subscription::{Ready, StreamItem, Subscription},
+    watch::{Watch, WatchItem},
 };
 use self::{
     deadlines::Deadlines,
@@ -190,7 +190,7 @@ impl Hub {
                     let (cursor, continuity, replayed) = (attached.cursor, attached.continuity, attached.replayed);
                     let ready = Ready { address: address.clone(), cursor, continuity, replayed };
                     let stream = Subscription::new(self.clone(), slot, attached.generation, cursor.page);
-                    self.observe(&HubEvent::Opened { address, continuity, replayed });
+                    self.observe(&Event::Opened { address, continuity, replayed });
                     // A drain that began in the meantime may have missed this stream.
                     self.refuse_when_draining()?;
                     return Ok((ready, stream));
@@ -256,7 +256,7 @@ impl Hub {
         Ok(slot)
     }
 
-    fn observe(&self, event: &HubEvent<'_>) {
+    fn observe(&self, event: &Event<'_>) {
         self.0.observer.observe(event);
     }
 

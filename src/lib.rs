@@ -45,7 +45,7 @@
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
 //! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: `Levels` and `admin.rs`; a README row |
-//! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands it to the hub |
+//! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands one to the hub, so two need a pair |
 //!
 //! # A message's way
 //!

@@ -182,7 +182,7 @@ impl Message {
         self.data.0.len() + self.event.as_ref().map_or(0, |event| event.0.len())
     }
 
-    /// About how many bytes of memory a message takes: its texts and [`OVERHEAD`]. Does not count its entry in a mailbox.
+    /// About how many bytes of memory a message takes: its texts and 128 more. Does not count its entry in a mailbox.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.payload_bytes() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + OVERHEAD

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{error::Unproven, json, model::Address};
+use crate::{error::IdentityFault, json, model::Address};
 
 /// The header's name. The 2019 server used the same one.
 pub(super) const NAME: HeaderName = HeaderName::from_static("x-user-claim");
@@ -24,12 +24,12 @@ struct Claim<'a> {
 ///
 /// Refuses more than one claim line, and any line with a look-alike name: the proxy removes only the exact name, so such a line may
 /// be the client's own.
-pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, Unproven> {
+pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, IdentityFault> {
     let mut lines = headers.iter().filter(|(name, _)| is_look_alike(name));
     match (lines.next(), lines.next()) {
         (None, _) => Ok(None),
-        (Some((name, line)), None) if *name == NAME => parse(line.as_bytes()).map(Some).ok_or(Unproven::Malformed),
-        _ => Err(Unproven::Ambiguous),
+        (Some((name, line)), None) if *name == NAME => parse(line.as_bytes()).map(Some).ok_or(IdentityFault::Malformed),
+        _ => Err(IdentityFault::Ambiguous),
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    fn read_line(line: &str) -> Result<Option<Address>, Unproven> {
+    fn read_line(line: &str) -> Result<Option<Address>, IdentityFault> {
         let mut headers = HeaderMap::new();
         headers.insert(NAME, HeaderValue::from_bytes(line.as_bytes()).unwrap());
         read(&headers)
@@ -94,13 +94,13 @@ mod tests {
             r#"{"userid":"a\nb","clientid":"phone"}"#,
             r#"{"userid":"\ud800","clientid":"phone"}"#,
         ] {
-            assert_eq!(read_line(line), Err(Unproven::Malformed), "{line}");
+            assert_eq!(read_line(line), Err(IdentityFault::Malformed), "{line}");
         }
         let long = format!(r#"{{"userid":"bob","clientid":"phone","x":"{}"}}"#, "x".repeat(MAX_LENGTH));
-        assert_eq!(read_line(&long), Err(Unproven::Malformed));
+        assert_eq!(read_line(&long), Err(IdentityFault::Malformed));
         let mut headers = HeaderMap::new();
         headers.insert(NAME, HeaderValue::from_bytes(b"{\"userid\":\"\xff\",\"clientid\":\"a\"}").unwrap());
-        assert_eq!(read(&headers), Err(Unproven::Malformed));
+        assert_eq!(read(&headers), Err(IdentityFault::Malformed));
     }
 
     #[test]
@@ -109,11 +109,11 @@ mod tests {
         for name in ["x_user_claim", "x.user.claim", "x-user_claim"] {
             let mut headers = HeaderMap::new();
             headers.append(HeaderName::from_static(name), claim.clone());
-            assert_eq!(read(&headers), Err(Unproven::Ambiguous), "{name} alone");
+            assert_eq!(read(&headers), Err(IdentityFault::Ambiguous), "{name} alone");
             headers.append(NAME, claim.clone());
-            assert_eq!(read(&headers), Err(Unproven::Ambiguous), "{name}");
+            assert_eq!(read(&headers), Err(IdentityFault::Ambiguous), "{name}");
         }
         let headers = HeaderMap::from_iter([(NAME, claim.clone()), (NAME, claim)]);
-        assert_eq!(read(&headers), Err(Unproven::Ambiguous));
+        assert_eq!(read(&headers), Err(IdentityFault::Ambiguous));
     }
 }

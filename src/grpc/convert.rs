@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Invalid},
-    hub::{Change, Draft, Event, Ready, WatchEvent},
+    hub::{Change, Draft, Ready, StreamItem, WatchItem},
     model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
 };
 
@@ -79,27 +79,27 @@ pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeRespo
     }))
 }
 
-pub(super) fn event(event: &Event, now: SystemTime) -> proto::SubscribeResponse {
+pub(super) fn event(event: &StreamItem, now: SystemTime) -> proto::SubscribeResponse {
     response(match event {
-        Event::Message(cursor, parcel) => Kind::Message(message(*cursor, parcel)),
-        Event::Ping => Kind::Ping(proto::Ping { at: Some(now.into()) }),
-        Event::End(reason) => Kind::End(proto::End { reason: end_reason(*reason).into() }),
+        StreamItem::Message(cursor, parcel) => Kind::Message(message(*cursor, parcel)),
+        StreamItem::Ping => Kind::Ping(proto::Ping { at: Some(now.into()) }),
+        StreamItem::End(reason) => Kind::End(proto::End { reason: end_reason(*reason).into() }),
     })
 }
 
 /// The responses for one event of a watch. A ping has none, because `WatchDevicesResponse` has no ping.
-pub(super) fn watch_event(event: &WatchEvent) -> Vec<proto::WatchDevicesResponse> {
+pub(super) fn watch_event(event: &WatchItem) -> Vec<proto::WatchDevicesResponse> {
     use proto::watch_devices_response::Kind;
     let kinds = match event {
-        WatchEvent::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: ids(devices) })],
-        WatchEvent::Changes(changes) => changes
+        WatchItem::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: ids(devices) })],
+        WatchItem::Changes(changes) => changes
             .iter()
             .map(|change| match change {
                 Change::Online(device) => Kind::Online(device.as_str().to_owned()),
                 Change::Offline(device) => Kind::Offline(device.as_str().to_owned()),
             })
             .collect(),
-        WatchEvent::Ping | WatchEvent::End(_) => Vec::new(),
+        WatchItem::Ping | WatchItem::End(_) => Vec::new(),
     };
     kinds.into_iter().map(|kind| proto::WatchDevicesResponse { kind: Some(kind) }).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Evicted, Hub, HubEvent, deadlines::DeadlineKind, log::ENTRY_BYTES, mailbox::MAILBOX_BYTES, time::Tick};
+use super::{Event, Evicted, Hub, deadlines::DeadlineKind, log::ENTRY_BYTES, mailbox::MAILBOX_BYTES, time::Tick};
 use crate::{error::Error, model::Address};
 
 impl Hub {
@@ -57,7 +57,7 @@ impl Hub {
 
     pub(super) fn observe_evicted(&self, address: &Address, kind: Evicted, messages: usize) {
         if messages > 0 {
-            self.observe(&HubEvent::Evicted { address, kind, messages });
+            self.observe(&Event::Evicted { address, kind, messages });
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 
 /// One thing that happened in the hub. It carries no message data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HubEvent<'a> {
+pub enum Event<'a> {
     /// A device opened a stream.
     Opened {
         /// The device.
@@ -89,10 +89,10 @@ pub enum Evicted {
 /// events that it drops when the queue is full. Events of different threads may arrive out of order.
 pub trait Observer: Send + Sync + 'static {
     /// Takes note of one event.
-    fn observe(&self, event: &HubEvent<'_>);
+    fn observe(&self, event: &Event<'_>);
 }
 
 /// Observes nothing.
 impl Observer for () {
-    fn observe(&self, _event: &HubEvent<'_>) {}
+    fn observe(&self, _event: &Event<'_>) {}
 }

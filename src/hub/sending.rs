@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Hub, HubEvent,
+    Event, Hub,
     log::ENTRY_BYTES,
     parcel::Parcel,
     slot::{Gone, Slot},
@@ -55,7 +55,7 @@ impl Hub {
     /// # Errors
     /// As [`Hub::send`], when no device got the message. [`Error::NotConnected`] when no device is connected.
     pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
-        let observe_refused = |error: &Error| self.observe(&HubEvent::BroadcastRefused { to: user, error: *error });
+        let observe_refused = |error: &Error| self.observe(&Event::BroadcastRefused { to: user, error: *error });
         self.refuse_when_draining().inspect_err(observe_refused)?;
         let slots = self.0.core.registry.live(user);
         let elapsed = self.elapsed();
@@ -84,7 +84,7 @@ impl Hub {
     }
 
     fn observe_sent(&self, to: &Address, outcome: Result<Outcome, Error>) {
-        self.observe(&HubEvent::Sent { to, outcome });
+        self.observe(&Event::Sent { to, outcome });
     }
 
     /// Makes a message for a number of devices of this node.

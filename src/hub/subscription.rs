@@ -9,7 +9,7 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
-    Hub, HubEvent,
+    Event, Hub,
     latency::AcceptedAt,
     mailbox::{Next, Outgoing},
     parcel::Parcel,
@@ -20,7 +20,7 @@ use crate::model::{Address, Continuity, Cursor, EndReason};
 
 /// What a stream gives after [`Ready`].
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum StreamItem {
     /// A message, and the cursor with which the device resumes after it.
     Message(Cursor, Arc<Parcel>),
     /// Nothing else was sent for the time of a heartbeat.
@@ -44,7 +44,7 @@ pub struct Ready {
 
 /// A device's live stream. Dropping it makes the device not connected, unless a newer stream has taken its place.
 ///
-/// Ends after [`Event::End`], and without one when the same page has another stream or the mailbox was removed.
+/// Ends after [`StreamItem::End`], and without one when the same page has another stream or the mailbox was removed.
 pub struct Subscription {
     hub: Hub,
     slot: Arc<Slot>,
@@ -65,7 +65,7 @@ impl Subscription {
     }
 
     /// Another message, if there is one already, to be written together with the one before it.
-    pub fn more(&mut self) -> Option<Event> {
+    pub fn more(&mut self) -> Option<StreamItem> {
         if !std::mem::take(&mut self.has_more) {
             return None;
         }
@@ -73,11 +73,11 @@ impl Subscription {
         Some(self.message(outgoing))
     }
 
-    fn message(&mut self, outgoing: Outgoing) -> Event {
+    fn message(&mut self, outgoing: Outgoing) -> StreamItem {
         self.has_more = outgoing.has_more;
         // Of messages that are written together, at most one is measured.
         self.measured = self.measured.or(outgoing.measured);
-        Event::Message(outgoing.cursor, outgoing.message)
+        StreamItem::Message(outgoing.cursor, outgoing.message)
     }
 
     /// The generation and the page: they tell this stream from the others of its mailbox.
@@ -87,24 +87,24 @@ impl Subscription {
 }
 
 impl Stream for Subscription {
-    type Item = Event;
+    type Item = StreamItem;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<StreamItem>> {
         if self.over {
             return Poll::Ready(None);
         }
         let elapsed = self.hub.elapsed();
         // Polling for the next item acknowledges that all earlier items were written.
         if let Some(accepted) = self.measured.take() {
-            self.hub.observe(&HubEvent::Written { address: &self.slot.address, latency: accepted.latency(elapsed) });
+            self.hub.observe(&Event::Written { address: &self.slot.address, latency: accepted.latency(elapsed) });
         }
         match self.slot.next(&self.hub.0.core, self.id(), context.waker(), Millis::new(elapsed)) {
             Next::Wait => Poll::Pending,
             Next::Message(outgoing) => Poll::Ready(Some(self.message(outgoing))),
-            Next::Ping => Poll::Ready(Some(Event::Ping)),
+            Next::Ping => Poll::Ready(Some(StreamItem::Ping)),
             Next::End(reason) => {
                 (self.over, self.reason) = (true, Some(reason));
-                Poll::Ready(Some(Event::End(reason)))
+                Poll::Ready(Some(StreamItem::End(reason)))
             }
             Next::Replaced => {
                 self.over = true;
@@ -119,6 +119,6 @@ impl Drop for Subscription {
         let unread_reason = self.slot.leave(&self.hub.0.core, self.id(), self.hub.now());
         // Not over: the stream was cut, or its client left. The server may have ended it before, and the peer never read why.
         let reason = if self.over { self.reason } else { unread_reason };
-        self.hub.observe(&HubEvent::Ended { address: &self.slot.address, reason });
+        self.hub.observe(&Event::Ended { address: &self.slot.address, reason });
     }
 }

@@ -20,7 +20,7 @@ use std::{
 
 use tokio_stream::Stream;
 
-use super::{Draft, Event, Hub, Limits, Local, Opening, Ready, Subscription, Watch};
+use super::{Draft, Hub, Limits, Local, Opening, Ready, StreamItem, Subscription, Watch};
 use crate::{
     auth::{Caller, Subscriber},
     budget::Budget,
@@ -87,7 +87,7 @@ fn poll<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Option<S::Item> {
 fn read_all(stream: &mut Subscription) -> usize {
     let mut messages = 0;
     while let Some(event) = poll(stream, Waker::noop()) {
-        messages += usize::from(matches!(event, Event::Message(..)));
+        messages += usize::from(matches!(event, StreamItem::Message(..)));
     }
     messages
 }

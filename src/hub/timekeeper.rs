@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Waker, time::Duration};
 
 use tokio::{task::yield_now, time::sleep_until};
 
-use super::{Hub, HubEvent, board::Board, deadlines::DeadlineKind, slot::Slot, time::Tick, watch::WaitingWatch};
+use super::{Event, Hub, board::Board, deadlines::DeadlineKind, slot::Slot, time::Tick, watch::WaitingWatch};
 use crate::model::Address;
 
 impl Hub {
@@ -55,7 +55,7 @@ impl Hub {
         let core = &self.0.core;
         let checked = slot.check(core, kind, tick, self.now());
         if checked.expired > 0 {
-            self.observe(&HubEvent::Expired { address: &slot.address, messages: checked.expired });
+            self.observe(&Event::Expired { address: &slot.address, messages: checked.expired });
         }
         if checked.remove {
             core.registry.remove(slot, &core.totals);

@@ -9,7 +9,7 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
-    Hub, HubEvent,
+    Event, Hub,
     board::{Board, BoardItem, Changes, Progress},
     deadlines::FARTHEST_MS,
     heartbeat::Heartbeat,
@@ -19,7 +19,7 @@ use crate::model::{Address, DeviceId, EndReason};
 
 /// What a watch gives.
 #[derive(Clone, Debug)]
-pub enum WatchEvent {
+pub enum WatchItem {
     /// The whole list, sorted: the first event, and again when the watcher fell too far behind.
     Devices(Vec<DeviceId>),
     /// What has changed since the event before.
@@ -30,7 +30,7 @@ pub enum WatchEvent {
     End(EndReason),
 }
 
-/// A live view of a user's devices. Ends after [`WatchEvent::End`].
+/// A live view of a user's devices. Ends after [`WatchItem::End`].
 pub struct Watch {
     hub: Hub,
     board: Arc<Board>,
@@ -62,10 +62,10 @@ impl Watch {
     }
 
     /// Gives a ping if one is due. Otherwise schedules the next one and waits.
-    fn ping_or_wait(&mut self, now: Millis) -> Poll<Option<WatchEvent>> {
+    fn ping_or_wait(&mut self, now: Millis) -> Poll<Option<WatchItem>> {
         self.heartbeat.check(now);
         if self.heartbeat.take(now) {
-            return Poll::Ready(Some(WatchEvent::Ping));
+            return Poll::Ready(Some(WatchItem::Ping));
         }
         if let Some(next) =
             self.heartbeat.next().filter(|_| self.scheduled_at.is_none_or(|at| at <= Tick::reached(now)))
@@ -79,19 +79,19 @@ impl Watch {
 }
 
 impl Stream for Watch {
-    type Item = WatchEvent;
+    type Item = WatchItem;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchItem>> {
         if self.over {
             return Poll::Ready(None);
         }
         let (now, this) = (self.hub.now(), &mut *self);
         let event = match this.board.next(&mut this.progress, this.id, context.waker()) {
-            BoardItem::List(devices) => WatchEvent::Devices(devices),
-            BoardItem::Changes(changes) => WatchEvent::Changes(changes),
+            BoardItem::List(devices) => WatchItem::Devices(devices),
+            BoardItem::Changes(changes) => WatchItem::Changes(changes),
             BoardItem::End(reason) => {
                 this.over = true;
-                WatchEvent::End(reason)
+                WatchItem::End(reason)
             }
             BoardItem::Wait => return this.ping_or_wait(now),
         };
@@ -104,6 +104,6 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.board.take_waker(self.id);
         self.hub.0.core.presence.remove_watch(&self.board.user, self.caller.as_ref());
-        self.hub.observe(&HubEvent::WatchEnded { user: &self.board.user, reason: self.board.ending() });
+        self.hub.observe(&Event::WatchEnded { user: &self.board.user, reason: self.board.ending() });
     }
 }

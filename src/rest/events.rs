@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::Error,
     flat_map::FlatMap,
-    hub::{Event, Subscription, Watch},
+    hub::{StreamItem, Subscription, Watch},
 };
 
 /// A stream of the hub that can give more than one event for the same body frame.
@@ -28,7 +28,7 @@ pub(super) trait HubStream: Stream + Send + Unpin + 'static {
 }
 
 impl HubStream for Subscription {
-    fn more(&mut self) -> Option<Event> {
+    fn more(&mut self) -> Option<StreamItem> {
         self.more()
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     error::Invalid,
-    hub::{Change, Event, Parcel, Ready, WatchEvent},
+    hub::{Change, Parcel, Ready, StreamItem, WatchItem},
     model::{Address, Continuity, Cursor, DeviceId, EndReason, EventName, Message},
 };
 
@@ -69,13 +69,13 @@ impl Format {
     }
 
     /// The text of one event. Empty for an event that this format does not have.
-    pub(super) fn event(self, event: &Event, now: impl FnOnce() -> SystemTime) -> EventText {
+    pub(super) fn event(self, event: &StreamItem, now: impl FnOnce() -> SystemTime) -> EventText {
         EventText::Own(match (self, event) {
-            (_, Event::Message(cursor, parcel)) => return self.message(*cursor, parcel),
-            (Self::Legacy, Event::Ping) => LEGACY_COMMENT.to_owned(),
-            (Self::Legacy, Event::End(_)) => String::new(),
-            (_, Event::Ping) => ping(now()),
-            (_, Event::End(reason)) => end(*reason),
+            (_, StreamItem::Message(cursor, parcel)) => return self.message(*cursor, parcel),
+            (Self::Legacy, StreamItem::Ping) => LEGACY_COMMENT.to_owned(),
+            (Self::Legacy, StreamItem::End(_)) => String::new(),
+            (_, StreamItem::Ping) => ping(now()),
+            (_, StreamItem::End(reason)) => end(*reason),
         })
     }
 
@@ -111,17 +111,17 @@ pub(super) fn retry_only(retry: Duration) -> String {
 }
 
 /// The events for one item of a watch.
-pub(super) fn watch_event(event: &WatchEvent, now: SystemTime) -> EventText {
+pub(super) fn watch_event(event: &WatchItem, now: SystemTime) -> EventText {
     EventText::Own(match event {
-        WatchEvent::Devices(devices) => {
+        WatchItem::Devices(devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
             format!("event: signal.devices\ndata: {}\n\n", to_json(&devices))
         }
-        WatchEvent::Changes(changes) => {
+        WatchItem::Changes(changes) => {
             return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
         }
-        WatchEvent::Ping => ping(now),
-        WatchEvent::End(reason) => end(*reason),
+        WatchItem::Ping => ping(now),
+        WatchItem::End(reason) => end(*reason),
     })
 }
 

@@ -39,16 +39,16 @@ fn any_text() -> impl Strategy<Value = String> {
         .prop_filter("data is not empty", |text| !text.is_empty())
 }
 
-fn message(event: Option<&str>, data: &str) -> hub::Event {
+fn message(event: Option<&str>, data: &str) -> hub::StreamItem {
     let event = event.map(|name| EventName::new(name).expect("a name"));
     let from = Some(Address::new("ana:x", "phone\u{2028}").expect("ids"));
     let data = Data::new(data).expect("not empty");
     let message = Message { from, event, data, sent_at: SystemTime::UNIX_EPOCH };
-    hub::Event::Message(CURSOR, hub::Parcel::new(message, 2, Duration::ZERO, Budget::new(usize::MAX)).into())
+    hub::StreamItem::Message(CURSOR, hub::Parcel::new(message, 2, Duration::ZERO, Budget::new(usize::MAX)).into())
 }
 
 /// The whole text of an event, with the part that streams share.
-fn written(format: Format, event: &hub::Event, now: SystemTime) -> String {
+fn written(format: Format, event: &hub::StreamItem, now: SystemTime) -> String {
     match format.event(event, || now) {
         EventText::Own(text) => text,
         EventText::Shared(text, end) => String::from_utf8(text.to_vec()).expect("UTF-8") + &end,
@@ -138,9 +138,9 @@ fn the_events_of_each_format_have_these_bytes() {
         written(Format::Legacy, &offer, now),
         "id: ana:x:phone\u{2028}\nevent: offer\ndata: a%20%C3%BC;%22%0Ab\n\n"
     );
-    assert_eq!(written(Format::Plain, &hub::Event::Ping, now), "event: signal.ping\ndata: 1500\n\n");
-    assert_eq!(written(Format::Legacy, &hub::Event::Ping, now), ":\n\n");
-    let end = hub::Event::End(EndReason::Superseded);
+    assert_eq!(written(Format::Plain, &hub::StreamItem::Ping, now), "event: signal.ping\ndata: 1500\n\n");
+    assert_eq!(written(Format::Legacy, &hub::StreamItem::Ping, now), ":\n\n");
+    let end = hub::StreamItem::End(EndReason::Superseded);
     assert_eq!(written(Format::Plain, &end, now), "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
     assert_eq!(written(Format::Legacy, &end, now), "");
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio_stream::Stream as _;
 
-use super::super::{Draft, Event, Hub, Limits, Local, Opening, Subscription, deadlines::DeadlineKind, time::Tick};
+use super::super::{Draft, Hub, Limits, Local, Opening, StreamItem, Subscription, deadlines::DeadlineKind, time::Tick};
 use crate::{
     auth::{Caller, Subscriber},
     budget::Budget,
@@ -68,7 +68,7 @@ fn read_all(stream: &mut Subscription) -> Vec<u64> {
     let mut numbers = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
     while let Poll::Ready(Some(event)) = Pin::new(&mut *stream).poll_next(&mut context) {
-        if let Event::Message(_, message) = event {
+        if let StreamItem::Message(_, message) = event {
             numbers.push(message.data.as_str().parse().expect("a number"));
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    super::{Evicted, Hub, HubEvent, Inbound as _, Limits, Local, Observer, Subscription},
+    super::{Event, Evicted, Hub, Inbound as _, Limits, Local, Observer, Subscription},
     HOLD, NO_TTL, TestHub, WINDOW, address, draft, poll, read_all, user,
 };
 use crate::{
@@ -32,7 +32,7 @@ struct Inner {
 }
 
 impl Observer for Recorder {
-    fn observe(&self, event: &HubEvent<'_>) {
+    fn observe(&self, event: &Event<'_>) {
         if let Some(hub) = self.0.hub.get() {
             let _ = hub.census();
             hub.local_devices(&user());
@@ -41,21 +41,21 @@ impl Observer for Recorder {
             }
         }
         self.0.events.lock().push(match *event {
-            HubEvent::Opened { address, continuity, replayed } => {
+            Event::Opened { address, continuity, replayed } => {
                 format!("{} opened: {continuity:?}, {replayed} replayed", address.device.as_str())
             }
-            HubEvent::Ended { address, reason } => format!("{} ended: {reason:?}", address.device.as_str()),
-            HubEvent::Sent { to, outcome } => format!("sent to {}: {outcome:?}", to.device.as_str()),
-            HubEvent::Written { address, latency } => {
+            Event::Ended { address, reason } => format!("{} ended: {reason:?}", address.device.as_str()),
+            Event::Sent { to, outcome } => format!("sent to {}: {outcome:?}", to.device.as_str()),
+            Event::Written { address, latency } => {
                 assert!(latency < Duration::from_secs(20), "{latency:?}");
                 format!("{} has written", address.device.as_str())
             }
-            HubEvent::BroadcastRefused { to, error } => format!("broadcast to {}: {error:?}", to.as_str()),
-            HubEvent::Expired { address, messages } => format!("{} expired: {messages}", address.device.as_str()),
-            HubEvent::Evicted { address, kind, messages } => {
+            Event::BroadcastRefused { to, error } => format!("broadcast to {}: {error:?}", to.as_str()),
+            Event::Expired { address, messages } => format!("{} expired: {messages}", address.device.as_str()),
+            Event::Evicted { address, kind, messages } => {
                 format!("{} evicted: {messages} {kind:?}", address.device.as_str())
             }
-            HubEvent::WatchEnded { user, reason } => format!("watch of {} ended: {reason:?}", user.as_str()),
+            Event::WatchEnded { user, reason } => format!("watch of {} ended: {reason:?}", user.as_str()),
         });
     }
 }

@@ -3,26 +3,26 @@
 use super::Metrics;
 use crate::{
     error::Error,
-    hub::{Evicted, HubEvent, Observer},
+    hub::{Event, Evicted, Observer},
     model::{Continuity, EndReason, Outcome},
 };
 
 impl Observer for Metrics {
-    fn observe(&self, event: &HubEvent<'_>) {
+    fn observe(&self, event: &Event<'_>) {
         match *event {
-            HubEvent::Opened { continuity, replayed, .. } => self.stream_opened(continuity, replayed),
-            HubEvent::Ended { reason, .. } | HubEvent::WatchEnded { reason, .. } => {
+            Event::Opened { continuity, replayed, .. } => self.stream_opened(continuity, replayed),
+            Event::Ended { reason, .. } | Event::WatchEnded { reason, .. } => {
                 if let Some(reason) = reason {
                     self.stream_ended(reason);
                 }
             }
-            HubEvent::Sent { outcome, .. } => self.sent(outcome),
-            HubEvent::Written { latency, .. } => self.0.send_latency.observe(latency.as_secs_f64()),
-            HubEvent::BroadcastRefused { error, .. } => self.sent(Err(error)),
-            HubEvent::Expired { messages, .. } => {
+            Event::Sent { outcome, .. } => self.sent(outcome),
+            Event::Written { latency, .. } => self.0.send_latency.observe(latency.as_secs_f64()),
+            Event::BroadcastRefused { error, .. } => self.sent(Err(error)),
+            Event::Expired { messages, .. } => {
                 self.0.expired.inc_by(messages as u64);
             }
-            HubEvent::Evicted { kind, messages, .. } => self.evicted(kind, messages),
+            Event::Evicted { kind, messages, .. } => self.evicted(kind, messages),
         }
     }
 }

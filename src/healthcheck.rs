@@ -60,6 +60,7 @@ async fn get_healthz(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> io:
     connection.take("HTTP/1.1 200".len() as u64).read_to_end(&mut answer).await?;
     match answer.strip_prefix(b"HTTP/1.1 ") {
         Some(b"200") => Ok(()),
+        None if answer.is_empty() => Err(io::Error::other("the connection was closed without an answer")),
         Some(status) => Err(io::Error::other(format!("/healthz answered {}", status.escape_ascii()))),
         None => Err(io::Error::other("the answer is not HTTP; if the daemon speaks TLS, --tls-cert is missing here")),
     }

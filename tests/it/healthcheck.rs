@@ -142,7 +142,9 @@ fn the_health_check_fails_when_the_answer_is_not_200() {
     let unwell = server_that_writes("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", Duration::ZERO);
     assert_unhealthy(&[("port", &unwell)], "/healthz answered 503");
     let mute = server_that_writes("", Duration::ZERO);
-    assert_unhealthy(&[("port", &mute)], "not HTTP");
+    assert_unhealthy(&[("port", &mute)], "closed without an answer");
+    let other = server_that_writes("SSH-2.0-OpenSSH_9.2\r\n", Duration::ZERO);
+    assert_unhealthy(&[("port", &other)], "not HTTP");
     let identity = rcgen::generate_simple_self_signed(["signal.example".to_owned()]).expect("a certificate");
     let [certificate, _] = tempfiles("healthcheck-plain", &identity);
     let plain = server_that_writes("HTTP/1.1 200 OK\r\n\r\n", Duration::ZERO);

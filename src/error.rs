@@ -195,7 +195,7 @@ impl Error {
             Self::CrossSite => {
                 "A page of another site made the request. To allow that site, list its origin in --cors-origins."
             }
-            Self::NotConnected => "The device is not connected. Send a TTL to let the server hold the message.",
+            Self::NotConnected => "No device is connected. Send a TTL to have a message to one device held.",
             Self::NoRoute => "No route has this path.",
             Self::MethodNotAllowed => "This path does not have this method. The header Allow lists its methods.",
             Self::TooLarge => "The request is larger than the limit of this server (--body-limit).",

@@ -37,15 +37,15 @@
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the one of `legacy` |
 //! | a new option or subcommand | `config/serve_options.rs` or `config.rs`; `app.rs` hands the value to its room; a README row |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
-//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` |
+//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` (`app/router.rs` joins the routes) |
 //! | a new gRPC method | `proto/signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
 //! | a new kind of identity | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`; `app.rs` joins them |
 //! | a new limit of a user or device | `Limits` in `hub.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
-//! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc/deadline.rs` |
+//! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc.rs` and `grpc/deadline.rs` |
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
-//! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: `Levels` and `admin.rs`; a README row |
-//! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands one to the hub, so two need a pair |
+//! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: also `Levels` there and `admin.rs`; a README row |
+//! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands the hub one observer, so combine two into one |
 //!
 //! # A message's way
 //!

@@ -19,11 +19,12 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_AUTH", value_enum, default_value = "claim")]
     pub auth: AuthMode,
 
-    /// Which routes require an identity: subscribing, or all but health and metrics
+    /// Which routes require an identity: subscribing, or all but health, metrics and reflection
     #[arg(long, env = "SIGNAL_REQUIRE_CLAIM", value_enum, default_value = "subscribe")]
     pub require_claim: RequireClaim,
 
-    /// Networks of the proxies that set the claim; a request from any other address is refused. Empty: every address is trusted
+    /// Networks of the proxies that set the claim; a request from any other address is refused, except for health, metrics and
+    /// reflection. Empty: every address is trusted
     #[arg(long, env = "SIGNAL_TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
@@ -137,7 +138,7 @@ pub enum AuthMode {
 pub enum RequireClaim {
     /// Subscribing
     Subscribe,
-    /// Every route but health and metrics
+    /// Every route but health, metrics and reflection
     All,
 }
 

@@ -2,6 +2,7 @@
 
 mod body;
 mod devices;
+mod event_data;
 mod events;
 mod extract;
 mod form;

@@ -10,10 +10,11 @@ use memchr::memchr2;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
+use super::event_data;
 use crate::{
     error::Invalid,
     hub::{Change, Parcel, Ready, StreamItem, WatchItem},
-    model::{Address, Continuity, Cursor, DeviceId, EndReason, EventName, Message},
+    model::{Cursor, DeviceId, EndReason, EventName, Message},
 };
 
 /// The text of an event.
@@ -54,17 +55,7 @@ impl Format {
         if self == Self::Legacy {
             return LEGACY_COMMENT.to_owned();
         }
-        let data = to_json(&ReadyData {
-            user: ready.address.user.as_str(),
-            device: ready.address.device.as_str(),
-            continuity: match ready.continuity {
-                Continuity::New => "new",
-                Continuity::Resumed => "resumed",
-                Continuity::Broken => "broken",
-            },
-            replayed: ready.replayed,
-            heartbeat_ms: heartbeat.as_millis(),
-        });
+        let data = event_data::ready(ready, heartbeat);
         format!("{}id: {}\n\nevent: signal.ready\ndata: {data}\n\n", comment_and_retry(retry), ready.cursor)
     }
 
@@ -158,11 +149,7 @@ fn plain(message: &Message, more: usize) -> String {
 }
 
 fn envelope(message: &Message, more: usize) -> String {
-    let data = to_json(&EnvelopeData {
-        from: message.from.as_ref().map(SenderData::of),
-        data: message.data.as_str(),
-        sent_at: humantime::format_rfc3339_millis(message.sent_at).to_string(),
-    });
+    let data = event_data::envelope(message);
     let mut text = begin_with_event_line(message, data.len() + more);
     push_data_line(&mut text, &data);
     text
@@ -208,36 +195,8 @@ fn push_data_line(text: &mut String, value: &str) {
 }
 
 #[derive(Serialize)]
-struct ReadyData<'a> {
-    user: &'a str,
-    device: &'a str,
-    continuity: &'static str,
-    replayed: u32,
-    heartbeat_ms: u128,
-}
-
-#[derive(Serialize)]
-struct EnvelopeData<'a> {
-    from: Option<SenderData<'a>>,
-    data: &'a str,
-    sent_at: String,
-}
-
-#[derive(Serialize)]
-struct SenderData<'a> {
-    user: &'a str,
-    device: &'a str,
-}
-
-#[derive(Serialize)]
 struct ChangeData<'a> {
     device: &'a str,
-}
-
-impl<'a> SenderData<'a> {
-    fn of(address: &'a Address) -> Self {
-        Self { user: address.user.as_str(), device: address.device.as_str() }
-    }
 }
 
 /// JSON on one line: the serializer escapes line ends inside strings. Cannot fail, because the types hold only strings and numbers.

@@ -19,7 +19,7 @@ pub(super) async fn list_or_watch(
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
         return match api.hub.watch(&caller, &user, api.settings.heartbeat) {
-            Ok(watch) => Ok(events::stream(sse::retry_only(events::retry()), watch, |event| {
+            Ok(watch) => Ok(events::stream(sse::retry_line(events::retry()), watch, |event| {
                 sse::watch_event(&event, wall_clock::now())
             })),
             Err(error) => events::stream_refusal(error, &headers),

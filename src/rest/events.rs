@@ -66,7 +66,7 @@ pub(super) fn stream_refusal(error: Error, headers: &HeaderMap) -> Result<Respon
     if error.retry_after().is_none() || !accepts_events(headers) {
         return Err(error.into());
     }
-    Ok(respond(Body::from(sse::retry_only(random(REFUSED_RETRY)))))
+    Ok(respond(Body::from(sse::retry_line(random(REFUSED_RETRY)) + "\n")))
 }
 
 /// The body frames of one event. Events that are ready too are added until the text has [`GATHERED`] bytes.
@@ -101,7 +101,7 @@ pub(super) fn retry() -> Duration {
 
 fn respond(body: Body) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         (ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];

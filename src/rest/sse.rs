@@ -14,7 +14,7 @@ use super::event_data;
 use crate::{
     error::Invalid,
     hub::{Change, Parcel, Ready, StreamItem, WatchItem},
-    model::{Cursor, DeviceId, EndReason, EventName, Message},
+    model::{Cursor, DeviceId, EndReason, EventName, Message, Start},
 };
 
 /// The text of an event.
@@ -49,14 +49,24 @@ impl Format {
         }
     }
 
-    /// The beginning of a stream: `retry`, the time to wait before reconnecting; the cursor, in a block of its own because control
-    /// events have no `id`; and `signal.ready`. In the legacy format only a comment.
-    pub(super) fn opening(self, ready: &Ready, heartbeat: Duration, retry: Duration) -> String {
+    /// The beginning of a stream: `retry`, the time to wait before reconnecting, `signal.ready` and the cursor. One block with data:
+    /// of a block that has only an `id`, some clients never learn the id, and others deliver it as an empty message. In the legacy
+    /// format only a comment.
+    ///
+    /// If the request carried a cursor, a block without data comes first. `WebKit` keeps half an event of a stream that was cut, and
+    /// would put it together with the next stream's first lines. The comment ends a half line, and the name gives the half event to
+    /// listeners that no page has.
+    pub(super) fn opening(self, ready: &Ready, start: Start, heartbeat: Duration, retry: Duration) -> String {
         if self == Self::Legacy {
             return LEGACY_COMMENT.to_owned();
         }
         let data = event_data::ready(ready, heartbeat);
-        format!("{}id: {}\n\nevent: signal.ready\ndata: {data}\n\n", comment_and_retry(retry), ready.cursor)
+        let retry = retry_line(retry);
+        let begin = match start {
+            Start::Anew => String::new(),
+            Start::After(_) | Start::Unreadable => format!(": backend-signal\n{retry}event: signal.begin\n\n"),
+        };
+        format!("{begin}{retry}event: signal.ready\ndata: {data}\nid: {}\n\n", ready.cursor)
     }
 
     /// The text of one event. Empty for an event that this format does not have.
@@ -95,10 +105,9 @@ impl Format {
     }
 }
 
-/// A block that only tells the client how long to wait before it reconnects. A watch begins with it. A client that is refused gets
-/// nothing else.
-pub(super) fn retry_only(retry: Duration) -> String {
-    comment_and_retry(retry) + "\n"
+/// The line that tells a client how long to wait before it reconnects. It belongs to the block of the event after it.
+pub(super) fn retry_line(retry: Duration) -> String {
+    format!("retry: {}\n", retry.as_millis())
 }
 
 /// The events for one item of a watch.
@@ -122,10 +131,6 @@ fn change(change: &Change) -> String {
         Change::Offline(device) => ("offline", device),
     };
     format!("event: signal.{name}\ndata: {}\n\n", to_json(&ChangeData { device: device.as_str() }))
-}
-
-fn comment_and_retry(retry: Duration) -> String {
-    format!(": backend-signal\nretry: {}\n", retry.as_millis())
 }
 
 fn ping(now: SystemTime) -> String {

@@ -9,7 +9,7 @@ use super::sse::{EventText, Format};
 use crate::{
     budget::Budget,
     hub::{self, Ready},
-    model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message},
+    model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message, Start},
     wall_clock,
 };
 
@@ -65,10 +65,10 @@ fn parse(stream: &str, chunk_ends: &[prop::sample::Index]) -> (Vec<Event>, Parse
     (events, parser)
 }
 
-fn opening(format: Format) -> String {
+fn opening(format: Format, start: Start) -> String {
     let address = Address::new("bob", "phone").expect("ids");
     let ready = Ready { address, cursor: CURSOR, continuity: Continuity::New, replayed: 0 };
-    format.opening(&ready, Duration::from_secs(15), Duration::from_millis(2_413))
+    format.opening(&ready, start, Duration::from_secs(15), Duration::from_millis(2_413))
 }
 
 /// ECMAScript's `decodeURI`.
@@ -87,7 +87,7 @@ proptest! {
     ) {
         let event = event.as_deref();
         for format in [Format::Plain, Format::Envelope, Format::Legacy] {
-            let stream = opening(format) + &written(format, &message(event, &data), wall_clock::now());
+            let stream = opening(format, Start::Unreadable) + &written(format, &message(event, &data), wall_clock::now());
             let (mut events, parser) = parse(&stream, &chunk_ends);
             if format != Format::Legacy {
                 prop_assert_eq!(events.remove(0).name, "signal.ready");
@@ -113,13 +113,18 @@ proptest! {
 
 #[test]
 fn the_first_event_of_a_stream_has_these_bytes() {
-    let expected = format!(
-        ": backend-signal\nretry: 2413\nid: {CURSOR}\n\nevent: signal.ready\ndata: {{\"user\":\"bob\",\"device\":\"phone\",\
-         \"continuity\":\"new\",\"replayed\":0,\"heartbeat_ms\":15000}}\n\n"
+    let ready = format!(
+        "retry: 2413\nevent: signal.ready\ndata: {{\"user\":\"bob\",\"device\":\"phone\",\
+         \"continuity\":\"new\",\"replayed\":0,\"heartbeat_ms\":15000}}\nid: {CURSOR}\n\n"
     );
-    assert_eq!(opening(Format::Plain), expected);
-    assert_eq!(opening(Format::Envelope), expected);
-    assert_eq!(opening(Format::Legacy), ":\n\n");
+    let begin = ": backend-signal\nretry: 2413\nevent: signal.begin\n\n";
+    for format in [Format::Plain, Format::Envelope] {
+        assert_eq!(opening(format, Start::Anew), ready);
+        for start in [Start::After(CURSOR), Start::Unreadable] {
+            assert_eq!(opening(format, start), format!("{begin}{ready}"));
+        }
+    }
+    assert_eq!(opening(Format::Legacy, Start::Unreadable), ":\n\n");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) async fn subscribe(
     let heartbeat = if format == Format::Legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
     match api.hub.subscribe(&subscriber, &Opening { start, heartbeat }) {
         Ok((ready, subscription)) => {
-            let opening = format.opening(&ready, heartbeat, events::retry());
+            let opening = format.opening(&ready, start, heartbeat, events::retry());
             Ok(events::stream(opening, subscription, move |event| format.event(&event, wall_clock::now)))
         }
         Err(error) => events::stream_refusal(error, &headers),

@@ -2,18 +2,20 @@
 
 use std::time::Instant;
 
-use crate::harness::{FORM, Server, Sse, claim, http2::Http2, within};
+use crate::harness::{
+    Connection, EVENT_STREAM, FORM, Server, Sse, claim, event_stream::Parser, http2::Http2, until, within,
+};
 
 #[tokio::test]
 async fn a_stream_opens_at_once_in_one_write() {
     let server = Server::start().await;
-    let mut connection = crate::harness::Connection::open(server.address).await;
+    let mut connection = Connection::open(server.address).await;
     let claim = claim("bob/phone");
     connection.ask("GET /subscribe", &[("x-user-claim", &claim), ("accept-encoding", "gzip, br")]).await;
     let head = connection.head().await;
     assert_eq!(head.status, 200);
     for (name, value) in [
-        ("content-type", "text/event-stream"),
+        ("content-type", EVENT_STREAM),
         ("cache-control", "no-cache, no-transform"),
         ("x-accel-buffering", "no"),
         ("content-encoding", ""),
@@ -22,13 +24,44 @@ async fn a_stream_opens_at_once_in_one_write() {
     }
     let opening = String::from_utf8(connection.chunk().await.expect("the opening")).expect("UTF-8");
     let lines: Vec<_> = opening.split('\n').collect();
-    let [comment, retry, id, "", "event: signal.ready", data, "", ""] = lines[..] else { panic!("{opening}") };
-    assert_eq!(comment, ": backend-signal");
+    let [retry, "event: signal.ready", data, id, "", ""] = lines[..] else { panic!("{opening}") };
     let retry: u64 = retry.strip_prefix("retry: ").and_then(|retry| retry.parse().ok()).expect("a time");
     assert!((1_000..=4_000).contains(&retry));
     assert!(id.strip_prefix("id: ").is_some_and(|cursor| cursor.split('.').count() == 3), "{id}");
     let expected = r#"data: {"user":"bob","device":"phone","continuity":"new","replayed":0,"heartbeat_ms":15000}"#;
     assert_eq!(data, expected);
+}
+
+/// `WebKit` keeps half an event of a stream that was cut, and puts the next stream's first lines after it.
+#[tokio::test]
+async fn a_stream_with_a_cursor_begins_with_a_block_that_takes_what_a_cut_stream_left() {
+    let server = Server::start().await;
+    let cursor = server.sse("bob/phone").await.leave();
+    let claim = claim("bob/phone");
+    let in_query = format!("GET /subscribe?last_event_id={cursor}");
+    for (head, header) in [("GET /subscribe", cursor.as_str()), ("GET /subscribe", "nonsense"), (&in_query, "")] {
+        let mut connection = Connection::open(server.address).await;
+        let headers = [("x-user-claim", claim.as_str()), ("last-event-id", header)];
+        connection.ask(head, if header.is_empty() { &headers[..1] } else { &headers }).await;
+        assert_eq!(connection.head().await.status, 200);
+        let opening = String::from_utf8(connection.chunk().await.expect("the opening")).expect("UTF-8");
+        let lines: Vec<_> = opening.split('\n').collect();
+        let [": backend-signal", first, "event: signal.begin", "", second, "event: signal.ready", _, _, "", ""] =
+            lines[..]
+        else {
+            panic!("{head} {header}: {opening}")
+        };
+        assert!(first.starts_with("retry: ") && first == second, "{opening}");
+        for half in ["", "data: {\"sd", "event: offer\ndata: half\n", "event: offer\ndata: {\"sd", "event: off", "id"] {
+            let mut parser = Parser::default();
+            assert_eq!(parser.push(half.as_bytes()), []);
+            let mut events = parser.push(opening.as_bytes());
+            let ready = events.pop().expect("signal.ready");
+            assert!(ready.name == "signal.ready" && ready.id.starts_with(&cursor[..16]), "{half:?}: {ready:?}");
+            assert!(serde_json::from_str::<serde_json::Value>(&ready.data).is_ok(), "{half:?}: {ready:?}");
+            assert!(events.iter().all(|event| event.name == "signal.begin"), "{half:?}: {events:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -97,11 +130,10 @@ async fn the_envelope_has_the_sender_the_data_and_the_time() {
 #[tokio::test]
 async fn the_legacy_format_has_the_bytes_of_the_2019_server() {
     let server = Server::start().await;
-    let claim = claim("ana/laptop");
-    let mut phone = crate::harness::Connection::open(server.address).await;
-    let bob = crate::harness::claim("bob/phone");
+    let (bob, claim) = (claim("bob/phone"), claim("ana/laptop"));
+    let mut phone = Connection::open(server.address).await;
     phone.ask("GET /subscribe?format=legacy", &[("x-user-claim", &bob), ("last-event-id", "ana:laptop")]).await;
-    assert_eq!(phone.head().await.header("content-type"), "text/event-stream");
+    assert_eq!(phone.head().await.header("content-type"), EVENT_STREAM);
     assert_eq!(phone.chunk().await.as_deref(), Some(&b":\n\n"[..]));
     let headers = [("content-type", FORM), ("x-user-claim", claim.as_str())];
     server.request("POST /user/bob/device/phone", &headers, "data=a b/é\n\"&event=x".as_bytes()).await;
@@ -148,10 +180,10 @@ async fn while_draining_an_event_source_is_told_when_to_reconnect_and_other_clie
     let claim = claim("bob/laptop");
     let ask =
         async |accept| server.request("GET /subscribe", &[("x-user-claim", &claim), ("accept", accept)], b"").await;
-    let refused = crate::harness::until(|| ask("*/*"), |answer| answer.status == 503).await;
+    let refused = until(|| ask("*/*"), |answer| answer.status == 503).await;
     assert_eq!((refused.problem().as_str(), refused.header("retry-after")), ("draining", "5"));
     let event_source = within(ask("text/event-stream")).await;
-    assert_eq!((event_source.status, event_source.header("content-type")), (200, "text/event-stream"));
+    assert_eq!((event_source.status, event_source.header("content-type")), (200, EVENT_STREAM));
     let retry = event_source.text().lines().find_map(|line| line.strip_prefix("retry: ")?.parse().ok()).unwrap_or(0);
     assert!((5_000..=20_000).contains(&retry), "{retry}");
 }

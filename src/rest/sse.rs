@@ -69,14 +69,20 @@ impl Format {
         format!("{begin}{retry}event: signal.ready\ndata: {data}\nid: {}\n\n", ready.cursor)
     }
 
-    /// The text of one event. Empty for an event that this format does not have.
-    pub(super) fn event(self, event: &StreamItem, now: impl FnOnce() -> SystemTime) -> EventText {
+    /// The text of one event. Empty for an event that this format does not have. `after_drain` is the time to wait when the stream
+    /// ends because of a drain.
+    pub(super) fn event(
+        self,
+        event: &StreamItem,
+        now: impl FnOnce() -> SystemTime,
+        after_drain: impl FnOnce() -> Duration,
+    ) -> EventText {
         EventText::Own(match (self, event) {
             (_, StreamItem::Message(cursor, parcel)) => return self.message(*cursor, parcel),
             (Self::Legacy, StreamItem::Ping) => LEGACY_COMMENT.to_owned(),
             (Self::Legacy, StreamItem::End(_)) => String::new(),
             (_, StreamItem::Ping) => ping(now()),
-            (_, StreamItem::End(reason)) => end(*reason),
+            (_, StreamItem::End(reason)) => end(*reason, after_drain),
         })
     }
 
@@ -110,8 +116,13 @@ pub(super) fn retry_line(retry: Duration) -> String {
     format!("retry: {}\n", retry.as_millis())
 }
 
-/// The events for one item of a watch.
-pub(super) fn watch_event(event: &WatchItem, now: SystemTime) -> EventText {
+/// The whole stream of a client that is refused: why, and how long to wait.
+pub(super) fn refusal(reason: &str, retry: Duration) -> String {
+    format!("{}{}", retry_line(retry), end_event(reason))
+}
+
+/// The events for one item of a watch. `after_drain` is as in [`Format::event`].
+pub(super) fn watch_event(event: &WatchItem, now: SystemTime, after_drain: impl FnOnce() -> Duration) -> EventText {
     EventText::Own(match event {
         WatchItem::Devices(devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
@@ -121,7 +132,7 @@ pub(super) fn watch_event(event: &WatchItem, now: SystemTime) -> EventText {
             return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
         }
         WatchItem::Ping => ping(now),
-        WatchItem::End(reason) => end(*reason),
+        WatchItem::End(reason) => end(*reason, after_drain),
     })
 }
 
@@ -137,8 +148,17 @@ fn ping(now: SystemTime) -> String {
     format!("event: signal.ping\ndata: {}\n\n", now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis())
 }
 
-fn end(reason: EndReason) -> String {
-    format!("event: signal.end\ndata: {{\"reason\":\"{}\"}}\n\n", reason_name(reason))
+fn end(reason: EndReason, after_drain: impl FnOnce() -> Duration) -> String {
+    let retry = match reason {
+        EndReason::Superseded => Some(SUPERSEDED_RETRY),
+        EndReason::Draining => Some(after_drain()),
+        EndReason::Expired => None,
+    };
+    retry.map(retry_line).unwrap_or_default() + &end_event(reason_name(reason))
+}
+
+fn end_event(reason: &str) -> String {
+    format!("event: signal.end\ndata: {{\"reason\":\"{reason}\"}}\n\n")
 }
 
 fn plain(message: &Message, more: usize) -> String {
@@ -216,6 +236,9 @@ fn reason_name(reason: EndReason) -> &'static str {
         EndReason::Expired => "expired",
     }
 }
+
+/// Many clients do not take 204 for an end. Without this, a superseded one would come back after its usual time, again and again.
+const SUPERSEDED_RETRY: Duration = Duration::from_secs(60);
 
 const LEGACY_COMMENT: &str = ":\n\n";
 

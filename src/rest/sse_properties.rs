@@ -49,7 +49,7 @@ fn message(event: Option<&str>, data: &str) -> hub::StreamItem {
 
 /// The whole text of an event, with the part that streams share.
 fn written(format: Format, event: &hub::StreamItem, now: SystemTime) -> String {
-    match format.event(event, || now) {
+    match format.event(event, || now, || Duration::from_millis(3_210)) {
         EventText::Own(text) => text,
         EventText::Shared(text, end) => String::from_utf8(text.to_vec()).expect("UTF-8") + &end,
     }
@@ -146,6 +146,10 @@ fn the_events_of_each_format_have_these_bytes() {
     assert_eq!(written(Format::Plain, &hub::StreamItem::Ping, now), "event: signal.ping\ndata: 1500\n\n");
     assert_eq!(written(Format::Legacy, &hub::StreamItem::Ping, now), ":\n\n");
     let end = hub::StreamItem::End(EndReason::Superseded);
-    assert_eq!(written(Format::Plain, &end, now), "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
+    let expected = "retry: 60000\nevent: signal.end\ndata: {\"reason\":\"superseded\"}\n\n";
+    assert_eq!(written(Format::Plain, &end, now), expected);
     assert_eq!(written(Format::Legacy, &end, now), "");
+    let end = hub::StreamItem::End(EndReason::Draining);
+    let expected = "retry: 3210\nevent: signal.end\ndata: {\"reason\":\"draining\"}\n\n";
+    assert_eq!(written(Format::Envelope, &end, now), expected);
 }

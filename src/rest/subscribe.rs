@@ -23,9 +23,11 @@ pub(super) async fn subscribe(
     match api.hub.subscribe(&subscriber, &Opening { start, heartbeat }) {
         Ok((ready, subscription)) => {
             let opening = format.opening(&ready, start, heartbeat, events::retry());
-            Ok(events::stream(opening, subscription, move |event| format.event(&event, wall_clock::now)))
+            Ok(events::stream(opening, subscription, move |event, stream| {
+                format.event(&event, wall_clock::now, || events::after_drain(stream.drain_left()))
+            }))
         }
-        Err(error) => events::stream_refusal(error, &headers),
+        Err(error) => events::stream_refusal(error, &headers, api.hub.drain_left()),
     }
 }
 

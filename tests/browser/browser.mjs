@@ -10,10 +10,10 @@ import http from "node:http";
 import { chromium } from "playwright-core";
 
 const DAEMON = process.argv[2]?.replace(/\/$/, "");
-/** How long a scenario waits for what must come; a browser comes back after at most 4 s. */
-const PATIENCE_MS = 30_000;
+/** How long a scenario waits for what must come; a browser comes back after at most 4 s, and after 60 s when it was superseded. */
+const PATIENCE_MS = 100_000;
 /** All scenarios together. */
-const WHOLE_MS = 180_000;
+const WHOLE_MS = 480_000;
 
 const FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];

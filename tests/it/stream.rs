@@ -1,9 +1,9 @@
 //! The event stream as a client sees it: head, opening, heartbeats, and the three formats.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Connection, EVENT_STREAM, FORM, Server, Sse, claim, event_stream::Parser, http2::Http2, until, within,
+    Connection, EVENT_STREAM, FORM, Response, Server, Sse, claim, event_stream::Parser, http2::Http2, until, within,
 };
 
 #[tokio::test]
@@ -172,18 +172,84 @@ async fn a_format_that_does_not_exist_is_400() {
     assert_eq!(server.devices("bob").await, "[]");
 }
 
+/// What a refused stream says: its only block, and the time in it.
+fn refusal(answer: &Response) -> (u64, &str) {
+    assert_eq!((answer.status, answer.header("content-type")), (200, EVENT_STREAM));
+    let text = std::str::from_utf8(&answer.body).expect("UTF-8");
+    let (retry, end) = text.split_once('\n').expect("two lines");
+    (retry.strip_prefix("retry: ").and_then(|retry| retry.parse().ok()).expect("a time"), end)
+}
+
+/// Milliseconds of a time.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).expect("short")
+}
+
 #[tokio::test]
-async fn while_draining_an_event_source_is_told_when_to_reconnect_and_other_clients_get_503() {
-    let server = Server::with(&["--drain-window", "5"]).await;
-    let _open = server.sse("bob/phone").await;
+async fn while_draining_an_event_source_is_told_to_come_back_after_the_window_and_other_clients_get_503() {
+    let server = Server::with(&["--drain-window", "8"]).await;
+    let _open = [server.sse("bob/phone").await, server.sse("ana/phone").await, server.sse("eve/phone").await];
+    let before = Instant::now();
     server.drain.start();
     let claim = claim("bob/laptop");
-    let ask =
-        async |accept| server.request("GET /subscribe", &[("x-user-claim", &claim), ("accept", accept)], b"").await;
-    let refused = until(|| ask("*/*"), |answer| answer.status == 503).await;
+    let ask = async |path, accept| server.request(path, &[("x-user-claim", &claim), ("accept", accept)], b"").await;
+    let refused = until(|| ask("GET /subscribe", "*/*"), |answer| answer.status == 503).await;
+    let after = Instant::now();
     assert_eq!((refused.problem().as_str(), refused.header("retry-after")), ("draining", "5"));
-    let event_source = within(ask("text/event-stream")).await;
-    assert_eq!((event_source.status, event_source.header("content-type")), (200, EVENT_STREAM));
-    let retry = event_source.text().lines().find_map(|line| line.strip_prefix("retry: ")?.parse().ok()).unwrap_or(0);
-    assert!((5_000..=20_000).contains(&retry), "{retry}");
+    for path in ["GET /subscribe", "GET /subscribe?format=envelope", "GET /user/bob/devices"] {
+        // The drain began between `before` and `after`.
+        let most = 12_000 - millis(after.elapsed());
+        let answer = within(ask(path, "text/event-stream")).await;
+        // Less one, because both times are rounded down.
+        let least = 8_999 - millis(before.elapsed());
+        let (retry, end) = refusal(&answer);
+        assert_eq!(end, "event: signal.end\ndata: {\"reason\":\"draining\"}\n\n", "{path}");
+        assert!((least..=most).contains(&retry), "{path}: {retry} is not from {least} to {most}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_a_drain_ends_is_told_to_come_back_after_the_window() {
+    let server = Server::with(&["--drain-window", "4"]).await;
+    let mut streams = Vec::new();
+    for user in 0..20 {
+        streams.push(server.sse(&format!("{user}/phone")).await);
+    }
+    let watches = ["/user/bob/devices", "/user/ana/devices"];
+    for path in watches {
+        let mut watch = Sse::open_plain(server.address, path, &[("accept", "text/event-stream")]).await;
+        assert_eq!(watch.next().await.name, "signal.devices");
+        streams.push(watch);
+    }
+    let began = Instant::now();
+    server.drain.start();
+    let ends = streams.into_iter().map(|mut stream| {
+        tokio::spawn(async move {
+            let end = stream.next().await;
+            assert_eq!((end.name.as_str(), end.data.as_str()), ("signal.end", r#"{"reason":"draining"}"#));
+            (millis(began.elapsed()), stream.parser.retry.expect("a time"))
+        })
+    });
+    for end in ends.collect::<Vec<_>>() {
+        let (ended, retry) = within(end).await.expect("no panic");
+        // 5 to 8 s after the drain began; a client on a busy machine reads its end a little late.
+        assert!((4_998..=11_000).contains(&(ended + retry)), "at {ended} ms: {retry}");
+    }
+}
+
+#[tokio::test]
+async fn an_overloaded_server_tells_an_event_source_so() {
+    let server = Server::with(&["--user-devices", "1"]).await;
+    let _first = server.sse("bob/phone").await;
+    let claim = claim("bob/laptop");
+    let headers = [("x-user-claim", claim.as_str()), ("accept", "text/event-stream")];
+    let mut retries = std::collections::HashSet::new();
+    for _ in 0..5 {
+        let answer = server.request("GET /subscribe", &headers, b"").await;
+        let (retry, end) = refusal(&answer);
+        assert_eq!(end, "event: signal.end\ndata: {\"reason\":\"overloaded\"}\n\n");
+        assert!((2_000..=6_000).contains(&retry), "{retry}");
+        retries.insert(retry);
+    }
+    assert!(retries.len() > 1, "{retries:?}");
 }

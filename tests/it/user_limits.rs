@@ -43,7 +43,7 @@ fn assert_too_many(refused: &Response) {
 /// A refused stream tells an EventSource when to come back, then ends.
 fn assert_told_to_come_back(refused: &Response) {
     assert_eq!((refused.status, refused.header("content-type")), (200, EVENT_STREAM));
-    assert!(refused.text().starts_with("retry: "), "{}", refused.text());
+    assert!(refused.text().starts_with("retry: ") && refused.text().contains("overloaded"), "{}", refused.text());
 }
 
 #[tokio::test]

@@ -79,11 +79,11 @@ pub enum Start {
 /// How a stream relates to earlier streams of its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Continuity {
-    /// The first stream of the mailbox. No message was lost before it.
+    /// The client presented no cursor: the stream begins anew.
     New,
-    /// No message is missing.
+    /// The client presented a cursor, and no message after it is missing.
     Resumed,
-    /// Messages may be missing.
+    /// Messages may be missing. For a client without a cursor: the device was sent something, and nothing shows that it arrived.
     Broken,
 }
 

@@ -126,7 +126,43 @@ async fn without_a_cursor_a_stream_gets_the_messages_that_no_stream_took() {
         assert_eq!(visit(&server, over_grpc, &cursor).await, ("resumed".to_owned(), vec![], cursor));
         hold(&server, "3").await;
         let (continuity, replayed, _) = visit(&server, over_grpc, "").await;
-        assert_eq!((continuity.as_str(), replayed), ("resumed", vec!["3".to_owned()]));
+        assert_eq!((continuity.as_str(), replayed), ("new", vec!["3".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn without_a_cursor_every_stream_is_new_unless_something_may_be_missing() {
+    let server = Server::start().await;
+    for over_grpc in [false, true, false, true] {
+        let (continuity, replayed, _) = visit(&server, over_grpc, "").await;
+        assert_eq!((continuity.as_str(), replayed.len()), ("new", 0));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_without_a_cursor_is_broken_until_a_cursor_from_after_the_gap_has_come_back() {
+    for (over_grpc, lost) in
+        [(false, "expired"), (true, "expired"), (false, "unknown cursor"), (true, "unknown cursor")]
+    {
+        let server = Server::start().await;
+        let (_, _, before) = visit(&server, over_grpc, "").await;
+        if lost == "expired" {
+            assert_eq!(server.post_with_ttl("bob/phone", "missed", "1").await.status, 202);
+            until(|| server.metrics(), |text| text.contains("signal_expired_total 1")).await;
+        } else {
+            assert_eq!(visit(&server, over_grpc, "0123456789abcdef.1.0").await.0, "broken");
+        }
+        for _ in 0..2 {
+            assert_eq!(visit(&server, over_grpc, "").await.0, "broken", "nobody has read that: {lost}");
+        }
+        if lost == "expired" {
+            assert_eq!(visit(&server, over_grpc, &before).await.0, "broken", "this cursor is from before the gap");
+            assert_eq!(visit(&server, over_grpc, "").await.0, "broken");
+        }
+        let (continuity, _, after) = visit(&server, over_grpc, "").await;
+        assert_eq!(continuity, "broken");
+        assert_eq!(visit(&server, over_grpc, &after).await.0, "resumed");
+        assert_eq!(visit(&server, over_grpc, "").await.0, "new");
     }
 }
 

@@ -167,6 +167,32 @@ async fn a_stream_without_a_cursor_is_broken_until_a_cursor_from_after_the_gap_h
 }
 
 #[tokio::test]
+async fn a_message_that_kills_its_reader_does_not_come_back_for_ever() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    let cursor = phone.parser.last_event_id.clone();
+    assert_eq!(server.post("bob/phone", "deadly").await.status, 200);
+    assert_eq!(phone.data().await, "deadly");
+    drop(phone);
+    let (mut visits, mut killed) = (0, 0);
+    tokio::time::pause();
+    let survived = loop {
+        let mut phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
+        visits += 1;
+        if phone.ready["replayed"] == 0 {
+            break phone;
+        }
+        assert_eq!(phone.data().await, "deadly");
+        killed += 1;
+        assert!(visits < 40, "it comes back for ever");
+        drop(phone);
+        tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    };
+    assert_eq!(survived.ready["continuity"], "broken");
+    assert!(killed > 3, "it is replayed at first: {killed}");
+}
+
+#[tokio::test]
 async fn a_device_that_does_not_come_back_within_its_window_is_forgotten() {
     let server = Server::with(&["--resume-window", "0.3"]).await;
     let cursor = missed(&server).await;

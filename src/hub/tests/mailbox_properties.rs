@@ -200,7 +200,9 @@ impl World {
                 assert_eq!(cursor.seq, record.seq, "in order, nothing twice, nothing skipped");
                 assert!(!client.whole || cursor.seq == client.seen + 1, "after `resumed` no message is missing");
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));
-                (record.fate, record.at) = (Fate::HandedOver, self.now);
+                if record.fate == Fate::Waiting {
+                    (record.fate, record.at) = (Fate::HandedOver, self.now);
+                }
                 client.seen = cursor.seq;
                 self.cursor = Some(cursor);
                 self.evict();

@@ -38,6 +38,7 @@ pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
+    heartbeat::chosen_heartbeat,
     observer::{Event, Evicted, Observer},
     parcel::Parcel,
     sending::Draft,

@@ -193,6 +193,37 @@ async fn a_message_that_kills_its_reader_does_not_come_back_for_ever() {
 }
 
 #[tokio::test]
+async fn a_cursor_in_the_query_has_two_spellings_and_the_newest_cursor_wins() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    let mut cursors = vec![phone.parser.last_event_id.clone()];
+    for data in ["1", "2", "3"] {
+        assert_eq!(server.post("bob/phone", data).await.status, 200);
+        cursors.push(phone.message().await.id);
+    }
+    drop(phone);
+    let [zero, one, two, _] = &cursors[..] else { panic!("{cursors:?}") };
+    let both = format!("last_event_id={zero}&lastEventId={one}");
+    for (query, header, expected) in [
+        (format!("lastEventId={zero}"), None, 3),
+        (format!("x=%ff&lastEventId={two}"), None, 1),
+        // `event-source-polyfill` appends its cursor to the URL that the page made.
+        (both.clone(), None, 2),
+        // A browser sends its cursor in the header, with the same URL as before.
+        (both, Some(two), 1),
+        (format!("lastEventId={two}"), Some(&String::new()), 1),
+    ] {
+        let headers: Vec<_> = header.map(|cursor| ("last-event-id", cursor.as_str())).into_iter().collect();
+        let phone = server.sse_with("bob/phone", &format!("/subscribe?{query}"), &headers).await;
+        assert_eq!(
+            (&phone.ready["continuity"], &phone.ready["replayed"]),
+            (&"resumed".into(), &expected.into()),
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_device_that_does_not_come_back_within_its_window_is_forgotten() {
     let server = Server::with(&["--resume-window", "0.3"]).await;
     let cursor = missed(&server).await;
@@ -211,6 +242,9 @@ async fn a_stream_with_an_unreadable_cursor_in_the_query_is_told_broken() {
         "last_event_id=a&last_event_id=a",
         "last_event_id=%ff&last_event_id=%ff",
         "last_event_id=nonsense",
+        "lastEventId=%ff",
+        "lastEventId=nonsense",
+        "lastEventId=a&lastEventId=a",
     ] {
         let phone = server.sse_with("bob/phone", &format!("/subscribe?{query}"), &[]).await;
         assert_eq!(phone.ready["continuity"], "broken", "{query}");
@@ -222,8 +256,16 @@ async fn a_stream_with_an_unreadable_cursor_in_the_query_is_told_broken() {
 async fn other_unreadable_parts_of_a_query_are_ignored() {
     let server = Server::start().await;
     let cursor = server.sse("bob/phone").await.leave();
-    for query in ["%ff=x", "x=%ff", "format=%ff", "format=plain&format=legacy", "format=nonsense&format=plain", "&&=&%"]
-    {
+    for query in [
+        "%ff=x",
+        "x=%ff",
+        "heartbeat=%ff",
+        "heartbeat=x",
+        "format=%ff",
+        "format=plain&format=legacy",
+        "format=nonsense&format=plain",
+        "&&=&%",
+    ] {
         let query = format!("/subscribe?{query}&last_event_id={cursor}");
         let phone = server.sse_with("bob/phone", &query, &[]).await;
         assert_eq!(phone.ready["continuity"], "resumed", "{query}");

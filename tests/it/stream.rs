@@ -38,8 +38,10 @@ async fn a_stream_with_a_cursor_begins_with_a_block_that_takes_what_a_cut_stream
     let server = Server::start().await;
     let cursor = server.sse("bob/phone").await.leave();
     let claim = claim("bob/phone");
-    let in_query = format!("GET /subscribe?last_event_id={cursor}");
-    for (head, header) in [("GET /subscribe", cursor.as_str()), ("GET /subscribe", "nonsense"), (&in_query, "")] {
+    let in_query = ["last_event_id", "lastEventId"].map(|name| format!("GET /subscribe?{name}={cursor}"));
+    for (head, header) in
+        [("GET /subscribe", cursor.as_str()), ("GET /subscribe", "nonsense"), (&in_query[0], ""), (&in_query[1], "")]
+    {
         let mut connection = Connection::open(server.address).await;
         let headers = [("x-user-claim", claim.as_str()), ("last-event-id", header)];
         connection.ask(head, if header.is_empty() { &headers[..1] } else { &headers }).await;
@@ -252,4 +254,45 @@ async fn an_overloaded_server_tells_an_event_source_so() {
         retries.insert(retry);
     }
     assert!(retries.len() > 1, "{retries:?}");
+}
+
+#[tokio::test]
+async fn a_client_chooses_its_heartbeat_from_4_to_60_seconds() {
+    let server = Server::start().await;
+    for (query, expected) in [
+        ("heartbeat=30", 30_000),
+        ("heartbeat=4.5", 4_500),
+        ("heartbeat=4", 4_000),
+        ("heartbeat=60", 60_000),
+        ("heartbeat=1", 4_000),
+        ("heartbeat=0", 4_000),
+        ("heartbeat=-7", 4_000),
+        ("heartbeat=61", 60_000),
+        ("heartbeat=99999999999999999999999999", 60_000),
+        ("format=envelope&heartbeat=1e999", 60_000),
+        ("heartbeat=", 15_000),
+        ("heartbeat=soon", 15_000),
+        ("heartbeat=nan", 15_000),
+        ("heartbeat=inf", 15_000),
+        ("heartbeat=10s", 15_000),
+        ("heartbeat=%ff", 15_000),
+        ("heartbeat=5&heartbeat=6", 15_000),
+    ] {
+        let phone = server.sse_with("bob/phone", &format!("/subscribe?{query}"), &[]).await;
+        assert_eq!(phone.ready["heartbeat_ms"], expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_gets_its_pings_at_the_heartbeat_that_it_asked_for() {
+    let server = Server::with(&["--heartbeat", "600"]).await;
+    let claim = claim("bob/old");
+    let mut legacy = Connection::open(server.address).await;
+    legacy.ask("GET /subscribe?format=legacy&heartbeat=4", &[("x-user-claim", &claim)]).await;
+    legacy.head().await;
+    assert_eq!(legacy.chunk().await.as_deref(), Some(&b":\n\n"[..]));
+    let mut phone = server.sse_with("bob/phone", "/subscribe?heartbeat=4", &[]).await;
+    tokio::time::pause();
+    assert_eq!(phone.next().await.name, "signal.ping");
+    assert_eq!(legacy.chunk().await.as_deref(), Some(&b":\n\n"[..]));
 }

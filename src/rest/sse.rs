@@ -225,8 +225,16 @@ struct ChangeData<'a> {
 }
 
 /// JSON on one line: the serializer escapes line ends inside strings. Cannot fail, because the types hold only strings and numbers.
+///
+/// Also escapes U+0085, U+2028 and U+2029, because some readers of a stream take them for line ends. In JSON they can only be inside
+/// strings.
 pub(super) fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+    let json = serde_json::to_string(value).unwrap_or_default();
+    // The first bytes of the three characters in UTF-8. Most data has neither.
+    if memchr2(0xc2, 0xe2, json.as_bytes()).is_none() {
+        return json;
+    }
+    json.replace('\u{85}', r"\u0085").replace('\u{2028}', r"\u2028").replace('\u{2029}', r"\u2029")
 }
 
 fn reason_name(reason: EndReason) -> &'static str {

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Connection, EVENT_STREAM, FORM, Response, Server, Sse, claim, event_stream::Parser, http2::Http2, until, within,
+    Connection, EVENT_STREAM, FORM, JSON, Response, Server, Sse, claim, event_stream::Parser, http2::Http2, until,
+    within,
 };
 
 #[tokio::test]
@@ -295,4 +296,30 @@ async fn a_stream_gets_its_pings_at_the_heartbeat_that_it_asked_for() {
     tokio::time::pause();
     assert_eq!(phone.next().await.name, "signal.ping");
     assert_eq!(legacy.chunk().await.as_deref(), Some(&b":\n\n"[..]));
+}
+
+#[tokio::test]
+async fn an_event_name_that_a_browser_fires_by_itself_is_refused() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    for name in ["error", "open"] {
+        let body = serde_json::json!({"data": "x", "event": name}).to_string();
+        for path in ["POST /user/bob/device/phone", "POST /user/bob/devices"] {
+            let answer = server.request(path, &[("content-type", JSON)], body.as_bytes()).await;
+            assert_eq!((answer.status, answer.problem().as_str()), (400, "invalid_event"), "{name}");
+        }
+        let form = server
+            .request("POST /user/bob/devices", &[("content-type", FORM)], format!("data=x&event={name}").as_bytes())
+            .await;
+        assert_eq!((form.status, form.problem().as_str()), (400, "invalid_event"), "{name}");
+        let mut client = server.grpc().await;
+        let sent = within(client.send(crate::harness::grpc::message("bob/phone", name, "x"))).await;
+        assert_eq!(sent.expect_err("refused").code(), tonic::Code::InvalidArgument, "{name}");
+    }
+    for name in ["Error", "opened", "message"] {
+        let body = serde_json::json!({"data": name, "event": name}).to_string();
+        let sent = server.request("POST /user/bob/device/phone", &[("content-type", JSON)], body.as_bytes()).await;
+        assert_eq!(sent.status, 200);
+        assert_eq!(phone.next().await.name, name);
+    }
 }

@@ -103,6 +103,31 @@ async fn a_device_that_resumes_at_once_is_not_reported() {
     assert_eq!((event.name.as_str(), event.data.as_str()), ("signal.online", r#"{"device":"laptop"}"#));
 }
 
+#[tokio::test]
+async fn a_device_that_began_a_new_page_is_reported_again() {
+    let server = Server::start().await;
+    let mut page = server.sse("bob/phone").await;
+    let mut sse = watch(&server).await;
+    let mut grpc = grpc_watch(&server).await;
+    assert_eq!(sse.next().await.data, r#"["phone"]"#);
+    assert!(matches!(next(&mut grpc).await, Kind::Devices(list) if list.devices == ["phone"]));
+    // Another tab takes over. Then the page is reloaded: it leaves, and the next one comes at once.
+    for reload in [false, false, true, true] {
+        if reload {
+            page.leave();
+        }
+        page = server.sse("bob/phone").await;
+        let event = sse.next().await;
+        assert_eq!((event.name.as_str(), event.data.as_str()), ("signal.online", r#"{"device":"phone"}"#));
+        assert_eq!(next(&mut grpc).await, Kind::Online("phone".into()));
+    }
+    // A page that resumes is still the same page.
+    let cursor = page.leave();
+    drop(server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await);
+    assert_eq!(sse.next().await.name, "signal.offline");
+    assert_eq!(next(&mut grpc).await, Kind::Offline("phone".into()));
+}
+
 /// Of a block without data, some clients never learn the time, and some deliver an empty message.
 #[tokio::test]
 async fn a_watch_begins_with_one_block_that_has_the_list() {

@@ -114,8 +114,7 @@ impl App {
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::set_health(&health, false).await;
-        // The hub ends all streams in the first 90 % of the window. The rest is for writing their last bytes.
-        hub.drain(options.drain_window.mul_f64(0.9)).await;
+        hub.drain(options.drain_window).await;
         drain.begin_hard_stop();
         let all_tasks_ended = drain.wait_for_tasks(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
         tracing::info!(all_tasks_ended, "stopped");

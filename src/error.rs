@@ -233,7 +233,8 @@ impl Invalid {
                 "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
             }
             Self::Event => {
-                "An event name has 1 to 64 characters of A-Z a-z 0-9 . _ : - and does not begin with \"signal.\"."
+                "An event name has 1 to 64 characters of A-Z a-z 0-9 . _ : - and is not \"error\", \"open\" or a name that begins \
+                 with \"signal.\"."
             }
             Self::Data => "The field data is required and must not be empty.",
             Self::Body => "The body must be a JSON object, a form or a protobuf message with the documented fields.",

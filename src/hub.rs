@@ -26,7 +26,7 @@ mod watch;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -38,6 +38,7 @@ pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
+    heartbeat::chosen_heartbeat,
     observer::{Event, Evicted, Observer},
     parcel::Parcel,
     sending::Draft,
@@ -128,6 +129,8 @@ struct Shared {
     observer: Box<dyn Observer>,
     began: Instant,
     draining: AtomicBool,
+    /// When the drain window ends, as a time since `began`.
+    drain_ends: OnceLock<Duration>,
 }
 
 /// What a slot needs to update the rest of the hub when its mailbox changes.
@@ -164,6 +167,7 @@ impl Hub {
             observer: Box::new(observer),
             began: Instant::now(),
             draining: AtomicBool::new(false),
+            drain_ends: OnceLock::new(),
         }))
     }
 

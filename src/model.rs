@@ -21,7 +21,8 @@ pub struct Address {
     pub device: DeviceId,
 }
 
-/// The name that a sender gives to a kind of message: 1 to 64 of `[A-Za-z0-9._:-]`, not beginning with `signal.`.
+/// The name that a sender gives to a kind of message: 1 to 64 of `[A-Za-z0-9._:-]`. Not `error` or `open`, because they would call the
+/// handlers of a browser's `EventSource` for its own state; not beginning with `signal.`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventName(Box<str>);
 
@@ -79,11 +80,11 @@ pub enum Start {
 /// How a stream relates to earlier streams of its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Continuity {
-    /// The first stream of the mailbox. No message was lost before it.
+    /// The client presented no cursor: the stream begins anew.
     New,
-    /// No message is missing.
+    /// The client presented a cursor, and no message after it is missing.
     Resumed,
-    /// Messages may be missing.
+    /// Messages may be missing. For a client without a cursor: the device was sent something, and nothing shows that it arrived.
     Broken,
 }
 
@@ -147,7 +148,8 @@ impl EventName {
     /// [`Invalid::Event`] when the text is out of the bounds of [`EventName`].
     pub fn new(text: &str) -> Result<Self, Invalid> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-        let valid = (1..=64).contains(&text.len()) && text.bytes().all(plain) && !text.starts_with("signal.");
+        let reserved = text.starts_with("signal.") || text == "error" || text == "open";
+        let valid = (1..=64).contains(&text.len()) && text.bytes().all(plain) && !reserved;
         valid.then(|| Self(text.into())).ok_or(Invalid::Event)
     }
 
@@ -263,10 +265,10 @@ mod tests {
 
     #[test]
     fn an_event_name_out_of_bounds_is_invalid() {
-        for good in ["offer", "a.b_c:d-1", "signals", &"x".repeat(64)] {
+        for good in ["offer", "a.b_c:d-1", "signals", "errors", "Open", "message", &"x".repeat(64)] {
             assert!(EventName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "a b", "a\nb", "é", "signal.ready", &"x".repeat(65)] {
+        for bad in ["", "a b", "a\nb", "é", "signal.ready", "error", "open", &"x".repeat(65)] {
             assert!(EventName::new(bad).is_err(), "{bad:?}");
         }
     }

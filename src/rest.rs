@@ -2,6 +2,7 @@
 
 mod body;
 mod devices;
+mod event_data;
 mod events;
 mod extract;
 mod form;
@@ -71,11 +72,11 @@ pub fn is_subscribe(path: &str) -> bool {
     path.strip_prefix("/subscribe").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The response to a request that is refused before a handler runs. An `EventSource` gets a stream that tells it when to reconnect,
-/// any other client a problem.
+/// The response to a request that is refused before a handler runs, but not because of a drain. An `EventSource` gets a stream that
+/// tells it when to reconnect, any other client a problem.
 #[must_use]
 pub fn error_response(error: Error, headers: &HeaderMap) -> Response<Body> {
-    events::stream_refusal(error, headers).into_response()
+    events::stream_refusal(error, headers, Duration::ZERO).into_response()
 }
 
 /// The route to which a message for a device is posted.

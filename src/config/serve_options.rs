@@ -55,7 +55,7 @@ pub struct ServeOptions {
     pub stall_timeout: Duration,
 
     /// How long after its last stream a device may come back and resume
-    #[arg(long, env = "SIGNAL_RESUME_WINDOW", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, env = "SIGNAL_RESUME_WINDOW", value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     pub resume_window: Duration,
 
     /// Longest time that a message waits for a device that is not connected; only if the sender asks for it with a TTL

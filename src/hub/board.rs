@@ -29,7 +29,7 @@ const CHANGES: usize = 256;
 /// One change of a user's devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The device came.
+    /// The device came, or began a new page: what a peer had negotiated with the page before is gone.
     Online(DeviceId),
     /// The device went.
     Offline(DeviceId),
@@ -217,7 +217,7 @@ impl State {
         for (page, device, at) in checked {
             match page {
                 Some(page) => {
-                    if self.present.insert(device.clone(), page).is_none() {
+                    if self.present.insert(device.clone(), page) != Some(page) {
                         changes.push(Change::Online(device));
                     }
                 }

@@ -1,6 +1,19 @@
 //! When a stream or a watch gets its next ping. Pure: time is an argument.
 
+use std::time::Duration;
+
 use super::time::Millis;
+
+/// The heartbeat of a stream or a watch: the one that its client asked for, moved to the nearest bound, or else `default`.
+#[must_use]
+pub fn chosen_heartbeat(asked: Option<Duration>, default: Duration) -> Duration {
+    asked.map_or(default, |asked| asked.clamp(SHORTEST, LONGEST))
+}
+
+/// The shortest heartbeat that a client may ask for. Some libraries give up after 5 s of silence. Shorter ones would only cost CPU.
+const SHORTEST: Duration = Duration::from_secs(4);
+/// The longest heartbeat that a client may ask for. Proxies cut a connection that is silent for longer.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// The heartbeat of one stream or watch: a ping when nothing was sent for long enough.
 #[derive(Debug)]

@@ -21,7 +21,8 @@ pub(crate) const WAITING_BYTES: usize = 256 * 1024;
 pub(super) const REPLAY: usize = 256;
 /// How many bytes the messages kept for replay may have.
 pub(super) const REPLAY_BYTES: usize = 512 * 1024;
-/// How long a message is kept for replay, in milliseconds.
+/// How long a message is kept for replay after it was handed over for the first time, in milliseconds. A replay does not renew it:
+/// otherwise a message that makes its reader fail would come back at every attempt, for ever.
 pub(super) const REPLAY_MS: u64 = 60_000;
 /// Bytes of memory that a mailbox needs for a message, without the message itself.
 pub(super) const ENTRY_BYTES: usize = 64;
@@ -52,7 +53,7 @@ struct Stored {
 struct Entry {
     seq: u64,
     parcel: Arc<Parcel>,
-    /// When the message was pushed or, once handed over, last handed over.
+    /// When the message was pushed or, once handed over, first handed over.
     at: Millis,
     /// How long the message is held for an absent device. 0 for a message to a live stream: if the stream leaves without it, it waits
     /// until the resume window ends.
@@ -177,8 +178,8 @@ impl Log {
             stored.waiting_bytes -= entry.parcel.payload_bytes();
             stored.replay_bytes += entry.parcel.payload_bytes();
             stored.held_bytes -= entry.held();
+            entry.at = now;
         }
-        entry.at = now;
         Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone(), live: first && entry.ttl_ms == 0 })
     }
 

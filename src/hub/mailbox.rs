@@ -31,8 +31,9 @@ pub(super) struct Mailbox {
     /// The number of the newest stream. A late call of an older stream has an older number and changes nothing.
     generation: u32,
     log: Log,
-    /// The device is known to have received all messages up to this number.
-    confirmed: u64,
+    /// The lowest number of which nothing shows that the device got past it. If it was handed over, or skipped because it is missing,
+    /// a stream without a cursor is told `broken`. May be 0: a stream that began at 0 was told `broken`, and may not have read that.
+    unconfirmed: u64,
     stream: Option<AttachedStream>,
     /// When the resume window began: when the last stream left. Begins again when held messages expire or waiting messages make room,
     /// because the next stream has to be told.
@@ -92,7 +93,7 @@ impl Mailbox {
             page: 0,
             generation: 0,
             log: Log::default(),
-            confirmed: 0,
+            unconfirmed: 1,
             stream: None,
             left_at: Tick::not_before(now),
         }
@@ -146,13 +147,8 @@ impl Mailbox {
     /// Attaches a new stream. The previous stream, if any, ends at its next poll.
     pub(super) fn attach(&mut self, start: Start, heartbeat_ms: u32, now: Millis) -> Result<Attachment, Error> {
         let (page, after, continuity) = self.resolve_start(start)?;
-        // `start_after` may skip missing messages and so raise `handed_over`. A device that had confirmed all messages has then still
-        // confirmed all.
-        let all_confirmed = self.confirmed == self.log.handed_over();
+        // May skip missing messages and so raise `handed_over`. Only a cursor from after them shows that the device knows of the gap.
         let position = self.log.start_after(after);
-        if all_confirmed {
-            self.confirmed = self.log.handed_over();
-        }
         self.newest_page = self.newest_page.max(page);
         self.page = page;
         self.generation = self.generation.wrapping_add(1);
@@ -163,7 +159,8 @@ impl Mailbox {
         Ok(Attachment { generation, cursor, continuity, replayed })
     }
 
-    /// Resolves where a new stream starts: its page, its position, and what it is told. Remembers what the cursor confirms.
+    /// Resolves where a new stream starts: its page, its position, and what it is told. Remembers what the cursor confirms, and that
+    /// nothing confirms a `broken`.
     fn resolve_start(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
         let (new_page, handed_over) = (self.newest_page + 1, self.log.handed_over());
         match start {
@@ -173,18 +170,19 @@ impl Mailbox {
                 if self.stream.is_some() && self.page > cursor.page {
                     return Err(Error::Superseded);
                 }
-                self.confirmed = self.confirmed.max(cursor.seq);
+                self.unconfirmed = self.unconfirmed.max(cursor.seq + 1);
                 let whole = self.log.is_whole_after(cursor.seq);
                 Ok((cursor.page, cursor.seq, if whole { Continuity::Resumed } else { Continuity::Broken }))
             }
             // The cursor is not of this mailbox: the stream is a new page here, and its device has lost messages.
-            Start::After(_) | Start::Unreadable => Ok((new_page, handed_over, Continuity::Broken)),
+            Start::After(_) | Start::Unreadable => {
+                self.unconfirmed = self.unconfirmed.min(handed_over);
+                Ok((new_page, handed_over, Continuity::Broken))
+            }
             Start::Anew => {
                 // Without a cursor the device cannot say what it has seen: messages that it never confirmed may be lost.
-                let missing = handed_over > self.confirmed || !self.log.is_whole_after(handed_over);
-                let unbroken = if self.only_holds() { Continuity::New } else { Continuity::Resumed };
-                let continuity = if missing { Continuity::Broken } else { unbroken };
-                Ok((new_page, handed_over, continuity))
+                let missing = handed_over >= self.unconfirmed || !self.log.is_whole_after(handed_over);
+                Ok((new_page, handed_over, if missing { Continuity::Broken } else { Continuity::New }))
             }
         }
     }

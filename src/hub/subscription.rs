@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio_stream::Stream;
@@ -71,6 +72,12 @@ impl Subscription {
         }
         let outgoing = self.slot.more(&self.hub.0.core, self.id(), self.hub.now())?;
         Some(self.message(outgoing))
+    }
+
+    /// As [`Hub::drain_left`].
+    #[must_use]
+    pub fn drain_left(&self) -> Duration {
+        self.hub.drain_left()
     }
 
     fn message(&mut self, outgoing: Outgoing) -> StreamItem {

@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use tokio_stream::Stream;
@@ -59,6 +60,12 @@ impl Watch {
     pub(super) fn new(hub: Hub, board: Arc<Board>, caller: Option<Address>, heartbeat: Heartbeat) -> Self {
         let (id, progress) = (fastrand::u64(..), Progress::New);
         Self { hub, board, id, caller, progress, heartbeat, scheduled_at: None, over: false }
+    }
+
+    /// As [`Hub::drain_left`].
+    #[must_use]
+    pub fn drain_left(&self) -> Duration {
+        self.hub.drain_left()
     }
 
     /// Gives a ping if one is due. Otherwise schedules the next one and waits.

@@ -19,10 +19,10 @@ pub(super) async fn list_or_watch(
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
         return match api.hub.watch(&caller, &user, api.settings.heartbeat) {
-            Ok(watch) => Ok(events::stream(sse::retry_only(events::retry()), watch, |event| {
-                sse::watch_event(&event, wall_clock::now())
+            Ok(watch) => Ok(events::stream(sse::retry_line(events::retry()), watch, |event, watch| {
+                sse::watch_event(&event, wall_clock::now(), || events::after_drain(watch.drain_left()))
             })),
-            Err(error) => events::stream_refusal(error, &headers),
+            Err(error) => events::stream_refusal(error, &headers, api.hub.drain_left()),
         };
     }
     let devices = api.hub.devices(&caller, &user).await?;

@@ -51,7 +51,7 @@ pub fn accepts_events(headers: &HeaderMap) -> bool {
 pub(super) fn stream<S, W>(opening: String, events: S, mut write: W) -> Response
 where
     S: HubStream,
-    W: FnMut(S::Item) -> EventText + Send + Unpin + 'static,
+    W: FnMut(S::Item, &S) -> EventText + Send + Unpin + 'static,
 {
     let opening = Ok::<_, Infallible>(Bytes::from(opening));
     respond(Body::from_stream(FlatMap::new([opening].into(), events, move |events: &mut S, event| {
@@ -60,27 +60,37 @@ where
 }
 
 /// The response to a request for a stream that failed. If the error passes by itself, an `EventSource` gets 200 and a stream that
-/// only tells it when to reconnect, because it never reconnects after another status. Every other client, and every other error,
-/// gets a problem.
-pub(super) fn stream_refusal(error: Error, headers: &HeaderMap) -> Result<Response, Problem> {
+/// only says why and when to reconnect, because it never reconnects after another status. Every other client, and every other
+/// error, gets a problem.
+pub(super) fn stream_refusal(error: Error, headers: &HeaderMap, drain_left: Duration) -> Result<Response, Problem> {
     if error.retry_after().is_none() || !accepts_events(headers) {
         return Err(error.into());
     }
-    Ok(respond(Body::from(sse::retry_only(random(REFUSED_RETRY)))))
+    let (reason, retry) = if matches!(error, Error::Draining(_)) {
+        ("draining", after_drain(drain_left))
+    } else {
+        ("overloaded", random(OVERLOADED_RETRY))
+    };
+    Ok(respond(Body::from(sse::refusal(reason, retry))))
+}
+
+/// The reconnection time when this node stops. A client that came back earlier would be sent away again.
+pub(super) fn after_drain(drain_left: Duration) -> Duration {
+    drain_left + retry()
 }
 
 /// The body frames of one event. Events that are ready too are added until the text has [`GATHERED`] bytes.
 fn frames<S: HubStream>(
     events: &mut S,
     event: S::Item,
-    write: &mut impl FnMut(S::Item) -> EventText,
+    write: &mut impl FnMut(S::Item, &S) -> EventText,
 ) -> VecDeque<Result<Bytes, Infallible>> {
     let (mut frames, mut text) = (VecDeque::new(), String::new());
     // An empty frame would be an empty chunk, which ends a chunked response.
     let mut push = |frame: Bytes| frames.extend((!frame.is_empty()).then_some(Ok(frame)));
     let mut next = Some(event);
     while let Some(event) = next {
-        match write(event) {
+        match write(event, events) {
             EventText::Own(own) if text.is_empty() => text = own,
             EventText::Own(own) => text.push_str(&own),
             EventText::Shared(shared, end) => {
@@ -101,7 +111,7 @@ pub(super) fn retry() -> Duration {
 
 fn respond(body: Body) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         (ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
@@ -117,7 +127,7 @@ const GATHERED: usize = 16 * 1024;
 
 /// The bounds of `retry` for a stream, in milliseconds.
 const RETRY: (u64, u64) = (1_000, 4_000);
-/// The bounds of `retry` for an `EventSource` that is refused, in milliseconds.
-const REFUSED_RETRY: (u64, u64) = (5_000, 20_000);
+/// The bounds of `retry` for an `EventSource` that is refused because of a limit, in milliseconds.
+const OVERLOADED_RETRY: (u64, u64) = (2_000, 6_000);
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

@@ -1,7 +1,7 @@
 //! Parses `application/x-www-form-urlencoded`: bodies strictly, because a lenient parser would change data silently, and queries
 //! leniently, because a proxy or a page may add parameters of its own.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use memchr::{memchr, memchr2};
 use percent_encoding::percent_decode;
@@ -57,6 +57,14 @@ impl Parameter<'_> {
     pub(super) fn value(&self) -> Option<&str> {
         if let Self::Value(value) = self { Some(value) } else { None }
     }
+}
+
+/// The time that a number of seconds says, and zero if it is negative. `None` if the text is no number.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    // `inf` and `nan` are numbers for Rust.
+    let is_number = text.trim_start_matches('-').starts_with(|first: char| first.is_ascii_digit() || first == '.');
+    let seconds: f64 = text.parse().ok().filter(|_| is_number)?;
+    Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
 /// The names and values of a form, not decoded yet.

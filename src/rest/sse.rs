@@ -10,10 +10,11 @@ use memchr::memchr2;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
+use super::event_data;
 use crate::{
     error::Invalid,
     hub::{Change, Parcel, Ready, StreamItem, WatchItem},
-    model::{Address, Continuity, Cursor, DeviceId, EndReason, EventName, Message},
+    model::{Cursor, DeviceId, EndReason, EventName, Message, Start},
 };
 
 /// The text of an event.
@@ -48,34 +49,40 @@ impl Format {
         }
     }
 
-    /// The beginning of a stream: `retry`, the time to wait before reconnecting; the cursor, in a block of its own because control
-    /// events have no `id`; and `signal.ready`. In the legacy format only a comment.
-    pub(super) fn opening(self, ready: &Ready, heartbeat: Duration, retry: Duration) -> String {
+    /// The beginning of a stream: `retry`, the time to wait before reconnecting, `signal.ready` and the cursor. One block with data:
+    /// of a block that has only an `id`, some clients never learn the id, and others deliver it as an empty message. In the legacy
+    /// format only a comment.
+    ///
+    /// If the request carried a cursor, a block without data comes first. `WebKit` keeps half an event of a stream that was cut, and
+    /// would put it together with the next stream's first lines. The comment ends a half line, and the name gives the half event to
+    /// listeners that no page has.
+    pub(super) fn opening(self, ready: &Ready, start: Start, heartbeat: Duration, retry: Duration) -> String {
         if self == Self::Legacy {
             return LEGACY_COMMENT.to_owned();
         }
-        let data = to_json(&ReadyData {
-            user: ready.address.user.as_str(),
-            device: ready.address.device.as_str(),
-            continuity: match ready.continuity {
-                Continuity::New => "new",
-                Continuity::Resumed => "resumed",
-                Continuity::Broken => "broken",
-            },
-            replayed: ready.replayed,
-            heartbeat_ms: heartbeat.as_millis(),
-        });
-        format!("{}id: {}\n\nevent: signal.ready\ndata: {data}\n\n", comment_and_retry(retry), ready.cursor)
+        let data = event_data::ready(ready, heartbeat);
+        let retry = retry_line(retry);
+        let begin = match start {
+            Start::Anew => String::new(),
+            Start::After(_) | Start::Unreadable => format!(": backend-signal\n{retry}event: signal.begin\n\n"),
+        };
+        format!("{begin}{retry}event: signal.ready\ndata: {data}\nid: {}\n\n", ready.cursor)
     }
 
-    /// The text of one event. Empty for an event that this format does not have.
-    pub(super) fn event(self, event: &StreamItem, now: impl FnOnce() -> SystemTime) -> EventText {
+    /// The text of one event. Empty for an event that this format does not have. `after_drain` is the time to wait when the stream
+    /// ends because of a drain.
+    pub(super) fn event(
+        self,
+        event: &StreamItem,
+        now: impl FnOnce() -> SystemTime,
+        after_drain: impl FnOnce() -> Duration,
+    ) -> EventText {
         EventText::Own(match (self, event) {
             (_, StreamItem::Message(cursor, parcel)) => return self.message(*cursor, parcel),
             (Self::Legacy, StreamItem::Ping) => LEGACY_COMMENT.to_owned(),
             (Self::Legacy, StreamItem::End(_)) => String::new(),
             (_, StreamItem::Ping) => ping(now()),
-            (_, StreamItem::End(reason)) => end(*reason),
+            (_, StreamItem::End(reason)) => end(*reason, after_drain),
         })
     }
 
@@ -104,14 +111,18 @@ impl Format {
     }
 }
 
-/// A block that only tells the client how long to wait before it reconnects. A watch begins with it. A client that is refused gets
-/// nothing else.
-pub(super) fn retry_only(retry: Duration) -> String {
-    comment_and_retry(retry) + "\n"
+/// The line that tells a client how long to wait before it reconnects. It belongs to the block of the event after it.
+pub(super) fn retry_line(retry: Duration) -> String {
+    format!("retry: {}\n", retry.as_millis())
 }
 
-/// The events for one item of a watch.
-pub(super) fn watch_event(event: &WatchItem, now: SystemTime) -> EventText {
+/// The whole stream of a client that is refused: why, and how long to wait.
+pub(super) fn refusal(reason: &str, retry: Duration) -> String {
+    format!("{}{}", retry_line(retry), end_event(reason))
+}
+
+/// The events for one item of a watch. `after_drain` is as in [`Format::event`].
+pub(super) fn watch_event(event: &WatchItem, now: SystemTime, after_drain: impl FnOnce() -> Duration) -> EventText {
     EventText::Own(match event {
         WatchItem::Devices(devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
@@ -121,7 +132,7 @@ pub(super) fn watch_event(event: &WatchItem, now: SystemTime) -> EventText {
             return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
         }
         WatchItem::Ping => ping(now),
-        WatchItem::End(reason) => end(*reason),
+        WatchItem::End(reason) => end(*reason, after_drain),
     })
 }
 
@@ -133,16 +144,21 @@ fn change(change: &Change) -> String {
     format!("event: signal.{name}\ndata: {}\n\n", to_json(&ChangeData { device: device.as_str() }))
 }
 
-fn comment_and_retry(retry: Duration) -> String {
-    format!(": backend-signal\nretry: {}\n", retry.as_millis())
-}
-
 fn ping(now: SystemTime) -> String {
     format!("event: signal.ping\ndata: {}\n\n", now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis())
 }
 
-fn end(reason: EndReason) -> String {
-    format!("event: signal.end\ndata: {{\"reason\":\"{}\"}}\n\n", reason_name(reason))
+fn end(reason: EndReason, after_drain: impl FnOnce() -> Duration) -> String {
+    let retry = match reason {
+        EndReason::Superseded => Some(SUPERSEDED_RETRY),
+        EndReason::Draining => Some(after_drain()),
+        EndReason::Expired => None,
+    };
+    retry.map(retry_line).unwrap_or_default() + &end_event(reason_name(reason))
+}
+
+fn end_event(reason: &str) -> String {
+    format!("event: signal.end\ndata: {{\"reason\":\"{reason}\"}}\n\n")
 }
 
 fn plain(message: &Message, more: usize) -> String {
@@ -158,11 +174,7 @@ fn plain(message: &Message, more: usize) -> String {
 }
 
 fn envelope(message: &Message, more: usize) -> String {
-    let data = to_json(&EnvelopeData {
-        from: message.from.as_ref().map(SenderData::of),
-        data: message.data.as_str(),
-        sent_at: humantime::format_rfc3339_millis(message.sent_at).to_string(),
-    });
+    let data = event_data::envelope(message);
     let mut text = begin_with_event_line(message, data.len() + more);
     push_data_line(&mut text, &data);
     text
@@ -208,41 +220,21 @@ fn push_data_line(text: &mut String, value: &str) {
 }
 
 #[derive(Serialize)]
-struct ReadyData<'a> {
-    user: &'a str,
-    device: &'a str,
-    continuity: &'static str,
-    replayed: u32,
-    heartbeat_ms: u128,
-}
-
-#[derive(Serialize)]
-struct EnvelopeData<'a> {
-    from: Option<SenderData<'a>>,
-    data: &'a str,
-    sent_at: String,
-}
-
-#[derive(Serialize)]
-struct SenderData<'a> {
-    user: &'a str,
-    device: &'a str,
-}
-
-#[derive(Serialize)]
 struct ChangeData<'a> {
     device: &'a str,
 }
 
-impl<'a> SenderData<'a> {
-    fn of(address: &'a Address) -> Self {
-        Self { user: address.user.as_str(), device: address.device.as_str() }
-    }
-}
-
 /// JSON on one line: the serializer escapes line ends inside strings. Cannot fail, because the types hold only strings and numbers.
+///
+/// Also escapes U+0085, U+2028 and U+2029, because some readers of a stream take them for line ends. In JSON they can only be inside
+/// strings.
 pub(super) fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+    let json = serde_json::to_string(value).unwrap_or_default();
+    // The first bytes of the three characters in UTF-8. Most data has neither.
+    if memchr2(0xc2, 0xe2, json.as_bytes()).is_none() {
+        return json;
+    }
+    json.replace('\u{85}', r"\u0085").replace('\u{2028}', r"\u2028").replace('\u{2029}', r"\u2029")
 }
 
 fn reason_name(reason: EndReason) -> &'static str {
@@ -252,6 +244,9 @@ fn reason_name(reason: EndReason) -> &'static str {
         EndReason::Expired => "expired",
     }
 }
+
+/// Many clients do not take 204 for an end. Without this, a superseded one would come back after its usual time, again and again.
+const SUPERSEDED_RETRY: Duration = Duration::from_secs(60);
 
 const LEGACY_COMMENT: &str = ":\n\n";
 

@@ -9,7 +9,7 @@ use super::sse::{EventText, Format};
 use crate::{
     budget::Budget,
     hub::{self, Ready},
-    model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message},
+    model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message, Start},
     wall_clock,
 };
 
@@ -27,6 +27,7 @@ fn any_text() -> impl Strategy<Value = String> {
         Just("\r\n".to_owned()),
         Just("\0".to_owned()),
         Just("\u{2028}".to_owned()),
+        Just("\u{2029}\u{85}".to_owned()),
         Just("\u{feff}".to_owned()),
         Just(" ".to_owned()),
         Just(":".to_owned()),
@@ -49,7 +50,7 @@ fn message(event: Option<&str>, data: &str) -> hub::StreamItem {
 
 /// The whole text of an event, with the part that streams share.
 fn written(format: Format, event: &hub::StreamItem, now: SystemTime) -> String {
-    match format.event(event, || now) {
+    match format.event(event, || now, || Duration::from_millis(3_210)) {
         EventText::Own(text) => text,
         EventText::Shared(text, end) => String::from_utf8(text.to_vec()).expect("UTF-8") + &end,
     }
@@ -65,10 +66,10 @@ fn parse(stream: &str, chunk_ends: &[prop::sample::Index]) -> (Vec<Event>, Parse
     (events, parser)
 }
 
-fn opening(format: Format) -> String {
+fn opening(format: Format, start: Start) -> String {
     let address = Address::new("bob", "phone").expect("ids");
     let ready = Ready { address, cursor: CURSOR, continuity: Continuity::New, replayed: 0 };
-    format.opening(&ready, Duration::from_secs(15), Duration::from_millis(2_413))
+    format.opening(&ready, start, Duration::from_secs(15), Duration::from_millis(2_413))
 }
 
 /// ECMAScript's `decodeURI`.
@@ -82,12 +83,12 @@ proptest! {
     #[test]
     fn any_text_is_read_back_as_one_event_however_the_stream_is_split(
         data in any_text(),
-        event in prop::option::of("[A-Za-z0-9._:-]{1,64}".prop_filter("reserved", |name| !name.starts_with("signal."))),
+        event in prop::option::of("[A-Za-z0-9._:-]{1,64}".prop_filter("reserved", |name| EventName::new(name).is_ok())),
         chunk_ends in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
     ) {
         let event = event.as_deref();
         for format in [Format::Plain, Format::Envelope, Format::Legacy] {
-            let stream = opening(format) + &written(format, &message(event, &data), wall_clock::now());
+            let stream = opening(format, Start::Unreadable) + &written(format, &message(event, &data), wall_clock::now());
             let (mut events, parser) = parse(&stream, &chunk_ends);
             if format != Format::Legacy {
                 prop_assert_eq!(events.remove(0).name, "signal.ready");
@@ -113,13 +114,18 @@ proptest! {
 
 #[test]
 fn the_first_event_of_a_stream_has_these_bytes() {
-    let expected = format!(
-        ": backend-signal\nretry: 2413\nid: {CURSOR}\n\nevent: signal.ready\ndata: {{\"user\":\"bob\",\"device\":\"phone\",\
-         \"continuity\":\"new\",\"replayed\":0,\"heartbeat_ms\":15000}}\n\n"
+    let ready = format!(
+        "retry: 2413\nevent: signal.ready\ndata: {{\"user\":\"bob\",\"device\":\"phone\",\
+         \"continuity\":\"new\",\"replayed\":0,\"heartbeat_ms\":15000}}\nid: {CURSOR}\n\n"
     );
-    assert_eq!(opening(Format::Plain), expected);
-    assert_eq!(opening(Format::Envelope), expected);
-    assert_eq!(opening(Format::Legacy), ":\n\n");
+    let begin = ": backend-signal\nretry: 2413\nevent: signal.begin\n\n";
+    for format in [Format::Plain, Format::Envelope] {
+        assert_eq!(opening(format, Start::Anew), ready);
+        for start in [Start::After(CURSOR), Start::Unreadable] {
+            assert_eq!(opening(format, start), format!("{begin}{ready}"));
+        }
+    }
+    assert_eq!(opening(Format::Legacy, Start::Unreadable), ":\n\n");
 }
 
 #[test]
@@ -130,7 +136,7 @@ fn the_events_of_each_format_have_these_bytes() {
     assert_eq!(
         written(Format::Envelope, &offer, now),
         format!(
-            "event: offer\ndata: {{\"from\":{{\"user\":\"ana:x\",\"device\":\"phone\u{2028}\"}},\
+            "event: offer\ndata: {{\"from\":{{\"user\":\"ana:x\",\"device\":\"phone\\u2028\"}},\
              \"data\":\"a ü;\\\"\\nb\",\"sent_at\":\"1970-01-01T00:00:00.000Z\"}}\nid: {CURSOR}\n\n"
         )
     );
@@ -141,6 +147,10 @@ fn the_events_of_each_format_have_these_bytes() {
     assert_eq!(written(Format::Plain, &hub::StreamItem::Ping, now), "event: signal.ping\ndata: 1500\n\n");
     assert_eq!(written(Format::Legacy, &hub::StreamItem::Ping, now), ":\n\n");
     let end = hub::StreamItem::End(EndReason::Superseded);
-    assert_eq!(written(Format::Plain, &end, now), "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
+    let expected = "retry: 60000\nevent: signal.end\ndata: {\"reason\":\"superseded\"}\n\n";
+    assert_eq!(written(Format::Plain, &end, now), expected);
     assert_eq!(written(Format::Legacy, &end, now), "");
+    let end = hub::StreamItem::End(EndReason::Draining);
+    let expected = "retry: 3210\nevent: signal.end\ndata: {\"reason\":\"draining\"}\n\n";
+    assert_eq!(written(Format::Envelope, &end, now), expected);
 }

@@ -10,7 +10,13 @@ use super::{
     form::{self, Parameter},
     sse::Format,
 };
-use crate::{auth::Subscriber, error::Error, hub::Opening, model::Start, wall_clock};
+use crate::{
+    auth::Subscriber,
+    error::Error,
+    hub::{self, Opening},
+    model::Start,
+    wall_clock,
+};
 
 pub(super) async fn subscribe(
     State(api): State<Api>,
@@ -18,14 +24,17 @@ pub(super) async fn subscribe(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let StreamOptions { format, start } = StreamOptions::parse(&uri, &headers)?;
-    let heartbeat = if format == Format::Legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
+    let StreamOptions { format, start, heartbeat } = StreamOptions::parse(&uri, &headers)?;
+    let default = if format == Format::Legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
+    let heartbeat = hub::chosen_heartbeat(heartbeat, default);
     match api.hub.subscribe(&subscriber, &Opening { start, heartbeat }) {
         Ok((ready, subscription)) => {
-            let opening = format.opening(&ready, heartbeat, events::retry());
-            Ok(events::stream(opening, subscription, move |event| format.event(&event, wall_clock::now)))
+            let opening = format.opening(&ready, start, heartbeat, events::retry());
+            Ok(events::stream(opening, subscription, move |event, stream| {
+                format.event(&event, wall_clock::now, || events::after_drain(stream.drain_left()))
+            }))
         }
-        Err(error) => events::stream_refusal(error, &headers),
+        Err(error) => events::stream_refusal(error, &headers, api.hub.drain_left()),
     }
 }
 
@@ -33,23 +42,28 @@ pub(super) async fn subscribe(
 struct StreamOptions {
     format: Format,
     start: Start,
+    heartbeat: Option<Duration>,
 }
 
 impl StreamOptions {
     /// Reads the query and the `Last-Event-ID` header. The header wins: an `EventSource` that reconnects requests the same URL,
-    /// with the old cursor in the query, and sends the newest cursor in the header.
+    /// with the old cursor in the query, and sends the newest cursor in the header. Then `lastEventId` wins: a polyfill adds it, with
+    /// the newest cursor, to the URL that the page made.
     fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Self, Error> {
         let query = uri.query().unwrap_or_default().as_bytes();
-        let [format, cursor] = form::parameters(query, ["format", "last_event_id"]);
+        let [format, heartbeat, added, cursor] =
+            form::parameters(query, ["format", "heartbeat", "lastEventId", "last_event_id"]);
         let format = Format::parse(format.value())?;
-        let start = match (headers.get(LAST_EVENT_ID), cursor) {
+        let cursor = if added == Parameter::Absent { cursor } else { added };
+        let header = headers.get(LAST_EVENT_ID).filter(|line| !line.is_empty());
+        let start = match (header, cursor) {
             // In the legacy format `id` is the sender, so `Last-Event-ID` is no cursor.
             _ if format == Format::Legacy => Start::Anew,
             (Some(line), _) => line.to_str().map_or(Start::Unreadable, |text| Start::parse(Some(text))),
             (None, Parameter::Unreadable) => Start::Unreadable,
             (None, cursor) => Start::parse(cursor.value()),
         };
-        Ok(Self { format, start })
+        Ok(Self { format, start, heartbeat: heartbeat.value().and_then(form::seconds) })
     }
 }
 

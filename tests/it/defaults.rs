@@ -137,8 +137,8 @@ async fn a_stream_is_cut_when_its_oldest_unsent_message_is_5_seconds_old() {
 }
 
 #[tokio::test]
-async fn a_device_may_come_back_and_resume_for_60_seconds() {
-    for (away, continuity) in [(58, "resumed"), (63, "broken")] {
+async fn a_device_may_come_back_and_resume_for_120_seconds() {
+    for (away, continuity) in [(118, "resumed"), (123, "broken")] {
         let server = Server::start().await;
         let cursor = server.sse("bob/phone").await.leave();
         until(|| server.devices("bob"), |devices| devices == "[]").await;

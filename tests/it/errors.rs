@@ -64,11 +64,13 @@ async fn an_event_name_has_1_to_64_allowed_characters() {
         let body = serde_json::json!({"data": "x", "event": name}).to_string();
         server.request(POST, &[("content-type", JSON)], body.as_bytes()).await
     };
-    for name in [&"e".repeat(64), "a", "AZaz09._:-", "signal", "signals.x", "Signal.ready", "message", "error"] {
+    for name in
+        [&"e".repeat(64), "a", "AZaz09._:-", "signal", "signals.x", "Signal.ready", "message", "Error", "opened"]
+    {
         assert_eq!(post(name).await.status, 200, "{name}");
         assert_eq!(phone.next().await.name, *name);
     }
-    for name in [&"e".repeat(65), "\u{e9}", "a/b", "a\0", "a\r", "signal.", "signal.x", " ", "a,b"] {
+    for name in [&"e".repeat(65), "\u{e9}", "a/b", "a\0", "a\r", "signal.", "signal.x", "error", "open", " ", "a,b"] {
         let refused = post(name).await;
         assert_eq!((refused.status, refused.problem().as_str()), (400, "invalid_event"), "{name:?}");
     }

@@ -89,7 +89,8 @@ async fn the_last_event_has_no_id_and_the_stream_ends_cleanly() {
         let mut phone = server.sse_with("bob/phone", &format!("/subscribe?format={format}"), &[]).await;
         let _newer = server.sse("bob/phone").await;
         let last = String::from_utf8(phone.bytes().await.expect("a last event")).expect("UTF-8");
-        assert_eq!(last, "event: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
+        // The time is for clients that come back although a browser would stop at the 204.
+        assert_eq!(last, "retry: 60000\nevent: signal.end\ndata: {\"reason\":\"superseded\"}\n\n");
         assert_eq!(phone.bytes().await, None);
     }
 }
@@ -111,4 +112,33 @@ async fn a_message_is_its_event_line_its_data_lines_and_last_its_id_line() {
         assert!(cursor.strip_suffix("\n\n").is_some_and(|cursor| cursor.split('.').count() == 3), "{cursor}");
         assert_eq!(lines, expected);
     }
+}
+
+#[tokio::test]
+async fn the_json_of_an_event_has_no_character_that_some_reader_takes_for_a_line_end() {
+    let server = Server::start().await;
+    let odd = "a\u{85}b\u{2028}c\u{2029}d\u{a85}\u{2027}";
+    let (device, path) = ("p\u{2028}", "p%E2%80%A8");
+    let mut watch = Sse::open_plain(server.address, "/user/bob/devices", &[("accept", "text/event-stream")]).await;
+    assert_eq!(watch.next().await.data, "[]");
+    let mut phone = Connection::open(server.address).await;
+    let bob = claim(&format!("bob/{device}"));
+    phone.ask("GET /subscribe?format=envelope", &[("x-user-claim", &bob)]).await;
+    assert_eq!(phone.head().await.status, 200);
+    let opening = String::from_utf8(phone.chunk().await.expect("the opening")).expect("UTF-8");
+    assert!(opening.contains(r#""device":"p\u2028""#), "{opening}");
+    let online = String::from_utf8(watch.bytes().await.expect("a change")).expect("UTF-8");
+    assert_eq!(online, "event: signal.online\ndata: {\"device\":\"p\\u2028\"}\n\n");
+    let body = serde_json::json!({ "data": odd }).to_string();
+    let sender = serde_json::json!({"userid": "\u{2029}", "clientid": device}).to_string();
+    let headers = [("content-type", JSON), ("x-user-claim", &sender)];
+    let sent = server.request(&format!("POST /user/bob/device/{path}"), &headers, body.as_bytes()).await;
+    assert_eq!(sent.status, 200);
+    let event = String::from_utf8(phone.chunk().await.expect("the message")).expect("UTF-8");
+    let data = event.strip_prefix("data: ").and_then(|rest| rest.split('\n').next()).expect("a line of data");
+    assert!(!data.contains(['\u{85}', '\u{2028}', '\u{2029}']), "{data:?}");
+    assert!(data.contains(r#""data":"a\u0085b\u2028c\u2029d"#), "{data:?}");
+    let envelope: serde_json::Value = serde_json::from_str(data).expect("JSON");
+    assert_eq!(envelope["data"], odd);
+    assert_eq!(envelope["from"], serde_json::json!({"user": "\u{2029}", "device": device}));
 }

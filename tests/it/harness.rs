@@ -156,3 +156,4 @@ pub fn path(device: &str) -> String {
 
 pub const FORM: &str = "application/x-www-form-urlencoded";
 pub const JSON: &str = "application/json";
+pub const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";

@@ -1,6 +1,6 @@
 //! Holding a message for a device that is not connected, because its sender asked for it.
 
-use backend_signal::grpc::proto::{Outcome, SendRequest};
+use backend_signal::grpc::proto::{Continuity, Outcome, SendRequest};
 use tonic::Code;
 
 use crate::harness::{Connection, Server, claim, grpc::message, until, within};
@@ -115,6 +115,23 @@ async fn a_device_that_comes_back_after_a_held_message_expired_is_told_that_one_
     until(|| server.metrics(), |text| text.contains("signal_expired_total 1")).await;
     let phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
     assert_eq!(phone.ready["continuity"], "broken");
+}
+
+#[tokio::test]
+async fn a_device_whose_held_message_expired_before_its_first_stream_is_told_that_one_is_missing() {
+    for over_grpc in [false, true] {
+        let server = Server::start().await;
+        assert_eq!(server.post_with_ttl("bob/phone", "missed", "1").await.status, 202);
+        assert_eq!(server.post_with_ttl("bob/phone", "kept", "60").await.status, 202);
+        until(|| server.metrics(), |text| text.contains("signal_expired_total 1")).await;
+        if over_grpc {
+            let mut phone = server.grpc_stream("bob/phone", "").await.expect("a stream");
+            assert_eq!((phone.data().await.as_str(), phone.ready.continuity()), ("kept", Continuity::Broken));
+        } else {
+            let mut phone = server.sse("bob/phone").await;
+            assert_eq!((phone.data().await.as_str(), &phone.ready["continuity"]), ("kept", &"broken".into()));
+        }
+    }
 }
 
 #[tokio::test]

@@ -180,7 +180,7 @@ fn the_defaults_are_those_of_the_readme() {
         ("header_timeout", "10"),
         ("heartbeat", "15"),
         ("stall_timeout", "5"),
-        ("resume_window", "60"),
+        ("resume_window", "120"),
         ("memory_budget", "1073741824"),
         ("max_streams", "1000"),
         ("drain_window", "10"),

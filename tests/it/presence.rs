@@ -104,6 +104,46 @@ async fn a_device_that_resumes_at_once_is_not_reported() {
 }
 
 #[tokio::test]
+async fn a_device_that_began_a_new_page_is_reported_again() {
+    let server = Server::start().await;
+    let mut page = server.sse("bob/phone").await;
+    let mut sse = watch(&server).await;
+    let mut grpc = grpc_watch(&server).await;
+    assert_eq!(sse.next().await.data, r#"["phone"]"#);
+    assert!(matches!(next(&mut grpc).await, Kind::Devices(list) if list.devices == ["phone"]));
+    // Another tab takes over. Then the page is reloaded: it leaves, and the next one comes at once.
+    for reload in [false, false, true, true] {
+        if reload {
+            page.leave();
+        }
+        page = server.sse("bob/phone").await;
+        let event = sse.next().await;
+        assert_eq!((event.name.as_str(), event.data.as_str()), ("signal.online", r#"{"device":"phone"}"#));
+        assert_eq!(next(&mut grpc).await, Kind::Online("phone".into()));
+    }
+    // A page that resumes is still the same page.
+    let cursor = page.leave();
+    drop(server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await);
+    assert_eq!(sse.next().await.name, "signal.offline");
+    assert_eq!(next(&mut grpc).await, Kind::Offline("phone".into()));
+}
+
+/// Of a block without data, some clients never learn the time, and some deliver an empty message.
+#[tokio::test]
+async fn a_watch_begins_with_one_block_that_has_the_list() {
+    let server = Server::start().await;
+    let mut watch = watch(&server).await;
+    let mut begin = String::new();
+    while !begin.ends_with("\n\n") {
+        begin += std::str::from_utf8(&watch.bytes().await.expect("the list")).expect("UTF-8");
+    }
+    let retry =
+        begin.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\nevent: signal.devices\ndata: []\n\n"));
+    let retry: u64 = retry.and_then(|retry| retry.parse().ok()).unwrap_or_else(|| panic!("{begin}"));
+    assert!((1_000..=4_000).contains(&retry), "{retry}");
+}
+
+#[tokio::test]
 async fn watchers_that_start_while_devices_connect_miss_no_change() {
     let server = std::sync::Arc::new(Server::start().await);
     let coming = tokio::spawn({

@@ -126,7 +126,100 @@ async fn without_a_cursor_a_stream_gets_the_messages_that_no_stream_took() {
         assert_eq!(visit(&server, over_grpc, &cursor).await, ("resumed".to_owned(), vec![], cursor));
         hold(&server, "3").await;
         let (continuity, replayed, _) = visit(&server, over_grpc, "").await;
-        assert_eq!((continuity.as_str(), replayed), ("resumed", vec!["3".to_owned()]));
+        assert_eq!((continuity.as_str(), replayed), ("new", vec!["3".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn without_a_cursor_every_stream_is_new_unless_something_may_be_missing() {
+    let server = Server::start().await;
+    for over_grpc in [false, true, false, true] {
+        let (continuity, replayed, _) = visit(&server, over_grpc, "").await;
+        assert_eq!((continuity.as_str(), replayed.len()), ("new", 0));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_without_a_cursor_is_broken_until_a_cursor_from_after_the_gap_has_come_back() {
+    for (over_grpc, lost) in
+        [(false, "expired"), (true, "expired"), (false, "unknown cursor"), (true, "unknown cursor")]
+    {
+        let server = Server::start().await;
+        let (_, _, before) = visit(&server, over_grpc, "").await;
+        if lost == "expired" {
+            assert_eq!(server.post_with_ttl("bob/phone", "missed", "1").await.status, 202);
+            until(|| server.metrics(), |text| text.contains("signal_expired_total 1")).await;
+        } else {
+            assert_eq!(visit(&server, over_grpc, "0123456789abcdef.1.0").await.0, "broken");
+        }
+        for _ in 0..2 {
+            assert_eq!(visit(&server, over_grpc, "").await.0, "broken", "nobody has read that: {lost}");
+        }
+        if lost == "expired" {
+            assert_eq!(visit(&server, over_grpc, &before).await.0, "broken", "this cursor is from before the gap");
+            assert_eq!(visit(&server, over_grpc, "").await.0, "broken");
+        }
+        let (continuity, _, after) = visit(&server, over_grpc, "").await;
+        assert_eq!(continuity, "broken");
+        assert_eq!(visit(&server, over_grpc, &after).await.0, "resumed");
+        assert_eq!(visit(&server, over_grpc, "").await.0, "new");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_kills_its_reader_does_not_come_back_for_ever() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    let cursor = phone.parser.last_event_id.clone();
+    assert_eq!(server.post("bob/phone", "deadly").await.status, 200);
+    assert_eq!(phone.data().await, "deadly");
+    drop(phone);
+    let (mut visits, mut killed) = (0, 0);
+    tokio::time::pause();
+    let survived = loop {
+        let mut phone = server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await;
+        visits += 1;
+        if phone.ready["replayed"] == 0 {
+            break phone;
+        }
+        assert_eq!(phone.data().await, "deadly");
+        killed += 1;
+        assert!(visits < 40, "it comes back for ever");
+        drop(phone);
+        tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    };
+    assert_eq!(survived.ready["continuity"], "broken");
+    assert!(killed > 3, "it is replayed at first: {killed}");
+}
+
+#[tokio::test]
+async fn a_cursor_in_the_query_has_two_spellings_and_the_newest_cursor_wins() {
+    let server = Server::start().await;
+    let mut phone = server.sse("bob/phone").await;
+    let mut cursors = vec![phone.parser.last_event_id.clone()];
+    for data in ["1", "2", "3"] {
+        assert_eq!(server.post("bob/phone", data).await.status, 200);
+        cursors.push(phone.message().await.id);
+    }
+    drop(phone);
+    let [zero, one, two, _] = &cursors[..] else { panic!("{cursors:?}") };
+    let both = format!("last_event_id={zero}&lastEventId={one}");
+    for (query, header, expected) in [
+        (format!("lastEventId={zero}"), None, 3),
+        (format!("x=%ff&lastEventId={two}"), None, 1),
+        // `event-source-polyfill` appends its cursor to the URL that the page made.
+        (both.clone(), None, 2),
+        // A browser sends its cursor in the header, with the same URL as before.
+        (both, Some(two), 1),
+        (format!("lastEventId={two}"), Some(&String::new()), 1),
+    ] {
+        let headers: Vec<_> = header.map(|cursor| ("last-event-id", cursor.as_str())).into_iter().collect();
+        let phone = server.sse_with("bob/phone", &format!("/subscribe?{query}"), &headers).await;
+        assert_eq!(
+            (&phone.ready["continuity"], &phone.ready["replayed"]),
+            (&"resumed".into(), &expected.into()),
+            "{query}"
+        );
     }
 }
 
@@ -149,6 +242,9 @@ async fn a_stream_with_an_unreadable_cursor_in_the_query_is_told_broken() {
         "last_event_id=a&last_event_id=a",
         "last_event_id=%ff&last_event_id=%ff",
         "last_event_id=nonsense",
+        "lastEventId=%ff",
+        "lastEventId=nonsense",
+        "lastEventId=a&lastEventId=a",
     ] {
         let phone = server.sse_with("bob/phone", &format!("/subscribe?{query}"), &[]).await;
         assert_eq!(phone.ready["continuity"], "broken", "{query}");
@@ -160,8 +256,16 @@ async fn a_stream_with_an_unreadable_cursor_in_the_query_is_told_broken() {
 async fn other_unreadable_parts_of_a_query_are_ignored() {
     let server = Server::start().await;
     let cursor = server.sse("bob/phone").await.leave();
-    for query in ["%ff=x", "x=%ff", "format=%ff", "format=plain&format=legacy", "format=nonsense&format=plain", "&&=&%"]
-    {
+    for query in [
+        "%ff=x",
+        "x=%ff",
+        "heartbeat=%ff",
+        "heartbeat=x",
+        "format=%ff",
+        "format=plain&format=legacy",
+        "format=nonsense&format=plain",
+        "&&=&%",
+    ] {
         let query = format!("/subscribe?{query}&last_event_id={cursor}");
         let phone = server.sse_with("bob/phone", &query, &[]).await;
         assert_eq!(phone.ready["continuity"], "resumed", "{query}");

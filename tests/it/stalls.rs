@@ -170,7 +170,7 @@ async fn a_peer_that_leaves_one_message_unread_is_cut() {
     let claim = claim("bob/phone");
     let headers = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
     let (get, post) = (frames::get("/subscribe", &headers[..1]), frames::post("/signal.v1.Signal/Subscribe", &headers));
-    for (head, body, opening_end) in [(get, None, "}\n\n"), (post, Some(EMPTY_MESSAGE), "phone")] {
+    for (head, body, opening_end) in [(get, None, "\n\n"), (post, Some(EMPTY_MESSAGE), "phone")] {
         let mut peer = Frames::open(server.address, &[(frames::INITIAL_WINDOW_SIZE, 300)]).await;
         let end = if body.is_none() { frames::END_STREAM } else { 0 };
         peer.send(frames::HEADERS, end | frames::END_HEADERS, 1, &head).await;

@@ -89,12 +89,12 @@ impl Mailbox {
     /// Drops messages kept for replay that exceed a limit, but none that the attached stream still has to write.
     pub(super) fn trim_replay(&mut self, now: Millis) {
         let Some(stream) = &self.stream else { return self.log.trim_replay(self.droppable_up_to(), now, |_, _| ()) };
-        let confirmed = &mut self.confirmed;
+        let unconfirmed = &mut self.unconfirmed;
         self.log.trim_replay(stream.position, now, |seq, at| {
             // The stream took this message and is still attached `REPLAY_MS` later. So its peer has read the message, if
             // `--stall-timeout` is shorter than that: the transport would have cut a peer that does not read.
             if stream.since.time() <= at {
-                *confirmed = seq.max(*confirmed);
+                *unconfirmed = (seq + 1).max(*unconfirmed);
             }
         });
     }

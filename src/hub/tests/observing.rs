@@ -98,7 +98,7 @@ fn each_event_of_streams_and_watches_is_observed_once() {
         let first = open(&test, "phone");
         assert_eq!(recorder.take(), ["phone opened: New, 0 replayed"]);
         let mut second = open(&test, "phone");
-        assert_eq!(recorder.take(), ["phone opened: Resumed, 0 replayed"]);
+        assert_eq!(recorder.take(), ["phone opened: New, 0 replayed"]);
         drop(first);
         assert_eq!(recorder.take(), [format!("phone ended: {:?}", Some(EndReason::Superseded))]);
         let watch = test.watch(&test.caller).expect("a watch");

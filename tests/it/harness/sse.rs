@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr};
 use axum::body::Body;
 use hyper::body::{Body as _, Incoming};
 
-use super::{Connection, Event, Response, event_stream::Parser, http2::Http2, within};
+use super::{Connection, EVENT_STREAM, Event, Response, event_stream::Parser, http2::Http2, within};
 
 /// An open stream.
 pub struct Sse {
@@ -34,7 +34,7 @@ impl Sse {
         let mut connection = Connection::open(address).await;
         connection.ask(&format!("GET {path}"), headers).await;
         let head = connection.head().await;
-        assert_eq!((head.status, head.header("content-type")), (200, "text/event-stream"), "{head:?}");
+        assert_eq!((head.status, head.header("content-type")), (200, EVENT_STREAM), "{head:?}");
         Self::after_head(connection)
     }
 
@@ -68,10 +68,15 @@ impl Sse {
         assert_eq!(head.status, 200, "{head:?}");
         let (parser, events) = (Parser::default(), VecDeque::new());
         let mut sse = Self { parser, ready: serde_json::Value::Null, events, transport };
-        // A stream that ends at once has no events.
-        if let Some(ready) = sse.try_next().await {
-            assert_eq!(ready.name, "signal.ready");
-            sse.ready = serde_json::from_str(&ready.data).expect("JSON");
+        match sse.try_next().await {
+            Some(ready) if ready.name == "signal.ready" => {
+                sse.ready = serde_json::from_str(&ready.data).expect("JSON");
+            }
+            // A refused stream has only its end.
+            Some(end) if end.name == "signal.end" => sse.events.push_front(end),
+            // A stream of the legacy format has no control events.
+            None => {}
+            other => panic!("{other:?} and not signal.ready"),
         }
         sse
     }

@@ -30,6 +30,7 @@ mod parity;
 mod presence;
 mod readme;
 mod reflection;
+mod refusals;
 mod rest;
 mod resume;
 mod send_stream;

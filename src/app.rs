@@ -1,5 +1,6 @@
 //! Builds the daemon from its options: makes each room and hands it what it needs. No other room does this.
 
+mod caching;
 mod cors;
 mod cross_site;
 mod dispatch;

@@ -25,6 +25,8 @@ pub enum Error {
     UnsupportedMedia,
     /// The transfer coding of the body is not supported.
     UnsupportedCoding,
+    /// The client waits for `100 Continue`, which this server cannot send over HTTP/2.
+    ExpectationFailed,
     /// The request did not arrive in time.
     SlowRequest,
     /// The device's mailbox has no capacity for another message that waits for the device.
@@ -142,6 +144,7 @@ impl Error {
             | Self::TooLarge
             | Self::UnsupportedMedia
             | Self::UnsupportedCoding
+            | Self::ExpectationFailed
             | Self::SlowRequest
             | Self::UnknownOutcome
             | Self::Superseded
@@ -170,6 +173,7 @@ impl Error {
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::UnsupportedCoding => "unsupported_coding",
+            Self::ExpectationFailed => "expectation_failed",
             Self::SlowRequest => "request_timeout",
             Self::MailboxFull(_) => "mailbox_full",
             Self::TooMany(_) => "too_many",
@@ -204,6 +208,9 @@ impl Error {
                  On a gRPC path, send a POST of application/grpc."
             }
             Self::UnsupportedCoding => "The only supported transfer coding is chunked, applied once.",
+            Self::ExpectationFailed => {
+                "Over HTTP/2 this server does not send 100 Continue. Repeat the request without the header Expect."
+            }
             Self::SlowRequest => "The request did not arrive in time.",
             Self::MailboxFull(_) => "Too many messages wait for the device. Try again later.",
             Self::TooMany(_) => "The user or the caller has reached the limit for devices or watches. Try again later.",

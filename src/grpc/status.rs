@@ -44,9 +44,11 @@ pub(super) fn code(error: Error) -> Code {
             Code::Unavailable
         }
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
-        Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia | Error::UnsupportedCoding => {
-            Code::Unimplemented
-        }
+        Error::NoRoute
+        | Error::MethodNotAllowed
+        | Error::UnsupportedMedia
+        | Error::UnsupportedCoding
+        | Error::ExpectationFailed => Code::Unimplemented,
         Error::Superseded => Code::Aborted,
         Error::Internal => Code::Internal,
     }

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
 mod cable;
+mod caching;
 mod calls;
 mod cross_site;
 mod cutting;

@@ -25,6 +25,8 @@ pub enum Error {
     UnsupportedMedia,
     /// The transfer coding of the body is not supported.
     UnsupportedCoding,
+    /// The client does not read the responses of a call, whose unread requests hold up the rest of its connection.
+    UnreadResponses,
     /// The client waits for `100 Continue`, which this server cannot send over HTTP/2.
     ExpectationFailed,
     /// The request did not arrive in time.
@@ -145,6 +147,7 @@ impl Error {
             | Self::UnsupportedMedia
             | Self::UnsupportedCoding
             | Self::ExpectationFailed
+            | Self::UnreadResponses
             | Self::SlowRequest
             | Self::UnknownOutcome
             | Self::Superseded
@@ -174,6 +177,7 @@ impl Error {
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::UnsupportedCoding => "unsupported_coding",
             Self::ExpectationFailed => "expectation_failed",
+            Self::UnreadResponses => "unread_responses",
             Self::SlowRequest => "request_timeout",
             Self::MailboxFull(_) => "mailbox_full",
             Self::TooMany(_) => "too_many",
@@ -208,6 +212,9 @@ impl Error {
                  On a gRPC path, send a POST of application/grpc."
             }
             Self::UnsupportedCoding => "The only supported transfer coding is chunked, applied once.",
+            Self::UnreadResponses => {
+                "The responses of this call were not read, and its requests held up the other calls of the connection."
+            }
             Self::ExpectationFailed => {
                 "Over HTTP/2 this server does not send 100 Continue. Repeat the request without the header Expect."
             }

@@ -31,11 +31,14 @@ use axum::{
 use http::{Request, Response};
 use tokio::net::TcpListener;
 
-pub use self::tls::{CertificateFiles, Tls};
 use self::{
     connection::ServerState,
     connection_limit::{Permit, Permits},
     write_watchdog::Watchdog,
+};
+pub use self::{
+    http2::UnreadResponses,
+    tls::{CertificateFiles, Tls},
 };
 use crate::{
     budget::Budget,

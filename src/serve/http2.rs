@@ -1,8 +1,10 @@
 //! Serves one HTTP/2 connection with hyper: sets all of hyper's limits, and adds the limits that hyper does not have.
 
 mod control_frames;
+mod frame_headers;
 mod idle_timeout;
 mod read_budget;
+mod receive_window;
 mod request_body;
 mod response_body;
 mod stream_tasks;
@@ -23,6 +25,7 @@ use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+pub use self::request_body::UnreadResponses;
 use self::{
     control_frames::ControlFrames, idle_timeout::IdleTimeout, read_budget::ReadBudget, request_body::CheckedBody,
     response_body::ResponseBody, unflushed_streams::UnflushedStreams, write_batching::WriteBatching,
@@ -56,6 +59,7 @@ pub(super) async fn serve<H: Handler>(
 ) -> hyper::Result<()> {
     let (budget, streams) = (ReadBudget::default(), Streams::new(state.watchdog.clone()));
     let io = FilteredIo::new(FilteredIo::new(io, budget.clone()), ControlFrames::new(state.metrics.clone()));
+    let io = FilteredIo::new(io, streams.receive_window().counter());
     let tasks = StreamTasks::new(state.drain.clone(), state.settings.body_timeout, streams.clone());
     let service = {
         let (state, budget, streams, tasks) = (state.clone(), budget.clone(), streams.clone(), tasks.clone());
@@ -91,6 +95,7 @@ pub(super) async fn serve<H: Handler>(
             connection.as_mut().graceful_shutdown();
         }
         let polled = connection.as_mut().poll(cx);
+        streams.check_receive_window();
         if polled.is_pending() && unflushed.check(cx.waker()) {
             return Poll::Ready(Ok(()));
         }

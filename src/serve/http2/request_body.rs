@@ -43,9 +43,24 @@ struct Inner {
 enum State {
     Handled(Incoming),
     Discarding(Discard),
+    /// The watchdog has refused the rest.
+    Refused,
     /// Ended, or a half is using the body right now.
     Done,
 }
+
+/// The error of a request body that was refused: the client does not read the responses of this call, and its unread requests would
+/// hold up the other streams of the connection.
+#[derive(Debug)]
+pub struct UnreadResponses;
+
+impl std::fmt::Display for UnreadResponses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the responses of this call are not read")
+    }
+}
+
+impl std::error::Error for UnreadResponses {}
 
 impl CheckedBody {
     pub(super) fn new(body: Incoming, timeout: Duration, drain: &Arc<Drain>) -> Self {
@@ -67,13 +82,19 @@ impl SharedBody {
         let mut discarding = match self.take() {
             State::Handled(body) if !body.is_end_stream() => discard(body, self.0.deadline, self.0.drain.clone()),
             State::Discarding(discarding) => discarding,
-            State::Handled(_) | State::Done => return Poll::Ready(()),
+            State::Handled(_) | State::Refused | State::Done => return Poll::Ready(()),
         };
         let polled = discarding.as_mut().poll(cx);
         if polled.is_pending() {
             self.put(State::Discarding(discarding));
         }
         polled
+    }
+
+    /// Drops the rest of the body, whose bytes then hold no part of the connection's window. The handler gets [`UnreadResponses`].
+    pub(super) fn refuse(&self) {
+        let body = std::mem::replace(&mut *self.0.state.lock(), State::Refused);
+        drop(body);
     }
 
     /// Whether the handler has read the whole body, or the rest was discarded.
@@ -93,7 +114,7 @@ impl SharedBody {
     fn with_body<T>(&self, read: impl FnOnce(&Incoming) -> T) -> Option<T> {
         match &*self.0.state.lock() {
             State::Handled(body) => Some(read(body)),
-            State::Discarding(_) | State::Done => None,
+            State::Discarding(_) | State::Refused | State::Done => None,
         }
     }
 }
@@ -107,9 +128,9 @@ impl HttpBody for CheckedBody {
         let mut body = match shared.take() {
             State::Handled(body) => body,
             State::Done => return Poll::Ready(None),
-            discarding @ State::Discarding(_) => {
-                shared.put(discarding);
-                return Poll::Ready(Some(Err("the rest of the body is discarded".into())));
+            ended @ (State::Discarding(_) | State::Refused) => {
+                shared.put(ended);
+                return Poll::Ready(Some(Err(UnreadResponses.into())));
             }
         };
         let polled = Pin::new(&mut body).poll_frame(cx);
@@ -124,11 +145,12 @@ impl HttpBody for CheckedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().and_then(|shared| shared.with_body(HttpBody::is_end_stream)).unwrap_or(true)
+        let Some(shared) = &self.0 else { return true };
+        shared.with_body(HttpBody::is_end_stream).unwrap_or_else(|| shared.is_done())
     }
 
     fn size_hint(&self) -> SizeHint {
         let hint = self.0.as_ref().and_then(|shared| shared.with_body(HttpBody::size_hint));
-        hint.unwrap_or_else(|| SizeHint::with_exact(0))
+        hint.unwrap_or_default()
     }
 }

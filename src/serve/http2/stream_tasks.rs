@@ -45,8 +45,11 @@ impl StreamTasks {
     /// Call this first in the service. Returns the request for the handler, and the waiter of the stream for the response body.
     pub(in crate::serve) fn open_stream(&self, request: Request<Incoming>) -> (Request<CheckedBody>, Arc<Waiter>) {
         let request = request.map(|body| CheckedBody::new(body, self.body_timeout, &self.drain));
-        let waiter = self.streams.open_stream();
-        *self.opened.lock() = Some(Opened { stream: OpenStream(waiter.clone()), body: request.body().share() });
+        let (waiter, body) = (self.streams.open_stream(), request.body().share());
+        if body.is_some() {
+            waiter.request.set_open();
+        }
+        *self.opened.lock() = Some(Opened { stream: OpenStream(waiter.clone()), body });
         (request, waiter)
     }
 }
@@ -97,9 +100,14 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             if stream.poll(cx).is_pending() {
                 if let Some(open) = this.open {
                     open.0.on_pending(cx);
+                    // Frees the memory of the body early: an event stream may go on for days.
+                    if this.body.take_if(|body| body.is_done()).is_some() {
+                        open.0.request.set_read();
+                    }
+                    if let Some(body) = this.body.take_if(|_| open.0.request.is_refused()) {
+                        body.refuse();
+                    }
                 }
-                // Frees the memory of the body early: an event stream may go on for days.
-                this.body.take_if(|body| body.is_done());
                 return Poll::Pending;
             }
             this.stream.set(None);

@@ -1,5 +1,6 @@
 //! Builds the daemon from its options: makes each room and hands it what it needs. No other room does this.
 
+mod caching;
 mod cors;
 mod cross_site;
 mod dispatch;
@@ -146,6 +147,7 @@ fn serve_settings(options: &ServeOptions, most: MaxConnections, budget: Budget) 
         http1_takeover: options.http1_takeover,
         max_streams: options.max_streams,
         header_timeout: options.header_timeout,
+        body_timeout: options.body_timeout,
         stall_timeout: options.stall_timeout,
         http2_idle_timeout: HTTP2_IDLE,
         budget,

@@ -25,6 +25,10 @@ pub enum Error {
     UnsupportedMedia,
     /// The transfer coding of the body is not supported.
     UnsupportedCoding,
+    /// The client does not read the responses of a call, whose unread requests hold up the rest of its connection.
+    UnreadResponses,
+    /// The client waits for `100 Continue`, which this server cannot send over HTTP/2.
+    ExpectationFailed,
     /// The request did not arrive in time.
     SlowRequest,
     /// The device's mailbox has no capacity for another message that waits for the device.
@@ -142,6 +146,8 @@ impl Error {
             | Self::TooLarge
             | Self::UnsupportedMedia
             | Self::UnsupportedCoding
+            | Self::ExpectationFailed
+            | Self::UnreadResponses
             | Self::SlowRequest
             | Self::UnknownOutcome
             | Self::Superseded
@@ -170,6 +176,8 @@ impl Error {
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::UnsupportedCoding => "unsupported_coding",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::UnreadResponses => "unread_responses",
             Self::SlowRequest => "request_timeout",
             Self::MailboxFull(_) => "mailbox_full",
             Self::TooMany(_) => "too_many",
@@ -204,6 +212,12 @@ impl Error {
                  On a gRPC path, send a POST of application/grpc."
             }
             Self::UnsupportedCoding => "The only supported transfer coding is chunked, applied once.",
+            Self::UnreadResponses => {
+                "The responses of this call were not read, and its requests held up the other calls of the connection."
+            }
+            Self::ExpectationFailed => {
+                "Over HTTP/2 this server does not send 100 Continue. Repeat the request without the header Expect."
+            }
             Self::SlowRequest => "The request did not arrive in time.",
             Self::MailboxFull(_) => "Too many messages wait for the device. Try again later.",
             Self::TooMany(_) => "The user or the caller has reached the limit for devices or watches. Try again later.",

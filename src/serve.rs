@@ -1,10 +1,11 @@
 //! The transport: accepts connections, gives their requests to one handler, applies the limits. Knows nothing of the domain.
 //!
 //! Connections: `connection`, `http1`, `http2`, `connection_limit`, `over_limit`, `socket`. Reading: `filtered_io`, `tls`,
-//! `protocol_detection`. Peers that do not read: `watched_socket`, `write_watchdog`.
+//! `protocol_detection`, `discard`. Peers that do not read: `watched_socket`, `write_watchdog`.
 
 mod connection;
 mod connection_limit;
+mod discard;
 mod filtered_io;
 mod http1;
 mod http2;
@@ -30,11 +31,14 @@ use axum::{
 use http::{Request, Response};
 use tokio::net::TcpListener;
 
-pub use self::tls::{CertificateFiles, Tls};
 use self::{
     connection::ServerState,
     connection_limit::{Permit, Permits},
     write_watchdog::Watchdog,
+};
+pub use self::{
+    http2::UnreadResponses,
+    tls::{CertificateFiles, Tls},
 };
 use crate::{
     budget::Budget,
@@ -55,6 +59,8 @@ pub struct Settings {
     pub max_streams: u32,
     /// How long the first bytes and a request's head may take, and how long HTTP/1.1 may be idle between two requests.
     pub header_timeout: Duration,
+    /// How long the body of a request may take to arrive, also the part that no handler reads.
+    pub body_timeout: Duration,
     /// How long a peer may take to read a piece of a response. After that its stream or connection is cut.
     pub stall_timeout: Duration,
     /// How long an HTTP/2 connection may have no stream.
@@ -121,6 +127,7 @@ impl Server {
         let Self { listener, settings, watchdog, metrics } = self;
         let permits = Permits::new(settings.max_connections);
         let mut backoff = Backoff::default();
+        let drain = Arc::new(drain);
         let state =
             Arc::new(ServerState { handler, settings, watchdog, metrics: metrics.clone(), drain: drain.clone() });
         loop {

@@ -24,7 +24,12 @@ use tower::{Layer as _, Service as _};
 use tower_http::cors::Cors;
 use tracing::Instrument as _;
 
-use super::{cors, cross_site::AllowedOrigins, head_checks};
+use super::{
+    caching::{self, CacheHeaders},
+    cors,
+    cross_site::AllowedOrigins,
+    head_checks,
+};
 use crate::{
     admin,
     drain::catch_panic,
@@ -43,7 +48,7 @@ struct Inner {
     routes: Cors<Router>,
     api: Api,
     signal: SignalService,
-    /// See [`cors::constant_headers`].
+    /// Of a fast path over HTTP. See [`cors::constant_headers`].
     constant_headers: HeaderMap,
     allowed_origins: AllowedOrigins,
     post: BusyRoute,
@@ -57,12 +62,14 @@ struct RefuseWith(Error);
 impl Dispatch {
     pub(super) fn new(routes: Router, api: Api, signal: SignalService, origins: &[HeaderValue]) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
+        let mut constant_headers = cors::constant_headers(origins);
+        constant_headers.extend([caching::NO_STORE]);
         let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE_ROUTE), api.metrics.busy_route(grpc::SEND));
         Self(Arc::new(Inner {
             routes: cors::layer(origins).layer(routes),
             api,
             signal,
-            constant_headers: cors::constant_headers(origins),
+            constant_headers,
             allowed_origins: AllowedOrigins::new(origins),
             post,
             grpc_send,
@@ -84,13 +91,15 @@ impl Handler for Dispatch {
 
 impl Dispatch {
     fn dispatch(&self, error: Option<Error>, peer: Peer, mut request: Request<impl RequestBody>) -> ResponseFuture {
-        let inner = self.0.clone();
+        let (inner, cache_headers) = (self.0.clone(), CacheHeaders::of(&request));
         if let Some(error) = head_checks::error(&request) {
             // The head does not say reliably where the body ends, so the connection closes and the body is not read.
-            let response = Problem::from(error).and_close(request.version()).into_response();
+            let mut response = Problem::from(error).and_close(request.version()).into_response();
+            cache_headers.add(response.headers_mut());
             count(&response, |status| inner.api.metrics.answered(NO_ROUTE, status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
+        let error = error.or_else(|| head_checks::expectation(&request));
         if let Some(error) = error {
             request.extensions_mut().insert(RefuseWith(error));
         }
@@ -125,6 +134,7 @@ impl Dispatch {
             if is_options && response.status() == StatusCode::OK {
                 *response.status_mut() = StatusCode::NO_CONTENT;
             }
+            cache_headers.add(response.headers_mut());
             response
         })
     }

@@ -1,6 +1,10 @@
-//! Refuses HTTP/1.1 heads that hyper accepts, but that a proxy could read differently (request smuggling).
+//! Refuses HTTP/1.1 heads that hyper accepts, but that a proxy could read differently (request smuggling), and over HTTP/2 an
+//! expectation that hyper cannot meet.
 
-use axum::http::{HeaderMap, Request, Version, header};
+use axum::{
+    body::HttpBody,
+    http::{HeaderMap, Request, Version, header},
+};
 
 use crate::error::{Error, Invalid};
 
@@ -17,6 +21,18 @@ pub(super) fn error<B>(request: &Request<B>) -> Option<Error> {
     }
     // A proxy may apply only one of two codings.
     (codings(headers) > 1).then_some(Error::UnsupportedCoding)
+}
+
+/// The error for a request whose client waits for `100 Continue` before it sends its body. Over HTTP/2 hyper cannot send that, so
+/// the client would wait until the time for the body is over. After a 417 it repeats the request without the expectation (RFC 9110,
+/// section 10.1.1).
+pub(super) fn expectation<B: HttpBody>(request: &Request<B>) -> Option<Error> {
+    let waits = || {
+        let mut lines = request.headers().get_all(header::EXPECT).iter();
+        lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+    };
+    (request.version() > Version::HTTP_11 && !request.body().is_end_stream() && waits())
+        .then_some(Error::ExpectationFailed)
 }
 
 /// RFC 9112, section 3.2: exactly one valid `Host`. In HTTP/1.0 it may be absent.

@@ -18,7 +18,7 @@ use super::{
     convert,
     proto::{SendStreamRequest, SendStreamResponse},
 };
-use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome};
+use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome, serve::UnreadResponses};
 
 /// The requests of a client, as tonic decodes them.
 pub(super) trait RequestStream:
@@ -43,7 +43,7 @@ impl SendResponses {
             let context = context.clone();
             async move {
                 let (hub, caller) = &*context;
-                Ok(convert::send_stream_response(send(hub, caller, request?).await))
+                Ok(convert::send_stream_response(send(hub, caller, request.map_err(error_of_request)?).await))
             }
         });
         Self(Box::pin(responses))
@@ -55,6 +55,14 @@ impl Stream for SendResponses {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.as_mut().poll_next(cx)
+    }
+}
+
+/// The status for a request that could not be read.
+fn error_of_request(status: Status) -> Status {
+    match std::error::Error::source(&status) {
+        Some(cause) if cause.is::<UnreadResponses>() => Error::UnreadResponses.into(),
+        _ => status,
     }
 }
 
@@ -193,6 +201,14 @@ mod tests {
         let end = responses.next().await.expect("a status").expect_err("the end");
         assert_eq!(end.code(), Code::Unavailable);
         assert!(responses.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_request_is_refused_because_its_responses_are_not_read_ends_with_resource_exhausted() {
+        for (cause, code) in [(UnreadResponses.into(), Code::ResourceExhausted), ("reset".into(), Code::Unknown)] {
+            let mut responses = responses(iter([Err(Status::from_error(cause))]), &Drain::new());
+            assert_eq!(responses.next().await.expect("a status").expect_err("the end").code(), code);
+        }
     }
 
     #[tokio::test]

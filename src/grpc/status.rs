@@ -39,14 +39,16 @@ pub(super) fn code(error: Error) -> Code {
         Error::Forbidden | Error::CrossSite => Code::PermissionDenied,
         Error::NotConnected => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
-        Error::MailboxFull(_) | Error::TooMany(_) => Code::ResourceExhausted,
+        Error::MailboxFull(_) | Error::TooMany(_) | Error::UnreadResponses => Code::ResourceExhausted,
         Error::Draining(_) | Error::TooManyConnections(_) | Error::OverBudget(_) | Error::Unreachable(_) => {
             Code::Unavailable
         }
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
-        Error::NoRoute | Error::MethodNotAllowed | Error::UnsupportedMedia | Error::UnsupportedCoding => {
-            Code::Unimplemented
-        }
+        Error::NoRoute
+        | Error::MethodNotAllowed
+        | Error::UnsupportedMedia
+        | Error::UnsupportedCoding
+        | Error::ExpectationFailed => Code::Unimplemented,
         Error::Superseded => Code::Aborted,
         Error::Internal => Code::Internal,
     }

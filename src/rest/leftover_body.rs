@@ -2,7 +2,8 @@
 //! `Connection: close`.
 //!
 //! hyper closes the connection if a request body was not read to its end, and does not tell the client. A next request that the
-//! client sends at that moment would be lost.
+//! client sends at that moment would be lost. Before the connection closes, `serve` discards more of the body, so that the client
+//! gets to read the response.
 
 use std::{
     pin::Pin,

@@ -78,8 +78,9 @@ fn status(error: Error) -> StatusCode {
         Error::SlowRequest => StatusCode::REQUEST_TIMEOUT,
         Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Error::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
         Error::UnsupportedCoding => StatusCode::NOT_IMPLEMENTED,
-        Error::MailboxFull(_) | Error::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+        Error::MailboxFull(_) | Error::TooMany(_) | Error::UnreadResponses => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Error::Draining(_) | Error::TooManyConnections(_) | Error::OverBudget(_) | Error::Unreachable(_) => {
             StatusCode::SERVICE_UNAVAILABLE

@@ -18,7 +18,7 @@ pub(super) struct ServerState<H> {
     pub(super) settings: Settings,
     pub(super) watchdog: Watchdog,
     pub(super) metrics: Metrics,
-    pub(super) drain: Drain,
+    pub(super) drain: Arc<Drain>,
 }
 
 /// Serves a connection. Failures are logged for debugging only, because a peer can cause them.

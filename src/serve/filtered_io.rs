@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -28,6 +28,9 @@ pub(super) trait Filter {
     ) -> Poll<io::Result<usize>> {
         write(cx)
     }
+
+    /// Called with the bytes that the socket took.
+    fn on_written(&mut self, _bytes: &[u8]) {}
 
     /// Called before each flush.
     fn on_flush(&mut self) {}
@@ -60,7 +63,9 @@ impl<T: AsyncRead + Unpin, F: Filter + Unpin> AsyncRead for FilteredIo<T, F> {
 impl<T: AsyncWrite + Unpin, F: Filter + Unpin> AsyncWrite for FilteredIo<T, F> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { io, filter } = self.get_mut();
-        filter.poll_write(cx, bytes.len(), |cx| Pin::new(io).poll_write(cx, bytes))
+        let written = ready!(filter.poll_write(cx, bytes.len(), |cx| Pin::new(io).poll_write(cx, bytes)))?;
+        filter.on_written(&bytes[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -70,7 +75,14 @@ impl<T: AsyncWrite + Unpin, F: Filter + Unpin> AsyncWrite for FilteredIo<T, F> {
     ) -> Poll<io::Result<usize>> {
         let Self { io, filter } = self.get_mut();
         let length = buffers.iter().map(|buffer| buffer.len()).sum();
-        filter.poll_write(cx, length, |cx| Pin::new(io).poll_write_vectored(cx, buffers))
+        let written = ready!(filter.poll_write(cx, length, |cx| Pin::new(io).poll_write_vectored(cx, buffers)))?;
+        let mut left = written;
+        for buffer in buffers {
+            let taken = left.min(buffer.len());
+            filter.on_written(&buffer[..taken]);
+            left -= taken;
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

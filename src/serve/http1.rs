@@ -20,7 +20,8 @@ use self::{
     stream_writer::StreamWriter,
 };
 use super::{
-    Handler, Peer, connection::ServerState, filtered_io::FilteredIo, protocol_detection::Rewound, tls::MaybeTls,
+    Handler, Peer, connection::ServerState, discard::read_to_end, filtered_io::FilteredIo, protocol_detection::Rewound,
+    tls::MaybeTls,
 };
 
 /// hyper's limit for both buffers: the head of a request, and response bytes that the socket has not taken.
@@ -41,8 +42,8 @@ pub(super) async fn serve<H: Handler>(
         let (detaches, watchdog) = (settings.http1_takeover, Arc::new(state.watchdog.clone()));
         service_fn(move |request: Request<Incoming>| {
             let (watchdog, detachment, version) = (watchdog.clone(), detachment.clone(), request.version());
-            let body = |body| ReadTrackedBody::new(body, detachment.clone());
-            let response = state.handler.handle(peer, request.map(body));
+            let request = ReadTrackedBody::wrap(request, &detachment, state.settings.body_timeout);
+            let response = state.handler.handle(peer, request);
             async move {
                 let mut response = response.await;
                 if detaches {
@@ -62,7 +63,7 @@ pub(super) async fn serve<H: Handler>(
         // has left.
         .half_close(settings.http1_takeover)
         .serve_connection(TokioIo::new(FilteredIo::new(io, detachment.clone())), service);
-    let mut connection = DetachableConnection { connection, detachment };
+    let mut connection = DetachableConnection::new(connection, detachment, state.drain.clone());
     let detached = tokio::select! {
         ended = &mut connection => ended,
         () = state.drain.next_stop() => {
@@ -70,11 +71,20 @@ pub(super) async fn serve<H: Handler>(
             (&mut connection).await
         }
     };
-    if let Some(streaming) = detached? {
-        // Unwraps TokioIo, the detachment filter and the first bytes, which hyper has read.
-        let io = connection.into_io().into_inner().into_inner().into_inner();
+    // Unwraps TokioIo, the detachment filter and the first bytes, which hyper has read.
+    let io = || connection.into_io().into_inner().into_inner().into_inner();
+    match detached {
         // A task of its own, because a task keeps the memory of the largest future that it ever ran.
-        state.drain.spawn(StreamWriter::new(io, streaming, state.watchdog.clone(), permit));
+        Ok(Some(streaming)) => {
+            state.drain.spawn(StreamWriter::new(io(), streaming, state.watchdog.clone(), permit));
+            Ok(())
+        }
+        // The socket failed, or no head came in time: nobody waits for a response.
+        Err(error) if !error.is_parse() => Err(error),
+        // hyper has half-closed the connection.
+        ended => {
+            read_to_end(io(), state.drain.clone()).await;
+            ended.map(drop)
+        }
     }
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Serves one HTTP/2 connection with hyper: sets all of hyper's limits, and adds the limits that hyper does not have.
 
 mod control_frames;
+mod frame_headers;
 mod idle_timeout;
 mod read_budget;
+mod receive_window;
 mod request_body;
 mod response_body;
 mod stream_tasks;
@@ -23,11 +25,12 @@ use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+pub use self::request_body::UnreadResponses;
 use self::{
-    control_frames::ControlFrames, idle_timeout::IdleTimeout, read_budget::ReadBudget, response_body::ResponseBody,
-    unflushed_streams::UnflushedStreams, write_batching::WriteBatching,
+    control_frames::ControlFrames, idle_timeout::IdleTimeout, read_budget::ReadBudget, request_body::CheckedBody,
+    response_body::ResponseBody, unflushed_streams::UnflushedStreams, write_batching::WriteBatching,
 };
-pub(super) use self::{request_body::CheckedBody, stream_tasks::StreamTasks, streams::Streams};
+pub(super) use self::{stream_tasks::StreamTasks, streams::Streams};
 use super::{
     Handler, Peer, ResponseFuture, connection::ServerState, filtered_io::FilteredIo, protocol_detection::Rewound,
     tls::MaybeTls,
@@ -56,15 +59,16 @@ pub(super) async fn serve<H: Handler>(
 ) -> hyper::Result<()> {
     let (budget, streams) = (ReadBudget::default(), Streams::new(state.watchdog.clone()));
     let io = FilteredIo::new(FilteredIo::new(io, budget.clone()), ControlFrames::new(state.metrics.clone()));
-    let tasks = StreamTasks::new(state.drain.clone(), streams.clone());
+    let io = FilteredIo::new(io, streams.receive_window().counter());
+    let tasks = StreamTasks::new(state.drain.clone(), state.settings.body_timeout, streams.clone());
     let service = {
         let (state, budget, streams, tasks) = (state.clone(), budget.clone(), streams.clone(), tasks.clone());
         service_fn(move |request: Request<Incoming>| {
-            let (waiter, unpolled) = (tasks.open_stream(), budget.count_unpolled());
+            let ((request, waiter), unpolled) = (tasks.open_stream(request), budget.count_unpolled());
             let mut handled = if streams.must_queue() {
                 handle_later(state.clone(), peer, Box::new(request))
             } else {
-                state.handler.handle(peer, request.map(CheckedBody))
+                state.handler.handle(peer, request)
             };
             async move {
                 drop(unpolled);
@@ -91,6 +95,7 @@ pub(super) async fn serve<H: Handler>(
             connection.as_mut().graceful_shutdown();
         }
         let polled = connection.as_mut().poll(cx);
+        streams.check_receive_window();
         if polled.is_pending() && unflushed.check(cx.waker()) {
             return Poll::Ready(Ok(()));
         }
@@ -117,8 +122,12 @@ fn builder(tasks: StreamTasks, max_streams: u32) -> http2::Builder<StreamTasks> 
 }
 
 /// Calls the handler at the first poll. So a queued stream holds its request in memory, but no response yet.
-fn handle_later<H: Handler>(state: Arc<ServerState<H>>, peer: Peer, request: Box<Request<Incoming>>) -> ResponseFuture {
-    Box::pin(async move { state.handler.handle(peer, request.map(CheckedBody)).await })
+fn handle_later<H: Handler>(
+    state: Arc<ServerState<H>>,
+    peer: Peer,
+    request: Box<Request<CheckedBody>>,
+) -> ResponseFuture {
+    Box::pin(async move { state.handler.handle(peer, *request).await })
 }
 
 #[cfg(test)]

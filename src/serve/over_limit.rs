@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     Handler, Peer,
     connection::ServerState,
-    http2::{CheckedBody, StreamTasks, Streams},
+    http2::{StreamTasks, Streams},
     protocol_detection::{Protocol, Rewound, detect},
     tls::{self, MaybeTls},
     watched_socket,
@@ -74,13 +74,15 @@ async fn serve_http1(handler: &impl Handler, io: Rewound<MaybeTls>, peer: Peer) 
 
 async fn serve_http2(state: &ServerState<impl Handler>, io: Rewound<MaybeTls>, peer: Peer) -> Result<(), BoxError> {
     let request_came = Arc::new(Notify::new());
+    // [`TIMEOUT`] and one stream bound everything else, so nothing is watched.
+    let tasks = StreamTasks::new(state.drain.clone(), TIMEOUT, Streams::new(state.watchdog.clone()));
+    let opening = tasks.clone();
     let service = service_fn(|request: Request<Incoming>| {
         request_came.notify_one();
-        let response = state.handler.handle_over_limit(peer, request.map(CheckedBody));
+        let (request, _) = opening.open_stream(request);
+        let response = state.handler.handle_over_limit(peer, request);
         async { Ok::<_, Infallible>(response.await) }
     });
-    // [`TIMEOUT`] and one stream bound everything else, so the service does not call `open_stream`, and nothing is watched.
-    let tasks = StreamTasks::new(state.drain.clone(), Streams::new(state.watchdog.clone()));
     let connection = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
         .max_concurrent_streams(1)

@@ -4,6 +4,7 @@
 //! the socket, and the task of an HTTP/2 stream. Each of them puts a [`Waiter`] into the list while it waits for its peer. The
 //! watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
 
+mod request_state;
 pub(super) mod waiter;
 
 use std::{
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use self::waiter::Waiter;
-use crate::{budget::Budget, telemetry::Metrics};
+use crate::{budget::Budget, serve::http2::Streams, telemetry::Metrics};
 
 /// The unit of progress: a peer must take a piece within `--stall-timeout`.
 pub(super) const PIECE: usize = 16 * 1024;
@@ -41,15 +42,17 @@ struct State {
     clock: AtomicU32,
     /// Waiters by the time of their next check. A waiter that has made progress by then gets a later check.
     waiting: Mutex<BTreeMap<u32, Vec<Arc<Waiter>>>>,
-    /// Wakes the task when the list is no longer empty, and when the memory budget is exceeded.
+    /// Connections whose receive window is held by calls that nobody reads.
+    held: Mutex<Vec<Arc<Streams>>>,
+    /// Wakes the task when the list is no longer empty, when a window is held, and when the memory budget is exceeded.
     wake: Notify,
 }
 
 impl Watchdog {
     pub(super) fn new(stall_timeout: Duration, budget: Budget, metrics: Metrics) -> Self {
         let stall_timeout = units(stall_timeout).saturating_add(CLOCK_LAG);
-        let (waiting, wake) = (Mutex::default(), Notify::new());
-        Self(Arc::new(State { stall_timeout, budget, metrics, clock: AtomicU32::new(0), waiting, wake }))
+        let (waiting, held, wake) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self(Arc::new(State { stall_timeout, budget, metrics, clock: AtomicU32::new(0), waiting, held, wake }))
     }
 
     /// Checks the waiters at every tick; never ends. Sleeps while the list is empty.
@@ -60,15 +63,16 @@ impl Watchdog {
                 self.0.wake.notified().await;
             }
             let began = Instant::now();
-            // An exceeded budget ends the pause early, but not before [`MIN_PAUSE`]: bytes may be added many times a millisecond.
+            // An exceeded budget or a held window ends the pause early, but not before [`MIN_PAUSE`]: bytes may be added many times a millisecond.
             sleep(MIN_PAUSE).await;
-            let _ = timeout(TICK, self.until_over_budget()).await;
+            let _ = timeout(TICK, self.until_urgent()).await;
             // A process that was stopped wrote nothing. Counting that time would cut peers that read.
             ran += began.elapsed().min(2 * TICK + MIN_PAUSE);
             self.0.clock.store(units(ran), Ordering::Relaxed);
             self.cut_overdue();
             self.cut_blocking();
             self.cut_over_budget();
+            self.end_unread();
         }
     }
 
@@ -88,6 +92,12 @@ impl Watchdog {
         }
     }
 
+    /// Ends calls of a connection, so that request bodies that nobody reads hold less than half of its window.
+    pub(super) fn end_unread_of(&self, streams: Arc<Streams>) {
+        self.0.held.lock().push(streams);
+        self.0.wake.notify_one();
+    }
+
     /// Counts bytes that a peer has not taken.
     pub(super) fn add_unsent(&self, bytes: usize) {
         self.0.budget.add_unsent(bytes);
@@ -101,10 +111,10 @@ impl Watchdog {
         self.0.budget.remove_unsent(bytes);
     }
 
-    async fn until_over_budget(&self) {
+    async fn until_urgent(&self) {
         loop {
             self.0.wake.notified().await;
-            if self.0.budget.excess() > 0 {
+            if self.0.budget.excess() > 0 || !self.0.held.lock().is_empty() {
                 return;
             }
         }
@@ -165,6 +175,29 @@ impl Watchdog {
             }
             excess = excess.saturating_sub(waiter.unsent());
             self.cut(&waiter);
+        }
+    }
+
+    /// On each reported connection, ends the calls that have been unread for longest, until the others can go on.
+    fn end_unread(&self) {
+        let oldest = self.now().saturating_sub(units(UNREAD_TIMEOUT).saturating_add(CLOCK_LAG));
+        for streams in std::mem::take(&mut *self.0.held.lock()) {
+            let waiters = self.listed_until(u32::MAX, |waiter| waiter.holds_window_of(&streams)).into_iter();
+            let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.waiting_since()?, waiter))).collect();
+            waiting.sort_by_key(|(since, _)| *since);
+            waiting.truncate(streams.calls_to_end());
+            if waiting.iter().any(|(since, _)| *since > oldest) {
+                // Looks again at the next tick.
+                self.0.held.lock().push(streams);
+            } else {
+                streams.end_report();
+            }
+            for (_, waiter) in waiting.into_iter().filter(|(since, _)| *since <= oldest) {
+                if let Some(waker) = waiter.refuse_request() {
+                    self.0.metrics.stream_stalled();
+                    waker.wake();
+                }
+            }
         }
     }
 
@@ -248,6 +281,10 @@ const CLOCK_LAG: u32 = 3;
 /// How long a stream may wait for its peer while other streams of its connection are queued. A phone that reads makes progress
 /// within a second. Waiting longer would delay the queued streams, which may carry a ringing call.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a call may be unread when unread requests hold half of the receive window of its connection. Long enough for the
+/// responses of a peer that reads to leave a busy server, and short for the requests that wait for the window.
+const UNREAD_TIMEOUT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

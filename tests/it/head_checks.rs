@@ -1,6 +1,12 @@
 //! Heads of HTTP/1.1 that a proxy and the daemon could read differently (RFC 9112, sections 3.2 and 6.3).
 
-use crate::harness::{Connection, Server};
+use axum::body::Body;
+use http::Request;
+
+use crate::harness::{
+    Connection, FORM, Server,
+    http2::{Http2, body_without_end},
+};
 
 async fn answer(server: &Server, head: &str) -> (u16, String) {
     let mut connection = Connection::open(server.address).await;
@@ -105,4 +111,25 @@ async fn a_request_needs_exactly_one_valid_host() {
             assert_eq!(found, (status, expected.into()), "{path} HTTP/{version} {host:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_expectation_is_met_over_http_1_and_417_over_http_2() {
+    let server = Server::with(&["--body-timeout", "0.3"]).await;
+    // Asserts that `100 Continue` comes.
+    drop(server.waits_for_body().await);
+    let mut connection = Http2::open(server.address).await;
+    for path in ["/user/bob/device/phone", "/user/bob/devices"] {
+        let (never, _kept) = body_without_end();
+        for (body, status) in [(never, 417), (Body::empty(), 400)] {
+            let request =
+                Request::post(connection.uri(path)).header("content-type", FORM).header("expect", "100-Continue");
+            let answer = connection.send(request.body(body).expect("a request")).await;
+            assert_eq!(answer.status(), status, "{path}");
+        }
+    }
+    let (never, _kept) = body_without_end();
+    let request = Request::post(connection.uri("/signal.v1.Signal/Send")).header("content-type", "application/grpc");
+    let request = request.header("expect", "100-continue").body(never).expect("a request");
+    assert_eq!(connection.send(request).await.headers()["grpc-status"], "12", "UNIMPLEMENTED");
 }

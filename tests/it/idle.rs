@@ -39,6 +39,7 @@ async fn a_connection_of_http_2_without_a_stream_is_closed_and_one_with_a_stream
         http1_takeover: true,
         max_streams: 10,
         header_timeout: Duration::from_secs(10),
+        body_timeout: Duration::from_secs(10),
         stall_timeout: Duration::from_secs(5),
         http2_idle_timeout: Duration::from_millis(400),
         budget: Budget::new(0),

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
 mod cable;
+mod caching;
 mod calls;
 mod cross_site;
 mod cutting;
@@ -30,6 +31,7 @@ mod parity;
 mod presence;
 mod readme;
 mod reflection;
+mod refusals;
 mod rest;
 mod resume;
 mod send_stream;

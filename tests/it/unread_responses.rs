@@ -311,3 +311,68 @@ async fn a_tls_peer_that_does_not_read_is_cut() {
     .await;
     drop(phone);
 }
+
+/// The window of a connection that a client has to respect.
+struct Sender {
+    peer: Frames,
+    window: usize,
+}
+
+impl Sender {
+    async fn read(&mut self) -> frames::Frame {
+        let frame = self.peer.next().await.expect("an open connection");
+        if frame.kind == WINDOW_UPDATE && frame.stream == 0 {
+            self.window += u32::from_be_bytes(frame.payload[..].try_into().expect("four bytes")) as usize;
+        }
+        frame
+    }
+
+    async fn caught_up(&mut self) {
+        self.peer.send(frames::PING, 0, 0, &[1; 8]).await;
+        while let frame = self.read().await
+            && (frame.kind != frames::PING || frame.payload != [1; 8])
+        {}
+    }
+}
+
+/// 30 calls whose responses cannot be written, because the peer gives their streams no window. Their requests use up the window of
+/// the connection, so a POST on it could not send its body. Before, the POST waited for the stall timeout.
+#[tokio::test]
+async fn calls_that_nobody_reads_do_not_hold_up_a_post_on_their_connection() {
+    let server = Server::with(&["--stall-timeout", "60"]).await;
+    let mut phone = server.sse("bob/phone").await;
+    let peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let mut sender = Sender { peer, window: 65_535 };
+    let streams: Vec<u32> = (1..60).step_by(2).collect();
+    let call =
+        frames::post("/signal.v1.Signal/SendStream", &[("content-type", "application/grpc"), ("te", "trailers")]);
+    for stream in &streams {
+        sender.peer.send(HEADERS, frames::END_HEADERS, *stream, &call).await;
+    }
+    sender.caught_up().await;
+    // Empty messages: each gets an error as its response.
+    let requests = [0; 16_000];
+    for _ in 0..4 {
+        for stream in &streams {
+            let length = requests.len().min(sender.window);
+            sender.peer.send(frames::DATA, 0, *stream, &requests[..length]).await;
+            sender.window -= length;
+            sender.caught_up().await;
+        }
+    }
+    let post = frames::post("/user/bob/device/phone", &[("content-type", FORM)]);
+    sender.peer.send(HEADERS, frames::END_HEADERS, 101, &post).await;
+    within(async {
+        while sender.window < 6 {
+            sender.read().await;
+        }
+    })
+    .await;
+    sender.peer.send(frames::DATA, END_STREAM, 101, b"data=x").await;
+    while let frame = within(sender.read()).await
+        && (frame.kind, frame.stream) != (HEADERS, 101)
+    {}
+    assert_eq!(phone.data().await, "x");
+    let ended = metric(&server, "signal_stalled_streams_total").await;
+    assert!((1..30).contains(&ended), "{ended} of 30");
+}

@@ -16,10 +16,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use axum::body::{Body, Bytes, HttpBody};
-use http::{Response, Version};
+use http::{Request, Response, Version, header};
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     rt::{Read, Write},
@@ -27,12 +28,19 @@ use hyper::{
     service::HttpService,
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{
     counted_body::CountedBody,
     response_kind::{ResponseKind, StreamingResponse},
 };
-use crate::serve::filtered_io::Filter;
+use crate::{
+    drain::Drain,
+    serve::{
+        discard::{Discard, discard},
+        filtered_io::Filter,
+    },
+};
 
 /// The state of detaching one connection. Its service, request body, socket filter and driver share this state.
 #[derive(Clone, Default)]
@@ -43,6 +51,8 @@ struct State {
     stage: Mutex<Stage>,
     /// Whether the current request was read to its end.
     is_request_read: AtomicBool,
+    /// What the handler left of the body of the current request, and until when that may take to arrive.
+    leftover: Mutex<Option<(Incoming, Instant)>>,
 }
 
 #[derive(Default)]
@@ -108,9 +118,14 @@ impl Filter for Detachment {
 }
 
 /// Drives an HTTP/1.1 connection until it ends (`None`), or until hyper has flushed everything before a held-back response.
+///
+/// Also discards what the handler left of a request body, while hyper writes the response. If hyper saw such a body dropped, it
+/// would close the socket while the peer still writes.
 pub(super) struct DetachableConnection<T, S: HttpService<Incoming>> {
-    pub(super) connection: Connection<T, S>,
-    pub(super) detachment: Detachment,
+    connection: Connection<T, S>,
+    detachment: Detachment,
+    discard: Option<Discard>,
+    drain: Arc<Drain>,
 }
 
 impl<T, S> DetachableConnection<T, S>
@@ -119,6 +134,10 @@ where
     S: HttpService<Incoming, ResBody = CountedBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    pub(super) fn new(connection: Connection<T, S>, detachment: Detachment, drain: Arc<Drain>) -> Self {
+        Self { connection, detachment, discard: None, drain }
+    }
+
     /// Ends the connection after the current request.
     pub(super) fn graceful_shutdown(&mut self) {
         Pin::new(&mut self.connection).graceful_shutdown();
@@ -127,6 +146,17 @@ where
     /// Takes the connection apart. hyper holds no bytes to write; bytes that the peer sent after its request are dropped.
     pub(super) fn into_io(self) -> T {
         self.connection.into_parts().io
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) {
+        if let Some((leftover, deadline)) = self.detachment.0.leftover.lock().take() {
+            self.discard = Some(discard(leftover, deadline, self.drain.clone()));
+        }
+        if self.discard.as_mut().is_some_and(|discard| discard.as_mut().poll(cx).is_ready()) {
+            self.discard = None;
+            // hyper closes the connection now, or reads the next request.
+            cx.waker().wake_by_ref();
+        }
     }
 }
 
@@ -143,21 +173,41 @@ where
         if let Some(response) = self.detachment.take_flushed() {
             return Poll::Ready(Ok(Some(response)));
         }
+        if polled.is_pending() {
+            self.poll_discard(cx);
+        }
         ready!(polled)?;
         Poll::Ready(Ok(None))
     }
 }
 
-/// The body of a request. Tells the detachment when the body was read to its end.
+/// The body of a request. Tells the detachment when the body was read to its end, or else leaves the rest to be discarded.
 pub(super) struct ReadTrackedBody {
-    body: Incoming,
+    /// Never `None` before the drop.
+    body: Option<Incoming>,
     detachment: Detachment,
+    deadline: Instant,
+    /// The peer sends the body only after `100 Continue`, which hyper writes at the first poll.
+    waits_for_continue: bool,
 }
 
 impl ReadTrackedBody {
-    pub(super) fn new(body: Incoming, detachment: Detachment) -> Self {
-        detachment.set_request_read(body.is_end_stream());
-        Self { body, detachment }
+    pub(super) fn wrap(request: Request<Incoming>, detachment: &Detachment, timeout: Duration) -> Request<Self> {
+        let waits_for_continue = request.headers().contains_key(header::EXPECT);
+        request.map(|body| {
+            detachment.set_request_read(body.is_end_stream());
+            let deadline = Instant::now() + timeout;
+            Self { body: Some(body), detachment: detachment.clone(), deadline, waits_for_continue }
+        })
+    }
+}
+
+impl Drop for ReadTrackedBody {
+    fn drop(&mut self) {
+        // Nothing to wait for when the peer was never asked for its body.
+        if !self.is_end_stream() && !self.detachment.is_request_read() && !self.waits_for_continue {
+            *self.detachment.0.leftover.lock() = self.body.take().map(|body| (body, self.deadline));
+        }
     }
 }
 
@@ -166,28 +216,29 @@ impl HttpBody for ReadTrackedBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if self.body.is_end_stream() || matches!(frame, Poll::Ready(None)) {
+        self.waits_for_continue = false;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        if body.is_end_stream() || matches!(frame, Poll::Ready(None)) {
             self.detachment.set_request_read(true);
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, time::Duration};
+    use std::convert::Infallible;
 
     use axum::body::to_bytes;
-    use http::Request;
     use hyper::{server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -211,7 +262,7 @@ mod tests {
         let service = service_fn(move |request: Request<Incoming>| {
             let (holding, watchdog) = (holding.clone(), watchdog.clone());
             async move {
-                let body = ReadTrackedBody::new(request.into_body(), holding.clone());
+                let body = ReadTrackedBody::wrap(request, &holding, Duration::from_secs(5)).into_body();
                 let body = to_bytes(Body::new(body), 1024).await.expect("a body");
                 assert!(body == "body" && holding.is_request_read());
                 let response = Response::new(Body::empty());
@@ -222,7 +273,7 @@ mod tests {
         });
         let io = TokioIo::new(FilteredIo::new(server, detachment.clone()));
         let connection = http1::Builder::new().serve_connection(io, service);
-        let mut connection = DetachableConnection { connection, detachment };
+        let mut connection = DetachableConnection::new(connection, detachment, Arc::default());
         let server = async {
             assert!((&mut connection).await.expect("no error").is_some());
             drop(connection.into_io());

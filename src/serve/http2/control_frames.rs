@@ -14,6 +14,7 @@ use std::{
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::frame_headers::{DATA, FrameHeaders, WINDOW_UPDATE};
 use crate::{
     serve::{filtered_io::Filter, protocol_detection::PREFACE},
     telemetry::Metrics,
@@ -24,11 +25,7 @@ pub(super) struct ControlFrames {
     bucket: DefaultDirectRateLimiter,
     /// How many more PRIORITY frames are free: one for each request so far, at most [`BURST`].
     free_priorities: u32,
-    /// The frame header that is being read, and how many of its bytes have come.
-    header: [u8; HEADER],
-    header_read: usize,
-    /// Bytes until the next frame header.
-    skip: usize,
+    headers: FrameHeaders,
     metrics: Metrics,
 }
 
@@ -36,28 +33,17 @@ impl ControlFrames {
     /// For a connection of which nothing was read yet.
     pub(super) fn new(metrics: Metrics) -> Self {
         let bucket = RateLimiter::direct(Quota::per_second(PER_SECOND).allow_burst(BURST));
-        Self { bucket, free_priorities: 0, header: [0; HEADER], header_read: 0, skip: PREFACE.len(), metrics }
+        Self { bucket, free_priorities: 0, headers: FrameHeaders::after(PREFACE.len()), metrics }
     }
 
     /// Counts the frames that begin in these bytes. Returns whether they exceed the rate.
     fn read(&mut self, mut bytes: &[u8]) -> bool {
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            (self.skip, bytes) = (self.skip - skipped, &bytes[skipped..]);
-            let length = (HEADER - self.header_read).min(bytes.len());
-            if length == 0 {
-                return false;
-            }
-            self.header[self.header_read..self.header_read + length].copy_from_slice(&bytes[..length]);
-            (self.header_read, bytes) = (self.header_read + length, &bytes[length..]);
-            if self.header_read == HEADER {
-                let [a, b, c, kind, flags, ..] = self.header;
-                (self.header_read, self.skip) = (0, u32::from_be_bytes([0, a, b, c]) as usize);
-                if self.charge(kind, flags) {
-                    return true;
-                }
+        while let Some(frame) = self.headers.next(&mut bytes) {
+            if self.charge(frame.kind, frame.flags) {
+                return true;
             }
         }
+        false
     }
 
     /// Counts one frame. Returns whether it exceeds the rate.
@@ -97,9 +83,6 @@ impl Filter for ControlFrames {
     }
 }
 
-/// Bytes of a frame header.
-const HEADER: usize = 9;
-
 /// The token bucket. One token: an unknown frame, a PING or SETTINGS with ACK, and a PRIORITY or `PRIORITY_UPDATE` beyond one for
 /// each request. Browsers send a priority with each request, and this server sends a PING only every 15 s.
 const BURST: NonZeroU32 = NonZeroU32::new(2_000).expect("not zero");
@@ -110,14 +93,12 @@ const SETTINGS_PRICE: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 
 const ACK: u8 = 1;
 
-const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 pub(super) const RST_STREAM: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 /// RFC 9218, section 7.1.
 const PRIORITY_UPDATE: u8 = 16;
@@ -125,6 +106,9 @@ const PRIORITY_UPDATE: u8 = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes of a frame header.
+    const HEADER: usize = 9;
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let [_, a, b, c] = u32::try_from(payload).expect("short").to_be_bytes();

@@ -2,10 +2,15 @@
 //!
 //! hyper reports `RST_STREAM(NO_ERROR)` as a normal end of body (RFC 9113, section 8.1). A server must not: it would accept
 //! half a message as a whole one.
+//!
+//! The handler shares the body with the task of its stream, which discards what the handler left. If the body were dropped, h2
+//! would reset the stream with the response, and the frames that the peer has sent by then would count as its faults.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use axum::{
@@ -13,26 +18,139 @@ use axum::{
     body::{Bytes, HttpBody},
 };
 use hyper::body::{Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
-pub(in crate::serve) struct CheckedBody(pub(in crate::serve) Incoming);
+use crate::{
+    drain::Drain,
+    serve::discard::{Discard, discard},
+};
+
+/// The handler's half. `None` for a request without a body.
+pub(in crate::serve) struct CheckedBody(Option<SharedBody>);
+
+/// The half of the stream's task.
+#[derive(Clone)]
+pub(super) struct SharedBody(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    /// The body may take until then to arrive.
+    deadline: Instant,
+    drain: Arc<Drain>,
+}
+
+enum State {
+    Handled(Incoming),
+    Discarding(Discard),
+    /// The watchdog has refused the rest.
+    Refused,
+    /// Ended, or a half is using the body right now.
+    Done,
+}
+
+/// The error of a request body that was refused: the client does not read the responses of this call, and its unread requests would
+/// hold up the other streams of the connection.
+#[derive(Debug)]
+pub struct UnreadResponses;
+
+impl std::fmt::Display for UnreadResponses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the responses of this call are not read")
+    }
+}
+
+impl std::error::Error for UnreadResponses {}
+
+impl CheckedBody {
+    pub(super) fn new(body: Incoming, timeout: Duration, drain: &Arc<Drain>) -> Self {
+        if body.is_end_stream() {
+            return Self(None);
+        }
+        let (state, deadline) = (Mutex::new(State::Handled(body)), Instant::now() + timeout);
+        Self(Some(SharedBody(Arc::new(Inner { state, deadline, drain: drain.clone() }))))
+    }
+
+    pub(super) fn share(&self) -> Option<SharedBody> {
+        self.0.clone()
+    }
+}
+
+impl SharedBody {
+    /// Discards what the handler left. Ready when nothing is left.
+    pub(super) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut discarding = match self.take() {
+            State::Handled(body) if !body.is_end_stream() => discard(body, self.0.deadline, self.0.drain.clone()),
+            State::Discarding(discarding) => discarding,
+            State::Handled(_) | State::Refused | State::Done => return Poll::Ready(()),
+        };
+        let polled = discarding.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.put(State::Discarding(discarding));
+        }
+        polled
+    }
+
+    /// Drops the rest of the body, whose bytes then hold no part of the connection's window. The handler gets [`UnreadResponses`].
+    pub(super) fn refuse(&self) {
+        let body = std::mem::replace(&mut *self.0.state.lock(), State::Refused);
+        drop(body);
+    }
+
+    /// Whether the handler has read the whole body, or the rest was discarded.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(*self.0.state.lock(), State::Done)
+    }
+
+    /// The lock is never held during a poll, because a poll wakes the connection.
+    fn take(&self) -> State {
+        std::mem::replace(&mut *self.0.state.lock(), State::Done)
+    }
+
+    fn put(&self, state: State) {
+        *self.0.state.lock() = state;
+    }
+
+    fn with_body<T>(&self, read: impl FnOnce(&Incoming) -> T) -> Option<T> {
+        match &*self.0.state.lock() {
+            State::Handled(body) => Some(read(body)),
+            State::Discarding(_) | State::Refused | State::Done => None,
+        }
+    }
+}
 
 impl HttpBody for CheckedBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
-        Poll::Ready(match frame {
-            None if !self.0.is_end_stream() => Some(Err("the stream was reset before the end of its body".into())),
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(shared) = &self.0 else { return Poll::Ready(None) };
+        let mut body = match shared.take() {
+            State::Handled(body) => body,
+            State::Done => return Poll::Ready(None),
+            ended @ (State::Discarding(_) | State::Refused) => {
+                shared.put(ended);
+                return Poll::Ready(Some(Err(UnreadResponses.into())));
+            }
+        };
+        let polled = Pin::new(&mut body).poll_frame(cx);
+        let has_ended = body.is_end_stream();
+        if polled.is_pending() || !has_ended {
+            shared.put(State::Handled(body));
+        }
+        Poll::Ready(match ready!(polled) {
+            None if !has_ended => Some(Err("the stream was reset before the end of its body".into())),
             frame => frame.map(|frame| frame.map_err(Into::into)),
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        let Some(shared) = &self.0 else { return true };
+        shared.with_body(HttpBody::is_end_stream).unwrap_or_else(|| shared.is_done())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        let hint = self.0.as_ref().and_then(|shared| shared.with_body(HttpBody::size_hint));
+        hint.unwrap_or_default()
     }
 }

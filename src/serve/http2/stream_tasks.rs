@@ -1,16 +1,21 @@
-//! Runs the streams of one HTTP/2 connection as tasks that the watchdog can end.
+//! Runs the streams of one HTTP/2 connection as tasks that the watchdog can end, and that discard what a handler left of a request.
 
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use hyper::rt::Executor;
+use http::Request;
+use hyper::{body::Incoming, rt::Executor};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-use super::streams::Streams;
+use super::{
+    request_body::{CheckedBody, SharedBody},
+    streams::Streams,
+};
 use crate::{drain::Drain, serve::write_watchdog::waiter::Waiter};
 
 /// hyper's executor for one connection: runs each stream as a task.
@@ -20,21 +25,32 @@ use crate::{drain::Drain, serve::write_watchdog::waiter::Waiter};
 /// to the next future. If hyper did this in another order, the watchdog would cut the wrong stream.
 #[derive(Clone)]
 pub(in crate::serve) struct StreamTasks {
-    drain: Drain,
+    drain: Arc<Drain>,
+    body_timeout: Duration,
     streams: Arc<Streams>,
-    opened: Arc<Mutex<Option<OpenStream>>>,
+    opened: Arc<Mutex<Option<Opened>>>,
+}
+
+/// What the service knows of a stream that has no task yet.
+struct Opened {
+    stream: OpenStream,
+    body: Option<SharedBody>,
 }
 
 impl StreamTasks {
-    pub(in crate::serve) fn new(drain: Drain, streams: Arc<Streams>) -> Self {
-        Self { drain, streams, opened: Arc::default() }
+    pub(in crate::serve) fn new(drain: Arc<Drain>, body_timeout: Duration, streams: Arc<Streams>) -> Self {
+        Self { drain, body_timeout, streams, opened: Arc::default() }
     }
 
-    /// Call this first in the service. Returns the waiter of the stream, for the response body.
-    pub(super) fn open_stream(&self) -> Arc<Waiter> {
-        let waiter = self.streams.open_stream();
-        *self.opened.lock() = Some(OpenStream(waiter.clone()));
-        waiter
+    /// Call this first in the service. Returns the request for the handler, and the waiter of the stream for the response body.
+    pub(in crate::serve) fn open_stream(&self, request: Request<Incoming>) -> (Request<CheckedBody>, Arc<Waiter>) {
+        let request = request.map(|body| CheckedBody::new(body, self.body_timeout, &self.drain));
+        let (waiter, body) = (self.streams.open_stream(), request.body().share());
+        if body.is_some() {
+            waiter.request.set_open();
+        }
+        *self.opened.lock() = Some(Opened { stream: OpenStream(waiter.clone()), body });
+        (request, waiter)
     }
 }
 
@@ -43,9 +59,11 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        // `over_limit` does not call `open_stream`.
-        let open = self.opened.lock().take().unwrap_or_else(|| OpenStream(self.streams.open_stream()));
-        self.drain.spawn(StreamTask { stream, open });
+        // Every future is that of a stream which the service has opened: the server accepts no CONNECT, whose tasks hyper would
+        // spawn too.
+        let opened = self.opened.lock().take();
+        let (open, body) = opened.map_or((None, None), |opened| (Some(opened.stream), opened.body));
+        self.drain.spawn(StreamTask { stream: Some(stream), open, body });
     }
 }
 
@@ -59,12 +77,14 @@ impl Drop for OpenStream {
 }
 
 pin_project! {
-    /// The task of a stream. It ends when the stream ends or the watchdog cuts it. Then hyper's future is dropped, and h2
-    /// resets an unfinished stream with CANCEL.
+    /// The task of a stream. It runs hyper's future until the response is written, and then discards what the handler left of the
+    /// request body. When the watchdog cuts the stream, hyper's future is dropped, and h2 resets an unfinished stream with CANCEL.
     struct StreamTask<F> {
+        // `None` when the response is written.
         #[pin]
-        stream: F,
-        open: OpenStream,
+        stream: Option<F>,
+        open: Option<OpenStream>,
+        body: Option<SharedBody>,
     }
 }
 
@@ -72,16 +92,29 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let waiter = &this.open.0;
-        if waiter.is_cut() {
-            return Poll::Ready(());
+        let mut this = self.project();
+        if let Some(stream) = this.stream.as_mut().as_pin_mut() {
+            if this.open.as_ref().is_some_and(|open| open.0.is_cut()) {
+                return Poll::Ready(());
+            }
+            if stream.poll(cx).is_pending() {
+                if let Some(open) = this.open {
+                    open.0.on_pending(cx);
+                    // Frees the memory of the body early: an event stream may go on for days.
+                    if this.body.take_if(|body| body.is_done()).is_some() {
+                        open.0.request.set_read();
+                    }
+                    if let Some(body) = this.body.take_if(|_| open.0.request.is_refused()) {
+                        body.refuse();
+                    }
+                }
+                return Poll::Pending;
+            }
+            this.stream.set(None);
+            *this.open = None;
         }
-        let polled = this.stream.poll(cx);
-        if polled.is_pending() {
-            waiter.on_pending(cx);
-        }
-        polled
+        // Then h2 resets the stream with NO_ERROR, unless its request has ended.
+        this.body.as_ref().map_or(Poll::Ready(()), |body| body.poll_discard(cx))
     }
 }
 
@@ -90,12 +123,11 @@ mod tests {
     use std::{
         convert::Infallible,
         sync::atomic::{AtomicU32, Ordering},
-        time::Duration,
     };
 
     use axum::body::Body;
-    use http::{Request, Response};
-    use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+    use http::Response;
+    use hyper::{server::conn::http2, service::service_fn};
     use hyper_util::rt::TokioIo;
     use tokio::io::AsyncWriteExt as _;
 
@@ -114,10 +146,10 @@ mod tests {
             let (mut client, server) = tokio::io::duplex(64 * 1024);
             client.write_all(&testing::requests(2)).await.expect("space");
             let watchdog = Watchdog::new(Duration::from_secs(5), Budget::new(0), Metrics::new());
-            let tasks = StreamTasks::new(Drain::new(), Streams::new(watchdog));
+            let tasks = StreamTasks::new(Arc::default(), Duration::from_secs(5), Streams::new(watchdog));
             let (opening, number) = (tasks.clone(), AtomicU32::new(0));
-            let service = service_fn(move |_: Request<Incoming>| {
-                let waiter = opening.open_stream();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (_, waiter) = opening.open_stream(request);
                 if number.fetch_add(1, Ordering::Relaxed) == cut {
                     waiter.cut();
                 }

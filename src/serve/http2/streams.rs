@@ -14,6 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::{CONNECTION_WINDOW, STREAM_WINDOW, receive_window::ReceiveWindow};
 use crate::serve::write_watchdog::{
     Watchdog,
     waiter::{QueueState, Waiter},
@@ -41,6 +42,9 @@ pub(in crate::serve) struct Streams {
     /// Closed streams with unsent bytes, for [`UnflushedStreams`](super::unflushed_streams::UnflushedStreams). `None` once the
     /// connection is over: the streams hold an `Arc` of this, so a list of them would be a reference cycle.
     unflushed: Mutex<Option<Vec<Arc<Waiter>>>>,
+    receive_window: ReceiveWindow,
+    /// The watchdog was asked to end calls that hold the window, and has not looked yet.
+    is_reported: AtomicBool,
     /// Wakes the connection for a new entry of that list.
     connection_waker: Mutex<Option<Waker>>,
 }
@@ -59,6 +63,8 @@ impl Streams {
             last_progress: AtomicU32::new(0),
             cut_at: AtomicU32::new(u32::MAX),
             unflushed: Mutex::new(Some(Vec::new())),
+            receive_window: ReceiveWindow::new(),
+            is_reported: AtomicBool::new(false),
             connection_waker: Mutex::default(),
         })
     }
@@ -70,6 +76,28 @@ impl Streams {
     pub(super) fn open_stream(self: &Arc<Self>) -> Arc<Waiter> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         Waiter::of_stream(self.clone())
+    }
+
+    pub(super) fn receive_window(&self) -> &ReceiveWindow {
+        &self.receive_window
+    }
+
+    /// Asks the watchdog to end calls if request bodies that nobody reads hold half of the window. Not done here, because the
+    /// watchdog knows which of them has waited longest.
+    pub(super) fn check_receive_window(self: &Arc<Self>) {
+        if self.receive_window.missing(CONNECTION_WINDOW) > 0 && !self.is_reported.swap(true, Ordering::Relaxed) {
+            self.watchdog.end_unread_of(self.clone());
+        }
+    }
+
+    /// The watchdog has looked: the next check may report again.
+    pub(in crate::serve) fn end_report(&self) {
+        self.is_reported.store(false, Ordering::Relaxed);
+    }
+
+    /// How many calls must end so that less than half of the window is held, if each holds the window of a whole stream.
+    pub(in crate::serve) fn calls_to_end(&self) -> usize {
+        self.receive_window.missing(CONNECTION_WINDOW).div_ceil(STREAM_WINDOW as usize)
     }
 
     /// The task of a stream has ended. h2 may still hold bytes of the stream.

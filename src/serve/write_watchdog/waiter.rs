@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::Watchdog;
+use super::{Watchdog, request_state::RequestState};
 use crate::serve::http2::Streams;
 
 /// A socket or an HTTP/2 stream. While it waits, the watchdog's list holds it, at most once.
@@ -25,6 +25,7 @@ pub(in crate::serve) struct Waiter {
     cut: AtomicBool,
     /// What the body of a stream has done; see the flags below.
     body: AtomicU8,
+    pub(in crate::serve) request: RequestState,
 }
 
 #[derive(Default)]
@@ -58,8 +59,8 @@ impl Waiter {
     }
 
     fn new(streams: Option<Arc<Streams>>) -> Self {
-        let (cut, body) = (AtomicBool::new(false), AtomicU8::new(0));
-        Self { streams, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body }
+        let (cut, body, request) = (AtomicBool::new(false), AtomicU8::new(0), RequestState::new());
+        Self { streams, wait: Mutex::default(), unsent: AtomicU32::new(0), cut, body, request }
     }
 
     /// Waits for the peer. A wait that has begun keeps its start time, unless `restart` is true.
@@ -138,6 +139,18 @@ impl Waiter {
             wait.waker.take()
         });
         waker.flatten()
+    }
+
+    /// Whether its unread request body may hold a part of the connection's receive window.
+    pub(super) fn holds_window_of(&self, streams: &Arc<Streams>) -> bool {
+        let is_theirs = self.streams.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, streams));
+        is_theirs && self.request.is_open()
+    }
+
+    /// The rest of the request must not be read. Returns the waker of the stream's task.
+    pub(super) fn refuse_request(&self) -> Option<Waker> {
+        self.request.refuse();
+        self.update_existing(|wait| wait.waker.clone()).flatten()
     }
 
     pub(in crate::serve) fn unsent(&self) -> usize {

@@ -10,6 +10,7 @@ use super::{narrow, within};
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub stream: u32,
     pub payload: Vec<u8>,
 }
 
@@ -63,10 +64,10 @@ impl Frames {
     pub async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         within(self.0.read_exact(&mut head)).await.ok()?;
-        let [a, b, c, kind, ..] = head;
+        let [a, b, c, kind, _, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         within(self.0.read_exact(&mut payload)).await.ok()?;
-        Some(Frame { kind, payload })
+        Some(Frame { kind, stream: u32::from_be_bytes(stream), payload })
     }
 
     /// The next frame of a kind. Drops all frames before it.

@@ -1,0 +1,98 @@
+//! Finds the frame headers (RFC 9113, section 4.1) in the bytes of one direction of an HTTP/2 connection.
+
+/// What a frame header says, and the increment of a `WINDOW_UPDATE` frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FrameHeader {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) length: u32,
+    pub(super) stream: u32,
+    /// 0 for every other frame.
+    pub(super) increment: u32,
+}
+
+/// Parses the frames of one direction, however reads or writes split them.
+pub(super) struct FrameHeaders {
+    /// The header that is being read, then the increment, and how many of these bytes have come.
+    bytes: [u8; HEADER + INCREMENT],
+    known: usize,
+    /// Bytes until the next frame header.
+    skip: usize,
+}
+
+impl FrameHeaders {
+    /// `skip` bytes come before the first frame.
+    pub(super) fn after(skip: usize) -> Self {
+        Self { bytes: [0; HEADER + INCREMENT], known: 0, skip }
+    }
+
+    /// The next frame that begins in `bytes`, which then start behind what was parsed.
+    pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Option<FrameHeader> {
+        let skipped = self.skip.min(bytes.len());
+        (self.skip, *bytes) = (self.skip - skipped, &bytes[skipped..]);
+        self.fill(HEADER, bytes);
+        if self.known >= HEADER && self.is_update() {
+            self.fill(HEADER + INCREMENT, bytes);
+        }
+        let wanted = if self.is_update() { HEADER + INCREMENT } else { HEADER };
+        (self.known >= wanted).then(|| self.finish())
+    }
+
+    /// Takes bytes until `wanted` are known.
+    fn fill(&mut self, wanted: usize, bytes: &mut &[u8]) {
+        let length = wanted.saturating_sub(self.known).min(bytes.len());
+        self.bytes[self.known..self.known + length].copy_from_slice(&bytes[..length]);
+        (self.known, *bytes) = (self.known + length, &bytes[length..]);
+    }
+
+    /// Whether the header, if it is known, is that of a `WINDOW_UPDATE`.
+    fn is_update(&self) -> bool {
+        self.bytes[..4] == UPDATE
+    }
+
+    /// The frame whose header has come whole.
+    fn finish(&mut self) -> FrameHeader {
+        let (length, stream, increment) = (self.number(0) >> 8, self.number(5), self.number(HEADER));
+        let (kind, flags, has_increment) = (self.bytes[3], self.bytes[4], self.known > HEADER);
+        self.skip = if has_increment { 0 } else { length as usize };
+        self.known = 0;
+        let increment = if has_increment { increment & LOWER_31_BITS } else { 0 };
+        FrameHeader { kind, flags, length, stream: stream & LOWER_31_BITS, increment }
+    }
+
+    fn number(&self, at: usize) -> u32 {
+        u32::from_be_bytes([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]])
+    }
+}
+
+/// Bytes of a frame header, and of the payload of `WINDOW_UPDATE`.
+const HEADER: usize = 9;
+const INCREMENT: usize = 4;
+/// The length and the kind of a `WINDOW_UPDATE` frame.
+const UPDATE: [u8; 4] = [0, 0, 4, WINDOW_UPDATE];
+/// Without the reserved bit.
+const LOWER_31_BITS: u32 = u32::MAX >> 1;
+
+pub(super) const DATA: u8 = 0;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_found_however_the_bytes_are_split() {
+        let data = [&[0, 1, 44, DATA, 1, 0, 0, 0, 5][..], &[7; 300]].concat();
+        let update = [0, 0, 4, WINDOW_UPDATE, 0, 0x80, 0, 0, 0, 0x80, 1, 0, 2];
+        let bytes = [b"before", &data[..], &update, &data, &update].concat();
+        let found_data = FrameHeader { kind: DATA, flags: 1, length: 300, stream: 5, increment: 0 };
+        let found_update = FrameHeader { kind: WINDOW_UPDATE, flags: 0, length: 4, stream: 0, increment: 65_538 };
+        for at_a_time in [1, 2, 3, 4, 7, 8, 9, 10, 12, 13, 100, 10_000] {
+            let (mut headers, mut found) = (FrameHeaders::after(6), Vec::new());
+            for mut part in bytes.chunks(at_a_time) {
+                found.extend(std::iter::from_fn(|| headers.next(&mut part)));
+            }
+            assert_eq!(found, [found_data, found_update, found_data, found_update], "{at_a_time} at a time");
+        }
+    }
+}

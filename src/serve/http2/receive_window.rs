@@ -1,0 +1,79 @@
+//! Notices when request bodies that nobody reads hold half of the flow-control window of a connection.
+//!
+//! A `SendStream` call whose responses the peer does not read stops reading its requests, and their bytes stay in h2. Some such calls
+//! would use up the window that all streams of the connection share, and hold up every other request with a body.
+//!
+//! hyper does not tell how many bytes a stream holds. But the frames tell what is left of the window: DATA takes from it, and
+//! `WINDOW_UPDATE` for stream 0 gives back. This relies on h2 0.4: it gives back what was read as soon as that is half of what is
+//! left. So when less than a third is left, more than half of the window is held.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::frame_headers::{DATA, FrameHeaders, WINDOW_UPDATE};
+use crate::serve::{filtered_io::Filter, protocol_detection::PREFACE};
+
+/// What is left of the window of a connection, in bytes.
+#[derive(Clone)]
+pub(super) struct ReceiveWindow(Arc<AtomicI64>);
+
+/// Counts the frames of one connection.
+pub(super) struct WindowCounter {
+    window: ReceiveWindow,
+    received: FrameHeaders,
+    written: FrameHeaders,
+}
+
+impl ReceiveWindow {
+    /// Of a new connection (RFC 9113, section 6.9.2).
+    pub(super) fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(65_535)))
+    }
+
+    /// For a connection of which nothing was read or written yet.
+    pub(super) fn counter(&self) -> WindowCounter {
+        let (received, written) = (FrameHeaders::after(PREFACE.len()), FrameHeaders::after(0));
+        WindowCounter { window: self.clone(), received, written }
+    }
+
+    /// How many bytes are missing until less than half of a window of `size` bytes is held. 0 if that is so already.
+    pub(super) fn missing(&self, size: u32) -> usize {
+        usize::try_from(i64::from(size / 3) - self.0.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}
+
+impl Filter for WindowCounter {
+    fn poll_read(
+        &mut self,
+        io: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(io.poll_read(cx, buffer))?;
+        let mut bytes = &buffer.filled()[before..];
+        while let Some(frame) = self.received.next(&mut bytes) {
+            if frame.kind == DATA {
+                self.window.0.fetch_sub(frame.length.into(), Ordering::Relaxed);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn on_written(&mut self, mut bytes: &[u8]) {
+        while let Some(frame) = self.written.next(&mut bytes) {
+            if frame.kind == WINDOW_UPDATE && frame.stream == 0 {
+                self.window.0.fetch_add(frame.increment.into(), Ordering::Relaxed);
+            }
+        }
+    }
+}

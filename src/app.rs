@@ -90,7 +90,7 @@ impl App {
         self.drain.clone()
     }
 
-    /// Serves until [`Drain::start`] was called and everything has ended.
+    /// Serves until the drain starts. Then waits for all tasks to end, for about the drain window.
     ///
     /// # Errors
     /// When a task that must not die died. The daemon has drained by then.
@@ -136,14 +136,18 @@ fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
     addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
 }
 
-fn serve_settings(options: &ServeOptions, most: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
+fn serve_settings(
+    options: &ServeOptions,
+    max_connections: MaxConnections,
+    budget: Budget,
+) -> io::Result<serve::Settings> {
     let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(CertificateFiles { certificate, key })?),
         _ => None,
     };
     Ok(serve::Settings {
         tls,
-        max_connections: most.count(),
+        max_connections: max_connections.count(),
         http1_takeover: options.http1_takeover,
         max_streams: options.max_streams,
         header_timeout: options.header_timeout,
@@ -182,7 +186,7 @@ fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
 /// How long an HTTP/2 connection may stay open without a stream. Short, because an idle connection holds a permit.
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// Connections get at least this long to write their last bytes, even with a very short drain window.
+/// After [`Hub::drain`], connections get a tenth of the drain window for their last bytes, but at least this long.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -44,8 +44,8 @@ impl Budget {
         self.0.unsent.load(Ordering::Relaxed)
     }
 
-    /// How many unsent bytes are too many: those above the limit of messages and unsent responses together, but only those above a
-    /// quarter of the limit.
+    /// How many unsent bytes are too many: as many as all bytes exceed the limit by, but never more than unsent bytes exceed a
+    /// quarter of the limit by.
     ///
     /// Messages that are kept for replay may fill the whole budget; the hub removes them when a new message needs the memory.
     /// Without the quarter, a full budget would cut a peer that is only slow.

@@ -90,7 +90,7 @@ pub fn routes(
         .add_service(reflection().build_v1alpha()?))
 }
 
-/// Sets what health checks say about the service, and on a drain about `""`, the whole server. tonic-health starts that as serving.
+/// Sets what health checks say about the service, and on a drain about `""`, the whole server. At the start tonic-health sets `""`.
 pub async fn set_health(health: &HealthReporter, serving: bool) {
     if serving {
         health.set_serving::<SignalService>().await;
@@ -100,7 +100,7 @@ pub async fn set_health(health: &HealthReporter, serving: bool) {
     }
 }
 
-/// Whether a call is for `Signal`, whose streams the hub ends on a drain. All other calls need [`end_on_drain()`].
+/// Whether a call is for `Signal`, which ends its own streams on a drain. All other calls need [`end_on_drain()`].
 #[must_use]
 pub fn is_signal<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(ROUTE.trim_end_matches("{*rest}"))

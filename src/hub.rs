@@ -100,7 +100,7 @@ impl Limits {
 pub struct Opening {
     /// Where the stream begins.
     pub start: Start,
-    /// The stream gets a ping when nothing was sent for 90 % of this time, or up to a thirtieth of this time later.
+    /// The stream gets a ping when nothing was sent for 90 to 94 % of this time.
     pub heartbeat: Duration,
 }
 
@@ -216,7 +216,7 @@ impl Hub {
         Ok(devices)
     }
 
-    /// Watches the devices of a user: gives the list of connected devices, then every change once, in order.
+    /// Watches the devices of a user: gives the list of connected devices, then its changes in order.
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::TooMany`].

@@ -16,7 +16,7 @@
 //! | [`grpc`] | the gRPC service: methods, conversion, status codes, streams |
 //! | [`serve`] | the transport: accepts connections, speaks HTTP/1.1 and HTTP/2, cuts peers; knows no domain |
 //! | [`admin`] | health, readiness and metrics routes |
-//! | [`drain`] | stops the daemon; the only room that spawns tasks, and supervises those that must not die |
+//! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
 //! | [`telemetry`] | logs and metrics |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
 //! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
@@ -26,18 +26,18 @@
 //! | `flat_map` | (private) a stream that turns each item of another stream into any number of items |
 //! | `json` | (private) strict parsing of JSON objects from outside |
 //!
-//! Arrows point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
+//! Dependencies point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
 //!
 //! # Where to look, and where to add
 //!
 //! | What | Where |
 //! | --- | --- |
-//! | a peer that does not read is cut | `serve/write_watchdog.rs` decides; `serve/watched_socket.rs` (HTTP/1.1) and `serve/http2/stream_tasks.rs` end the peer |
+//! | a peer that does not read is cut | `serve/write_watchdog.rs` decides; `serve/watched_socket.rs` ends a connection, `serve/http2/stream_tasks.rs` an HTTP/2 stream |
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
-//! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the one of `legacy` |
-//! | a new option or subcommand | `config/serve_options.rs` or `config.rs`; `app.rs` hands the value to its room; a README row |
+//! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
+//! | a new option or subcommand | `config/serve_options.rs`; `app.rs` hands the value to its room, `main.rs` runs the subcommand; a README row. A subcommand: `config.rs`, `main.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
-//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` (`app/router.rs` joins the routes) |
+//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes) |
 //! | a new gRPC method | `proto/signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
 //! | a new kind of identity | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`; `app.rs` joins them |
 //! | a new limit of a user or device | `Limits` in `hub.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
@@ -49,7 +49,7 @@
 //!
 //! # A message's way
 //!
-//! `serve` accepts a connection. `rest` or `grpc` parses the request. `auth` makes the `Caller`. `Hub::send` finds the mailbox in
+//! `serve` accepts a connection. `auth` makes the `Caller`. `rest` or `grpc` parses the message. `Hub::send` finds the mailbox in
 //! the registry, or asks the backplane. `Mailbox::push` numbers and stores the message, and `Slot` wakes the `Subscription`.
 //! `rest::sse` or `grpc::convert` writes the message. Both protocols take the same steps in the same order.
 //!
@@ -60,7 +60,7 @@
 //! # Invariants
 //!
 //! * A mailbox is a log of numbered messages, and a stream is a cursor into it. There is no second queue.
-//! * Only `auth` makes a `Caller` or a `Subscriber`, and every hub function that a request reaches takes one.
+//! * Only `auth` makes a `Caller` or a `Subscriber`, and every hub function that subscribes, sends, lists or watches takes one.
 //! * Locks are short and synchronous. No function holds two locks, and no lock is held across an await.
 //! * A stream that ends late never removes the newer stream of its device: removal compares their generations.
 //! * A task that must not die is supervised: if it does, the daemon drains and exits with an error.

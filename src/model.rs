@@ -223,7 +223,7 @@ impl Cursor {
     }
 }
 
-/// The text is `{epoch:016x}.{page:x}.{seq:x}`. Formatting that takes 80 ns more, which is 5 % of the CPU time of a message over
+/// The text is `{epoch:016x}.{page:x}.{seq:x}`. `write!` would take 80 ns more, which is 5 % of the CPU time of a message over
 /// `SendStream`.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

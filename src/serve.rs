@@ -1,6 +1,6 @@
 //! The transport: accepts connections, gives their requests to one handler, applies the limits. Knows nothing of the domain.
 //!
-//! Connections: `connection`, `http1`, `http2`, `connection_limit`, `over_limit`, `socket`. Reading: `filtered_io`, `tls`,
+//! Connections: `connection`, `http1`, `http2`, `connection_limit`, `over_limit`, `socket`. Layers of I/O: `filtered_io`, `tls`,
 //! `protocol_detection`, `discard`. Peers that do not read: `watched_socket`, `write_watchdog`.
 
 mod connection;

@@ -1,4 +1,4 @@
-//! CORS: the layer for routed requests, and the constant headers for fast paths, whose requests have no `Origin`.
+//! CORS: the layer for routed requests, and the constant headers for the fast path of `POST` to a device, which has no `Origin`.
 
 use std::time::Duration;
 

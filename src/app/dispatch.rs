@@ -1,8 +1,8 @@
 //! What happens to a request before a handler gets it: this daemon refuses it, sends it on a fast path, or routes it.
 //!
-//! A request with a faulty head is refused first, before anything reads its body. All others are traced: they get a span and are
-//! counted, and a panic becomes a problem response. A routed request passes, from the outside: CORS, the layer [`routed`] (body
-//! limits, tracing, refusals), the routes. A POST to a device and a gRPC `Send` come once for every message. They take a fast path:
+//! A request with a faulty head is refused first, before anything reads its body. The rest, but not OPTIONS, gets a span and is
+//! counted, and a panic becomes a problem response. A routed request passes, from the outside: CORS, the layer [`routed`] (leftover
+//! body, tracing, refusals), the routes. A POST to a device and a gRPC `Send` come once for every message. They take a fast path:
 //! the same steps without axum's router and layers, each of which costs about as much as the routing itself.
 
 use std::{
@@ -148,7 +148,7 @@ async fn trace_fast_path(route: &BusyRoute, handler: Pin<&mut (impl Future<Outpu
     response
 }
 
-/// The layer of the router: limits the body, and traces, counts or refuses the request.
+/// The layer of the router: traces and counts each request, refuses some, and discards what is left of their bodies.
 async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = match route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str) {

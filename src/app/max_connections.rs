@@ -46,7 +46,7 @@ impl MaxConnections {
     }
 }
 
-/// Descriptors for all else: log, listener, connections over the limit (with few descriptors only some), files of libraries.
+/// Descriptors for all else: log, listener, files of libraries, and connections over the limit as far as they fit.
 const RESERVE: u64 = 512;
 
 /// Below this the operator probably forgot to raise the limit: the usual default of 1,024 descriptors leaves 768 connections.

@@ -46,7 +46,7 @@ async fn only_grpc(request: Request, next: Next) -> Response {
     }
 }
 
-/// Ends a call at its `grpc-timeout`. A call of health or reflection also ends when the daemon drains.
+/// Ends a call at its deadlines (`grpc/deadline.rs`). A call of health or reflection also ends when the daemon drains.
 async fn limit_call(State(drain): State<Drain>, request: Request, next: Next) -> Response {
     let call = async |request| {
         if grpc::is_signal(&request) {

@@ -37,7 +37,7 @@ pub struct ServeOptions {
           value_parser = clap::value_parser!(u32).range(1..=MAX_BODY))]
     pub body_limit: u32,
 
-    /// How long a request body may take to arrive
+    /// How long a request body may take to arrive; a gRPC call always has 10 s
     #[arg(long, env = "SIGNAL_BODY_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub body_timeout: Duration,
 
@@ -46,7 +46,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_HEADER_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub header_timeout: Duration,
 
-    /// A stream gets a ping after this time without traffic, give or take 10 %
+    /// A stream gets a ping after this time without traffic, or up to 10 % earlier, unless its client asked for another time
     #[arg(long, env = "SIGNAL_HEARTBEAT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub heartbeat: Duration,
 
@@ -86,7 +86,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
     pub caller_watches: usize,
 
-    /// Most open connections [default and upper bound: the limit of file descriptors, minus a quarter but at most 512]
+    /// Most open connections [default and upper bound: the limit of file descriptors minus a reserve: a quarter, at most 512]
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
     pub max_connections: Option<usize>,
 
@@ -105,7 +105,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count)]
     pub worker_threads: Option<usize>,
 
-    /// How long streams may take to end after SIGTERM or SIGINT; connections get at least 1 s more for their last bytes
+    /// Time to stop after SIGTERM or SIGINT: streams end in the first 90 %, connections get the rest, but at least 1 s
     #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub drain_window: Duration,
 

@@ -17,7 +17,7 @@ use super::status::trailers;
 const HANDLER_TIME: Duration = Duration::from_secs(10);
 
 /// Ends a call with `DEADLINE_EXCEEDED` when its response does not begin in time, or has not ended at the client's deadline. `wrap`
-/// makes a response body of the limited one.
+/// turns the limited body into the body of the response.
 pub async fn within_deadline<B, A: Body + Default>(
     request: Request<B>,
     call: impl AsyncFnOnce(Request<B>) -> Response<A>,

@@ -10,7 +10,7 @@ use crate::{
 /// The future that a method of [`Backplane`] returns.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// The way to other nodes. The hub asks it only when the device is not connected to this node.
+/// The way to other nodes. To send to one device, the hub asks it only when the device is not connected to this node.
 pub trait Backplane: Send + Sync + 'static {
     /// Hands a message to the node to which the device is connected.
     ///

@@ -56,7 +56,7 @@ pub(super) struct Board {
 struct State {
     /// The online devices as last published.
     present: BTreeMap<DeviceId, Page>,
-    /// `fill` has put the devices into `present` that were live when the first watcher came.
+    /// `fill` has run: the devices that were live when the first watcher came are in `present`.
     filled: bool,
     /// Devices that came or went since the last check, with the time of the last change.
     changed: BTreeMap<DeviceId, Millis>,

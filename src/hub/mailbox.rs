@@ -35,7 +35,7 @@ pub(super) struct Mailbox {
     /// a stream without a cursor is told `broken`. May be 0: a stream that began at 0 was told `broken`, and may not have read that.
     unconfirmed: u64,
     stream: Option<AttachedStream>,
-    /// When the resume window began: when the last stream left. Begins again when held messages expire or waiting messages make room,
+    /// When the resume window began: when the last stream left. Begins again when held messages expire or waiting ones are evicted,
     /// because the next stream has to be told.
     left_at: Tick,
 }

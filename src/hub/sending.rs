@@ -53,7 +53,7 @@ impl Hub {
     /// Sends one message to every connected device of a user, on all nodes. Returns the devices that got the message, sorted.
     ///
     /// # Errors
-    /// As [`Hub::send`], when no device got the message. [`Error::NotConnected`] when no device is connected.
+    /// As [`Hub::send`], when no device got the message, or when other nodes fail: devices of this node may have got it then.
     pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
         let observe_refused = |error: &Error| self.observe(&Event::BroadcastRefused { to: user, error: *error });
         self.refuse_when_draining().inspect_err(observe_refused)?;

@@ -58,7 +58,7 @@ struct State {
 pub(super) struct Gone;
 
 impl Slot {
-    /// A slot that is made for a stream does not count as one that only holds messages until the stream is attached: otherwise the
+    /// Until its stream is attached, a slot made for a stream does not count as one that only holds messages: otherwise the
     /// slot could be pushed out.
     pub(super) fn new(address: Address, mailbox: Mailbox, purpose: Purpose, now: Millis) -> Self {
         let state = State { mailbox, waker: None, schedule: Schedule::default() };

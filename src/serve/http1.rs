@@ -59,7 +59,7 @@ pub(super) async fn serve<H: Handler>(
         // The system writes one buffer faster than a list of small ones.
         .writev(false)
         .max_buf_size(MAX_HEAD_AND_BUFFER)
-        // Many clients half-close with their request. But when hyper writes a stream, only the end of input shows that the peer
+        // Many clients half-close with their request. Forbidden if hyper writes streams: only the end of input shows that the peer
         // has left.
         .half_close(settings.http1_takeover)
         .serve_connection(TokioIo::new(FilteredIo::new(io, detachment.clone())), service);

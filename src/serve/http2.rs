@@ -48,7 +48,7 @@ const STREAM_SEND_BUFFER: usize = 64 * 1024;
 const PENDING_RESETS: usize = 20;
 /// Streams that the peer made the server reset (CVE-2025-8671).
 const LOCAL_RESETS: usize = 1_024;
-/// Silence before a PING, and the time for its answer. Without PING, a peer that vanished from an idle connection is not noticed.
+/// Silence before a PING, and the time for its answer. Without PING, a peer that hangs but still answers TCP probes is not noticed.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 

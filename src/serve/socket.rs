@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpSocket};
 const BACKLOG: u32 = 4_096;
 /// The system closes a connection if sent bytes are not acknowledged, or the window stays closed, for this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// The first probe goes out after 15 s of silence, the second after 20 s. Then the user timeout has passed, and the system closes
-/// the connection. Both come before the legacy heartbeat of 25 s (`rest/subscribe.rs`): sending would restart the user timeout.
+/// A probe goes out after 15 s of silence. After 20 s without an answer the user timeout has passed, and the system closes
+/// the connection. That is before the legacy heartbeat of 25 s (`rest/subscribe.rs`): sending would restart the user timeout.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Only for systems without a user timeout.

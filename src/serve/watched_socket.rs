@@ -28,7 +28,7 @@ pub(super) type WatchedSocket = FilteredIo<TcpStream, WriteWatch>;
 /// less. So a peer that reads single bytes is cut too.
 pub(super) struct WriteWatch {
     watchdog: Watchdog,
-    /// Exists from the first refused write until the watchdog's list does not hold it any more: an idle socket has none.
+    /// Exists from the first refused write until the socket is dropped: a socket whose peer always read has none.
     waiter: Option<Arc<Waiter>>,
     /// Bytes that the socket must still take before the peer counts as reading.
     bytes_to_progress: u32,

@@ -1,7 +1,7 @@
 //! Cuts peers that do not read. Sockets and HTTP/2 streams that wait for their peer are in a list, and a task checks the list.
 //!
 //! hyper does not poll a response body while the peer does not read, so a timeout inside the body would never fire. But hyper polls
-//! the socket, and the task of an HTTP/2 stream. Each of them puts a [`Waiter`] into the list while it waits for its peer. The
+//! the socket, and tokio the HTTP/2 stream's task. Each of them puts a [`Waiter`] into the list while it waits for its peer. The
 //! watchdog marks an overdue waiter as cut and wakes its task; the task sees the mark and ends.
 
 mod request_state;

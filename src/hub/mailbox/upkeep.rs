@@ -1,4 +1,4 @@
-//! What a mailbox drops: messages that expire, and messages that make room when memory is full. Decides when the mailbox itself is
+//! What a mailbox drops: messages that expire, and messages evicted when memory is full. Decides when the mailbox itself is
 //! removed. Pure: time is an argument.
 
 use super::{
@@ -30,7 +30,7 @@ impl Mailbox {
     pub(in crate::hub) fn due(&self, kind: DeadlineKind, window_ms: u64) -> Option<Millis> {
         match (kind, &self.stream) {
             (DeadlineKind::Stream, Some(stream)) => stream.heartbeat.next(),
-            // Not before a held message expires. If others are left then, the check schedules the next one.
+            // Not before the first held message expires. If messages are left then, the check schedules the next deadline.
             (DeadlineKind::Stream, None) => {
                 Some(self.left_at.time().after(window_ms).max(self.log.hold_ends().unwrap_or_default()))
             }

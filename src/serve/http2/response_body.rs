@@ -78,7 +78,7 @@ impl ResponseBody {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // Do not wait for a body whose bytes already count: they become capacity only when they are written.
+        // A body whose bytes count already does not queue: only writing these bytes makes room for others.
         if self.unsent_rest == 0 {
             ready!(self.waiter.poll_capacity(cx));
         }

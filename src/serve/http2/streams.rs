@@ -1,4 +1,4 @@
-//! What the streams of one HTTP/2 connection share. Limits their unsent bytes to [`MAX_UNSENT`].
+//! What the streams of one HTTP/2 connection share. Limits their unsent bytes to about [`MAX_UNSENT`].
 //!
 //! At the limit, streams that want to produce more bytes wait in a queue. One at a time leaves it, in order. Without the limit, a
 //! thousand requests for a long list would make a thousand lists in memory.
@@ -20,7 +20,7 @@ use crate::serve::write_watchdog::{
     waiter::{QueueState, Waiter},
 };
 
-/// Most response bytes that are in memory for this connection only. As many as may wait in one mailbox.
+/// Unsent bytes from which on streams queue: the last response may exceed it. As many as may wait in one mailbox.
 const MAX_UNSENT: usize = 256 * 1024;
 
 /// The unsent bytes of the streams of one connection, their queue, and their number.

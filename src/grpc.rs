@@ -1,4 +1,4 @@
-//! The gRPC service `signal.v1.Signal`. Its methods take the same steps as the HTTP API, in the same order.
+//! The gRPC service `backend_signal.v1.Signal`. Its methods take the same steps as the HTTP API, in the same order.
 
 mod codec;
 mod convert;
@@ -39,7 +39,7 @@ use crate::{
     wall_clock,
 };
 
-/// The messages, the client and the server that the build generates from `proto/signal/v1/signal.proto`.
+/// The messages, the client and the server that the build generates from `proto/backend_signal/v1/signal.proto`.
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes,
@@ -47,7 +47,7 @@ use crate::{
     reason = "generated; the comments of the proto document it"
 )]
 pub mod proto {
-    tonic::include_proto!("signal.v1");
+    tonic::include_proto!("backend_signal.v1");
 
     /// The descriptors of the whole file, for reflection.
     pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/signal.bin"));
@@ -107,7 +107,7 @@ pub fn is_signal<B>(request: &http::Request<B>) -> bool {
 }
 
 /// The route of all methods of `Signal`.
-pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
+pub const ROUTE: &str = "/backend_signal.v1.Signal/{*rest}";
 
 /// The label of a call of `Signal` in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
 /// that a peer cannot create labels.
@@ -141,16 +141,16 @@ where
 }
 
 /// The path of `Send`.
-pub const SEND: &str = "/signal.v1.Signal/Send";
+pub const SEND: &str = "/backend_signal.v1.Signal/Send";
 
 /// The path of each method of `Signal`, and the identity that the method needs.
 const METHODS: [(&str, Identity); 6] = [
     (SEND, Identity::Caller),
-    ("/signal.v1.Signal/SendStream", Identity::Caller),
-    ("/signal.v1.Signal/Broadcast", Identity::Caller),
-    ("/signal.v1.Signal/Subscribe", Identity::Subscriber),
-    ("/signal.v1.Signal/ListDevices", Identity::Caller),
-    ("/signal.v1.Signal/WatchDevices", Identity::Caller),
+    ("/backend_signal.v1.Signal/SendStream", Identity::Caller),
+    ("/backend_signal.v1.Signal/Broadcast", Identity::Caller),
+    ("/backend_signal.v1.Signal/Subscribe", Identity::Subscriber),
+    ("/backend_signal.v1.Signal/ListDevices", Identity::Caller),
+    ("/backend_signal.v1.Signal/WatchDevices", Identity::Caller),
 ];
 
 /// Whether a path is that of the gRPC health check, which a connection over the limit may still call.

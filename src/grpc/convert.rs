@@ -71,7 +71,7 @@ pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeRespo
         Continuity::Broken => proto::Continuity::Broken,
     };
     response(Kind::Ready(proto::Ready {
-        self_: Some(address(&ready.address)),
+        address: Some(address(&ready.address)),
         cursor: ready.cursor.to_string(),
         continuity: continuity.into(),
         replayed: ready.replayed,
@@ -111,7 +111,7 @@ pub(super) fn ids(devices: &[DeviceId]) -> Vec<String> {
 fn message(cursor: Cursor, message: &Message) -> proto::Message {
     proto::Message {
         cursor: cursor.to_string(),
-        from: message.from.as_ref().map(address),
+        sender: message.from.as_ref().map(address),
         event: message.event.as_ref().map(|event| event.as_str().to_owned()).unwrap_or_default(),
         data: message.data.as_str().to_owned(),
         sent_at: Some(message.sent_at.into()),

@@ -15,7 +15,7 @@ async fn answer(server: &Server, head: &str) -> (u16, String) {
 }
 
 /// One path for each way to a handler: without the router, through the router, gRPC, and no route.
-const PATHS: [&str; 4] = ["/user/bob/device/phone", "/user/bob/devices", "/signal.v1.Signal/Send", "/nowhere"];
+const PATHS: [&str; 4] = ["/user/bob/device/phone", "/user/bob/devices", "/backend_signal.v1.Signal/Send", "/nowhere"];
 
 #[tokio::test]
 async fn an_unknown_transfer_coding_is_501_and_sends_no_message() {

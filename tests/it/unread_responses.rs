@@ -46,9 +46,9 @@ fn requests() -> Vec<UnreadRequest> {
         get("a device list", "/user/eve/devices", &[]),
         get("metrics", "/metrics", &[]),
         UnreadRequest { short: true, ..get("a problem", "/nowhere", &[]) },
-        post("Subscribe", "/signal.v1.Signal/Subscribe", framed(&SubscribeRequest::default())),
-        post("SendStream", "/signal.v1.Signal/SendStream", sends),
-        UnreadRequest { short: true, ..post("Send", "/signal.v1.Signal/Send", delivered) },
+        post("Subscribe", "/backend_signal.v1.Signal/Subscribe", framed(&SubscribeRequest::default())),
+        post("SendStream", "/backend_signal.v1.Signal/SendStream", sends),
+        UnreadRequest { short: true, ..post("Send", "/backend_signal.v1.Signal/Send", delivered) },
     ]
 }
 

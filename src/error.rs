@@ -59,6 +59,8 @@ pub struct RetryAfter {
 pub enum Invalid {
     /// The id of a user.
     User,
+    /// The list of users: none, or too many.
+    Users,
     /// The id of a device.
     Device,
     /// The name of an event.
@@ -159,6 +161,7 @@ impl Error {
             Self::Invalid(Invalid::Data) => "no_data",
             Self::Invalid(Invalid::Body) => "malformed_body",
             Self::Invalid(Invalid::Ttl) => "invalid_ttl",
+            Self::Invalid(Invalid::Users) => "invalid_users",
             Self::Invalid(Invalid::Format) => "invalid_format",
             Self::Invalid(Invalid::Host) => "invalid_host",
             Self::Unauthenticated(_) => "unauthenticated",
@@ -229,6 +232,7 @@ impl Invalid {
     fn detail(self) -> &'static str {
         match self {
             Self::User => "A user id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\".",
+            Self::Users => "Name at least 1 user and at most 64.",
             Self::Device => {
                 "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
             }

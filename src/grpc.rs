@@ -34,7 +34,7 @@ use crate::{
     auth::{Auth, Caller, Subscriber},
     drain::Drain,
     flat_map::FlatMap,
-    hub::{Hub, Opening, StreamItem, Subscription, Watch, WatchItem},
+    hub::{Hub, Opening, StreamItem, Subscription, Watch, WatchItem, chosen_heartbeat},
     model::{EndReason, Start},
     wall_clock,
 };
@@ -191,10 +191,11 @@ impl signal_server::Signal for SignalMethods {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         let subscriber: Subscriber = identity::of(&request)?;
-        let start = Start::parse(Some(&request.get_ref().cursor));
-        let opening = Opening { start, heartbeat: self.heartbeat };
+        let SubscribeRequest { cursor, heartbeat } = request.get_ref();
+        let heartbeat = chosen_heartbeat(convert::heartbeat(*heartbeat), self.heartbeat);
+        let opening = Opening { start: Start::parse(Some(cursor)), heartbeat };
         let (ready, subscription) = self.hub.subscribe(&subscriber, &opening)?;
-        let ready = convert::ready(&ready, self.heartbeat);
+        let ready = convert::ready(&ready, heartbeat);
         let to_responses = |_: &mut Subscription, event| {
             let end = if let StreamItem::End(reason) = event { Some(reason) } else { None };
             with_end([convert::event(&event, wall_clock::now())], end)
@@ -239,11 +240,12 @@ impl signal_server::Signal for SignalMethods {
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let user = convert::user(&request.get_ref().user)?;
-        let watch = self.hub.watch(&caller, &user, self.heartbeat)?;
-        let to_responses = |_: &mut Watch, event| {
-            let end = if let WatchItem::End(reason) = event { Some(reason) } else { None };
-            with_end(convert::watch_event(&event), end)
+        let WatchDevicesRequest { users, heartbeat } = request.get_ref();
+        let heartbeat = chosen_heartbeat(convert::heartbeat(*heartbeat), self.heartbeat);
+        let watch = self.hub.watch(&caller, &convert::users(users)?, heartbeat)?;
+        let to_responses = |_: &mut Watch, item| {
+            let end = if let WatchItem::End(reason) = item { Some(reason) } else { None };
+            with_end(convert::watch_item(&item, wall_clock::now()), end)
         };
         Ok(Response::new(FlatMap::new(VecDeque::new(), watch, to_responses)))
     }

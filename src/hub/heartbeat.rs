@@ -1,6 +1,19 @@
 //! When a stream or a watch gets its next ping. Pure: time is an argument.
 
+use std::time::Duration;
+
 use super::time::Millis;
+
+/// The heartbeat of a stream or a watch: the one that its client asked for, moved to the nearest bound, or else `default`.
+#[must_use]
+pub fn chosen_heartbeat(asked: Option<Duration>, default: Duration) -> Duration {
+    asked.map_or(default, |asked| asked.clamp(SHORTEST, LONGEST))
+}
+
+/// The shortest heartbeat that a client may ask for. Some libraries give up after 5 s of silence. Shorter ones would only cost CPU.
+const SHORTEST: Duration = Duration::from_secs(4);
+/// The longest heartbeat that a client may ask for. Proxies cut a connection that is silent for longer.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// The heartbeat of one stream or watch: a ping when nothing was sent for long enough.
 #[derive(Debug)]
@@ -69,6 +82,16 @@ mod tests {
             assert!(heartbeat.check(due) && !heartbeat.check(due), "it becomes due once");
             assert_eq!(heartbeat.next(), None);
             assert!(heartbeat.take(due) && !heartbeat.take(due));
+        }
+    }
+
+    #[test]
+    fn a_client_may_ask_for_a_heartbeat_of_4_to_60_s() {
+        let own = Duration::from_millis(300);
+        assert_eq!(chosen_heartbeat(None, own), own);
+        for (asked, chosen) in [(4_500, 4_500), (3_999, 4_000), (0, 4_000), (60_001, 60_000), (u64::MAX, 60_000)] {
+            let (asked, chosen) = (Duration::from_millis(asked), Duration::from_millis(chosen));
+            assert_eq!(chosen_heartbeat(Some(asked), own), chosen, "{asked:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Parses `application/x-www-form-urlencoded`: bodies strictly, because a lenient parser would change data silently, and queries
 //! leniently, because a proxy or a page may add parameters of its own.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use memchr::{memchr, memchr2};
 use percent_encoding::percent_decode;
@@ -52,11 +52,25 @@ pub(super) fn parameters<'a, const N: usize>(query: &'a [u8], names: [&str; N]) 
     found
 }
 
+/// All values of a parameter that a query may have more than once, without those that are not UTF-8.
+pub(super) fn all<'a>(query: &'a [u8], wanted: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+    let named = Pairs(query).filter(move |(name, _)| decode(name).is_some_and(|name| name == wanted));
+    named.filter_map(|(_, value)| decode(value))
+}
+
 impl Parameter<'_> {
     /// The decoded value, if there is one.
     pub(super) fn value(&self) -> Option<&str> {
         if let Self::Value(value) = self { Some(value) } else { None }
     }
+}
+
+/// The time that a number of seconds says, and zero if it is negative. `None` if the text is no number.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    // `inf` and `nan` are numbers for Rust.
+    let is_number = text.trim_start_matches('-').starts_with(|first: char| first.is_ascii_digit() || first == '.');
+    let seconds: f64 = text.parse().ok().filter(|_| is_number)?;
+    Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
 /// The names and values of a form, not decoded yet.
@@ -101,6 +115,12 @@ mod tests {
         assert_eq!(found, [Some("a b+c%2B\n☎".into()), Some("offer".into()), None]);
         assert_eq!(fields(b"", ["data"]), Some([None]));
         assert_eq!(fields(b"data", ["data"]), Some([Some("".into())]));
+    }
+
+    #[test]
+    fn all_values_of_a_parameter_are_found_in_order() {
+        let found: Vec<_> = all(b"user=a&x=1&%75ser=b+c&user=%ff&user=&user=a", "user").collect();
+        assert_eq!(found, ["a", "b c", "", "a"]);
     }
 
     #[test]

@@ -110,15 +110,18 @@ pub(super) fn retry_only(retry: Duration) -> String {
     comment_and_retry(retry) + "\n"
 }
 
-/// The events for one item of a watch.
+/// The events for one item of a watch of one user.
 pub(super) fn watch_event(event: &WatchItem, now: SystemTime) -> EventText {
     EventText::Own(match event {
-        WatchItem::Devices(devices) => {
+        WatchItem::Devices(_, devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
             format!("event: signal.devices\ndata: {}\n\n", to_json(&devices))
         }
-        WatchItem::Changes(changes) => {
-            return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
+        WatchItem::Changes(_, changes) => {
+            return EventText::Shared(
+                changes.text(false, |changes| changes.iter().map(change).collect()),
+                String::new(),
+            );
         }
         WatchItem::Ping => ping(now),
         WatchItem::End(reason) => end(*reason),

@@ -50,7 +50,7 @@ impl Method {
             return framed(&SendStreamRequest { send });
         }
         if self.path.ends_with("/WatchDevices") {
-            return framed(&WatchDevicesRequest { user: "bob".into() });
+            return framed(&WatchDevicesRequest { users: vec!["bob".into()], heartbeat: None });
         }
         if self.path.contains("reflection.v1.") {
             let message_request = Some(v1::server_reflection_request::MessageRequest::ListServices(String::new()));

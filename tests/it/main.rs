@@ -24,6 +24,7 @@ mod identity;
 mod idle;
 mod limits;
 mod lost_sockets;
+mod many_users;
 mod metrics;
 mod options;
 mod parity;

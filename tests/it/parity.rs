@@ -80,7 +80,7 @@ async fn errors_of_a_subscribe_have_their_codes_in_both_protocols() {
     {
         let headers = [("x-user-claim", claim), ("last-event-id", cursor)];
         let status = server.request("GET /subscribe", &headers, b"").await.status;
-        let mut request = tonic::Request::new(SubscribeRequest { cursor: cursor.into() });
+        let mut request = tonic::Request::new(SubscribeRequest { cursor: cursor.into(), heartbeat: None });
         request.metadata_mut().insert("x-user-claim", claim.parse().expect("ASCII"));
         let code = within(server.grpc().await.subscribe(request)).await.expect_err("refused").code();
         assert_eq!((status, code), expected);

@@ -16,7 +16,7 @@ Broadcast(BroadcastRequest) BroadcastResponse
 ListDevices(ListDevicesRequest) ListDevicesResponse
 WatchDevices(WatchDevicesRequest) stream WatchDevicesResponse
 Address: string user = 1, string device = 2
-SubscribeRequest: string cursor = 1
+SubscribeRequest: string cursor = 1, Duration heartbeat = 2
 SubscribeResponse: Ready ready = 1, Message message = 2, Ping ping = 3, End end = 4
 Ready: Address address = 1, string cursor = 2, Continuity continuity = 3, uint32 replayed = 4, Duration heartbeat = 5
 Message: string cursor = 1, Address sender = 2, string event = 3, string data = 4, Timestamp sent_at = 5
@@ -31,9 +31,9 @@ BroadcastRequest: string user = 1, string event = 2, string data = 3
 BroadcastResponse: repeated string delivered = 1
 ListDevicesRequest: string user = 1
 ListDevicesResponse: repeated string devices = 1
-WatchDevicesRequest: string user = 1
-WatchDevicesResponse: DeviceList devices = 1, string online = 2, string offline = 3
-DeviceList: repeated string devices = 1
+WatchDevicesRequest: repeated string users = 1, Duration heartbeat = 2
+WatchDevicesResponse: DeviceList devices = 1, Address online = 2, Address offline = 3, Ping ping = 4, End end = 5
+DeviceList: string user = 1, repeated string devices = 2
 Continuity: CONTINUITY_UNSPECIFIED = 0, CONTINUITY_NEW = 1, CONTINUITY_RESUMED = 2, CONTINUITY_BROKEN = 3
 EndReason: END_REASON_UNSPECIFIED = 0, END_REASON_SUPERSEDED = 1, END_REASON_DRAINING = 2, END_REASON_EXPIRED = 3
 Outcome: OUTCOME_UNSPECIFIED = 0, OUTCOME_DELIVERED = 1, OUTCOME_HELD = 2";

@@ -204,7 +204,7 @@ impl Error {
             Self::TooLarge => "The request is larger than the limit of this server (--body-limit).",
             Self::UnsupportedMedia => {
                 "Send the body as application/json or application/x-www-form-urlencoded, without a content encoding. \
-                 On a gRPC path, send a POST of application/grpc."
+                 On a gRPC path, send a POST of application/grpc over HTTP/2, or of application/grpc-web."
             }
             Self::UnsupportedCoding => "The only supported transfer coding is chunked, applied once.",
             Self::SlowRequest => "The request did not arrive in time.",

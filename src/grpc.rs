@@ -1,5 +1,6 @@
 //! The gRPC service `backend_signal.v1.Signal`. Its methods take the same steps as the HTTP API, in the same order.
 
+mod call_type;
 mod codec;
 mod convert;
 mod deadline;
@@ -10,7 +11,6 @@ mod status;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use http::{Method, Version, header};
 use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -20,7 +20,12 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::SignalService};
+pub use self::{
+    call_type::{CallType, is_protobuf, is_send},
+    deadline::within_deadline,
+    end_on_drain::end_on_drain,
+    identity::SignalService,
+};
 use self::{
     identity::Identity,
     proto::{
@@ -120,14 +125,6 @@ fn needed_identity(path: &str) -> Option<Identity> {
     METHODS.iter().find(|(method, _)| *method == path).map(|(_, identity)| *identity)
 }
 
-/// Whether a request is a native call of `Send` (not over gRPC-Web). Such calls skip the router, because they come once for every
-/// message.
-#[must_use]
-pub fn is_send<B>(request: &http::Request<B>) -> bool {
-    let native = content_subtype(request).is_some_and(|subtype| !subtype.starts_with(b"-"));
-    native && request.method() == Method::POST && request.version() == Version::HTTP_2 && request.uri().path() == SEND
-}
-
 /// Handles a native call of `Send`. The response is the one that the router would give.
 pub async fn send<B>(signal: &SignalService, request: http::Request<B>) -> http::Response<Body>
 where
@@ -159,19 +156,15 @@ pub fn is_health_path(path: &str) -> bool {
     path == "/grpc.health.v1.Health/Check"
 }
 
-/// Whether a request is a gRPC call, native or over gRPC-Web.
+/// The status of a call whose messages are not protobuf.
 #[must_use]
-pub fn is_call<B>(request: &http::Request<B>) -> bool {
-    content_subtype(request).is_some()
+pub fn no_codec() -> Status {
+    Status::unimplemented(
+        "This server reads only protobuf: application/grpc, application/grpc-web, application/grpc-web-text.",
+    )
 }
 
-/// The part of a call's content type after `application/grpc`.
-fn content_subtype<B>(request: &http::Request<B>) -> Option<&[u8]> {
-    let subtype = request.headers().get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc")?;
-    matches!(subtype.first(), None | Some(b'+' | b'-' | b';')).then_some(subtype)
-}
-
-/// The answer to a call of a service that does not exist.
+/// The status of a call of a service that does not exist.
 #[must_use]
 pub fn no_service() -> Status {
     Status::unimplemented("This server does not have this service.")

@@ -24,6 +24,7 @@
 //! | [`terminal`] | writes to standard output and standard error before the process exits |
 //! | [`wall_clock`] | the time of day, safe to format |
 //! | `flat_map` | (private) a stream that turns each item of another stream into any number of items |
+//! | `media_type` | (private) compares media types as RFC 9110 says, for both protocols |
 //! | `json` | (private) strict parsing of JSON objects from outside |
 //!
 //! Arrows point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
@@ -79,6 +80,7 @@ pub mod grpc;
 pub mod healthcheck;
 pub mod hub;
 mod json;
+mod media_type;
 pub mod model;
 pub mod rest;
 pub mod serve;

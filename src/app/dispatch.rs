@@ -29,7 +29,7 @@ use crate::{
     admin,
     drain::catch_panic,
     error::Error,
-    grpc::{self, SignalService},
+    grpc::{self, CallType, SignalService},
     rest::{self, Api, Problem},
     serve::{Handler, Peer, RequestBody, ResponseFuture},
     telemetry::BusyRoute,
@@ -166,10 +166,9 @@ fn is_health<B>(request: &Request<B>) -> bool {
 
 /// The response for a refused request, in the protocol of the request.
 fn refusal_response(error: Error, request: &Request<Body>) -> Response {
-    let mut response = if grpc::is_call(request) {
-        tonic::Status::from(error).into_http()
-    } else {
-        rest::error_response(error, request.headers())
+    let mut response = match CallType::of(request) {
+        Some(call) => call.respond(error.into()),
+        None => rest::error_response(error, request.headers()),
     };
     if matches!(error, Error::TooManyConnections(_)) && request.version() <= Version::HTTP_11 {
         // A connection over the limit must close soon to free its permit, so the rest of its request is not read.

@@ -6,7 +6,7 @@ use axum::{
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
@@ -15,7 +15,7 @@ use crate::{
     admin::{self, Admin},
     drain::Drain,
     error::Error,
-    grpc::{self, SignalService},
+    grpc::{self, CallType, SignalService},
     rest::{self, Api, Problem},
 };
 
@@ -36,13 +36,16 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
     Dispatch::new(routes, api, signal, origins)
 }
 
-/// Refuses what is not a gRPC call. tonic accepts any content type, so a page of another site could call a method with a POST of
+/// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a method with a POST of
 /// `text/plain`, which needs no CORS preflight.
-async fn only_grpc(request: Request, next: Next) -> Response {
-    if request.method() == Method::POST && grpc::is_call(&request) {
-        next.run(request).await
-    } else {
-        Problem::from(Error::UnsupportedMedia).into_response()
+async fn only_grpc(mut request: Request, next: Next) -> Response {
+    match CallType::of(&request) {
+        None => Problem::from(Error::UnsupportedMedia).into_response(),
+        Some(call) if !grpc::is_protobuf(&request) => call.respond(grpc::no_codec()),
+        Some(call) => {
+            call.normalize(request.headers_mut());
+            next.run(request).await
+        }
     }
 }
 
@@ -59,5 +62,8 @@ async fn limit_call(State(drain): State<Drain>, request: Request, next: Next) ->
 }
 
 async fn no_route(request: Request) -> Response {
-    if grpc::is_call(&request) { grpc::no_service().into_http() } else { Problem::from(Error::NoRoute).into_response() }
+    match CallType::of(&request) {
+        Some(call) => call.respond(grpc::no_service()),
+        None => Problem::from(Error::NoRoute).into_response(),
+    }
 }

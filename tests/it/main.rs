@@ -25,6 +25,7 @@ mod idle;
 mod limits;
 mod lost_sockets;
 mod many_users;
+mod media_types;
 mod metrics;
 mod options;
 mod parity;

@@ -6,11 +6,13 @@ mod convert;
 mod deadline;
 mod end_on_drain;
 mod identity;
+mod request_frames;
 mod send_stream;
 mod status;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use hyper::body::Bytes;
 use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -72,7 +74,7 @@ pub struct SignalMethods {
 /// The gRPC service, which identifies the caller of each call. A request message has at most `limit` bytes.
 #[must_use]
 pub fn signal_service(methods: SignalMethods, auth: Arc<Auth>, limit: usize) -> SignalService {
-    SignalService::new(SignalServer::new(methods).max_decoding_message_size(limit), auth)
+    SignalService::new(SignalServer::new(methods).max_decoding_message_size(limit), auth, limit)
 }
 
 /// The routes of the service, of health checks, and of both versions of reflection.
@@ -128,7 +130,7 @@ fn needed_identity(path: &str) -> Option<Identity> {
 /// Handles a native call of `Send`. The response is the one that the router would give.
 pub async fn send<B>(signal: &SignalService, request: http::Request<B>) -> http::Response<Body>
 where
-    B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
+    B: codegen::Body<Data = Bytes, Error: Into<StdError> + Send> + Unpin + Send + 'static,
 {
     let call = async |request| {
         let Ok(response) = signal.clone().call(request).await;
@@ -140,10 +142,13 @@ where
 /// The path of `Send`.
 pub const SEND: &str = "/backend_signal.v1.Signal/Send";
 
+/// The only method whose requests are a stream.
+const SEND_STREAM: &str = "/backend_signal.v1.Signal/SendStream";
+
 /// The path of each method of `Signal`, and the identity that the method needs.
 const METHODS: [(&str, Identity); 6] = [
     (SEND, Identity::Caller),
-    ("/backend_signal.v1.Signal/SendStream", Identity::Caller),
+    (SEND_STREAM, Identity::Caller),
     ("/backend_signal.v1.Signal/Broadcast", Identity::Caller),
     ("/backend_signal.v1.Signal/Subscribe", Identity::Subscriber),
     ("/backend_signal.v1.Signal/ListDevices", Identity::Caller),
@@ -253,6 +258,7 @@ fn with_end<T>(responses: impl IntoIterator<Item = T>, end: Option<EndReason>) -
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
+    use prost_types::MethodDescriptorProto;
 
     use super::*;
 
@@ -265,6 +271,10 @@ mod tests {
         let mut paths: Vec<_> = services
             .flat_map(|(name, service)| service.method.iter().map(move |method| format!("/{name}/{}", method.name())))
             .collect();
+        let streams = set.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
+        let streams: Vec<_> =
+            streams.filter(|method| method.client_streaming()).map(MethodDescriptorProto::name).collect();
+        assert_eq!(streams, ["SendStream"], "the only method of which `RequestFrames` expects any number of messages");
         let mut methods = METHODS.map(|(path, _)| path);
         paths.sort();
         methods.sort_unstable();

@@ -25,7 +25,7 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
     let grpc = grpc
         .into_axum_router()
         .reset_fallback()
-        .route_layer(from_fn_with_state(admin.drain.clone(), limit_call))
+        .route_layer(from_fn_with_state((admin.drain.clone(), api.settings.body_limit), limit_call))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
     let routes = rest::routes(api.clone())
@@ -50,13 +50,13 @@ async fn only_grpc(mut request: Request, next: Next) -> Response {
 }
 
 /// Ends a call at its `grpc-timeout`. A call of health or reflection also ends when the daemon drains.
-async fn limit_call(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+async fn limit_call(State((drain, limit)): State<(Drain, usize)>, request: Request, next: Next) -> Response {
     let call = async |request| {
         if grpc::is_signal(&request) {
             return next.run(request).await;
         }
         let run = |request: http::Request<_>| next.run(request.map(Body::new));
-        grpc::end_on_drain(request, &drain, run, Body::new).await
+        grpc::end_on_drain(request, &drain, limit, run, Body::new).await
     };
     grpc::within_deadline(request, call, Body::new).await
 }

@@ -32,6 +32,7 @@ mod parity;
 mod presence;
 mod readme;
 mod reflection;
+mod request_frames;
 mod rest;
 mod resume;
 mod send_stream;

@@ -5,6 +5,7 @@ mod codec;
 mod convert;
 mod deadline;
 mod end_on_drain;
+mod health;
 mod identity;
 mod request_frames;
 mod send_stream;
@@ -26,6 +27,7 @@ pub use self::{
     call_type::{CallType, is_protobuf, is_send},
     deadline::within_deadline,
     end_on_drain::end_on_drain,
+    health::health_service,
     identity::SignalService,
 };
 use self::{

@@ -36,8 +36,8 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
     Dispatch::new(routes, api, signal, origins)
 }
 
-/// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a method with a POST of
-/// `text/plain`, which needs no CORS preflight.
+/// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a
+/// method with a POST of `text/plain`, which needs no CORS preflight.
 async fn only_grpc(mut request: Request, next: Next) -> Response {
     match CallType::of(&request) {
         None => Problem::from(Error::UnsupportedMedia).into_response(),

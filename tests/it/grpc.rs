@@ -7,7 +7,7 @@ use backend_signal::grpc::proto::{
     subscribe_response::Kind,
 };
 use tonic::{Code, Request, Status, transport::Channel};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::harness::{
     Server, claim,
@@ -206,6 +206,19 @@ async fn the_health_check_says_whether_the_service_accepts_work() {
         within(health.check(request)).await.map_or(0, |answer| answer.into_inner().status)
     };
     crate::harness::until(ask, |status| *status == 2).await;
+}
+
+#[tokio::test]
+async fn a_health_watch_of_an_unknown_service_says_so_and_goes_on() {
+    let server = Server::start().await;
+    let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
+    let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
+    let watch = within(health.watch(HealthCheckRequest { service: "x".into() })).await;
+    let mut watch = watch.expect("a stream").into_inner();
+    let first = within(watch.message()).await.expect("no error").expect("a response");
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+    server.drain.start();
+    assert_eq!(within(watch.message()).await.expect_err("the drain").code(), Code::Unavailable);
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ impl App {
         let address = server.local_addr()?;
         let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(auth(&options, metrics.clone()));
-        let (health, health_service) = tonic_health::server::health_reporter();
+        let (health, health_service) = grpc::health_service();
         let settings = rest::Settings {
             body_limit: options.body_limit as usize,
             body_timeout: options.body_timeout,

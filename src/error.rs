@@ -1,5 +1,9 @@
 //! Everything that can go wrong, as one enum without status codes. Each protocol has one table from an error to its own code.
 
+mod retry_after;
+
+pub use self::retry_after::RetryAfter;
+
 /// Why a request was refused, or a message not accepted.
 ///
 /// An error holds no input of the request, so an answer or a log line that shows the error cannot repeat input.
@@ -51,18 +55,13 @@ pub enum Error {
     Internal,
 }
 
-/// How many seconds a client should wait before it tries again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryAfter {
-    least: u16,
-    most: u16,
-}
-
 /// Which part of a request has the wrong shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
     /// The id of a user.
     User,
+    /// The list of users: none, or too many.
+    Users,
     /// The id of a device.
     Device,
     /// The name of an event.
@@ -90,26 +89,6 @@ pub enum IdentityFault {
     Ambiguous,
     /// The peer is not a trusted proxy.
     Untrusted,
-}
-
-impl RetryAfter {
-    /// Exactly this many seconds.
-    #[must_use]
-    pub const fn exactly(seconds: u16) -> Self {
-        Self { least: seconds, most: seconds }
-    }
-
-    /// A random number of seconds in a range, so that clients do not all come back at the same time.
-    #[must_use]
-    pub const fn between(least: u16, most: u16) -> Self {
-        Self { least, most }
-    }
-
-    /// The seconds for one answer.
-    #[must_use]
-    pub fn seconds(self) -> u16 {
-        fastrand::u16(self.least..=self.most)
-    }
 }
 
 impl Error {
@@ -165,6 +144,7 @@ impl Error {
             Self::Invalid(Invalid::Data) => "no_data",
             Self::Invalid(Invalid::Body) => "malformed_body",
             Self::Invalid(Invalid::Ttl) => "invalid_ttl",
+            Self::Invalid(Invalid::Users) => "invalid_users",
             Self::Invalid(Invalid::Format) => "invalid_format",
             Self::Invalid(Invalid::Host) => "invalid_host",
             Self::Unauthenticated(_) => "unauthenticated",
@@ -203,13 +183,13 @@ impl Error {
             Self::CrossSite => {
                 "A page of another site made the request. To allow that site, list its origin in --cors-origins."
             }
-            Self::NotConnected => "No device is connected. Send a TTL to have a message to one device held.",
+            Self::NotConnected => "Not connected. Send a TTL to have a message to one device held.",
             Self::NoRoute => "No route has this path.",
             Self::MethodNotAllowed => "This path does not have this method. The header Allow lists its methods.",
             Self::TooLarge => "The request is larger than the limit of this server (--body-limit).",
             Self::UnsupportedMedia => {
                 "Send the body as application/json or application/x-www-form-urlencoded, without a content encoding. \
-                 On a gRPC path, send a POST of application/grpc."
+                 On a gRPC path, send a POST of application/grpc over HTTP/2, or of application/grpc-web."
             }
             Self::UnsupportedCoding => "The only supported transfer coding is chunked, applied once.",
             Self::UnreadResponses => {
@@ -243,6 +223,7 @@ impl Invalid {
     fn detail(self) -> &'static str {
         match self {
             Self::User => "A user id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\".",
+            Self::Users => "Name at least 1 user and at most 64.",
             Self::Device => {
                 "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
             }

@@ -1,16 +1,19 @@
-//! The gRPC service `signal.v1.Signal`. Its methods take the same steps as the HTTP API, in the same order.
+//! The gRPC service `backend_signal.v1.Signal`. Its methods take the same steps as the HTTP API, in the same order.
 
+mod call_type;
 mod codec;
 mod convert;
 mod deadline;
 mod end_on_drain;
+mod health;
 mod identity;
+mod request_frames;
 mod send_stream;
 mod status;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use http::{Method, Version, header};
+use hyper::body::Bytes;
 use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -20,7 +23,13 @@ use tonic::{
 };
 use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, server::HealthReporter};
 
-pub use self::{deadline::within_deadline, end_on_drain::end_on_drain, identity::SignalService};
+pub use self::{
+    call_type::{CallType, is_protobuf, is_send},
+    deadline::within_deadline,
+    end_on_drain::end_on_drain,
+    health::health_service,
+    identity::SignalService,
+};
 use self::{
     identity::Identity,
     proto::{
@@ -34,12 +43,12 @@ use crate::{
     auth::{Auth, Caller, Subscriber},
     drain::Drain,
     flat_map::FlatMap,
-    hub::{Hub, Opening, StreamItem, Subscription, Watch, WatchItem},
+    hub::{Hub, Opening, StreamItem, Subscription, Watch, WatchItem, chosen_heartbeat},
     model::{EndReason, Start},
     wall_clock,
 };
 
-/// The messages, the client and the server that the build generates from `proto/signal/v1/signal.proto`.
+/// The messages, the client and the server that the build generates from `proto/backend_signal/v1/signal.proto`.
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes,
@@ -47,7 +56,7 @@ use crate::{
     reason = "generated; the comments of the proto document it"
 )]
 pub mod proto {
-    tonic::include_proto!("signal.v1");
+    tonic::include_proto!("backend_signal.v1");
 
     /// The descriptors of the whole file, for reflection.
     pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/signal.bin"));
@@ -67,7 +76,7 @@ pub struct SignalMethods {
 /// The gRPC service, which identifies the caller of each call. A request message has at most `limit` bytes.
 #[must_use]
 pub fn signal_service(methods: SignalMethods, auth: Arc<Auth>, limit: usize) -> SignalService {
-    SignalService::new(SignalServer::new(methods).max_decoding_message_size(limit), auth)
+    SignalService::new(SignalServer::new(methods).max_decoding_message_size(limit), auth, limit)
 }
 
 /// The routes of the service, of health checks, and of both versions of reflection.
@@ -107,7 +116,7 @@ pub fn is_signal<B>(request: &http::Request<B>) -> bool {
 }
 
 /// The route of all methods of `Signal`.
-pub const ROUTE: &str = "/signal.v1.Signal/{*rest}";
+pub const ROUTE: &str = "/backend_signal.v1.Signal/{*rest}";
 
 /// The label of a call of `Signal` in metrics and spans: the path of its method, or [`ROUTE`] for a method that does not exist, so
 /// that a peer cannot create labels.
@@ -120,18 +129,10 @@ fn needed_identity(path: &str) -> Option<Identity> {
     METHODS.iter().find(|(method, _)| *method == path).map(|(_, identity)| *identity)
 }
 
-/// Whether a request is a native call of `Send` (not over gRPC-Web). Such calls skip the router, because they come once for every
-/// message.
-#[must_use]
-pub fn is_send<B>(request: &http::Request<B>) -> bool {
-    let native = content_subtype(request).is_some_and(|subtype| !subtype.starts_with(b"-"));
-    native && request.method() == Method::POST && request.version() == Version::HTTP_2 && request.uri().path() == SEND
-}
-
 /// Handles a native call of `Send`. The response is the one that the router would give.
 pub async fn send<B>(signal: &SignalService, request: http::Request<B>) -> http::Response<Body>
 where
-    B: codegen::Body<Error: Into<StdError> + Send> + Send + 'static,
+    B: codegen::Body<Data = Bytes, Error: Into<StdError> + Send> + Unpin + Send + 'static,
 {
     let call = async |request| {
         let Ok(response) = signal.clone().call(request).await;
@@ -141,16 +142,19 @@ where
 }
 
 /// The path of `Send`.
-pub const SEND: &str = "/signal.v1.Signal/Send";
+pub const SEND: &str = "/backend_signal.v1.Signal/Send";
+
+/// The only method whose requests are a stream.
+const SEND_STREAM: &str = "/backend_signal.v1.Signal/SendStream";
 
 /// The path of each method of `Signal`, and the identity that the method needs.
 const METHODS: [(&str, Identity); 6] = [
     (SEND, Identity::Caller),
-    ("/signal.v1.Signal/SendStream", Identity::Caller),
-    ("/signal.v1.Signal/Broadcast", Identity::Caller),
-    ("/signal.v1.Signal/Subscribe", Identity::Subscriber),
-    ("/signal.v1.Signal/ListDevices", Identity::Caller),
-    ("/signal.v1.Signal/WatchDevices", Identity::Caller),
+    (SEND_STREAM, Identity::Caller),
+    ("/backend_signal.v1.Signal/Broadcast", Identity::Caller),
+    ("/backend_signal.v1.Signal/Subscribe", Identity::Subscriber),
+    ("/backend_signal.v1.Signal/ListDevices", Identity::Caller),
+    ("/backend_signal.v1.Signal/WatchDevices", Identity::Caller),
 ];
 
 /// Whether a path is that of the gRPC health check, which a connection over the limit may still call.
@@ -159,19 +163,15 @@ pub fn is_health_path(path: &str) -> bool {
     path == "/grpc.health.v1.Health/Check"
 }
 
-/// Whether a request is a gRPC call, native or over gRPC-Web.
+/// The status of a call whose messages are not protobuf.
 #[must_use]
-pub fn is_call<B>(request: &http::Request<B>) -> bool {
-    content_subtype(request).is_some()
+pub fn no_codec() -> Status {
+    Status::unimplemented(
+        "This server reads only protobuf: application/grpc, application/grpc-web, application/grpc-web-text.",
+    )
 }
 
-/// The part of a call's content type after `application/grpc`.
-fn content_subtype<B>(request: &http::Request<B>) -> Option<&[u8]> {
-    let subtype = request.headers().get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc")?;
-    matches!(subtype.first(), None | Some(b'+' | b'-' | b';')).then_some(subtype)
-}
-
-/// The answer to a call of a service that does not exist.
+/// The status of a call of a service that does not exist.
 #[must_use]
 pub fn no_service() -> Status {
     Status::unimplemented("This server does not have this service.")
@@ -191,10 +191,11 @@ impl signal_server::Signal for SignalMethods {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         let subscriber: Subscriber = identity::of(&request)?;
-        let start = Start::parse(Some(&request.get_ref().cursor));
-        let opening = Opening { start, heartbeat: self.heartbeat };
+        let SubscribeRequest { cursor, heartbeat } = request.get_ref();
+        let heartbeat = chosen_heartbeat(convert::heartbeat(*heartbeat), self.heartbeat);
+        let opening = Opening { start: Start::parse(Some(cursor)), heartbeat };
         let (ready, subscription) = self.hub.subscribe(&subscriber, &opening)?;
-        let ready = convert::ready(&ready, self.heartbeat);
+        let ready = convert::ready(&ready, heartbeat);
         let to_responses = |_: &mut Subscription, event| {
             let end = if let StreamItem::End(reason) = event { Some(reason) } else { None };
             with_end([convert::event(&event, wall_clock::now())], end)
@@ -239,11 +240,12 @@ impl signal_server::Signal for SignalMethods {
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
         let caller: Caller = identity::of(&request)?;
-        let user = convert::user(&request.get_ref().user)?;
-        let watch = self.hub.watch(&caller, &user, self.heartbeat)?;
-        let to_responses = |_: &mut Watch, event| {
-            let end = if let WatchItem::End(reason) = event { Some(reason) } else { None };
-            with_end(convert::watch_event(&event), end)
+        let WatchDevicesRequest { users, heartbeat } = request.get_ref();
+        let heartbeat = chosen_heartbeat(convert::heartbeat(*heartbeat), self.heartbeat);
+        let watch = self.hub.watch(&caller, &convert::users(users)?, heartbeat)?;
+        let to_responses = |_: &mut Watch, item| {
+            let end = if let WatchItem::End(reason) = item { Some(reason) } else { None };
+            with_end(convert::watch_item(&item, wall_clock::now()), end)
         };
         Ok(Response::new(FlatMap::new(VecDeque::new(), watch, to_responses)))
     }
@@ -258,6 +260,7 @@ fn with_end<T>(responses: impl IntoIterator<Item = T>, end: Option<EndReason>) -
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
+    use prost_types::MethodDescriptorProto;
 
     use super::*;
 
@@ -270,6 +273,10 @@ mod tests {
         let mut paths: Vec<_> = services
             .flat_map(|(name, service)| service.method.iter().map(move |method| format!("/{name}/{}", method.name())))
             .collect();
+        let streams = set.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
+        let streams: Vec<_> =
+            streams.filter(|method| method.client_streaming()).map(MethodDescriptorProto::name).collect();
+        assert_eq!(streams, ["SendStream"], "the only method of which `RequestFrames` expects any number of messages");
         let mut methods = METHODS.map(|(path, _)| path);
         paths.sort();
         methods.sort_unstable();

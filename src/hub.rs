@@ -22,6 +22,7 @@ mod tests;
 mod time;
 mod timekeeper;
 mod user_devices;
+mod user_set;
 mod watch;
 
 use std::{
@@ -43,6 +44,7 @@ pub use self::{
     parcel::Parcel,
     sending::Draft,
     subscription::{Ready, StreamItem, Subscription},
+    user_set::UserSet,
     watch::{Watch, WatchItem},
 };
 use self::{
@@ -76,7 +78,7 @@ pub struct Limits {
     pub user_held_devices: usize,
     /// Watches of one user's devices.
     pub user_watchers: usize,
-    /// Watches of one caller.
+    /// Watches of one caller. A watch of several users counts once for each.
     pub caller_watches: usize,
 }
 
@@ -216,22 +218,24 @@ impl Hub {
         Ok(devices)
     }
 
-    /// Watches the devices of a user: gives the list of connected devices, then its changes in order.
+    /// Watches the devices of some users: gives the list of connected devices of each user, then their changes in order.
     ///
     /// # Errors
     /// [`Error::Draining`]; [`Error::TooMany`].
-    pub fn watch(&self, caller: &Caller, user: &UserId, heartbeat: Duration) -> Result<Watch, Error> {
+    pub fn watch(&self, caller: &Caller, users: &UserSet, heartbeat: Duration) -> Result<Watch, Error> {
         let core = &self.0.core;
         let address = caller.address();
-        let board = core.presence.add_watch(user, address.as_ref())?;
+        let boards = core.presence.add_watches(users, address.as_ref())?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
-        let watch = Watch::new(self.clone(), board.clone(), address, heartbeat);
-        board.fill(now, || {
-            let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
-            core.registry.live(user).iter().filter_map(page).collect()
-        });
-        board.schedule(&core.deadlines, now);
+        let watch = Watch::new(self.clone(), &boards, address, heartbeat);
+        for board in boards {
+            board.fill(now, || {
+                let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
+                core.registry.live(&board.user).iter().filter_map(page).collect()
+            });
+            board.schedule(&core.deadlines, now);
+        }
         // A drain that began in the meantime may have missed this watch.
         self.refuse_when_draining()?;
         Ok(watch)

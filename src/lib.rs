@@ -24,6 +24,7 @@
 //! | [`terminal`] | writes to standard output and standard error before the process exits |
 //! | [`wall_clock`] | the time of day, safe to format |
 //! | `flat_map` | (private) a stream that turns each item of another stream into any number of items |
+//! | `media_type` | (private) compares media types as RFC 9110 says, for both protocols |
 //! | `json` | (private) strict parsing of JSON objects from outside |
 //!
 //! Dependencies point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
@@ -35,10 +36,10 @@
 //! | a peer that does not read is cut | `serve/write_watchdog.rs` decides; `serve/watched_socket.rs` ends a connection, `serve/http2/stream_tasks.rs` an HTTP/2 stream |
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
-//! | a new option or subcommand | `config/serve_options.rs`; `app.rs` hands the value to its room, `main.rs` runs the subcommand; a README row. A subcommand: `config.rs`, `main.rs` |
+//! | a new option or subcommand | `config/serve_options.rs`; `app.rs` hands the value to its room; a README row. A subcommand: `config.rs`, `main.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes) |
-//! | a new gRPC method | `proto/signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
+//! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
 //! | a new kind of identity | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`; `app.rs` joins them |
 //! | a new limit of a user or device | `Limits` in `hub.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
 //! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc.rs` and `grpc/deadline.rs` |
@@ -79,6 +80,7 @@ pub mod grpc;
 pub mod healthcheck;
 pub mod hub;
 mod json;
+mod media_type;
 pub mod model;
 pub mod rest;
 pub mod serve;

@@ -80,7 +80,7 @@ pub enum Start {
 /// How a stream relates to earlier streams of its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Continuity {
-    /// The client presented no cursor: the stream begins anew.
+    /// The client presented no cursor, and no message is missing.
     New,
     /// The client presented a cursor, and no message after it is missing.
     Resumed,

@@ -7,6 +7,7 @@ mod events;
 mod extract;
 mod form;
 mod leftover_body;
+mod many_users;
 mod problem;
 mod send;
 mod sse;
@@ -62,6 +63,7 @@ pub fn routes(api: Api) -> Router {
         .route("/subscribe", subscribe())
         .route("/subscribe/{user}/device/{device}", subscribe())
         .route("/user/{user}/devices", get(devices::list_or_watch).post(send::broadcast))
+        .route("/devices", get(many_users::list_or_watch))
         .route(DEVICE_ROUTE, post(send::to_device))
         .with_state(api)
 }

@@ -64,7 +64,7 @@ fn ask(connection: &mut Connection, call: Call, device: u32) {
     }
     let claim = format!(r#"{{"userid":"u{device}","clientid":"d"}}"#);
     let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("x-user-claim", claim.as_str())];
-    let stream = connection.request(POST, "/signal.v1.Signal/Subscribe", &headers, false);
+    let stream = connection.request(POST, "/backend_signal.v1.Signal/Subscribe", &headers, false);
     connection.data(stream, &[0; 5], true);
 }
 
@@ -79,8 +79,8 @@ pub async fn publish(
 ) -> io::Result<()> {
     let mut connection = Connection::open(address).await?;
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
-    let shared =
-        (call == Call::GrpcStream).then(|| connection.request(POST, "/signal.v1.Signal/SendStream", &headers, false));
+    let shared = (call == Call::GrpcStream)
+        .then(|| connection.request(POST, "/backend_signal.v1.Signal/SendStream", &headers, false));
     let (mut waiting, mut free) = (HashMap::new(), devices);
     // The devices whose messages on the one stream were not answered yet, in order.
     let (mut order, mut answers) = (std::collections::VecDeque::new(), Vec::new());
@@ -97,7 +97,7 @@ pub async fn publish(
                     order.push_back(device);
                 }
                 Call::Grpc => {
-                    let stream = connection.request(POST, "/signal.v1.Signal/Send", &headers, false);
+                    let stream = connection.request(POST, "/backend_signal.v1.Signal/Send", &headers, false);
                     connection.data(stream, &message, true);
                     waiting.insert(stream, device);
                 }

@@ -19,7 +19,10 @@ pub(super) struct CacheHeaders {
 impl CacheHeaders {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         let reads = [Method::GET, Method::HEAD].contains(request.method());
-        Self { is_call: grpc::is_call(request), varies: reads && !admin::is_health_path(request.uri().path()) }
+        Self {
+            is_call: grpc::CallType::of(request).is_some(),
+            varies: reads && !admin::is_health_path(request.uri().path()),
+        }
     }
 
     pub(super) fn add(self, headers: &mut HeaderMap) {

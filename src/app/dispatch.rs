@@ -34,7 +34,7 @@ use crate::{
     admin,
     drain::catch_panic,
     error::Error,
-    grpc::{self, SignalService},
+    grpc::{self, CallType, SignalService},
     rest::{self, Api, Problem},
     serve::{Handler, Peer, RequestBody, ResponseFuture},
     telemetry::BusyRoute,
@@ -48,7 +48,7 @@ struct Inner {
     routes: Cors<Router>,
     api: Api,
     signal: SignalService,
-    /// Of a fast path over HTTP. See [`cors::constant_headers`].
+    /// For the fast path of a POST: [`cors::constant_headers`] and [`caching::NO_STORE`].
     constant_headers: HeaderMap,
     allowed_origins: AllowedOrigins,
     post: BusyRoute,
@@ -155,12 +155,12 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
         grpc::ROUTE => grpc::method(request.uri().path()),
         route => route,
     };
-    let (began, method) = (Instant::now(), request.method().clone());
+    let (began, method, call) = (Instant::now(), request.method().clone(), CallType::of(&request));
     let handler = rest::discard_leftover(request, &api.settings, async |request| match request.extensions().get() {
         Some(RefuseWith(error)) => refusal_response(*error, &request),
         None => next.run(request).await,
     });
-    let response = trace(&method, route, pin!(handler)).await;
+    let response = in_protocol_of(call, trace(&method, route, pin!(handler)).await);
     count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
     response
 }
@@ -176,14 +176,23 @@ fn is_health<B>(request: &Request<B>) -> bool {
 
 /// The response for a refused request, in the protocol of the request.
 fn refusal_response(error: Error, request: &Request<Body>) -> Response {
-    let mut response = if grpc::is_call(request) {
-        tonic::Status::from(error).into_http()
-    } else {
-        rest::error_response(error, request.headers())
+    let mut response = match CallType::of(request) {
+        Some(call) => call.respond(error.into()),
+        None => rest::error_response(error, request.headers()),
     };
     if matches!(error, Error::TooManyConnections(_)) && request.version() <= Version::HTTP_11 {
         // A connection over the limit must close soon to free its permit, so the rest of its request is not read.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Turns a problem into a gRPC status if the request is a gRPC call: its client would show any status of HTTP as UNKNOWN.
+fn in_protocol_of(call: Option<CallType>, problem: Response) -> Response {
+    let (Some(call), Some(error)) = (call, problem.extensions().get::<Error>().copied()) else { return problem };
+    let mut response: Response = call.respond(error.into());
+    if let Some(close) = problem.headers().get(header::CONNECTION) {
+        response.headers_mut().insert(header::CONNECTION, close.clone());
     }
     response
 }

@@ -6,7 +6,7 @@ use axum::{
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
@@ -15,7 +15,7 @@ use crate::{
     admin::{self, Admin},
     drain::Drain,
     error::Error,
-    grpc::{self, SignalService},
+    grpc::{self, CallType, SignalService},
     rest::{self, Api, Problem},
 };
 
@@ -25,7 +25,7 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
     let grpc = grpc
         .into_axum_router()
         .reset_fallback()
-        .route_layer(from_fn_with_state(admin.drain.clone(), limit_call))
+        .route_layer(from_fn_with_state((admin.drain.clone(), api.settings.body_limit), limit_call))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
     let routes = rest::routes(api.clone())
@@ -36,28 +36,34 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
     Dispatch::new(routes, api, signal, origins)
 }
 
-/// Refuses what is not a gRPC call. tonic accepts any content type, so a page of another site could call a method with a POST of
-/// `text/plain`, which needs no CORS preflight.
-async fn only_grpc(request: Request, next: Next) -> Response {
-    if request.method() == Method::POST && grpc::is_call(&request) {
-        next.run(request).await
-    } else {
-        Problem::from(Error::UnsupportedMedia).into_response()
+/// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a
+/// method with a POST of `text/plain`, which needs no CORS preflight.
+async fn only_grpc(mut request: Request, next: Next) -> Response {
+    match CallType::of(&request) {
+        None => Problem::from(Error::UnsupportedMedia).into_response(),
+        Some(call) if !grpc::is_protobuf(&request) => call.respond(grpc::no_codec()),
+        Some(call) => {
+            call.normalize(request.headers_mut());
+            next.run(request).await
+        }
     }
 }
 
 /// Ends a call at its deadlines (`grpc/deadline.rs`). A call of health or reflection also ends when the daemon drains.
-async fn limit_call(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+async fn limit_call(State((drain, limit)): State<(Drain, usize)>, request: Request, next: Next) -> Response {
     let call = async |request| {
         if grpc::is_signal(&request) {
             return next.run(request).await;
         }
         let run = |request: http::Request<_>| next.run(request.map(Body::new));
-        grpc::end_on_drain(request, &drain, run, Body::new).await
+        grpc::end_on_drain(request, &drain, limit, run, Body::new).await
     };
     grpc::within_deadline(request, call, Body::new).await
 }
 
 async fn no_route(request: Request) -> Response {
-    if grpc::is_call(&request) { grpc::no_service().into_http() } else { Problem::from(Error::NoRoute).into_response() }
+    match CallType::of(&request) {
+        Some(call) => call.respond(grpc::no_service()),
+        None => Problem::from(Error::NoRoute).into_response(),
+    }
 }

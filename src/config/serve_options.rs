@@ -37,7 +37,7 @@ pub struct ServeOptions {
           value_parser = clap::value_parser!(u32).range(1..=MAX_BODY))]
     pub body_limit: u32,
 
-    /// How long a request body may take to arrive; a gRPC call always has 10 s
+    /// How long a request body may take to arrive; a gRPC call has 10 s until its response begins
     #[arg(long, env = "SIGNAL_BODY_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub body_timeout: Duration,
 
@@ -82,7 +82,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_USER_WATCHERS", value_name = "COUNT", default_value_t = 1_000)]
     pub user_watchers: usize,
 
-    /// Most watches of one caller that has an identity; 0: no limit
+    /// Most watches of one caller that has an identity (a watch of several users counts once for each); 0: no limit
     #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
     pub caller_watches: usize,
 

@@ -40,7 +40,7 @@ where
 }
 
 /// Answers a malformed message with `INVALID_ARGUMENT`, because the fault is the client's. tonic's own decoder would answer INTERNAL.
-/// For a message that is cut short tonic still does so: it does not call the decoder.
+/// `RequestFrames` does the same for messages that are framed wrongly.
 pub(super) struct StrictDecoder<U>(ProstDecoder<U>);
 
 impl<U: Message + Default> Decoder for StrictDecoder<U> {

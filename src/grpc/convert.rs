@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Invalid},
-    hub::{Change, Draft, Ready, StreamItem, WatchItem},
+    hub::{Change, Draft, Ready, StreamItem, UserSet, WatchItem},
     model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
 };
 
@@ -29,6 +29,16 @@ pub(super) fn broadcast_request(request: proto::BroadcastRequest) -> Result<(Use
 /// The user that a request names.
 pub(super) fn user(id: &str) -> Result<UserId, Error> {
     Ok(UserId::new(id)?)
+}
+
+/// The users that a watch names.
+pub(super) fn users(ids: &[String]) -> Result<UserSet, Error> {
+    Ok(UserSet::new(ids.iter().map(|id| UserId::new(id)))?)
+}
+
+/// The heartbeat that a client asked for. A negative one is zero.
+pub(super) fn heartbeat(asked: Option<prost_types::Duration>) -> Option<Duration> {
+    asked.map(|asked| Duration::try_from(asked).unwrap_or_default())
 }
 
 fn draft(event: &str, data: String, ttl: Duration) -> Result<Draft, Error> {
@@ -71,7 +81,7 @@ pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeRespo
         Continuity::Broken => proto::Continuity::Broken,
     };
     response(Kind::Ready(proto::Ready {
-        self_: Some(address(&ready.address)),
+        address: Some(address(&ready.address)),
         cursor: ready.cursor.to_string(),
         continuity: continuity.into(),
         replayed: ready.replayed,
@@ -82,24 +92,27 @@ pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeRespo
 pub(super) fn event(event: &StreamItem, now: SystemTime) -> proto::SubscribeResponse {
     response(match event {
         StreamItem::Message(cursor, parcel) => Kind::Message(message(*cursor, parcel)),
-        StreamItem::Ping => Kind::Ping(proto::Ping { at: Some(now.into()) }),
-        StreamItem::End(reason) => Kind::End(proto::End { reason: end_reason(*reason).into() }),
+        StreamItem::Ping => Kind::Ping(ping(now)),
+        StreamItem::End(reason) => Kind::End(end(*reason)),
     })
 }
 
-/// The responses for one event of a watch. A ping has none, because `WatchDevicesResponse` has no ping.
-pub(super) fn watch_event(event: &WatchItem) -> Vec<proto::WatchDevicesResponse> {
+/// The responses for one item of a watch.
+pub(super) fn watch_item(item: &WatchItem, now: SystemTime) -> Vec<proto::WatchDevicesResponse> {
     use proto::watch_devices_response::Kind;
-    let kinds = match event {
-        WatchItem::Devices(devices) => vec![Kind::Devices(proto::DeviceList { devices: ids(devices) })],
-        WatchItem::Changes(changes) => changes
+    let kinds = match item {
+        WatchItem::Devices(user, devices) => {
+            vec![Kind::Devices(proto::DeviceList { user: user.as_str().to_owned(), devices: ids(devices) })]
+        }
+        WatchItem::Changes(user, changes) => changes
             .iter()
             .map(|change| match change {
-                Change::Online(device) => Kind::Online(device.as_str().to_owned()),
-                Change::Offline(device) => Kind::Offline(device.as_str().to_owned()),
+                Change::Online(device) => Kind::Online(device_of(user, device)),
+                Change::Offline(device) => Kind::Offline(device_of(user, device)),
             })
             .collect(),
-        WatchItem::Ping | WatchItem::End(_) => Vec::new(),
+        WatchItem::Ping => vec![Kind::Ping(ping(now))],
+        WatchItem::End(reason) => vec![Kind::End(end(*reason))],
     };
     kinds.into_iter().map(|kind| proto::WatchDevicesResponse { kind: Some(kind) }).collect()
 }
@@ -111,23 +124,32 @@ pub(super) fn ids(devices: &[DeviceId]) -> Vec<String> {
 fn message(cursor: Cursor, message: &Message) -> proto::Message {
     proto::Message {
         cursor: cursor.to_string(),
-        from: message.from.as_ref().map(address),
+        sender: message.from.as_ref().map(address),
         event: message.event.as_ref().map(|event| event.as_str().to_owned()).unwrap_or_default(),
         data: message.data.as_str().to_owned(),
         sent_at: Some(message.sent_at.into()),
     }
 }
 
-fn end_reason(reason: EndReason) -> proto::EndReason {
-    match reason {
+fn ping(now: SystemTime) -> proto::Ping {
+    proto::Ping { at: Some(now.into()) }
+}
+
+fn end(reason: EndReason) -> proto::End {
+    let reason = match reason {
         EndReason::Superseded => proto::EndReason::Superseded,
         EndReason::Draining => proto::EndReason::Draining,
         EndReason::Expired => proto::EndReason::Expired,
-    }
+    };
+    proto::End { reason: reason.into() }
 }
 
 fn address(address: &model::Address) -> proto::Address {
-    proto::Address { user: address.user.as_str().to_owned(), device: address.device.as_str().to_owned() }
+    device_of(&address.user, &address.device)
+}
+
+fn device_of(user: &UserId, device: &DeviceId) -> proto::Address {
+    proto::Address { user: user.as_str().to_owned(), device: device.as_str().to_owned() }
 }
 
 fn response(kind: Kind) -> proto::SubscribeResponse {

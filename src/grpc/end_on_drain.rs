@@ -1,5 +1,5 @@
 //! Ends the calls of the health and reflection services on a drain. Their implementations are not ours and do not know of the
-//! drain.
+//! drain. Also has the frames of their requests checked.
 //!
 //! Reflection reads its requests in a task that tonic-reflection spawns. When the call is over, [`CallRequestBody`] ends the
 //! request body. Otherwise the task would hold the body for ever, and h2 would keep the stream as long.
@@ -11,26 +11,32 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+use tonic::codegen::StdError;
 
-use super::status::trailers;
+use super::{request_frames::RequestFrames, status::trailers};
 use crate::{drain::Drain, error::Error};
 
 /// How long a call continues after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
 const NOT_SERVING_GRACE: Duration = Duration::from_millis(100);
 
-/// Ends a call when the server stops, and ends its request body when its response body is dropped.
+/// Ends a call when the server stops, and ends its request body when its response body is dropped. A request message has at most
+/// `limit` bytes.
 pub async fn end_on_drain<B, A: Body>(
     request: Request<B>,
     drain: &Drain,
+    limit: usize,
     call: impl AsyncFnOnce(Request<CallRequestBody<B>>) -> Response<A>,
     wrap: impl FnOnce(CallResponseBody<A>) -> A,
 ) -> Response<A> {
     let call_ended = CancellationToken::new();
-    let request = request
-        .map(|body| CallRequestBody { body: Some(body), call_ended: Box::pin(call_ended.clone().cancelled_owned()) });
+    let is_stream = !request.uri().path().starts_with(HEALTH);
+    let request = request.map(|body| CallRequestBody {
+        body: Some(RequestFrames::new(body, is_stream, limit)),
+        call_ended: Box::pin(call_ended.clone().cancelled_owned()),
+    });
     let end_request_body = call_ended.drop_guard();
     let response = call(request).await;
     let drain = drain.clone();
@@ -41,18 +47,21 @@ pub async fn end_on_drain<B, A: Body>(
     response.map(|body| wrap(CallResponseBody { body: Some(body), stop, _end_request_body: end_request_body }))
 }
 
+/// The path of a method of the health service. Its requests are one message; those of reflection are a stream.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
 /// The request body of a call.
 pub struct CallRequestBody<B> {
     /// `None` when the call has ended.
-    body: Option<B>,
+    body: Option<RequestFrames<B>>,
     call_ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl<B: Body + Unpin> Body for CallRequestBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
+impl<B: Body<Data = Bytes, Error: Into<StdError>> + Unpin> Body for CallRequestBody<B> {
+    type Data = Bytes;
+    type Error = StdError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
         let this = &mut *self;
         if this.call_ended.as_mut().poll(cx).is_ready() {
             this.body = None;

@@ -1,4 +1,5 @@
-//! Reads the identity of every call of `Signal` from the head of the HTTP request, before the message is decoded.
+//! Reads the identity of every call of `Signal` from the head of the HTTP request, before the message is decoded. Then has the frames
+//! of the request checked.
 //!
 //! A method takes the identity from an extension, not from its metadata: tonic adds the client's trailers to the metadata of a
 //! unary call, and a proxy that sets the claim header does not remove the client's own claim from trailers.
@@ -6,13 +7,16 @@
 use std::sync::Arc;
 
 use http::Request;
+use hyper::body::Bytes;
 use tonic::{
     Status,
     codegen::{Body, Context, Poll, Service, StdError},
     server::NamedService,
 };
 
-use super::{SignalMethods, needed_identity, proto::signal_server::SignalServer};
+use super::{
+    SEND_STREAM, SignalMethods, needed_identity, proto::signal_server::SignalServer, request_frames::RequestFrames,
+};
 use crate::{
     auth::{Auth, Credentials},
     error::Error,
@@ -33,11 +37,13 @@ pub(super) enum Identity {
 pub struct SignalService {
     server: SignalServer<SignalMethods>,
     auth: Arc<Auth>,
+    /// The most bytes of a request message.
+    limit: usize,
 }
 
 impl SignalService {
-    pub(super) fn new(server: SignalServer<SignalMethods>, auth: Arc<Auth>) -> Self {
-        Self { server, auth }
+    pub(super) fn new(server: SignalServer<SignalMethods>, auth: Arc<Auth>, limit: usize) -> Self {
+        Self { server, auth, limit }
     }
 
     /// Stores the identity that the method needs in an extension. A method that does not exist needs none.
@@ -65,19 +71,22 @@ impl NamedService for SignalService {
 
 impl<B> Service<Request<B>> for SignalService
 where
-    B: Body<Error: Into<StdError> + Send> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<StdError> + Send> + Unpin + Send + 'static,
 {
-    type Response = <SignalServer<SignalMethods> as Service<Request<B>>>::Response;
-    type Error = <SignalServer<SignalMethods> as Service<Request<B>>>::Error;
-    type Future = <SignalServer<SignalMethods> as Service<Request<B>>>::Future;
+    type Response = <SignalServer<SignalMethods> as Service<Request<RequestFrames<B>>>>::Response;
+    type Error = <SignalServer<SignalMethods> as Service<Request<RequestFrames<B>>>>::Error;
+    type Future = <SignalServer<SignalMethods> as Service<Request<RequestFrames<B>>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Service::<Request<B>>::poll_ready(&mut self.server, cx)
+        Service::<Request<RequestFrames<B>>>::poll_ready(&mut self.server, cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.identify(&mut request) {
-            Ok(()) => self.server.call(request),
+            Ok(()) => {
+                let is_stream = request.uri().path() == SEND_STREAM;
+                self.server.call(request.map(|body| RequestFrames::new(body, is_stream, self.limit)))
+            }
             Err(error) => Box::pin(std::future::ready(Ok(Status::from(error).into_http()))),
         }
     }

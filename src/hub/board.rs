@@ -35,11 +35,11 @@ pub enum Change {
     Offline(DeviceId),
 }
 
-/// Changes that were published together. Their text is made once and shared by all streams.
+/// Changes that were published together. Each of their two texts is made once and shared by all streams.
 #[derive(Debug)]
 pub struct Changes {
     changes: Vec<Change>,
-    text: OnceLock<Bytes>,
+    texts: [OnceLock<Bytes>; 2],
 }
 
 /// Identifies the page that reads a device's live stream: the epoch of the mailbox, and the number of the page in that mailbox.
@@ -237,7 +237,7 @@ impl State {
             return if list_wanted { self.take_wakers() } else { Vec::new() };
         }
         self.kept_changes += changes.len();
-        self.batches.push_back(Arc::new(Changes { changes, text: OnceLock::new() }));
+        self.batches.push_back(Arc::new(Changes { changes, texts: Default::default() }));
         self.published += 1;
         while self.kept_changes > CHANGES && self.batches.len() > 1 {
             self.kept_changes -= self.batches.pop_front().map_or(0, |batch| batch.changes.len());
@@ -261,9 +261,10 @@ impl Changes {
         self.changes.iter()
     }
 
-    /// The text of all changes. The first stream makes the text and all others share it.
-    pub fn text(&self, make: impl FnOnce(&[Change]) -> String) -> Bytes {
-        self.text.get_or_init(|| make(&self.changes).into()).clone()
+    /// The text of all changes, as it is for a watch of one user, or with the name of the user in each event. The first stream makes
+    /// the text and all others share it.
+    pub fn text(&self, with_user: bool, make: impl FnOnce(&[Change]) -> String) -> Bytes {
+        self.texts[usize::from(with_user)].get_or_init(|| make(&self.changes).into()).clone()
     }
 }
 

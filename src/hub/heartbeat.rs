@@ -86,6 +86,16 @@ mod tests {
     }
 
     #[test]
+    fn a_client_may_ask_for_a_heartbeat_of_4_to_60_s() {
+        let own = Duration::from_millis(300);
+        assert_eq!(chosen_heartbeat(None, own), own);
+        for (asked, chosen) in [(4_500, 4_500), (3_999, 4_000), (0, 4_000), (60_001, 60_000), (u64::MAX, 60_000)] {
+            let (asked, chosen) = (Duration::from_millis(asked), Duration::from_millis(chosen));
+            assert_eq!(chosen_heartbeat(Some(asked), own), chosen, "{asked:?}");
+        }
+    }
+
+    #[test]
     fn something_sent_puts_the_next_ping_off() {
         let mut heartbeat = Heartbeat::new(15_000, Millis(0));
         assert!(heartbeat.check(Millis(14_000)));

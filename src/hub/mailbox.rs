@@ -31,7 +31,7 @@ pub(super) struct Mailbox {
     /// The number of the newest stream. A late call of an older stream has an older number and changes nothing.
     generation: u32,
     log: Log,
-    /// The lowest number of which nothing shows that the device got past it. If it was handed over, or skipped because it is missing,
+    /// The lowest number that the device is not known to have got past. If it was handed over, or skipped because it is missing,
     /// a stream without a cursor is told `broken`. May be 0: a stream that began at 0 was told `broken`, and may not have read that.
     unconfirmed: u64,
     stream: Option<AttachedStream>,

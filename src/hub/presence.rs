@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{board::Board, deadlines::Deadlines, registry, time::Millis};
+use super::{board::Board, deadlines::Deadlines, registry, time::Millis, user_set::UserSet};
 use crate::{
     error::Error,
     model::{Address, EndReason, UserId},
@@ -47,11 +47,27 @@ impl Presence {
         Self { shards, hasher: RandomState::new(), callers: Mutex::default(), limits }
     }
 
-    /// Adds a watch of a user.
+    /// Adds a watch of some users: of all, or of none when there is an error. It counts once for each user.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when the caller or the user has reached the limit of watches.
-    pub(super) fn add_watch(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
+    /// [`Error::TooMany`] when the caller or a user has reached the limit of watches.
+    pub(super) fn add_watches(&self, users: &UserSet, caller: Option<&Address>) -> Result<Vec<Arc<Board>>, Error> {
+        let mut boards = Vec::new();
+        for user in users.iter() {
+            match self.add_watch(user, caller) {
+                Ok(board) => boards.push(board),
+                Err(error) => {
+                    for board in &boards {
+                        self.remove_watch(&board.user, caller);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(boards)
+    }
+
+    fn add_watch(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
         self.add_to_caller(caller)?;
         let board = self.add_to_user(user);
         if board.is_err() {

@@ -20,7 +20,7 @@ use std::{
 
 use tokio_stream::Stream;
 
-use super::{Draft, Hub, Limits, Local, Opening, Ready, StreamItem, Subscription, Watch};
+use super::{Draft, Hub, Limits, Local, Opening, Ready, StreamItem, Subscription, UserSet, Watch};
 use crate::{
     auth::{Caller, Subscriber},
     budget::Budget,
@@ -61,7 +61,7 @@ impl TestHub {
     }
 
     fn watch(&self, caller: &Caller) -> Result<Watch, Error> {
-        self.hub.watch(caller, &user(), Duration::from_secs(600))
+        self.hub.watch(caller, &UserSet::one(user()), Duration::from_secs(600))
     }
 }
 

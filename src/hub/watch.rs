@@ -1,4 +1,4 @@
-//! One watch: a stream of the changes of a user's devices. Dropping it removes it from the board.
+//! One watch: a stream of the changes of the devices of one user or several. Dropping it removes it from their boards.
 
 use std::{
     pin::Pin,
@@ -16,32 +16,42 @@ use super::{
     heartbeat::Heartbeat,
     time::{Millis, Tick},
 };
-use crate::model::{Address, DeviceId, EndReason};
+use crate::model::{Address, DeviceId, EndReason, UserId};
 
 /// What a watch gives.
 #[derive(Clone, Debug)]
 pub enum WatchItem {
-    /// The whole list, sorted: the first event, and again when the watcher fell too far behind.
-    Devices(Vec<DeviceId>),
-    /// What has changed since the event before.
-    Changes(Arc<Changes>),
+    /// The whole list of a user, sorted. The watch begins with one for each user. A list comes again when the watcher fell too far
+    /// behind.
+    Devices(UserId, Vec<DeviceId>),
+    /// What has changed for a user since the event before.
+    Changes(UserId, Arc<Changes>),
     /// Nothing else was sent for the time of a heartbeat.
     Ping,
     /// The last event: the server ends the stream.
     End(EndReason),
 }
 
-/// A live view of a user's devices. Ends after [`WatchItem::End`].
+/// A live view of the devices of some users. Ends after [`WatchItem::End`].
 pub struct Watch {
     hub: Hub,
-    board: Arc<Board>,
+    boards: Box<[WatchedBoard]>,
+    /// The boards of which the watch has not got the first list yet.
+    lists_wanted: usize,
+    /// The board that is asked first. It changes with every item, so that a busy user does not hide the others.
+    first: usize,
     id: u64,
     caller: Option<Address>,
-    progress: Progress,
     heartbeat: Heartbeat,
     /// When this watch is scheduled to be woken. `None`: it is not.
     scheduled_at: Option<Tick>,
     over: bool,
+}
+
+/// The board of one user, and what the watch has got from it so far.
+struct WatchedBoard {
+    board: Arc<Board>,
+    progress: Progress,
 }
 
 /// A watch that has to be woken when its ping may be due.
@@ -57,9 +67,35 @@ impl WaitingWatch {
 }
 
 impl Watch {
-    pub(super) fn new(hub: Hub, board: Arc<Board>, caller: Option<Address>, heartbeat: Heartbeat) -> Self {
-        let (id, progress) = (fastrand::u64(..), Progress::New);
-        Self { hub, board, id, caller, progress, heartbeat, scheduled_at: None, over: false }
+    pub(super) fn new(hub: Hub, boards: &[Arc<Board>], caller: Option<Address>, heartbeat: Heartbeat) -> Self {
+        let boards = boards.iter().map(|board| WatchedBoard { board: board.clone(), progress: Progress::New });
+        let boards: Box<[_]> = boards.collect();
+        let (id, lists_wanted) = (fastrand::u64(..), boards.len());
+        Self { hub, boards, lists_wanted, first: 0, id, caller, heartbeat, scheduled_at: None, over: false }
+    }
+
+    /// Asks the boards in turn. `None` when none of them has an item; then each of them keeps the waker.
+    fn next_item(&mut self, waker: &Waker) -> Option<WatchItem> {
+        let (before, from_first) = self.boards.split_at_mut(self.first);
+        for (steps, WatchedBoard { board, progress }) in from_first.iter_mut().chain(before).enumerate() {
+            // All first lists come before the first change.
+            if self.lists_wanted > 0 && matches!(progress, Progress::AfterBatch(_)) {
+                continue;
+            }
+            let user = || board.user.clone();
+            let item = match board.next(progress, self.id, waker) {
+                BoardItem::List(devices) => {
+                    self.lists_wanted = self.lists_wanted.saturating_sub(1);
+                    WatchItem::Devices(user(), devices)
+                }
+                BoardItem::Changes(changes) => WatchItem::Changes(user(), changes),
+                BoardItem::End(reason) => WatchItem::End(reason),
+                BoardItem::Wait => continue,
+            };
+            self.first = (self.first + steps + 1) % self.boards.len();
+            return Some(item);
+        }
+        None
     }
 
     /// As [`Hub::drain_left`].
@@ -78,8 +114,11 @@ impl Watch {
             self.heartbeat.next().filter(|_| self.scheduled_at.is_none_or(|at| at <= Tick::reached(now)))
         {
             let tick = *self.scheduled_at.insert(Tick::not_before(next.min(now.after(FARTHEST_MS))));
-            let watch = WaitingWatch { board: self.board.clone(), id: self.id };
-            self.hub.0.core.deadlines.schedule_watch(tick, watch);
+            // One board is enough: all of them have the waker of the same task.
+            if let Some(WatchedBoard { board, .. }) = self.boards.first() {
+                let watch = WaitingWatch { board: board.clone(), id: self.id };
+                self.hub.0.core.deadlines.schedule_watch(tick, watch);
+            }
         }
         Poll::Pending
     }
@@ -93,24 +132,20 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         let (now, this) = (self.hub.now(), &mut *self);
-        let event = match this.board.next(&mut this.progress, this.id, context.waker()) {
-            BoardItem::List(devices) => WatchItem::Devices(devices),
-            BoardItem::Changes(changes) => WatchItem::Changes(changes),
-            BoardItem::End(reason) => {
-                this.over = true;
-                WatchItem::End(reason)
-            }
-            BoardItem::Wait => return this.ping_or_wait(now),
-        };
+        let Some(item) = this.next_item(context.waker()) else { return this.ping_or_wait(now) };
+        this.over = matches!(item, WatchItem::End(_));
         this.heartbeat.reset(now);
-        Poll::Ready(Some(event))
+        Poll::Ready(Some(item))
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.board.take_waker(self.id);
-        self.hub.0.core.presence.remove_watch(&self.board.user, self.caller.as_ref());
-        self.hub.observe(&Event::WatchEnded { user: &self.board.user, reason: self.board.ending() });
+        let reason = self.boards.iter().find_map(|watched| watched.board.ending());
+        for WatchedBoard { board, .. } in &self.boards {
+            board.take_waker(self.id);
+            self.hub.0.core.presence.remove_watch(&board.user, self.caller.as_ref());
+            self.hub.observe(&Event::WatchEnded { user: &board.user, reason });
+        }
     }
 }

@@ -9,7 +9,6 @@ use std::{
 
 use axum::body::{Bytes, HttpBody};
 use http::{HeaderMap, header};
-use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -18,6 +17,7 @@ use crate::{
     error::{Error, Invalid},
     hub::Draft,
     json,
+    media_type::MediaType,
     model::{Data, EventName},
 };
 
@@ -67,18 +67,18 @@ struct JsonBody<'a> {
 
 /// The message of a POST: its body, with the TTL of its head.
 pub(super) fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Error> {
-    if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+    if is_encoded(headers) {
         return Err(Error::UnsupportedMedia);
     }
-    let (data, event) = match content_type(headers) {
+    let (data, event) = match MediaType::of_body(headers) {
         // An empty body has no fields, whatever its type.
         _ if bytes.is_empty() => (None, None),
-        Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => {
+        Some(media_type) if media_type.is("application/json") => {
             let fields: JsonBody<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;
             let event = fields.event.map(|event| json::string(event).ok_or(Invalid::Body)).transpose()?;
             (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, event)
         }
-        Some(media_type) if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") => {
+        Some(media_type) if media_type.is("application/x-www-form-urlencoded") => {
             let [data, event] = form::fields(bytes, ["data", "event"]).ok_or(Invalid::Body)?;
             (data, event)
         }
@@ -88,8 +88,9 @@ pub(super) fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<
     Ok(Draft { event, data: Data::new(data.unwrap_or_default())?, ttl })
 }
 
-/// The content type without its parameters.
-fn content_type(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(value[..memchr(b';', value.as_bytes()).unwrap_or(value.len())].trim())
+/// Whether the body has a content coding. `identity`, in any letters' case, stands for none.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"identity"))
 }

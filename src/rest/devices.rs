@@ -1,31 +1,61 @@
 //! `GET /user/{user}/devices`: the connected devices of a user, as a JSON list or as a stream of changes.
 
 use axum::{extract::State, response::Response};
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 
 use super::{
     Api, Problem,
     events::{self, accepts_events},
     extract::PathUser,
-    json_response, sse,
+    form, json_response,
+    sse::{self, EventText},
 };
-use crate::{auth::Caller, model::DeviceId, wall_clock};
+use crate::{
+    auth::Caller,
+    hub::{UserSet, Watch, WatchItem, chosen_heartbeat},
+    model::DeviceId,
+    wall_clock,
+};
 
 pub(super) async fn list_or_watch(
     State(api): State<Api>,
     caller: Caller,
     PathUser(user): PathUser,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
-        return match api.hub.watch(&caller, &user, api.settings.heartbeat) {
-            Ok(watch) => Ok(events::stream(sse::retry_line(events::retry()), watch, |event, watch| {
-                sse::watch_event(&event, wall_clock::now(), || events::after_drain(watch.drain_left()))
-            })),
-            Err(error) => events::stream_refusal(error, &headers, api.hub.drain_left()),
-        };
+        return watch(&api, &caller, &UserSet::one(user), &uri, &headers, event);
     }
     let devices = api.hub.devices(&caller, &user).await?;
-    let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
-    Ok(json_response(&devices))
+    Ok(json_response(&ids(&devices)))
+}
+
+/// The event stream of a watch. `write` makes the text of each item.
+pub(super) fn watch(
+    api: &Api,
+    caller: &Caller,
+    users: &UserSet,
+    uri: &Uri,
+    headers: &HeaderMap,
+    write: fn(&WatchItem, &Watch) -> EventText,
+) -> Result<Response, Problem> {
+    let [heartbeat] = form::parameters(uri.query().unwrap_or_default().as_bytes(), ["heartbeat"]);
+    let heartbeat = chosen_heartbeat(heartbeat.value().and_then(form::seconds), api.settings.heartbeat);
+    match api.hub.watch(caller, users, heartbeat) {
+        Ok(watch) => {
+            let opening = sse::retry_line(events::retry());
+            Ok(events::stream(opening, watch, move |item, watch| write(&item, watch)))
+        }
+        Err(error) => events::stream_refusal(error, headers, api.hub.drain_left()),
+    }
+}
+
+/// The events for one item of a watch of one user.
+pub(super) fn event(item: &WatchItem, watch: &Watch) -> EventText {
+    sse::watch_event(item, wall_clock::now(), || events::after_drain(watch.drain_left()))
+}
+
+pub(super) fn ids(devices: &[DeviceId]) -> Vec<&str> {
+    devices.iter().map(DeviceId::as_str).collect()
 }

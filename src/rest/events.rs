@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     flat_map::FlatMap,
     hub::{StreamItem, Subscription, Watch},
+    media_type::MediaType,
 };
 
 /// A stream of the hub that can give more than one event for the same body frame.
@@ -38,13 +39,7 @@ impl HubStream for Watch {}
 /// Whether the `Accept` header names the event stream type, as every `EventSource` of a browser does.
 #[must_use]
 pub fn accepts_events(headers: &HeaderMap) -> bool {
-    let named = |line: &HeaderValue| {
-        let media_types = line.to_str().unwrap_or_default().split(',');
-        media_types
-            .filter_map(|media_type| media_type.split(';').next())
-            .any(|media_type| media_type.trim().eq_ignore_ascii_case("text/event-stream"))
-    };
-    headers.get_all(header::ACCEPT).iter().any(named)
+    MediaType::accepted(headers).any(|accepted| accepted.is("text/event-stream"))
 }
 
 /// A response that writes `opening` first, then the text that `write` returns for each event. An empty text is not written.

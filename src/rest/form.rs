@@ -52,6 +52,12 @@ pub(super) fn parameters<'a, const N: usize>(query: &'a [u8], names: [&str; N]) 
     found
 }
 
+/// All values of a parameter that a query may have more than once, without those that are not UTF-8.
+pub(super) fn all<'a>(query: &'a [u8], wanted: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+    let named = Pairs(query).filter(move |(name, _)| decode(name).is_some_and(|name| name == wanted));
+    named.filter_map(|(_, value)| decode(value))
+}
+
 impl Parameter<'_> {
     /// The decoded value, if there is one.
     pub(super) fn value(&self) -> Option<&str> {
@@ -109,6 +115,12 @@ mod tests {
         assert_eq!(found, [Some("a b+c%2B\n☎".into()), Some("offer".into()), None]);
         assert_eq!(fields(b"", ["data"]), Some([None]));
         assert_eq!(fields(b"data", ["data"]), Some([Some("".into())]));
+    }
+
+    #[test]
+    fn all_values_of_a_parameter_are_found_in_order() {
+        let found: Vec<_> = all(b"user=a&x=1&%75ser=b+c&user=%ff&user=&user=a", "user").collect();
+        assert_eq!(found, ["a", "b c", "", "a"]);
     }
 
     #[test]

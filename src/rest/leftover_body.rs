@@ -48,12 +48,17 @@ where
     let Some(mut leftover) = leftover.lock().take() else { return response };
     match read_body(&mut leftover, settings.body_limit, deadline.saturating_duration_since(Instant::now())).await {
         Ok(_) => response,
-        Err(error) if response.status().is_success() => Problem::from(error).and_close(version).into_response(),
+        Err(error) if is_success(&response) => Problem::from(error).and_close(version).into_response(),
         Err(_) => {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
     }
+}
+
+/// Whether the handler did what the request asks for. The refusal of a gRPC call has the status 200, too.
+fn is_success(response: &Response) -> bool {
+    response.status().is_success() && !response.headers().contains_key("grpc-status")
 }
 
 /// A request body that goes back to [`discard_leftover`] when the handler drops it.

@@ -45,6 +45,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = status(self.error);
         let mut response = Response::new(Body::empty());
+        // For `app/dispatch.rs`, which writes the error in the protocol of the request.
+        response.extensions_mut().insert(self.error);
         *response.status_mut() = status;
         if status != StatusCode::NO_CONTENT {
             *response.body_mut() = document(status, self.error);

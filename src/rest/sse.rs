@@ -50,11 +50,11 @@ impl Format {
     }
 
     /// The beginning of a stream: `retry`, the time to wait before reconnecting, `signal.ready` and the cursor. One block with data:
-    /// of a block that has only an `id`, some clients never learn the id, and others deliver it as an empty message. In the legacy
+    /// from a block with only an `id`, some clients do not take the id, and others make an empty message of it. In the legacy
     /// format only a comment.
     ///
     /// If the request carried a cursor, a block without data comes first. `WebKit` keeps half an event of a stream that was cut, and
-    /// would put it together with the next stream's first lines. The comment ends a half line, and the name gives the half event to
+    /// would put it together with the next stream's first lines. The comment ends a half line, and the name sends the half event to
     /// listeners that no page has.
     pub(super) fn opening(self, ready: &Ready, start: Start, heartbeat: Duration, retry: Duration) -> String {
         if self == Self::Legacy {
@@ -121,15 +121,18 @@ pub(super) fn refusal(reason: &str, retry: Duration) -> String {
     format!("{}{}", retry_line(retry), end_event(reason))
 }
 
-/// The events for one item of a watch. `after_drain` is as in [`Format::event`].
+/// The events for one item of a watch of one user. `after_drain` is as in [`Format::event`].
 pub(super) fn watch_event(event: &WatchItem, now: SystemTime, after_drain: impl FnOnce() -> Duration) -> EventText {
     EventText::Own(match event {
-        WatchItem::Devices(devices) => {
+        WatchItem::Devices(_, devices) => {
             let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
             format!("event: signal.devices\ndata: {}\n\n", to_json(&devices))
         }
-        WatchItem::Changes(changes) => {
-            return EventText::Shared(changes.text(|changes| changes.iter().map(change).collect()), String::new());
+        WatchItem::Changes(_, changes) => {
+            return EventText::Shared(
+                changes.text(false, |changes| changes.iter().map(change).collect()),
+                String::new(),
+            );
         }
         WatchItem::Ping => ping(now),
         WatchItem::End(reason) => end(*reason, after_drain),

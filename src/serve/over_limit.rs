@@ -74,7 +74,7 @@ async fn serve_http1(handler: &impl Handler, io: Rewound<MaybeTls>, peer: Peer) 
 
 async fn serve_http2(state: &ServerState<impl Handler>, io: Rewound<MaybeTls>, peer: Peer) -> Result<(), BoxError> {
     let request_came = Arc::new(Notify::new());
-    // [`TIMEOUT`] and one stream bound everything else, so nothing is watched.
+    // [`TIMEOUT`] and one stream bound everything else, so no stream is watched.
     let tasks = StreamTasks::new(state.drain.clone(), TIMEOUT, Streams::new(state.watchdog.clone()));
     let opening = tasks.clone();
     let service = service_fn(|request: Request<Incoming>| {

@@ -42,7 +42,7 @@ struct State {
     clock: AtomicU32,
     /// Waiters by the time of their next check. A waiter that has made progress by then gets a later check.
     waiting: Mutex<BTreeMap<u32, Vec<Arc<Waiter>>>>,
-    /// Connections whose receive window is held by calls that nobody reads.
+    /// Connections whose receive window is held by request bodies that nobody reads.
     held: Mutex<Vec<Arc<Streams>>>,
     /// Wakes the task when the list is no longer empty, when a window is held, and when the memory budget is exceeded.
     wake: Notify,
@@ -63,7 +63,7 @@ impl Watchdog {
                 self.0.wake.notified().await;
             }
             let began = Instant::now();
-            // An exceeded budget or a held window ends the pause early, but not before [`MIN_PAUSE`]: bytes may be added many times a millisecond.
+            // An exceeded budget or a held window ends the pause early, but not before [`MIN_PAUSE`]: both may come very often.
             sleep(MIN_PAUSE).await;
             let _ = timeout(TICK, self.until_urgent()).await;
             // A process that was stopped wrote nothing. Counting that time would cut peers that read.
@@ -178,7 +178,7 @@ impl Watchdog {
         }
     }
 
-    /// On each reported connection, ends the calls that have been unread for longest, until the others can go on.
+    /// On each reported connection, ends the calls that have waited longest for their peer to read, until the others can go on.
     fn end_unread(&self) {
         let oldest = self.now().saturating_sub(units(UNREAD_TIMEOUT).saturating_add(CLOCK_LAG));
         for streams in std::mem::take(&mut *self.0.held.lock()) {
@@ -282,7 +282,7 @@ const CLOCK_LAG: u32 = 3;
 /// within a second. Waiting longer would delay the queued streams, which may carry a ringing call.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a call may be unread when unread requests hold half of the receive window of its connection. Long enough for the
+/// How long a call may wait for its peer to read while unread requests hold half of the receive window. Long enough for the
 /// responses of a peer that reads to leave a busy server, and short for the requests that wait for the window.
 const UNREAD_TIMEOUT: Duration = Duration::from_millis(100);
 

@@ -134,7 +134,7 @@ async function call(page, method, message) {
     const response = await fetch(url, { method: "POST", headers, body: new Uint8Array(body) });
     const status = response.headers.get("grpc-status");
     return { status, bytes: [...new Uint8Array(await response.arrayBuffer())] };
-  }, [`${DAEMON}/signal.v1.Signal/${method}`, body]);
+  }, [`${DAEMON}/backend_signal.v1.Signal/${method}`, body]);
   let bytes = Buffer.from(answer.bytes);
   const result = { message: null, trailers: answer.status === null ? "" : `grpc-status:${answer.status}` };
   while (bytes.length > 0) {

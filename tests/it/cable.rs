@@ -77,7 +77,7 @@ impl Peer {
         curl.args(["-sN", "-H", &format!("x-user-claim: {}", claim(&format!("bob/{device}")))]);
         let path = match kind {
             "legacy" => "subscribe?format=legacy",
-            "grpc" => "signal.v1.Signal/Subscribe",
+            "grpc" => "backend_signal.v1.Signal/Subscribe",
             _ => "subscribe",
         };
         if ["http2", "grpc"].contains(&kind) {

@@ -43,7 +43,7 @@ async fn no_answer_may_be_stored_and_one_that_depends_on_accept_says_so() {
         (POST, &[FORM_TYPE], &long, 413),
         ("POST /user/bob/devices", &[FORM_TYPE], "data=x", 200),
         ("POST /user/bob/devices", &[FORM_TYPE], &long, 413),
-        ("POST /signal.v1.Signal/Send", &[("content-type", "text/plain")], "x", 415),
+        ("POST /backend_signal.v1.Signal/Send", &[("content-type", "text/plain")], "x", 415),
         ("DELETE /user/bob/devices", &[], "", 405),
         ("OPTIONS /user/bob/devices", &[("origin", "https://a.example")], "", 204),
         ("GET /healthz", &[], "", 200),

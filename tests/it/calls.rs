@@ -50,7 +50,7 @@ impl Method {
             return framed(&SendStreamRequest { send });
         }
         if self.path.ends_with("/WatchDevices") {
-            return framed(&WatchDevicesRequest { user: "bob".into() });
+            return framed(&WatchDevicesRequest { users: vec!["bob".into()], heartbeat: None });
         }
         if self.path.contains("reflection.v1.") {
             let message_request = Some(v1::server_reflection_request::MessageRequest::ListServices(String::new()));
@@ -204,7 +204,7 @@ async fn a_busy_call_ends_at_its_deadline() {
     let server = Server::with(&["--heartbeat", "600"]).await;
     let connection = Http2::open(server.address).await;
     let request =
-        Request::post(connection.uri("/signal.v1.Signal/Subscribe")).header("content-type", "application/grpc");
+        Request::post(connection.uri("/backend_signal.v1.Signal/Subscribe")).header("content-type", "application/grpc");
     let request = request.header("te", "trailers").header("x-user-claim", claim("bob/phone"));
     let request = request.header("grpc-timeout", "700m").body(Body::from(vec![0; 5])).expect("a request");
     let mut body = connection.clone().send(request).await.into_body();

@@ -41,8 +41,8 @@ const CASES: [(Headers, bool); 19] = [
 const ROUTES: [(&str, &str, Headers); 8] = [
     ("POST", "/user/bob/device/phone", &[("content-type", FORM)]),
     ("POST", "/user/bob/devices", &[("content-type", FORM)]),
-    ("POST", "/signal.v1.Signal/Send", &[("content-type", "application/grpc-web+proto")]),
-    ("POST", "/signal.v1.Signal/Broadcast", &[("content-type", "application/grpc")]),
+    ("POST", "/backend_signal.v1.Signal/Send", &[("content-type", "application/grpc-web+proto")]),
+    ("POST", "/backend_signal.v1.Signal/Broadcast", &[("content-type", "application/grpc")]),
     ("GET", "/subscribe", &[]),
     ("GET", "/subscribe", &[("accept", "text/event-stream")]),
     ("GET", "/subscribe/bob/device/laptop", &[]),
@@ -62,7 +62,7 @@ fn body(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
 
 /// Status, gRPC status in the head, and code of a problem: for a request that passes, and for one that is refused.
 fn expected(path: &str, passes: bool) -> (u16, &'static str, &'static str) {
-    match (passes, path.starts_with("/signal.v1.Signal/")) {
+    match (passes, path.starts_with("/backend_signal.v1.Signal/")) {
         (true, _) => (200, "", ""),
         (false, true) => (200, "7", ""),
         (false, false) => (403, "", "cross_site"),

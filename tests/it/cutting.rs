@@ -240,7 +240,10 @@ impl Feed {
     async fn grpc(number: usize, address: SocketAddr, cursor: String) -> Option<Self> {
         let endpoint = tonic::transport::Channel::from_shared(format!("http://{address}")).ok()?;
         let mut client = SignalClient::new(endpoint.connect().await.ok()?);
-        let responses = client.subscribe(claimed(&format!("u/{number}"), SubscribeRequest { cursor })).await.ok()?;
+        let responses = client
+            .subscribe(claimed(&format!("u/{number}"), SubscribeRequest { cursor, heartbeat: None }))
+            .await
+            .ok()?;
         Some(Self::Grpc(Box::new(responses.into_inner())))
     }
 

@@ -93,7 +93,7 @@ async fn an_incomplete_grpc_web_call_has_10_seconds_or_its_own_timeout() {
         let server = Server::start().await;
         let mut connection = Connection::open(server.address).await;
         let headers = [&[("content-type", "application/grpc-web+proto"), ("content-length", "9")], timeout].concat();
-        connection.ask("POST /signal.v1.Signal/Send", &headers).await;
+        connection.ask("POST /backend_signal.v1.Signal/Send", &headers).await;
         connection.write(&[0; 3]).await;
         pause();
         let began = Instant::now();

@@ -27,7 +27,7 @@ async fn no_error_repeats_input_of_the_request() {
         (POST, &[("content-type", JSON)], r#"{"s3cret"#, 400),
         (POST, &[("content-type", FORM), ("ttl", "s3cret")], "data=x", 400),
         (POST, &[("content-type", FORM)], &long, 413),
-        ("POST /signal.v1.Signal/Send?s3cret", &[("content-type", "text/s3cret")], "s3cret", 415),
+        ("POST /backend_signal.v1.Signal/Send?s3cret", &[("content-type", "text/s3cret")], "s3cret", 415),
     ] {
         let answer = server.request(head, headers, body.as_bytes()).await;
         assert_eq!(answer.status, status, "{head}");
@@ -191,7 +191,7 @@ async fn streams_and_errors_carry_cors_headers() {
     slow.ask(POST, &[origin, ("content-type", FORM), ("content-length", "9")]).await;
     assert_eq!(cors(&slow.response(false).await), (408, "*".into()));
     let headers = [origin, ("content-type", "text/plain")];
-    assert_eq!(cors(&server.request("POST /signal.v1.Signal/Send", &headers, b"x").await), (415, "*".into()));
+    assert_eq!(cors(&server.request("POST /backend_signal.v1.Signal/Send", &headers, b"x").await), (415, "*".into()));
     server.drain.start();
     let headers = [origin, ("content-type", FORM)];
     until(async || cors(&server.request(POST, &headers, b"data=x").await), |found| *found == (503, "*".into())).await;

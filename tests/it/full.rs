@@ -58,8 +58,8 @@ async fn a_full_server_refuses_other_requests_and_says_when_to_come_back() {
         connection.closed().await;
     }
     let mut connection = Http2::open(server.address).await;
-    let request =
-        http::Request::post(connection.uri("/signal.v1.Signal/Send")).header("content-type", "application/grpc");
+    let request = http::Request::post(connection.uri("/backend_signal.v1.Signal/Send"))
+        .header("content-type", "application/grpc");
     let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
     assert_eq!(response.headers()["grpc-status"], "14", "UNAVAILABLE");
     drop(connection);

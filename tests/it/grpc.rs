@@ -7,7 +7,7 @@ use backend_signal::grpc::proto::{
     subscribe_response::Kind,
 };
 use tonic::{Code, Request, Status, transport::Channel};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::harness::{
     Server, claim,
@@ -20,7 +20,7 @@ async fn a_stream_begins_with_ready_and_carries_messages_and_pings() {
     let server = Server::with(&["--heartbeat", "0.5"]).await;
     let mut stream = server.grpc_stream("bob/phone", "").await.expect("a stream");
     let ready = &stream.ready;
-    assert_eq!(ready.self_, Some(Address { user: "bob".into(), device: "phone".into() }));
+    assert_eq!(ready.address, Some(Address { user: "bob".into(), device: "phone".into() }));
     assert_eq!((ready.continuity(), ready.replayed), (Continuity::New, 0));
     assert_eq!(ready.heartbeat.as_ref().map(|it| (it.seconds, it.nanos)), Some((0, 500_000_000)));
     let mut client = server.grpc().await;
@@ -28,11 +28,11 @@ async fn a_stream_begins_with_ready_and_carries_messages_and_pings() {
     assert_eq!(sent.expect("sent").into_inner().outcome(), Outcome::Delivered);
     let found = stream.message().await;
     assert_eq!((found.event.as_str(), found.data.as_str()), ("offer", "a\r\nb"));
-    assert_eq!(found.from, Some(Address { user: "ana".into(), device: "laptop".into() }));
+    assert_eq!(found.sender, Some(Address { user: "ana".into(), device: "laptop".into() }));
     assert!(found.sent_at.is_some_and(|at| at.seconds > 1_700_000_000));
     assert!(found.cursor > stream.ready.cursor);
     assert_eq!(server.grpc_send("bob/phone", "anonymous").await.map(|sent| sent.outcome()), Ok(Outcome::Delivered));
-    assert_eq!(stream.message().await.from, None);
+    assert_eq!(stream.message().await.sender, None);
     let ping = stream.next().await.expect("a response");
     assert!(matches!(&ping, Some(Kind::Ping(ping)) if ping.at.is_some()), "{ping:?}");
 }
@@ -75,7 +75,7 @@ async fn malformed_call(server: &Server, method: &str, claim: Option<&str>) -> S
     if let Some(claim) = claim {
         wrong.metadata_mut().insert("x-user-claim", claim.parse().expect("ASCII"));
     }
-    let path = format!("/signal.v1.Signal/{method}").parse().expect("a path");
+    let path = format!("/backend_signal.v1.Signal/{method}").parse().expect("a path");
     within(client.unary(wrong, path, codec)).await.expect_err("refused")
 }
 
@@ -151,7 +151,7 @@ async fn a_call_whose_message_does_not_arrive_ends_at_its_deadline() {
     let server = Server::start().await;
     let mut connection = crate::harness::http2::Http2::open(server.address).await;
     let (body, _kept) = crate::harness::http2::body_without_end();
-    let request = http::Request::post(connection.uri("/signal.v1.Signal/Send"))
+    let request = http::Request::post(connection.uri("/backend_signal.v1.Signal/Send"))
         .header("content-type", "application/grpc")
         .header("grpc-timeout", "200m")
         .body(body)
@@ -191,7 +191,7 @@ async fn the_health_check_says_whether_the_service_accepts_work() {
     let _open = server.sse("bob/phone").await;
     let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
     let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
-    for service in ["", "signal.v1.Signal"] {
+    for service in ["", "backend_signal.v1.Signal"] {
         let request = HealthCheckRequest { service: service.into() };
         assert_eq!(within(health.check(request)).await.expect("known").into_inner().status, 1);
     }
@@ -202,16 +202,29 @@ async fn the_health_check_says_whether_the_service_accepts_work() {
     let ask = async || {
         let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
         let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
-        let request = HealthCheckRequest { service: "signal.v1.Signal".into() };
+        let request = HealthCheckRequest { service: "backend_signal.v1.Signal".into() };
         within(health.check(request)).await.map_or(0, |answer| answer.into_inner().status)
     };
     crate::harness::until(ask, |status| *status == 2).await;
 }
 
 #[tokio::test]
+async fn a_health_watch_of_an_unknown_service_says_so_and_goes_on() {
+    let server = Server::start().await;
+    let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
+    let mut health = HealthClient::new(within(channel.connect()).await.expect("listens"));
+    let watch = within(health.watch(HealthCheckRequest { service: "x".into() })).await;
+    let mut watch = watch.expect("a stream").into_inner();
+    let first = within(watch.message()).await.expect("no error").expect("a response");
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+    server.drain.start();
+    assert_eq!(within(watch.message()).await.expect_err("the drain").code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn an_unknown_service_or_method_is_unimplemented() {
     let server = Server::start().await;
-    for path in ["/nobody.v1.Nothing/Call", "/signal.v1.Signal/Nothing"] {
+    for path in ["/nobody.v1.Nothing/Call", "/backend_signal.v1.Signal/Nothing"] {
         let channel = Channel::from_shared(format!("http://{}", server.address)).expect("a URI");
         let mut client = tonic::client::Grpc::new(within(channel.connect()).await.expect("listens"));
         client.ready().await.expect("ready");
@@ -224,7 +237,7 @@ async fn an_unknown_service_or_method_is_unimplemented() {
 #[tokio::test]
 async fn a_request_that_is_no_grpc_call_is_415_on_a_grpc_path() {
     let server = Server::start().await;
-    let path = "/signal.v1.Signal/Send";
+    let path = "/backend_signal.v1.Signal/Send";
     for (head, kind) in [
         (format!("POST {path}"), "text/plain"),
         (format!("POST {path}"), "application/json"),

@@ -8,7 +8,7 @@ use prost::Message;
 
 use crate::harness::{Connection, JSON, Server, claim, grpc::framed, http2::Http2, until, within};
 
-const LIST: &str = "/signal.v1.Signal/ListDevices";
+const LIST: &str = "/backend_signal.v1.Signal/ListDevices";
 
 /// The messages and the trailers of a body.
 fn frames(mut body: &[u8]) -> (Vec<Vec<u8>>, String) {
@@ -97,7 +97,7 @@ impl GrpcWebStream {
         let body = if text { b"AAAAAAA=".to_vec() } else { empty };
         let (length, claim) = (body.len().to_string(), claim("bob/phone"));
         let headers = [("content-type", kind), ("accept", kind), ("content-length", &length), ("x-user-claim", &claim)];
-        connection.ask("POST /signal.v1.Signal/Subscribe", &headers).await;
+        connection.ask("POST /backend_signal.v1.Signal/Subscribe", &headers).await;
         connection.write(&body).await;
         let head = connection.head().await;
         assert_eq!((head.status, head.header("content-encoding")), (200, ""));

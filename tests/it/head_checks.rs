@@ -21,7 +21,7 @@ async fn answer(server: &Server, head: &str) -> (u16, String) {
 }
 
 /// One path for each way to a handler: without the router, through the router, gRPC, and no route.
-const PATHS: [&str; 4] = ["/user/bob/device/phone", "/user/bob/devices", "/signal.v1.Signal/Send", "/nowhere"];
+const PATHS: [&str; 4] = ["/user/bob/device/phone", "/user/bob/devices", "/backend_signal.v1.Signal/Send", "/nowhere"];
 
 #[tokio::test]
 async fn an_unknown_transfer_coding_is_501_and_sends_no_message() {
@@ -129,7 +129,8 @@ async fn an_expectation_is_met_over_http_1_and_417_over_http_2() {
         }
     }
     let (never, _kept) = body_without_end();
-    let request = Request::post(connection.uri("/signal.v1.Signal/Send")).header("content-type", "application/grpc");
+    let request =
+        Request::post(connection.uri("/backend_signal.v1.Signal/Send")).header("content-type", "application/grpc");
     let request = request.header("expect", "100-continue").body(never).expect("a request");
     assert_eq!(connection.send(request).await.headers()["grpc-status"], "12", "UNIMPLEMENTED");
 }

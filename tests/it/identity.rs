@@ -276,9 +276,9 @@ async fn a_claim_in_the_trailers_of_a_call_is_ignored() {
         let mut headers = vec![("content-type", "application/grpc"), ("te", "trailers")];
         headers.extend(claim);
         let mut peer = Frames::open(server.address, &[]).await;
-        peer.send(HEADERS, END_HEADERS, 1, &frames::post("/signal.v1.Signal/Send", &headers)).await;
+        peer.send(HEADERS, END_HEADERS, 1, &frames::post("/backend_signal.v1.Signal/Send", &headers)).await;
         peer.send(DATA, 0, 1, &framed(&message("bob/phone", "", "x"))).await;
         peer.send(HEADERS, END_STREAM | END_HEADERS, 1, &trailers).await;
-        assert_eq!(phone.message().await.from.map(|from| from.user), sender);
+        assert_eq!(phone.message().await.sender.map(|from| from.user), sender);
     }
 }

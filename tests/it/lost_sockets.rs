@@ -105,7 +105,7 @@ async fn grpc(server: &Server) -> Unread {
     let mut phone = Frames::open(server.address, &[]).await;
     let claim = claim(PHONE);
     let headers = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
-    let block = frames::post("/signal.v1.Signal/Subscribe", &headers);
+    let block = frames::post("/backend_signal.v1.Signal/Subscribe", &headers);
     phone.send(frames::HEADERS, frames::END_HEADERS, 1, &block).await;
     // A request without a cursor is an empty message, so only the five bytes of its frame are sent.
     phone.send(frames::DATA, frames::END_STREAM, 1, &[0; 5]).await;

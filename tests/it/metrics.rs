@@ -166,8 +166,8 @@ async fn one_message_in_16_and_one_request_in_16_are_measured() {
     }
     let lines = [
         "signal_send_latency_seconds_count 102",
-        r#"signal_request_seconds_count{route="/signal.v1.Signal/Send"} 2"#,
-        r#"signal_request_seconds_count{route="/signal.v1.Signal/Subscribe"} 1"#,
+        r#"signal_request_seconds_count{route="/backend_signal.v1.Signal/Send"} 2"#,
+        r#"signal_request_seconds_count{route="/backend_signal.v1.Signal/Subscribe"} 1"#,
     ];
     wait_for_lines(&server, &lines).await;
 }
@@ -180,16 +180,21 @@ async fn a_call_is_counted_by_its_method_and_no_peer_can_make_a_label() {
     let list = backend_signal::grpc::proto::ListDevicesRequest { user: "bob".into() };
     within(server.grpc().await.list_devices(list)).await.expect("a list");
     let mut connection = Http2::open(server.address).await;
-    for path in ["/signal.v1.Signal/bob", "/signal.v1.Signal/bob/phone", "/signal.v1.Signal/send", "/bob.Signal/Send"] {
+    for path in [
+        "/backend_signal.v1.Signal/bob",
+        "/backend_signal.v1.Signal/bob/phone",
+        "/backend_signal.v1.Signal/send",
+        "/bob.Signal/Send",
+    ] {
         let request = http::Request::post(connection.uri(path)).header("content-type", "application/grpc");
         let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
         assert_eq!(response.headers()["grpc-status"], "12", "UNIMPLEMENTED: {path}");
     }
     let lines = [
-        r#"signal_requests_total{route="/signal.v1.Signal/Subscribe",status="200"} 1"#,
-        r#"signal_requests_total{route="/signal.v1.Signal/Send",status="200"} 1"#,
-        r#"signal_requests_total{route="/signal.v1.Signal/ListDevices",status="200"} 1"#,
-        r#"signal_requests_total{route="/signal.v1.Signal/{*rest}",status="Unimplemented"} 3"#,
+        r#"signal_requests_total{route="/backend_signal.v1.Signal/Subscribe",status="200"} 1"#,
+        r#"signal_requests_total{route="/backend_signal.v1.Signal/Send",status="200"} 1"#,
+        r#"signal_requests_total{route="/backend_signal.v1.Signal/ListDevices",status="200"} 1"#,
+        r#"signal_requests_total{route="/backend_signal.v1.Signal/{*rest}",status="Unimplemented"} 3"#,
         r#"signal_requests_total{route="none",status="Unimplemented"} 1"#,
     ];
     wait_for_lines(&server, &lines).await;

@@ -58,7 +58,7 @@ async fn errors_of_a_send_have_their_codes_in_both_protocols() {
         assert_eq!(answers(&server, &attempt).await, expected);
     }
     let metrics = server.request("GET /metrics", &[], b"").await.text();
-    let (post, send) = ("/user/{user}/device/{device}", "/signal.v1.Signal/Send");
+    let (post, send) = ("/user/{user}/device/{device}", "/backend_signal.v1.Signal/Send");
     for (route, status) in [(post, "200"), (post, "404"), (post, "413"), (send, "200"), (send, "NotFound")] {
         let line = format!(r#"signal_requests_total{{route="{route}",status="{status}"}} 2"#);
         assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
@@ -80,7 +80,7 @@ async fn errors_of_a_subscribe_have_their_codes_in_both_protocols() {
     {
         let headers = [("x-user-claim", claim), ("last-event-id", cursor)];
         let status = server.request("GET /subscribe", &headers, b"").await.status;
-        let mut request = tonic::Request::new(SubscribeRequest { cursor: cursor.into() });
+        let mut request = tonic::Request::new(SubscribeRequest { cursor: cursor.into(), heartbeat: None });
         request.metadata_mut().insert("x-user-claim", claim.parse().expect("ASCII"));
         let code = within(server.grpc().await.subscribe(request)).await.expect_err("refused").code();
         assert_eq!((status, code), expected);
@@ -132,7 +132,7 @@ async fn a_message_has_the_same_cursor_sender_and_time_in_both_protocols() {
     let message = grpc.message().await;
     let envelope: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
     assert_eq!((&message.cursor, &message.event, message.data.as_str()), (&event.id, &event.name, "x"));
-    let from = message.from.expect("a sender");
+    let from = message.sender.expect("a sender");
     assert_eq!(envelope["from"], serde_json::json!({"user": from.user, "device": from.device}));
     let sent_at = message.sent_at.expect("a time").to_string();
     assert_eq!(envelope["sent_at"].as_str().expect("a time")[..19], sent_at[..19]);

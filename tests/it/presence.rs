@@ -1,7 +1,7 @@
 //! Broadcast to a user's devices, and watching them come and go, over both protocols.
 
 use backend_signal::grpc::proto::{
-    BroadcastRequest, WatchDevicesRequest, WatchDevicesResponse, watch_devices_response::Kind,
+    Address, BroadcastRequest, EndReason, WatchDevicesRequest, WatchDevicesResponse, watch_devices_response::Kind,
 };
 use tonic::{Code, Streaming};
 
@@ -18,13 +18,18 @@ async fn grpc_broadcast(server: &Server, data: &str) -> Result<Vec<String>, Code
     sent.map(|answer| answer.into_inner().delivered).map_err(|status| status.code())
 }
 
+/// A device of bob.
+fn of_bob(device: &str) -> Address {
+    Address { user: "bob".into(), device: device.into() }
+}
+
 /// A stream that begins with the list and not with `signal.ready`.
 async fn watch(server: &Server) -> Sse {
     Sse::open_plain(server.address, "/user/bob/devices", &[("accept", "text/event-stream")]).await
 }
 
 async fn grpc_watch(server: &Server) -> Streaming<WatchDevicesResponse> {
-    let request = WatchDevicesRequest { user: "bob".into() };
+    let request = WatchDevicesRequest { users: vec!["bob".into()], heartbeat: None };
     within(server.grpc().await.watch_devices(request)).await.expect("a stream").into_inner()
 }
 
@@ -73,19 +78,19 @@ async fn a_watcher_sees_the_list_and_then_every_change_once() {
     let mut grpc = grpc_watch(&server).await;
     let list = sse.next().await;
     assert_eq!((list.name.as_str(), list.data.as_str(), list.id.as_str()), ("signal.devices", r#"["phone"]"#, ""));
-    assert!(matches!(next(&mut grpc).await, Kind::Devices(list) if list.devices == ["phone"]));
+    assert!(matches!(next(&mut grpc).await, Kind::Devices(list) if list.user == "bob" && list.devices == ["phone"]));
     let laptop = server.grpc_stream("bob/laptop", "").await.expect("a stream");
     let _other = server.sse("ana/laptop").await;
     let online = sse.next().await;
     assert_eq!((online.name.as_str(), online.data.as_str()), ("signal.online", r#"{"device":"laptop"}"#));
-    assert_eq!(next(&mut grpc).await, Kind::Online("laptop".into()));
+    assert_eq!(next(&mut grpc).await, Kind::Online(of_bob("laptop")));
     drop(laptop);
     let offline = sse.next().await;
     assert_eq!((offline.name.as_str(), offline.data.as_str()), ("signal.offline", r#"{"device":"laptop"}"#));
-    assert_eq!(next(&mut grpc).await, Kind::Offline("laptop".into()));
+    assert_eq!(next(&mut grpc).await, Kind::Offline(of_bob("laptop")));
     drop(phone);
     assert_eq!(sse.next().await.data, r#"{"device":"phone"}"#);
-    assert_eq!(next(&mut grpc).await, Kind::Offline("phone".into()));
+    assert_eq!(next(&mut grpc).await, Kind::Offline(of_bob("phone")));
 }
 
 #[tokio::test]
@@ -119,13 +124,13 @@ async fn a_device_that_began_a_new_page_is_reported_again() {
         page = server.sse("bob/phone").await;
         let event = sse.next().await;
         assert_eq!((event.name.as_str(), event.data.as_str()), ("signal.online", r#"{"device":"phone"}"#));
-        assert_eq!(next(&mut grpc).await, Kind::Online("phone".into()));
+        assert_eq!(next(&mut grpc).await, Kind::Online(of_bob("phone")));
     }
     // A page that resumes is still the same page.
     let cursor = page.leave();
     drop(server.sse_with("bob/phone", "/subscribe", &[("last-event-id", &cursor)]).await);
     assert_eq!(sse.next().await.name, "signal.offline");
-    assert_eq!(next(&mut grpc).await, Kind::Offline("phone".into()));
+    assert_eq!(next(&mut grpc).await, Kind::Offline(of_bob("phone")));
 }
 
 /// Of a block without data, some clients never learn the time, and some deliver an empty message.
@@ -183,8 +188,17 @@ async fn a_watch_has_heartbeats_and_ends_with_a_reason() {
     assert_eq!(sse.next().await.data, "[]");
     assert!(matches!(next(&mut grpc).await, Kind::Devices(list) if list.devices.is_empty()));
     assert_eq!(sse.next().await.name, "signal.ping");
+    let ping = next(&mut grpc).await;
+    assert!(matches!(&ping, Kind::Ping(ping) if ping.at.is_some()), "{ping:?}");
     server.drain.start();
     assert_eq!(sse.end().await, "draining");
+    let end = loop {
+        match next(&mut grpc).await {
+            Kind::Ping(_) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(&end, Kind::End(end) if end.reason() == EndReason::Draining), "{end:?}");
     assert!(within(grpc.message()).await.expect("OK").is_none());
 }
 

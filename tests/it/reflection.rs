@@ -16,10 +16,10 @@ Broadcast(BroadcastRequest) BroadcastResponse
 ListDevices(ListDevicesRequest) ListDevicesResponse
 WatchDevices(WatchDevicesRequest) stream WatchDevicesResponse
 Address: string user = 1, string device = 2
-SubscribeRequest: string cursor = 1
+SubscribeRequest: string cursor = 1, Duration heartbeat = 2
 SubscribeResponse: Ready ready = 1, Message message = 2, Ping ping = 3, End end = 4
-Ready: Address self = 1, string cursor = 2, Continuity continuity = 3, uint32 replayed = 4, Duration heartbeat = 5
-Message: string cursor = 1, Address from = 2, string event = 3, string data = 4, Timestamp sent_at = 5
+Ready: Address address = 1, string cursor = 2, Continuity continuity = 3, uint32 replayed = 4, Duration heartbeat = 5
+Message: string cursor = 1, Address sender = 2, string event = 3, string data = 4, Timestamp sent_at = 5
 Ping: Timestamp at = 1
 End: EndReason reason = 1
 SendRequest: Address to = 1, string event = 2, string data = 3, Duration ttl = 4
@@ -31,9 +31,9 @@ BroadcastRequest: string user = 1, string event = 2, string data = 3
 BroadcastResponse: repeated string delivered = 1
 ListDevicesRequest: string user = 1
 ListDevicesResponse: repeated string devices = 1
-WatchDevicesRequest: string user = 1
-WatchDevicesResponse: DeviceList devices = 1, string online = 2, string offline = 3
-DeviceList: repeated string devices = 1
+WatchDevicesRequest: repeated string users = 1, Duration heartbeat = 2
+WatchDevicesResponse: DeviceList devices = 1, Address online = 2, Address offline = 3, Ping ping = 4, End end = 5
+DeviceList: string user = 1, repeated string devices = 2
 Continuity: CONTINUITY_UNSPECIFIED = 0, CONTINUITY_NEW = 1, CONTINUITY_RESUMED = 2, CONTINUITY_BROKEN = 3
 EndReason: END_REASON_UNSPECIFIED = 0, END_REASON_SUPERSEDED = 1, END_REASON_DRAINING = 2, END_REASON_EXPIRED = 3
 Outcome: OUTCOME_UNSPECIFIED = 0, OUTCOME_DELIVERED = 1, OUTCOME_HELD = 2";
@@ -76,18 +76,18 @@ async fn the_services_are_listed_and_described_in_both_versions_of_the_protocol(
     for answers in [
         [
             ask!(v1, channel.clone(), ListServices("")),
+            ask!(v1, channel.clone(), FileContainingSymbol("backend_signal.v1.Signal")),
             ask!(v1, channel.clone(), FileContainingSymbol("signal.v1.Signal")),
-            ask!(v1, channel.clone(), FileContainingSymbol("signal.v2.Signal")),
         ],
         [
             ask!(v1alpha, channel.clone(), ListServices("")),
+            ask!(v1alpha, channel.clone(), FileContainingSymbol("backend_signal.v1.Signal")),
             ask!(v1alpha, channel.clone(), FileContainingSymbol("signal.v1.Signal")),
-            ask!(v1alpha, channel.clone(), FileContainingSymbol("signal.v2.Signal")),
         ],
     ] {
         let [listed, described, unknown] = answers;
         let listed = listed.expect("a list");
-        for service in ["grpc.health.v1.Health", "signal.v1.Signal"] {
+        for service in ["grpc.health.v1.Health", "backend_signal.v1.Signal"] {
             assert!(listed.iter().any(|name| name == service.as_bytes()), "{service}");
         }
         assert!(!described.expect("a description").is_empty());
@@ -98,12 +98,16 @@ async fn the_services_are_listed_and_described_in_both_versions_of_the_protocol(
 #[tokio::test]
 async fn the_interface_is_the_one_that_clients_were_built_with() {
     let server = Server::start().await;
-    let files = ask!(v1, channel(&server).await, FileContainingSymbol("signal.v1.Signal")).expect("a description");
+    let files =
+        ask!(v1, channel(&server).await, FileContainingSymbol("backend_signal.v1.Signal")).expect("a description");
     let file = files.iter().map(|bytes| FileDescriptorProto::decode(bytes.as_slice()).expect("a descriptor"));
     let set = FileDescriptorSet { file: file.collect() };
-    let file = set.file.iter().find(|file| file.package() == "signal.v1").expect("the file of the service");
+    let file = set.file.iter().find(|file| file.package() == "backend_signal.v1").expect("the file of the service");
     assert_eq!(described(file), INTERFACE);
-    assert_eq!((file.name(), file.syntax()), ("signal/v1/signal.proto", "proto3"));
+    assert_eq!((file.name(), file.syntax()), ("backend_signal/v1/signal.proto", "proto3"));
+    let options = file.options.as_ref().expect("options");
+    assert_eq!(options.java_package(), "backendsignal.v1");
+    assert!(options.go_package().ends_with("/backend_signal/v1;signalv1"), "{options:?}");
 }
 
 fn described(file: &FileDescriptorProto) -> String {

@@ -49,7 +49,7 @@ async fn a_long_body_does_not_hide_why_a_request_is_refused() {
         ("POST /user/bob/devices", &[FORM_TYPE], 413, "too_large"),
         ("POST /nowhere", &[], 404, "no_route"),
         ("PUT /user/bob/devices", &[], 405, "method_not_allowed"),
-        ("POST /signal.v1.Signal/Send", &[("content-type", "text/plain")], 415, "unsupported_media_type"),
+        ("POST /backend_signal.v1.Signal/Send", &[("content-type", "text/plain")], 415, "unsupported_media_type"),
         ("POST /nowhere", &[("host", "second")], 400, "invalid_host"),
     ] {
         for is_chunked in [false, true] {

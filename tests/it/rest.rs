@@ -159,7 +159,10 @@ async fn a_request_that_is_reset_before_its_end_sends_no_message() {
             frames::post("/user/bob/device/phone", &[("content-type", FORM), ("origin", "https://a.example")]),
             b"data=half",
         ),
-        (frames::post("/signal.v1.Signal/Send", &[("content-type", "application/grpc"), ("te", "trailers")]), &call),
+        (
+            frames::post("/backend_signal.v1.Signal/Send", &[("content-type", "application/grpc"), ("te", "trailers")]),
+            &call,
+        ),
     ];
     for (head, body) in requests {
         for code in [0_u32, 8] {
@@ -184,7 +187,7 @@ async fn a_connection_serves_another_request_unless_the_response_says_close() {
         ("POST /nowhere", 404, true),
         ("PUT /user/bob/device/phone", 405, true),
         ("POST /healthz", 405, true),
-        ("POST /signal.v1.Signal/Send", 415, true),
+        ("POST /backend_signal.v1.Signal/Send", 415, true),
         ("POST /user/bob/device/phone", 404, false),
         ("GET /subscribe", 401, true),
         ("GET /user/bob/devices", 200, false),

@@ -95,7 +95,7 @@ async fn every_request_gets_a_response_in_order_and_an_error_does_not_end_the_ca
     }
     let first = phone.message().await;
     assert_eq!((first.event.as_str(), first.data.as_str()), ("offer", "one"));
-    assert_eq!(first.from.map(|from| (from.user, from.device)), Some(("ana".into(), "laptop".into())));
+    assert_eq!(first.sender.map(|from| (from.user, from.device)), Some(("ana".into(), "laptop".into())));
     assert_eq!(phone.data().await, "two");
     drop(sends.requests);
     assert!(within(sends.answers.message()).await.expect("OK at the end").is_none());
@@ -197,7 +197,7 @@ async fn a_request_that_is_too_large_or_malformed_ends_the_call_after_the_respon
     client.ready().await.expect("ready");
     let codec = tonic_prost::ProstCodec::<SendRequest, SendStreamResponse>::default();
     let requests = Request::new(tokio_stream::iter([message("bob/phone", "", "x")]));
-    let path = "/signal.v1.Signal/SendStream".parse().expect("a path");
+    let path = "/backend_signal.v1.Signal/SendStream".parse().expect("a path");
     let mut answers = within(client.streaming(requests, path, codec)).await.expect("a stream").into_inner();
     assert_eq!(within(answers.message()).await.expect_err("the end").code(), Code::InvalidArgument);
 }
@@ -251,7 +251,7 @@ fn body(requests: usize) -> Vec<u8> {
 async fn peer(server: &Server, window: u32) -> Frames {
     let mut peer = Frames::open(server.address, &[(frames::INITIAL_WINDOW_SIZE, window)]).await;
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
-    let block = frames::post("/signal.v1.Signal/SendStream", &headers);
+    let block = frames::post("/backend_signal.v1.Signal/SendStream", &headers);
     peer.send(frames::HEADERS, frames::END_HEADERS, 1, &block).await;
     peer.next_of(frames::HEADERS).await.expect("an answer before the first request");
     peer

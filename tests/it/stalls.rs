@@ -169,7 +169,8 @@ async fn a_peer_that_leaves_one_message_unread_is_cut() {
     let server = Server::with(&["--stall-timeout", "0.5", "--heartbeat", "600"]).await;
     let claim = claim("bob/phone");
     let headers = [("x-user-claim", claim.as_str()), ("content-type", "application/grpc"), ("te", "trailers")];
-    let (get, post) = (frames::get("/subscribe", &headers[..1]), frames::post("/signal.v1.Signal/Subscribe", &headers));
+    let (get, post) =
+        (frames::get("/subscribe", &headers[..1]), frames::post("/backend_signal.v1.Signal/Subscribe", &headers));
     for (head, body, opening_end) in [(get, None, "\n\n"), (post, Some(EMPTY_MESSAGE), "phone")] {
         let mut peer = Frames::open(server.address, &[(frames::INITIAL_WINDOW_SIZE, 300)]).await;
         let end = if body.is_none() { frames::END_STREAM } else { 0 };

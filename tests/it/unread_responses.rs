@@ -46,9 +46,9 @@ fn requests() -> Vec<UnreadRequest> {
         get("a device list", "/user/eve/devices", &[]),
         get("metrics", "/metrics", &[]),
         UnreadRequest { short: true, ..get("a problem", "/nowhere", &[]) },
-        post("Subscribe", "/signal.v1.Signal/Subscribe", framed(&SubscribeRequest::default())),
-        post("SendStream", "/signal.v1.Signal/SendStream", sends),
-        UnreadRequest { short: true, ..post("Send", "/signal.v1.Signal/Send", delivered) },
+        post("Subscribe", "/backend_signal.v1.Signal/Subscribe", framed(&SubscribeRequest::default())),
+        post("SendStream", "/backend_signal.v1.Signal/SendStream", sends),
+        UnreadRequest { short: true, ..post("Send", "/backend_signal.v1.Signal/Send", delivered) },
     ]
 }
 
@@ -344,8 +344,10 @@ async fn calls_that_nobody_reads_do_not_hold_up_a_post_on_their_connection() {
     let peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     let mut sender = Sender { peer, window: 65_535 };
     let streams: Vec<u32> = (1..60).step_by(2).collect();
-    let call =
-        frames::post("/signal.v1.Signal/SendStream", &[("content-type", "application/grpc"), ("te", "trailers")]);
+    let call = frames::post(
+        "/backend_signal.v1.Signal/SendStream",
+        &[("content-type", "application/grpc"), ("te", "trailers")],
+    );
     for stream in &streams {
         sender.peer.send(HEADERS, frames::END_HEADERS, *stream, &call).await;
     }

@@ -88,7 +88,7 @@ async fn the_watchers_of_a_user_and_the_watches_of_a_caller_are_limited() {
     assert_told_to_come_back(&watch(&server, "ana/1").await.err().expect("too many of this caller"));
     watches.push(watch(&server, "ana/2").await.expect("a watch"));
     assert_told_to_come_back(&watch(&server, "eve/1").await.err().expect("too many of this user"));
-    let request = claimed("eve/1", WatchDevicesRequest { user: "bob".into() });
+    let request = claimed("eve/1", WatchDevicesRequest { users: vec!["bob".into()], heartbeat: None });
     let refused = within(server.grpc().await.watch_devices(request)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::ResourceExhausted);
     drop(watches);

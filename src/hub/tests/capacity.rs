@@ -208,12 +208,12 @@ async fn one_wake_brings_many_changes_and_none_of_a_device_that_came_and_left_be
     let woken = Arc::new(Wakes::default());
     let waker = woken.clone().into();
     let mut watch = test.watch(&test.caller).expect("a watch");
-    assert!(matches!(poll(&mut watch, &waker), Some(WatchItem::Devices(devices)) if devices.is_empty()));
+    assert!(matches!(poll(&mut watch, &waker), Some(WatchItem::Devices(_, devices)) if devices.is_empty()));
     assert!(poll(&mut watch, &waker).is_none());
     let _first = test.subscribe("first", Start::Anew).expect("a stream");
     // A quiet board publishes at once.
     tokio::time::sleep(Duration::from_millis(60)).await;
-    assert!(matches!(poll(&mut watch, &waker), Some(WatchItem::Changes(_))));
+    assert!(matches!(poll(&mut watch, &waker), Some(WatchItem::Changes(..))));
     assert!(poll(&mut watch, &waker).is_none());
     let before = woken.0.load(Ordering::Relaxed);
     let mut streams = Vec::new();
@@ -222,7 +222,7 @@ async fn one_wake_brings_many_changes_and_none_of_a_device_that_came_and_left_be
         drop(test.subscribe("fleeting", Start::Anew).expect("a stream"));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let Some(WatchItem::Changes(changes)) = poll(&mut watch, &waker) else { panic!("no batch") };
+    let Some(WatchItem::Changes(_, changes)) = poll(&mut watch, &waker) else { panic!("no batch") };
     let came = (0..50).map(|number| Change::Online(DeviceId::new(&format!("{number:02}")).expect("an id")));
     assert!(changes.iter().cloned().eq(came), "{changes:?}");
     assert!(poll(&mut watch, &waker).is_none());
@@ -236,7 +236,7 @@ async fn a_connected_device_is_not_reported_offline_when_an_older_stream_ends_la
     let keeping = tokio::spawn(test.hub.clone().keep_time());
     let (_, first) = test.subscribe("phone", Start::Anew).expect("a stream");
     let mut watch = test.watch(&test.caller).expect("a watch");
-    assert!(matches!(poll(&mut watch, Waker::noop()), Some(WatchItem::Devices(devices)) if devices.len() == 1));
+    assert!(matches!(poll(&mut watch, Waker::noop()), Some(WatchItem::Devices(_, devices)) if devices.len() == 1));
     // The mailbox is removed while its stream still exists, as with a peer that does not read.
     let slot = test.hub.0.core.registry.find(&address("phone")).expect("a slot");
     slot.close(&test.hub.0.core, test.hub.now());
@@ -244,7 +244,7 @@ async fn a_connected_device_is_not_reported_offline_when_an_older_stream_ends_la
     let _second = test.subscribe("phone", Start::Anew).expect("a stream");
     drop(first);
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let Some(WatchItem::Changes(changes)) = poll(&mut watch, Waker::noop()) else { panic!("it is a new page") };
+    let Some(WatchItem::Changes(_, changes)) = poll(&mut watch, Waker::noop()) else { panic!("it is a new page") };
     assert_eq!(changes.iter().collect::<Vec<_>>(), [&Change::Online(DeviceId::new("phone").expect("an id"))]);
     assert!(poll(&mut watch, Waker::noop()).is_none());
     assert_eq!(test.devices().await.len(), 1);

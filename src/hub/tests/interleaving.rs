@@ -11,6 +11,7 @@ use super::{
         board::{BoardItem, Progress},
         time::Tick,
         user_devices::Purpose,
+        user_set::UserSet,
     },
     HOLD, TestHub, Wakes, address, poll, user,
 };
@@ -53,7 +54,7 @@ async fn a_device_that_comes_back_while_others_are_pushed_out_is_told_what_it_lo
 async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
     let test = TestHub::new(1 << 20, |_| ());
     let (core, now) = (&test.hub.0.core, test.hub.now());
-    let board = core.presence.add_watch(&user(), None).expect("room");
+    let board = core.presence.add_watches(&UserSet::one(user()), None).expect("room").remove(0);
     let mut phone = None;
     board.fill(now, || {
         let live = Vec::new();

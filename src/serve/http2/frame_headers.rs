@@ -26,7 +26,7 @@ impl FrameHeaders {
         Self { bytes: [0; HEADER + INCREMENT], known: 0, skip }
     }
 
-    /// The next frame that begins in `bytes`, which then start behind what was parsed.
+    /// Takes bytes off `bytes` until the next frame header is whole. `None` if it needs more bytes.
     pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Option<FrameHeader> {
         let skipped = self.skip.min(bytes.len());
         (self.skip, *bytes) = (self.skip - skipped, &bytes[skipped..]);

@@ -45,7 +45,7 @@ impl ReceiveWindow {
         WindowCounter { window: self.clone(), received, written }
     }
 
-    /// How many bytes are missing until less than half of a window of `size` bytes is held. 0 if that is so already.
+    /// How many bytes are missing until a third of a window of `size` bytes is left. 0 if that much is left.
     pub(super) fn missing(&self, size: u32) -> usize {
         usize::try_from(i64::from(size / 3) - self.0.load(Ordering::Relaxed)).unwrap_or(0)
     }

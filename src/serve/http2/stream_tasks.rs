@@ -113,7 +113,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             this.stream.set(None);
             *this.open = None;
         }
-        // Then h2 resets the stream with NO_ERROR, unless its request has ended.
+        // When this task ends, h2 resets the stream with NO_ERROR, unless its request has ended.
         this.body.as_ref().map_or(Poll::Ready(()), |body| body.poll_discard(cx))
     }
 }

@@ -45,7 +45,7 @@ pub(in crate::serve) struct Streams {
     receive_window: ReceiveWindow,
     /// The watchdog was asked to end calls that hold the window, and has not looked yet.
     is_reported: AtomicBool,
-    /// Wakes the connection for a new entry of that list.
+    /// Wakes the connection for a new entry of `unflushed`.
     connection_waker: Mutex<Option<Waker>>,
 }
 
@@ -95,7 +95,7 @@ impl Streams {
         self.is_reported.store(false, Ordering::Relaxed);
     }
 
-    /// How many calls must end so that less than half of the window is held, if each holds the window of a whole stream.
+    /// How many calls must end so that a third of the window is left, if each holds the window of a whole stream.
     pub(in crate::serve) fn calls_to_end(&self) -> usize {
         self.receive_window.missing(CONNECTION_WINDOW).div_ceil(STREAM_WINDOW as usize)
     }

@@ -57,7 +57,11 @@ pub struct Stream {
 
 impl Stream {
     pub async fn open(client: &mut Client, device: &str, cursor: &str) -> Result<Self, Status> {
-        let request = claimed(device, SubscribeRequest { cursor: cursor.into() });
+        let request = SubscribeRequest { cursor: cursor.into(), heartbeat: None };
+        Self::begin(client, claimed(device, request)).await
+    }
+
+    pub async fn begin(client: &mut Client, request: Request<SubscribeRequest>) -> Result<Self, Status> {
         let mut responses = within(client.subscribe(request)).await?.into_inner();
         match within(responses.message()).await?.and_then(|response| response.kind) {
             Some(Kind::Ready(ready)) => Ok(Self { cursor: ready.cursor.clone(), ready, responses }),

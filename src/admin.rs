@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     budget::Budget,
@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     hub::Hub,
     rest::Problem,
-    telemetry::{Levels, Metrics},
+    telemetry::{Levels, Metrics, TextFormat},
 };
 
 /// What the handlers share.
@@ -53,7 +53,7 @@ async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
     if admin.drain.has_started() { Err(Error::DRAINING.into()) } else { Ok("ready\n") }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Result<Response, Problem> {
     let census = admin.hub.census();
     let levels = Levels {
         streams: census.streams,
@@ -63,7 +63,31 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
         watches: census.watches,
         unsent_bytes: admin.budget.unsent(),
     };
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    let text = admin.metrics.render(levels).ok_or(Error::Internal)?;
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    let format = text_format(&headers);
+    let text = format.convert(admin.metrics.render(levels).ok_or(Error::Internal)?);
+    let kind = HeaderValue::from_static(format.media_type());
+    Ok(([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], text).into_response())
+}
+
+/// The format that the scraper asks for: the classic text only if it names that and not OpenMetrics.
+fn text_format(headers: &HeaderMap) -> TextFormat {
+    let names = |media_type: &str| {
+        let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok());
+        accepted.flat_map(|accepted| accepted.split(',')).any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named = parts.next().is_some_and(|named| named.eq_ignore_ascii_case(media_type));
+            is_named && !parts.any(is_refusal)
+        })
+    };
+    if names("text/plain") && !names("application/openmetrics-text") {
+        TextFormat::Classic
+    } else {
+        TextFormat::OpenMetrics
+    }
+}
+
+/// Whether a parameter is the weight 0: the client does not want this media type (RFC 9110, section 12.4.2).
+fn is_refusal(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    weight.is_some_and(|(_, weight)| weight.trim().parse() == Ok(0.0_f32))
 }

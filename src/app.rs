@@ -7,20 +7,14 @@ mod head_checks;
 mod max_connections;
 mod router;
 
-use std::{
-    io,
-    net::{SocketAddr, ToSocketAddrs as _},
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use self::{dispatch::Dispatch, max_connections::MaxConnections};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
     budget::Budget,
-    config::{AuthMode, RequireClaim, ServeOptions},
+    config::{AuthMode, Endpoint, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
@@ -32,7 +26,7 @@ use crate::{
 /// A bound daemon that does not serve yet.
 pub struct App {
     server: Server,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     dispatch: Dispatch,
     hub: Hub,
     health: tonic_health::server::HealthReporter,
@@ -43,17 +37,17 @@ pub struct App {
 }
 
 impl App {
-    /// Joins the rooms and listens.
+    /// Joins the rooms and listens on every address of the host.
     ///
     /// # Errors
-    /// When the address cannot be listened on, or a certificate or key cannot be read.
-    pub fn bind(options: ServeOptions) -> io::Result<Self> {
+    /// When an address cannot be listened on, or a certificate or key cannot be read.
+    pub async fn bind(options: ServeOptions) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
             (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
         let settings = serve_settings(&options, max_connections, budget.clone())?;
-        let server = Server::bind(resolve(&options)?, settings, metrics.clone())?;
-        let address = server.local_addr()?;
+        let server = Server::bind(&resolve(&options.endpoint).await?, settings, metrics.clone())?;
+        let addresses = server.local_addrs()?;
         let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(auth(&options, metrics.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -68,13 +62,13 @@ impl App {
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
-        Ok(Self { server, address, dispatch, hub, health, metrics, drain, max_connections, options })
+        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, max_connections, options })
     }
 
-    /// The address that is listened on.
+    /// The addresses that are listened on: at least one, and all with the same port.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Every metric of this daemon.
@@ -131,9 +125,16 @@ const TIMEKEEPER: &str = "timekeeper of the hub";
 const WATCHDOG: &str = "write watchdog";
 const ACCEPT_LOOP: &str = "accept loop";
 
-fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
-    let mut addresses = (options.endpoint.host.as_str(), options.endpoint.port).to_socket_addrs()?;
-    addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
+/// The addresses of the host, each once.
+async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for address in tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await? {
+        // A hosts file may name an address several times.
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
 }
 
 fn serve_settings(options: &ServeOptions, most: MaxConnections, budget: Budget) -> io::Result<serve::Settings> {
@@ -208,8 +209,8 @@ mod tests {
     async fn outcome(victim: &'static str, panics: bool) -> Result<(), Died> {
         let options = ["--port", "0", "--host", "127.0.0.1", "--drain-window", "1"];
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
-        let app = App::bind(*options).expect("a free port");
-        let (address, drain, kill) = (app.local_addr(), app.drain(), Arc::new(Notify::new()));
+        let app = App::bind(*options).await.expect("a free port");
+        let (address, drain, kill) = (app.local_addrs()[0], app.drain(), Arc::new(Notify::new()));
         let killed = kill.clone();
         let running = app.run_with(move |name, task| {
             let killed = killed.clone();

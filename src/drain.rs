@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, OnceLock},
@@ -9,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::AbortHandle;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::AbortHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A cheap handle to the one shutdown of this process.
@@ -121,17 +125,56 @@ pub async fn catch_panic<T>(mut future: Pin<&mut (impl Future<Output = T> + Send
     polled.await
 }
 
-/// Installs handlers for SIGTERM and SIGINT. Each call of the returned function waits for the next of these signals.
-///
-/// # Errors
-/// When the handlers cannot be installed.
-pub fn stop_signals() -> std::io::Result<impl AsyncFnMut()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// The signals that the process handles. SIGTERM and SIGINT stop it; SIGHUP, which would end it without a drain, is ignored.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl StopSignals {
+    /// Installs the handlers. Needs no runtime: signals that come before a runtime runs are not lost.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        // tokio installs handlers only inside a runtime. They stay for the whole process, and every later runtime gets the signals.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let _inside = runtime.enter();
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal that stops the process.
+    pub async fn next(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => tracing::info!("SIGHUP is ignored"),
+            }
         }
-    })
+    }
+
+    /// The output of a future; `None` if a signal comes first.
+    pub async fn unless_first<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            output = future => Some(output),
+            () = self.next() => None,
+        }
+    }
+
+    /// Runs the daemon to its end. The first signal starts the drain. `None`: a second one came, which does not wait for the drain.
+    pub async fn drain_on_first<T>(&mut self, drain: &Drain, running: impl Future<Output = T>) -> Option<T> {
+        let mut running = pin!(running);
+        if let Some(ended) = self.unless_first(running.as_mut()).await {
+            return Some(ended);
+        }
+        drain.start();
+        self.unless_first(running).await
+    }
 }

@@ -35,7 +35,7 @@
 //! | a peer that does not read is cut | `serve/write_watchdog.rs` decides; `serve/watched_socket.rs` (HTTP/1.1) and `serve/http2/stream_tasks.rs` end the peer |
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the one of `legacy` |
-//! | a new option or subcommand | `config/serve_options.rs` or `config.rs`; `app.rs` hands the value to its room; a README row |
+//! | a new option or subcommand | `config/serve_options.rs` or `config.rs`, parsers of values in `config/values.rs`; `app.rs` hands the value to its room; a README row |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` |
 //! | a new gRPC method | `proto/signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |

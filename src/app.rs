@@ -108,10 +108,15 @@ impl App {
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::set_health(&health, false).await;
-        // The hub ends all streams in the first 90 % of the window. The rest is for writing their last bytes.
-        hub.drain(options.drain_window.mul_f64(0.9)).await;
+        let work = async {
+            // The hub ends all streams in the first 90 % of the window. The rest is for writing their last bytes.
+            hub.drain(options.drain_window.mul_f64(0.9)).await;
+            drain.wait_for_work().await;
+        };
+        // Requests that came before the drain have the whole window, also when no stream is open.
+        let _window_is_over = tokio::time::timeout(options.drain_window, work).await.is_err();
         drain.begin_hard_stop();
-        let all_tasks_ended = drain.wait_for_tasks(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
+        let all_tasks_ended = drain.wait_for_tasks(LAST_BYTES).await;
         tracing::info!(all_tasks_ended, "stopped");
         drain.died().map_or(Ok(()), Err)
     }
@@ -182,7 +187,7 @@ fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
 /// How long an HTTP/2 connection may stay open without a stream. Short, because an idle connection holds a permit.
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// Connections get at least this long to write their last bytes, even with a very short drain window.
+/// After the drain window, connections get this long to write their last bytes and to close.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -21,7 +21,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub struct Drain {
     soft: CancellationToken,
     hard: CancellationToken,
-    tasks: TaskTracker,
+    /// Connections, streams and requests that are in hand when the soft stop begins. They end without the hard stop.
+    in_hand: TaskTracker,
+    /// Tasks that only the hard stop ends: the supervised ones, and connections that came during the drain.
+    until_hard_stop: TaskTracker,
     died: Arc<OnceLock<Died>>,
 }
 
@@ -79,7 +82,14 @@ impl Drain {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.tasks.spawn(task).abort_handle()
+        self.in_hand.spawn(task).abort_handle()
+    }
+
+    /// Starts the task of a connection. A connection that comes during the drain is for health checks: it may stay open until the
+    /// hard stop, so [`Drain::wait_for_work`] does not wait for it.
+    pub fn spawn_connection(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let tasks = if self.has_started() { &self.until_hard_stop } else { &self.in_hand };
+        tasks.spawn(task);
     }
 
     /// Starts a task that must not die before the hard stop, which ends it.
@@ -91,7 +101,7 @@ impl Drain {
         F: Future<Output = ()> + Send + 'static,
     {
         let drain = self.clone();
-        self.tasks.spawn(async move {
+        self.until_hard_stop.spawn(async move {
             if let Some(ended) = drain.hard.run_until_cancelled(catch_panic(pin!(task))).await {
                 let how = if ended.is_some() { "ended" } else { "panicked" };
                 tracing::error!(task = name, how, "a task that must not die has died: the daemon stops");
@@ -108,10 +118,20 @@ impl Drain {
         self.died.get().copied()
     }
 
-    /// Waits for the end of all tasks, for at most `patience`. Returns whether all have ended.
+    /// Waits for the end of all work that was in hand when the soft stop began.
+    pub async fn wait_for_work(&self) {
+        self.in_hand.close();
+        self.in_hand.wait().await;
+    }
+
+    /// Waits for the end of all tasks, for at most `patience`. Returns whether all have ended. Call this after the hard stop.
     pub async fn wait_for_tasks(&self, patience: Duration) -> bool {
-        self.tasks.close();
-        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+        self.until_hard_stop.close();
+        let ended = async {
+            self.wait_for_work().await;
+            self.until_hard_stop.wait().await;
+        };
+        tokio::time::timeout(patience, ended).await.is_ok()
     }
 }
 

@@ -135,11 +135,11 @@ impl Server {
                     let peer = Peer(peer.ip());
                     match permits.upgrade(permit) {
                         Permit::Regular(permit) => {
-                            drain.spawn(connection::serve(state.clone(), socket, peer, permit));
+                            drain.spawn_connection(connection::serve(state.clone(), socket, peer, permit));
                         }
                         Permit::OverLimit(permit) => {
                             metrics.connected_over_limit();
-                            drain.spawn(over_limit::serve(state.clone(), socket, peer, permit));
+                            drain.spawn_connection(over_limit::serve(state.clone(), socket, peer, permit));
                         }
                     }
                 }

@@ -107,8 +107,8 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count)]
     pub worker_threads: Option<usize>,
 
-    /// How long streams may take to end after SIGTERM or SIGINT; connections get at least 1 s more for their last bytes
-    #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    /// How long streams and requests in hand may take to end after SIGTERM or SIGINT; connections get 1 s more for their last bytes
+    #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     pub drain_window: Duration,
 
     /// Private key of the certificate, PEM

@@ -6,15 +6,16 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     budget::Budget,
     drain::Drain,
     error::Error,
     hub::Hub,
+    media_type::MediaType,
     rest::Problem,
-    telemetry::{Levels, Metrics},
+    telemetry::{Levels, Metrics, TextFormat},
 };
 
 /// What the handlers share.
@@ -53,7 +54,7 @@ async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
     if admin.drain.has_started() { Err(Error::DRAINING.into()) } else { Ok("ready\n") }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Result<Response, Problem> {
     let census = admin.hub.census();
     let levels = Levels {
         streams: census.streams,
@@ -63,7 +64,18 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
         watches: census.watches,
         unsent_bytes: admin.budget.unsent(),
     };
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    let text = admin.metrics.render(levels).ok_or(Error::Internal)?;
+    let format = text_format(&headers);
+    let text = format.convert(admin.metrics.render(levels).ok_or(Error::Internal)?);
+    let kind = HeaderValue::from_static(format.media_type());
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// The format that the scraper asks for: the classic text only if it names that and not OpenMetrics.
+fn text_format(headers: &HeaderMap) -> TextFormat {
+    let names = |name: &str| MediaType::accepted(headers).any(|accepted| accepted.is(name));
+    if names("text/plain") && !names("application/openmetrics-text") {
+        TextFormat::Classic
+    } else {
+        TextFormat::OpenMetrics
+    }
 }

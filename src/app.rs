@@ -8,20 +8,14 @@ mod head_checks;
 mod max_connections;
 mod router;
 
-use std::{
-    io,
-    net::{SocketAddr, ToSocketAddrs as _},
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use self::{dispatch::Dispatch, max_connections::MaxConnections};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
     budget::Budget,
-    config::{AuthMode, RequireClaim, ServeOptions},
+    config::{AuthMode, Endpoint, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
@@ -33,7 +27,7 @@ use crate::{
 /// A bound daemon that does not serve yet.
 pub struct App {
     server: Server,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     dispatch: Dispatch,
     hub: Hub,
     health: tonic_health::server::HealthReporter,
@@ -44,17 +38,17 @@ pub struct App {
 }
 
 impl App {
-    /// Joins the rooms and listens.
+    /// Joins the rooms and listens on every address of the host.
     ///
     /// # Errors
-    /// When the address cannot be listened on, or a certificate or key cannot be read.
-    pub fn bind(options: ServeOptions) -> io::Result<Self> {
+    /// When an address cannot be listened on, or a certificate or key cannot be read.
+    pub async fn bind(options: ServeOptions) -> io::Result<Self> {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
             (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
         let settings = serve_settings(&options, max_connections, budget.clone())?;
-        let server = Server::bind(resolve(&options)?, settings, metrics.clone())?;
-        let address = server.local_addr()?;
+        let server = Server::bind(&resolve(&options.endpoint).await?, settings, metrics.clone())?;
+        let addresses = server.local_addrs()?;
         let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(auth(&options, metrics.clone()));
         let (health, health_service) = grpc::health_service();
@@ -69,13 +63,13 @@ impl App {
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
-        Ok(Self { server, address, dispatch, hub, health, metrics, drain, max_connections, options })
+        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, max_connections, options })
     }
 
-    /// The address that is listened on.
+    /// The addresses that are listened on: at least one, and all with the same port.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Every metric of this daemon.
@@ -115,9 +109,14 @@ impl App {
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::set_health(&health, false).await;
-        hub.drain(options.drain_window).await;
+        let work = async {
+            hub.drain(options.drain_window).await;
+            drain.wait_for_work().await;
+        };
+        // Requests that came before the drain have the whole window, also when no stream is open.
+        let _window_is_over = tokio::time::timeout(options.drain_window, work).await.is_err();
         drain.begin_hard_stop();
-        let all_tasks_ended = drain.wait_for_tasks(options.drain_window.mul_f64(0.1).max(LAST_BYTES)).await;
+        let all_tasks_ended = drain.wait_for_tasks(LAST_BYTES).await;
         tracing::info!(all_tasks_ended, "stopped");
         drain.died().map_or(Ok(()), Err)
     }
@@ -131,9 +130,16 @@ const TIMEKEEPER: &str = "timekeeper of the hub";
 const WATCHDOG: &str = "write watchdog";
 const ACCEPT_LOOP: &str = "accept loop";
 
-fn resolve(options: &ServeOptions) -> io::Result<SocketAddr> {
-    let mut addresses = (options.endpoint.host.as_str(), options.endpoint.port).to_socket_addrs()?;
-    addresses.next().ok_or_else(|| io::Error::other("the host has no address"))
+/// The addresses of the host, each once.
+async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for address in tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await? {
+        // A hosts file may name an address several times.
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
 }
 
 fn serve_settings(
@@ -186,7 +192,7 @@ fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
 /// How long an HTTP/2 connection may stay open without a stream. Short, because an idle connection holds a permit.
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// After [`Hub::drain`], connections get a tenth of the drain window for their last bytes, but at least this long.
+/// After the drain window, connections get this long to write their last bytes and to close.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -213,8 +219,8 @@ mod tests {
     async fn outcome(victim: &'static str, panics: bool) -> Result<(), Died> {
         let options = ["--port", "0", "--host", "127.0.0.1", "--drain-window", "1"];
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
-        let app = App::bind(*options).expect("a free port");
-        let (address, drain, kill) = (app.local_addr(), app.drain(), Arc::new(Notify::new()));
+        let app = App::bind(*options).await.expect("a free port");
+        let (address, drain, kill) = (app.local_addrs()[0], app.drain(), Arc::new(Notify::new()));
         let killed = kill.clone();
         let running = app.run_with(move |name, task| {
             let killed = killed.clone();

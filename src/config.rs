@@ -1,16 +1,21 @@
 //! The command line and the environment, parsed into types; the only room that reads the environment.
 
+mod refusal;
 mod serve_options;
+mod values;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fmt, path::PathBuf};
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind, parser::ValueSource};
+use clap::{
+    Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable, error::ErrorKind,
+    parser::ValueSource,
+};
 
 pub use self::serve_options::{AuthMode, RequireClaim, ServeOptions};
 
 /// The daemon through which two devices find each other before a WebRTC call: server-sent events and gRPC on one port.
 ///
-/// Every option is a flag and an environment variable; the flag wins. SIGTERM and SIGINT drain: the daemon ends its streams over
+/// Every option is a flag and an environment variable; the flag wins, and an empty variable counts as absent. SIGTERM and SIGINT drain: the daemon ends its streams over
 /// the drain window, then exits with 0. A second signal makes it exit at once with 1. A bad option, a taken port or an unreadable file
 /// is one line on standard error and exit code 2.
 #[derive(Clone, Debug, Parser)]
@@ -38,13 +43,20 @@ pub struct Endpoint {
     #[arg(long, env = "PORT", default_value_t = 1837, global = true)]
     pub port: u16,
 
-    /// Address or host name to listen on
-    #[arg(long, env = "SIGNAL_HOST", default_value = "0.0.0.0", global = true)]
+    /// Address or host name to listen on; of a host name, all addresses
+    #[arg(long, env = "SIGNAL_HOST", default_value = "0.0.0.0", value_parser = values::host, global = true)]
     pub host: String,
 
     /// Certificate chain in PEM; with --tls-key, the daemon speaks TLS
     #[arg(long, env = "SIGNAL_TLS_CERT", value_name = "FILE", global = true)]
     pub tls_cert: Option<PathBuf>,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 /// Why the process exits without running a command.
@@ -70,16 +82,23 @@ impl Arguments {
     /// # Errors
     /// As [`Arguments::from_process`].
     pub fn parse_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Command, EarlyExit> {
-        let (mut definition, name) = (Self::command(), OsString::from("backend-signal"));
-        let args = std::iter::once(name).chain(args.into_iter().map(Into::into));
-        let matches = definition.try_get_matches_from_mut(args)?;
+        let args: Vec<OsString> =
+            [OsString::from("backend-signal")].into_iter().chain(args.into_iter().map(Into::into)).collect();
+        let mut definition = without_empty_variables(Self::command());
+        let matches = definition.try_get_matches_from_mut(&args).map_err(|error| match error.kind() {
+            // Help names all variables, also the empty ones.
+            ErrorKind::DisplayHelp => Self::command().try_get_matches_from(&args).err().unwrap_or(error),
+            _ => error,
+        });
+        let matches = matches.map_err(|error| EarlyExit::of(&error, &definition, &args))?;
         let explicit = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
         let misplaced = definition.get_arguments().find(|arg| !arg.is_global_set() && explicit(arg.get_id().as_str()));
         if let (Some("serve"), Some(flag)) = (matches.subcommand_name(), misplaced.and_then(clap::Arg::get_long)) {
             // clap accepts the flag here, but `serve` has its own copy of the options: the value would be lost without a word.
             return Err(EarlyExit::Fail(format!("--{flag} must stand after `serve`")));
         }
-        let Self { command, serve } = Self::from_arg_matches(&matches)?;
+        let parsed = Self::from_arg_matches(&matches).map_err(|error| EarlyExit::of(&error, &definition, &args));
+        let Self { command, serve } = parsed?;
         let command = command.unwrap_or_else(|| Command::Serve(Box::new(serve)));
         if let Command::Serve(options) = &command {
             options.check().map_err(EarlyExit::Fail)?;
@@ -88,14 +107,25 @@ impl Arguments {
     }
 }
 
-impl From<clap::Error> for EarlyExit {
-    fn from(error: clap::Error) -> Self {
-        let text = error.render().to_string();
+impl EarlyExit {
+    fn of(error: &clap::Error, definition: &clap::Command, args: &[OsString]) -> Self {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-            return Self::Print(text);
+            return Self::Print(error.render().to_string());
         }
-        // clap's first paragraph says what is wrong; usage and tips come after an empty line.
-        let reason = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-        Self::Fail(reason.split_whitespace().collect::<Vec<_>>().join(" "))
+        Self::Fail(refusal::one_line(error, definition, args))
     }
+}
+
+/// Without the variables that are empty: clap would parse the empty text.
+fn without_empty_variables(definition: clap::Command) -> clap::Command {
+    let unless_empty = |option: Arg| {
+        if variable(&option).is_some_and(|value| value.is_empty()) { option.env(Resettable::Reset) } else { option }
+    };
+    definition.mut_args(unless_empty).mut_subcommands(without_empty_variables)
+}
+
+/// The value of an option's variable, also if it is empty.
+#[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
+fn variable(option: &Arg) -> Option<OsString> {
+    std::env::var_os(option.get_env()?)
 }

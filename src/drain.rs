@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, OnceLock},
@@ -9,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::AbortHandle;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::AbortHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A cheap handle to the one shutdown of this process.
@@ -17,7 +21,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub struct Drain {
     soft: CancellationToken,
     hard: CancellationToken,
-    tasks: TaskTracker,
+    /// Connections, streams and requests that are in hand when the soft stop begins. They end without the hard stop.
+    in_hand: TaskTracker,
+    /// Tasks that only the hard stop ends: the supervised ones, and connections that came during the drain.
+    until_hard_stop: TaskTracker,
     died: Arc<OnceLock<Died>>,
 }
 
@@ -75,7 +82,14 @@ impl Drain {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.tasks.spawn(task).abort_handle()
+        self.in_hand.spawn(task).abort_handle()
+    }
+
+    /// Starts the task of a connection. A connection that comes during the drain is for health checks: it may stay open until the
+    /// hard stop, so [`Drain::wait_for_work`] does not wait for it.
+    pub fn spawn_connection(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let tasks = if self.has_started() { &self.until_hard_stop } else { &self.in_hand };
+        tasks.spawn(task);
     }
 
     /// Starts a task that must not die before the hard stop, which ends it.
@@ -87,7 +101,7 @@ impl Drain {
         F: Future<Output = ()> + Send + 'static,
     {
         let drain = self.clone();
-        self.tasks.spawn(async move {
+        self.until_hard_stop.spawn(async move {
             if let Some(ended) = drain.hard.run_until_cancelled(catch_panic(pin!(task))).await {
                 let how = if ended.is_some() { "ended" } else { "panicked" };
                 tracing::error!(task = name, how, "a task that must not die has died: the daemon stops");
@@ -104,10 +118,20 @@ impl Drain {
         self.died.get().copied()
     }
 
-    /// Waits for the end of all tasks, for at most `patience`. Returns whether all have ended.
+    /// Waits for the end of all work that was in hand when the soft stop began.
+    pub async fn wait_for_work(&self) {
+        self.in_hand.close();
+        self.in_hand.wait().await;
+    }
+
+    /// Waits for the end of all tasks, for at most `patience`. Returns whether all have ended. Call this after the hard stop.
     pub async fn wait_for_tasks(&self, patience: Duration) -> bool {
-        self.tasks.close();
-        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+        self.until_hard_stop.close();
+        let ended = async {
+            self.wait_for_work().await;
+            self.until_hard_stop.wait().await;
+        };
+        tokio::time::timeout(patience, ended).await.is_ok()
     }
 }
 
@@ -121,17 +145,56 @@ pub async fn catch_panic<T>(mut future: Pin<&mut (impl Future<Output = T> + Send
     polled.await
 }
 
-/// Installs handlers for SIGTERM and SIGINT. Each call of the returned function waits for the next of these signals.
-///
-/// # Errors
-/// When the handlers cannot be installed.
-pub fn stop_signals() -> std::io::Result<impl AsyncFnMut()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// The signals that the process handles. SIGTERM and SIGINT stop it; SIGHUP, which would end it without a drain, is ignored.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl StopSignals {
+    /// Installs the handlers. Needs no runtime: signals that come before a runtime runs are not lost.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        // tokio installs handlers only inside a runtime. They stay for the whole process, and every later runtime gets the signals.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let _inside = runtime.enter();
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal that stops the process.
+    pub async fn next(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => tracing::info!("SIGHUP is ignored"),
+            }
         }
-    })
+    }
+
+    /// The output of a future; `None` if a signal comes first.
+    pub async fn unless_first<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            output = future => Some(output),
+            () = self.next() => None,
+        }
+    }
+
+    /// Runs the daemon to its end. The first signal starts the drain. `None`: a second one came, which does not wait for the drain.
+    pub async fn drain_on_first<T>(&mut self, drain: &Drain, running: impl Future<Output = T>) -> Option<T> {
+        let mut running = pin!(running);
+        if let Some(ended) = self.unless_first(running.as_mut()).await {
+            return Some(ended);
+        }
+        drain.start();
+        self.unless_first(running).await
+    }
 }

@@ -24,13 +24,19 @@ use tokio_rustls::{
 
 use crate::wall_clock;
 
-/// Succeeds when the daemon answers 200 within 3 s. `host` and `port` are the daemon's own options. `tls`: it speaks TLS.
+/// Succeeds when the daemon answers 200 within 3 s. `host` and `port` are the daemon's own options. `tls`: it speaks TLS. Fails when
+/// `stop` is ready before.
 ///
 /// # Errors
 /// In every other case; the error says what is wrong.
-pub fn run(host: &str, port: u16, tls: bool) -> io::Result<()> {
+pub fn run(host: &str, port: u16, tls: bool, stop: impl Future<Output = ()>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = runtime.block_on(async { tokio::time::timeout(TIMEOUT, ask(host, port, tls)).await });
+    let asked = runtime.block_on(async {
+        tokio::select! {
+            asked = tokio::time::timeout(TIMEOUT, ask(host, port, tls)) => asked,
+            () = stop => Ok(Err(io::Error::other("stopped by a signal"))),
+        }
+    });
     // Dropping the runtime would wait for its thread that may still resolve the host name.
     runtime.shutdown_background();
     asked.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {} s", TIMEOUT.as_secs()))))

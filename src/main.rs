@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use backend_signal::{
     app::App,
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
-    drain, healthcheck, telemetry,
+    drain::StopSignals,
+    healthcheck, telemetry,
     terminal::{fail, print},
 };
 
@@ -14,47 +15,45 @@ use backend_signal::{
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    // First: before this, SIGTERM ends the process without a drain, and the system drops it if the process is PID 1.
+    let Ok(signals) = StopSignals::install() else { return fail(2, "cannot handle signals") };
     match Arguments::from_process() {
-        Ok(Command::Serve(options)) => serve(*options),
-        Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint),
+        Ok(Command::Serve(options)) => serve(*options, signals),
+        Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
         Err(EarlyExit::Print(text)) => print(&text),
         Err(EarlyExit::Fail(reason)) => fail(2, &reason),
     }
 }
 
-fn check_health(Endpoint { host, port, tls_cert }: &Endpoint) -> ExitCode {
-    match healthcheck::run(host, *port, tls_cert.is_some()) {
+fn check_health(Endpoint { host, port, tls_cert }: &Endpoint, mut signals: StopSignals) -> ExitCode {
+    match healthcheck::run(host, *port, tls_cert.is_some(), signals.next()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &format!("the daemon on --host {host} --port {port} is not healthy: {error}")),
     }
 }
 
-fn serve(options: ServeOptions) -> ExitCode {
+fn serve(options: ServeOptions, signals: StopSignals) -> ExitCode {
     let threads = options.worker_threads.or(std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(options)),
-        Err(error) => fail(2, &format!("cannot start: {error}")),
-    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(2, &format!("cannot start: {error}")),
+    };
+    let code = runtime.block_on(run(options, signals));
+    // Dropping the runtime would wait for its thread that may still resolve the host name.
+    runtime.shutdown_background();
+    code
 }
 
-async fn run(options: ServeOptions) -> ExitCode {
-    let endpoint = format!("{}:{}", options.endpoint.host, options.endpoint.port);
-    let (level, format) = (options.log, options.log_format);
-    let (app, mut next_signal) = match App::bind(options).and_then(|app| Ok((app, drain::stop_signals()?))) {
-        Ok(bound) => bound,
-        Err(error) => return fail(2, &format!("cannot serve on {endpoint}: {error}")),
+async fn run(options: ServeOptions, mut signals: StopSignals) -> ExitCode {
+    let (endpoint, level, format) = (options.endpoint.to_string(), options.log, options.log_format);
+    let app = match signals.unless_first(App::bind(options)).await {
+        Some(Ok(app)) => app,
+        Some(Err(error)) => return fail(2, &format!("cannot serve on {endpoint}: {error}")),
+        None => return ExitCode::SUCCESS,
     };
     let _log = telemetry::start(level, format);
     telemetry::count_panics(app.metrics());
-    tracing::info!("listening on {}", app.local_addr());
-    let drain = app.drain();
-    let mut running = std::pin::pin!(app.run());
-    tokio::select! {
-        ended = &mut running => return ExitCode::from(u8::from(ended.is_err())),
-        () = next_signal() => drain.start(),
-    }
-    tokio::select! {
-        ended = running => ExitCode::from(u8::from(ended.is_err())),
-        () = next_signal() => ExitCode::FAILURE, // A second signal does not wait for the drain.
-    }
+    app.local_addrs().iter().for_each(|address| tracing::info!("listening on {address}"));
+    let ended = signals.drain_on_first(&app.drain(), app.run()).await;
+    if ended == Some(Ok(())) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,7 +1,7 @@
 //! The transport: accepts connections, gives their requests to one handler, applies the limits. Knows nothing of the domain.
 //!
-//! Connections: `connection`, `http1`, `http2`, `connection_limit`, `over_limit`, `socket`. Layers of I/O: `filtered_io`, `tls`,
-//! `protocol_detection`, `discard`. Peers that do not read: `watched_socket`, `write_watchdog`.
+//! Connections: `listeners`, `connection`, `http1`, `http2`, `connection_limit`, `over_limit`, `socket`. Layers of I/O: `filtered_io`,
+//! `tls`, `protocol_detection`, `discard`. Peers that do not read: `watched_socket`, `write_watchdog`.
 
 mod connection;
 mod connection_limit;
@@ -9,6 +9,7 @@ mod discard;
 mod filtered_io;
 mod http1;
 mod http2;
+mod listeners;
 mod over_limit;
 mod protocol_detection;
 mod socket;
@@ -29,11 +30,11 @@ use axum::{
     body::{Body, Bytes, HttpBody},
 };
 use http::{Request, Response};
-use tokio::net::TcpListener;
 
 use self::{
     connection::ServerState,
     connection_limit::{Permit, Permits},
+    listeners::Listeners,
     write_watchdog::Watchdog,
 };
 pub use self::{
@@ -91,30 +92,31 @@ pub trait Handler: Clone + Send + Sync + 'static {
 /// several times.
 pub type ResponseFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// A bound listener that serves one handler.
+/// Bound listeners that serve one handler.
 pub struct Server {
-    listener: TcpListener,
+    listeners: Listeners,
     settings: Settings,
     watchdog: Watchdog,
     metrics: Metrics,
 }
 
 impl Server {
-    /// Listens on an address. Port 0 picks a free port.
+    /// Listens on all addresses. Port 0 picks a free port, the same for all of them. Leaves out addresses that this machine does not
+    /// have, unless it has none of them.
     ///
     /// # Errors
-    /// When the address is taken, or is no address of this machine.
-    pub fn bind(address: SocketAddr, settings: Settings, metrics: Metrics) -> io::Result<Self> {
+    /// When an address is taken, or none is an address of this machine.
+    pub fn bind(addresses: &[SocketAddr], settings: Settings, metrics: Metrics) -> io::Result<Self> {
         let watchdog = Watchdog::new(settings.stall_timeout, settings.budget.clone(), metrics.clone());
-        Ok(Self { listener: socket::listen(address)?, settings, watchdog, metrics })
+        Ok(Self { listeners: Listeners::bind(addresses)?, settings, watchdog, metrics })
     }
 
-    /// The address that the server listens on.
+    /// The addresses that the server listens on.
     ///
     /// # Errors
-    /// When the system does not give the address.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// When the system does not give an address.
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.local_addrs()
     }
 
     /// Cuts peers that do not read; never ends.
@@ -124,7 +126,8 @@ impl Server {
 
     /// Accepts connections; never ends. A connection closes after its current requests when the next stop of the drain begins.
     pub async fn run(self, handler: impl Handler, drain: Drain) {
-        let Self { listener, settings, watchdog, metrics } = self;
+        let Self { mut listeners, settings, watchdog, metrics } = self;
+        listeners.warn_absent();
         let permits = Permits::new(settings.max_connections);
         let mut backoff = Backoff::default();
         let drain = Arc::new(drain);
@@ -132,18 +135,18 @@ impl Server {
             Arc::new(ServerState { handler, settings, watchdog, metrics: metrics.clone(), drain: drain.clone() });
         loop {
             let permit = permits.acquire().await;
-            match listener.accept().await {
+            match listeners.accept().await {
                 Ok((socket, peer)) => {
                     backoff.reset();
                     metrics.connected();
                     let peer = Peer(peer.ip());
                     match permits.upgrade(permit) {
                         Permit::Regular(permit) => {
-                            drain.spawn(connection::serve(state.clone(), socket, peer, permit));
+                            drain.spawn_connection(connection::serve(state.clone(), socket, peer, permit));
                         }
                         Permit::OverLimit(permit) => {
                             metrics.connected_over_limit();
-                            drain.spawn(over_limit::serve(state.clone(), socket, peer, permit));
+                            drain.spawn_connection(over_limit::serve(state.clone(), socket, peer, permit));
                         }
                     }
                 }

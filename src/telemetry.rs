@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-pub use self::metrics::{BusyRoute, Levels, Metrics};
+pub use self::metrics::{BusyRoute, Levels, Metrics, TextFormat};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -1,11 +1,14 @@
-//! The options of serving, and how their values are parsed.
+//! The options of serving.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 
-use super::Endpoint;
+use super::{
+    Endpoint,
+    values::{count, network, origin, seconds},
+};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Every option of the daemon while it serves.
@@ -105,8 +108,8 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count)]
     pub worker_threads: Option<usize>,
 
-    /// Time to stop after SIGTERM or SIGINT: streams end in the first 90 %, connections get the rest, but at least 1 s
-    #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    /// How long streams and requests in hand may take to end after SIGTERM or SIGINT; connections get 1 s more for their last bytes
+    #[arg(long, env = "SIGNAL_DRAIN_WINDOW", value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     pub drain_window: Duration,
 
     /// Private key of the certificate, PEM
@@ -155,39 +158,6 @@ impl ServeOptions {
     }
 }
 
-/// Parses a number of seconds, such as 10 or 0.5.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
-    if duration < SHORTEST || duration > LONGEST {
-        return Err(format!("must be between {} and {}", SHORTEST.as_secs_f64(), LONGEST.as_secs()));
-    }
-    Ok(duration)
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "not a whole number above 0".to_owned())
-}
-
-/// A network, or one address.
-fn network(text: &str) -> Result<IpNet, String> {
-    let text = text.trim();
-    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
-    text.parse().or(address).map_err(|_| "not a network such as 10.0.0.0/8".to_owned())
-}
-
-/// An origin as a browser sends it: scheme, host and perhaps a port, without a path.
-fn origin(text: &str) -> Result<http::HeaderValue, String> {
-    let text = text.trim();
-    let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty() && !host.contains('/'));
-    let valid = host.is_some().then(|| http::HeaderValue::from_str(text).ok()).flatten();
-    valid.ok_or_else(|| "not an origin such as https://example.org".to_owned())
-}
-
 /// A larger message would not fit into an empty mailbox.
 #[expect(clippy::cast_possible_wrap, reason = "256 KiB fits into an i64")]
 const MAX_BODY: i64 = crate::hub::WAITING_BYTES as i64;
-
-const SHORTEST: Duration = Duration::from_millis(1);
-/// One day: a longer time is a mistake in the unit.
-const LONGEST: Duration = Duration::from_secs(86_400);

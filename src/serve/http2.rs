@@ -35,6 +35,7 @@ use super::{
     Handler, Peer, ResponseFuture, connection::ServerState, filtered_io::FilteredIo, protocol_detection::Rewound,
     tls::MaybeTls,
 };
+use crate::drain::Drain;
 
 /// Bytes of the header list of a request, after decompression.
 const HEADER_LIST: u32 = 16 * 1024;
@@ -83,25 +84,44 @@ pub(super) async fn serve<H: Handler>(
     };
     let connection = builder(tasks, state.settings.max_streams).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
-    let (mut stop, mut is_stopping) = (pin!(state.drain.next_stop()), false);
+    let (mut stop, mut sent_goaway) = (pin!(stop_without_streams(&state.drain, &streams)), false);
     let mut idle = IdleTimeout::new(state.settings.http2_idle_timeout, streams.clone());
     let (mut batching, mut unflushed) = (WriteBatching::default(), UnflushedStreams::new(streams.clone()));
     poll_fn(|cx| {
         // First waits for other streams, then for unpolled requests; only then hyper reads and writes.
         ready!(batching.poll(streams.open_streams(), cx));
         ready!(budget.poll_refill(cx));
-        if !is_stopping && (stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready()) {
-            is_stopping = true;
+        let is_over = !sent_goaway && (stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready());
+        let mut polled = connection.as_mut().poll(cx);
+        // After a poll, which has written what the closed streams left: h2 writes GOAWAY before anything else.
+        if is_over && polled.is_pending() {
+            sent_goaway = true;
             connection.as_mut().graceful_shutdown();
+            polled = connection.as_mut().poll(cx);
         }
-        let polled = connection.as_mut().poll(cx);
         streams.check_receive_window();
-        if polled.is_pending() && unflushed.check(cx.waker()) {
-            return Poll::Ready(Ok(()));
+        if polled.is_pending() {
+            if unflushed.check(cx.waker()) {
+                return Poll::Ready(Ok(()));
+            }
+            // The last stream may have closed before this poll left a waker.
+            if !sent_goaway && streams.has_last_closed() {
+                cx.waker().wake_by_ref();
+            }
         }
         polled
     })
     .await
+}
+
+/// Waits for the next stop, and then for the end of the last stream, at most until the hard stop.
+///
+/// Some clients (grpc-js with keep-alive) give up their open streams at a GOAWAY, and lose the end of a stream that comes after it.
+async fn stop_without_streams(drain: &Drain, streams: &Streams) {
+    drain.next_stop().await;
+    streams.wake_at_last_close();
+    let mut hard_stop = pin!(drain.hard_stop());
+    poll_fn(|cx| if streams.has_last_closed() { Poll::Ready(()) } else { hard_stop.as_mut().poll(cx) }).await;
 }
 
 /// hyper with every limit set.

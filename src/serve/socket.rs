@@ -22,8 +22,13 @@ const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
 
 /// Listens with all options set. Linux copies the options of a listening socket to every connection, which saves eight system
 /// calls for each.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+///
+/// `only_v6`: `::` does not also take the IPv4 addresses.
+pub(super) fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.is_ipv6() && only_v6 {
+        SockRef::from(&socket).set_only_v6(true)?;
+    }
     socket.set_reuseaddr(true)?;
     tune(&socket)?;
     socket.bind(address)?;
@@ -53,7 +58,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_inherits_the_options_of_its_listener() {
-        let listener = listen(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let listener = listen(([127, 0, 0, 1], 0).into(), false).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (accepted, connected) = tokio::join!(listener.accept(), tokio::net::TcpStream::connect(address));
         let (accepted, _connected) = (accepted.expect("a connection").0, connected.expect("listens"));

@@ -1,6 +1,7 @@
 //! All metrics, in one struct.
 
 mod hub_events;
+mod text_format;
 
 use std::{
     sync::{Arc, atomic::AtomicI64},
@@ -12,6 +13,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+
+pub use self::text_format::TextFormat;
 
 /// Every metric of the daemon, behind one cheap handle.
 #[derive(Clone)]
@@ -122,7 +125,7 @@ impl Metrics {
         }))
     }
 
-    /// The Prometheus text of all metrics. `None`, with a line in the log, when a metric cannot be written as text.
+    /// The OpenMetrics text of all metrics. `None`, with a line in the log, when a metric cannot be written as text.
     #[must_use]
     pub fn render(&self, levels: Levels) -> Option<String> {
         let gauge = |gauge: &Gauge<i64, AtomicI64>, level| {

@@ -13,6 +13,7 @@ use tonic::Code;
 
 use crate::harness::{
     Connection, Process, Server, Sse, claim,
+    frames::{self, Frames},
     grpc::{Client, Stream, message},
     http2::Http2,
     until, within,
@@ -221,4 +222,145 @@ async fn a_second_signal_exits_at_once() {
     let (code, _) = process.exited();
     assert_eq!(code, Some(1));
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_request_in_hand_has_the_whole_window_also_without_streams() {
+    let process = Process::start(&["--drain-window", "10"]);
+    let mut connection = Connection::open(process.address).await;
+    let headers = [("content-type", crate::harness::FORM), ("content-length", "6"), ("expect", "100-continue")];
+    connection.ask("POST /user/bob/device/phone", &headers).await;
+    assert_eq!(connection.head().await.status, 100);
+    connection.write(b"dat").await;
+    process.signal("TERM");
+    let began = Instant::now();
+    // Longer than the second that connections get after the window.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    connection.write(b"a=x").await;
+    let answer = connection.response(false).await;
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "draining"));
+    assert_eq!(connection.closed().await, b"");
+    let (code, log) = process.exited();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("all_tasks_ended=true"), "{log}");
+    assert!(began.elapsed() < Duration::from_secs(10), "nothing was in hand any more: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn the_log_says_that_all_has_ended_whatever_was_open() {
+    let process = Process::start(&["--drain-window", "1"]);
+    let address = process.address;
+    let silent = Connection::open(address).await;
+    let mut idle = Connection::open(address).await;
+    assert_eq!(idle.request("GET /healthz", &[], b"").await.status, 200);
+    let idle_h2 = Http2::open(address).await;
+    let h2 = Http2::open(address).await;
+    let subscribe =
+        async |path: &str, device: &str| Sse::open(address, path, &[("x-user-claim", claim(device).as_str())]).await;
+    let streams = [
+        subscribe("/subscribe", "bob/plain").await,
+        subscribe("/subscribe?format=envelope", "bob/envelope").await,
+        Sse::open_h2(&h2, "bob/h2").await,
+    ];
+    let watch = h2.unread("bob/watch", "/user/bob/devices").await;
+    let mut legacy = Connection::open(address).await;
+    legacy.ask("GET /subscribe?format=legacy", &[("x-user-claim", &claim("bob/legacy"))]).await;
+    legacy.head().await;
+    process.signal("TERM");
+    // This connection comes during the drain, and stays open.
+    let mut late = Connection::open(address).await;
+    until(async || Connection::open(address).await.request("GET /readyz", &[], b"").await.status, |s| *s == 503).await;
+    assert_eq!(late.request("GET /healthz", &[], b"").await.status, 200);
+    for stream in streams {
+        assert_eq!(stream.end().await, "draining");
+    }
+    legacy.closed().await;
+    // In a thread of its own: meanwhile the connections of HTTP/2 must answer the PING that comes with GOAWAY.
+    let (code, log) = tokio::task::spawn_blocking(|| process.exited()).await.expect("no panic");
+    assert_eq!(code, Some(0));
+    assert!(log.contains("all_tasks_ended=true"), "{log}");
+    drop((silent, idle, idle_h2, h2, watch, late));
+}
+
+#[tokio::test]
+async fn the_log_says_that_not_all_has_ended_when_the_window_is_too_short_for_a_request() {
+    let process = Process::start(&["--drain-window", "0.2"]);
+    let mut connection = Connection::open(process.address).await;
+    let headers = [("content-type", crate::harness::FORM), ("content-length", "6"), ("expect", "100-continue")];
+    connection.ask("POST /user/bob/device/phone", &headers).await;
+    assert_eq!(connection.head().await.status, 100);
+    process.signal("TERM");
+    let (code, log) = process.exited();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("all_tasks_ended=false"), "{log}");
+}
+
+#[tokio::test]
+async fn a_connection_that_has_asked_nothing_does_not_hold_the_drain() {
+    let process = Process::start(&["--drain-window", "600", "--header-timeout", "600"]);
+    let mut silent = Connection::open(process.address).await;
+    // Connections are accepted in order.
+    assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);
+    process.signal("TERM");
+    assert_eq!(silent.closed().await, b"");
+    let (code, log) = process.exited();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("all_tasks_ended=true"), "{log}");
+}
+
+#[tokio::test]
+async fn goaway_comes_after_the_last_stream_of_a_connection_has_ended() {
+    let server = Server::with(&["--drain-window", "2"]).await;
+    let mut peer = Frames::open(server.address, &[]).await;
+    for (stream, device) in [(1, "bob/a"), (3, "bob/b"), (5, "bob/c")] {
+        let claim = claim(device);
+        let head = frames::get("/subscribe", &[("x-user-claim", claim.as_str())]);
+        peer.send(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, stream, &head).await;
+    }
+    until(|| server.devices("bob"), |devices| devices == r#"["a","b","c"]"#).await;
+    server.drain.start();
+    let mut ends = 0;
+    loop {
+        let frame = peer.next().await.expect("a GOAWAY before the end");
+        match frame.kind {
+            frames::DATA => ends += usize::from(String::from_utf8_lossy(&frame.payload).contains("signal.end")),
+            frames::GOAWAY => break,
+            _ => {}
+        }
+    }
+    assert_eq!(ends, 3, "all streams end before GOAWAY");
+    while let Some(frame) = peer.next().await {
+        assert_ne!(frame.kind, frames::DATA, "after GOAWAY");
+        if frame.kind == frames::PING {
+            peer.send(frames::PING, frames::ACK, 0, &frame.payload).await;
+        }
+    }
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_http_2_gets_goaway_when_the_drain_begins() {
+    let server = Server::with(&["--drain-window", "600"]).await;
+    let _open = [server.sse("bob/a").await, server.sse("bob/b").await];
+    let mut peer = Frames::open(server.address, &[]).await;
+    peer.caught_up().await;
+    server.drain.start();
+    assert_eq!(peer.goodbye().await.0, 0, "NO_ERROR");
+}
+
+#[tokio::test]
+async fn sighup_does_not_end_the_process() {
+    let process = Process::start(&["--drain-window", "1"]);
+    let stream = Sse::open(process.address, "/subscribe", &[("x-user-claim", &claim("bob/phone"))]).await;
+    process.signal("HUP");
+    let head = "POST /user/bob/device/phone";
+    let post = async || {
+        let headers = [("content-type", crate::harness::FORM)];
+        Connection::open(process.address).await.request(head, &headers, b"data=x").await.status
+    };
+    assert_eq!(post().await, 200);
+    process.signal("TERM");
+    assert_eq!(stream.end().await, "draining");
+    let (code, log) = process.exited();
+    assert_eq!((code, log.matches("SIGHUP is ignored").count()), (Some(0), 1), "{log}");
 }

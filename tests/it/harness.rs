@@ -45,12 +45,11 @@ impl Server {
     }
 
     /// With some options.
-    #[expect(clippy::unused_async, reason = "it needs a runtime around it")]
     pub async fn with(options: &[&str]) -> Self {
         let options = [&["--port", "0", "--host", "127.0.0.1"], options].concat();
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
-        let app = App::bind(*options).expect("a free port");
-        let (address, drain) = (app.local_addr(), app.drain());
+        let app = App::bind(*options).await.expect("a free port");
+        let (address, drain) = (app.local_addrs()[0], app.drain());
         let running = tokio::spawn(app.run());
         Self { address, drain, running }
     }

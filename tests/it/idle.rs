@@ -44,8 +44,8 @@ async fn a_connection_of_http_2_without_a_stream_is_closed_and_one_with_a_stream
         http2_idle_timeout: Duration::from_millis(400),
         budget: Budget::new(0),
     };
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), settings, Metrics::new()).expect("a free port");
-    let (address, drain) = (server.local_addr().expect("bound"), Drain::new());
+    let server = Server::bind(&[([127, 0, 0, 1], 0).into()], settings, Metrics::new()).expect("a free port");
+    let (address, drain) = (server.local_addrs().expect("bound")[0], Drain::new());
     let running = tokio::spawn(server.run(AtOnceOrNever, drain.clone()));
     // This peer does not answer PINGs, for which the server would close its connection after 25 s.
     let second = Duration::from_secs(1);

@@ -40,6 +40,7 @@ mod resume;
 mod send_stream;
 mod serve;
 mod stalls;
+mod start;
 mod stream;
 mod takeover;
 mod unread_responses;

@@ -1,6 +1,6 @@
 //! The metrics, read over HTTP: every number changes when it should, and no label has an id.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use tokio::time::timeout;
 
@@ -201,4 +201,119 @@ async fn a_call_is_counted_by_its_method_and_no_peer_can_make_a_label() {
     assert_eq!(server.post("bob/phone", "x").await.status, 200);
     let text = server.metrics().await;
     assert!(!text.contains("bob") && !text.contains("phone"), "an id in\n{text}");
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[tokio::test]
+async fn the_text_format_is_the_one_that_the_scraper_asks_for() {
+    let server = Server::start().await;
+    for (accept, expected) in [
+        (&[][..], OPEN_METRICS),
+        (&["*/*"], OPEN_METRICS),
+        (&["text/html, */*"], OPEN_METRICS),
+        (&["text/plain"], CLASSIC),
+        (&["Text/Plain ; version=0.0.4"], CLASSIC),
+        (&["text/plain;version=0.0.4;q=0.3, */*;q=0.1"], CLASSIC),
+        (&["text/html", "text/plain"], CLASSIC),
+        (&["text/plain;q=0"], OPEN_METRICS),
+        (&["text/plain, application/openmetrics-text; Q=0.000"], CLASSIC),
+        // What Prometheus sends.
+        (
+            &["application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+               text/plain;version=0.0.4;q=0.3,*/*;q=0.2"],
+            OPEN_METRICS,
+        ),
+        (&["text/plain", "Application/OpenMetrics-Text"], OPEN_METRICS),
+    ] {
+        let headers: Vec<_> = accept.iter().map(|accept| ("accept", *accept)).collect();
+        let answer = server.request("GET /metrics", &headers, b"").await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, expected), "{accept:?}");
+        assert_eq!(answer.header("vary"), "accept", "{accept:?}");
+        assert_eq!(answer.text().ends_with("# EOF\n"), expected == OPEN_METRICS, "{accept:?}");
+    }
+}
+
+/// Both texts of a server that has counted something under every label.
+async fn both_texts() -> [String; 2] {
+    let server = Server::with(&["--memory-budget", "14000", "--hold-budget", "14000"]).await;
+    let first = server.sse("bob/phone").await;
+    let _second = server.sse("bob/phone").await;
+    assert_eq!(first.end().await, "superseded");
+    assert_eq!(server.post("bob/phone", "x").await.status, 200);
+    let data = "x".repeat(5_000);
+    for device in ["bob/a", "bob/b"] {
+        assert_eq!(server.post_with_ttl(device, &data, "60").await.status, 202);
+    }
+    // Evicts a held message.
+    assert_eq!(server.post("bob/phone", &data).await.status, 200);
+    let mut texts = [String::new(), String::new()];
+    for (text, kind) in texts.iter_mut().zip(["application/openmetrics-text", "text/plain"]) {
+        *text = server.request("GET /metrics", &[("accept", kind)], b"").await.text();
+    }
+    texts
+}
+
+/// Checks what `promtool check metrics` checks, and that every name has help.
+fn lint(text: &str, suffix_of_counters: &str) -> usize {
+    let (mut families, mut family, mut kind) = (0, "", "");
+    let mut seen = std::collections::HashSet::new();
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        assert!(seen.insert(line.rsplit_once(' ').expect("a value").0), "twice: {line}");
+        if let Some(described) = line.strip_prefix("# HELP ") {
+            let help;
+            (family, help) = described.split_once(' ').expect("help");
+            assert!(!help.trim().is_empty(), "{line}");
+            families += 1;
+        } else if let Some(typed) = line.strip_prefix("# TYPE ") {
+            let (name, found) = typed.split_once(' ').expect("a type");
+            assert_eq!(name, family, "help before the type");
+            assert!(["counter", "gauge", "histogram"].contains(&found), "{line}");
+            assert_eq!(found == "counter" && !suffix_of_counters.is_empty(), name.ends_with("_total"), "{line}");
+            kind = found;
+        } else {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{line} after {family}"));
+            let allowed: &[&str] = match kind {
+                "counter" if suffix_of_counters.is_empty() => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            assert!(allowed.contains(&suffix), "{line} of the {kind} {family}");
+            line.rsplit_once(' ').expect("a value").1.parse::<f64>().expect("a number");
+        }
+    }
+    families
+}
+
+#[tokio::test]
+async fn both_text_formats_are_well_formed_with_help_for_every_name() {
+    let [open_metrics, classic] = both_texts().await;
+    let families = lint(&open_metrics, "");
+    assert_eq!(families, lint(&classic, "_total"));
+    let registered = include_str!("../../src/telemetry/metrics.rs").matches("register!(\"").count();
+    assert_eq!(families, registered, "a family without a sample is not written:\n{open_metrics}");
+}
+
+#[tokio::test]
+async fn promtool_finds_no_fault_in_the_classic_text() {
+    let [_, classic] = both_texts().await;
+    let mut promtool = std::process::Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut promtool = match promtool.stderr(std::process::Stdio::piped()).spawn() {
+        Ok(promtool) => promtool,
+        Err(error) => {
+            #[expect(clippy::disallowed_methods, reason = "CI must have the tools")]
+            let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
+            assert!(!must, "with CI=true this test must run: promtool: {error}");
+            // Not `eprint!`: the test harness hides its output.
+            let _ = std::io::stderr().write_all(b"\nSKIPPED: promtool is not installed\n");
+            return;
+        }
+    };
+    promtool.stdin.take().expect("a pipe").write_all(classic.as_bytes()).expect("writable");
+    let output = promtool.wait_with_output().expect("a child");
+    let said = [output.stdout, output.stderr].concat();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&said).as_ref()), (Some(0), ""), "{classic}");
 }

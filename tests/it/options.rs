@@ -183,7 +183,7 @@ fn the_defaults_are_those_of_the_readme() {
         ("resume_window", "120"),
         ("memory_budget", "1073741824"),
         ("max_streams", "1000"),
-        ("drain_window", "10"),
+        ("drain_window", "2"),
         ("log_format", "human"),
     ] {
         let option = command.get_arguments().find(|option| option.get_id() == flag);

@@ -47,6 +47,8 @@ pub(in crate::serve) struct Streams {
     is_reported: AtomicBool,
     /// Wakes the connection for a new entry of `unflushed`.
     connection_waker: Mutex<Option<Waker>>,
+    /// The connection stops when its last stream has closed.
+    wakes_at_last_close: AtomicBool,
 }
 
 impl Streams {
@@ -66,6 +68,7 @@ impl Streams {
             receive_window: ReceiveWindow::new(),
             is_reported: AtomicBool::new(false),
             connection_waker: Mutex::default(),
+            wakes_at_last_close: AtomicBool::new(false),
         })
     }
 
@@ -102,18 +105,28 @@ impl Streams {
 
     /// The task of a stream has ended. h2 may still hold bytes of the stream.
     pub(in crate::serve) fn stream_closed(&self, waiter: &Arc<Waiter>) {
-        self.closed.fetch_add(1, Ordering::Release);
-        if waiter.unsent() == 0 {
-            return;
-        }
-        let listed = self.unflushed.lock().as_mut().map(|unflushed| unflushed.push(waiter.clone()));
-        if let Some(connection) = listed.and_then(|()| self.connection_waker.lock().take()) {
+        // This and `wake_at_last_close` are SeqCst: either this sees the flag, or the connection sees that the stream has closed.
+        self.closed.fetch_add(1, Ordering::SeqCst);
+        let is_listed = waiter.unsent() > 0
+            && self.unflushed.lock().as_mut().map(|unflushed| unflushed.push(waiter.clone())).is_some();
+        let connection = (is_listed || self.has_last_closed()).then(|| self.connection_waker.lock().take()).flatten();
+        if let Some(connection) = connection {
             connection.wake();
         }
     }
 
+    /// From now on the connection is woken when its last stream closes.
+    pub(super) fn wake_at_last_close(&self) {
+        self.wakes_at_last_close.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether no stream is open since [`Streams::wake_at_last_close`].
+    pub(super) fn has_last_closed(&self) -> bool {
+        self.wakes_at_last_close.load(Ordering::SeqCst) && self.open_streams() == 0
+    }
+
     pub(super) fn closed_streams(&self) -> usize {
-        self.closed.load(Ordering::Acquire)
+        self.closed.load(Ordering::SeqCst)
     }
 
     pub(super) fn open_streams(&self) -> usize {

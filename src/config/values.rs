@@ -1,0 +1,256 @@
+//! How the values of options are parsed. A value that can have no effect is refused, and the others get one canonical form.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+
+/// A number of seconds, such as 10 or 0.5.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if duration < SHORTEST || duration > LONGEST {
+        return Err(format!("must be between {} and {}", SHORTEST.as_secs_f64(), LONGEST.as_secs()));
+    }
+    Ok(duration)
+}
+
+/// A number above 0.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "not a whole number above 0".to_owned())
+}
+
+/// A host name or an address. An IPv6 address may stand in brackets, as in a URL.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let in_brackets = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    // A zone such as `%eth0` may follow the address.
+    let is_ipv6 = |host: &&str| host.split('%').next().is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+    let host = in_brackets.filter(is_ipv6).unwrap_or(text);
+    if host.is_empty() || host.contains(['[', ']', '/']) {
+        return Err("not an address or a host name; the port is the value of --port".to_owned());
+    }
+    Ok(host.to_owned())
+}
+
+/// A network, or one address. An IPv4-mapped network of IPv6 becomes the IPv4 network: the address of a peer is IPv4, too.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse().or(address).map_err(|_| "not a network such as 10.0.0.0/8")?;
+    let mapped = |network: ipnet::Ipv6Net| {
+        let prefix = network.prefix_len().checked_sub(MAPPED_PREFIX)?;
+        Ipv4Net::new(network.addr().to_ipv4_mapped()?, prefix).ok()
+    };
+    let network = match network {
+        IpNet::V6(network) => mapped(network).map_or(IpNet::V6(network), IpNet::V4),
+        IpNet::V4(_) => network,
+    };
+    Ok(network.trunc())
+}
+
+/// An origin as a browser sends it in `Origin`: scheme, host and perhaps a port (RFC 6454).
+pub(super) fn origin(text: &str) -> Result<http::HeaderValue, String> {
+    let canonical = canonical_origin(text.trim())?;
+    http::HeaderValue::from_str(&canonical).map_err(|_| NO_ORIGIN.to_owned())
+}
+
+/// Browsers compare and send origins in this form, so any other form would match nothing.
+fn canonical_origin(text: &str) -> Result<String, String> {
+    let (scheme, authority) = text.split_once("://").ok_or(NO_ORIGIN)?;
+    let scheme = scheme.to_ascii_lowercase();
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || ['+', '-', '.'].contains(&c));
+    if !is_scheme || authority.contains(['/', '?', '#']) {
+        return Err(NO_ORIGIN.to_owned());
+    }
+    let default_port = match scheme.as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        "ws" | "wss" => {
+            return Err("a browser sends the http or https origin of the page, also for a WebSocket".to_owned());
+        }
+        // The origin of a page from these is `null`.
+        "file" | "data" | "blob" | "about" | "javascript" => {
+            return Err(format!("no page has an origin with {scheme}:"));
+        }
+        // An app or an extension, such as capacitor://localhost.
+        _ => None,
+    };
+    if authority.contains('@') {
+        return Err("an origin has no user name".to_owned());
+    }
+    let (host, port) = split_port(authority)?;
+    let port = port.filter(|port| Some(*port) != default_port);
+    let host = canonical_host(host, default_port.is_some())?;
+    Ok(port.map_or_else(|| format!("{scheme}://{host}"), |port| format!("{scheme}://{host}:{port}")))
+}
+
+/// The host of an authority, and its port if it has one.
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), String> {
+    let end_of_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
+    let Some(colon) = authority[end_of_host..].find(':') else { return Ok((authority, None)) };
+    let (host, port) = (&authority[..end_of_host + colon], &authority[end_of_host + colon + 1..]);
+    if port.is_empty() {
+        return Ok((host, None));
+    }
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let number = port.parse().ok().filter(|_| digits).ok_or_else(|| format!("{port} is not a port"))?;
+    Ok((host, Some(number)))
+}
+
+/// `is_web`: the scheme is http or https. For other schemes browsers keep the case of the host.
+fn canonical_host(host: &str, is_web: bool) -> Result<String, String> {
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: Ipv6Addr = address.parse().map_err(|_| format!("{host} is not an IPv6 address"))?;
+        return Ok(match address.to_ipv4_mapped() {
+            // The standard library writes the last 32 bits as an IPv4 address; browsers do not.
+            Some(_) => format!("[::ffff:{:x}:{:x}]", address.segments()[6], address.segments()[7]),
+            None => format!("[{address}]"),
+        });
+    }
+    if host.contains('*') {
+        return Err("an origin cannot have a wildcard; list every origin".to_owned());
+    }
+    if !host.is_ascii() {
+        return Err("write the host as a browser sends it, in ASCII (xn--...)".to_owned());
+    }
+    let labels = host.strip_suffix('.').unwrap_or(host).split('.');
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let last = labels.clone().next_back().unwrap_or_default();
+    if !labels.clone().all(is_label) {
+        return Err(NO_ORIGIN.to_owned());
+    }
+    if !is_web {
+        return Ok(host.to_owned());
+    }
+    // A browser takes a host with a number at its end for an IPv4 address, and writes it as four decimal numbers.
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.to_ascii_lowercase().starts_with("0x");
+    if is_number && host.parse::<Ipv4Addr>().is_err() {
+        return Err(format!("{host} is not an IPv4 address with four decimal numbers"));
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+const NO_ORIGIN: &str = "not an origin such as https://example.org";
+
+/// The bits in front of an IPv4 address in an IPv4-mapped address of IPv6.
+const MAPPED_PREFIX: u8 = 96;
+
+const SHORTEST: Duration = Duration::from_millis(1);
+/// One day: a longer time is a mistake in the unit.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_gets_the_form_in_which_a_browser_sends_it() {
+        for (given, sent) in [
+            ("https://example.org", "https://example.org"),
+            ("https://Example.org", "https://example.org"),
+            ("HTTPS://EXAMPLE.ORG:443", "https://example.org"),
+            ("http://example.org:80", "http://example.org"),
+            ("http://example.org:443", "http://example.org:443"),
+            ("https://example.org:08443", "https://example.org:8443"),
+            ("https://example.org:", "https://example.org"),
+            (" https://example.org ", "https://example.org"),
+            ("https://example.org.", "https://example.org."),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("http://[0:0:0:0:0:0:0:1]", "http://[::1]"),
+            ("http://[2001:DB8::1]:80", "http://[2001:db8::1]"),
+            ("http://[::ffff:192.0.2.1]", "http://[::ffff:c000:201]"),
+            ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+            ("https://my_host.example", "https://my_host.example"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("Chrome-Extension://abcdef", "chrome-extension://abcdef"),
+            ("app://Host:80", "app://Host:80"),
+        ] {
+            assert_eq!(origin(given).as_ref().map(http::HeaderValue::as_bytes), Ok(sent.as_bytes()), "{given}");
+        }
+    }
+
+    #[test]
+    fn an_origin_that_no_browser_sends_is_refused() {
+        for given in [
+            "",
+            "null",
+            "*",
+            "example.org",
+            "https://",
+            "https:///",
+            "://example.org",
+            "1https://example.org",
+            "https://*.example.org",
+            "https://*",
+            "https://user@example.org",
+            "https://user:password@example.org",
+            "https://example.org/",
+            "https://example.org/path",
+            "https://example.org?query",
+            "https://example.org#part",
+            "https://example.org:65536",
+            "https://example.org:+443",
+            "https://example.org:x",
+            "https://a..b",
+            "https://.example.org",
+            "https://exa mple.org",
+            "https://example.org,https://example.com",
+            "https://bücher.example",
+            "https://127.1",
+            "https://0x7f.0.0.1",
+            "https://1.2.3.4.5",
+            "https://[::1",
+            "https://[::g]",
+            "https://[::1]x",
+            "https://::1",
+            "wss://example.org",
+            "ws://example.org",
+            "file:///",
+            "file://host",
+            "data://x",
+            "https://example.org:443:443",
+        ] {
+            assert!(origin(given).is_err(), "{given}: {:?}", origin(given));
+        }
+    }
+
+    #[test]
+    fn a_network_gets_the_form_in_which_an_address_is_compared_with_it() {
+        for (given, canonical) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("2001:db8::1/32", "2001:db8::/32"),
+            ("::1", "::1/128"),
+            ("::/0", "::/0"),
+            ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+            ("::ffff:127.0.0.1", "127.0.0.1/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:7f00:1/128", "127.0.0.1/32"),
+        ] {
+            assert_eq!(network(given).map(|network| network.to_string()), Ok(canonical.to_owned()), "{given}");
+        }
+        for given in ["", "10.0.0.0/33", "10.0.0", "::1/129", "localhost", "[::1]", "10.0.0.0/8/8"] {
+            assert!(network(given).is_err(), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_host_may_be_an_ipv6_address_in_brackets() {
+        for (given, host_name) in
+            [("[::1]", "::1"), ("::1", "::1"), ("[fe80::1%eth0]", "fe80::1%eth0"), ("localhost", "localhost")]
+        {
+            assert_eq!(host(given), Ok(host_name.to_owned()), "{given}");
+        }
+        for given in ["", "[]", "[::1", "::1]", "[localhost]", "[127.0.0.1]", "[::1]:80", "http://localhost"] {
+            assert!(host(given).is_err(), "{given}");
+        }
+    }
+}

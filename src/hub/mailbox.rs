@@ -124,6 +124,11 @@ impl Mailbox {
         self.stream.is_some()
     }
 
+    /// The generation of the attached stream, if there is one.
+    pub(super) fn attached_generation(&self) -> Option<u32> {
+        self.has_stream().then_some(self.generation)
+    }
+
     /// The bytes of memory that the log takes, without the messages in it.
     pub(super) fn memory(&self) -> usize {
         self.log.memory()

@@ -259,7 +259,7 @@ impl Slot {
         if self.gone.load(Ordering::Relaxed) {
             return Snapshot::default();
         }
-        let (live, attached) = (mailbox.live_page(), mailbox.has_stream());
+        let (live, attached) = (mailbox.live_page(), mailbox.attached_generation());
         Snapshot { live, attached, memory: mailbox.memory(), held: mailbox.held() }
     }
 }
@@ -268,7 +268,8 @@ impl Slot {
 #[derive(Default)]
 struct Snapshot {
     live: Option<(u64, u32)>,
-    attached: bool,
+    /// The generation of the attached stream: a newer one may have a shorter heartbeat.
+    attached: Option<u32>,
     memory: usize,
     held: usize,
 }

@@ -298,6 +298,20 @@ async fn a_stream_gets_its_pings_at_the_heartbeat_that_it_asked_for() {
     assert_eq!(legacy.chunk().await.as_deref(), Some(&b":\n\n"[..]));
 }
 
+/// The new stream replaces the old one, whose next ping is due much later, while that is still attached.
+#[tokio::test]
+async fn a_page_that_comes_back_with_a_shorter_heartbeat_gets_its_pings_in_time() {
+    let server = Server::start().await;
+    let mut phone = server.sse_with("bob/phone", "/subscribe?heartbeat=60", &[]).await;
+    assert_eq!(server.post("bob/phone", "one").await.status, 200);
+    let cursor = phone.next().await.id;
+    let mut again = server.sse_with("bob/phone", "/subscribe?heartbeat=4", &[("last-event-id", &cursor)]).await;
+    let began = tokio::time::Instant::now();
+    tokio::time::pause();
+    assert_eq!(again.next().await.name, "signal.ping");
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn an_event_name_that_a_browser_fires_by_itself_is_refused() {
     let server = Server::start().await;

@@ -178,7 +178,9 @@ fn is_health<B>(request: &Request<B>) -> bool {
 fn refusal_response(error: Error, request: &Request<Body>) -> Response {
     let mut response = match CallType::of(request) {
         Some(call) => call.respond(error.into()),
-        None => rest::error_response(error, request.headers()),
+        // Only a GET can be a request for a stream. A sender would take the 200 of a refused stream for "delivered".
+        None if request.method() == Method::GET => rest::error_response(error, request.headers()),
+        None => Problem::from(error).into_response(),
     };
     if matches!(error, Error::TooManyConnections(_)) && request.version() <= Version::HTTP_11 {
         // A connection over the limit must close soon to free its permit, so the rest of its request is not read.

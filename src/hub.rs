@@ -223,6 +223,7 @@ impl Hub {
     /// # Errors
     /// [`Error::Draining`]; [`Error::TooMany`].
     pub fn watch(&self, caller: &Caller, users: &UserSet, heartbeat: Duration) -> Result<Watch, Error> {
+        self.refuse_when_draining()?;
         let core = &self.0.core;
         let address = caller.address();
         let boards = core.presence.add_watches(users, address.as_ref())?;

@@ -54,7 +54,7 @@ impl StreamOptions {
         let [format, heartbeat, added, cursor] =
             form::parameters(query, ["format", "heartbeat", "lastEventId", "last_event_id"]);
         let format = Format::parse(format.value())?;
-        let cursor = if added == Parameter::Absent { cursor } else { added };
+        let cursor = if added == Parameter::Absent || added.value() == Some("") { cursor } else { added };
         let header = headers.get(LAST_EVENT_ID).filter(|line| !line.is_empty());
         let start = match (header, cursor) {
             // In the legacy format `id` is the sender, so `Last-Event-ID` is no cursor.

@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::Request;
 
 use crate::harness::{
-    Connection, FORM, Server, Sse,
+    Connection, FORM, Server, Sse, claim,
     frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM},
     http2::Http2,
     until, within,
@@ -144,4 +144,24 @@ async fn over_http_2_refused_uploads_do_not_cut_the_event_stream_beside_them() {
     assert_eq!(server.post("bob/phone", "not cut").await.status, 200);
     assert_eq!(phone.data().await, "not cut");
     until(|| server.devices("bob"), |devices| devices == r#"["phone"]"#).await;
+}
+
+/// Each request leaves a body of 60 kB that no handler reads, and its stream goes on: 20 of them would hold the whole window.
+#[tokio::test]
+async fn over_http_2_bodies_that_nobody_reads_do_not_hold_up_the_requests_beside_their_streams() {
+    let server = Server::start().await;
+    let mut connection = Http2::open(server.address).await;
+    let mut streams = Vec::new();
+    for device in 0..20 {
+        let request =
+            Request::get(connection.uri("/subscribe")).header("x-user-claim", claim(&format!("bob/{device}")));
+        let response = connection.send(request.body(Body::from(vec![b'x'; 60_000])).expect("a request")).await;
+        assert_eq!(response.status(), 200);
+        streams.push(response);
+    }
+    for _ in 0..20 {
+        let request = Request::post(connection.uri("/user/bob/device/absent")).header("content-type", FORM);
+        let request = request.body(Body::from(format!("data={}", "x".repeat(60_000)))).expect("a request");
+        assert_eq!(connection.send(request).await.status(), 404);
+    }
 }

@@ -77,10 +77,19 @@ impl CheckedBody {
 }
 
 impl SharedBody {
+    /// The handler has dropped its half.
+    pub(super) fn is_left(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// Discards what the handler left. Ready when nothing is left.
     pub(super) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut discarding = match self.take() {
-            State::Handled(body) if !body.is_end_stream() => discard(body, self.0.deadline, self.0.drain.clone()),
+            State::Handled(body) if !body.is_end_stream() => {
+                // A refusal that comes at the deadline gets time too: a reset right behind it would hide it from some clients.
+                let deadline = self.0.deadline.max(Instant::now() + SHORTEST_DISCARD);
+                discard(body, deadline, self.0.drain.clone())
+            }
             State::Discarding(discarding) => discarding,
             State::Handled(_) | State::Refused | State::Done => return Poll::Ready(()),
         };
@@ -118,6 +127,9 @@ impl SharedBody {
         }
     }
 }
+
+/// The least time to discard a body, however late its request is refused.
+const SHORTEST_DISCARD: Duration = Duration::from_secs(1);
 
 impl HttpBody for CheckedBody {
     type Data = Bytes;

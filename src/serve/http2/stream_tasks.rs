@@ -100,8 +100,13 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             if stream.poll(cx).is_pending() {
                 if let Some(open) = this.open {
                     open.0.on_pending(cx);
-                    // Frees the memory of the body early: an event stream may go on for days.
-                    if this.body.take_if(|body| body.is_done()).is_some() {
+                    // Early, because an event stream may go on for days: a body that nobody reads would hold its part of the
+                    // connection's window, and then no request of the connection gets its body.
+                    let is_over = |body: &mut SharedBody| {
+                        body.is_done()
+                            || body.is_left() && !open.0.request.is_refused() && body.poll_discard(cx).is_ready()
+                    };
+                    if this.body.take_if(is_over).is_some() {
                         open.0.request.set_read();
                     }
                     if let Some(body) = this.body.take_if(|_| open.0.request.is_refused()) {

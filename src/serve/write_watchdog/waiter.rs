@@ -236,6 +236,7 @@ impl Waiter {
             (wait.is_waiting, wait.waker) = (false, None);
             std::mem::take(&mut wait.queue)
         });
+        self.request.set_read();
         if let Some(streams) = &self.streams {
             match queue.unwrap_or_default() {
                 QueueState::NotQueued => {}

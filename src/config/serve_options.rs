@@ -85,7 +85,7 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_USER_WATCHERS", value_name = "COUNT", default_value_t = 1_000)]
     pub user_watchers: usize,
 
-    /// Most watches of one caller that has an identity (a watch of several users counts once for each); 0: no limit
+    /// Most watches of one caller that has an identity; 0: no limit
     #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
     pub caller_watches: usize,
 

@@ -47,33 +47,23 @@ impl Presence {
         Self { shards, hasher: RandomState::new(), callers: Mutex::default(), limits }
     }
 
-    /// Adds a watch of some users: of all, or of none when there is an error. It counts once for each user.
+    /// Adds a watch of some users: of all, or of none when there is an error. It counts once for its caller, and once for each user.
     ///
     /// # Errors
     /// [`Error::TooMany`] when the caller or a user has reached the limit of watches.
     pub(super) fn add_watches(&self, users: &UserSet, caller: Option<&Address>) -> Result<Vec<Arc<Board>>, Error> {
+        self.add_to_caller(caller)?;
         let mut boards = Vec::new();
         for user in users.iter() {
-            match self.add_watch(user, caller) {
+            match self.add_to_user(user) {
                 Ok(board) => boards.push(board),
                 Err(error) => {
-                    for board in &boards {
-                        self.remove_watch(&board.user, caller);
-                    }
+                    self.remove_watch(boards.iter().map(|board: &Arc<Board>| &board.user), caller);
                     return Err(error);
                 }
             }
         }
         Ok(boards)
-    }
-
-    fn add_watch(&self, user: &UserId, caller: Option<&Address>) -> Result<Arc<Board>, Error> {
-        self.add_to_caller(caller)?;
-        let board = self.add_to_user(user);
-        if board.is_err() {
-            self.remove_from_caller(caller);
-        }
-        board
     }
 
     fn add_to_user(&self, user: &UserId) -> Result<Arc<Board>, Error> {
@@ -87,14 +77,16 @@ impl Presence {
         Ok(watched.board.clone())
     }
 
-    /// Removes a watch of a user. Removes the board with the last watch.
-    pub(super) fn remove_watch(&self, user: &UserId, caller: Option<&Address>) {
+    /// Removes a watch of some users. Removes the board of a user with the last watch.
+    pub(super) fn remove_watch<'a>(&self, users: impl Iterator<Item = &'a UserId>, caller: Option<&Address>) {
         self.remove_from_caller(caller);
-        let mut boards = self.shard(user).lock();
-        if let Some(watched) = boards.get_mut(user) {
-            watched.watches -= 1;
-            if watched.watches == 0 {
-                boards.remove(user);
+        for user in users {
+            let mut boards = self.shard(user).lock();
+            if let Some(watched) = boards.get_mut(user) {
+                watched.watches -= 1;
+                if watched.watches == 0 {
+                    boards.remove(user);
+                }
             }
         }
     }

@@ -142,9 +142,10 @@ impl Stream for Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let reason = self.boards.iter().find_map(|watched| watched.board.ending());
+        let users = self.boards.iter().map(|watched| &watched.board.user);
+        self.hub.0.core.presence.remove_watch(users, self.caller.as_ref());
         for WatchedBoard { board, .. } in &self.boards {
             board.take_waker(self.id);
-            self.hub.0.core.presence.remove_watch(&board.user, self.caller.as_ref());
             self.hub.observe(&Event::WatchEnded { user: &board.user, reason });
         }
     }

@@ -119,8 +119,8 @@ async fn a_watch_of_several_users_gives_one_list_for_each_and_then_every_change_
 }
 
 #[tokio::test]
-async fn every_user_of_a_watch_counts_against_the_limits_and_a_refused_watch_counts_for_none() {
-    let server = Server::with(&["--user-watchers", "2", "--caller-watches", "3"]).await;
+async fn a_watch_counts_once_for_its_caller_and_for_each_user_and_a_refused_watch_counts_for_none() {
+    let server = Server::with(&["--user-watchers", "2", "--caller-watches", "1"]).await;
     let first = grpc_watch(&server, &["ana".into(), "bob".into()]).await.expect("a watch");
     let refused = grpc_watch(&server, &["carl".into(), "dora".into()]).await.expect_err("the caller has too many");
     assert_eq!(refused.code(), Code::ResourceExhausted);

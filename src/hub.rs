@@ -78,7 +78,7 @@ pub struct Limits {
     pub user_held_devices: usize,
     /// Watches of one user's devices.
     pub user_watchers: usize,
-    /// Watches of one caller..
+    /// Watches of one caller.
     pub caller_watches: usize,
 }
 

@@ -8,12 +8,11 @@ use super::{
     events::{self, accepts_events},
     extract::PathUser,
     form, json_response,
-    sse::{self, EventText},
+    sse::{self, ids},
 };
 use crate::{
     auth::Caller,
-    hub::{UserSet, Watch, WatchItem, chosen_heartbeat},
-    model::DeviceId,
+    hub::{UserSet, chosen_heartbeat},
     wall_clock,
 };
 
@@ -25,37 +24,30 @@ pub(super) async fn list_or_watch(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
-        return watch(&api, &caller, &UserSet::one(user), &uri, &headers, event);
+        return watch(&api, &caller, &UserSet::one(user), &uri, &headers, false);
     }
     let devices = api.hub.devices(&caller, &user).await?;
     Ok(json_response(&ids(&devices)))
 }
 
-/// The event stream of a watch. `write` makes the text of each item.
+/// The event stream of a watch. `names_user` is as in [`sse::watch_event`].
 pub(super) fn watch(
     api: &Api,
     caller: &Caller,
     users: &UserSet,
     uri: &Uri,
     headers: &HeaderMap,
-    write: fn(&WatchItem, &Watch) -> EventText,
+    names_user: bool,
 ) -> Result<Response, Problem> {
     let [heartbeat] = form::parameters(uri.query().unwrap_or_default().as_bytes(), ["heartbeat"]);
     let heartbeat = chosen_heartbeat(heartbeat.value().and_then(form::seconds), api.settings.heartbeat);
     match api.hub.watch(caller, users, heartbeat) {
         Ok(watch) => {
             let opening = sse::retry_line(events::retry());
-            Ok(events::stream(opening, watch, move |item, watch| write(&item, watch)))
+            Ok(events::stream(opening, watch, move |item, watch| {
+                sse::watch_event(&item, names_user, wall_clock::now(), || events::after_drain(watch.drain_left()))
+            }))
         }
         Err(error) => events::stream_refusal(error, headers, api.hub.drain_left()),
     }
-}
-
-/// The events for one item of a watch of one user.
-pub(super) fn event(item: &WatchItem, watch: &Watch) -> EventText {
-    sse::watch_event(item, wall_clock::now(), || events::after_drain(watch.drain_left()))
-}
-
-pub(super) fn ids(devices: &[DeviceId]) -> Vec<&str> {
-    devices.iter().map(DeviceId::as_str).collect()
 }

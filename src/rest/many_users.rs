@@ -4,21 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::{extract::State, response::Response};
 use http::{HeaderMap, Uri};
-use serde::Serialize;
 
-use super::{
-    Api, Problem,
-    devices::{self, ids},
-    events::accepts_events,
-    form, json_response,
-    sse::{EventText, to_json},
-};
-use crate::{
-    auth::Caller,
-    error::Error,
-    hub::{Change, UserSet, Watch, WatchItem},
-    model::UserId,
-};
+use super::{Api, Problem, devices, events::accepts_events, form, json_response, sse::ids};
+use crate::{auth::Caller, error::Error, hub::UserSet, model::UserId};
 
 pub(super) async fn list_or_watch(
     State(api): State<Api>,
@@ -28,7 +16,7 @@ pub(super) async fn list_or_watch(
 ) -> Result<Response, Problem> {
     let users = users(&uri)?;
     if accepts_events(&headers) {
-        return devices::watch(&api, &caller, &users, &uri, &headers, event);
+        return devices::watch(&api, &caller, &users, &uri, &headers, true);
     }
     let mut lists = BTreeMap::new();
     for user in users.iter() {
@@ -42,40 +30,4 @@ pub(super) async fn list_or_watch(
 fn users(uri: &Uri) -> Result<UserSet, Error> {
     let query = uri.query().unwrap_or_default().as_bytes();
     Ok(UserSet::new(form::all(query, "user").map(|user| UserId::new(&user)))?)
-}
-
-/// The events for one item of a watch of several users: each names its user.
-fn event(item: &WatchItem, watch: &Watch) -> EventText {
-    match item {
-        WatchItem::Devices(user, devices) => {
-            let data = to_json(&ListData { user: user.as_str(), devices: ids(devices) });
-            EventText::Own(format!("event: signal.devices\ndata: {data}\n\n"))
-        }
-        WatchItem::Changes(user, changes) => {
-            let make = |changes: &[Change]| changes.iter().map(|change| changed(user, change)).collect();
-            EventText::Shared(changes.text(true, make), String::new())
-        }
-        WatchItem::Ping | WatchItem::End(_) => devices::event(item, watch),
-    }
-}
-
-fn changed(user: &UserId, change: &Change) -> String {
-    let (name, device) = match change {
-        Change::Online(device) => ("online", device),
-        Change::Offline(device) => ("offline", device),
-    };
-    let data = to_json(&ChangeData { user: user.as_str(), device: device.as_str() });
-    format!("event: signal.{name}\ndata: {data}\n\n")
-}
-
-#[derive(Serialize)]
-struct ListData<'a> {
-    user: &'a str,
-    devices: Vec<&'a str>,
-}
-
-#[derive(Serialize)]
-struct ChangeData<'a> {
-    user: &'a str,
-    device: &'a str,
 }

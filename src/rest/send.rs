@@ -11,8 +11,9 @@ use super::{
     Api, Problem,
     extract::{MessagePost, PathUser},
     json_response,
+    sse::ids,
 };
-use crate::model::{Address, DeviceId, Outcome};
+use crate::model::{Address, Outcome};
 
 pub(super) async fn to_device(State(api): State<Api>, post: MessagePost<Address>) -> Result<Sent, Problem> {
     deliver(&api, post).await
@@ -26,7 +27,7 @@ pub(super) async fn deliver(api: &Api, post: MessagePost<Address>) -> Result<Sen
 pub(super) async fn broadcast(State(api): State<Api>, post: MessagePost<PathUser>) -> Result<Response, Problem> {
     let MessagePost { caller, to: PathUser(user), draft } = post;
     let delivered = api.hub.broadcast(&caller, &user, draft).await?;
-    Ok(json_response(&BroadcastAnswer { delivered: delivered.iter().map(DeviceId::as_str).collect() }))
+    Ok(json_response(&BroadcastAnswer { delivered: ids(&delivered) }))
 }
 
 /// The body of the response to a broadcast.

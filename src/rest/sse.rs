@@ -121,30 +121,36 @@ pub(super) fn refusal(reason: &str, retry: Duration) -> String {
     format!("{}{}", retry_line(retry), end_event(reason))
 }
 
-/// The events for one item of a watch of one user. `after_drain` is as in [`Format::event`].
-pub(super) fn watch_event(event: &WatchItem, now: SystemTime, after_drain: impl FnOnce() -> Duration) -> EventText {
+/// The events for one item of a watch. `names_user`: each list and change names its user, for a watch of several users. `after_drain`
+/// is as in [`Format::event`].
+pub(super) fn watch_event(
+    event: &WatchItem,
+    names_user: bool,
+    now: SystemTime,
+    after_drain: impl FnOnce() -> Duration,
+) -> EventText {
     EventText::Own(match event {
-        WatchItem::Devices(_, devices) => {
-            let devices: Vec<_> = devices.iter().map(DeviceId::as_str).collect();
-            format!("event: signal.devices\ndata: {}\n\n", to_json(&devices))
+        WatchItem::Devices(user, devices) => {
+            let devices = ids(devices);
+            let data = if names_user { to_json(&ListData { user: user.as_str(), devices }) } else { to_json(&devices) };
+            format!("event: signal.devices\ndata: {data}\n\n")
         }
-        WatchItem::Changes(_, changes) => {
-            return EventText::Shared(
-                changes.text(false, |changes| changes.iter().map(change).collect()),
-                String::new(),
-            );
+        WatchItem::Changes(user, changes) => {
+            let user = names_user.then(|| user.as_str());
+            let make = |changes: &[Change]| changes.iter().map(|change| change_event(user, change)).collect();
+            return EventText::Shared(changes.text(names_user, make), String::new());
         }
         WatchItem::Ping => ping(now),
         WatchItem::End(reason) => end(*reason, after_drain),
     })
 }
 
-fn change(change: &Change) -> String {
+fn change_event(user: Option<&str>, change: &Change) -> String {
     let (name, device) = match change {
         Change::Online(device) => ("online", device),
         Change::Offline(device) => ("offline", device),
     };
-    format!("event: signal.{name}\ndata: {}\n\n", to_json(&ChangeData { device: device.as_str() }))
+    format!("event: signal.{name}\ndata: {}\n\n", to_json(&ChangeData { user, device: device.as_str() }))
 }
 
 fn ping(now: SystemTime) -> String {
@@ -222,8 +228,21 @@ fn push_data_line(text: &mut String, value: &str) {
     text.push('\n');
 }
 
+/// The ids as text.
+pub(super) fn ids(devices: &[DeviceId]) -> Vec<&str> {
+    devices.iter().map(DeviceId::as_str).collect()
+}
+
+#[derive(Serialize)]
+struct ListData<'a> {
+    user: &'a str,
+    devices: Vec<&'a str>,
+}
+
 #[derive(Serialize)]
 struct ChangeData<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     device: &'a str,
 }
 

@@ -29,6 +29,11 @@ pub(super) trait Filter {
         write(cx)
     }
 
+    /// Called with the bytes that were read. An error ends the connection.
+    fn on_read(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Called with the bytes that the socket took.
     fn on_written(&mut self, _bytes: &[u8]) {}
 
@@ -56,7 +61,9 @@ impl<T, F> FilteredIo<T, F> {
 impl<T: AsyncRead + Unpin, F: Filter + Unpin> AsyncRead for FilteredIo<T, F> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { io, filter } = self.get_mut();
-        filter.poll_read(Pin::new(io), cx, buffer)
+        let before = buffer.filled().len();
+        ready!(filter.poll_read(Pin::new(io), cx, buffer))?;
+        Poll::Ready(filter.on_read(&buffer.filled()[before..]))
     }
 }
 

@@ -59,17 +59,6 @@ impl WriteWatch {
         self.watchdog.remove_unsent(before);
     }
 
-    fn on_written(&mut self, length: usize) {
-        if self.bytes_to_progress == 0 {
-            return;
-        }
-        self.bytes_to_progress = self.bytes_to_progress.saturating_sub(as_u32(length));
-        if self.bytes_to_progress == 0 {
-            self.stop();
-            self.waiter.take_if(|waiter| Arc::strong_count(waiter) == 1);
-        }
-    }
-
     fn stop(&self) {
         if let Some(waiter) = &self.waiter {
             waiter.stop_waiting();
@@ -97,12 +86,20 @@ impl Filter for WriteWatch {
     ) -> Poll<io::Result<usize>> {
         self.check()?;
         let written = write(cx);
-        match &written {
-            Poll::Pending => self.on_blocked(cx, length),
-            Poll::Ready(Ok(length)) => self.on_written(*length),
-            Poll::Ready(Err(_)) => {}
+        if written.is_pending() {
+            self.on_blocked(cx, length);
         }
         written
+    }
+
+    fn on_written(&mut self, bytes: &[u8]) {
+        if self.bytes_to_progress == 0 {
+            return;
+        }
+        self.bytes_to_progress = self.bytes_to_progress.saturating_sub(as_u32(bytes.len()));
+        if self.bytes_to_progress == 0 {
+            self.stop();
+        }
     }
 }
 

@@ -4,15 +4,9 @@
 //! every client sends as it reads; PING without ACK, with which some clients measure round trips; DATA, `RST_STREAM` and CONTINUATION,
 //! which h2 limits; and GOAWAY, which ends the connection.
 
-use std::{
-    io,
-    num::NonZeroU32,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::{io, num::NonZeroU32};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::io::{AsyncRead, ReadBuf};
 
 use super::frame_headers::{DATA, FrameHeaders, WINDOW_UPDATE};
 use crate::{
@@ -67,19 +61,12 @@ impl ControlFrames {
 }
 
 impl Filter for ControlFrames {
-    fn poll_read(
-        &mut self,
-        io: Pin<&mut impl AsyncRead>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(io.poll_read(cx, buffer))?;
-        if self.read(&buffer.filled()[before..]) {
+    fn on_read(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.read(bytes) {
             self.metrics.connection_flooded();
-            return Poll::Ready(Err(io::Error::other("too many control frames")));
+            return Err(io::Error::other("too many control frames"));
         }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 }
 

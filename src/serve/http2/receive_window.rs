@@ -9,15 +9,11 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    task::{Context, Poll, ready},
 };
-
-use tokio::io::{AsyncRead, ReadBuf};
 
 use super::frame_headers::{DATA, FrameHeaders, WINDOW_UPDATE};
 use crate::serve::{filtered_io::Filter, protocol_detection::PREFACE};
@@ -52,21 +48,13 @@ impl ReceiveWindow {
 }
 
 impl Filter for WindowCounter {
-    fn poll_read(
-        &mut self,
-        io: Pin<&mut impl AsyncRead>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(io.poll_read(cx, buffer))?;
-        let mut bytes = &buffer.filled()[before..];
+    fn on_read(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while let Some(frame) = self.received.next(&mut bytes) {
             if frame.kind == DATA {
                 self.window.0.fetch_sub(frame.length.into(), Ordering::Relaxed);
             }
         }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     fn on_written(&mut self, mut bytes: &[u8]) {

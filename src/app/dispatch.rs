@@ -91,11 +91,11 @@ impl Handler for Dispatch {
 
 impl Dispatch {
     fn dispatch(&self, error: Option<Error>, peer: Peer, mut request: Request<impl RequestBody>) -> ResponseFuture {
-        let (inner, cache_headers) = (self.0.clone(), CacheHeaders::of(&request));
+        let inner = self.0.clone();
         if let Some(error) = head_checks::error(&request) {
             // The head does not say reliably where the body ends, so the connection closes and the body is not read.
             let mut response = Problem::from(error).and_close(request.version()).into_response();
-            cache_headers.add(response.headers_mut());
+            CacheHeaders::of(&request).add(response.headers_mut());
             count(&response, |status| inner.api.metrics.answered(NO_ROUTE, status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
@@ -126,7 +126,7 @@ impl Dispatch {
                 trace_fast_path(&inner.grpc_send, handler).await
             });
         }
-        let is_options = request.method() == Method::OPTIONS;
+        let (is_options, cache_headers) = (request.method() == Method::OPTIONS, CacheHeaders::of(&request));
         let routed = inner.routes.clone().call(request.map(Body::new));
         Box::pin(async move {
             let Ok(mut response) = routed.await;

@@ -39,6 +39,7 @@ mod rest;
 mod resume;
 mod send_stream;
 mod serve;
+mod shared_cache;
 mod stalls;
 mod start;
 mod stream;

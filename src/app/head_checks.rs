@@ -6,7 +6,10 @@ use axum::{
     http::{HeaderMap, Request, Version, header},
 };
 
-use crate::error::{Error, Invalid};
+use crate::{
+    error::{Error, Invalid},
+    serve,
+};
 
 /// The error for an ambiguous head. HTTP/2 frames the body itself, so its heads are never ambiguous.
 ///
@@ -27,12 +30,8 @@ pub(super) fn error<B>(request: &Request<B>) -> Option<Error> {
 /// the client would wait until the time for the body is over. After a 417 it repeats the request without the expectation (RFC 9110,
 /// section 10.1.1).
 pub(super) fn expectation<B: HttpBody>(request: &Request<B>) -> Option<Error> {
-    let waits = || {
-        let mut lines = request.headers().get_all(header::EXPECT).iter();
-        lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"))
-    };
-    (request.version() > Version::HTTP_11 && !request.body().is_end_stream() && waits())
-        .then_some(Error::ExpectationFailed)
+    let waits = request.version() > Version::HTTP_11 && !request.body().is_end_stream();
+    (waits && serve::expects_continue(request.headers())).then_some(Error::ExpectationFailed)
 }
 
 /// RFC 9112, section 3.2: exactly one valid `Host`. In HTTP/1.0 it may be absent.

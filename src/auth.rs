@@ -1,5 +1,6 @@
 //! Identifies the caller of a request from its headers, its URI and the peer's IP address. Only this room can make a [`Caller`].
 
+mod challenge;
 mod claim;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};

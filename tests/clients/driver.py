@@ -2,13 +2,15 @@
 
 A client is a small program. It gets its orders in environment variables:
 
-    BASE    the address of its proxy: http://127.0.0.1:PORT
-    URL     the whole address of its event stream (a gRPC client ignores it)
-    CLAIM   the value of the header X-User-Claim; empty: it sends none
+    BASE      the address of its proxy: http://127.0.0.1:PORT
+    URL       the whole address of its event stream (a gRPC client ignores it)
+    CLAIM     the value of the header X-User-Claim; empty: it sends none
+    DEFAULTS  `1`: it leaves out the settings and the code that docs/clients.md recommends (only for `knows_defaults`)
 
-It subscribes, comes back as its library or the library's documentation does, and prints one line of JSON for each thing that the
-library delivers: `{"event": NAME or null, "data": TEXT, "id": CURSOR}`, and for each error `{"error": true, "code": ..., "text": ...}`.
-It runs until it is killed, or ends when its library has given up.
+It subscribes, comes back as its library or docs/clients.md does, and prints one line of JSON for each thing that the library delivers:
+`{"event": NAME or null, "data": TEXT, "id": CURSOR}`, and for each error `{"error": true, "code": ..., "text": ...}`, with
+`"by_hand": true` if not the library told it, but code that docs/clients.md recommends. It runs until it is killed, or ends when its
+library has given up.
 
 A table of clients (`event_streams.py`) is a list of `Client`; `main` runs every scenario (`scenarios.py`) for each of them:
 
@@ -19,8 +21,9 @@ A table of clients (`event_streams.py`) is a list of `Client`; `main` runs every
         await run.daemon.send(run.user, "phone", "text")
         run.equal("name of the check", seen, expected)
 
-What a client cannot do is an `Exception_` for the name of the check: what is seen instead, and why. The run fails when something else is
-seen, so an exception cannot go stale. The reason must also stand in docs/clients.md, below the heading with the client's name.
+What a client cannot do is an `Exception_` for the name of the check: what is seen instead, and why. The run fails when something
+else is seen, so an exception cannot go stale. The reason must also stand in docs/clients.md, below the heading with the client's
+name.
 """
 
 import asyncio
@@ -50,10 +53,12 @@ class Client:
     # Added to the address of every stream: what docs/clients.md recommends for this client.
     query: str = ""
     exceptions: dict[str, Exception_] = field(default_factory=dict)
-    # Starts a client that is no program, such as a page of a browser: `await start(url, claim)`.
+    # Starts a client that is no program, such as a page of a browser: `await start(url, defaults)`.
     start: Any = None
     # The proxy adds the claim, for clients that cannot set a header. That is how a forward-auth proxy works.
     claim_from_proxy: bool = False
+    # When DEFAULTS is set, the program leaves out the settings and the code that docs/clients.md recommends.
+    knows_defaults: bool = False
     # False: the proxy does not look into the connection (HTTP/2).
     http1: bool = True
 
@@ -80,15 +85,16 @@ class Run:
         self.things.append(proxy)
         return proxy
 
-    async def start(self, proxy, device, path="/subscribe", query=None, claim=None):
+    async def start(self, proxy, device, path="/subscribe", query=None, claim=None, defaults=False):
         """Starts the client. `query` replaces what the client's documentation recommends, `claim` its identity."""
         claim = self.claim(device) if claim is None else claim
         url = proxy.base + path + (self.client.query if query is None else query)
         if self.client.claim_from_proxy:
             proxy.claim = claim
         if self.client.start:
-            return self.keep(await self.client.start(url, claim))
-        return self.keep(await Program.start(self.client.command, {"BASE": proxy.base, "URL": url, "CLAIM": claim}))
+            return self.keep(await self.client.start(url, defaults))
+        variables = {"BASE": proxy.base, "URL": url, "CLAIM": claim, "DEFAULTS": "1" if defaults else ""}
+        return self.keep(await Program.start(self.client.command, variables))
 
     def keep(self, thing):
         self.things.append(thing)
@@ -152,19 +158,21 @@ async def run_client(client, daemon, scenarios, whole):
     return not faults
 
 
-async def run_all(clients, scenarios, whole):
+async def run_all(clients, scenarios, whole, things):
     daemon = await Daemon.start()
     try:
         return all(await asyncio.gather(*(run_client(client, daemon, scenarios, whole) for client in clients)))
     finally:
-        await daemon.stop()
+        for thing in [daemon, *things]:
+            await thing.stop()
 
 
-def main(clients, scenarios, arguments):
-    """Runs all clients, or those that the arguments name; with a scenario's name among them, only that one. Exits with 1 after a fault."""
+def main(clients, scenarios, arguments, things=()):
+    """Runs all clients, or those that the arguments name; with a scenario's name among them, only that one. `things` are stopped at
+    the end. Exits with 1 after a fault."""
     chosen = [scenario for scenario in scenarios if scenario.__name__ in arguments] or scenarios
     named = [client for client in clients if client.name in arguments] or clients
     began = time.monotonic()
-    passed = asyncio.run(run_all(named, chosen, chosen == scenarios))
+    passed = asyncio.run(run_all(named, chosen, chosen == scenarios, things))
     print(f"{len(named)} clients in {time.monotonic() - began:.0f} s")
     sys.exit(0 if passed else 1)

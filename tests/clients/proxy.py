@@ -37,7 +37,7 @@ class Proxy:
             writer.close()
 
     def cut_after(self, marker, count):
-        """Cuts `count` bytes behind the next place where the daemon writes `marker`. The client is held from then on. Await `was_cut`."""
+        """Cuts `count` bytes behind the next place where the daemon writes `marker`, and holds the client. Await `was_cut`."""
         self.cut_is_due, self.marker, self.after = asyncio.Event(), marker, count
 
     async def was_cut(self):
@@ -73,7 +73,9 @@ class Proxy:
                 # Clients of event streams send no bodies, so everything is heads.
                 *heads, rest = (rest + piece).split(b"\r\n\r\n")
                 for head in heads:
-                    self.requests.append(head.decode())
+                    # Not the questions before a request to another origin (OPTIONS).
+                    if head.startswith(b"GET "):
+                        self.requests.append(head.decode())
                     claim = f"\r\nx-user-claim: {self.claim}".encode() if self.claim else b""
                     upstream.write(head + claim + b"\r\n\r\n")
             await upstream.drain()

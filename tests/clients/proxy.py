@@ -1,6 +1,8 @@
 """A TCP proxy between one client and the daemon, which cuts connections at a chosen place."""
 
 import asyncio
+import socket
+import struct
 
 from processes import PATIENCE
 
@@ -31,9 +33,12 @@ class Proxy:
         """New connections go to another daemon."""
         self.target = port
 
-    def cut(self):
-        """Closes every connection, without a word in the protocol that it carries."""
+    def cut(self, reset=False):
+        """Closes or resets every connection, without a word in the protocol that it carries."""
         for writer in list(self.writers):
+            if reset:
+                # Closing a socket that lingers for 0 s sends RST.
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.close()
 
     def cut_after(self, marker, count):

@@ -1,5 +1,7 @@
 //! eventsource-client (Rust), which comes back by itself.
 
+#![expect(clippy::disallowed_methods, reason = "its orders stand in environment variables")]
+
 use std::{env, time::Duration};
 
 use eventsource_client::{Client as _, ClientBuilder, Error, ReconnectOptions, SSE};

@@ -171,7 +171,8 @@ def main(clients, scenarios, arguments, things=()):
     """Runs all clients, or those that the arguments name; with a scenario's name among them, only that one. `things` are stopped at
     the end. Exits with 1 after a fault."""
     chosen = [scenario for scenario in scenarios if scenario.__name__ in arguments] or scenarios
-    named = [client for client in clients if client.name in arguments] or clients
+    names = set(arguments) - {scenario.__name__ for scenario in scenarios}
+    named = [client for client in clients if not names or client.name in names]
     began = time.monotonic()
     passed = asyncio.run(run_all(named, chosen, chosen == scenarios, things))
     print(f"{len(named)} clients in {time.monotonic() - began:.0f} s")

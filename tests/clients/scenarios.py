@@ -95,26 +95,27 @@ async def resumes(run):
 
 
 async def is_superseded(run):
-    """A newer page of the device came. The older client is quiet (`retry` is 60 s), and never takes the device back."""
-    proxy = await run.proxy()
-    older = await run.start(proxy, "phone")
+    """A newer page comes. The older one is quiet (`retry` is 60 s), and the newer one keeps the device, also over a cut."""
+    older_proxy, newer_proxy = await run.proxy(), await run.proxy()
+    older = await run.start(older_proxy, "phone")
     await older.until(is_ready(1), "signal.ready")
-    newer, writer = await open_page(run, "phone")
-    try:
-        await older.until(lambda lines: controls(lines, "signal.end"), "signal.end")
-        run.equal("it learns that it was superseded", controls(older.lines, "signal.end"), [{"reason": "superseded"}])
-        before = streams(proxy)
-        await asyncio.sleep(12)
-        run.equal("quiet after it was superseded", streams(proxy) - before, 0)
-        await run.daemon.send(run.user, "phone", "for the newer page")
-        await asyncio.wait_for(newer.readuntil(b"for the newer page"), PATIENCE)
-        run.equal("the newer page keeps the device", [texts(older.lines), len(controls(older.lines, "signal.ready"))], [[], 1])
-    finally:
-        writer.close()
+    newer = await run.start(newer_proxy, "phone")
+    await older.until(lambda lines: controls(lines, "signal.end"), "signal.end")
+    run.equal("it learns that it was superseded", controls(older.lines, "signal.end"), [{"reason": "superseded"}])
+    before = streams(older_proxy)
+    await asyncio.sleep(12)
+    run.equal("quiet after it was superseded", streams(older_proxy) - before, 0)
+    newer_proxy.cut()
+    await newer.until(is_ready(2), "signal.ready of the newer page after a cut")
+    await run.daemon.send(run.user, "phone", "for the newer page")
+    await newer.until(lambda lines: "for the newer page" in texts(lines), "a message for the newer page")
+    run.equal("the older page never has the device again", continuities(older.lines), ["new"])
+    run.equal("the newer page keeps the device", continuities(newer.lines), ["new", "resumed"])
+    run.equal("only the newer page gets messages", [texts(newer.lines), texts(older.lines)], [["for the newer page"], []])
 
 
 async def meets_204(run):
-    """It comes back while the newer page is there, and gets 204. The cursor stands in the query, so that any client can bring it."""
+    """It comes back while the newer page is there, and gets 204. The cursor is in the query, so that any client can bring it."""
     older, writer = await open_page(run, "phone")
     cursor = (await asyncio.wait_for(older.readuntil(b"\n\n"), PATIENCE)).split(b"id: ")[1].strip().decode()
     newer, newer_writer = await open_page(run, "phone")
@@ -181,7 +182,8 @@ async def is_idle(run):
     async def lives(query, times):
         proxy = await run.proxy()
         reader = await run.start(proxy, "idle" + str(times), query=query)
-        await reader.until(lambda lines: len(controls(lines, "signal.ping")) >= times or is_ready(2)(lines), "a ping or a new stream")
+        pinged = lambda lines: len(controls(lines, "signal.ping")) >= times
+        await reader.until(lambda lines: pinged(lines) or is_ready(2)(lines), "a ping or a new stream")
         return streams(proxy) == 1
 
     as_it_is, as_recommended = await asyncio.gather(lives("", 1), lives(None, 2))

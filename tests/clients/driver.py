@@ -5,12 +5,12 @@ A client is a small program. It gets its orders in environment variables:
     BASE      the address of its proxy: http://127.0.0.1:PORT
     URL       the whole address of its event stream (a gRPC client ignores it)
     CLAIM     the value of the header X-User-Claim; empty: it sends none
-    DEFAULTS  `1`: it leaves out the settings and the code that docs/clients.md recommends (only for `knows_defaults`)
+    DEFAULTS  `1`: it leaves out what docs/clients.md recommends (only for a client with `knows_defaults`)
 
 It subscribes, comes back as its library does or as docs/clients.md recommends, and prints one line of JSON for each thing that the
-library delivers: `{"event": NAME or null, "data": TEXT, "id": CURSOR}`, and for each error `{"error": true, "code", "text"}`,
-with `"by_hand": true` if not the library told it, but code that docs/clients.md recommends. It runs until it is killed, or ends when
-its library has given up.
+library delivers: `{"event": NAME or null, "data": TEXT, "id": CURSOR}`, and for each error `{"error": true, "code", "text"}`, with
+`"by_hand": true` if not the library told it, but code that docs/clients.md recommends. It runs until it is killed, or ends when its
+library has given up.
 
 A table of clients (`event_streams.py`) is a list of `Client`; `main` runs every scenario (`scenarios.py`) for each of them:
 

@@ -203,6 +203,7 @@ async def keeps_its_defaults(run):
             await run.daemon.send(run.user, "data", text)
         large = await reader.happens(lambda lines: "last" in texts(lines), 20)
         run.equal("with its defaults a message after a large one arrives", large, True)
+        run.equal("with its defaults text is read as UTF-8", EXACT[0] in texts(reader.lines), True)
         run.equal("with its defaults odd line ends arrive", UNICODE in texts(reader.lines), True)
 
     async def a_cut():

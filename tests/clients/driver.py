@@ -151,7 +151,8 @@ async def run_client(client, daemon, scenarios, whole):
     checked = set().union(*(run.checked for run in runs))
     if whole:
         faults += [f"exception for a check that was not made: {name}" for name in client.exceptions if name not in checked]
-    exceptions = f" (but: {', '.join(client.exceptions)})" if client.exceptions else ""
+    exceptions = [name for name in client.exceptions if name in checked]
+    exceptions = f" (but: {', '.join(exceptions)})" if exceptions else ""
     print(f"{client.name}: {len(checked)} checks{exceptions}" if not faults else f"{client.name}: FAILED", flush=True)
     for fault in faults:
         print(f"  {fault}", flush=True)

@@ -1,6 +1,6 @@
 """Runs clients that other people wrote against the built daemon, each through a proxy that can cut its connection.
 
-A client is a small program. It gets its orders in environment variables:
+A client of event streams is a small program. It gets its orders in environment variables:
 
     BASE      the address of its proxy: http://127.0.0.1:PORT
     URL       the whole address of its event stream (a gRPC client ignores it)
@@ -61,6 +61,13 @@ class Client:
     knows_defaults: bool = False
     # False: the proxy does not look into the connection (HTTP/2).
     http1: bool = True
+    # The proxy speaks TLS with the client: an `SSLContext`.
+    tls: Any = None
+    # Absent: all of its table.
+    scenarios: list | None = None
+
+    async def stop(self):
+        """Called after the scenarios."""
 
 
 class Run:
@@ -81,7 +88,7 @@ class Run:
     async def proxy(self, claim=None):
         """A proxy to the daemon of all; `claim` is what it adds for a client that cannot."""
         claim = claim if self.client.claim_from_proxy else None
-        proxy = await Proxy.start(self.daemon.port, self.client.http1, claim)
+        proxy = await Proxy.start(self.daemon.port, self.client.http1, claim, self.client.tls)
         self.things.append(proxy)
         return proxy
 
@@ -146,7 +153,9 @@ def documented(client):
 
 
 async def run_client(client, daemon, scenarios, whole):
-    runs = await asyncio.gather(*(run_scenario(client, daemon, scenario) for scenario in scenarios))
+    chosen = [scenario for scenario in client.scenarios or scenarios if scenario in scenarios]
+    runs = await asyncio.gather(*(run_scenario(client, daemon, scenario) for scenario in chosen))
+    await client.stop()
     faults = [f"{run.name}: {fault}" for run in runs for fault in run.faults] + documented(client)
     checked = set().union(*(run.checked for run in runs))
     if whole:

@@ -53,12 +53,12 @@ class Program(Reader):
     """A client in a process of its own."""
 
     @classmethod
-    async def start(cls, command, variables):
+    async def start(cls, command, variables, stdin=asyncio.subprocess.DEVNULL):
         self = cls()
         environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
         pipe, limit = asyncio.subprocess.PIPE, 1 << 24
         self.process = await asyncio.create_subprocess_exec(
-            *command, env=environment, cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, limit=limit)
+            *command, env=environment, cwd=ROOT, stdin=stdin, stdout=pipe, stderr=pipe, limit=limit)
         self.complaints = b""
         self.tasks = [asyncio.create_task(self.read()), asyncio.create_task(self.read_complaints())]
         return self

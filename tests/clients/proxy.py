@@ -11,15 +11,15 @@ class Proxy:
     """Stands between one client and the daemon. Keeps the heads of the client's requests, and cuts its connections."""
 
     @classmethod
-    async def start(cls, port, http1=True, claim=None):
+    async def start(cls, port, http1=True, claim=None, tls=None):
         self = cls()
         self.target, self.http1, self.claim = port, http1, claim
         self.requests, self.connections, self.writers = [], 0, set()
         self.may_pass = asyncio.Event()
         self.may_pass.set()
         self.cut_is_due, self.marker, self.after = asyncio.Event(), None, 0
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, limit=1 << 20)
-        self.base = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
+        self.base = f"http{'s' if tls else ''}://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
         return self
 
     def hold(self):

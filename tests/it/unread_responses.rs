@@ -378,3 +378,56 @@ async fn calls_that_nobody_reads_do_not_hold_up_a_post_on_their_connection() {
     let ended = metric(&server, "signal_stalled_streams_total").await;
     assert!((1..30).contains(&ended), "{ended} of 30");
 }
+
+/// The status of a call: in the trailers, or over gRPC-Web in the body.
+async fn call_status(response: http::Response<hyper::body::Incoming>) -> String {
+    let mut body = Body::new(response.into_body());
+    let mut end = String::new();
+    while let Some(frame) = within(std::future::poll_fn(|cx| {
+        use hyper::body::Body as _;
+        std::pin::Pin::new(&mut body).poll_frame(cx)
+    }))
+    .await
+    {
+        match frame.expect("no reset").into_trailers() {
+            Ok(trailers) => return trailers["grpc-status"].to_str().expect("ASCII").to_owned(),
+            Err(data) => end += &String::from_utf8_lossy(&data.into_data().expect("data")),
+        }
+    }
+    let status = end.split("grpc-status:").nth(1).unwrap_or_else(|| panic!("no status in {end:?}"));
+    status.split("\r\n").next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_call_that_ends_because_nobody_reads_it_says_so_over_grpc_and_grpc_web() {
+    for kind in ["application/grpc", "application/grpc-web+proto"] {
+        let server = Server::with(&["--stall-timeout", "60"]).await;
+        let connection = Http2::with_window(server.address, 10).await;
+        let mut calls = Vec::new();
+        let send = SendRequest { to: None, event: String::new(), data: "x".repeat(1_000), ttl: None };
+        let requests = framed(&SendStreamRequest { send: Some(send) }).repeat(60);
+        for _ in 0..20 {
+            let request = Request::post(connection.uri("/backend_signal.v1.Signal/SendStream"));
+            let request = request.header("content-type", kind).body(Body::from(requests.clone()));
+            calls.push(connection.clone().send(request.expect("a request")).await);
+        }
+        until(|| metric(&server, "signal_stalled_streams_total"), |ended| *ended > 0).await;
+        // Those that go on now end as well.
+        let mut statuses = std::collections::BTreeMap::<_, u64>::new();
+        for status in statuses_of(calls).await {
+            *statuses.entry(status).or_default() += 1;
+        }
+        let ended = metric(&server, "signal_stalled_streams_total").await;
+        assert_eq!(statuses.remove("8"), Some(ended), "{kind}: {statuses:?}");
+        assert_eq!(statuses.into_keys().collect::<Vec<_>>(), ["0"], "{kind}");
+    }
+}
+
+/// Reads all calls at the same time.
+async fn statuses_of(calls: Vec<http::Response<hyper::body::Incoming>>) -> Vec<String> {
+    let mut reading = tokio::task::JoinSet::new();
+    for call in calls {
+        reading.spawn(call_status(call));
+    }
+    reading.join_all().await
+}

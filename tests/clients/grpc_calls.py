@@ -136,5 +136,12 @@ def reasons(lines):
     return [re.sub("END_REASON_", "", line["end"]["reason"]).lower() for line in lines if kind(line) == "end"]
 
 
+def seconds(duration):
+    """The whole seconds of a Duration, which each language shows in its own way."""
+    while isinstance(duration, dict):
+        duration = duration.get("seconds", duration.get("low"))
+    return int(str(duration).removesuffix("s"))
+
+
 def has(name, times=1):
     return lambda lines: kinds(lines).count(name) >= times

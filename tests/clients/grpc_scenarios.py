@@ -2,8 +2,7 @@
 
 import asyncio
 
-from grpc_calls import HEALTH, UNAVAILABLE, Page, continuities, has, kinds, reasons, texts
-from processes import PATIENCE
+from grpc_calls import HEALTH, UNAVAILABLE, Page, continuities, has, kind, kinds, reasons, seconds, texts
 
 LARGE = "large " + "x" * 80_000 + " end"
 EXACT = ["72°F ü€😀", "first line\nsecond line\r\nthird line\r\n\r\n", " \u0085\u2028\0 in between \ufeff", LARGE]
@@ -71,7 +70,7 @@ async def is_superseded(run):
     await stream.until(has("ready"), "the first response of the newer page")
     await page.until(has("end"), "the end of the older page")
     run.equal("it learns that it was superseded", reasons(page.lines), ["superseded"])
-    await asyncio.wait_for(page.task, PATIENCE)
+    await page.until(lambda _: page.ended, "ABORTED for the older page")
     again = [await older.unary("Subscribe", {"cursor": cursor}, device="phone") for _ in range(3)]
     ends = [(None, *end) for end in page.ends] + again
     run.equal("a superseded page is ABORTED each time", [(line, code) for line, code, _ in ends], [(None, 10)] * 4)
@@ -159,7 +158,8 @@ async def is_idle(run):
     calls = await run.client.calls(run)
     stream = calls.subscribe("phone", heartbeat=run.client.seconds(4))
     await stream.until(lambda lines: any("ping" in line for line in lines), "a ping")
-    run.equal("pings come as asked for", [next(iter(line)) for line in stream.lines], ["ready", "ping"])
+    run.equal("pings come as asked for", [kind(line) for line in stream.lines], ["ready", "ping"])
+    run.equal("the heartbeat is the one asked for", seconds(stream.lines[0]["ready"]["heartbeat"]), 4)
 
 
 async def sends_many(run):

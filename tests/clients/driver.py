@@ -3,7 +3,7 @@
 A client of event streams is a small program. It gets its orders in environment variables:
 
     BASE      the address of its proxy: http://127.0.0.1:PORT
-    URL       the whole address of its event stream (a gRPC client ignores it)
+    URL       the whole address of its event stream
     CLAIM     the value of the header X-User-Claim; empty: it sends none
     DEFAULTS  `1`: it leaves out what docs/clients.md recommends (only for a client with `knows_defaults`)
 
@@ -12,7 +12,9 @@ library delivers: `{"event": NAME or null, "data": TEXT, "id": CURSOR}`, and for
 `"by_hand": true` if not the library told it, but code that docs/clients.md recommends. It runs until it is killed, or ends when its
 library has given up.
 
-A table of clients (`event_streams.py`) is a list of `Client`; `main` runs every scenario (`scenarios.py`) for each of them:
+A client of gRPC makes the calls that it reads from standard input (`grpc_calls.py`, `grpc/python/client.py`).
+
+A table of clients (`event_streams.py`, `grpc_clients.py`) is a list of `Client`; `main` runs every scenario for each of them:
 
     async def scenario(run):                       # `run` is a Run
         proxy = await run.proxy()                  # Proxy: requests, hold(), release(), cut(), cut_after(), send_to()

@@ -7,6 +7,7 @@ from grpc_calls import HEALTH, UNAVAILABLE, Page, continuities, has, kind, kinds
 LARGE = "large " + "x" * 80_000 + " end"
 EXACT = ["72°F ü€😀", "first line\nsecond line\r\nthird line\r\n\r\n", " \u0085\u2028\0 in between \ufeff", LARGE]
 
+UNKNOWN_SYMBOL = 'Failed to resolve symbol "unknown.Symbol": Symbol not found: unknown.Symbol'
 FORBIDDEN = "A page of another site made the request. To allow that site, list its origin in --cors-origins."
 
 
@@ -99,7 +100,7 @@ async def is_refused(run):
         ("Send: NOT_FOUND", "Send", {"to": to, "data": "x"}, {}, 5, "Not connected."),
         ("Send: OUT_OF_RANGE", "Send", {"to": to, "data": large}, {}, 11, "The request is larger than the limit"),
         ("Subscribe: OUT_OF_RANGE", "Subscribe", {"cursor": large}, calls.identity("phone"), 11, "The request is larger than"),
-        ("Send over the limit by a little: OUT_OF_RANGE", "Send", {"to": to, "data": "x" * 103_000}, {}, 11, "The request is larger"),
+        ("Send, a little too large: OUT_OF_RANGE", "Send", {"to": to, "data": "x" * 103_000}, {}, 11, "The request is larger"),
     ]:
         response, seen, said = await calls.unary(method, request, metadata=metadata)
         run.equal(name, [response, seen], [None, code])
@@ -120,7 +121,7 @@ async def is_forbidden(run):
 
 
 async def is_drained(run):
-    """The daemon stops: every stream gets its end and OK, and a page is back at the next daemon, which says that messages may be missing."""
+    """The daemon stops: every stream gets its end and OK. A page comes back to the next daemon, which says `broken`."""
     old = await run.own_daemon("--drain-window", "4")
     new = await run.own_daemon()
     proxy = await run.proxy()
@@ -208,7 +209,7 @@ async def streams_late(run):
 async def reflects(run):
     """Reflection: of a symbol, and of one that does not exist."""
     for symbol, expected in [("backend_signal.v1.Address", (0, "backend_signal.v1.Address is a message:")),
-                             ("unknown.Symbol", (1, 'Failed to resolve symbol "unknown.Symbol": Symbol not found: unknown.Symbol'))]:
+                             ("unknown.Symbol", (1, UNKNOWN_SYMBOL))]:
         program = await asyncio.create_subprocess_exec(
             "grpcurl", "-plaintext", f"127.0.0.1:{run.daemon.port}", "describe", symbol,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)

@@ -1,7 +1,10 @@
 // Reads calls from standard input and writes what they bring; ../python/client.py says in which form.
 import { createInterface } from "node:readline";
 
-/** `call(base, method, requests, metadata, emit, compress)` makes one call, gives each response to `emit`, and returns `{ code, text }`. */
+/**
+ * `call(base, method, requests, metadata, emit, compress)` makes one call, gives each response to `emit`, and returns
+ * `{ code, text }`.
+ */
 export function serve(call, stop = () => {}) {
   const write = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
   const lines = createInterface({ input: process.stdin });

@@ -1,6 +1,7 @@
 //! Serves one HTTP/2 connection with hyper: sets all of hyper's limits, and adds the limits that hyper does not have.
 
 mod control_frames;
+mod frame_filter;
 mod frame_headers;
 mod idle_timeout;
 mod read_budget;
@@ -27,7 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 pub use self::request_body::UnreadResponses;
 use self::{
-    control_frames::ControlFrames, idle_timeout::IdleTimeout, read_budget::ReadBudget, request_body::CheckedBody,
+    frame_filter::FrameFilter, idle_timeout::IdleTimeout, read_budget::ReadBudget, request_body::CheckedBody,
     response_body::ResponseBody, unflushed_streams::UnflushedStreams, write_batching::WriteBatching,
 };
 pub(super) use self::{stream_tasks::StreamTasks, streams::Streams};
@@ -59,8 +60,8 @@ pub(super) async fn serve<H: Handler>(
     peer: Peer,
 ) -> hyper::Result<()> {
     let (budget, streams) = (ReadBudget::default(), Streams::new(state.watchdog.clone()));
-    let io = FilteredIo::new(FilteredIo::new(io, budget.clone()), ControlFrames::new(state.metrics.clone()));
-    let io = FilteredIo::new(io, streams.receive_window().counter());
+    let frames = FrameFilter::new(state.metrics.clone(), streams.receive_window().clone());
+    let io = FilteredIo::new(FilteredIo::new(io, budget.clone()), frames);
     let tasks = StreamTasks::new(state.drain.clone(), state.settings.body_timeout, streams.clone());
     let service = {
         let (state, budget, streams, tasks) = (state.clone(), budget.clone(), streams.clone(), tasks.clone());

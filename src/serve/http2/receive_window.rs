@@ -7,27 +7,16 @@
 //! `WINDOW_UPDATE` for stream 0 gives back. This relies on h2 0.4: it gives back what was read as soon as that is half of what is
 //! left. So when less than a third is left, more than half of the window is held.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
 };
 
-use super::frame_headers::{DATA, FrameHeaders, WINDOW_UPDATE};
-use crate::serve::{filtered_io::Filter, protocol_detection::PREFACE};
+use super::frame_headers::{DATA, FrameHeader, WINDOW_UPDATE};
 
 /// What is left of the window of a connection, in bytes.
 #[derive(Clone)]
 pub(super) struct ReceiveWindow(Arc<AtomicI64>);
-
-/// Counts the frames of one connection.
-pub(super) struct WindowCounter {
-    window: ReceiveWindow,
-    received: FrameHeaders,
-    written: FrameHeaders,
-}
 
 impl ReceiveWindow {
     /// Of a new connection (RFC 9113, section 6.9.2).
@@ -35,33 +24,22 @@ impl ReceiveWindow {
         Self(Arc::new(AtomicI64::new(65_535)))
     }
 
-    /// For a connection of which nothing was read or written yet.
-    pub(super) fn counter(&self) -> WindowCounter {
-        let (received, written) = (FrameHeaders::after(PREFACE.len()), FrameHeaders::after(0));
-        WindowCounter { window: self.clone(), received, written }
+    /// Counts a frame that was received.
+    pub(super) fn on_received(&self, frame: &FrameHeader) {
+        if frame.kind == DATA {
+            self.0.fetch_sub(frame.length.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a frame that was written.
+    pub(super) fn on_written(&self, frame: &FrameHeader) {
+        if frame.kind == WINDOW_UPDATE && frame.stream == 0 {
+            self.0.fetch_add(frame.increment.into(), Ordering::Relaxed);
+        }
     }
 
     /// How many bytes are missing until a third of a window of `size` bytes is left. 0 if that much is left.
     pub(super) fn missing(&self, size: u32) -> usize {
         usize::try_from(i64::from(size / 3) - self.0.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-}
-
-impl Filter for WindowCounter {
-    fn on_read(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while let Some(frame) = self.received.next(&mut bytes) {
-            if frame.kind == DATA {
-                self.window.0.fetch_sub(frame.length.into(), Ordering::Relaxed);
-            }
-        }
-        Ok(())
-    }
-
-    fn on_written(&mut self, mut bytes: &[u8]) {
-        while let Some(frame) = self.written.next(&mut bytes) {
-            if frame.kind == WINDOW_UPDATE && frame.stream == 0 {
-                self.window.0.fetch_add(frame.increment.into(), Ordering::Relaxed);
-            }
-        }
     }
 }

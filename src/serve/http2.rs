@@ -6,6 +6,7 @@ mod frame_headers;
 mod idle_timeout;
 mod read_budget;
 mod receive_window;
+mod received_body;
 mod request_body;
 mod response_body;
 mod stream_tasks;
@@ -92,6 +93,9 @@ pub(super) async fn serve<H: Handler>(
         // First waits for other streams, then for unpolled requests; only then hyper reads and writes.
         ready!(batching.poll(streams.open_streams(), cx));
         ready!(budget.poll_refill(cx));
+        if streams.must_pause_reads() {
+            budget.pause();
+        }
         let is_over = !sent_goaway && (stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready());
         let mut polled = connection.as_mut().poll(cx);
         // After a poll, which has written what the closed streams left: h2 writes GOAWAY before anything else.
@@ -105,8 +109,8 @@ pub(super) async fn serve<H: Handler>(
             if unflushed.check(cx.waker()) {
                 return Poll::Ready(Ok(()));
             }
-            // The last stream may have closed before this poll left a waker.
-            if !sent_goaway && streams.has_last_closed() {
+            // The last stream may have closed, or the pause may have ended, before this poll left a waker.
+            if !sent_goaway && streams.has_last_closed() || budget.is_paused() && !streams.must_pause_reads() {
                 cx.waker().wake_by_ref();
             }
         }
@@ -155,11 +159,20 @@ fn handle_later<H: Handler>(
 mod testing {
     use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-    use super::control_frames::SETTINGS;
     pub(super) use super::control_frames::{HEADERS, RST_STREAM};
+    use super::{control_frames::SETTINGS, frame_headers::DATA};
     use crate::serve::protocol_detection::PREFACE;
 
+    const END_HEADERS: u8 = 4;
     const END_STREAM_AND_HEADERS: u8 = 5;
+
+    /// The preface, and a POST as stream 1 whose body begins with these frames.
+    pub(super) fn upload(frames: &[&[u8]]) -> Vec<u8> {
+        let block = [&[0x83, 0x86, 0x84, 0x01, 9][..], b"localhost"].concat();
+        let mut bytes = [&PREFACE[..], &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, END_HEADERS, 1, &block)].concat();
+        bytes.extend(frames.iter().flat_map(|payload| frame(DATA, 0, 1, payload)));
+        bytes
+    }
 
     /// The preface, settings that allow `window` unread bytes a stream, and GET requests as streams 1, 3, 5 ...
     pub(super) fn requests_with_window(count: usize, window: u32) -> Vec<u8> {

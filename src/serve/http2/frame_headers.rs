@@ -85,7 +85,8 @@ const LOWER_31_BITS: u32 = u32::MAX >> 1;
 pub(super) const DATA: u8 = 0;
 pub(super) const WINDOW_UPDATE: u8 = 8;
 
-/// A flag of DATA.
+/// Flags of DATA.
+pub(super) const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
 
 #[cfg(test)]

@@ -137,9 +137,14 @@ async fn a_peer_that_shrinks_its_window_to_zero_is_cut_after_its_responses_have_
 
 /// Devices whose list has about 50 KB.
 async fn long_list(server: &Server) -> Vec<crate::harness::Sse> {
+    list_of(server, 200).await
+}
+
+/// Devices whose list has 253 bytes for each.
+async fn list_of(server: &Server, number: u32) -> Vec<crate::harness::Sse> {
     let connection = Http2::open(server.address).await;
     let mut devices = Vec::new();
-    for device in 0..200 {
+    for device in 0..number {
         devices.push(crate::harness::Sse::open_h2(&connection, &format!("eve/{device:0>250}")).await);
     }
     devices
@@ -310,6 +315,32 @@ async fn a_tls_peer_that_does_not_read_is_cut() {
     })
     .await;
     drop(phone);
+}
+
+/// Before, the server closed its socket with the late frames unread, and the system threw away what the peer had not read yet.
+#[tokio::test]
+async fn a_peer_that_still_writes_while_its_connection_is_closed_gets_to_read_everything() {
+    let server = Server::with(&["--stall-timeout", "50"]).await;
+    // More than the system takes for the peer, and not more than it takes for both sides.
+    let _listed = list_of(&server, 110).await;
+    let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 1 << 20)]).await;
+    peer.send(HEADERS, END_STREAM | END_HEADERS, 1, &frames::get("/user/eve/devices", &[])).await;
+    peer.next_of(HEADERS).await.expect("an answer");
+    // The system has all of the answer, and the peer has little of it.
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+    // A PING belongs to no stream, so the connection ends.
+    let late = frames::frame(frames::PING, 0, 0, &[0; 8]).repeat(2_000);
+    peer.write(&[frames::frame(frames::PING, 0, 1, &[0; 8]), late].concat()).await;
+    // By the time of this answer the server has seen the fault.
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+    let mut list = 0;
+    while let Some(frame) = peer.next().await
+        && frame.kind != frames::GOAWAY
+    {
+        list += if frame.kind == DATA { frame.payload.len() } else { 0 };
+    }
+    assert!(list > 27_000, "{list} bytes");
+    assert!(peer.next().await.is_none());
 }
 
 /// The window of a connection that a client has to respect.

@@ -88,7 +88,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         client.write_all(&testing::upload(&[b"one", b"two", b"three"])).await.expect("space");
         let streams = Streams::new(Watchdog::new(Duration::from_secs(5), Budget::new(0), Metrics::new()));
-        let frames = FrameFilter::new(Metrics::new(), streams.receive_window().clone());
+        let frames = FrameFilter::new(Metrics::new(), streams.clone());
         let counting = streams.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (body, streams) = (ReceivedBody::new(request.into_body(), counting.clone()), counting.clone());

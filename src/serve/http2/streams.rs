@@ -47,6 +47,8 @@ pub(in crate::serve) struct Streams {
     is_reported: AtomicBool,
     /// When it was asked, on its clock.
     reported_at: AtomicU32,
+    /// The last write was refused, because the socket is full.
+    is_write_blocked: AtomicBool,
     /// Wakes the connection for a new entry of `unflushed`, or because it may read again.
     connection_waker: Mutex<Option<Waker>>,
     /// The connection stops when its last stream has closed.
@@ -70,6 +72,7 @@ impl Streams {
             receive_window: ReceiveWindow::new(),
             is_reported: AtomicBool::new(false),
             reported_at: AtomicU32::new(0),
+            is_write_blocked: AtomicBool::new(false),
             connection_waker: Mutex::default(),
             wakes_at_last_close: AtomicBool::new(false),
         })
@@ -128,6 +131,14 @@ impl Streams {
     /// How many calls must end so that the others can go on.
     pub(in crate::serve) fn calls_to_end(&self) -> usize {
         self.receive_window.calls_to_end()
+    }
+
+    pub(super) fn set_write_blocked(&self, is_blocked: bool) {
+        self.is_write_blocked.store(is_blocked, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.is_write_blocked.load(Ordering::Relaxed)
     }
 
     fn wake_connection(&self) {

@@ -11,7 +11,10 @@ use std::{
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tonic::{Status, codegen::StdError};
 
-use crate::error::{Error, Invalid};
+use crate::{
+    error::{Error, Invalid},
+    serve::UnreadResponses,
+};
 
 /// A request body. A fault in its frames becomes an error that is a `Status`.
 pub struct RequestFrames<B> {
@@ -102,7 +105,7 @@ impl<B: Body<Data = Bytes, Error: Into<StdError>> + Unpin> Body for RequestFrame
         if let Some(fault) = this.fault {
             return Poll::Ready(this.refuse(fault).map(Err));
         }
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose().map_err(Into::into)?;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose().map_err(|error| cause(error.into()))?;
         let frame = match frame.map(Frame::into_data) {
             Some(Ok(mut data)) => {
                 data.truncate(this.check(&data));
@@ -128,6 +131,14 @@ impl<B: Body<Data = Bytes, Error: Into<StdError>> + Unpin> Body for RequestFrame
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// The error of a body, with the code of its cause. tonic-web makes INTERNAL of every error and keeps only its text.
+fn cause(error: StdError) -> StdError {
+    if error.to_string().contains(&UnreadResponses.to_string()) {
+        return Status::from(Error::UnreadResponses).into();
+    }
+    error
 }
 
 #[cfg(test)]

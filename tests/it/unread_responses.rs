@@ -444,3 +444,26 @@ async fn small_frames_of_calls_that_nobody_reads_do_not_end_their_connection() {
     let ended = metric(&server, "signal_stalled_streams_total").await;
     assert!((1..30).contains(&ended), "{ended} of 30");
 }
+
+/// tonic-web turns every error of a body into INTERNAL, and the client got that.
+#[tokio::test]
+async fn a_call_over_grpc_web_that_was_ended_for_its_unread_responses_gets_the_status_of_a_native_one() {
+    let server = Server::with(&["--stall-timeout", "50"]).await;
+    for kind in ["application/grpc-web", "application/grpc-web+proto"] {
+        let ended = metric(&server, "signal_stalled_streams_total").await;
+        let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+        let call = frames::post("/backend_signal.v1.Signal/SendStream", &[("content-type", kind)]);
+        peer.send(HEADERS, frames::END_HEADERS, 1, &call).await;
+        // A request without a receiver: each gets an error as its response.
+        peer.write(&frames::frame(DATA, 0, 1, &[0, 0, 0, 0, 2, 10, 0]).repeat(1_000)).await;
+        until(|| metric(&server, "signal_stalled_streams_total"), |now| *now > ended).await;
+        // Now the peer reads.
+        peer.send(WINDOW_UPDATE, 0, 1, &60_000_u32.to_be_bytes()).await;
+        let mut body = String::new();
+        while !body.contains("grpc-status:") {
+            let frame = peer.next_of(DATA).await.expect("an open connection");
+            body += &String::from_utf8_lossy(&frame.payload);
+        }
+        assert!(body.contains("grpc-status:8"), "{kind}: {body}");
+    }
+}

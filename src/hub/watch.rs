@@ -169,17 +169,22 @@ mod tests {
     use crate::{
         auth::Caller,
         budget::Budget,
-        hub::{Limits, Local, UserSet},
-        telemetry::Metrics,
+        hub::{Limits, Local, Observer, UserSet},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn watch(users: usize) -> (Hub, Watch) {
-        let hub = Hub::new(Limits::only_times(SECOND, SECOND), Budget::new(1_000), Local, Metrics::new());
+        let hub = Hub::new(Limits::only_times(SECOND, SECOND), Budget::new(1_000), Local, Unobserved);
         let users = UserSet::new((0..users).map(|user| UserId::new(&user.to_string()))).expect("not too many");
         let watch = hub.watch(&Caller::anonymous(), &users, SECOND).expect("no limit");
         (hub, watch)
+    }
+
+    struct Unobserved;
+
+    impl Observer for Unobserved {
+        fn observe(&self, _: &Event<'_>) {}
     }
 
     struct Task;

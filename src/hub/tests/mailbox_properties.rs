@@ -160,10 +160,9 @@ impl World {
 
     /// A stream that took a replay and lives on for a minute has read it.
     fn confirm_replayed(&mut self) {
-        let Some(client) = &mut self.client else { return };
-        if let Some((seq, _)) = client.replayed.take_if(|(_, at)| self.now - *at >= REPLAY_MS) {
-            self.confirmed = self.confirmed.max(Some(seq));
-        }
+        let replayed =
+            self.client.as_mut().and_then(|client| client.replayed.take_if(|it| self.now - it.1 >= REPLAY_MS));
+        self.confirmed = self.confirmed.max(replayed.map(|(seq, _)| seq).or(self.confirmed));
     }
 
     fn attach(&mut self, start: Start, known: bool) {
@@ -273,7 +272,6 @@ impl World {
                 return;
             }
             oldest.fate = Fate::Gone;
-            // The stream took it and lives on, so its peer has read it.
             if now - oldest.at >= REPLAY_MS && since <= oldest.at {
                 self.confirmed = self.confirmed.max(Some(oldest.seq));
             }

@@ -2,15 +2,21 @@
 
 mod caller;
 mod claim;
+mod claims;
+mod user_list;
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 
-pub use self::caller::{Caller, Reach, Subscriber};
+pub use self::{
+    caller::{Caller, Reach, Subscriber},
+    claims::ClaimNames,
+    user_list::UserList,
+};
 use crate::{
-    error::{Error, IdentityFault},
+    error::{Error, IdentityFault, Invalid},
     model::Address,
     telemetry::Metrics,
 };
@@ -34,6 +40,8 @@ pub struct Auth {
     pub mode: Mode,
     /// Sending, listing and watching need an identity too, not only subscribing. [`Mode::Jwt`] implies this.
     pub require_all: bool,
+    /// The claims that are read.
+    pub claims: ClaimNames,
     /// The only peers that may subscribe, send, list and watch. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
     /// Where identities that are not valid are counted.
@@ -78,7 +86,9 @@ impl Auth {
         {
             return Ok(Subscriber::of(path?, caller.ip()));
         }
-        let address = caller.address().ok_or(IdentityFault::Absent)?;
+        let user = caller.user().cloned().ok_or(IdentityFault::Absent)?;
+        let device = caller.device().cloned().ok_or(Invalid::NoDevice)?;
+        let address = Address { user, device };
         if let Some(path) = path
             && path? != address
         {
@@ -90,11 +100,11 @@ impl Auth {
     /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
     fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, IdentityFault> {
         let ip = credentials.peer.to_canonical();
-        let address = self.check_peer(ip).and_then(|()| match self.mode {
-            Mode::Claim | Mode::None => claim::read(credentials.headers),
+        let claims = self.check_peer(ip).and_then(|()| match self.mode {
+            Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims),
             Mode::Jwt => Ok(None),
         });
-        Ok(Caller::new(address.inspect_err(|_| self.metrics.identity_refused())?, ip))
+        Ok(Caller::new(claims.inspect_err(|_| self.metrics.identity_refused())?, ip))
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
@@ -110,7 +120,13 @@ mod tests {
     use super::*;
 
     fn auth(mode: Mode) -> Auth {
-        Auth { mode, require_all: false, trusted_proxies: Vec::new(), metrics: Metrics::new() }
+        Auth {
+            mode,
+            require_all: false,
+            claims: ClaimNames::default(),
+            trusted_proxies: Vec::new(),
+            metrics: Metrics::new(),
+        }
     }
 
     /// The callers that [`Auth::caller`] and [`Auth::subscriber`] return for a request with this claim header.

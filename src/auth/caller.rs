@@ -1,29 +1,30 @@
 //! What the checks of an identity give: a caller, and a caller that may receive the messages of one device.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{net::IpAddr, time::SystemTime};
 
-use crate::model::{Address, DeviceId, UserId};
+use super::{claims::Claims, user_list::UserList};
+use crate::model::{Address, DeviceId, TenantId, UserId};
 
-/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. No mode
-/// sets `tenant`, `reach`, `service` and `expires` yet; a token will.
+/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. The hub
+/// does not check `tenant` and `reach` yet. No mode sets `expires` yet; a token will.
 #[derive(Clone, Debug)]
 pub struct Caller {
     user: Option<UserId>,
     device: Option<DeviceId>,
-    tenant: Option<Arc<str>>,
+    tenant: Option<TenantId>,
     reach: Reach,
     service: bool,
     expires: Option<SystemTime>,
     ip: IpAddr,
 }
 
-/// The users that a caller may send to, list and watch. Only a token will limit them, and the hub does not check this yet.
+/// The users that a caller may send to, list and watch. The hub does not check this yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Every user.
     Anyone,
-    /// The users in this set.
-    Listed(Arc<HashSet<UserId>>),
+    /// The users in this list.
+    Listed(UserList),
 }
 
 /// Proof that a caller may receive the messages of one device.
@@ -34,8 +35,15 @@ pub struct Subscriber {
 }
 
 impl Caller {
-    pub(super) fn new(address: Option<Address>, ip: IpAddr) -> Self {
-        let (user, device) = address.map(|address| (address.user, address.device)).unzip();
+    /// A caller with these claims, or an anonymous one.
+    pub(super) fn new(claims: Option<Claims>, ip: IpAddr) -> Self {
+        let Some(claims) = claims else { return Self::of(None, None, ip) };
+        let Claims { user, device, tenant, listed, service } = claims;
+        let reach = listed.map_or(Reach::Anyone, Reach::Listed);
+        Self { tenant, reach, service, ..Self::of(Some(user), device, ip) }
+    }
+
+    fn of(user: Option<UserId>, device: Option<DeviceId>, ip: IpAddr) -> Self {
         Self { user, device, tenant: None, reach: Reach::Anyone, service: false, expires: None, ip }
     }
 
@@ -59,8 +67,8 @@ impl Caller {
 
     /// The tenant that the user belongs to. `None`: users have no tenants.
     #[must_use]
-    pub fn tenant(&self) -> Option<&str> {
-        self.tenant.as_deref()
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()
     }
 
     /// The users that this caller may reach, besides itself.
@@ -94,7 +102,8 @@ impl Subscriber {
     }
 
     pub(super) fn of(address: Address, ip: IpAddr) -> Self {
-        Self { caller: Caller::new(Some(address.clone()), ip), address }
+        let Address { user, device } = address.clone();
+        Self { caller: Caller::of(Some(user), Some(device), ip), address }
     }
 
     /// Who subscribes.
@@ -122,7 +131,7 @@ impl Caller {
 
     /// An identified device, for tests of the hub.
     pub(crate) fn proven(address: Address) -> Self {
-        Self::new(Some(address), LOCALHOST)
+        Self::of(Some(address.user), Some(address.device), LOCALHOST)
     }
 }
 

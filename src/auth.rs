@@ -3,6 +3,7 @@
 mod caller;
 mod claim;
 mod claims;
+mod named;
 mod user_list;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ pub use self::{
     claims::ClaimNames,
     user_list::UserList,
 };
+use self::{claims::Claims, named::Named};
 use crate::{
     error::{Error, IdentityFault, Invalid},
     model::Address,
@@ -29,7 +31,7 @@ pub enum Mode {
     /// A token that the daemon verifies itself. Not implemented: no request has an identity, and the daemon does not start in this
     /// mode.
     Jwt,
-    /// Development: the path of a subscribe request names the caller. A claim names the caller of other requests.
+    /// Development: the path of a subscribe request, or the query, names the caller. Else a claim does.
     None,
 }
 
@@ -53,7 +55,7 @@ pub struct Auth {
 pub struct Credentials<'a> {
     /// The headers. Never trailers: a proxy that sets the claim header does not remove the client's own claim from trailers.
     pub headers: &'a HeaderMap,
-    /// The URI, whose query can carry a token of [`Mode::Jwt`]. No mode reads it yet.
+    /// The URI, whose query can name the device.
     pub uri: &'a Uri,
     /// The IP address of the TCP peer.
     pub peer: IpAddr,
@@ -64,47 +66,53 @@ impl Auth {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when an identity is required and absent, or present and not valid, or when the peer is not a
-    /// trusted proxy.
+    /// trusted proxy; [`Error::Invalid`] when the request names no valid device, or two; [`Error::Forbidden`] when it names another
+    /// device than the identity.
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
-        let caller = self.identify(credentials)?;
-        let anonymous_allowed = !self.require_all && self.mode != Mode::Jwt;
-        if caller.user().is_some() || anonymous_allowed { Ok(caller) } else { Err(IdentityFault::Absent.into()) }
+        let needs_identity = self.require_all || self.mode == Mode::Jwt;
+        self.named_caller(credentials, None, needs_identity)
     }
 
     /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
     ///
     /// # Errors
-    /// As [`Auth::caller`]; the error in `path`; [`Error::Forbidden`] when path and identity name different addresses.
+    /// As [`Auth::caller`]; the error in `path`; [`Invalid::NoDevice`]; [`Error::Forbidden`] when path and identity name different
+    /// users.
     pub fn subscriber(
         &self,
         credentials: &Credentials<'_>,
         path: Option<Result<Address, Error>>,
     ) -> Result<Subscriber, Error> {
-        let caller = self.identify(credentials)?;
-        if self.mode == Mode::None
-            && let Some(path) = path
-        {
-            return Ok(Subscriber::of(path?, caller.ip()));
-        }
+        let caller = self.named_caller(credentials, path, true)?;
         let user = caller.user().cloned().ok_or(IdentityFault::Absent)?;
         let device = caller.device().cloned().ok_or(Invalid::NoDevice)?;
-        let address = Address { user, device };
-        if let Some(path) = path
-            && path? != address
-        {
-            return Err(Error::Forbidden);
-        }
-        Ok(Subscriber::new(caller, address))
+        Ok(Subscriber::new(caller, Address { user, device }))
     }
 
-    /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
-    fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, IdentityFault> {
-        let ip = credentials.peer.to_canonical();
-        let claims = self.check_peer(ip).and_then(|()| match self.mode {
+    /// The caller that the identity and the request name, or an anonymous one.
+    fn named_caller(
+        &self,
+        credentials: &Credentials<'_>,
+        path: Option<Result<Address, Error>>,
+        needs_identity: bool,
+    ) -> Result<Caller, Error> {
+        let claims = self.claims(credentials)?;
+        // Before the ids in the request are checked: who has no identity should learn that first.
+        if needs_identity && claims.is_none() && self.mode != Mode::None {
+            return Err(IdentityFault::Absent.into());
+        }
+        let named = Named::read(credentials, self.mode, path.transpose()?)?;
+        let caller = Caller::new(claims, named, self.mode, credentials.peer.to_canonical())?;
+        if needs_identity && caller.user().is_none() { Err(IdentityFault::Absent.into()) } else { Ok(caller) }
+    }
+
+    /// The claims of the identity, if there is one. Counts the identities that are not valid.
+    fn claims(&self, credentials: &Credentials<'_>) -> Result<Option<Claims>, IdentityFault> {
+        let claims = self.check_peer(credentials.peer.to_canonical()).and_then(|()| match self.mode {
             Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims),
             Mode::Jwt => Ok(None),
         });
-        Ok(Caller::new(claims.inspect_err(|_| self.metrics.identity_refused())?, ip))
+        claims.inspect_err(|_| self.metrics.identity_refused())
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {

@@ -64,6 +64,8 @@ pub enum Invalid {
     Users,
     /// The id of a device.
     Device,
+    /// Two places of the request name different devices.
+    Devices,
     /// The request to subscribe names no device, and the identity does not either.
     NoDevice,
     /// The id of a tenant.
@@ -143,7 +145,7 @@ impl Error {
     pub fn code(self) -> &'static str {
         match self {
             Self::Invalid(Invalid::User) => "invalid_user",
-            Self::Invalid(Invalid::Device) => "invalid_device",
+            Self::Invalid(Invalid::Device | Invalid::Devices) => "invalid_device",
             Self::Invalid(Invalid::NoDevice) => "no_device",
             Self::Invalid(Invalid::Tenant) => "invalid_tenant",
             Self::Invalid(Invalid::Event) => "invalid_event",
@@ -184,7 +186,7 @@ impl Error {
             Self::Invalid(part) => part.detail(),
             Self::Unauthenticated(fault) => fault.detail(),
             Self::Forbidden => {
-                "The identity is valid, but this path belongs to another device. Subscribe to your own path."
+                "The identity is valid, but the request names another user or device. Name your own, or none."
             }
             Self::CrossSite => {
                 "A page of another site made the request. To allow that site, list its origin in --cors-origins."
@@ -233,6 +235,9 @@ impl Invalid {
             Self::Device => {
                 "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
             }
+            Self::Devices => {
+                "The path, the query parameter device and the header X-Signal-Device name different devices."
+            }
             Self::NoDevice => {
                 "The identity is a user without a device. Name the device: /subscribe/{user}/device/{device}, the query \
                  parameter device, or the header X-Signal-Device."
@@ -258,7 +263,7 @@ impl IdentityFault {
         match self {
             Self::Absent => {
                 "This request needs an identity. A proxy gives one in the header X-User-Claim. With --auth none, the path \
-                 of a subscribe request gives one."
+                 of a subscribe request or the query parameters user and device give one."
             }
             Self::Malformed => {
                 "The identity is not valid. X-User-Claim must be a JSON object with a userid, and perhaps a clientid: strings or numbers, each once."

@@ -2,8 +2,16 @@
 
 use std::{net::IpAddr, time::SystemTime};
 
-use super::{claims::Claims, user_list::UserList};
-use crate::model::{Address, DeviceId, TenantId, UserId};
+use super::{
+    Mode,
+    claims::Claims,
+    named::{Named, differ},
+    user_list::UserList,
+};
+use crate::{
+    error::Error,
+    model::{Address, DeviceId, Sender, TenantId, UserId},
+};
 
 /// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. The hub
 /// does not check `tenant` and `reach` yet. No mode sets `expires` yet; a token will.
@@ -35,12 +43,21 @@ pub struct Subscriber {
 }
 
 impl Caller {
-    /// A caller with these claims, or an anonymous one.
-    pub(super) fn new(claims: Option<Claims>, ip: IpAddr) -> Self {
-        let Some(claims) = claims else { return Self::of(None, None, ip) };
+    /// A caller with these claims, or an anonymous one. With [`Mode::None`] the name of a user in the request comes first: then the
+    /// claims say nothing.
+    pub(super) fn new(claims: Option<Claims>, named: Named, mode: Mode, ip: IpAddr) -> Result<Self, Error> {
+        if mode == Mode::None
+            && let Some(user) = named.user
+        {
+            return if named.contradicts { Err(Error::Forbidden) } else { Ok(Self::of(Some(user), named.device, ip)) };
+        }
+        let Some(claims) = claims else { return Ok(Self::of(None, None, ip)) };
         let Claims { user, device, tenant, listed, service } = claims;
+        if named.user.is_some_and(|named| named != user) || (device.is_some() && differ(&device, &named.device)) {
+            return Err(Error::Forbidden);
+        }
         let reach = listed.map_or(Reach::Anyone, Reach::Listed);
-        Self { tenant, reach, service, ..Self::of(Some(user), device, ip) }
+        Ok(Self { tenant, reach, service, ..Self::of(Some(user), device.or(named.device), ip) })
     }
 
     fn of(user: Option<UserId>, device: Option<DeviceId>, ip: IpAddr) -> Self {
@@ -53,7 +70,7 @@ impl Caller {
         self.user.as_ref()
     }
 
-    /// The device of the identity, if the identity names one.
+    /// The device of the identity, else the one that the request names, if any.
     #[must_use]
     pub fn device(&self) -> Option<&DeviceId> {
         self.device.as_ref()
@@ -63,6 +80,12 @@ impl Caller {
     #[must_use]
     pub fn address(&self) -> Option<Address> {
         Some(Address { user: self.user.clone()?, device: self.device.clone()? })
+    }
+
+    /// As the sender of a message. `None` for an anonymous caller.
+    #[must_use]
+    pub fn sender(&self) -> Option<Sender> {
+        Some(Sender { user: self.user.clone()?, device: self.device.clone() })
     }
 
     /// The tenant that the user belongs to. `None`: users have no tenants.
@@ -101,11 +124,6 @@ impl Subscriber {
         Self { caller, address }
     }
 
-    pub(super) fn of(address: Address, ip: IpAddr) -> Self {
-        let Address { user, device } = address.clone();
-        Self { caller: Caller::of(Some(user), Some(device), ip), address }
-    }
-
     /// Who subscribes.
     #[must_use]
     pub fn caller(&self) -> &Caller {
@@ -126,7 +144,7 @@ const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 impl Caller {
     /// An anonymous caller, for tests of the hub.
     pub(crate) fn anonymous() -> Self {
-        Self::new(None, LOCALHOST)
+        Self::of(None, None, LOCALHOST)
     }
 
     /// An identified device, for tests of the hub.
@@ -139,6 +157,6 @@ impl Caller {
 impl Subscriber {
     /// An identified device, for tests of the hub.
     pub(crate) fn proven(address: Address) -> Self {
-        Self::of(address, LOCALHOST)
+        Self { caller: Caller::proven(address.clone()), address }
     }
 }

@@ -1,8 +1,9 @@
 //! Everything that can go wrong, as one enum without status codes. Each protocol has one table from an error to its own code.
 
+mod invalid;
 mod retry_after;
 
-pub use self::retry_after::RetryAfter;
+pub use self::{invalid::Invalid, retry_after::RetryAfter};
 
 /// Why a request was refused, or a message not accepted.
 ///
@@ -13,8 +14,12 @@ pub enum Error {
     Invalid(Invalid),
     /// The request needs an identity and has none, or its identity is not valid.
     Unauthenticated(IdentityFault),
-    /// The identity is valid, but does not allow this request.
+    /// The identity is valid, but the request names another user, device or tenant.
     Forbidden,
+    /// Users live inside tenants, and the caller has none.
+    NoTenant,
+    /// The identity does not list the user among those that the caller may reach.
+    NotListed,
     /// A page of another site made the request, and that site may not act for its visitors.
     CrossSite,
     /// The device has no live stream, and the message was not held.
@@ -53,29 +58,6 @@ pub enum Error {
     Superseded,
     /// A fault of this server.
     Internal,
-}
-
-/// Which part of a request has the wrong shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invalid {
-    /// The id of a user.
-    User,
-    /// The list of users: none, or too many.
-    Users,
-    /// The id of a device.
-    Device,
-    /// The name of an event.
-    Event,
-    /// The data is absent, null or empty.
-    Data,
-    /// The body cannot be parsed.
-    Body,
-    /// The time to live is not a whole number of seconds, zero or more.
-    Ttl,
-    /// The stream format does not exist.
-    Format,
-    /// The request names no host, more than one, or a host that is not valid.
-    Host,
 }
 
 /// What is wrong with an identity.
@@ -118,6 +100,8 @@ impl Error {
             Self::Invalid(_)
             | Self::Unauthenticated(_)
             | Self::Forbidden
+            | Self::NoTenant
+            | Self::NotListed
             | Self::CrossSite
             | Self::NotConnected
             | Self::NoRoute
@@ -138,17 +122,9 @@ impl Error {
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
-            Self::Invalid(Invalid::User) => "invalid_user",
-            Self::Invalid(Invalid::Device) => "invalid_device",
-            Self::Invalid(Invalid::Event) => "invalid_event",
-            Self::Invalid(Invalid::Data) => "no_data",
-            Self::Invalid(Invalid::Body) => "malformed_body",
-            Self::Invalid(Invalid::Ttl) => "invalid_ttl",
-            Self::Invalid(Invalid::Users) => "invalid_users",
-            Self::Invalid(Invalid::Format) => "invalid_format",
-            Self::Invalid(Invalid::Host) => "invalid_host",
+            Self::Invalid(part) => part.code(),
             Self::Unauthenticated(_) => "unauthenticated",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::NoTenant | Self::NotListed => "forbidden",
             Self::CrossSite => "cross_site",
             Self::NotConnected => "not_connected",
             Self::NoRoute => "no_route",
@@ -178,8 +154,13 @@ impl Error {
             Self::Invalid(part) => part.detail(),
             Self::Unauthenticated(fault) => fault.detail(),
             Self::Forbidden => {
-                "The identity is valid, but this path belongs to another device. Subscribe to your own path."
+                "The identity is valid, but the request names another user, device or tenant. Name your own, or none."
             }
+            Self::NoTenant => {
+                "The caller has no tenant (--tenant-claim). An identity names one; a service may name one in the header \
+                 X-Signal-Tenant."
+            }
+            Self::NotListed => "The caller may reach only itself and the users that its identity lists (--allow).",
             Self::CrossSite => {
                 "A page of another site made the request. To allow that site, list its origin in --cors-origins."
             }
@@ -219,36 +200,15 @@ impl Error {
     }
 }
 
-impl Invalid {
-    fn detail(self) -> &'static str {
-        match self {
-            Self::User => "A user id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\".",
-            Self::Users => "Name at least 1 user and at most 64.",
-            Self::Device => {
-                "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
-            }
-            Self::Event => {
-                "An event name has 1 to 64 characters of A-Z a-z 0-9 . _ : - and is not \"error\", \"open\" or a name that begins \
-                 with \"signal.\"."
-            }
-            Self::Data => "The field data is required and must not be empty.",
-            Self::Body => "The body must be a JSON object, a form or a protobuf message with the documented fields.",
-            Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
-            Self::Host => "The request must have one Host header with one valid host.",
-            Self::Format => "The format must be plain, envelope or legacy.",
-        }
-    }
-}
-
 impl IdentityFault {
     fn detail(self) -> &'static str {
         match self {
             Self::Absent => {
                 "This request needs an identity. A proxy gives one in the header X-User-Claim. With --auth none, the path \
-                 of a subscribe request gives one."
+                 of a subscribe request or the query parameters user and device give one."
             }
             Self::Malformed => {
-                "The identity is not valid. X-User-Claim must be a JSON object with the fields userid and clientid."
+                "The identity is not valid. X-User-Claim must be a JSON object with a userid, and perhaps a clientid: strings or numbers, each once."
             }
             Self::Ambiguous => {
                 "The request has more than one X-User-Claim header, or a header with a similar name. The proxy must \

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint,
+    Endpoint, PermissionOptions,
     values::{count, network, origin, seconds, stall_timeout},
 };
 use crate::telemetry::{LogFormat, LogLevel};
@@ -30,6 +30,10 @@ pub struct ServeOptions {
     /// reflection. Empty: every address is trusted
     #[arg(long, env = "SIGNAL_TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
+
+    /// Who may signal whom.
+    #[command(flatten)]
+    pub permissions: PermissionOptions,
 
     /// Origins whose pages may call with credentials. Empty: any origin, without credentials; set this if a session is a cookie
     #[arg(long, env = "SIGNAL_CORS_ORIGINS", value_name = "ORIGIN,...", value_delimiter = ',', value_parser = origin)]
@@ -132,7 +136,7 @@ pub enum AuthMode {
     Claim,
     /// A token that the daemon verifies itself; not implemented yet
     Jwt,
-    /// Development: the path of a subscribe names the caller
+    /// Development: the path of a subscribe, or the query, names the caller
     None,
 }
 

@@ -9,10 +9,7 @@ use super::{
     mailbox::MAILBOX_BYTES,
     time::Tick,
 };
-use crate::{
-    error::Error,
-    model::{Address, Message},
-};
+use crate::{auth::TenantAddress, error::Error, model::Message};
 
 impl Hub {
     /// Makes room for `more` bytes. A message asks only for [`ENTRY_BYTES`]: its own bytes count since its `Parcel` was made.
@@ -35,7 +32,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::OverBudget`] when one of the two budgets is full. Live messages are still accepted.
-    pub(super) fn admit_held(&self, to: &Address, message: &Message) -> Result<(), Error> {
+    pub(super) fn admit_held(&self, to: &TenantAddress, message: &Message) -> Result<(), Error> {
         let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
         let mailbox = if core.registry.find(to).is_none() { MAILBOX_BYTES } else { 0 };
         if limit > 0 && core.totals.held_bytes.load(Ordering::Relaxed) + held_bytes(message) + mailbox > limit {
@@ -65,7 +62,7 @@ impl Hub {
         true
     }
 
-    pub(super) fn observe_evicted(&self, address: &Address, kind: Evicted, messages: usize) {
+    pub(super) fn observe_evicted(&self, address: &TenantAddress, kind: Evicted, messages: usize) {
         if messages > 0 {
             self.observe(&Event::Evicted { address, kind, messages });
         }

@@ -16,16 +16,19 @@ use super::{
     heartbeat::Heartbeat,
     time::{Millis, Tick},
 };
-use crate::model::{Address, DeviceId, EndReason, UserId};
+use crate::{
+    auth::{CallerKey, TenantUser},
+    model::{DeviceId, EndReason},
+};
 
 /// What a watch gives.
 #[derive(Clone, Debug)]
 pub enum WatchItem {
     /// The whole list of a user, sorted. The watch begins with one for each user. A list comes again when the watcher fell too far
     /// behind.
-    Devices(UserId, Vec<DeviceId>),
+    Devices(TenantUser, Vec<DeviceId>),
     /// What has changed for a user since the event before.
-    Changes(UserId, Arc<Changes>),
+    Changes(TenantUser, Arc<Changes>),
     /// Nothing else was sent for the time of a heartbeat.
     Ping,
     /// The last event: the server ends the stream.
@@ -44,7 +47,7 @@ pub struct Watch {
     /// first of them, and most watches at the same time.
     ends_with: usize,
     id: u64,
-    caller: Option<Address>,
+    caller: Option<CallerKey>,
     heartbeat: Heartbeat,
     /// When this watch is scheduled to be woken. `None`: it is not.
     scheduled_at: Option<Tick>,
@@ -70,7 +73,7 @@ impl WaitingWatch {
 }
 
 impl Watch {
-    pub(super) fn new(hub: Hub, boards: &[Arc<Board>], caller: Option<Address>, heartbeat: Heartbeat) -> Self {
+    pub(super) fn new(hub: Hub, boards: &[Arc<Board>], caller: Option<CallerKey>, heartbeat: Heartbeat) -> Self {
         let boards = boards.iter().map(|board| WatchedBoard { board: board.clone(), progress: Progress::New });
         let boards: Box<[_]> = boards.collect();
         let (id, lists_wanted, ends_with) = (fastrand::u64(..), boards.len(), fastrand::usize(..boards.len().max(1)));
@@ -170,6 +173,7 @@ mod tests {
         auth::Caller,
         budget::Budget,
         hub::{Limits, Local, Observer, UserSet},
+        model::UserId,
     };
 
     const SECOND: Duration = Duration::from_secs(1);

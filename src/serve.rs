@@ -39,7 +39,7 @@ use self::{
 };
 pub use self::{
     http2::UnreadResponses,
-    tls::{CertificateFiles, Tls},
+    tls::{CertificateFile, CertificateFileError, CertificateFiles, Tls},
 };
 use crate::{
     budget::Budget,

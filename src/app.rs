@@ -21,6 +21,7 @@ use crate::{
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
+    reload::Reload,
     rest::{self, Api},
     serve::{self, Server},
     telemetry::Metrics,
@@ -35,6 +36,7 @@ pub struct App {
     health: tonic_health::server::HealthReporter,
     metrics: Metrics,
     drain: Drain,
+    reload: Reload,
     warnings: Vec<String>,
     options: ServeOptions,
 }
@@ -71,7 +73,8 @@ impl App {
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
-        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, warnings, options })
+        let reload = Reload::default();
+        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, reload, warnings, options })
     }
 
     /// Does what [`App::bind`] does up to the point where it would listen. Returns the warnings of a start.
@@ -109,6 +112,12 @@ impl App {
         self.drain.clone()
     }
 
+    /// The handle that has certificates and keys read again.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// Serves until the drain starts. Then waits for all tasks to end, for about the drain window.
     ///
     /// # Errors
@@ -119,13 +128,14 @@ impl App {
 
     /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, dispatch, hub, health, drain, options, .. } = self;
+        let Self { server, dispatch, hub, health, drain, reload, options, .. } = self;
         grpc::set_health(&health, true).await;
-        let supervised: [(&str, Task); _] = [
-            (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
-            (WATCHDOG, Box::pin(server.run_watchdog())),
-            (ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))),
-        ];
+        let mut supervised: Vec<(&str, Task)> =
+            vec![(TIMEKEEPER, Box::pin(hub.clone().keep_time())), (WATCHDOG, Box::pin(server.run_watchdog()))];
+        if let Some(task) = server.keep_certificates_current(reload) {
+            supervised.push((CERTIFICATES, Box::pin(task)));
+        }
+        supervised.push((ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))));
         for (name, task) in supervised {
             drain.supervise(name, replace(name, task));
         }
@@ -155,6 +165,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The names of the tasks that must not die.
 const TIMEKEEPER: &str = "timekeeper of the hub";
 const WATCHDOG: &str = "write watchdog";
+const CERTIFICATES: &str = "reader of changed certificates";
 const ACCEPT_LOOP: &str = "accept loop";
 
 fn serve_settings(options: &ServeOptions, inputs: Inputs, budget: Budget) -> serve::Settings {

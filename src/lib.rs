@@ -17,6 +17,7 @@
 //! | [`serve`] | the transport: accepts connections, speaks HTTP/1.1 and HTTP/2, cuts peers; knows no domain |
 //! | [`admin`] | health, readiness and metrics routes |
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
+//! | [`reload`] | the request to read certificates and keys again |
 //! | [`telemetry`] | logs and metrics |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
 //! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
@@ -46,6 +47,7 @@
 //! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc.rs` and `grpc/deadline.rs` |
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
+//! | a new file that is read again when it changes, or on SIGHUP | its room gets a `Reload` of `reload.rs`, as `serve/tls.rs` does |
 //! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: also `Levels` there and `admin.rs`; a README row |
 //! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands the hub one observer, so combine two into one |
 //!
@@ -83,6 +85,7 @@ pub mod hub;
 mod json;
 mod media_type;
 pub mod model;
+pub mod reload;
 pub mod rest;
 pub mod serve;
 pub mod telemetry;

@@ -50,6 +50,7 @@ async fn run(options: ServeOptions, mut signals: StopSignals) -> io::Result<Exit
     let app = bound?;
     let _log = telemetry::start(level, format);
     telemetry::count_panics(app.metrics());
+    signals.reload_with(app.reload());
     app.report();
     let ended = signals.drain_on_first(&app.drain(), app.run()).await;
     Ok(if ended == Some(Ok(())) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -20,12 +20,7 @@ impl Inputs {
     /// The error names the option, so that the reader also learns which variable its value came from.
     pub(super) async fn read(options: &ServeOptions) -> io::Result<Self> {
         let max_connections = MaxConnections::new(options.max_connections)?;
-        let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
-            (Some(certificate), Some(key)) => {
-                Some(read_tls(&CertificateFiles { certificate: certificate.clone(), key: key.clone() })?)
-            }
-            _ => None,
-        };
+        let tls = certificate_files(options).map(read_tls).transpose()?;
         let addresses = resolve(&options.endpoint).await?;
         if let Some(address) = addresses.iter().find(|address| options.dev && !address.ip().is_loopback()) {
             let address = address.ip();
@@ -58,12 +53,18 @@ async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
+fn certificate_files(options: &ServeOptions) -> Option<CertificateFiles> {
+    let (certificate, key) = (options.endpoint.tls_cert.clone()?, options.tls_key.clone()?);
+    Some(CertificateFiles { certificate, key, client_ca: options.tls_client_ca.clone() })
+}
+
 /// The error of a file names its option.
-fn read_tls(files: &CertificateFiles) -> io::Result<Tls> {
+fn read_tls(files: CertificateFiles) -> io::Result<Tls> {
     Tls::read(files).map_err(|error| {
         let option = match error.file() {
             CertificateFile::Certificate => "--tls-cert",
             CertificateFile::Key => "--tls-key",
+            CertificateFile::ClientCa => "--tls-client-ca",
         };
         io::Error::other(format!("{option}: {error}"))
     })

@@ -22,4 +22,8 @@ const CONTRADICTIONS: &[Contradiction] = &[
     ),
     (|o| o.endpoint.tls_cert.is_some() && o.tls_key.is_none(), "--tls-cert needs --tls-key"),
     (|o| o.endpoint.tls_cert.is_none() && o.tls_key.is_some(), "--tls-key needs --tls-cert"),
+    (
+        |o| o.tls_client_ca.is_some() && o.endpoint.tls_cert.is_none(),
+        "--tls-client-ca needs TLS: --tls-cert and --tls-key",
+    ),
 ];

@@ -121,6 +121,11 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
+    /// Certificates of the authorities that sign client certificates, PEM; a client with such a certificate and no other identity is
+    /// the user `cert:` and its common name
+    #[arg(long, env = "SIGNAL_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// How much is logged
     #[arg(long, env = "SIGNAL_LOG", value_name = "LEVEL", value_enum, default_value = "info")]
     pub log: LogLevel,

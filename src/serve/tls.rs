@@ -1,21 +1,44 @@
 //! TLS, which offers HTTP/2 and HTTP/1.1 by ALPN.
 
 mod certificate_files;
+mod client_certificate;
+mod handshake;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use http::Request;
+use parking_lot::RwLock;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_util::either::Either;
 
-pub use self::certificate_files::{CertificateFile, CertificateFileError, CertificateFiles};
-use super::watched_socket::WatchedSocket;
+use self::{certificate_files::Contents, handshake::Turns};
+pub use self::{
+    certificate_files::{CertificateFile, CertificateFileError, CertificateFiles},
+    client_certificate::ClientCertificate,
+};
+use super::{protocol_detection::Rewound, watched_socket::WatchedSocket};
+use crate::{reload::Reload, telemetry::Metrics};
 
 /// A connection with or without TLS. TLS is boxed, because its state is large and most connections have none.
 pub(super) type MaybeTls = Either<Box<TlsStream<WatchedSocket>>, WatchedSocket>;
 
-/// The TLS configuration of a server.
+/// The TLS configuration of a server, which changes when its files change. A cheap handle.
 #[derive(Clone)]
-pub struct Tls(TlsAcceptor);
+pub struct Tls(Arc<Inner>);
+
+struct Inner {
+    files: CertificateFiles,
+    /// For new connections. Each connection keeps the configuration of its handshake.
+    current: RwLock<Current>,
+    turns: Turns,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    /// What `config` was made of.
+    contents: Contents,
+}
 
 impl Tls {
     /// Reads the files.
@@ -23,16 +46,114 @@ impl Tls {
     /// # Errors
     /// When a file cannot be read, is empty or not PEM, lacks the certificate or the key, or the key does not belong to the
     /// certificate.
-    pub fn read(files: &CertificateFiles) -> Result<Self, CertificateFileError> {
-        Ok(Self(TlsAcceptor::from(Arc::new(files.config(&files.read()?)?))))
+    pub fn read(files: CertificateFiles) -> Result<Self, CertificateFileError> {
+        let current = Current::of(&files, files.read()?)?;
+        Ok(Self(Arc::new(Inner { files, current: RwLock::new(current), turns: Turns::default() })))
+    }
+
+    /// Reads the files again when they have changed or a request comes; never ends. While they cannot be used, the certificate and the
+    /// key from before stay in use.
+    ///
+    /// Compares contents and not times, so it notices a symbolic link that points elsewhere and a copy with an old time. Reads in a
+    /// worker of the runtime: the files are small, and whatever is not a regular file is not read again.
+    pub async fn keep_current(self, reload: Reload, metrics: Metrics) {
+        let Inner { files, current, .. } = &*self.0;
+        let mut requests = reload.requests();
+        let mut tried = Ok(current.read().contents.clone());
+        loop {
+            let is_requested = requests.next().await;
+            let read = files.read_again(&current.read().contents);
+            if !is_requested && read == tried {
+                continue;
+            }
+            tried.clone_from(&read);
+            let reloaded = read.and_then(|contents| Current::of(files, contents));
+            metrics.certificates_reloaded(reloaded.is_ok());
+            match reloaded {
+                Ok(new) => {
+                    *current.write() = new;
+                    tracing::info!("new connections get the certificate that was read again");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a changed TLS file is not used; the ones from before stay in use");
+                }
+            }
+        }
+    }
+}
+
+impl Current {
+    fn of(files: &CertificateFiles, contents: Contents) -> Result<Self, CertificateFileError> {
+        Ok(Self { config: Arc::new(files.config(&contents)?), contents })
     }
 }
 
 /// Does the TLS handshake if the server has TLS.
 pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket) -> io::Result<MaybeTls> {
-    match tls {
-        // The inner box: the future of the handshake is larger than the connection.
-        Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
-        None => Ok(Either::Right(socket)),
+    let Some(Tls(tls)) = tls else { return Ok(Either::Right(socket)) };
+    let stream = timeout(HANDSHAKE, async {
+        // Before this, no memory is spent on the handshake.
+        socket.get_ref().readable().await?;
+        let acceptor = TlsAcceptor::from(tls.current.read().config.clone());
+        // Boxed: the future of the handshake is larger than the connection.
+        tls.turns.run(Box::pin(acceptor.accept(socket)).as_mut()).await
+    });
+    Ok(Either::Left(Box::new(stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)))
+}
+
+/// What the client of a connection has proven in the handshake.
+pub(super) struct TlsClient(Option<ClientCertificate>);
+
+impl TlsClient {
+    pub(super) fn of(io: &Rewound<MaybeTls>) -> Self {
+        let Either::Left(stream) = io.get_ref() else { return Self(None) };
+        Self(ClientCertificate::of_chain(stream.get_ref().1.peer_certificates()))
+    }
+
+    /// Lets the handler of a request know the certificate of its connection.
+    pub(super) fn attach<B>(&self, mut request: Request<B>) -> Request<B> {
+        if let Some(certificate) = &self.0 {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        request
+    }
+}
+
+/// How long a handshake may take, also when `--header-timeout` is longer.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        net::{TcpListener, TcpStream},
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::{
+        budget::Budget,
+        serve::{watched_socket, write_watchdog::Watchdog},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_has_10_s_whether_its_peer_sends_nothing_or_a_part() {
+        let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let file = |name: &str, text: String| {
+            let path = std::env::temp_dir().join(format!("backend-signal-{}-{name}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (certificate, key) = (file("cert", identity.cert.pem()), file("key", identity.signing_key.serialize_pem()));
+        let tls = Tls::read(CertificateFiles { certificate, key, client_ca: None }).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for first in [&b""[..], b"\x16\x03\x01"] {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            client.try_write(first).unwrap();
+            let watchdog = Watchdog::new(Duration::from_secs(60), Budget::new(0), Metrics::new());
+            let socket = watched_socket::wrap(listener.accept().await.unwrap().0, watchdog);
+            let began = Instant::now();
+            let error = accept(Some(&tls), socket).await.err().expect("no handshake");
+            assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, 10), "{first:?}");
+        }
     }
 }

@@ -16,6 +16,7 @@ fn run(options: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, St
 const CONTRADICTIONS: &[(&[&str], &[&str])] = &[
     (&["--tls-cert", "x"], &["--tls-cert", "--tls-key"]),
     (&["--tls-key", "x"], &["--tls-cert", "--tls-key"]),
+    (&["--tls-client-ca", "x"], &["--tls-client-ca", "--tls-cert", "--tls-key"]),
     (&["--dev", "--auth", "claim"], &["--dev", "--auth none"]),
     (&["--dev", "--auth", "jwt"], &["--dev", "--auth none"]),
     (&["--dev", "--require-claim", "all"], &["--require-claim", "--auth none"]),
@@ -92,8 +93,10 @@ fn check_config_says_the_faults_of_a_start_and_listens_nowhere() {
     assert_eq!(run(&["--port", &port, "check-config"], &[("SIGNAL_HOST", "127.0.0.1")]), valid);
 }
 
+type Variables = &'static [(&'static str, &'static str)];
+
 /// Options and variables, each with what its only warning must contain.
-const WARNINGS: &[(&[&str], &[(&str, &str)], &str)] = &[
+const WARNINGS: &[(&[&str], Variables, &str)] = &[
     (&["--host", "0.0.0.0"], &[], "anybody who reaches 0.0.0.0 can pose as anybody"),
     (&["--host", "0.0.0.0", "--auth", "none"], &[], "because of --auth none"),
     (

@@ -44,6 +44,7 @@ mod stalls;
 mod start;
 mod stream;
 mod takeover;
+mod tls;
 mod unread_responses;
 mod user_limits;
 mod wall_clock;

@@ -1,4 +1,4 @@
-//! The files with which the server proves its identity, and what rustls makes of them.
+//! The files with which the server proves its identity and checks that of its clients, and what rustls makes of them.
 
 use std::{
     fmt::{self, Display},
@@ -9,23 +9,26 @@ use std::{
 };
 
 use tokio_rustls::rustls::{
-    Error, ServerConfig,
-    crypto::ring,
+    Error, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, ring},
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject as _},
     },
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use crate::wall_clock::RustlsClock;
 
-/// Where the certificate and its key are.
+/// Where the certificate and its key are, and the certificates that sign those of clients.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
     /// The certificate and its chain, PEM.
     pub certificate: PathBuf,
     /// The private key of the certificate, PEM.
     pub key: PathBuf,
+    /// The certificates of the authorities that sign the certificates of clients, PEM. Without them, clients are not asked for one.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// One of the files.
@@ -35,6 +38,8 @@ pub enum CertificateFile {
     Certificate,
     /// [`CertificateFiles::key`].
     Key,
+    /// [`CertificateFiles::client_ca`].
+    ClientCa,
 }
 
 /// Why a file cannot be used. The text names the file.
@@ -50,25 +55,56 @@ pub struct CertificateFileError {
 pub(super) struct Contents {
     certificate: Vec<u8>,
     key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
 }
 
 impl CertificateFiles {
     pub(super) fn read(&self) -> Result<Contents, CertificateFileError> {
-        let content = |file| self.read_pem(file);
-        Ok(Contents { certificate: content(CertificateFile::Certificate)?, key: content(CertificateFile::Key)? })
+        Ok(Contents {
+            certificate: self.read_pem(CertificateFile::Certificate)?,
+            key: self.read_pem(CertificateFile::Key)?,
+            client_ca: self.client_ca.as_ref().map(|_| self.read_pem(CertificateFile::ClientCa)).transpose()?,
+        })
+    }
+
+    /// The same later. A pipe gives its content only once, and opening it would block, so of anything but a regular file the content
+    /// from `before` counts.
+    pub(super) fn read_again(&self, before: &Contents) -> Result<Contents, CertificateFileError> {
+        let read = |file, before: &[u8]| {
+            let is_other = self.path(file).metadata().is_ok_and(|metadata| !metadata.is_file());
+            if is_other { Ok(before.to_vec()) } else { self.read_pem(file) }
+        };
+        Ok(Contents {
+            certificate: read(CertificateFile::Certificate, &before.certificate)?,
+            key: read(CertificateFile::Key, &before.key)?,
+            client_ca: before.client_ca.as_deref().map(|ca| read(CertificateFile::ClientCa, ca)).transpose()?,
+        })
     }
 
     /// The configuration of a server with these contents.
     pub(super) fn config(&self, contents: &Contents) -> Result<ServerConfig, CertificateFileError> {
-        let chain = read_chain(&contents.certificate);
+        let chain = read_certificates(&contents.certificate);
         let chain = chain.map_err(|reason| self.error(CertificateFile::Certificate, &reason))?;
         let private = read_key(&contents.key).map_err(|reason| self.error(CertificateFile::Key, &reason))?;
         // Names the crypto provider, because rustls panics when two are compiled in and none is named.
-        let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(RustlsClock))
+        let provider = Arc::new(ring::default_provider());
+        let verifier = match &contents.client_ca {
+            Some(pem) => {
+                let verifier = client_verifier(pem, provider.clone());
+                verifier.map_err(|reason| self.error(CertificateFile::ClientCa, &reason))?
+            }
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        let mut config = ServerConfig::builder_with_details(provider, Arc::new(RustlsClock))
             .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+            .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, private))
             .map_err(|error| self.mismatch(&error))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if contents.client_ca.is_some() {
+            // A resumed session would bring its client certificate along unchecked, also after that has expired.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(config)
     }
 
@@ -108,6 +144,7 @@ impl CertificateFiles {
         match file {
             CertificateFile::Certificate => &self.certificate,
             CertificateFile::Key => &self.key,
+            CertificateFile::ClientCa => self.client_ca.as_deref().unwrap_or(Path::new("")),
         }
     }
 
@@ -132,7 +169,17 @@ impl Display for CertificateFileError {
 
 impl std::error::Error for CertificateFileError {}
 
-fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+/// Asks clients for a certificate. One that has none is served as well.
+fn client_verifier(pem: &[u8], provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(pem)? {
+        roots.add(certificate).map_err(|error| format!("a certificate is damaged: {error}"))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+    builder.build().map_err(|error| error.to_string())
+}
+
+fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
     if chain.is_empty() {
         let has_key = if contains(pem, "PRIVATE KEY-----") { ", but a private key" } else { "" };

@@ -1,5 +1,6 @@
 //! Identifies the caller of a request from its headers, its URI and the peer's IP address. Only this room can make a [`Caller`].
 
+mod certificate;
 mod claim;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
@@ -10,6 +11,7 @@ use ipnet::IpNet;
 use crate::{
     error::{Error, IdentityFault},
     model::{Address, DeviceId, UserId},
+    serve::ClientCertificate,
     telemetry::Metrics,
 };
 
@@ -47,6 +49,8 @@ pub struct Credentials<'a> {
     pub uri: &'a Uri,
     /// The IP address of the TCP peer.
     pub peer: IpAddr,
+    /// The verified certificate of the TLS client. It counts when the request has no other identity.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 /// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. No mode
@@ -117,11 +121,27 @@ impl Auth {
     /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
     fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, IdentityFault> {
         let ip = credentials.peer.to_canonical();
-        let address = self.check_peer(ip).and_then(|()| match self.mode {
-            Mode::Claim | Mode::None => claim::read(credentials.headers),
-            Mode::Jwt => Ok(None),
-        });
-        Ok(Caller::new(address.inspect_err(|_| self.metrics.identity_refused())?, ip))
+        self.identity(credentials, ip).inspect_err(|_| self.metrics.identity_refused())
+    }
+
+    fn identity(&self, credentials: &Credentials<'_>, ip: IpAddr) -> Result<Caller, IdentityFault> {
+        let trusted = self.check_peer(ip);
+        if credentials.certificate.is_none() {
+            trusted?;
+        }
+        let claimed = match self.mode {
+            Mode::Claim | Mode::None => claim::read(credentials.headers)?,
+            Mode::Jwt => None,
+        };
+        match (claimed, credentials.certificate) {
+            // From any peer: a certificate proves an identity without a proxy.
+            (None, Some(certificate)) => Ok(Caller::service(certificate::user(certificate)?, ip)),
+            (claimed, _) => {
+                trusted?;
+                claimed.as_ref().map_or(Ok(()), |address| certificate::check_not_reserved(&address.user))?;
+                Ok(Caller::new(claimed, ip))
+            }
+        }
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
@@ -134,6 +154,11 @@ impl Caller {
     fn new(address: Option<Address>, ip: IpAddr) -> Self {
         let (user, device) = address.map(|address| (address.user, address.device)).unzip();
         Self { user, device, tenant: None, reach: Reach::Anyone, service: false, expires: None, ip }
+    }
+
+    /// A backend service, which is a user without a device.
+    fn service(user: UserId, ip: IpAddr) -> Self {
+        Self { user: Some(user), service: true, ..Self::new(None, ip) }
     }
 
     /// The user, or `None` for an anonymous caller.
@@ -242,7 +267,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?user=eve&device=x&token=y");
-        let credentials = Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap() };
+        let credentials =
+            Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap(), certificate: None };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {

@@ -6,6 +6,7 @@
 mod cable;
 mod caching;
 mod calls;
+mod client_certificates;
 mod configuration;
 mod cross_site;
 mod cutting;

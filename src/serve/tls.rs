@@ -46,9 +46,12 @@ impl Tls {
     /// # Errors
     /// When a file cannot be read, is empty or not PEM, lacks the certificate or the key, or the key does not belong to the
     /// certificate.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn read(files: CertificateFiles) -> Result<Self, CertificateFileError> {
         let current = Current::of(&files, files.read()?)?;
-        Ok(Self(Arc::new(Inner { files, current: RwLock::new(current), turns: Turns::default() })))
+        Ok(Self(Arc::new(Inner { files, current: RwLock::new(current), turns: Turns::for_this_runtime() })))
     }
 
     /// Reads the files again when they have changed or a request comes; never ends. While they cannot be used, the certificate and the

@@ -64,6 +64,12 @@ pub enum Invalid {
     Users,
     /// The id of a device.
     Device,
+    /// Two places of the request name different devices.
+    Devices,
+    /// The request to subscribe names no device, and the identity does not either.
+    NoDevice,
+    /// The id of a tenant.
+    Tenant,
     /// The name of an event.
     Event,
     /// The data is absent, null or empty.
@@ -143,7 +149,9 @@ impl Error {
     pub fn code(self) -> &'static str {
         match self {
             Self::Invalid(Invalid::User) => "invalid_user",
-            Self::Invalid(Invalid::Device) => "invalid_device",
+            Self::Invalid(Invalid::Device | Invalid::Devices) => "invalid_device",
+            Self::Invalid(Invalid::NoDevice) => "no_device",
+            Self::Invalid(Invalid::Tenant) => "invalid_tenant",
             Self::Invalid(Invalid::Event) => "invalid_event",
             Self::Invalid(Invalid::Data) => "no_data",
             Self::Invalid(Invalid::Body) => "malformed_body",
@@ -182,7 +190,7 @@ impl Error {
             Self::Invalid(part) => part.detail(),
             Self::Unauthenticated(fault) => fault.detail(),
             Self::Forbidden => {
-                "The identity is valid, but this path belongs to another device. Subscribe to your own path."
+                "The identity is valid, but the request names another user or device. Name your own, or none."
             }
             Self::CrossSite => {
                 "A page of another site made the request. To allow that site, list its origin in --cors-origins."
@@ -231,6 +239,16 @@ impl Invalid {
             Self::Device => {
                 "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
             }
+            Self::Devices => {
+                "The path, the query parameter device and the header X-Signal-Device name different devices."
+            }
+            Self::NoDevice => {
+                "The identity is a user without a device. Name the device: /subscribe/{user}/device/{device}, the query \
+                 parameter device, or the header X-Signal-Device."
+            }
+            Self::Tenant => {
+                "A tenant id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
+            }
             Self::Event => {
                 "An event name has 1 to 64 characters of A-Z a-z 0-9 . _ : - and is not \"error\", \"open\" or a name that begins \
                  with \"signal.\"."
@@ -249,10 +267,10 @@ impl IdentityFault {
         match self {
             Self::Absent => {
                 "This request needs an identity. A proxy gives one in the header X-User-Claim. With --auth none, the path \
-                 of a subscribe request gives one."
+                 of a subscribe request or the query parameters user and device give one."
             }
             Self::Malformed => {
-                "The identity is not valid. X-User-Claim must be a JSON object with the fields userid and clientid."
+                "The identity is not valid. X-User-Claim must be a JSON object with a userid, and perhaps a clientid: strings or numbers, each once."
             }
             Self::Ambiguous => {
                 "The request has more than one X-User-Claim header, or a header with a similar name. The proxy must \

@@ -1,9 +1,15 @@
 //! The identity that a client certificate gives: a user of a kind that no claim and no token can give.
 
+use super::claims::Claims;
 use crate::{error::IdentityFault, model::UserId, serve::ClientCertificate};
 
+/// A certificate as claims: a backend service, which is a user without a device.
+pub(super) fn claims(certificate: &ClientCertificate) -> Result<Claims, IdentityFault> {
+    Ok(Claims { user: user(certificate)?, device: None, tenant: None, listed: None, service: true })
+}
+
 /// The user that a certificate identifies. A certificate that does not name exactly one is no identity.
-pub(super) fn user(certificate: &ClientCertificate) -> Result<UserId, IdentityFault> {
+fn user(certificate: &ClientCertificate) -> Result<UserId, IdentityFault> {
     let name = certificate.common_name().filter(|name| !name.is_empty()).ok_or(IdentityFault::Certificate)?;
     UserId::new(&format!("{PREFIX}{name}")).map_err(|_| IdentityFault::Certificate)
 }

@@ -150,7 +150,7 @@ pub enum AuthMode {
     Claim,
     /// A token that the daemon verifies itself; not implemented yet
     Jwt,
-    /// Development: the path of a subscribe names the caller
+    /// Development: the path of a subscribe, or the query, names the caller
     None,
 }
 

@@ -105,6 +105,16 @@ async fn a_certificate_is_the_identity_of_a_caller_that_has_no_other() {
     let devices = Connection::open(backend.address).await.request("GET /user/bob/devices", &[], b"").await;
     assert_eq!((devices.status, devices.text().as_str()), (200, r#"["phone"]"#));
 
+    // It has no device of its own, so the request names one.
+    let unnamed = Connection::open(backend.address).await.request("GET /subscribe", &[], b"").await;
+    assert_eq!((unnamed.status, unnamed.problem().as_str()), (400, "no_device"));
+    let mut service = Sse::open(backend.address, "/subscribe?device=one", &[]).await;
+    assert_eq!(service.ready["user"], "cert:back end");
+    let head = "POST /user/cert:back%20end/device/one";
+    let headers = [("content-type", FORM), subscribe[0]];
+    assert_eq!(Connection::open(nobody.address).await.request(head, &headers, b"data=hello").await.status, 200);
+    assert_eq!(service.data().await, "hello");
+
     // A claim wins, and one that is not valid is no reason to take the certificate.
     assert_eq!(post(backend.address, &[("x-user-claim", &claim("ana/laptop"))]).await.status, 200);
     assert_eq!(sender(phone.data().await), serde_json::json!({"user": "ana", "device": "laptop"}));

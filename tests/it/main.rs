@@ -11,6 +11,7 @@ mod configuration;
 mod cross_site;
 mod cutting;
 mod defaults;
+mod device_names;
 mod drain;
 mod errors;
 mod floods;

@@ -129,25 +129,31 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 mod tests {
     use tokio::{
         net::{TcpListener, TcpStream},
-        time::Instant,
+        time::{Instant, sleep},
     };
 
     use super::*;
     use crate::{
         budget::Budget,
         serve::{watched_socket, write_watchdog::Watchdog},
+        telemetry::Levels,
     };
 
-    #[tokio::test(start_paused = true)]
-    async fn a_handshake_has_10_s_whether_its_peer_sends_nothing_or_a_part() {
+    /// Files of this test, with a new certificate.
+    fn files(test: &str) -> CertificateFiles {
         let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let file = |name: &str, text: String| {
-            let path = std::env::temp_dir().join(format!("backend-signal-{}-{name}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("backend-signal-{}-{test}-{name}", std::process::id()));
             std::fs::write(&path, text).unwrap();
             path
         };
         let (certificate, key) = (file("cert", identity.cert.pem()), file("key", identity.signing_key.serialize_pem()));
-        let tls = Tls::read(CertificateFiles { certificate, key, client_ca: None }).unwrap();
+        CertificateFiles { certificate, key, client_ca: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_has_10_s_whether_its_peer_sends_nothing_or_a_part() {
+        let tls = Tls::read(files("handshake")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for first in [&b""[..], b"\x16\x03\x01"] {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -157,6 +163,41 @@ mod tests {
             let began = Instant::now();
             let error = accept(Some(&tls), socket).await.err().expect("no handshake");
             assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, 10), "{first:?}");
+        }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_stays_unusable_is_counted_once_and_a_request_counts_it_again() {
+        let files = files("unusable");
+        let (tls, metrics, reload) = (Tls::read(files.clone()).unwrap(), Metrics::new(), Reload::default());
+        let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0, held_bytes: 0, watches: 0, unsent_bytes: 0 };
+        let counts = || {
+            let text = metrics.render(levels).unwrap();
+            ["used", "refused"].map(|outcome| {
+                let name = format!("signal_certificate_reloads_total{{outcome=\"{outcome}\"}} ");
+                text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
+            })
+        };
+        let steps = async {
+            let many_intervals = Duration::from_secs(60);
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [0, 0], "nothing has changed");
+            let good = std::fs::read(&files.certificate).unwrap();
+            std::fs::write(&files.certificate, &good[..good.len() / 2]).unwrap();
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [0, 1], "half-written");
+            std::fs::remove_file(&files.certificate).unwrap();
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [0, 2], "removed");
+            reload.request();
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [0, 3], "requested");
+            std::fs::write(&files.certificate, &good).unwrap();
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [1, 3], "restored");
+        };
+        tokio::select! {
+            () = tls.keep_current(reload.clone(), metrics.clone()) => {}
+            () = steps => {}
         }
     }
 }

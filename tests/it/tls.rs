@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::rustls::{
     ClientConnection,
     pki_types::{CertificateDer, ServerName},
@@ -195,21 +195,26 @@ async fn a_flood_of_handshakes_that_nobody_completes_leaves_others_served() {
     let server = serve(&files).await;
     let tunnel = Tunnel::open(server.address, connector(identity.cert.der(), None)).await;
     let mut phone = stream(&tunnel).await;
-    let hello = client_hello(identity.cert.der());
+    let mut connection = Connection::open(tunnel.address).await;
     let mut half_open = Vec::new();
-    for round in 0..10 {
-        for _ in 0..100 {
-            let mut socket = within(TcpStream::connect(server.address)).await.expect("listens");
-            within(socket.write_all(&hello)).await.expect("writable");
-            half_open.push(socket);
-        }
-        let began = std::time::Instant::now();
-        assert_eq!(send(&tunnel, &round.to_string()).await, 200);
-        assert_eq!(phone.data().await, round.to_string());
-        assert!(began.elapsed().as_secs() < 1, "{:?}", began.elapsed());
+    for _ in 0..1_000 {
+        half_open.push(within(TcpStream::connect(server.address)).await.expect("listens"));
     }
-    // Every one of them was answered: the server has computed its part, and waits for the peer.
+    let hello = client_hello(identity.cert.der());
     for socket in &half_open {
-        within(socket.readable()).await.expect("an answer");
+        assert_eq!(socket.try_write(&hello).expect("an empty buffer"), hello.len());
     }
+    // The server answers when it has computed its part; then it waits for the peer.
+    let mut posts = 0;
+    while !half_open.is_empty() {
+        let began = std::time::Instant::now();
+        let headers = [("content-type", FORM)];
+        assert_eq!(connection.request("POST /user/bob/device/phone", &headers, b"data=x").await.status, 200);
+        assert_eq!(phone.data().await, "x");
+        assert!(began.elapsed().as_secs() < 1, "{:?}", began.elapsed());
+        posts += 1;
+        half_open.retain(|socket| socket.try_read(&mut [0; 64]).is_err());
+    }
+    // Without turns, 61 handshakes compute before each step of a post.
+    assert!(posts > 20, "only {posts} posts were delivered while the server computed 1,000 handshakes");
 }

@@ -162,7 +162,7 @@ mod tests {
     fn identified(auth: &Auth, claim: Option<&'static str>, path: Option<&str>) -> [Result<Caller, Error>; 2] {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
-        let uri = Uri::from_static("/subscribe?user=eve&device=x&token=y");
+        let uri = Uri::from_static("/subscribe?token=y");
         let credentials =
             Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap(), certificate: None };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));

@@ -97,6 +97,11 @@ impl Metrics {
             }};
         }
         let sends = Family::<Label, Counter>::default();
+        let certificate_reloads = Family::<Label, Counter>::default();
+        // From the start, because an alert does not see the first event of a counter that appears with it.
+        for outcome in [USED, REFUSED] {
+            drop(certificate_reloads.get_or_create_owned(&[("outcome", outcome)]));
+        }
         Self(Arc::new(Families {
             streams: register!("streams", "Live streams"),
             mailboxes: register!("mailboxes", "Mailboxes, with and without a live stream"),
@@ -121,7 +126,7 @@ impl Metrics {
             stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
             stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
             flooded_connections: register!("flooded_connections", "Connections cut for too many control frames"),
-            certificate_reloads: register!("certificate_reloads", CERTIFICATE_RELOADS),
+            certificate_reloads: register!("certificate_reloads", CERTIFICATE_RELOADS, certificate_reloads),
             panics: register!("panics", "Panics"),
             registry,
         }))
@@ -205,7 +210,7 @@ impl Metrics {
 
     /// The files of TLS were read again. `used`: new connections get what they say.
     pub fn certificates_reloaded(&self, used: bool) {
-        let outcome = if used { "used" } else { "refused" };
+        let outcome = if used { USED } else { REFUSED };
         self.0.certificate_reloads.get_or_create_owned(&[("outcome", outcome)]).inc();
     }
 
@@ -266,6 +271,10 @@ const BUCKETS: [f64; 17] =
 const SAMPLED_REQUESTS: u64 = 16;
 
 const OK: &str = "200";
+
+/// Outcomes of reading the files of TLS again.
+const USED: &str = "used";
+const REFUSED: &str = "refused";
 
 impl Default for Metrics {
     fn default() -> Self {

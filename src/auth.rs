@@ -2,6 +2,7 @@
 
 mod caller;
 mod certificate;
+mod challenge;
 mod claim;
 mod claims;
 mod named;

@@ -86,9 +86,13 @@ where
         match self.identify(&mut request) {
             Ok(()) => {
                 let is_stream = request.uri().path() == SEND_STREAM;
-                self.server.call(request.map(|body| RequestFrames::new(body, is_stream, self.limit)))
+                self.server.call(RequestFrames::wrap(request, is_stream, self.limit))
             }
-            Err(error) => Box::pin(std::future::ready(Ok(Status::from(error).into_http()))),
+            Err(error) => {
+                let mut response = Status::from(error).into_http();
+                response.headers_mut().extend(self.auth.challenge(error));
+                Box::pin(std::future::ready(Ok(response)))
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! TLS, which offers HTTP/2 and HTTP/1.1 by ALPN.
+//! TLS, which offers HTTP/2, HTTP/1.1 and HTTP/1.0 by ALPN.
 
 mod certificate_files;
 mod client_certificate;

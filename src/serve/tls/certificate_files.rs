@@ -99,7 +99,7 @@ impl CertificateFiles {
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, private))
             .map_err(|error| self.mismatch(&error))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = ["h2", "http/1.1", "http/1.0"].map(|name| name.as_bytes().to_vec()).into();
         if contents.client_ca.is_some() {
             // A resumed session would bring its client certificate along unchecked, also after that has expired.
             config.session_storage = Arc::new(NoServerSessionStorage {});

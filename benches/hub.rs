@@ -64,7 +64,7 @@ impl Stage {
 
 /// Credentials that name nobody.
 fn nobody<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Credentials<'a> {
-    Credentials { headers, uri, peer: PEER }
+    Credentials { headers, uri, peer: PEER, certificate: None }
 }
 
 /// The messages that a stream has ready.

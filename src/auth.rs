@@ -1,6 +1,7 @@
 //! Identifies the caller of a request from its headers, its URI and the peer's IP address. Only this room can make a [`Caller`].
 
 mod caller;
+mod certificate;
 mod challenge;
 mod claim;
 mod claims;
@@ -24,6 +25,7 @@ use self::{claims::Claims, named::Named};
 use crate::{
     error::{Error, IdentityFault, Invalid},
     model::Address,
+    serve::ClientCertificate,
     telemetry::Metrics,
 };
 
@@ -63,6 +65,8 @@ pub struct Credentials<'a> {
     pub uri: &'a Uri,
     /// The IP address of the TCP peer.
     pub peer: IpAddr,
+    /// The verified certificate of the TLS client. It counts when the request has no other identity.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 impl Auth {
@@ -111,11 +115,28 @@ impl Auth {
 
     /// The claims of the identity, if there is one. Counts the identities that are not valid.
     fn claims(&self, credentials: &Credentials<'_>) -> Result<Option<Claims>, IdentityFault> {
-        let claims = self.check_peer(credentials.peer.to_canonical()).and_then(|()| match self.mode {
-            Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims),
-            Mode::Jwt => Ok(None),
-        });
-        claims.inspect_err(|_| self.metrics.identity_refused())
+        self.identify(credentials).inspect_err(|_| self.metrics.identity_refused())
+    }
+
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Option<Claims>, IdentityFault> {
+        let trusted = self.check_peer(credentials.peer.to_canonical());
+        if credentials.certificate.is_none() {
+            trusted?;
+        }
+        let claims = match self.mode {
+            Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims)?,
+            Mode::Jwt => None,
+        };
+        match (claims, credentials.certificate) {
+            // From any peer: a certificate proves an identity without a proxy.
+            (None, Some(certificate)) => certificate::claims(certificate).map(Some),
+            (None, None) => Ok(None),
+            (Some(claims), _) => {
+                trusted?;
+                certificate::check_not_reserved(&claims.user)?;
+                Ok(Some(claims))
+            }
+        }
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
@@ -145,7 +166,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?token=y");
-        let credentials = Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap() };
+        let credentials =
+            Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap(), certificate: None };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {

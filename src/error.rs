@@ -71,6 +71,10 @@ pub enum IdentityFault {
     Ambiguous,
     /// The peer is not a trusted proxy.
     Untrusted,
+    /// The client certificate does not say clearly whom it identifies.
+    Certificate,
+    /// The user is one that only a client certificate can give.
+    Reserved,
 }
 
 impl Error {
@@ -215,6 +219,11 @@ impl IdentityFault {
                  remove the client's own."
             }
             Self::Untrusted => "This server accepts requests only from the proxies in --trusted-proxies.",
+            Self::Certificate => {
+                "The subject of the client certificate must have exactly one common name (CN): not empty, at most 251 bytes, \
+                 and without control characters."
+            }
+            Self::Reserved => "A user id that begins with `cert:` comes only from a client certificate.",
         }
     }
 }

@@ -50,7 +50,8 @@ impl SignalService {
     fn identify<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
         let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
         let Peer(peer) = request.extensions().get().copied().ok_or(Error::Internal)?;
-        let credentials = Credentials { headers: request.headers(), uri: request.uri(), peer };
+        let certificate = request.extensions().get();
+        let credentials = Credentials { headers: request.headers(), uri: request.uri(), peer, certificate };
         match needed {
             Identity::Caller => {
                 let caller = self.auth.caller(&credentials)?;

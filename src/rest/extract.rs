@@ -122,7 +122,8 @@ fn read_head<T, B>(
     api: &Api,
 ) -> Result<(Caller, T, Duration), Error> {
     let headers = request.headers();
-    let caller = api.auth.caller(&Credentials { headers, uri: request.uri(), peer })?;
+    let certificate = request.extensions().get();
+    let caller = api.auth.caller(&Credentials { headers, uri: request.uri(), peer, certificate })?;
     Ok((caller, to?, ttl(headers)?))
 }
 
@@ -170,7 +171,7 @@ impl<'a> Iterator for PathSegments<'a> {
 
 fn credentials(parts: &Parts) -> Result<Credentials<'_>, Error> {
     let Peer(peer) = peer_of(&parts.extensions)?;
-    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer })
+    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer, certificate: parts.extensions.get() })
 }
 
 /// The peer of a request. `app/dispatch.rs` stores it in an extension before it calls the router.

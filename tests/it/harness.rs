@@ -10,6 +10,7 @@ pub mod process;
 pub mod proxy;
 pub mod routes;
 pub mod sse;
+pub mod tunnel;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,6 +18,7 @@ use backend_signal::{
     app::App,
     config::{Arguments, Command},
     drain::{Died, Drain},
+    reload::Reload,
 };
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -37,6 +39,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Server {
     pub address: SocketAddr,
     pub drain: Drain,
+    pub reload: Reload,
     running: JoinHandle<Result<(), Died>>,
 }
 
@@ -51,9 +54,9 @@ impl Server {
         let options = [&["--port", "0", "--host", "127.0.0.1"], options].concat();
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
         let app = App::bind(*options).await.expect("a free port");
-        let (address, drain) = (app.local_addrs()[0], app.drain());
+        let (address, drain, reload) = (app.local_addrs()[0], app.drain(), app.reload());
         let running = tokio::spawn(app.run());
-        Self { address, drain, running }
+        Self { address, drain, reload, running }
     }
 
     /// Waits until the drain is complete.

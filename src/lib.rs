@@ -25,6 +25,7 @@
 //! | [`wall_clock`] | the time of day, safe to format |
 //! | `flat_map` | (private) a stream that turns each item of another stream into any number of items |
 //! | `media_type` | (private) compares media types as RFC 9110 says, for both protocols |
+//! | `form` | (private) parses forms and queries |
 //! | `json` | (private) strict parsing of JSON objects from outside |
 //!
 //! Dependencies point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
@@ -76,6 +77,7 @@ pub mod config;
 pub mod drain;
 pub mod error;
 mod flat_map;
+mod form;
 pub mod grpc;
 pub mod healthcheck;
 pub mod hub;

@@ -5,7 +5,6 @@ mod devices;
 mod event_data;
 mod events;
 mod extract;
-mod form;
 mod leftover_body;
 mod many_users;
 mod problem;

@@ -184,6 +184,7 @@ fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
             AuthMode::Jwt => auth::Mode::Jwt,
         },
         require_all: options.require_claim == RequireClaim::All,
+        claims: auth::ClaimNames::default(),
         trusted_proxies: options.trusted_proxies.clone(),
         metrics,
     }

@@ -1,15 +1,23 @@
 //! Identifies the caller of a request from its headers, its URI and the peer's IP address. Only this room can make a [`Caller`].
 
+mod caller;
 mod claim;
+mod claims;
+mod user_list;
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
+use std::net::IpAddr;
 
 use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 
+pub use self::{
+    caller::{Caller, Reach, Subscriber},
+    claims::ClaimNames,
+    user_list::UserList,
+};
 use crate::{
-    error::{Error, IdentityFault},
-    model::{Address, DeviceId, UserId},
+    error::{Error, IdentityFault, Invalid},
+    model::Address,
     telemetry::Metrics,
 };
 
@@ -32,6 +40,8 @@ pub struct Auth {
     pub mode: Mode,
     /// Sending, listing and watching need an identity too, not only subscribing. [`Mode::Jwt`] implies this.
     pub require_all: bool,
+    /// The claims that are read.
+    pub claims: ClaimNames,
     /// The only peers that may subscribe, send, list and watch. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
     /// Where identities that are not valid are counted.
@@ -49,35 +59,6 @@ pub struct Credentials<'a> {
     pub peer: IpAddr,
 }
 
-/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. No mode
-/// sets `tenant`, `reach`, `service` and `expires` yet; a token will.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    user: Option<UserId>,
-    device: Option<DeviceId>,
-    tenant: Option<Arc<str>>,
-    reach: Reach,
-    service: bool,
-    expires: Option<SystemTime>,
-    ip: IpAddr,
-}
-
-/// The users that a caller may send to, list and watch. Only a token will limit them, and the hub does not check this yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Every user.
-    Anyone,
-    /// The users in this set.
-    Listed(Arc<HashSet<UserId>>),
-}
-
-/// Proof that a caller may receive the messages of one device.
-#[derive(Clone, Debug)]
-pub struct Subscriber {
-    caller: Caller,
-    address: Address,
-}
-
 impl Auth {
     /// Identifies the caller of a request to send, list or watch.
     ///
@@ -87,7 +68,7 @@ impl Auth {
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
         let caller = self.identify(credentials)?;
         let anonymous_allowed = !self.require_all && self.mode != Mode::Jwt;
-        if caller.user.is_some() || anonymous_allowed { Ok(caller) } else { Err(IdentityFault::Absent.into()) }
+        if caller.user().is_some() || anonymous_allowed { Ok(caller) } else { Err(IdentityFault::Absent.into()) }
     }
 
     /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
@@ -103,127 +84,32 @@ impl Auth {
         if self.mode == Mode::None
             && let Some(path) = path
         {
-            return Ok(Subscriber::of(path?, caller.ip));
+            return Ok(Subscriber::of(path?, caller.ip()));
         }
-        let address = caller.address().ok_or(IdentityFault::Absent)?;
+        let user = caller.user().cloned().ok_or(IdentityFault::Absent)?;
+        let device = caller.device().cloned().ok_or(Invalid::NoDevice)?;
+        let address = Address { user, device };
         if let Some(path) = path
             && path? != address
         {
             return Err(Error::Forbidden);
         }
-        Ok(Subscriber { caller, address })
+        Ok(Subscriber::new(caller, address))
     }
 
     /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
     fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, IdentityFault> {
         let ip = credentials.peer.to_canonical();
-        let address = self.check_peer(ip).and_then(|()| match self.mode {
-            Mode::Claim | Mode::None => claim::read(credentials.headers),
+        let claims = self.check_peer(ip).and_then(|()| match self.mode {
+            Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims),
             Mode::Jwt => Ok(None),
         });
-        Ok(Caller::new(address.inspect_err(|_| self.metrics.identity_refused())?, ip))
+        Ok(Caller::new(claims.inspect_err(|_| self.metrics.identity_refused())?, ip))
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
         let trusted = self.trusted_proxies.is_empty() || self.trusted_proxies.iter().any(|net| net.contains(&ip));
         if trusted { Ok(()) } else { Err(IdentityFault::Untrusted) }
-    }
-}
-
-impl Caller {
-    fn new(address: Option<Address>, ip: IpAddr) -> Self {
-        let (user, device) = address.map(|address| (address.user, address.device)).unzip();
-        Self { user, device, tenant: None, reach: Reach::Anyone, service: false, expires: None, ip }
-    }
-
-    /// The user, or `None` for an anonymous caller.
-    #[must_use]
-    pub fn user(&self) -> Option<&UserId> {
-        self.user.as_ref()
-    }
-
-    /// The device of the identity, if the identity names one.
-    #[must_use]
-    pub fn device(&self) -> Option<&DeviceId> {
-        self.device.as_ref()
-    }
-
-    /// The user and the device, when both are known.
-    #[must_use]
-    pub fn address(&self) -> Option<Address> {
-        Some(Address { user: self.user.clone()?, device: self.device.clone()? })
-    }
-
-    /// The tenant that the user belongs to. `None`: users have no tenants.
-    #[must_use]
-    pub fn tenant(&self) -> Option<&str> {
-        self.tenant.as_deref()
-    }
-
-    /// The users that this caller may reach, besides itself.
-    #[must_use]
-    pub fn reach(&self) -> &Reach {
-        &self.reach
-    }
-
-    /// Whether the caller is a backend service and not a person's device.
-    #[must_use]
-    pub fn is_service(&self) -> bool {
-        self.service
-    }
-
-    /// When the identity expires. `None`: never.
-    #[must_use]
-    pub fn expires(&self) -> Option<SystemTime> {
-        self.expires
-    }
-
-    /// The IP address that the request came from. An IPv4-mapped IPv6 address is given as IPv4.
-    #[must_use]
-    pub fn ip(&self) -> IpAddr {
-        self.ip
-    }
-}
-
-impl Subscriber {
-    fn of(address: Address, ip: IpAddr) -> Self {
-        Self { caller: Caller::new(Some(address.clone()), ip), address }
-    }
-
-    /// Who subscribes.
-    #[must_use]
-    pub fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
-    /// The device whose messages the caller may receive.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-}
-
-#[cfg(test)]
-const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
-#[cfg(test)]
-impl Caller {
-    /// An anonymous caller, for tests of the hub.
-    pub(crate) fn anonymous() -> Self {
-        Self::new(None, LOCALHOST)
-    }
-
-    /// An identified device, for tests of the hub.
-    pub(crate) fn proven(address: Address) -> Self {
-        Self::new(Some(address), LOCALHOST)
-    }
-}
-
-#[cfg(test)]
-impl Subscriber {
-    /// An identified device, for tests of the hub.
-    pub(crate) fn proven(address: Address) -> Self {
-        Self::of(address, LOCALHOST)
     }
 }
 
@@ -234,7 +120,13 @@ mod tests {
     use super::*;
 
     fn auth(mode: Mode) -> Auth {
-        Auth { mode, require_all: false, trusted_proxies: Vec::new(), metrics: Metrics::new() }
+        Auth {
+            mode,
+            require_all: false,
+            claims: ClaimNames::default(),
+            trusted_proxies: Vec::new(),
+            metrics: Metrics::new(),
+        }
     }
 
     /// The callers that [`Auth::caller`] and [`Auth::subscriber`] return for a request with this claim header.
@@ -247,7 +139,7 @@ mod tests {
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {
             assert_eq!(subscriber.caller().address().as_ref(), Some(subscriber.address()));
-            subscriber.caller
+            subscriber.caller().clone()
         };
         [auth.caller(&credentials), subscriber.map(same)]
     }

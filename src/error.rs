@@ -64,6 +64,10 @@ pub enum Invalid {
     Users,
     /// The id of a device.
     Device,
+    /// The request to subscribe names no device, and the identity does not either.
+    NoDevice,
+    /// The id of a tenant.
+    Tenant,
     /// The name of an event.
     Event,
     /// The data is absent, null or empty.
@@ -140,6 +144,8 @@ impl Error {
         match self {
             Self::Invalid(Invalid::User) => "invalid_user",
             Self::Invalid(Invalid::Device) => "invalid_device",
+            Self::Invalid(Invalid::NoDevice) => "no_device",
+            Self::Invalid(Invalid::Tenant) => "invalid_tenant",
             Self::Invalid(Invalid::Event) => "invalid_event",
             Self::Invalid(Invalid::Data) => "no_data",
             Self::Invalid(Invalid::Body) => "malformed_body",
@@ -227,6 +233,13 @@ impl Invalid {
             Self::Device => {
                 "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
             }
+            Self::NoDevice => {
+                "The identity is a user without a device. Name the device: /subscribe/{user}/device/{device}, the query \
+                 parameter device, or the header X-Signal-Device."
+            }
+            Self::Tenant => {
+                "A tenant id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
+            }
             Self::Event => {
                 "An event name has 1 to 64 characters of A-Z a-z 0-9 . _ : - and is not \"error\", \"open\" or a name that begins \
                  with \"signal.\"."
@@ -248,7 +261,7 @@ impl IdentityFault {
                  of a subscribe request gives one."
             }
             Self::Malformed => {
-                "The identity is not valid. X-User-Claim must be a JSON object with the fields userid and clientid."
+                "The identity is not valid. X-User-Claim must be a JSON object with a userid, and perhaps a clientid: strings or numbers, each once."
             }
             Self::Ambiguous => {
                 "The request has more than one X-User-Claim header, or a header with a similar name. The proxy must \

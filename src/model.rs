@@ -12,6 +12,10 @@ pub struct UserId(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(Arc<str>);
 
+/// The id of a tenant, with the same bounds as [`UserId`]. Users live inside a tenant: equal ids in two tenants are two users.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(Arc<str>);
+
 /// One device of one user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
@@ -122,6 +126,22 @@ impl DeviceId {
     /// [`Invalid::Device`] when the text is out of the bounds of [`DeviceId`].
     pub fn new(text: &str) -> Result<Self, Invalid> {
         is_id(text).then(|| Self(text.into())).ok_or(Invalid::Device)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TenantId {
+    /// Checks an id.
+    ///
+    /// # Errors
+    /// [`Invalid::Tenant`] when the text is out of the bounds of [`TenantId`].
+    pub fn new(text: &str) -> Result<Self, Invalid> {
+        is_id(text).then(|| Self(text.into())).ok_or(Invalid::Tenant)
     }
 
     /// The id as text.

@@ -245,6 +245,7 @@ mod tests {
         let auth = auth::Auth {
             mode: auth::Mode::None,
             require_all: false,
+            claims: auth::ClaimNames::default(),
             trusted_proxies: Vec::new(),
             metrics: metrics.clone(),
         };

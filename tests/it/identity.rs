@@ -26,7 +26,7 @@ async fn a_claim_that_is_not_valid_is_401_everywhere() {
         "7",
         "null",
         r#"["bob","phone"]"#,
-        r#"{"userid":"bob"}"#,
+        r#"{"clientid":"phone"}"#,
         r#"{"userid":"bob","clientid":null}"#,
         r#"{"userid":"bob","clientid":""}"#,
         r#"{"userid":"bob","clientid":true}"#,

@@ -2,6 +2,7 @@
 
 mod backplane;
 mod board;
+mod census;
 mod deadlines;
 mod eviction;
 mod heartbeat;
@@ -39,6 +40,7 @@ pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
+    census::Census,
     heartbeat::chosen_heartbeat,
     observer::{Event, Evicted, Observer},
     parcel::Parcel,
@@ -104,21 +106,6 @@ pub struct Opening {
     pub start: Start,
     /// The stream gets a ping when nothing was sent for 90 to 94 % of this time.
     pub heartbeat: Duration,
-}
-
-/// How much is in the hub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Census {
-    /// Live streams.
-    pub streams: usize,
-    /// Mailboxes, with and without a stream.
-    pub mailboxes: usize,
-    /// Watches of a user's devices.
-    pub watches: usize,
-    /// About how many bytes of memory all messages take: in mailboxes, and until the last stream has written them.
-    pub message_bytes: usize,
-    /// The bytes of memory that held messages take, with the mailboxes that only hold messages.
-    pub held_bytes: usize,
 }
 
 /// A cheap handle to the one hub of this process.
@@ -240,19 +227,6 @@ impl Hub {
         // A drain that began in the meantime may have missed this watch.
         self.refuse_when_draining()?;
         Ok(watch)
-    }
-
-    /// Counts what is in the hub now.
-    #[must_use]
-    pub fn census(&self) -> Census {
-        let core = &self.0.core;
-        Census {
-            streams: core.totals.streams.load(Ordering::Relaxed),
-            mailboxes: core.totals.mailboxes.load(Ordering::Relaxed),
-            watches: core.presence.watches(),
-            message_bytes: core.budget.messages(),
-            held_bytes: core.totals.held_bytes.load(Ordering::Relaxed),
-        }
     }
 
     /// Finds the slot of a device, or makes one.

@@ -3,6 +3,13 @@
 mod caller;
 mod claim;
 mod claims;
+mod jwt;
+mod key_set;
+mod keys;
+mod signatures;
+mod ticket;
+mod token_source;
+mod tokens;
 mod user_list;
 
 use std::net::IpAddr;
@@ -13,6 +20,10 @@ use ipnet::IpNet;
 pub use self::{
     caller::{Caller, Reach, Subscriber},
     claims::ClaimNames,
+    key_set::{Expected, KeySet, Readers},
+    keys::Keys,
+    ticket::{Issued, Reservation, Tickets},
+    tokens::Tokens,
     user_list::UserList,
 };
 use crate::{
@@ -26,8 +37,7 @@ use crate::{
 pub enum Mode {
     /// A forward-auth proxy sets the claim header.
     Claim,
-    /// A token that the daemon verifies itself. Not implemented: no request has an identity, and the daemon does not start in this
-    /// mode.
+    /// A token that the daemon verifies itself.
     Jwt,
     /// Development: the path of a subscribe request names the caller. A claim names the caller of other requests.
     None,
@@ -42,19 +52,23 @@ pub struct Auth {
     pub require_all: bool,
     /// The claims that are read.
     pub claims: ClaimNames,
-    /// The only peers that may subscribe, send, list and watch. Empty: any peer may.
+    /// What verifies tokens in [`Mode::Jwt`].
+    pub tokens: Option<Tokens>,
+    /// The only peers that may subscribe, send, list and watch in [`Mode::Claim`]. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
     /// Where identities that are not valid are counted.
     pub metrics: Metrics,
 }
 
 /// The parts of a request that can identify its caller.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// The headers. Never trailers: a proxy that sets the claim header does not remove the client's own claim from trailers.
     pub headers: &'a HeaderMap,
-    /// The URI, whose query can carry a token of [`Mode::Jwt`]. No mode reads it yet.
+    /// The URI, whose query can carry a token or a ticket of [`Mode::Jwt`].
     pub uri: &'a Uri,
+    /// Whether the request asks for an event stream. Only then the query can carry a token or a ticket.
+    pub is_stream_request: bool,
     /// The IP address of the TCP peer.
     pub peer: IpAddr,
 }
@@ -68,7 +82,50 @@ impl Auth {
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
         let caller = self.identify(credentials)?;
         let anonymous_allowed = !self.require_all && self.mode != Mode::Jwt;
-        if caller.user().is_some() || anonymous_allowed { Ok(caller) } else { Err(IdentityFault::Absent.into()) }
+        if caller.user().is_some() || anonymous_allowed { Ok(caller) } else { Err(self.absent().into()) }
+    }
+
+    /// Issues a ticket for the caller that a token names. In every mode but [`Mode::Jwt`] there are no tickets.
+    ///
+    /// # Errors
+    /// [`Error::NoRoute`] when there are no tickets; [`Error::Unauthenticated`] when there is no token, or it is not valid.
+    pub fn issue_ticket(&self, credentials: &Credentials<'_>) -> Result<Issued, Error> {
+        let tokens = self.tokens.as_ref().ok_or(Error::NoRoute)?;
+        let issued = tokens.issue_ticket(credentials, &self.claims).inspect_err(|error| self.count(*error))?;
+        issued.ok_or_else(|| self.absent().into())
+    }
+
+    /// Whether a call that only describes the service needs an identity too.
+    #[must_use]
+    pub fn guards_reflection(&self) -> bool {
+        self.mode == Mode::Jwt
+    }
+
+    /// Takes the result of `identify`. If a key was unknown, waits until the keys were read again, and then identifies once more.
+    ///
+    /// # Errors
+    /// Those of `identify`.
+    pub async fn with_new_keys<T>(
+        &self,
+        identified: Result<T, Error>,
+        identify: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (Err(error), Some(tokens)) = (&identified, &self.tokens) else { return identified };
+        if !self.waits_for_keys(*error) {
+            return identified;
+        }
+        tokens.keys.read_again().await;
+        identify().inspect_err(|error| {
+            if *error == UNKNOWN_KEY {
+                self.metrics.identity_refused();
+            }
+        })
+    }
+
+    /// Whether new keys may change the result of a check.
+    #[must_use]
+    pub fn waits_for_keys(&self, error: Error) -> bool {
+        error == UNKNOWN_KEY || matches!(error, Error::NoKeys(_))
     }
 
     /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
@@ -86,7 +143,7 @@ impl Auth {
         {
             return Ok(Subscriber::of(path?, caller.ip()));
         }
-        let user = caller.user().cloned().ok_or(IdentityFault::Absent)?;
+        let user = caller.user().cloned().ok_or_else(|| self.absent())?;
         let device = caller.device().cloned().ok_or(Invalid::NoDevice)?;
         let address = Address { user, device };
         if let Some(path) = path
@@ -98,13 +155,35 @@ impl Auth {
     }
 
     /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
-    fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, IdentityFault> {
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
         let ip = credentials.peer.to_canonical();
-        let claims = self.check_peer(ip).and_then(|()| match self.mode {
-            Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims),
-            Mode::Jwt => Ok(None),
-        });
-        Ok(Caller::new(claims.inspect_err(|_| self.metrics.identity_refused())?, ip))
+        let caller = match self.mode {
+            Mode::Claim => self.check_peer(ip).and_then(|()| self.claimed(credentials, ip)).map_err(Error::from),
+            Mode::None => self.claimed(credentials, ip).map_err(Error::from),
+            Mode::Jwt => self.verified(credentials, ip),
+        };
+        caller.inspect_err(|error| self.count(*error))
+    }
+
+    fn claimed(&self, credentials: &Credentials<'_>, ip: IpAddr) -> Result<Caller, IdentityFault> {
+        Ok(Caller::new(claim::read(credentials.headers, &self.claims)?, ip))
+    }
+
+    fn verified(&self, credentials: &Credentials<'_>, ip: IpAddr) -> Result<Caller, Error> {
+        let tokens = self.tokens.as_ref().ok_or(Error::Internal)?;
+        let identified = tokens.identify(credentials, &self.claims)?;
+        Ok(identified.map_or_else(|| Caller::new(None, ip), |identified| Caller::identified(identified, ip)))
+    }
+
+    fn absent(&self) -> IdentityFault {
+        if self.mode == Mode::Jwt { IdentityFault::NoToken } else { IdentityFault::Absent }
+    }
+
+    /// Counts an identity that is not valid. Not one with an unknown key: [`Auth::with_new_keys`] decides about that.
+    fn count(&self, error: Error) {
+        if error.is_failed_identity() && error != UNKNOWN_KEY {
+            self.metrics.identity_refused();
+        }
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
@@ -112,6 +191,8 @@ impl Auth {
         if trusted { Ok(()) } else { Err(IdentityFault::Untrusted) }
     }
 }
+
+const UNKNOWN_KEY: Error = Error::Unauthenticated(IdentityFault::UnknownKey);
 
 #[cfg(test)]
 mod tests {
@@ -124,6 +205,7 @@ mod tests {
             mode,
             require_all: false,
             claims: ClaimNames::default(),
+            tokens: None,
             trusted_proxies: Vec::new(),
             metrics: Metrics::new(),
         }
@@ -134,7 +216,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?user=eve&device=x&token=y");
-        let credentials = Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap() };
+        let peer = "::ffff:192.0.2.7".parse().unwrap();
+        let credentials = Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {
@@ -169,16 +252,5 @@ mod tests {
             assert_eq!(found, Some(Address::new("bob", subscriber).unwrap()));
         }
         assert_eq!(identified(&auth, None, None)[1].as_ref().err(), Some(&ABSENT));
-    }
-
-    #[test]
-    fn with_tokens_the_claim_header_is_not_read_and_no_request_has_an_identity() {
-        let auth = auth(Mode::Jwt);
-        for claim in [None, CLAIM, Some("no claim")] {
-            for path in [None, Some("phone")] {
-                let errors = identified(&auth, claim, path).map(Result::err);
-                assert_eq!(errors, [Some(ABSENT); 2], "{claim:?} {path:?}");
-            }
-        }
     }
 }

@@ -18,6 +18,7 @@
 //! | [`admin`] | health, readiness and metrics routes |
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
 //! | [`telemetry`] | logs and metrics |
+//! | [`key_refresh`] | reads the keys of tokens from their file or URL, again and again |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
 //! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
 //! | [`healthcheck`] | the subcommand that asks a running daemon whether it is alive |
@@ -82,6 +83,7 @@ pub mod grpc;
 pub mod healthcheck;
 pub mod hub;
 mod json;
+pub mod key_refresh;
 mod media_type;
 pub mod model;
 pub mod rest;

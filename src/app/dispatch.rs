@@ -246,6 +246,7 @@ mod tests {
             mode: auth::Mode::None,
             require_all: false,
             claims: auth::ClaimNames::default(),
+            tokens: None,
             trusted_proxies: Vec::new(),
             metrics: metrics.clone(),
         };

@@ -2,11 +2,19 @@
 
 use std::{net::IpAddr, time::SystemTime};
 
-use super::{claims::Claims, user_list::UserList};
-use crate::model::{Address, DeviceId, TenantId, UserId};
+use super::{
+    claims::Claims,
+    ticket::{Reservation, Unused},
+    tokens::Identified,
+    user_list::UserList,
+};
+use crate::{
+    error::Error,
+    model::{Address, DeviceId, TenantId, UserId},
+};
 
 /// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. The hub
-/// does not check `tenant` and `reach` yet. No mode sets `expires` yet; a token will.
+/// does not check `tenant` and `reach` yet.
 #[derive(Clone, Debug)]
 pub struct Caller {
     user: Option<UserId>,
@@ -15,6 +23,7 @@ pub struct Caller {
     reach: Reach,
     service: bool,
     expires: Option<SystemTime>,
+    ticket: Option<Unused>,
     ip: IpAddr,
 }
 
@@ -43,8 +52,14 @@ impl Caller {
         Self { tenant, reach, service, ..Self::of(Some(user), device, ip) }
     }
 
+    /// A caller with a token or a ticket.
+    pub(super) fn identified(identified: Identified, ip: IpAddr) -> Self {
+        let Identified { claims, expires, ticket } = identified;
+        Self { expires: Some(expires), ticket, ..Self::new(Some(claims), ip) }
+    }
+
     fn of(user: Option<UserId>, device: Option<DeviceId>, ip: IpAddr) -> Self {
-        Self { user, device, tenant: None, reach: Reach::Anyone, service: false, expires: None, ip }
+        Self { user, device, tenant: None, reach: Reach::Anyone, service: false, expires: None, ticket: None, ip }
     }
 
     /// The user, or `None` for an anonymous caller.
@@ -87,6 +102,14 @@ impl Caller {
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
         self.expires
+    }
+
+    /// Reserves the ticket with which the caller opens a stream, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when another request has used the ticket; [`Error::TooMany`] when too many were used lately.
+    pub fn reserve_ticket(&self) -> Result<Reservation, Error> {
+        Reservation::of(self.ticket.as_ref())
     }
 
     /// The IP address that the request came from. An IPv4-mapped IPv6 address is given as IPv4.

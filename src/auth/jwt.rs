@@ -40,7 +40,7 @@ pub(super) fn verify(token: &[u8], keys: &KeySet) -> Result<Verified, IdentityFa
     }
     let claims = keys
         .for_header(&header)?
-        .find_map(|key| decode::<Box<RawValue>>(token, &key.key, &key.validation).ok())
+        .find_map(|key| decode::<Box<RawValue>>(token, &key.decoding, &key.validation).ok())
         .ok_or(IdentityFault::InvalidToken)?
         .claims;
     let times: Times = json::object(claims.get().as_bytes()).map_err(|_| IdentityFault::InvalidToken)?;

@@ -29,7 +29,7 @@ pub struct KeySet {
 /// One key, and the algorithms of its family that it may be used with.
 pub(super) struct Key {
     id: Option<String>,
-    pub(super) key: DecodingKey,
+    pub(super) decoding: DecodingKey,
     pub(super) validation: Validation,
 }
 
@@ -126,7 +126,7 @@ impl Key {
         validation.set_required_spec_claims(&required);
         // `jwt.rs` checks the times: the library's clock panics before 1970.
         (validation.validate_exp, validation.validate_nbf) = (false, false);
-        Self { id, key, validation }
+        Self { id, decoding: key, validation }
     }
 
     fn of_jwk(json: &RawValue, readers: Readers, expected: &Expected) -> Option<Self> {

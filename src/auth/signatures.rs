@@ -31,6 +31,7 @@ struct KeyVerifier {
 /// Signs with a secret. The daemon signs only its own tickets.
 struct SecretSigner(hmac::Key);
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the library calls it so")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     // Otherwise a public key, which everybody has, could be used as the secret of an HMAC.
     if algorithm.family() != key.family() {
@@ -39,6 +40,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
     Ok(Box::new(KeyVerifier { algorithm: *algorithm, key: key.clone() }))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the library calls it so")]
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
     if *algorithm != Algorithm::HS256 || key.family() != AlgorithmFamily::Hmac {
         return Err(ErrorKind::UnsupportedAlgorithm.into());

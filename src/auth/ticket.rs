@@ -10,8 +10,8 @@ use std::{
 };
 
 use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation, dangerous::insecure_decode_claims, decode,
-    encode,
+    Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation, dangerous::insecure_decode_claims,
+    decode, encode,
 };
 use parking_lot::Mutex;
 use ring::{

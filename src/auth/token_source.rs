@@ -115,7 +115,11 @@ mod tests {
         assert_eq!(ask("/subscribe", &[("cookie", "session="), ("authorization", "Basic YTpi")]), "");
         assert_eq!(ask("/subscribe", &[("authorization", "Bearer"), COOKIE]), "token ");
         assert_eq!(ask("/subscribe?%74oken=a%2Eb", &[]), "token a.b");
-        assert_eq!(found(ALL, &[COOKIE], false).unwrap(), "token d", "only a request for a stream may have it in the query");
+        assert_eq!(
+            found(ALL, &[COOKIE], false).unwrap(),
+            "token d",
+            "only a request for a stream may have it in the query"
+        );
     }
 
     #[test]

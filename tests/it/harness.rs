@@ -8,6 +8,7 @@ pub mod http2;
 pub mod process;
 pub mod proxy;
 pub mod sse;
+pub mod tokens;
 
 use std::{net::SocketAddr, time::Duration};
 

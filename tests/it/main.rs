@@ -43,6 +43,7 @@ mod stalls;
 mod start;
 mod stream;
 mod takeover;
+mod tokens;
 mod unread_responses;
 mod user_limits;
 mod wall_clock;

@@ -6,6 +6,7 @@ mod claims;
 mod jwt;
 mod key_set;
 mod keys;
+mod named;
 mod signatures;
 mod ticket;
 mod token_source;
@@ -26,6 +27,7 @@ pub use self::{
     tokens::Tokens,
     user_list::UserList,
 };
+use self::{claims::Claims, named::Named, tokens::Token};
 use crate::{
     error::{Error, IdentityFault, Invalid},
     model::Address,
@@ -39,7 +41,7 @@ pub enum Mode {
     Claim,
     /// A token that the daemon verifies itself.
     Jwt,
-    /// Development: the path of a subscribe request names the caller. A claim names the caller of other requests.
+    /// Development: the path of a subscribe request, or the query, names the caller. Else a claim does.
     None,
 }
 
@@ -65,7 +67,7 @@ pub struct Auth {
 pub struct Credentials<'a> {
     /// The headers. Never trailers: a proxy that sets the claim header does not remove the client's own claim from trailers.
     pub headers: &'a HeaderMap,
-    /// The URI, whose query can carry a token or a ticket of [`Mode::Jwt`].
+    /// The URI, whose query can name the device, and can carry a token or a ticket of [`Mode::Jwt`].
     pub uri: &'a Uri,
     /// Whether the request asks for an event stream. Only then the query can carry a token or a ticket.
     pub is_stream_request: bool,
@@ -78,112 +80,62 @@ impl Auth {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when an identity is required and absent, or present and not valid, or when the peer is not a
-    /// trusted proxy.
+    /// trusted proxy; [`Error::Invalid`] when the request names no valid device, or two; [`Error::Forbidden`] when it names another
+    /// device than the identity.
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
-        let caller = self.identify(credentials)?;
-        let anonymous_allowed = !self.require_all && self.mode != Mode::Jwt;
-        if caller.user().is_some() || anonymous_allowed { Ok(caller) } else { Err(self.absent().into()) }
-    }
-
-    /// Issues a ticket for the caller that a token names. In every mode but [`Mode::Jwt`] there are no tickets.
-    ///
-    /// # Errors
-    /// [`Error::NoRoute`] when there are no tickets; [`Error::Unauthenticated`] when there is no token, or it is not valid.
-    pub fn issue_ticket(&self, credentials: &Credentials<'_>) -> Result<Issued, Error> {
-        let tokens = self.tokens.as_ref().ok_or(Error::NoRoute)?;
-        let issued = tokens.issue_ticket(credentials, &self.claims).inspect_err(|error| self.count(*error))?;
-        issued.ok_or_else(|| self.absent().into())
-    }
-
-    /// Whether a call that only describes the service needs an identity too.
-    #[must_use]
-    pub fn guards_reflection(&self) -> bool {
-        self.mode == Mode::Jwt
-    }
-
-    /// Takes the result of `identify`. If a key was unknown, waits until the keys were read again, and then identifies once more.
-    ///
-    /// # Errors
-    /// Those of `identify`.
-    pub async fn with_new_keys<T>(
-        &self,
-        identified: Result<T, Error>,
-        identify: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let (Err(error), Some(tokens)) = (&identified, &self.tokens) else { return identified };
-        if !self.waits_for_keys(*error) {
-            return identified;
-        }
-        tokens.keys.read_again().await;
-        identify().inspect_err(|error| {
-            if *error == UNKNOWN_KEY {
-                self.metrics.identity_refused();
-            }
-        })
-    }
-
-    /// Whether new keys may change the result of a check.
-    #[must_use]
-    pub fn waits_for_keys(&self, error: Error) -> bool {
-        error == UNKNOWN_KEY || matches!(error, Error::NoKeys(_))
+        let needs_identity = self.require_all || self.mode == Mode::Jwt;
+        self.named_caller(credentials, None, needs_identity)
     }
 
     /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
     ///
     /// # Errors
-    /// As [`Auth::caller`]; the error in `path`; [`Error::Forbidden`] when path and identity name different addresses.
+    /// As [`Auth::caller`]; the error in `path`; [`Invalid::NoDevice`]; [`Error::Forbidden`] when path and identity name different
+    /// users.
     pub fn subscriber(
         &self,
         credentials: &Credentials<'_>,
         path: Option<Result<Address, Error>>,
     ) -> Result<Subscriber, Error> {
-        let caller = self.identify(credentials)?;
-        if self.mode == Mode::None
-            && let Some(path) = path
-        {
-            return Ok(Subscriber::of(path?, caller.ip()));
-        }
+        let caller = self.named_caller(credentials, path, true)?;
         let user = caller.user().cloned().ok_or_else(|| self.absent())?;
         let device = caller.device().cloned().ok_or(Invalid::NoDevice)?;
-        let address = Address { user, device };
-        if let Some(path) = path
-            && path? != address
-        {
-            return Err(Error::Forbidden);
+        Ok(Subscriber::new(caller, Address { user, device }))
+    }
+
+    /// The caller that the identity and the request name, or an anonymous one.
+    fn named_caller(
+        &self,
+        credentials: &Credentials<'_>,
+        path: Option<Result<Address, Error>>,
+        needs_identity: bool,
+    ) -> Result<Caller, Error> {
+        let (claims, token) = self.identity(credentials)?.unzip();
+        // Before the ids in the request are checked: who has no identity should learn that first.
+        if needs_identity && claims.is_none() && self.mode != Mode::None {
+            return Err(self.absent().into());
         }
-        Ok(Subscriber::new(caller, address))
+        let named = Named::read(credentials, self.mode, path.transpose()?)?;
+        let caller =
+            Caller::new(claims, named, self.mode, credentials.peer.to_canonical())?.with_token(token.flatten());
+        if needs_identity && caller.user().is_none() { Err(self.absent().into()) } else { Ok(caller) }
     }
 
-    /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
-    fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
-        let ip = credentials.peer.to_canonical();
-        let caller = match self.mode {
-            Mode::Claim => self.check_peer(ip).and_then(|()| self.claimed(credentials, ip)).map_err(Error::from),
-            Mode::None => self.claimed(credentials, ip).map_err(Error::from),
-            Mode::Jwt => self.verified(credentials, ip),
+    /// The claims of the identity, if there is one, and the token that they come from. Counts the identities that are not valid.
+    fn identity(&self, credentials: &Credentials<'_>) -> Result<Option<(Claims, Option<Token>)>, Error> {
+        let claimed = || Ok(claim::read(credentials.headers, &self.claims)?.map(|claims| (claims, None)));
+        let identity = match self.mode {
+            Mode::Claim => {
+                self.check_peer(credentials.peer.to_canonical()).map_err(Error::from).and_then(|()| claimed())
+            }
+            Mode::None => claimed(),
+            Mode::Jwt => self.verified(credentials).map(|found| found.map(|(claims, token)| (claims, Some(token)))),
         };
-        caller.inspect_err(|error| self.count(*error))
-    }
-
-    fn claimed(&self, credentials: &Credentials<'_>, ip: IpAddr) -> Result<Caller, IdentityFault> {
-        Ok(Caller::new(claim::read(credentials.headers, &self.claims)?, ip))
-    }
-
-    fn verified(&self, credentials: &Credentials<'_>, ip: IpAddr) -> Result<Caller, Error> {
-        let tokens = self.tokens.as_ref().ok_or(Error::Internal)?;
-        let identified = tokens.identify(credentials, &self.claims)?;
-        Ok(identified.map_or_else(|| Caller::new(None, ip), |identified| Caller::identified(identified, ip)))
+        identity.inspect_err(|error| self.count(*error))
     }
 
     fn absent(&self) -> IdentityFault {
         if self.mode == Mode::Jwt { IdentityFault::NoToken } else { IdentityFault::Absent }
-    }
-
-    /// Counts an identity that is not valid. Not one with an unknown key: [`Auth::with_new_keys`] decides about that.
-    fn count(&self, error: Error) {
-        if error.is_failed_identity() && error != UNKNOWN_KEY {
-            self.metrics.identity_refused();
-        }
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
@@ -191,8 +143,6 @@ impl Auth {
         if trusted { Ok(()) } else { Err(IdentityFault::Untrusted) }
     }
 }
-
-const UNKNOWN_KEY: Error = Error::Unauthenticated(IdentityFault::UnknownKey);
 
 #[cfg(test)]
 mod tests {

@@ -67,6 +67,8 @@ pub enum Invalid {
     Users,
     /// The id of a device.
     Device,
+    /// Two places of the request name different devices.
+    Devices,
     /// The request to subscribe names no device, and the identity does not either.
     NoDevice,
     /// The id of a tenant.
@@ -136,7 +138,7 @@ impl Error {
     pub fn code(self) -> &'static str {
         match self {
             Self::Invalid(Invalid::User) => "invalid_user",
-            Self::Invalid(Invalid::Device) => "invalid_device",
+            Self::Invalid(Invalid::Device | Invalid::Devices) => "invalid_device",
             Self::Invalid(Invalid::NoDevice) => "no_device",
             Self::Invalid(Invalid::Tenant) => "invalid_tenant",
             Self::Invalid(Invalid::Event) => "invalid_event",
@@ -178,7 +180,7 @@ impl Error {
             Self::Invalid(part) => part.detail(),
             Self::Unauthenticated(fault) => fault.detail(),
             Self::Forbidden => {
-                "The identity is valid, but this path belongs to another device. Subscribe to your own path."
+                "The identity is valid, but the request names another user or device. Name your own, or none."
             }
             Self::CrossSite => {
                 "A page of another site made the request. To allow that site, list its origin in --cors-origins."
@@ -227,6 +229,9 @@ impl Invalid {
             Self::Users => "Name at least 1 user and at most 64.",
             Self::Device => {
                 "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
+            }
+            Self::Devices => {
+                "The path, the query parameter device and the header X-Signal-Device name different devices."
             }
             Self::NoDevice => {
                 "The identity is a user without a device. Name the device: /subscribe/{user}/device/{device}, the query \

@@ -58,7 +58,12 @@ pub(crate) fn all<'a>(query: &'a [u8], wanted: &'a str) -> impl Iterator<Item = 
     named.filter_map(|(_, value)| decode(value))
 }
 
-impl Parameter<'_> {
+impl<'a> Parameter<'a> {
+    /// The decoded value, if there is one.
+    pub(crate) fn into_value(self) -> Option<Cow<'a, str>> {
+        if let Self::Value(value) = self { Some(value) } else { None }
+    }
+
     /// The decoded value, if there is one.
     pub(crate) fn value(&self) -> Option<&str> {
         if let Self::Value(value) = self { Some(value) } else { None }

@@ -26,7 +26,7 @@
 //! | [`wall_clock`] | the time of day, safe to format |
 //! | `flat_map` | (private) a stream that turns each item of another stream into any number of items |
 //! | `media_type` | (private) compares media types as RFC 9110 says, for both protocols |
-//! | `form` | (private) parses forms and queries |
+//! | `form` | (private) parses forms: bodies strictly, queries leniently |
 //! | `json` | (private) strict parsing of JSON objects from outside |
 //!
 //! Dependencies point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.

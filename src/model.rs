@@ -25,6 +25,15 @@ pub struct Address {
     pub device: DeviceId,
 }
 
+/// Who sent a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The user.
+    pub user: UserId,
+    /// The user's device, if the identity or the request named one.
+    pub device: Option<DeviceId>,
+}
+
 /// The name that a sender gives to a kind of message: 1 to 64 of `[A-Za-z0-9._:-]`. Not `error` or `open`, because they would call the
 /// handlers of a browser's `EventSource` for its own state; not beginning with `signal.`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +46,8 @@ pub struct Data(Box<str>);
 /// One accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The sender's device. `None` for an anonymous sender.
-    pub from: Option<Address>,
+    /// The sender. `None` for an anonymous one.
+    pub from: Option<Sender>,
     /// The kind of message, if the sender named one.
     pub event: Option<EventName>,
     /// The data, unchanged.
@@ -161,6 +170,12 @@ impl Address {
     }
 }
 
+impl Sender {
+    fn bytes(&self) -> usize {
+        self.user.0.len() + self.device.as_ref().map_or(0, |device| device.0.len())
+    }
+}
+
 impl EventName {
     /// Checks a name.
     ///
@@ -207,7 +222,7 @@ impl Message {
     /// About how many bytes of memory a message takes: its texts and 128 more. Does not count its entry in a mailbox.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.payload_bytes() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + OVERHEAD
+        self.payload_bytes() + self.from.as_ref().map_or(0, Sender::bytes) + OVERHEAD
     }
 }
 

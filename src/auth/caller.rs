@@ -3,14 +3,16 @@
 use std::{net::IpAddr, time::SystemTime};
 
 use super::{
+    Mode,
     claims::Claims,
+    named::{Named, differ},
     ticket::{Reservation, Unused},
-    tokens::Identified,
+    tokens::Token,
     user_list::UserList,
 };
 use crate::{
     error::Error,
-    model::{Address, DeviceId, TenantId, UserId},
+    model::{Address, DeviceId, Sender, TenantId, UserId},
 };
 
 /// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. The hub
@@ -44,18 +46,29 @@ pub struct Subscriber {
 }
 
 impl Caller {
-    /// A caller with these claims, or an anonymous one.
-    pub(super) fn new(claims: Option<Claims>, ip: IpAddr) -> Self {
-        let Some(claims) = claims else { return Self::of(None, None, ip) };
+    /// A caller with these claims, or an anonymous one. With [`Mode::None`] the name of a user in the request comes first: then the
+    /// claims say nothing.
+    pub(super) fn new(claims: Option<Claims>, named: Named, mode: Mode, ip: IpAddr) -> Result<Self, Error> {
+        if mode == Mode::None
+            && let Some(user) = named.user
+        {
+            return if named.contradicts { Err(Error::Forbidden) } else { Ok(Self::of(Some(user), named.device, ip)) };
+        }
+        let Some(claims) = claims else { return Ok(Self::of(None, None, ip)) };
         let Claims { user, device, tenant, listed, service } = claims;
+        if named.user.is_some_and(|named| named != user) || (device.is_some() && differ(&device, &named.device)) {
+            return Err(Error::Forbidden);
+        }
         let reach = listed.map_or(Reach::Anyone, Reach::Listed);
-        Self { tenant, reach, service, ..Self::of(Some(user), device, ip) }
+        Ok(Self { tenant, reach, service, ..Self::of(Some(user), device.or(named.device), ip) })
     }
 
-    /// A caller with a token or a ticket.
-    pub(super) fn identified(identified: Identified, ip: IpAddr) -> Self {
-        let Identified { claims, expires, ticket } = identified;
-        Self { expires: Some(expires), ticket, ..Self::new(Some(claims), ip) }
+    /// The same caller, identified by a token or a ticket.
+    pub(super) fn with_token(self, token: Option<Token>) -> Self {
+        match token {
+            Some(Token { expires, ticket }) => Self { expires: Some(expires), ticket, ..self },
+            None => self,
+        }
     }
 
     fn of(user: Option<UserId>, device: Option<DeviceId>, ip: IpAddr) -> Self {
@@ -68,7 +81,7 @@ impl Caller {
         self.user.as_ref()
     }
 
-    /// The device of the identity, if the identity names one.
+    /// The device of the identity, else the one that the request names, if any.
     #[must_use]
     pub fn device(&self) -> Option<&DeviceId> {
         self.device.as_ref()
@@ -78,6 +91,12 @@ impl Caller {
     #[must_use]
     pub fn address(&self) -> Option<Address> {
         Some(Address { user: self.user.clone()?, device: self.device.clone()? })
+    }
+
+    /// As the sender of a message. `None` for an anonymous caller.
+    #[must_use]
+    pub fn sender(&self) -> Option<Sender> {
+        Some(Sender { user: self.user.clone()?, device: self.device.clone() })
     }
 
     /// The tenant that the user belongs to. `None`: users have no tenants.
@@ -124,11 +143,6 @@ impl Subscriber {
         Self { caller, address }
     }
 
-    pub(super) fn of(address: Address, ip: IpAddr) -> Self {
-        let Address { user, device } = address.clone();
-        Self { caller: Caller::of(Some(user), Some(device), ip), address }
-    }
-
     /// Who subscribes.
     #[must_use]
     pub fn caller(&self) -> &Caller {
@@ -149,7 +163,7 @@ const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 impl Caller {
     /// An anonymous caller, for tests of the hub.
     pub(crate) fn anonymous() -> Self {
-        Self::new(None, LOCALHOST)
+        Self::of(None, None, LOCALHOST)
     }
 
     /// An identified device, for tests of the hub.
@@ -162,6 +176,6 @@ impl Caller {
 impl Subscriber {
     /// An identified device, for tests of the hub.
     pub(crate) fn proven(address: Address) -> Self {
-        Self::of(address, LOCALHOST)
+        Self { caller: Caller::proven(address.clone()), address }
     }
 }

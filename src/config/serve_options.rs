@@ -136,7 +136,7 @@ pub enum AuthMode {
     Claim,
     /// A token that the daemon verifies itself
     Jwt,
-    /// Development: the path of a subscribe names the caller
+    /// Development: the path of a subscribe, or the query, names the caller
     None,
 }
 

@@ -47,7 +47,7 @@ impl IdentityFault {
         match self {
             Self::Absent => {
                 "This request needs an identity. A proxy gives one in the header X-User-Claim. With --auth none, the path \
-                 of a subscribe request gives one."
+                 of a subscribe request or the query parameters user and device give one."
             }
             Self::NoToken => {
                 "This request needs a token, in the header Authorization: Bearer. An event stream may have it in ?token=, or a \

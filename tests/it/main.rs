@@ -9,6 +9,7 @@ mod calls;
 mod cross_site;
 mod cutting;
 mod defaults;
+mod device_names;
 mod drain;
 mod errors;
 mod floods;

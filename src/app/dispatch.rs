@@ -100,7 +100,7 @@ impl Dispatch {
             count(&response, |status| inner.api.metrics.answered(NO_ROUTE, status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
-        let error = error.or_else(|| head_checks::expectation(&request));
+        let error = error.or_else(|| head_checks::http2_error(&request));
         if let Some(error) = error {
             request.extensions_mut().insert(RefuseWith(error));
         }

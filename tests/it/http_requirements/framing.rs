@@ -143,7 +143,7 @@ async fn a_stream_over_http_1_0_ends_with_its_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_half_closes_after_its_request_gets_the_answer() {
+async fn without_hyper_a_client_that_half_closes_gets_the_answer_to_its_requests() {
     let server = Server::start().await;
     for (section, request, expected) in [
         ("RFC 9112, 9.6", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "HTTP/1.1 200"),

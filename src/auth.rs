@@ -1,6 +1,7 @@
 //! Identifies the caller of a request from its headers, its URI and the peer's IP address. Only this room can make a [`Caller`].
 
 mod caller;
+mod challenge;
 mod claim;
 mod claims;
 mod jwt;

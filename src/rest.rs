@@ -56,9 +56,10 @@ pub struct Api {
 
 /// The routes of the HTTP API. [`admin`](crate::admin) has the routes for operators.
 ///
-/// axum's `get` also answers HEAD. A HEAD of `/subscribe` is refused, because it would connect a device whose stream nobody reads.
+/// axum's `get` also answers HEAD, and its own 405 names HEAD in `Allow`. A HEAD of `/subscribe` is refused, because it would connect
+/// a device whose stream nobody reads.
 pub fn routes(api: Api) -> Router {
-    let subscribe = || get(subscribe::subscribe).head(head_not_allowed);
+    let subscribe = || get(subscribe::subscribe).head(only_get).fallback(only_get);
     Router::new()
         .route("/subscribe", subscribe())
         .route("/subscribe/{user}/device/{device}", subscribe())
@@ -115,7 +116,7 @@ where
     }
 }
 
-async fn head_not_allowed() -> (AppendHeaders<[(HeaderName, &'static str); 1]>, Problem) {
+async fn only_get() -> (AppendHeaders<[(HeaderName, &'static str); 1]>, Problem) {
     (AppendHeaders([(header::ALLOW, "GET")]), Error::MethodNotAllowed.into())
 }
 

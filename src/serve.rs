@@ -38,7 +38,7 @@ use self::{
     write_watchdog::Watchdog,
 };
 pub use self::{
-    http2::UnreadResponses,
+    http2::{UnreadResponses, expects_continue},
     tls::{CertificateFiles, Tls},
 };
 use crate::{

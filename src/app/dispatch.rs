@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     admin,
+    auth::Auth,
     drain::catch_panic,
     error::Error,
     grpc::{self, CallType, SignalService},
@@ -99,7 +100,7 @@ impl Dispatch {
             count(&response, |status| inner.api.metrics.answered(NO_ROUTE, status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
-        let error = error.or_else(|| head_checks::expectation(&request));
+        let error = error.or_else(|| head_checks::http2_error(&request));
         if let Some(error) = error {
             request.extensions_mut().insert(RefuseWith(error));
         }
@@ -110,6 +111,7 @@ impl Dispatch {
             return Box::pin(async move {
                 let handler = pin!(rest::send_directly(&inner.api, peer, to, &mut request));
                 let mut response = trace_fast_path(&inner.post, handler).await;
+                add_challenge(&inner.api.auth, &mut response);
                 // Adds the response's own headers to a clone of the constant ones: most responses have none, so this copies least.
                 let own = std::mem::replace(response.headers_mut(), inner.constant_headers.clone());
                 if !own.is_empty() {
@@ -160,7 +162,8 @@ async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> R
         Some(RefuseWith(error)) => refusal_response(*error, &request),
         None => next.run(request).await,
     });
-    let response = in_protocol_of(call, trace(&method, route, pin!(handler)).await);
+    let mut response = in_protocol_of(call, trace(&method, route, pin!(handler)).await);
+    add_challenge(&api.auth, &mut response);
     count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
     response
 }
@@ -197,6 +200,15 @@ fn in_protocol_of(call: Option<CallType>, problem: Response) -> Response {
         response.headers_mut().insert(header::CONNECTION, close.clone());
     }
     response
+}
+
+/// Adds the header that a 401 must have. `grpc` does the same for its calls.
+fn add_challenge(auth: &Auth, response: &mut Response) {
+    if response.status() == StatusCode::UNAUTHORIZED
+        && let Some(error) = response.extensions().get::<Error>().copied()
+    {
+        response.headers_mut().extend(auth.challenge(error));
+    }
 }
 
 /// Counts a request by its gRPC status if the head of the response has one, else by its HTTP status. So a native gRPC call that

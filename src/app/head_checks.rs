@@ -1,12 +1,15 @@
-//! Refuses HTTP/1.1 heads that hyper accepts, but that a proxy could read differently (request smuggling), and over HTTP/2 an
-//! expectation that hyper cannot meet.
+//! Refuses heads that hyper accepts, but that a proxy could read differently (request smuggling), and over HTTP/2 an expectation
+//! that hyper cannot meet.
 
 use axum::{
     body::HttpBody,
-    http::{HeaderMap, Request, Version, header},
+    http::{HeaderMap, Request, Uri, Version, header},
 };
 
-use crate::error::{Error, Invalid};
+use crate::{
+    error::{Error, Invalid},
+    serve,
+};
 
 /// The error for an ambiguous head. HTTP/2 frames the body itself, so its heads are never ambiguous.
 ///
@@ -16,23 +19,42 @@ pub(super) fn error<B>(request: &Request<B>) -> Option<Error> {
     if version > Version::HTTP_11 {
         return None;
     }
-    if !has_one_host(headers, version) {
+    if !has_one_host(headers, version) || has_userinfo(request.uri()) {
         return Some(Invalid::Host.into());
     }
     // A proxy may apply only one of two codings.
     (codings(headers) > 1).then_some(Error::UnsupportedCoding)
 }
 
-/// The error for a request whose client waits for `100 Continue` before it sends its body. Over HTTP/2 hyper cannot send that, so
-/// the client would wait until the time for the body is over. After a 417 it repeats the request without the expectation (RFC 9110,
-/// section 10.1.1).
-pub(super) fn expectation<B: HttpBody>(request: &Request<B>) -> Option<Error> {
-    let waits = || {
-        let mut lines = request.headers().get_all(header::EXPECT).iter();
-        lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+/// The error for a head of HTTP/2, which gets its answer in the protocol of the request.
+///
+/// * `Host` must not name another host than `:authority` (RFC 9113, section 8.3.1).
+/// * A client must not wait for `100 Continue` before it sends its body. hyper cannot send that over HTTP/2, so the client would wait
+///   until the time for the body is over. After a 417 it repeats the request without the expectation (RFC 9110, section 10.1.1).
+pub(super) fn http2_error<B: HttpBody>(request: &Request<B>) -> Option<Error> {
+    if request.version() <= Version::HTTP_11 {
+        return None;
+    }
+    if !is_authority(request) {
+        return Some(Invalid::Host.into());
+    }
+    let waits = !request.body().is_end_stream() && serve::expects_continue(request.headers());
+    waits.then_some(Error::ExpectationFailed)
+}
+
+/// Whether every `Host` is the authority of the URI, if it has one. Without an authority, `Host` must be one valid host.
+fn is_authority<B>(request: &Request<B>) -> bool {
+    let hosts = request.headers().get_all(header::HOST);
+    let Some(authority) = request.uri().authority() else {
+        return hosts.iter().next().is_none() || has_one_host(request.headers(), Version::HTTP_2);
     };
-    (request.version() > Version::HTTP_11 && !request.body().is_end_stream() && waits())
-        .then_some(Error::ExpectationFailed)
+    !has_userinfo(request.uri())
+        && hosts.iter().all(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+}
+
+/// Whether the URI has a user name before its host (RFC 9110, section 4.2.4): it could make another host look like this one.
+fn has_userinfo(uri: &Uri) -> bool {
+    uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
 }
 
 /// RFC 9112, section 3.2: exactly one valid `Host`. In HTTP/1.0 it may be absent.

@@ -62,7 +62,11 @@ async fn limit_call(State((drain, api)): State<(Drain, Api)>, request: Request, 
         let peer = request.extensions().get().copied();
         let expires = match reflection_expires(&api.auth, peer, request.headers(), request.uri()).await {
             Ok(expires) => expires,
-            Err(error) => return Status::from(error).into_http(),
+            Err(error) => {
+                let mut response: Response = Status::from(error).into_http();
+                response.headers_mut().extend(api.auth.challenge(error));
+                return response;
+            }
         };
         let run = |request: http::Request<_>| next.run(request.map(Body::new));
         grpc::end_on_drain(request, &drain, api.settings.body_limit, expires, run, Body::new).await

@@ -73,8 +73,10 @@ fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
     Ok(())
 }
 
-fn refusal(error: Error) -> http::Response<tonic::body::Body> {
-    Status::from(error).into_http()
+fn refusal(auth: &Auth, error: Error) -> http::Response<tonic::body::Body> {
+    let mut response = Status::from(error).into_http();
+    response.headers_mut().extend(auth.challenge(error));
+    response
 }
 
 /// The future of a response. The same for every body of a request.
@@ -106,11 +108,11 @@ where
                     let auth = service.auth.clone();
                     match auth.with_new_keys(Err(error), || identify(&auth, &mut request)).await {
                         Ok(()) => service.call_server(request).await,
-                        Err(error) => Ok(refusal(error)),
+                        Err(error) => Ok(refusal(&auth, error)),
                     }
                 })
             }
-            Err(error) => Box::pin(std::future::ready(Ok(refusal(error)))),
+            Err(error) => Box::pin(std::future::ready(Ok(refusal(&self.auth, error)))),
         }
     }
 }

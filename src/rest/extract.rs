@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Invalid},
     hub::Draft,
     model::{Address, UserId},
-    serve::Peer,
+    serve::{Peer, expects_continue},
 };
 
 /// Something that a path names: a user or a device.
@@ -106,6 +106,13 @@ impl<T: FromPath> MessagePost<T> {
             api.auth.with_new_keys(identify(), identify).await
         };
         let head = caller.and_then(|caller| Ok((caller, to?, ttl(request.headers())?)));
+        // The client waits for the status before it sends its body. Reading the body would ask for it (RFC 9110, section 10.1.1).
+        if let Err(error) = head
+            && expects_continue(request.headers())
+            && !request.body().is_end_stream()
+        {
+            return Err(Problem::from(error).and_close(request.version()));
+        }
         // Read the body of a refused request too, so that the connection can carry another request.
         let body = read_body(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
         match (head, body) {

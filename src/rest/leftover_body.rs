@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Problem, Settings, body::read_body};
+use crate::serve::expects_continue;
 
 /// Calls the handler, then discards what it left of the request body, so that the connection can carry the next request.
 ///
@@ -38,15 +39,22 @@ where
     if version > Version::HTTP_11 || request.body().is_end_stream() {
         return handle(request).await;
     }
+    let expects_continue = expects_continue(request.headers());
     // The time that the handler takes is subtracted. Otherwise two timeouts would add up.
     let deadline = Instant::now() + settings.body_timeout;
     let leftover = Arc::default();
-    let mut response = handle(request.map(|body| Body::new(LentBody { body, leftover: Arc::clone(&leftover) }))).await;
+    let lend = |body| Body::new(LentBody { body, is_untouched: true, leftover: Arc::clone(&leftover) });
+    let mut response = handle(request.map(lend)).await;
     if response.headers().contains_key(header::CONNECTION) {
         return response;
     }
-    let Some(mut leftover) = leftover.lock().take() else { return response };
-    match read_body(&mut leftover, settings.body_limit, deadline.saturating_duration_since(Instant::now())).await {
+    let Some(Leftover { mut body, is_untouched }) = leftover.lock().take() else { return response };
+    // As for a message: a client that waits for the status is not asked for its body.
+    if expects_continue && is_untouched && !is_success(&response) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
+    match read_body(&mut body, settings.body_limit, deadline.saturating_duration_since(Instant::now())).await {
         Ok(_) => response,
         Err(error) if is_success(&response) => Problem::from(error).and_close(version).into_response(),
         Err(_) => {
@@ -64,12 +72,20 @@ fn is_success(response: &Response) -> bool {
 /// A request body that goes back to [`discard_leftover`] when the handler drops it.
 struct LentBody {
     body: Body,
-    leftover: Arc<Mutex<Option<Body>>>,
+    is_untouched: bool,
+    leftover: Arc<Mutex<Option<Leftover>>>,
+}
+
+struct Leftover {
+    body: Body,
+    /// The handler has not polled the body.
+    is_untouched: bool,
 }
 
 impl Drop for LentBody {
     fn drop(&mut self) {
-        *self.leftover.lock() = Some(std::mem::take(&mut self.body));
+        let body = std::mem::take(&mut self.body);
+        *self.leftover.lock() = Some(Leftover { body, is_untouched: self.is_untouched });
     }
 }
 
@@ -78,6 +94,7 @@ impl HttpBody for LentBody {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.is_untouched = false;
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

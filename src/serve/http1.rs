@@ -8,8 +8,12 @@ mod stream_writer;
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::Request;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{HeaderValue, Request, Version, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
@@ -48,6 +52,11 @@ pub(super) async fn serve<H: Handler>(
                 let mut response = response.await;
                 if detaches {
                     response = detachment.hold_back_stream(response, version).await;
+                }
+                // Only the end of the connection ends this body. hyper would say keep-alive, unless the response is of HTTP/1.0 too.
+                if version < Version::HTTP_11 && response.body().size_hint().exact().is_none() {
+                    *response.version_mut() = version;
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(CountedBody::wrap(response, &watchdog))
             }

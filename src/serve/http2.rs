@@ -25,7 +25,7 @@ use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-pub use self::request_body::UnreadResponses;
+pub use self::request_body::{UnreadResponses, expects_continue};
 use self::{
     control_frames::ControlFrames, idle_timeout::IdleTimeout, read_budget::ReadBudget, request_body::CheckedBody,
     response_body::ResponseBody, unflushed_streams::UnflushedStreams, write_batching::WriteBatching,

@@ -1,4 +1,4 @@
-//! TLS, which offers HTTP/2 and HTTP/1.1 by ALPN.
+//! TLS, which offers HTTP/2, HTTP/1.1 and HTTP/1.0 by ALPN.
 
 use std::{fmt::Display, io, path::Path, sync::Arc};
 
@@ -50,7 +50,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
             .map_err(|error| mismatch(files, &error))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = ["h2", "http/1.1", "http/1.0"].map(|name| name.as_bytes().to_vec()).into();
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 }

@@ -5,6 +5,7 @@ pub mod frames;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
+pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod sse;

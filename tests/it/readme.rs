@@ -78,8 +78,8 @@ impl Running {
     }
 }
 
-/// The PATH of this machine, and the folder where Go installs grpcurl.
-fn path() -> String {
+/// The PATH of this machine, and the folder where Go installs programs.
+pub fn path() -> String {
     let output = Command::new("go").args(["env", "GOPATH"]).output();
     let gopath = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
     let gopath = gopath.map(|path| PathBuf::from(path.trim()).join("bin").display().to_string());

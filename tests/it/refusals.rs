@@ -120,6 +120,21 @@ async fn over_http_2_an_endless_refused_upload_is_reset_without_an_error_after_a
     assert_eq!(next_reset(&mut peer).await, Some(0), "NO_ERROR");
 }
 
+/// The client sends no body after its 417, so nothing but the reset ends the stream. The body has an hour to come.
+#[tokio::test]
+async fn over_http_2_a_refused_expectation_ends_its_stream_without_waiting_for_the_body() {
+    let server = Server::with(&["--body-timeout", "3600"]).await;
+    let mut peer = Frames::open(server.address, &[]).await;
+    for (stream, path, kind) in
+        [(1, "/user/bob/device/phone", FORM), (3, "/backend_signal.v1.Signal/Send", "application/grpc")]
+    {
+        let head = frames::post(path, &[("content-type", kind), ("expect", "100-continue")]);
+        peer.send(HEADERS, END_HEADERS, stream, &head).await;
+        assert_eq!(peer.next_of(HEADERS).await.map(|frame| frame.stream), Some(stream), "an answer to {path}");
+        assert_eq!(next_reset(&mut peer).await, Some(0), "NO_ERROR for {path}");
+    }
+}
+
 /// 600 uploads in bursts. Without their bodies being read, the frames that were under way when their streams were reset would
 /// count as faults of the peer, and the connection would end after about 310.
 #[tokio::test]

@@ -17,6 +17,7 @@ use axum::{
     BoxError,
     body::{Bytes, HttpBody},
 };
+use http::{HeaderMap, Request, header};
 use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -62,8 +63,21 @@ impl std::fmt::Display for UnreadResponses {
 
 impl std::error::Error for UnreadResponses {}
 
+/// Whether the client waits for `100 Continue` before it sends its body. Over HTTP/2 hyper cannot send that.
+#[must_use]
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::EXPECT).iter();
+    lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+}
+
 impl CheckedBody {
-    pub(super) fn new(body: Incoming, timeout: Duration, drain: &Arc<Drain>) -> Self {
+    pub(super) fn of(request: Request<Incoming>, timeout: Duration, drain: &Arc<Drain>) -> Request<Self> {
+        // A client that is refused `100 Continue` sends no body. Waiting for it would keep the stream open for nothing.
+        let timeout = if expects_continue(request.headers()) { Duration::ZERO } else { timeout };
+        request.map(|body| Self::new(body, timeout, drain))
+    }
+
+    fn new(body: Incoming, timeout: Duration, drain: &Arc<Drain>) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }

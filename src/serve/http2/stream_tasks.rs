@@ -44,7 +44,7 @@ impl StreamTasks {
 
     /// Call this first in the service. Returns the request for the handler, and the waiter of the stream for the response body.
     pub(in crate::serve) fn open_stream(&self, request: Request<Incoming>) -> (Request<CheckedBody>, Arc<Waiter>) {
-        let request = request.map(|body| CheckedBody::new(body, self.body_timeout, &self.drain));
+        let request = CheckedBody::of(request, self.body_timeout, &self.drain);
         let (waiter, body) = (self.streams.open_stream(), request.body().share());
         if body.is_some() {
             waiter.request.set_open();

@@ -10,6 +10,7 @@ use super::{narrow, within};
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
@@ -19,6 +20,7 @@ pub const HEADERS: u8 = 1;
 pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
@@ -64,10 +66,10 @@ impl Frames {
     pub async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         within(self.0.read_exact(&mut head)).await.ok()?;
-        let [a, b, c, kind, _, stream @ ..] = head;
+        let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         within(self.0.read_exact(&mut payload)).await.ok()?;
-        Some(Frame { kind, stream: u32::from_be_bytes(stream), payload })
+        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
     /// The next frame of a kind. Drops all frames before it.
@@ -118,11 +120,36 @@ fn head(method: u8, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     block.extend(string("localhost"));
     block.push(0x04);
     block.extend(string(path));
-    for (name, value) in headers {
-        block.push(0);
-        block.extend([string(name), string(value)].concat());
-    }
+    block.extend(fields(headers));
     block
+}
+
+/// A header block of exactly these fields, also pseudo-header fields, in this order.
+pub fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
+}
+
+/// The status at the beginning of a header block, as the server encodes it.
+pub fn status(block: &[u8]) -> String {
+    // Indexed fields of the static table (RFC 7541, appendix A).
+    const INDEXED: [&str; 7] = ["200", "204", "206", "304", "400", "404", "500"];
+    if let index @ 0x88..=0x8e = block[0] {
+        return INDEXED[usize::from(index - 0x88)].to_owned();
+    }
+    assert_eq!(block[0] & 0x0f, 8, "a literal with the name :status: {block:?}");
+    let value = &block[2..2 + usize::from(block[1] & 0x7f)];
+    if block[1] & 0x80 == 0 {
+        return String::from_utf8(value.to_vec()).expect("digits");
+    }
+    // Huffman codes of digits (RFC 7541, appendix B): 0 to 2 have 5 bits, 3 to 9 have 6 bits from 0b011001 on.
+    let bits = value.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (32 - 8 * value.len());
+    let (mut bits, mut digits) = (bits, String::new());
+    for _ in 0..3 {
+        let (digit, length) = if bits >> 27 < 3 { (bits >> 27, 5) } else { ((bits >> 26) - 0b01_1001 + 3, 6) };
+        digits.push_str(&digit.to_string());
+        bits <<= length;
+    }
+    digits
 }
 
 /// A string literal without Huffman coding.

@@ -1,0 +1,71 @@
+//! A real nginx in front of the daemon.
+
+use std::{
+    io::Write as _,
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command},
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+
+use super::within;
+
+/// A running nginx, in one process.
+pub struct Nginx {
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Nginx {
+    /// Starts nginx with these lines in its `http` block, and these in its one `server` block. `{folder}` in them is a folder of its own
+    /// for this name. `None`, with a line on standard error, where nginx is not installed.
+    pub async fn start(name: &str, http: &str, server: &str) -> Option<Self> {
+        if Command::new("nginx").arg("-v").output().is_err() {
+            #[expect(clippy::disallowed_methods, reason = "CI must have the tools")]
+            let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
+            assert!(!must, "with CI=true this test must run: nginx is not installed");
+            // Not `eprint!`: the test harness hides its output.
+            let _ = std::io::stderr().write_all(b"\nSKIPPED: a test behind nginx: nginx is not installed\n");
+            return None;
+        }
+        let folder = format!("{}/nginx-{name}", env!("CARGO_TARGET_TMPDIR"));
+        // What an earlier run has cached there must not be served.
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("writable");
+        within(async {
+            loop {
+                // nginx takes no port 0. Another program may take the port in between, so this tries again.
+                let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+                let mut nginx = Self { address: free, child: Self::spawn(&folder, free, http, server) };
+                while nginx.child.try_wait().expect("a child").is_none() {
+                    if TcpStream::connect(free).await.is_ok() {
+                        return Some(nginx);
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        })
+        .await
+    }
+
+    fn spawn(folder: &str, address: SocketAddr, http: &str, server: &str) -> Child {
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let temporary = temporary.map(|kind| format!("{kind}_temp_path {folder}/{kind};")).join(" ");
+        let (http, server) = (http.replace("{folder}", folder), server.replace("{folder}", folder));
+        let configuration = format!(
+            "daemon off; master_process off; pid {folder}/pid; error_log stderr warn; events {{}}\n\
+             http {{ access_log off; {temporary} {http}\n server {{ listen {address}; {server} }} }}\n"
+        );
+        let file = format!("{folder}/nginx.conf");
+        std::fs::write(&file, configuration).expect("writable");
+        Command::new("nginx").args(["-p", folder, "-e", "stderr", "-c", &file]).spawn().expect("nginx")
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -209,7 +209,7 @@ const FILE_EVERY: Duration = Duration::from_secs(2);
 const FETCH_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// When a key set is fetched again that could not be fetched.
-const RETRY_AFTER: Duration = Duration::from_secs(15);
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// How long keys are accepted that cannot be read any more.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use backend_signal::{
-    auth::{Auth, Caller, Credentials, Mode},
+    auth::{Auth, Caller, ClaimNames, Credentials, Mode},
     budget::Budget,
     hub::{Draft, Hub, Limits, Local, Opening, StreamItem, Subscription},
     model::{Address, Cursor, Data, Start},
@@ -38,7 +38,8 @@ impl Stage {
     fn new() -> Self {
         let limits = Limits::only_times(Duration::from_secs(60), Duration::from_secs(60));
         let metrics = Metrics::new();
-        let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new(), metrics: metrics.clone() };
+        let (claims, trusted_proxies) = (ClaimNames::default(), Vec::new());
+        let auth = Auth { mode: Mode::None, require_all: false, claims, trusted_proxies, metrics: metrics.clone() };
         let caller = auth.caller(&nobody(&HeaderMap::new(), &Uri::default())).expect("anybody may send");
         Self { hub: Hub::new(limits, Budget::new(usize::MAX), Local, metrics), auth, caller }
     }

@@ -13,9 +13,9 @@ use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use self::{dispatch::Dispatch, max_connections::MaxConnections};
 use crate::{
     admin::Admin,
-    auth::{self, Auth},
+    auth::{self, Auth, ClaimNames},
     budget::Budget,
-    config::{AuthMode, Endpoint, RequireClaim, ServeOptions},
+    config::{AuthMode, Endpoint, PermissionOptions, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
@@ -184,9 +184,18 @@ fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
             AuthMode::Jwt => auth::Mode::Jwt,
         },
         require_all: options.require_claim == RequireClaim::All,
-        claims: auth::ClaimNames::default(),
+        claims: claim_names(&options.permissions),
         trusted_proxies: options.trusted_proxies.clone(),
         metrics,
+    }
+}
+
+fn claim_names(options: &PermissionOptions) -> ClaimNames {
+    ClaimNames {
+        tenant: options.tenant_claim.clone(),
+        listed: options.allow.clone(),
+        service: options.service_claim.clone(),
+        ..ClaimNames::default()
     }
 }
 

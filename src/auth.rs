@@ -4,6 +4,8 @@ mod caller;
 mod claim;
 mod claims;
 mod named;
+mod permission;
+mod tenant;
 mod user_list;
 
 use std::net::IpAddr;
@@ -12,8 +14,9 @@ use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 
 pub use self::{
-    caller::{Caller, Reach, Subscriber},
+    caller::{Caller, CallerKey, Subscriber},
     claims::ClaimNames,
+    tenant::{TenantAddress, TenantUser},
     user_list::UserList,
 };
 use self::{claims::Claims, named::Named};
@@ -66,8 +69,8 @@ impl Auth {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when an identity is required and absent, or present and not valid, or when the peer is not a
-    /// trusted proxy; [`Error::Invalid`] when the request names no valid device, or two; [`Error::Forbidden`] when it names another
-    /// device than the identity.
+    /// trusted proxy; [`Error::Invalid`] when an id that the request names is not valid, or when it names two devices. Whatever the
+    /// identity does not allow is an error of [`Caller::reach`].
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
         let needs_identity = self.require_all || self.mode == Mode::Jwt;
         self.named_caller(credentials, None, needs_identity)
@@ -76,8 +79,7 @@ impl Auth {
     /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
     ///
     /// # Errors
-    /// As [`Auth::caller`]; the error in `path`; [`Invalid::NoDevice`]; [`Error::Forbidden`] when path and identity name different
-    /// users.
+    /// As [`Auth::caller`]; the error in `path`; [`Invalid::NoDevice`].
     pub fn subscriber(
         &self,
         credentials: &Credentials<'_>,
@@ -101,8 +103,8 @@ impl Auth {
         if needs_identity && claims.is_none() && self.mode != Mode::None {
             return Err(IdentityFault::Absent.into());
         }
-        let named = Named::read(credentials, self.mode, path.transpose()?)?;
-        let caller = Caller::new(claims, named, self.mode, credentials.peer.to_canonical())?;
+        let named = Named::read(credentials, self.mode, path.transpose()?, self.claims.tenant.is_some())?;
+        let caller = self.caller_of(claims, named, credentials.peer.to_canonical());
         if needs_identity && caller.user().is_none() { Err(IdentityFault::Absent.into()) } else { Ok(caller) }
     }
 
@@ -141,7 +143,7 @@ mod tests {
     fn identified(auth: &Auth, claim: Option<&'static str>, path: Option<&str>) -> [Result<Caller, Error>; 2] {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
-        let uri = Uri::from_static("/subscribe?user=eve&device=x&token=y");
+        let uri = Uri::from_static("/subscribe?token=y");
         let credentials = Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap() };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
@@ -160,7 +162,7 @@ mod tests {
         let (auth, bob) = (auth(Mode::Claim), Address::new("bob", "phone").unwrap());
         for caller in identified(&auth, CLAIM, Some("phone")).map(Result::unwrap) {
             assert_eq!((caller.user(), caller.device()), (Some(&bob.user), Some(&bob.device)));
-            assert_eq!((caller.tenant(), caller.reach(), caller.is_service()), (None, &Reach::Anyone, false));
+            assert_eq!((caller.tenant(), caller.is_service()), (None, false));
             assert_eq!((caller.expires(), caller.ip().to_string().as_str()), (None, "192.0.2.7"));
         }
         let [anonymous, subscriber] = identified(&auth, None, None);

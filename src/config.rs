@@ -1,5 +1,6 @@
 //! The command line and the environment, parsed into types; the only room that reads the environment.
 
+mod permission_options;
 mod refusal;
 mod serve_options;
 mod values;
@@ -11,7 +12,10 @@ use clap::{
     parser::ValueSource,
 };
 
-pub use self::serve_options::{AuthMode, RequireClaim, ServeOptions};
+pub use self::{
+    permission_options::PermissionOptions,
+    serve_options::{AuthMode, RequireClaim, ServeOptions},
+};
 
 /// The daemon through which two devices find each other before a WebRTC call: server-sent events and gRPC on one port.
 ///

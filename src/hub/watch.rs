@@ -16,16 +16,19 @@ use super::{
     heartbeat::Heartbeat,
     time::{Millis, Tick},
 };
-use crate::model::{Address, DeviceId, EndReason, UserId};
+use crate::{
+    auth::{CallerKey, TenantUser},
+    model::{DeviceId, EndReason},
+};
 
 /// What a watch gives.
 #[derive(Clone, Debug)]
 pub enum WatchItem {
     /// The whole list of a user, sorted. The watch begins with one for each user. A list comes again when the watcher fell too far
     /// behind.
-    Devices(UserId, Vec<DeviceId>),
+    Devices(TenantUser, Vec<DeviceId>),
     /// What has changed for a user since the event before.
-    Changes(UserId, Arc<Changes>),
+    Changes(TenantUser, Arc<Changes>),
     /// Nothing else was sent for the time of a heartbeat.
     Ping,
     /// The last event: the server ends the stream.
@@ -41,7 +44,7 @@ pub struct Watch {
     /// The board that is asked first. It changes with every item, so that a busy user does not hide the others.
     first: usize,
     id: u64,
-    caller: Option<Address>,
+    caller: Option<CallerKey>,
     heartbeat: Heartbeat,
     /// When this watch is scheduled to be woken. `None`: it is not.
     scheduled_at: Option<Tick>,
@@ -67,7 +70,7 @@ impl WaitingWatch {
 }
 
 impl Watch {
-    pub(super) fn new(hub: Hub, boards: &[Arc<Board>], caller: Option<Address>, heartbeat: Heartbeat) -> Self {
+    pub(super) fn new(hub: Hub, boards: &[Arc<Board>], caller: Option<CallerKey>, heartbeat: Heartbeat) -> Self {
         let boards = boards.iter().map(|board| WatchedBoard { board: board.clone(), progress: Progress::New });
         let boards: Box<[_]> = boards.collect();
         let (id, lists_wanted) = (fastrand::u64(..), boards.len());

@@ -7,6 +7,7 @@ pub mod http1;
 pub mod http2;
 pub mod process;
 pub mod proxy;
+pub mod routes;
 pub mod sse;
 
 use std::{net::SocketAddr, time::Duration};

@@ -52,8 +52,8 @@ struct Contents {
     claims: Box<RawValue>,
 }
 
-/// A new ticket.
-#[derive(Debug, Serialize)]
+/// A new ticket. Without `Debug`, so that no log can show it.
+#[derive(Serialize)]
 pub struct Issued {
     ticket: String,
     expires_in: u64,

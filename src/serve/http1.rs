@@ -8,7 +8,8 @@ mod stream_writer;
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{HeaderValue, Request, Version, header};
+use axum::body::Body;
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::http1,
@@ -53,12 +54,7 @@ pub(super) async fn serve<H: Handler>(
                 if detaches {
                     response = detachment.hold_back_stream(response, version).await;
                 }
-                // Only the end of the connection ends this body. hyper would say keep-alive, unless the response is of HTTP/1.0 too.
-                if version < Version::HTTP_11 && response.body().size_hint().exact().is_none() {
-                    *response.version_mut() = version;
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(CountedBody::wrap(response, &watchdog))
+                Ok::<_, Infallible>(CountedBody::wrap(delimited(response, version), &watchdog))
             }
         })
     };
@@ -96,4 +92,14 @@ pub(super) async fn serve<H: Handler>(
             ended.map(drop)
         }
     }
+}
+
+/// Over HTTP/1.0 only the end of the connection ends a body of unknown length. hyper would say keep-alive, unless the response is of
+/// HTTP/1.0 too.
+fn delimited(mut response: Response<Body>, version: Version) -> Response<Body> {
+    if version < Version::HTTP_11 && response.body().size_hint().exact().is_none() {
+        *response.version_mut() = version;
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

@@ -280,6 +280,10 @@ impl Feed {
 }
 
 fn request(uri: &str, number: usize, cursor: &str) -> http::Request<Body> {
-    let request = http::Request::get(uri).header("x-user-claim", claim(&format!("u/{number}")));
-    request.header("host", "localhost").header("last-event-id", cursor).body(Body::empty()).expect("a request")
+    let mut request = http::Request::get(uri).header("x-user-claim", claim(&format!("u/{number}")));
+    // Over HTTP/2 the host is in the URI.
+    if uri.starts_with('/') {
+        request = request.header("host", "localhost");
+    }
+    request.header("last-event-id", cursor).body(Body::empty()).expect("a request")
 }

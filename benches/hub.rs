@@ -39,7 +39,14 @@ impl Stage {
         let limits = Limits::only_times(Duration::from_secs(60), Duration::from_secs(60));
         let metrics = Metrics::new();
         let (claims, trusted_proxies) = (ClaimNames::default(), Vec::new());
-        let auth = Auth { mode: Mode::None, require_all: false, claims, trusted_proxies, metrics: metrics.clone() };
+        let auth = Auth {
+            mode: Mode::None,
+            require_all: false,
+            claims,
+            tokens: None,
+            trusted_proxies,
+            metrics: metrics.clone(),
+        };
         let caller = auth.caller(&nobody(&HeaderMap::new(), &Uri::default())).expect("anybody may send");
         Self { hub: Hub::new(limits, Budget::new(usize::MAX), Local, metrics), auth, caller }
     }
@@ -64,7 +71,7 @@ impl Stage {
 
 /// Credentials that name nobody.
 fn nobody<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Credentials<'a> {
-    Credentials { headers, uri, peer: PEER, certificate: None }
+    Credentials { headers, uri, is_stream_request: true, peer: PEER, certificate: None }
 }
 
 /// The messages that a stream has ready.

@@ -9,18 +9,20 @@ mod inputs;
 mod max_connections;
 mod router;
 mod start_report;
+mod token_setup;
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use self::{dispatch::Dispatch, inputs::Inputs};
 use crate::{
     admin::Admin,
-    auth::{self, Auth, ClaimNames},
+    auth::{self, Auth, Tokens},
     budget::Budget,
-    config::{AuthMode, Given, PermissionOptions, RequireClaim, ServeOptions},
+    config::{AuthMode, Given, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
+    key_refresh::KeyRefresh,
     reload::Reload,
     rest::{self, Api},
     serve::{self, Server},
@@ -38,6 +40,7 @@ pub struct App {
     drain: Drain,
     reload: Reload,
     warnings: Vec<String>,
+    key_refresh: Option<KeyRefresh>,
     options: ServeOptions,
 }
 
@@ -52,15 +55,16 @@ impl App {
     }
 
     async fn listen(options: ServeOptions) -> io::Result<Self> {
-        let inputs = Inputs::read(&options).await?;
-        let warnings = inputs.warnings(&options);
         let (metrics, drain, budget) = (Metrics::new(), Drain::new(), Budget::new(options.memory_budget));
+        let mut inputs = Inputs::read(&options, &drain).await?;
+        let (tokens, key_refresh) = inputs.tokens.take().unzip();
+        let warnings = inputs.warnings(&options);
         let hosts = inputs.addresses.clone();
         let server = Server::bind(&hosts, serve_settings(&options, inputs, budget.clone()), metrics.clone());
         let server = server.map_err(|error| inputs::cannot_listen(&options.endpoint, &error))?;
         let addresses = server.local_addrs()?;
         let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
-        let auth = Arc::new(auth(&options, metrics.clone()));
+        let auth = Arc::new(auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
         let settings = rest::Settings {
             body_limit: options.body_limit as usize,
@@ -74,7 +78,7 @@ impl App {
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
         let reload = Reload::default();
-        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, reload, warnings, options })
+        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, reload, warnings, key_refresh, options })
     }
 
     /// Does what [`App::bind`] does up to the point where it would listen. Returns the warnings of a start.
@@ -83,7 +87,7 @@ impl App {
     /// When a host name has no address, or a certificate or key cannot be read.
     pub fn check(options: &ServeOptions) -> io::Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let inputs = runtime.block_on(Inputs::read(options));
+        let inputs = runtime.block_on(Inputs::read(options, &Drain::new()));
         Ok(inputs.map_err(|error| with_variables(&options.given, &error))?.warnings(options))
     }
 
@@ -128,7 +132,7 @@ impl App {
 
     /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, dispatch, hub, health, drain, reload, options, .. } = self;
+        let Self { server, dispatch, hub, health, drain, reload, key_refresh, options, .. } = self;
         grpc::set_health(&health, true).await;
         let mut supervised: Vec<(&str, Task)> =
             vec![(TIMEKEEPER, Box::pin(hub.clone().keep_time())), (WATCHDOG, Box::pin(server.run_watchdog()))];
@@ -136,6 +140,7 @@ impl App {
             supervised.push((CERTIFICATES, Box::pin(task)));
         }
         supervised.push((ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))));
+        supervised.extend(key_refresh.map(|refresh| (KEY_REFRESH, Box::pin(refresh.run()) as Task)));
         for (name, task) in supervised {
             drain.supervise(name, replace(name, task));
         }
@@ -167,6 +172,7 @@ const TIMEKEEPER: &str = "timekeeper of the hub";
 const WATCHDOG: &str = "write watchdog";
 const CERTIFICATES: &str = "reader of changed certificates";
 const ACCEPT_LOOP: &str = "accept loop";
+const KEY_REFRESH: &str = "refresh of the keys of tokens";
 
 fn serve_settings(options: &ServeOptions, inputs: Inputs, budget: Budget) -> serve::Settings {
     serve::Settings {
@@ -194,7 +200,7 @@ fn hub_limits(options: &ServeOptions) -> Limits {
     }
 }
 
-fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
+fn auth(options: &ServeOptions, tokens: Option<Tokens>, metrics: Metrics) -> Auth {
     Auth {
         mode: match options.auth {
             AuthMode::None => auth::Mode::None,
@@ -202,18 +208,10 @@ fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
             AuthMode::Jwt => auth::Mode::Jwt,
         },
         require_all: options.require_claim == RequireClaim::All,
-        claims: claim_names(&options.permissions),
+        claims: token_setup::claim_names(options),
+        tokens,
         trusted_proxies: options.trusted_proxies.clone(),
         metrics,
-    }
-}
-
-fn claim_names(options: &PermissionOptions) -> ClaimNames {
-    ClaimNames {
-        tenant: options.tenant_claim.clone(),
-        listed: options.allow.clone(),
-        service: options.service_claim.clone(),
-        ..ClaimNames::default()
     }
 }
 

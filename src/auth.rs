@@ -5,9 +5,16 @@ mod certificate;
 mod challenge;
 mod claim;
 mod claims;
+mod jwt;
+mod key_set;
+mod keys;
 mod named;
 mod permission;
+mod signatures;
 mod tenant;
+mod ticket;
+mod token_source;
+mod tokens;
 mod user_list;
 
 use std::net::IpAddr;
@@ -18,10 +25,14 @@ use ipnet::IpNet;
 pub use self::{
     caller::{Caller, CallerKey, Subscriber},
     claims::ClaimNames,
+    key_set::{Expected, KeySet, Readers},
+    keys::Keys,
     tenant::{TenantAddress, TenantUser},
+    ticket::{Issued, Reservation, Tickets},
+    tokens::Tokens,
     user_list::UserList,
 };
-use self::{claims::Claims, named::Named};
+use self::{claims::Claims, named::Named, tokens::Token};
 use crate::{
     error::{Error, IdentityFault, Invalid},
     model::Address,
@@ -34,8 +45,7 @@ use crate::{
 pub enum Mode {
     /// A forward-auth proxy sets the claim header.
     Claim,
-    /// A token that the daemon verifies itself. Not implemented: no request has an identity, and the daemon does not start in this
-    /// mode.
+    /// A token that the daemon verifies itself.
     Jwt,
     /// Development: the path of a subscribe request, or the query, names the caller. Else a claim does.
     None,
@@ -50,24 +60,31 @@ pub struct Auth {
     pub require_all: bool,
     /// The claims that are read.
     pub claims: ClaimNames,
-    /// The only peers that may subscribe, send, list and watch. Empty: any peer may.
+    /// What verifies tokens in [`Mode::Jwt`].
+    pub tokens: Option<Tokens>,
+    /// The only peers that may subscribe, send, list and watch in [`Mode::Claim`]. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
     /// Where identities that are not valid are counted.
     pub metrics: Metrics,
 }
 
 /// The parts of a request that can identify its caller.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// The headers. Never trailers: a proxy that sets the claim header does not remove the client's own claim from trailers.
     pub headers: &'a HeaderMap,
-    /// The URI, whose query can name the device.
+    /// The URI, whose query can name the device, and can carry a token or a ticket of [`Mode::Jwt`].
     pub uri: &'a Uri,
+    /// Whether the request asks for an event stream. Only then the query can carry a token or a ticket.
+    pub is_stream_request: bool,
     /// The IP address of the TCP peer.
     pub peer: IpAddr,
     /// The verified certificate of the TLS client. It counts when the request has no other identity.
     pub certificate: Option<&'a ClientCertificate>,
 }
+
+/// What a valid identity says, and the token that says it, if one does.
+type Identity = (Claims, Option<Token>);
 
 impl Auth {
     /// Identifies the caller of a request to send, list or watch.
@@ -91,7 +108,7 @@ impl Auth {
         path: Option<Result<Address, Error>>,
     ) -> Result<Subscriber, Error> {
         let caller = self.named_caller(credentials, path, true)?;
-        let user = caller.user().cloned().ok_or(IdentityFault::Absent)?;
+        let user = caller.user().cloned().ok_or_else(|| self.absent())?;
         let device = caller.device().cloned().ok_or(Invalid::NoDevice)?;
         Ok(Subscriber::new(caller, Address { user, device }))
     }
@@ -103,40 +120,47 @@ impl Auth {
         path: Option<Result<Address, Error>>,
         needs_identity: bool,
     ) -> Result<Caller, Error> {
-        let claims = self.claims(credentials)?;
+        let (claims, token) = self.identity(credentials)?.unzip();
         // Before the ids in the request are checked: who has no identity should learn that first.
         if needs_identity && claims.is_none() && self.mode != Mode::None {
-            return Err(IdentityFault::Absent.into());
+            return Err(self.absent().into());
         }
         let named = Named::read(credentials, self.mode, path.transpose()?, self.claims.tenant.is_some())?;
-        let caller = self.caller_of(claims, named, credentials.peer.to_canonical());
-        if needs_identity && caller.user().is_none() { Err(IdentityFault::Absent.into()) } else { Ok(caller) }
+        let caller = self.caller_of(claims, named, credentials.peer.to_canonical()).with_token(token.flatten());
+        if needs_identity && caller.user().is_none() { Err(self.absent().into()) } else { Ok(caller) }
     }
 
-    /// The claims of the identity, if there is one. Counts the identities that are not valid.
-    fn claims(&self, credentials: &Credentials<'_>) -> Result<Option<Claims>, IdentityFault> {
-        self.identify(credentials).inspect_err(|_| self.metrics.identity_refused())
+    /// The claims of the identity, if there is one, and the token that they come from. Counts the identities that are not valid.
+    fn identity(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, Error> {
+        self.identify(credentials).inspect_err(|error| self.count(*error))
     }
 
-    fn identify(&self, credentials: &Credentials<'_>) -> Result<Option<Claims>, IdentityFault> {
-        let trusted = self.check_peer(credentials.peer.to_canonical());
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, Error> {
+        let trusted = match self.mode {
+            Mode::Claim => self.check_peer(credentials.peer.to_canonical()),
+            Mode::Jwt | Mode::None => Ok(()),
+        };
         if credentials.certificate.is_none() {
             trusted?;
         }
-        let claims = match self.mode {
-            Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims)?,
-            Mode::Jwt => None,
+        let identity = match self.mode {
+            Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims)?.map(|claims| (claims, None)),
+            Mode::Jwt => self.verified(credentials)?.map(|(claims, token)| (claims, Some(token))),
         };
-        match (claims, credentials.certificate) {
+        match (identity, credentials.certificate) {
             // From any peer: a certificate proves an identity without a proxy.
-            (None, Some(certificate)) => certificate::claims(certificate).map(Some),
+            (None, Some(certificate)) => Ok(Some((certificate::claims(certificate)?, None))),
             (None, None) => Ok(None),
-            (Some(claims), _) => {
+            (Some(identity), _) => {
                 trusted?;
-                certificate::check_not_reserved(&claims.user)?;
-                Ok(Some(claims))
+                certificate::check_not_reserved(&identity.0.user)?;
+                Ok(Some(identity))
             }
         }
+    }
+
+    fn absent(&self) -> IdentityFault {
+        if self.mode == Mode::Jwt { IdentityFault::NoToken } else { IdentityFault::Absent }
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
@@ -156,6 +180,7 @@ mod tests {
             mode,
             require_all: false,
             claims: ClaimNames::default(),
+            tokens: None,
             trusted_proxies: Vec::new(),
             metrics: Metrics::new(),
         }
@@ -166,8 +191,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?token=y");
+        let peer = "::ffff:192.0.2.7".parse().unwrap();
         let credentials =
-            Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap(), certificate: None };
+            Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer, certificate: None };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {
@@ -202,16 +228,5 @@ mod tests {
             assert_eq!(found, Some(Address::new("bob", subscriber).unwrap()));
         }
         assert_eq!(identified(&auth, None, None)[1].as_ref().err(), Some(&ABSENT));
-    }
-
-    #[test]
-    fn with_tokens_the_claim_header_is_not_read_and_no_request_has_an_identity() {
-        let auth = auth(Mode::Jwt);
-        for claim in [None, CLAIM, Some("no claim")] {
-            for path in [None, Some("phone")] {
-                let errors = identified(&auth, claim, path).map(Result::err);
-                assert_eq!(errors, [Some(ABSENT); 2], "{claim:?} {path:?}");
-            }
-        }
     }
 }

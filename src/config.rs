@@ -7,6 +7,7 @@ mod permission_options;
 mod refusal;
 mod secret_file;
 mod serve_options;
+mod token_options;
 mod values;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
@@ -19,6 +20,7 @@ pub use self::{
     permission_options::PermissionOptions,
     secret_file::secret_file,
     serve_options::{AuthMode, RequireClaim, ServeOptions},
+    token_options::{Jwks, TokenOptions},
 };
 
 /// The daemon through which two devices find each other before a WebRTC call: server-sent events and gRPC on one port.

@@ -1,9 +1,10 @@
 //! Everything that can go wrong, as one enum without status codes. Each protocol has one table from an error to its own code.
 
+mod identity_fault;
 mod invalid;
 mod retry_after;
 
-pub use self::{invalid::Invalid, retry_after::RetryAfter};
+pub use self::{identity_fault::IdentityFault, invalid::Invalid, retry_after::RetryAfter};
 
 /// Why a request was refused, or a message not accepted.
 ///
@@ -52,29 +53,14 @@ pub enum Error {
     OverBudget(RetryAfter),
     /// This node cannot find out where the device is connected.
     Unreachable(RetryAfter),
+    /// The keys of tokens could not be read, or are too old.
+    NoKeys(RetryAfter),
     /// The node to which the device is connected did not answer in time. The message may or may not have been accepted.
     UnknownOutcome,
     /// A newer stream of the same device is connected. The client should not reconnect.
     Superseded,
     /// A fault of this server.
     Internal,
-}
-
-/// What is wrong with an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdentityFault {
-    /// The request needs an identity and has none.
-    Absent,
-    /// The identity cannot be parsed.
-    Malformed,
-    /// The request has more than one identity, or one under a look-alike name.
-    Ambiguous,
-    /// The peer is not a trusted proxy.
-    Untrusted,
-    /// The client certificate does not say clearly whom it identifies.
-    Certificate,
-    /// The user is one that only a client certificate can give.
-    Reserved,
 }
 
 impl Error {
@@ -90,6 +76,8 @@ impl Error {
     pub const OVER_BUDGET: Self = Self::OverBudget(RetryAfter::exactly(5));
     /// [`Error::Unreachable`]. By then, the other nodes answer or are known to be gone.
     pub const UNREACHABLE: Self = Self::Unreachable(RetryAfter::exactly(5));
+    /// [`Error::NoKeys`]. Nothing says when the key set can be read again.
+    pub const NO_KEYS: Self = Self::NoKeys(RetryAfter::exactly(5));
 
     /// When it is worth trying again, for an error that passes by itself.
     #[must_use]
@@ -100,7 +88,8 @@ impl Error {
             | Self::Draining(after)
             | Self::TooManyConnections(after)
             | Self::OverBudget(after)
-            | Self::Unreachable(after) => Some(after),
+            | Self::Unreachable(after)
+            | Self::NoKeys(after) => Some(after),
             Self::Invalid(_)
             | Self::Unauthenticated(_)
             | Self::Forbidden
@@ -145,6 +134,7 @@ impl Error {
             Self::TooManyConnections(_) => "no_place",
             Self::OverBudget(_) => "over_memory_budget",
             Self::Unreachable(_) => "unreachable",
+            Self::NoKeys(_) => "no_keys",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Superseded => "superseded",
             Self::Internal => "internal",
@@ -194,36 +184,13 @@ impl Error {
                 "This server has reached its memory budget for messages, or for held messages. Try again later."
             }
             Self::Unreachable(_) => "This server cannot find out where the device is connected. Try again later.",
+            Self::NoKeys(_) => "This server cannot read the keys that tokens are verified with. Try again later.",
             Self::UnknownOutcome => {
                 "The server to which the device is connected did not answer in time. The message may or may not have been \
                  accepted."
             }
             Self::Superseded => "A newer stream of the same device is connected. Do not reconnect.",
             Self::Internal => "The server failed. Its log has the cause.",
-        }
-    }
-}
-
-impl IdentityFault {
-    fn detail(self) -> &'static str {
-        match self {
-            Self::Absent => {
-                "This request needs an identity. A proxy gives one in the header X-User-Claim. With --auth none, the path \
-                 of a subscribe request or the query parameters user and device give one."
-            }
-            Self::Malformed => {
-                "The identity is not valid. X-User-Claim must be a JSON object with a userid, and perhaps a clientid: strings or numbers, each once."
-            }
-            Self::Ambiguous => {
-                "The request has more than one X-User-Claim header, or a header with a similar name. The proxy must \
-                 remove the client's own."
-            }
-            Self::Untrusted => "This server accepts requests only from the proxies in --trusted-proxies.",
-            Self::Certificate => {
-                "The subject of the client certificate must have exactly one common name (CN): not empty, at most 251 bytes, \
-                 and without control characters."
-            }
-            Self::Reserved => "A user id that begins with `cert:` comes only from a client certificate.",
         }
     }
 }
@@ -239,12 +206,6 @@ impl std::error::Error for Error {}
 impl From<Invalid> for Error {
     fn from(part: Invalid) -> Self {
         Self::Invalid(part)
-    }
-}
-
-impl From<IdentityFault> for Error {
-    fn from(fault: IdentityFault) -> Self {
-        Self::Unauthenticated(fault)
     }
 }
 

@@ -19,6 +19,7 @@
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
 //! | [`reload`] | the request to read certificates and keys again |
 //! | [`telemetry`] | logs and metrics |
+//! | [`key_refresh`] | reads the keys of tokens from their file or URL, again and again |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
 //! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
 //! | [`healthcheck`] | the subcommand that asks a running daemon whether it is alive |
@@ -87,6 +88,7 @@ pub mod grpc;
 pub mod healthcheck;
 pub mod hub;
 mod json;
+pub mod key_refresh;
 mod media_type;
 pub mod model;
 pub mod reload;

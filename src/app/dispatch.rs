@@ -258,6 +258,7 @@ mod tests {
             mode: auth::Mode::None,
             require_all: false,
             claims: auth::ClaimNames::default(),
+            tokens: None,
             trusted_proxies: Vec::new(),
             metrics: metrics.clone(),
         };

@@ -3,9 +3,12 @@
 
 use std::{fmt::Display, io, net::SocketAddr};
 
-use super::{max_connections::MaxConnections, start_report};
+use super::{max_connections::MaxConnections, start_report, token_setup};
 use crate::{
+    auth::Tokens,
     config::{Endpoint, ServeOptions},
+    drain::Drain,
+    key_refresh::KeyRefresh,
     serve::{CertificateFile, CertificateFiles, Tls},
 };
 
@@ -14,13 +17,16 @@ pub(super) struct Inputs {
     pub(super) tls: Option<Tls>,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) max_connections: MaxConnections,
+    /// What verifies tokens, and the task that reads its keys again.
+    pub(super) tokens: Option<(Tokens, KeyRefresh)>,
 }
 
 impl Inputs {
     /// The error names the option, so that the reader also learns which variable its value came from.
-    pub(super) async fn read(options: &ServeOptions) -> io::Result<Self> {
+    pub(super) async fn read(options: &ServeOptions, drain: &Drain) -> io::Result<Self> {
         let max_connections = MaxConnections::new(options.max_connections)?;
         let tls = certificate_files(options).map(read_tls).transpose()?;
+        let tokens = token_setup::tokens(options, drain)?;
         let addresses = resolve(&options.endpoint).await?;
         if let Some(address) = addresses.iter().find(|address| options.dev && !address.ip().is_loopback()) {
             let address = address.ip();
@@ -28,7 +34,7 @@ impl Inputs {
                 "--dev identifies nobody, so it serves only this machine: --host must be a loopback address, and {address} is none"
             )));
         }
-        Ok(Self { tls, addresses, max_connections })
+        Ok(Self { tls, addresses, max_connections, tokens })
     }
 
     /// Everything that an operator should look into.

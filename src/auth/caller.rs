@@ -4,6 +4,8 @@ use std::{net::IpAddr, time::SystemTime};
 
 use super::{
     tenant::{TenantAddress, TenantUser},
+    ticket::{Reservation, Unused},
+    tokens::Token,
     user_list::UserList,
 };
 use crate::{
@@ -11,8 +13,7 @@ use crate::{
     model::{Address, DeviceId, Sender, TenantId, UserId},
 };
 
-/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. No mode
-/// sets `expires` yet; a token will.
+/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub(super) user: Option<UserId>,
@@ -24,6 +25,7 @@ pub struct Caller {
     pub(super) reach: Reach,
     pub(super) service: bool,
     pub(super) expires: Option<SystemTime>,
+    pub(super) ticket: Option<Unused>,
     pub(super) ip: IpAddr,
 }
 
@@ -64,6 +66,14 @@ impl Caller {
             Reach::Listed(listed) => self.user.as_ref() == Some(user) || listed.contains(user),
         };
         if allowed { Ok(TenantUser::new(tenant.as_ref(), user)) } else { Err(Error::NotListed) }
+    }
+
+    /// The same caller, identified by a token or a ticket.
+    pub(super) fn with_token(self, token: Option<Token>) -> Self {
+        match token {
+            Some(Token { expires, ticket }) => Self { expires: Some(expires), ticket, ..self },
+            None => self,
+        }
     }
 
     /// One device of a user, as the hub knows it, if the caller may send to it.
@@ -124,6 +134,14 @@ impl Caller {
         self.expires
     }
 
+    /// Reserves the ticket with which the caller opens a stream, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when another request has used the ticket; [`Error::TooMany`] when too many were used lately.
+    pub fn reserve_ticket(&self) -> Result<Reservation, Error> {
+        Reservation::of(self.ticket.as_ref())
+    }
+
     /// The IP address that the request came from. An IPv4-mapped IPv6 address is given as IPv4.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
@@ -172,6 +190,7 @@ impl Caller {
             reach: Reach::Anyone,
             service: false,
             expires: None,
+            ticket: None,
             ip: LOCALHOST,
         }
     }

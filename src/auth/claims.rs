@@ -44,6 +44,13 @@ impl Default for ClaimNames {
 }
 
 impl ClaimNames {
+    /// Whether a claim of this name is read.
+    pub(super) fn contains(&self, claim: &str) -> bool {
+        let Self { user, user_fallback, device, tenant, listed, service } = self;
+        let optional = [user_fallback, tenant, listed, service].into_iter().flatten();
+        [user, device].into_iter().chain(optional).any(|name| name == claim)
+    }
+
     /// Reads the claims of an object. `None` when it is not an object, has a named claim twice or with another type, or has no
     /// user. Ids are strings or numbers. A claim that is `null` or empty is not absent.
     pub(super) fn read(&self, object: &[u8]) -> Option<Claims> {

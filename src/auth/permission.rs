@@ -42,6 +42,7 @@ impl Auth {
             reach: self.reach(listed, service),
             service,
             expires: None,
+            ticket: None,
             ip,
         }
     }

@@ -11,7 +11,24 @@ type Contradiction = (fn(&ServeOptions) -> bool, &'static str);
 
 const CONTRADICTIONS: &[Contradiction] = &[
     (|o| o.dev && o.auth != AuthMode::None, "--dev means --auth none; leave one of them out"),
-    (|o| o.auth == AuthMode::Jwt, "--auth jwt is not implemented yet; use claim behind a forward-auth proxy"),
+    (
+        |o| o.auth == AuthMode::Jwt && o.tokens.key_sources() == 0,
+        "--auth jwt needs a key: --jwt-secret-file, --jwt-public-key or --jwks",
+    ),
+    (|o| o.tokens.key_sources() > 1, "only one of --jwt-secret-file, --jwt-public-key and --jwks can be given"),
+    (
+        |o| o.tokens.jwks.is_some() && o.tokens.jwt_audience.is_empty(),
+        "--jwks needs --jwt-audience: without it, a token that the same issuer made for another service would be accepted",
+    ),
+    (|o| is_without_tokens(o) && o.tokens.jwt_secret_file.is_some(), "--jwt-secret-file needs --auth jwt"),
+    (|o| is_without_tokens(o) && o.tokens.jwt_public_key.is_some(), "--jwt-public-key needs --auth jwt"),
+    (|o| is_without_tokens(o) && o.tokens.jwks.is_some(), "--jwks needs --auth jwt"),
+    (|o| is_without_tokens(o) && !o.tokens.jwt_audience.is_empty(), "--jwt-audience needs --auth jwt"),
+    (|o| is_without_tokens(o) && !o.tokens.jwt_issuer.is_empty(), "--jwt-issuer needs --auth jwt"),
+    (|o| is_without_tokens(o) && o.tokens.jwt_user_claim.is_some(), "--jwt-user-claim needs --auth jwt"),
+    (|o| is_without_tokens(o) && o.given.has("--jwt-device-claim"), "--jwt-device-claim needs --auth jwt"),
+    (|o| is_without_tokens(o) && o.tokens.token_cookie.is_some(), "--token-cookie needs --auth jwt"),
+    (|o| is_without_tokens(o) && o.tokens.ticket_key_file.is_some(), "--ticket-key-file needs --auth jwt"),
     (
         |o| o.require_claim == RequireClaim::All && o.auth == AuthMode::Jwt,
         "--auth jwt always requires an identity; leave out --require-claim",
@@ -27,3 +44,7 @@ const CONTRADICTIONS: &[Contradiction] = &[
         "--tls-client-ca needs TLS: --tls-cert and --tls-key",
     ),
 ];
+
+fn is_without_tokens(options: &ServeOptions) -> bool {
+    options.auth != AuthMode::Jwt
+}

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum, builder::BoolishValueParser};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, Given, PermissionOptions, contradictions,
+    Endpoint, Given, PermissionOptions, TokenOptions, contradictions,
     values::{body_limit, bytes, count, network, origin, seconds, stall_timeout},
 };
 use crate::telemetry::{LogFormat, LogLevel};
@@ -30,6 +30,10 @@ pub struct ServeOptions {
     /// Which routes require an identity: subscribing, or all but health, metrics and reflection
     #[arg(long, env = "SIGNAL_REQUIRE_CLAIM", value_enum, default_value = "subscribe")]
     pub require_claim: RequireClaim,
+
+    /// Which tokens are accepted with --auth jwt.
+    #[command(flatten)]
+    pub tokens: TokenOptions,
 
     /// Networks of the proxies that set the claim; a request from any other address is refused, except for health, metrics and
     /// reflection. Empty: every address is trusted
@@ -152,7 +156,7 @@ pub struct ServeOptions {
 pub enum AuthMode {
     /// The header X-User-Claim, set by a forward-auth proxy
     Claim,
-    /// A token that the daemon verifies itself; not implemented yet
+    /// A token that the daemon verifies itself
     Jwt,
     /// Development: the path of a subscribe, or the query, names the caller
     None,

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio_stream::Stream;
@@ -13,6 +13,7 @@ use super::{
     Event, Hub,
     board::{Board, BoardItem, Changes, Progress},
     deadlines::FARTHEST_MS,
+    expiry,
     heartbeat::Heartbeat,
     time::{Millis, Tick},
 };
@@ -48,10 +49,14 @@ pub struct Watch {
     ends_with: usize,
     id: u64,
     caller: Option<CallerKey>,
+    /// When the token of the caller expires.
+    expires: Option<SystemTime>,
     heartbeat: Heartbeat,
     /// When this watch is scheduled to be woken. `None`: it is not.
     scheduled_at: Option<Tick>,
     over: bool,
+    /// Why the watch ended, if it ended alone.
+    reason: Option<EndReason>,
 }
 
 /// The board of one user, and what the watch has got from it so far.
@@ -73,11 +78,30 @@ impl WaitingWatch {
 }
 
 impl Watch {
-    pub(super) fn new(hub: Hub, boards: &[Arc<Board>], caller: Option<CallerKey>, heartbeat: Heartbeat) -> Self {
+    pub(super) fn new(
+        hub: Hub,
+        boards: &[Arc<Board>],
+        caller: Option<CallerKey>,
+        expires: Option<SystemTime>,
+        heartbeat: Heartbeat,
+    ) -> Self {
         let boards = boards.iter().map(|board| WatchedBoard { board: board.clone(), progress: Progress::New });
         let boards: Box<[_]> = boards.collect();
         let (id, lists_wanted, ends_with) = (fastrand::u64(..), boards.len(), fastrand::usize(..boards.len().max(1)));
-        Self { hub, boards, lists_wanted, first: 0, ends_with, id, caller, heartbeat, scheduled_at: None, over: false }
+        Self {
+            hub,
+            boards,
+            lists_wanted,
+            first: 0,
+            ends_with,
+            id,
+            caller,
+            expires,
+            heartbeat,
+            scheduled_at: None,
+            over: false,
+            reason: None,
+        }
     }
 
     /// Asks the boards in turn. `None` when none of them has an item; then each of them keeps the waker.
@@ -110,6 +134,10 @@ impl Watch {
         if self.over {
             return Poll::Ready(None);
         }
+        if self.expires.is_some_and(|expires| expiry::next_check(expires, now()).is_none()) {
+            (self.over, self.reason) = (true, Some(EndReason::Expired));
+            return Poll::Ready(Some(WatchItem::End(EndReason::Expired)));
+        }
         let Some(item) = self.next_item(waker) else { return self.ping_or_wait(now()) };
         self.over = matches!(item, WatchItem::End(_));
         self.heartbeat.reset(now());
@@ -122,9 +150,11 @@ impl Watch {
         self.hub.drain_left()
     }
 
-    /// Gives a ping if one is due. Otherwise schedules the next one and waits. `now` must be the time after the boards have got the
-    /// waker: a tick that came before that has woken nobody.
+    /// Gives a ping if one is due. Otherwise schedules the next one, or the end of the token, and waits. `now` must be the time
+    /// after the boards have got the waker: a tick that came before that has woken nobody.
     fn ping_or_wait(&mut self, now: Millis) -> Poll<Option<WatchItem>> {
+        let check = |expires| expiry::next_check(expires, now).unwrap_or(Tick::not_before(now));
+        let token_check = self.expires.map(check);
         self.heartbeat.check(now);
         if self.heartbeat.take(now) {
             return Poll::Ready(Some(WatchItem::Ping));
@@ -132,7 +162,8 @@ impl Watch {
         if let Some(next) =
             self.heartbeat.next().filter(|_| self.scheduled_at.is_none_or(|at| at <= Tick::reached(now)))
         {
-            let tick = *self.scheduled_at.insert(Tick::not_before(next.min(now.after(FARTHEST_MS))));
+            let ping = Tick::not_before(next.min(now.after(FARTHEST_MS)));
+            let tick = *self.scheduled_at.insert(token_check.map_or(ping, |check| check.min(ping)));
             // One board is enough: all of them have the waker of the same task.
             if let Some(WatchedBoard { board, .. }) = self.boards.first() {
                 let watch = WaitingWatch { board: board.clone(), id: self.id };
@@ -154,7 +185,8 @@ impl Stream for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let reason = self.boards.get(self.ends_with).and_then(|watched| watched.board.ending());
+        let ending = || self.boards.get(self.ends_with).and_then(|watched| watched.board.ending());
+        let reason = self.reason.or_else(ending);
         let users = self.boards.iter().map(|watched| &watched.board.user);
         self.hub.0.core.presence.remove_watch(users, self.caller.as_ref());
         for WatchedBoard { board, .. } in &self.boards {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use backend_signal::{
-    auth::{Auth, Caller, Credentials, Mode},
+    auth::{Auth, Caller, ClaimNames, Credentials, Mode},
     budget::Budget,
     hub::{Draft, Hub, Limits, Local, Opening, StreamItem, Subscription},
     model::{Address, Cursor, Data, Start},
@@ -38,7 +38,14 @@ impl Stage {
     fn new() -> Self {
         let limits = Limits::only_times(Duration::from_secs(60), Duration::from_secs(60));
         let metrics = Metrics::new();
-        let auth = Auth { mode: Mode::None, require_all: false, trusted_proxies: Vec::new(), metrics: metrics.clone() };
+        let auth = Auth {
+            mode: Mode::None,
+            require_all: false,
+            claims: ClaimNames::default(),
+            tokens: None,
+            trusted_proxies: Vec::new(),
+            metrics: metrics.clone(),
+        };
         let caller = auth.caller(&nobody(&HeaderMap::new(), &Uri::default())).expect("anybody may send");
         Self { hub: Hub::new(limits, Budget::new(usize::MAX), Local, metrics), auth, caller }
     }
@@ -63,7 +70,7 @@ impl Stage {
 
 /// Credentials that name nobody.
 fn nobody<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Credentials<'a> {
-    Credentials { headers, uri, peer: PEER }
+    Credentials { headers, uri, is_stream_request: true, peer: PEER }
 }
 
 /// The messages that a stream has ready.

@@ -7,18 +7,20 @@ mod dispatch;
 mod head_checks;
 mod max_connections;
 mod router;
+mod token_setup;
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use self::{dispatch::Dispatch, max_connections::MaxConnections};
 use crate::{
     admin::Admin,
-    auth::{self, Auth},
+    auth::{self, Auth, Tokens},
     budget::Budget,
     config::{AuthMode, Endpoint, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
+    key_refresh::KeyRefresh,
     rest::{self, Api},
     serve::{self, CertificateFiles, Server, Tls},
     telemetry::Metrics,
@@ -34,6 +36,7 @@ pub struct App {
     metrics: Metrics,
     drain: Drain,
     max_connections: MaxConnections,
+    key_refresh: Option<KeyRefresh>,
     options: ServeOptions,
 }
 
@@ -50,7 +53,8 @@ impl App {
         let server = Server::bind(&resolve(&options.endpoint).await?, settings, metrics.clone())?;
         let addresses = server.local_addrs()?;
         let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
-        let auth = Arc::new(auth(&options, metrics.clone()));
+        let (tokens, key_refresh) = token_setup::tokens(&options, &drain)?.unzip();
+        let auth = Arc::new(auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
         let settings = rest::Settings {
             body_limit: options.body_limit as usize,
@@ -63,7 +67,7 @@ impl App {
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
         let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
-        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, max_connections, options })
+        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, max_connections, key_refresh, options })
     }
 
     /// The addresses that are listened on: at least one, and all with the same port.
@@ -94,15 +98,16 @@ impl App {
 
     /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, dispatch, hub, health, drain, max_connections, options, .. } = self;
+        let Self { server, dispatch, hub, health, drain, max_connections, key_refresh, options, .. } = self;
         // Not in `bind`: the log starts after it.
         max_connections.warn();
         grpc::set_health(&health, true).await;
-        let supervised: [(&str, Task); _] = [
+        let mut supervised: Vec<(&str, Task)> = vec![
             (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
             (WATCHDOG, Box::pin(server.run_watchdog())),
             (ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))),
         ];
+        supervised.extend(key_refresh.map(|refresh| (KEY_REFRESH, Box::pin(refresh.run()) as Task)));
         for (name, task) in supervised {
             drain.supervise(name, replace(name, task));
         }
@@ -129,6 +134,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 const TIMEKEEPER: &str = "timekeeper of the hub";
 const WATCHDOG: &str = "write watchdog";
 const ACCEPT_LOOP: &str = "accept loop";
+const KEY_REFRESH: &str = "refresh of the keys of tokens";
 
 /// The addresses of the host, each once.
 async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
@@ -176,7 +182,7 @@ fn hub_limits(options: &ServeOptions) -> Limits {
     }
 }
 
-fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
+fn auth(options: &ServeOptions, tokens: Option<Tokens>, metrics: Metrics) -> Auth {
     Auth {
         mode: match options.auth {
             AuthMode::None => auth::Mode::None,
@@ -184,6 +190,8 @@ fn auth(options: &ServeOptions, metrics: Metrics) -> Auth {
             AuthMode::Jwt => auth::Mode::Jwt,
         },
         require_all: options.require_claim == RequireClaim::All,
+        claims: token_setup::claim_names(options),
+        tokens,
         trusted_proxies: options.trusted_proxies.clone(),
         metrics,
     }

@@ -1,16 +1,37 @@
 //! Identifies the caller of a request from its headers, its URI and the peer's IP address. Only this room can make a [`Caller`].
 
+mod caller;
 mod challenge;
 mod claim;
+mod claims;
+mod jwt;
+mod key_set;
+mod keys;
+mod named;
+mod signatures;
+mod ticket;
+mod token_source;
+mod tokens;
+mod user_list;
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
+use std::net::IpAddr;
 
 use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 
+pub use self::{
+    caller::{Caller, Reach, Subscriber},
+    claims::ClaimNames,
+    key_set::{Expected, KeySet, Readers},
+    keys::Keys,
+    ticket::{Issued, Reservation, Tickets},
+    tokens::Tokens,
+    user_list::UserList,
+};
+use self::{claims::Claims, named::Named, tokens::Token};
 use crate::{
-    error::{Error, IdentityFault},
-    model::{Address, DeviceId, UserId},
+    error::{Error, IdentityFault, Invalid},
+    model::Address,
     telemetry::Metrics,
 };
 
@@ -19,10 +40,9 @@ use crate::{
 pub enum Mode {
     /// A forward-auth proxy sets the claim header.
     Claim,
-    /// A token that the daemon verifies itself. Not implemented: no request has an identity, and the daemon does not start in this
-    /// mode.
+    /// A token that the daemon verifies itself.
     Jwt,
-    /// Development: the path of a subscribe request names the caller. A claim names the caller of other requests.
+    /// Development: the path of a subscribe request, or the query, names the caller. Else a claim does.
     None,
 }
 
@@ -33,50 +53,27 @@ pub struct Auth {
     pub mode: Mode,
     /// Sending, listing and watching need an identity too, not only subscribing. [`Mode::Jwt`] implies this.
     pub require_all: bool,
-    /// The only peers that may subscribe, send, list and watch. Empty: any peer may.
+    /// The claims that are read.
+    pub claims: ClaimNames,
+    /// What verifies tokens in [`Mode::Jwt`].
+    pub tokens: Option<Tokens>,
+    /// The only peers that may subscribe, send, list and watch in [`Mode::Claim`]. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
     /// Where identities that are not valid are counted.
     pub metrics: Metrics,
 }
 
 /// The parts of a request that can identify its caller.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// The headers. Never trailers: a proxy that sets the claim header does not remove the client's own claim from trailers.
     pub headers: &'a HeaderMap,
-    /// The URI, whose query can carry a token of [`Mode::Jwt`]. No mode reads it yet.
+    /// The URI, whose query can name the device, and can carry a token or a ticket of [`Mode::Jwt`].
     pub uri: &'a Uri,
+    /// Whether the request asks for an event stream. Only then the query can carry a token or a ticket.
+    pub is_stream_request: bool,
     /// The IP address of the TCP peer.
     pub peer: IpAddr,
-}
-
-/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. No mode
-/// sets `tenant`, `reach`, `service` and `expires` yet; a token will.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    user: Option<UserId>,
-    device: Option<DeviceId>,
-    tenant: Option<Arc<str>>,
-    reach: Reach,
-    service: bool,
-    expires: Option<SystemTime>,
-    ip: IpAddr,
-}
-
-/// The users that a caller may send to, list and watch. Only a token will limit them, and the hub does not check this yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Every user.
-    Anyone,
-    /// The users in this set.
-    Listed(Arc<HashSet<UserId>>),
-}
-
-/// Proof that a caller may receive the messages of one device.
-#[derive(Clone, Debug)]
-pub struct Subscriber {
-    caller: Caller,
-    address: Address,
 }
 
 impl Auth {
@@ -84,147 +81,67 @@ impl Auth {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when an identity is required and absent, or present and not valid, or when the peer is not a
-    /// trusted proxy.
+    /// trusted proxy; [`Error::Invalid`] when the request names no valid device, or two; [`Error::Forbidden`] when it names another
+    /// device than the identity.
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
-        let caller = self.identify(credentials)?;
-        let anonymous_allowed = !self.require_all && self.mode != Mode::Jwt;
-        if caller.user.is_some() || anonymous_allowed { Ok(caller) } else { Err(IdentityFault::Absent.into()) }
+        let needs_identity = self.require_all || self.mode == Mode::Jwt;
+        self.named_caller(credentials, None, needs_identity)
     }
 
     /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
     ///
     /// # Errors
-    /// As [`Auth::caller`]; the error in `path`; [`Error::Forbidden`] when path and identity name different addresses.
+    /// As [`Auth::caller`]; the error in `path`; [`Invalid::NoDevice`]; [`Error::Forbidden`] when path and identity name different
+    /// users.
     pub fn subscriber(
         &self,
         credentials: &Credentials<'_>,
         path: Option<Result<Address, Error>>,
     ) -> Result<Subscriber, Error> {
-        let caller = self.identify(credentials)?;
-        if self.mode == Mode::None
-            && let Some(path) = path
-        {
-            return Ok(Subscriber::of(path?, caller.ip));
-        }
-        let address = caller.address().ok_or(IdentityFault::Absent)?;
-        if let Some(path) = path
-            && path? != address
-        {
-            return Err(Error::Forbidden);
-        }
-        Ok(Subscriber { caller, address })
+        let caller = self.named_caller(credentials, path, true)?;
+        let user = caller.user().cloned().ok_or_else(|| self.absent())?;
+        let device = caller.device().cloned().ok_or(Invalid::NoDevice)?;
+        Ok(Subscriber::new(caller, Address { user, device }))
     }
 
-    /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
-    fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, IdentityFault> {
-        let ip = credentials.peer.to_canonical();
-        let address = self.check_peer(ip).and_then(|()| match self.mode {
-            Mode::Claim | Mode::None => claim::read(credentials.headers),
-            Mode::Jwt => Ok(None),
-        });
-        Ok(Caller::new(address.inspect_err(|_| self.metrics.identity_refused())?, ip))
+    /// The caller that the identity and the request name, or an anonymous one.
+    fn named_caller(
+        &self,
+        credentials: &Credentials<'_>,
+        path: Option<Result<Address, Error>>,
+        needs_identity: bool,
+    ) -> Result<Caller, Error> {
+        let (claims, token) = self.identity(credentials)?.unzip();
+        // Before the ids in the request are checked: who has no identity should learn that first.
+        if needs_identity && claims.is_none() && self.mode != Mode::None {
+            return Err(self.absent().into());
+        }
+        let named = Named::read(credentials, self.mode, path.transpose()?)?;
+        let caller =
+            Caller::new(claims, named, self.mode, credentials.peer.to_canonical())?.with_token(token.flatten());
+        if needs_identity && caller.user().is_none() { Err(self.absent().into()) } else { Ok(caller) }
+    }
+
+    /// The claims of the identity, if there is one, and the token that they come from. Counts the identities that are not valid.
+    fn identity(&self, credentials: &Credentials<'_>) -> Result<Option<(Claims, Option<Token>)>, Error> {
+        let claimed = || Ok(claim::read(credentials.headers, &self.claims)?.map(|claims| (claims, None)));
+        let identity = match self.mode {
+            Mode::Claim => {
+                self.check_peer(credentials.peer.to_canonical()).map_err(Error::from).and_then(|()| claimed())
+            }
+            Mode::None => claimed(),
+            Mode::Jwt => self.verified(credentials).map(|found| found.map(|(claims, token)| (claims, Some(token)))),
+        };
+        identity.inspect_err(|error| self.count(*error))
+    }
+
+    fn absent(&self) -> IdentityFault {
+        if self.mode == Mode::Jwt { IdentityFault::NoToken } else { IdentityFault::Absent }
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
         let trusted = self.trusted_proxies.is_empty() || self.trusted_proxies.iter().any(|net| net.contains(&ip));
         if trusted { Ok(()) } else { Err(IdentityFault::Untrusted) }
-    }
-}
-
-impl Caller {
-    fn new(address: Option<Address>, ip: IpAddr) -> Self {
-        let (user, device) = address.map(|address| (address.user, address.device)).unzip();
-        Self { user, device, tenant: None, reach: Reach::Anyone, service: false, expires: None, ip }
-    }
-
-    /// The user, or `None` for an anonymous caller.
-    #[must_use]
-    pub fn user(&self) -> Option<&UserId> {
-        self.user.as_ref()
-    }
-
-    /// The device of the identity, if the identity names one.
-    #[must_use]
-    pub fn device(&self) -> Option<&DeviceId> {
-        self.device.as_ref()
-    }
-
-    /// The user and the device, when both are known.
-    #[must_use]
-    pub fn address(&self) -> Option<Address> {
-        Some(Address { user: self.user.clone()?, device: self.device.clone()? })
-    }
-
-    /// The tenant that the user belongs to. `None`: users have no tenants.
-    #[must_use]
-    pub fn tenant(&self) -> Option<&str> {
-        self.tenant.as_deref()
-    }
-
-    /// The users that this caller may reach, besides itself.
-    #[must_use]
-    pub fn reach(&self) -> &Reach {
-        &self.reach
-    }
-
-    /// Whether the caller is a backend service and not a person's device.
-    #[must_use]
-    pub fn is_service(&self) -> bool {
-        self.service
-    }
-
-    /// When the identity expires. `None`: never.
-    #[must_use]
-    pub fn expires(&self) -> Option<SystemTime> {
-        self.expires
-    }
-
-    /// The IP address that the request came from. An IPv4-mapped IPv6 address is given as IPv4.
-    #[must_use]
-    pub fn ip(&self) -> IpAddr {
-        self.ip
-    }
-}
-
-impl Subscriber {
-    fn of(address: Address, ip: IpAddr) -> Self {
-        Self { caller: Caller::new(Some(address.clone()), ip), address }
-    }
-
-    /// Who subscribes.
-    #[must_use]
-    pub fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
-    /// The device whose messages the caller may receive.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-}
-
-#[cfg(test)]
-const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
-#[cfg(test)]
-impl Caller {
-    /// An anonymous caller, for tests of the hub.
-    pub(crate) fn anonymous() -> Self {
-        Self::new(None, LOCALHOST)
-    }
-
-    /// An identified device, for tests of the hub.
-    pub(crate) fn proven(address: Address) -> Self {
-        Self::new(Some(address), LOCALHOST)
-    }
-}
-
-#[cfg(test)]
-impl Subscriber {
-    /// An identified device, for tests of the hub.
-    pub(crate) fn proven(address: Address) -> Self {
-        Self::of(address, LOCALHOST)
     }
 }
 
@@ -235,7 +152,14 @@ mod tests {
     use super::*;
 
     fn auth(mode: Mode) -> Auth {
-        Auth { mode, require_all: false, trusted_proxies: Vec::new(), metrics: Metrics::new() }
+        Auth {
+            mode,
+            require_all: false,
+            claims: ClaimNames::default(),
+            tokens: None,
+            trusted_proxies: Vec::new(),
+            metrics: Metrics::new(),
+        }
     }
 
     /// The callers that [`Auth::caller`] and [`Auth::subscriber`] return for a request with this claim header.
@@ -243,12 +167,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?user=eve&device=x&token=y");
-        let credentials = Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap() };
+        let peer = "::ffff:192.0.2.7".parse().unwrap();
+        let credentials = Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {
             assert_eq!(subscriber.caller().address().as_ref(), Some(subscriber.address()));
-            subscriber.caller
+            subscriber.caller().clone()
         };
         [auth.caller(&credentials), subscriber.map(same)]
     }
@@ -278,16 +203,5 @@ mod tests {
             assert_eq!(found, Some(Address::new("bob", subscriber).unwrap()));
         }
         assert_eq!(identified(&auth, None, None)[1].as_ref().err(), Some(&ABSENT));
-    }
-
-    #[test]
-    fn with_tokens_the_claim_header_is_not_read_and_no_request_has_an_identity() {
-        let auth = auth(Mode::Jwt);
-        for claim in [None, CLAIM, Some("no claim")] {
-            for path in [None, Some("phone")] {
-                let errors = identified(&auth, claim, path).map(Result::err);
-                assert_eq!(errors, [Some(ABSENT); 2], "{claim:?} {path:?}");
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod refusal;
 mod serve_options;
+mod token_options;
 mod values;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
@@ -11,7 +12,10 @@ use clap::{
     parser::ValueSource,
 };
 
-pub use self::serve_options::{AuthMode, RequireClaim, ServeOptions};
+pub use self::{
+    serve_options::{AuthMode, RequireClaim, ServeOptions},
+    token_options::{Jwks, TokenOptions},
+};
 
 /// The daemon through which two devices find each other before a WebRTC call: server-sent events and gRPC on one port.
 ///

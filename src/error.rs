@@ -1,8 +1,9 @@
 //! Everything that can go wrong, as one enum without status codes. Each protocol has one table from an error to its own code.
 
+mod identity_fault;
 mod retry_after;
 
-pub use self::retry_after::RetryAfter;
+pub use self::{identity_fault::IdentityFault, retry_after::RetryAfter};
 
 /// Why a request was refused, or a message not accepted.
 ///
@@ -47,6 +48,8 @@ pub enum Error {
     OverBudget(RetryAfter),
     /// This node cannot find out where the device is connected.
     Unreachable(RetryAfter),
+    /// The keys of tokens could not be read, or are too old.
+    NoKeys(RetryAfter),
     /// The node to which the device is connected did not answer in time. The message may or may not have been accepted.
     UnknownOutcome,
     /// A newer stream of the same device is connected. The client should not reconnect.
@@ -64,6 +67,12 @@ pub enum Invalid {
     Users,
     /// The id of a device.
     Device,
+    /// Two places of the request name different devices.
+    Devices,
+    /// The request to subscribe names no device, and the identity does not either.
+    NoDevice,
+    /// The id of a tenant.
+    Tenant,
     /// The name of an event.
     Event,
     /// The data is absent, null or empty.
@@ -76,19 +85,6 @@ pub enum Invalid {
     Format,
     /// The request names no host, more than one, or a host that is not valid.
     Host,
-}
-
-/// What is wrong with an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdentityFault {
-    /// The request needs an identity and has none.
-    Absent,
-    /// The identity cannot be parsed.
-    Malformed,
-    /// The request has more than one identity, or one under a look-alike name.
-    Ambiguous,
-    /// The peer is not a trusted proxy.
-    Untrusted,
 }
 
 impl Error {
@@ -104,6 +100,8 @@ impl Error {
     pub const OVER_BUDGET: Self = Self::OverBudget(RetryAfter::exactly(5));
     /// [`Error::Unreachable`]. By then, the other nodes answer or are known to be gone.
     pub const UNREACHABLE: Self = Self::Unreachable(RetryAfter::exactly(5));
+    /// [`Error::NoKeys`]. Nothing says when the key set can be read again.
+    pub const NO_KEYS: Self = Self::NoKeys(RetryAfter::exactly(5));
 
     /// When it is worth trying again, for an error that passes by itself.
     #[must_use]
@@ -114,7 +112,8 @@ impl Error {
             | Self::Draining(after)
             | Self::TooManyConnections(after)
             | Self::OverBudget(after)
-            | Self::Unreachable(after) => Some(after),
+            | Self::Unreachable(after)
+            | Self::NoKeys(after) => Some(after),
             Self::Invalid(_)
             | Self::Unauthenticated(_)
             | Self::Forbidden
@@ -139,7 +138,9 @@ impl Error {
     pub fn code(self) -> &'static str {
         match self {
             Self::Invalid(Invalid::User) => "invalid_user",
-            Self::Invalid(Invalid::Device) => "invalid_device",
+            Self::Invalid(Invalid::Device | Invalid::Devices) => "invalid_device",
+            Self::Invalid(Invalid::NoDevice) => "no_device",
+            Self::Invalid(Invalid::Tenant) => "invalid_tenant",
             Self::Invalid(Invalid::Event) => "invalid_event",
             Self::Invalid(Invalid::Data) => "no_data",
             Self::Invalid(Invalid::Body) => "malformed_body",
@@ -165,6 +166,7 @@ impl Error {
             Self::TooManyConnections(_) => "no_place",
             Self::OverBudget(_) => "over_memory_budget",
             Self::Unreachable(_) => "unreachable",
+            Self::NoKeys(_) => "no_keys",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Superseded => "superseded",
             Self::Internal => "internal",
@@ -178,7 +180,7 @@ impl Error {
             Self::Invalid(part) => part.detail(),
             Self::Unauthenticated(fault) => fault.detail(),
             Self::Forbidden => {
-                "The identity is valid, but this path belongs to another device. Subscribe to your own path."
+                "The identity is valid, but the request names another user or device. Name your own, or none."
             }
             Self::CrossSite => {
                 "A page of another site made the request. To allow that site, list its origin in --cors-origins."
@@ -209,6 +211,7 @@ impl Error {
                 "This server has reached its memory budget for messages, or for held messages. Try again later."
             }
             Self::Unreachable(_) => "This server cannot find out where the device is connected. Try again later.",
+            Self::NoKeys(_) => "This server cannot read the keys that tokens are verified with. Try again later.",
             Self::UnknownOutcome => {
                 "The server to which the device is connected did not answer in time. The message may or may not have been \
                  accepted."
@@ -227,6 +230,16 @@ impl Invalid {
             Self::Device => {
                 "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
             }
+            Self::Devices => {
+                "The path, the query parameter device and the header X-Signal-Device name different devices."
+            }
+            Self::NoDevice => {
+                "The identity is a user without a device. Name the device: /subscribe/{user}/device/{device}, the query \
+                 parameter device, or the header X-Signal-Device."
+            }
+            Self::Tenant => {
+                "A tenant id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
+            }
             Self::Event => {
                 "An event name has 1 to 64 characters of A-Z a-z 0-9 . _ : - and is not \"error\", \"open\" or a name that begins \
                  with \"signal.\"."
@@ -236,25 +249,6 @@ impl Invalid {
             Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
             Self::Host => "The request must have one Host header with one valid host.",
             Self::Format => "The format must be plain, envelope or legacy.",
-        }
-    }
-}
-
-impl IdentityFault {
-    fn detail(self) -> &'static str {
-        match self {
-            Self::Absent => {
-                "This request needs an identity. A proxy gives one in the header X-User-Claim. With --auth none, the path \
-                 of a subscribe request gives one."
-            }
-            Self::Malformed => {
-                "The identity is not valid. X-User-Claim must be a JSON object with the fields userid and clientid."
-            }
-            Self::Ambiguous => {
-                "The request has more than one X-User-Claim header, or a header with a similar name. The proxy must \
-                 remove the client's own."
-            }
-            Self::Untrusted => "This server accepts requests only from the proxies in --trusted-proxies.",
         }
     }
 }
@@ -270,12 +264,6 @@ impl std::error::Error for Error {}
 impl From<Invalid> for Error {
     fn from(part: Invalid) -> Self {
         Self::Invalid(part)
-    }
-}
-
-impl From<IdentityFault> for Error {
-    fn from(fault: IdentityFault) -> Self {
-        Self::Unauthenticated(fault)
     }
 }
 

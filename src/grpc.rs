@@ -26,7 +26,7 @@ use tonic_health::{pb::health_server::Health, pb::health_server::HealthServer, s
 pub use self::{
     call_type::{CallType, is_protobuf, is_send},
     deadline::within_deadline,
-    end_on_drain::end_on_drain,
+    end_on_drain::{end_on_drain, is_health},
     health::health_service,
     identity::SignalService,
 };

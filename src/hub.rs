@@ -2,8 +2,10 @@
 
 mod backplane;
 mod board;
+mod census;
 mod deadlines;
 mod eviction;
+mod expiry;
 mod heartbeat;
 mod latency;
 mod log;
@@ -39,6 +41,7 @@ pub(crate) use self::log::WAITING_BYTES;
 pub use self::{
     backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
+    census::Census,
     heartbeat::chosen_heartbeat,
     observer::{Event, Evicted, Observer},
     parcel::Parcel,
@@ -49,6 +52,7 @@ pub use self::{
 };
 use self::{
     deadlines::Deadlines,
+    expiry::Expiry,
     heartbeat::Heartbeat,
     presence::Presence,
     registry::{Found, Registry},
@@ -104,21 +108,6 @@ pub struct Opening {
     pub start: Start,
     /// The stream gets a ping when nothing was sent for 90 to 94 % of this time.
     pub heartbeat: Duration,
-}
-
-/// How much is in the hub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Census {
-    /// Live streams.
-    pub streams: usize,
-    /// Mailboxes, with and without a stream.
-    pub mailboxes: usize,
-    /// Watches of a user's devices.
-    pub watches: usize,
-    /// About how many bytes of memory all messages take: in mailboxes, and until the last stream has written them.
-    pub message_bytes: usize,
-    /// The bytes of memory that held messages take, with the mailboxes that only hold messages.
-    pub held_bytes: usize,
 }
 
 /// A cheap handle to the one hub of this process.
@@ -180,7 +169,8 @@ impl Hub {
     /// connected.
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         self.refuse_when_draining()?;
-        let (core, address) = (&self.0.core, subscriber.address());
+        let (core, address, caller) = (&self.0.core, subscriber.address(), subscriber.caller());
+        let ticket = caller.reserve_ticket()?;
         // One byte: is there room for anything? A device with a mailbox may connect anyway, because it takes messages out.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
             return Err(Error::OVER_BUDGET);
@@ -195,10 +185,14 @@ impl Hub {
                 Ok(Ok(attached)) => {
                     let (cursor, continuity, replayed) = (attached.cursor, attached.continuity, attached.replayed);
                     let ready = Ready { address: address.clone(), cursor, continuity, replayed };
-                    let stream = Subscription::new(self.clone(), slot, attached.generation, cursor.page);
+                    let stream = Subscription::new(self.clone(), slot.clone(), attached.generation, cursor.page);
                     self.observe(&Event::Opened { address, continuity, replayed });
                     // A drain that began in the meantime may have missed this stream.
                     self.refuse_when_draining()?;
+                    if let Some(expires) = caller.expires() {
+                        self.check_expiry(Expiry { slot, generation: attached.generation, expires });
+                    }
+                    ticket.use_up();
                     return Ok((ready, stream));
                 }
             }
@@ -225,11 +219,11 @@ impl Hub {
     pub fn watch(&self, caller: &Caller, users: &UserSet, heartbeat: Duration) -> Result<Watch, Error> {
         self.refuse_when_draining()?;
         let core = &self.0.core;
-        let address = caller.address();
+        let (address, ticket) = (caller.address(), caller.reserve_ticket()?);
         let boards = core.presence.add_watches(users, address.as_ref())?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
-        let watch = Watch::new(self.clone(), &boards, address, heartbeat);
+        let watch = Watch::new(self.clone(), &boards, address, caller.expires(), heartbeat);
         for board in boards {
             board.fill(now, || {
                 let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
@@ -239,20 +233,8 @@ impl Hub {
         }
         // A drain that began in the meantime may have missed this watch.
         self.refuse_when_draining()?;
+        ticket.use_up();
         Ok(watch)
-    }
-
-    /// Counts what is in the hub now.
-    #[must_use]
-    pub fn census(&self) -> Census {
-        let core = &self.0.core;
-        Census {
-            streams: core.totals.streams.load(Ordering::Relaxed),
-            mailboxes: core.totals.mailboxes.load(Ordering::Relaxed),
-            watches: core.presence.watches(),
-            message_bytes: core.budget.messages(),
-            held_bytes: core.totals.held_bytes.load(Ordering::Relaxed),
-        }
     }
 
     /// Finds the slot of a device, or makes one.

@@ -1,9 +1,12 @@
 //! Strict parsing of JSON from peers. A value that is not a string keeps the peer's text, without white space.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use memchr::{memchr, memchr2, memmem};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer as _,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 /// The deepest nesting of arrays and objects in data. Many JSON parsers accept no more.
@@ -14,6 +17,24 @@ const DEPTH: usize = 128;
 /// # Errors
 /// When the bytes are anything else. An array counts as anything else, although serde could read a struct from it.
 pub(crate) fn object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Malformed> {
+    serde_json::from_str(checked(bytes)?).map_err(|_| Malformed)
+}
+
+/// The values of the named members of an [`object`], in the order of `names`. Ignores other members, however deep they are.
+///
+/// # Errors
+/// As [`object`], and when the object has one of the names twice.
+pub(crate) fn members<'de, const N: usize>(
+    bytes: &'de [u8],
+    names: [Option<&str>; N],
+) -> Result<[Option<&'de RawValue>; N], Malformed> {
+    let mut json = serde_json::Deserializer::from_str(checked(bytes)?);
+    let members = json.deserialize_map(Members(names)).map_err(|_| Malformed)?;
+    json.end().map_err(|_| Malformed)?;
+    Ok(members)
+}
+
+fn checked(bytes: &[u8]) -> Result<&str, Malformed> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Malformed);
     }
@@ -22,7 +43,60 @@ pub(crate) fn object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Ma
     if has_lone_surrogate(bytes) {
         return Err(Malformed);
     }
-    serde_json::from_str(text).map_err(|_| Malformed)
+    Ok(text)
+}
+
+/// Reads the members with these names.
+#[derive(Clone, Copy)]
+struct Members<'a, const N: usize>([Option<&'a str>; N]);
+
+impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut found = [None; N];
+        while let Some(wanted) = object.next_key_seed(Key(self.0))? {
+            if !wanted.contains(&true) {
+                object.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value: &RawValue = object.next_value()?;
+            for (found, _) in found.iter_mut().zip(wanted).filter(|(_, wanted)| *wanted) {
+                if found.replace(value).is_some() {
+                    return Err(A::Error::custom("a member is there twice"));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Compares a name with these names: it may be any number of them.
+#[derive(Clone, Copy)]
+struct Key<'a, const N: usize>([Option<&'a str>; N]);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for Key<'_, N> {
+    type Value = [bool; N];
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, name: D) -> Result<Self::Value, D::Error> {
+        name.deserialize_str(self)
+    }
+}
+
+impl<const N: usize> Visitor<'_> for Key<'_, N> {
+    type Value = [bool; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.map(|wanted| wanted == Some(name)))
+    }
 }
 
 /// The decoded text of a string in an [`object`]. `None` for a value of another type.
@@ -144,6 +218,23 @@ mod tests {
         for other in [&b"{\"a\":1,\"x\":\"\xff\"}"[..], b"{\"a\":1,\"x\":[\"\\ud800\"]}", b"{\"a\":1}{}", b"[1]", b""] {
             assert_eq!(a(other), Err(Malformed), "{}", other.escape_ascii());
         }
+    }
+
+    #[test]
+    fn members_are_found_by_their_decoded_names_each_at_most_once() {
+        let found = |json: &'static str| {
+            let values = members(json.as_bytes(), [Some("a"), None, Some("b"), Some("a")])?;
+            Ok(values.map(|value| value.map(RawValue::get)))
+        };
+        assert_eq!(found(r#"{"x":[{}],"\u0061":[1, 2]}"#), Ok([Some("[1, 2]"), None, None, Some("[1, 2]")]));
+        assert_eq!(found(r#" {"b":null,"a":"\n"} "#), Ok([Some(r#""\n""#), None, Some("null"), Some(r#""\n""#)]));
+        assert_eq!(found("{}"), Ok([None; 4]));
+        for bad in [r#"{"a":1,"\u0061":1}"#, r#"{"a":1,"a":1}"#, r#"{"a":1}x"#, r#"{"a":1,}"#, r#"["a",1]"#, r#"{"a"}"#]
+        {
+            assert_eq!(found(bad), Err(Malformed), "{bad}");
+        }
+        let deep = format!(r#"{{"x":{}1{},"a":7}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(members(deep.as_bytes(), [Some("a")]).map(|[a]| a.map(RawValue::get)), Ok(Some("7")));
     }
 
     #[test]

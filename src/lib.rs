@@ -18,6 +18,7 @@
 //! | [`admin`] | health, readiness and metrics routes |
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
 //! | [`telemetry`] | logs and metrics |
+//! | [`key_refresh`] | reads the keys of tokens from their file or URL, again and again |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
 //! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
 //! | [`healthcheck`] | the subcommand that asks a running daemon whether it is alive |
@@ -25,6 +26,7 @@
 //! | [`wall_clock`] | the time of day, safe to format |
 //! | `flat_map` | (private) a stream that turns each item of another stream into any number of items |
 //! | `media_type` | (private) compares media types as RFC 9110 says, for both protocols |
+//! | `form` | (private) parses forms: bodies strictly, queries leniently |
 //! | `json` | (private) strict parsing of JSON objects from outside |
 //!
 //! Dependencies point inwards: `rest` and `grpc` know `hub`, and `hub` knows neither of them. `tests/tidy.rs` checks this.
@@ -76,10 +78,12 @@ pub mod config;
 pub mod drain;
 pub mod error;
 mod flat_map;
+mod form;
 pub mod grpc;
 pub mod healthcheck;
 pub mod hub;
 mod json;
+pub mod key_refresh;
 mod media_type;
 pub mod model;
 pub mod rest;

@@ -12,6 +12,10 @@ pub struct UserId(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(Arc<str>);
 
+/// The id of a tenant, with the same bounds as [`UserId`]. Users live inside a tenant: equal ids in two tenants are two users.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(Arc<str>);
+
 /// One device of one user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
@@ -19,6 +23,15 @@ pub struct Address {
     pub user: UserId,
     /// One of the user's devices.
     pub device: DeviceId,
+}
+
+/// Who sent a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The user.
+    pub user: UserId,
+    /// The user's device, if the identity or the request named one.
+    pub device: Option<DeviceId>,
 }
 
 /// The name that a sender gives to a kind of message: 1 to 64 of `[A-Za-z0-9._:-]`. Not `error` or `open`, because they would call the
@@ -33,8 +46,8 @@ pub struct Data(Box<str>);
 /// One accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The sender's device. `None` for an anonymous sender.
-    pub from: Option<Address>,
+    /// The sender. `None` for an anonymous one.
+    pub from: Option<Sender>,
     /// The kind of message, if the sender named one.
     pub event: Option<EventName>,
     /// The data, unchanged.
@@ -131,6 +144,22 @@ impl DeviceId {
     }
 }
 
+impl TenantId {
+    /// Checks an id.
+    ///
+    /// # Errors
+    /// [`Invalid::Tenant`] when the text is out of the bounds of [`TenantId`].
+    pub fn new(text: &str) -> Result<Self, Invalid> {
+        is_id(text).then(|| Self(text.into())).ok_or(Invalid::Tenant)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Address {
     /// Checks both ids.
     ///
@@ -138,6 +167,12 @@ impl Address {
     /// [`Invalid::User`] or [`Invalid::Device`] for the first id that is out of bounds.
     pub fn new(user: &str, device: &str) -> Result<Self, Invalid> {
         Ok(Self { user: UserId::new(user)?, device: DeviceId::new(device)? })
+    }
+}
+
+impl Sender {
+    fn bytes(&self) -> usize {
+        self.user.0.len() + self.device.as_ref().map_or(0, |device| device.0.len())
     }
 }
 
@@ -187,7 +222,7 @@ impl Message {
     /// About how many bytes of memory a message takes: its texts and 128 more. Does not count its entry in a mailbox.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.payload_bytes() + self.from.as_ref().map_or(0, |from| from.user.0.len() + from.device.0.len()) + OVERHEAD
+        self.payload_bytes() + self.from.as_ref().map_or(0, Sender::bytes) + OVERHEAD
     }
 }
 

@@ -5,7 +5,6 @@ mod devices;
 mod event_data;
 mod events;
 mod extract;
-mod form;
 mod leftover_body;
 mod many_users;
 mod problem;
@@ -14,6 +13,7 @@ mod sse;
 #[cfg(test)]
 mod sse_properties;
 mod subscribe;
+mod ticket_route;
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,6 +64,7 @@ pub fn routes(api: Api) -> Router {
         .route("/subscribe", subscribe())
         .route("/subscribe/{user}/device/{device}", subscribe())
         .route("/user/{user}/devices", get(devices::list_or_watch).post(send::broadcast))
+        .route("/ticket", post(ticket_route::issue))
         .route("/devices", get(many_users::list_or_watch))
         .route(DEVICE_ROUTE, post(send::to_device))
         .with_state(api)

@@ -13,6 +13,13 @@ pub fn now() -> SystemTime {
     clamp(SystemTime::now())
 }
 
+/// Waits until the system's clock has reached a time, also when the clock is set meanwhile.
+pub async fn sleep_until(time: SystemTime) {
+    while let Some(left) = time.duration_since(now()).ok().filter(|left| !left.is_zero()) {
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}
+
 /// Tells rustls the time. Its own provider panics before 1970.
 #[derive(Debug)]
 pub struct RustlsClock;
@@ -27,8 +34,11 @@ fn clamp(time: SystemTime) -> SystemTime {
     time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST)
 }
 
+/// How late a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
 /// 9999-12-31 23:59:59.
-const LAST: Duration = Duration::from_secs(253_402_300_799);
+pub(crate) const LAST: Duration = Duration::from_secs(253_402_300_799);
 
 #[cfg(test)]
 mod tests {

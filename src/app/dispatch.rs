@@ -257,6 +257,8 @@ mod tests {
         let auth = auth::Auth {
             mode: auth::Mode::None,
             require_all: false,
+            claims: auth::ClaimNames::default(),
+            tokens: None,
             trusted_proxies: Vec::new(),
             metrics: metrics.clone(),
         };

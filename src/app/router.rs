@@ -1,22 +1,26 @@
 //! The one router of both protocols: the routes of all rooms, and the answer when there is no route.
 
+use std::time::SystemTime;
+
 use axum::{
     body::Body,
     extract::{Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
-use http::HeaderValue;
-use tonic::service::Routes;
+use http::{HeaderMap, HeaderValue, Uri};
+use tonic::{Status, service::Routes};
 use tonic_web::GrpcWebLayer;
 
 use super::dispatch::Dispatch;
 use crate::{
     admin::{self, Admin},
+    auth::{Auth, Credentials},
     drain::Drain,
     error::Error,
     grpc::{self, CallType, SignalService},
     rest::{self, Api, Problem},
+    serve::Peer,
 };
 
 pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
@@ -25,7 +29,7 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
     let grpc = grpc
         .into_axum_router()
         .reset_fallback()
-        .route_layer(from_fn_with_state((admin.drain.clone(), api.settings.body_limit), limit_call))
+        .route_layer(from_fn_with_state((admin.drain.clone(), api.clone()), limit_call))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
     let routes = rest::routes(api.clone())
@@ -50,15 +54,40 @@ async fn only_grpc(mut request: Request, next: Next) -> Response {
 }
 
 /// Ends a call at its deadlines (`grpc/deadline.rs`). A call of health or reflection also ends when the daemon drains.
-async fn limit_call(State((drain, limit)): State<(Drain, usize)>, request: Request, next: Next) -> Response {
+async fn limit_call(State((drain, api)): State<(Drain, Api)>, request: Request, next: Next) -> Response {
     let call = async |request| {
         if grpc::is_signal(&request) {
             return next.run(request).await;
         }
+        let peer = request.extensions().get().copied();
+        let expires = match reflection_expires(&api.auth, peer, request.headers(), request.uri()).await {
+            Ok(expires) => expires,
+            Err(error) => {
+                let mut response: Response = Status::from(error).into_http();
+                response.headers_mut().extend(api.auth.challenge(error));
+                return response;
+            }
+        };
         let run = |request: http::Request<_>| next.run(request.map(Body::new));
-        grpc::end_on_drain(request, &drain, limit, run, Body::new).await
+        grpc::end_on_drain(request, &drain, api.settings.body_limit, expires, run, Body::new).await
     };
     grpc::within_deadline(request, call, Body::new).await
+}
+
+/// When a call of reflection has to end because the token of its caller expires. Health needs no identity.
+async fn reflection_expires(
+    auth: &Auth,
+    peer: Option<Peer>,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Option<SystemTime>, Error> {
+    if !auth.guards_reflection() || grpc::is_health(uri.path()) {
+        return Ok(None);
+    }
+    let Peer(peer) = peer.ok_or(Error::Internal)?;
+    let credentials = Credentials { headers, uri, is_stream_request: false, peer };
+    let identify = || auth.caller(&credentials);
+    Ok(auth.with_new_keys(identify(), identify).await?.expires())
 }
 
 async fn no_route(request: Request) -> Response {

@@ -20,10 +20,19 @@ fn challenge(mode: Mode, fault: IdentityFault) -> &'static str {
     match (mode, fault) {
         (Mode::Claim | Mode::None, _) => r#"Claim realm="backend-signal""#,
         // A request without a token gets no `error` (RFC 6750, section 3.1).
-        (Mode::Jwt, IdentityFault::Absent | IdentityFault::Untrusted) => r#"Bearer realm="backend-signal""#,
-        (Mode::Jwt, IdentityFault::Malformed | IdentityFault::Ambiguous) => {
-            r#"Bearer realm="backend-signal", error="invalid_token""#
+        (Mode::Jwt, IdentityFault::Absent | IdentityFault::NoToken | IdentityFault::Untrusted) => {
+            r#"Bearer realm="backend-signal""#
         }
+        (
+            Mode::Jwt,
+            IdentityFault::Malformed
+            | IdentityFault::Ambiguous
+            | IdentityFault::InvalidToken
+            | IdentityFault::ExpiredToken
+            | IdentityFault::AmbiguousToken
+            | IdentityFault::UnknownKey
+            | IdentityFault::SpentTicket,
+        ) => r#"Bearer realm="backend-signal", error="invalid_token""#,
     }
 }
 
@@ -33,8 +42,8 @@ mod tests {
 
     #[test]
     fn a_token_that_is_not_valid_is_an_error_of_the_challenge_and_an_absent_one_is_not() {
-        assert_eq!(challenge(Mode::Jwt, IdentityFault::Absent), r#"Bearer realm="backend-signal""#);
-        let refused = challenge(Mode::Jwt, IdentityFault::Malformed);
+        assert_eq!(challenge(Mode::Jwt, IdentityFault::NoToken), r#"Bearer realm="backend-signal""#);
+        let refused = challenge(Mode::Jwt, IdentityFault::InvalidToken);
         assert_eq!(refused, r#"Bearer realm="backend-signal", error="invalid_token""#);
     }
 }

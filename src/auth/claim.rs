@@ -1,10 +1,9 @@
-//! The claim header that a forward-auth proxy sets: exactly one line, a JSON object with `userid` and `clientid`.
+//! The claim header that a forward-auth proxy sets: exactly one line, a JSON object of claims.
 
 use http::{HeaderMap, HeaderName};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use crate::{error::IdentityFault, json, model::Address};
+use super::claims::{ClaimNames, Claims};
+use crate::error::IdentityFault;
 
 /// The header's name. The 2019 server used the same one.
 pub(super) const NAME: HeaderName = HeaderName::from_static("x-user-claim");
@@ -12,23 +11,19 @@ pub(super) const NAME: HeaderName = HeaderName::from_static("x-user-claim");
 /// The length of the longest valid claim, in bytes.
 const MAX_LENGTH: usize = 4 * 1024;
 
-#[derive(Deserialize)]
-struct Claim<'a> {
-    #[serde(borrow)]
-    userid: &'a RawValue,
-    #[serde(borrow)]
-    clientid: &'a RawValue,
-}
-
 /// Reads the claim header, if the headers have one.
 ///
 /// Refuses more than one claim line, and any line with a look-alike name: the proxy removes only the exact name, so such a line may
 /// be the client's own.
-pub(super) fn read(headers: &HeaderMap) -> Result<Option<Address>, IdentityFault> {
+pub(super) fn read(headers: &HeaderMap, names: &ClaimNames) -> Result<Option<Claims>, IdentityFault> {
     let mut lines = headers.iter().filter(|(name, _)| is_look_alike(name));
     match (lines.next(), lines.next()) {
         (None, _) => Ok(None),
-        (Some((name, line)), None) if *name == NAME => parse(line.as_bytes()).map(Some).ok_or(IdentityFault::Malformed),
+        (Some((name, line)), None) if *name == NAME => {
+            let claims =
+                Some(line.as_bytes()).filter(|line| line.len() <= MAX_LENGTH).and_then(|line| names.read(line));
+            claims.map(Some).ok_or(IdentityFault::Malformed)
+        }
         _ => Err(IdentityFault::Ambiguous),
     }
 }
@@ -43,21 +38,18 @@ fn is_look_alike(name: &HeaderName) -> bool {
             .all(|(&found, known)| found == known || (known == b'-' && b"_.".contains(&found)))
 }
 
-fn parse(line: &[u8]) -> Option<Address> {
-    if line.len() > MAX_LENGTH {
-        return None;
-    }
-    let claim: Claim<'_> = json::object(line).ok()?;
-    Address::new(&json::scalar(claim.userid)?, &json::scalar(claim.clientid)?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::model::{DeviceId, UserId};
 
-    fn read_line(line: &str) -> Result<Option<Address>, IdentityFault> {
+    fn read(headers: &HeaderMap) -> Result<Option<Claims>, IdentityFault> {
+        super::read(headers, &ClaimNames::default())
+    }
+
+    fn read_line(line: &str) -> Result<Option<Claims>, IdentityFault> {
         let mut headers = HeaderMap::new();
         headers.insert(NAME, HeaderValue::from_bytes(line.as_bytes()).unwrap());
         read(&headers)
@@ -65,7 +57,10 @@ mod tests {
 
     #[test]
     fn an_id_is_a_string_or_a_number() {
-        let address = |user, device| Ok(Some(Address::new(user, device).unwrap()));
+        let address = |user, device| {
+            let (user, device) = (UserId::new(user).unwrap(), Some(DeviceId::new(device).unwrap()));
+            Ok(Some(Claims { user, device, tenant: None, listed: None, service: false }))
+        };
         assert_eq!(read_line(r#"{"userid":"bob","clientid":"phone"}"#), address("bob", "phone"));
         assert_eq!(
             read_line(r#" {"clientid":7,"x":[1],"userid":12345678901234567890123} "#),
@@ -82,7 +77,7 @@ mod tests {
             "null",
             "7",
             r#"["bob","phone"]"#,
-            r#"{"userid":"bob"}"#,
+            r#"{"clientid":"phone"}"#,
             r#"{"userid":"bob","clientid":"phone""#,
             r#"{"userid":"bob","clientid":"phone"}x"#,
             r#"{"userid":"bob","userid":"bob","clientid":"phone"}"#,

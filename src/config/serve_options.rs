@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint,
+    Endpoint, TokenOptions,
     values::{count, network, origin, seconds},
 };
 use crate::telemetry::{LogFormat, LogLevel};
@@ -25,6 +25,10 @@ pub struct ServeOptions {
     /// Which routes require an identity: subscribing, or all but health, metrics and reflection
     #[arg(long, env = "SIGNAL_REQUIRE_CLAIM", value_enum, default_value = "subscribe")]
     pub require_claim: RequireClaim,
+
+    /// Which tokens are accepted with --auth jwt.
+    #[command(flatten)]
+    pub tokens: TokenOptions,
 
     /// Networks of the proxies that set the claim; a request from any other address is refused, except for health, metrics and
     /// reflection. Empty: every address is trusted
@@ -130,9 +134,9 @@ pub struct ServeOptions {
 pub enum AuthMode {
     /// The header X-User-Claim, set by a forward-auth proxy
     Claim,
-    /// A token that the daemon verifies itself; not implemented yet
+    /// A token that the daemon verifies itself
     Jwt,
-    /// Development: the path of a subscribe names the caller
+    /// Development: the path of a subscribe, or the query, names the caller
     None,
 }
 
@@ -148,11 +152,10 @@ pub enum RequireClaim {
 impl ServeOptions {
     /// Says in one line which options do not go together.
     pub(super) fn check(&self) -> Result<(), String> {
-        let wrong = match (self.auth, &self.endpoint.tls_cert, &self.tls_key) {
-            (AuthMode::Jwt, ..) => "--auth jwt is not implemented yet; use claim behind a forward-auth proxy",
-            (_, Some(_), None) => "--tls-cert needs --tls-key",
-            (_, None, Some(_)) => "--tls-key needs --tls-cert",
-            _ => return Ok(()),
+        let wrong = match (&self.endpoint.tls_cert, &self.tls_key) {
+            (Some(_), None) => "--tls-cert needs --tls-key",
+            (None, Some(_)) => "--tls-key needs --tls-cert",
+            _ => return self.tokens.check(self.auth == AuthMode::Jwt),
         };
         Err(wrong.to_owned())
     }

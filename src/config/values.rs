@@ -7,6 +7,8 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::Jwks;
+
 /// A number of seconds, such as 10 or 0.5.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
@@ -20,6 +22,38 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
 /// A number above 0.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "not a whole number above 0".to_owned())
+}
+
+/// Any text but none.
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// The name of a cookie (RFC 6265, section 4.1.1).
+pub(super) fn cookie_name(text: &str) -> Result<String, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_token) {
+        return Err("not the name of a cookie".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A file, or an https URL, with a key set.
+pub(super) fn jwks(text: &str) -> Result<Jwks, String> {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    match scheme.as_deref() {
+        None => Ok(Jwks::File(text.into())),
+        Some("https") => {
+            let url: http::Uri = text.parse().map_err(|_| "not an https URL")?;
+            if url.host().is_none_or(str::is_empty) || text.contains('@') {
+                return Err("not an https URL with a host and without a user name".to_owned());
+            }
+            Ok(Jwks::Url(url))
+        }
+        Some(_) => {
+            Err("must be a file or an https URL: over plain http, anybody on the way could add a key".to_owned())
+        }
+    }
 }
 
 /// A host name or an address. An IPv6 address may stand in brackets, as in a URL.

@@ -124,7 +124,7 @@ pub(super) fn ids(devices: &[DeviceId]) -> Vec<String> {
 fn message(cursor: Cursor, message: &Message) -> proto::Message {
     proto::Message {
         cursor: cursor.to_string(),
-        sender: message.from.as_ref().map(address),
+        sender: message.from.as_ref().map(sender),
         event: message.event.as_ref().map(|event| event.as_str().to_owned()).unwrap_or_default(),
         data: message.data.as_str().to_owned(),
         sent_at: Some(message.sent_at.into()),
@@ -146,6 +146,12 @@ fn end(reason: EndReason) -> proto::End {
 
 fn address(address: &model::Address) -> proto::Address {
     device_of(&address.user, &address.device)
+}
+
+/// The device is empty for a sender without one.
+fn sender(sender: &model::Sender) -> proto::Address {
+    let device = sender.device.as_ref().map_or("", DeviceId::as_str);
+    proto::Address { user: sender.user.as_str().to_owned(), device: device.to_owned() }
 }
 
 fn device_of(user: &UserId, device: &DeviceId) -> proto::Address {

@@ -7,32 +7,36 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{Request, Response};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
-use tonic::codegen::StdError;
+use tonic::{Status, codegen::StdError};
 
-use super::{request_frames::RequestFrames, status::trailers};
+use super::{
+    request_frames::RequestFrames,
+    status::{trailers, when_expired},
+};
 use crate::{drain::Drain, error::Error};
 
 /// How long a call continues after the drain has begun, so that a watch of the health service still gets `NOT_SERVING`.
 const NOT_SERVING_GRACE: Duration = Duration::from_millis(100);
 
-/// Ends a call when the server stops, and ends its request body when its response body is dropped. A request message has at most
+/// Ends a call when the server stops or the token of its caller expires, and ends its request body when its response body is dropped. A request message has at most
 /// `limit` bytes.
 pub async fn end_on_drain<B, A: Body>(
     request: Request<B>,
     drain: &Drain,
     limit: usize,
+    expires: Option<SystemTime>,
     call: impl AsyncFnOnce(Request<CallRequestBody<B>>) -> Response<A>,
     wrap: impl FnOnce(CallResponseBody<A>) -> A,
 ) -> Response<A> {
     let call_ended = CancellationToken::new();
-    let is_stream = !request.uri().path().starts_with(HEALTH);
+    let is_stream = !is_health(request.uri().path());
     let request = request.map(|body| CallRequestBody {
         body: Some(RequestFrames::new(body, is_stream, limit)),
         call_ended: Box::pin(call_ended.clone().cancelled_owned()),
@@ -41,10 +45,22 @@ pub async fn end_on_drain<B, A: Body>(
     let response = call(request).await;
     let drain = drain.clone();
     let stop = Box::pin(async move {
-        drain.started().await;
-        sleep(NOT_SERVING_GRACE).await;
+        let drained = async {
+            drain.started().await;
+            sleep(NOT_SERVING_GRACE).await;
+        };
+        tokio::select! {
+            () = drained => Error::DRAINING.into(),
+            status = when_expired(expires) => status,
+        }
     });
     response.map(|body| wrap(CallResponseBody { body: Some(body), stop, _end_request_body: end_request_body }))
+}
+
+/// Whether a path is that of a method of the health service.
+#[must_use]
+pub fn is_health(path: &str) -> bool {
+    path.starts_with(HEALTH)
 }
 
 /// The path of a method of the health service. Its requests are one message; those of reflection are a stream.
@@ -80,9 +96,9 @@ impl<B: Body<Data = Bytes, Error: Into<StdError>> + Unpin> Body for CallRequestB
 
 /// The response body of a call. Dropping it ends the request body.
 pub struct CallResponseBody<A> {
-    /// `None` when the drain has ended the call.
+    /// `None` when the server has ended the call.
     body: Option<A>,
-    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    stop: Pin<Box<dyn Future<Output = Status> + Send>>,
     _end_request_body: DropGuard,
 }
 
@@ -96,9 +112,9 @@ impl<A: Body + Unpin> Body for CallResponseBody<A> {
         if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
             return Poll::Ready(frame);
         }
-        ready!(this.stop.as_mut().poll(cx));
+        let status = ready!(this.stop.as_mut().poll(cx));
         this.body = None;
-        Poll::Ready(Some(Ok(trailers(&Error::DRAINING.into()))))
+        Poll::Ready(Some(Ok(trailers(&status))))
     }
 
     fn is_end_stream(&self) -> bool {

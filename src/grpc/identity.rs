@@ -46,24 +46,41 @@ impl SignalService {
         Self { server, auth, limit }
     }
 
-    /// Stores the identity that the method needs in an extension. A method that does not exist needs none.
-    fn identify<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
-        let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
-        let Peer(peer) = request.extensions().get().copied().ok_or(Error::Internal)?;
-        let credentials = Credentials { headers: request.headers(), uri: request.uri(), peer };
-        match needed {
-            Identity::Caller => {
-                let caller = self.auth.caller(&credentials)?;
-                request.extensions_mut().insert(caller);
-            }
-            Identity::Subscriber => {
-                let subscriber = self.auth.subscriber(&credentials, None)?;
-                request.extensions_mut().insert(subscriber);
-            }
-        }
-        Ok(())
+    fn call_server<B>(&mut self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<StdError> + Send> + Unpin + Send + 'static,
+    {
+        let is_stream = request.uri().path() == SEND_STREAM;
+        self.server.call(request.map(|body| RequestFrames::new(body, is_stream, self.limit)))
     }
 }
+
+/// Stores the identity that the method needs in an extension. A method that does not exist needs none.
+fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
+    let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
+    let Peer(peer) = request.extensions().get().copied().ok_or(Error::Internal)?;
+    let credentials = Credentials { headers: request.headers(), uri: request.uri(), is_stream_request: false, peer };
+    match needed {
+        Identity::Caller => {
+            let caller = auth.caller(&credentials)?;
+            request.extensions_mut().insert(caller);
+        }
+        Identity::Subscriber => {
+            let subscriber = auth.subscriber(&credentials, None)?;
+            request.extensions_mut().insert(subscriber);
+        }
+    }
+    Ok(())
+}
+
+fn refusal(auth: &Auth, error: Error) -> http::Response<tonic::body::Body> {
+    let mut response = Status::from(error).into_http();
+    response.headers_mut().extend(auth.challenge(error));
+    response
+}
+
+/// The future of a response. The same for every body of a request.
+type Answer = <SignalServer<SignalMethods> as Service<Request<RequestFrames<tonic::body::Body>>>>::Future;
 
 impl NamedService for SignalService {
     const NAME: &'static str = SignalServer::<SignalMethods>::NAME;
@@ -75,23 +92,27 @@ where
 {
     type Response = <SignalServer<SignalMethods> as Service<Request<RequestFrames<B>>>>::Response;
     type Error = <SignalServer<SignalMethods> as Service<Request<RequestFrames<B>>>>::Error;
-    type Future = <SignalServer<SignalMethods> as Service<Request<RequestFrames<B>>>>::Future;
+    type Future = Answer;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Service::<Request<RequestFrames<B>>>::poll_ready(&mut self.server, cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.identify(&mut request) {
-            Ok(()) => {
-                let is_stream = request.uri().path() == SEND_STREAM;
-                self.server.call(request.map(|body| RequestFrames::new(body, is_stream, self.limit)))
+        let identified = identify(&self.auth, &mut request);
+        match identified {
+            Ok(()) => self.call_server(request),
+            Err(error) if self.auth.waits_for_keys(error) => {
+                let mut service = self.clone();
+                Box::pin(async move {
+                    let auth = service.auth.clone();
+                    match auth.with_new_keys(Err(error), || identify(&auth, &mut request)).await {
+                        Ok(()) => service.call_server(request).await,
+                        Err(error) => Ok(refusal(&auth, error)),
+                    }
+                })
             }
-            Err(error) => {
-                let mut response = Status::from(error).into_http();
-                response.headers_mut().extend(self.auth.challenge(error));
-                Box::pin(std::future::ready(Ok(response)))
-            }
+            Err(error) => Box::pin(std::future::ready(Ok(refusal(&self.auth, error)))),
         }
     }
 }

@@ -17,6 +17,7 @@ use tonic::Status;
 use super::{
     convert,
     proto::{SendStreamRequest, SendStreamResponse},
+    status,
 };
 use crate::{auth::Caller, drain::Drain, error::Error, hub::Hub, model::Outcome, serve::UnreadResponses};
 
@@ -33,11 +34,15 @@ pub struct SendResponses(Pin<Box<dyn Stream<Item = Result<SendStreamResponse, St
 
 impl SendResponses {
     pub(super) fn new(hub: Hub, caller: Caller, requests: impl RequestStream, drain: &Drain) -> Self {
-        let (context, drain) = (Arc::new((hub, caller)), drain.clone());
-        // The drain ends the call between two requests, so a request that was read is still sent and answered.
+        let (expires, drain) = (caller.expires(), drain.clone());
+        let context = Arc::new((hub, caller));
+        // The drain and the end of the token end the call between two requests, so a request that was read is still sent and
+        // answered.
         let stop = async move {
-            drain.started().await;
-            Status::from(Error::DRAINING)
+            tokio::select! {
+                () = drain.started() => Error::DRAINING.into(),
+                status = status::when_expired(expires) => status,
+            }
         };
         let responses = UntilStop::new(requests, stop).then(move |request| {
             let context = context.clone();

@@ -1,10 +1,12 @@
 //! The gRPC status of every error: the only table from errors to gRPC codes.
 
+use std::time::SystemTime;
+
 use http::HeaderMap;
 use hyper::body::Frame;
 use tonic::{Code, Status};
 
-use crate::{error::Error, model::EndReason};
+use crate::{error::Error, model::EndReason, wall_clock};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -12,15 +14,26 @@ impl From<Error> for Status {
     }
 }
 
+/// Waits until a token has expired. Gives the status of a call that ends then.
+pub(super) async fn when_expired(expires: Option<SystemTime>) -> Status {
+    match expires {
+        Some(expires) => wall_clock::sleep_until(expires).await,
+        None => std::future::pending().await,
+    }
+    expired()
+}
+
 /// The status of a stream that the server ends. `None` for OK.
 pub(super) fn at_end(reason: EndReason) -> Option<Status> {
     match reason {
         EndReason::Draining => None,
         EndReason::Superseded => Some(Error::Superseded.into()),
-        EndReason::Expired => {
-            Some(Status::unauthenticated("The caller's token has expired. Reconnect with a new token."))
-        }
+        EndReason::Expired => Some(expired()),
     }
+}
+
+fn expired() -> Status {
+    Status::unauthenticated("The caller's token has expired. Reconnect with a new token.")
 }
 
 /// The trailers that end a call with a status.
@@ -40,9 +53,11 @@ pub(super) fn code(error: Error) -> Code {
         Error::NotConnected => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
         Error::MailboxFull(_) | Error::TooMany(_) | Error::UnreadResponses => Code::ResourceExhausted,
-        Error::Draining(_) | Error::TooManyConnections(_) | Error::OverBudget(_) | Error::Unreachable(_) => {
-            Code::Unavailable
-        }
+        Error::Draining(_)
+        | Error::TooManyConnections(_)
+        | Error::OverBudget(_)
+        | Error::Unreachable(_)
+        | Error::NoKeys(_) => Code::Unavailable,
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
         Error::NoRoute
         | Error::MethodNotAllowed

@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{board::Board, slot::Slot, time::Tick, watch::WaitingWatch};
+use super::{board::Board, expiry::Expiry, slot::Slot, time::Tick, watch::WaitingWatch};
 
 /// How far ahead an entry may be, in milliseconds. An entry keeps its item alive, so a far entry would keep a removed mailbox in
 /// memory until then. A deadline farther away is checked at this distance and scheduled again.
@@ -75,6 +75,7 @@ pub(super) struct Deadlines {
     slots: [Buckets<Arc<Slot>>; DeadlineKind::ALL.len()],
     pub(super) boards: Buckets<Arc<Board>>,
     pub(super) watches: Buckets<WaitingWatch>,
+    pub(super) expiries: Buckets<Expiry>,
     /// The tick until which the timekeeper sleeps.
     alarm: AtomicU32,
     earlier_entry: Notify,
@@ -100,6 +101,11 @@ impl Deadlines {
         self.wake_if_earlier(tick);
     }
 
+    pub(super) fn schedule_expiry(&self, tick: Tick, expiry: Expiry) {
+        self.expiries.insert(tick, expiry);
+        self.wake_if_earlier(tick);
+    }
+
     /// Wakes the timekeeper if it would sleep past a tick.
     fn wake_if_earlier(&self, tick: Tick) {
         if tick.0.get() < self.alarm.load(Ordering::SeqCst) {
@@ -112,7 +118,7 @@ impl Deadlines {
         // Until the alarm is set, every new entry counts as earlier. Otherwise an entry inserted during the computation could be missed.
         self.alarm.store(u32::MAX, Ordering::SeqCst);
         let slots = self.slots.iter().filter_map(Buckets::first);
-        let first = slots.chain(self.boards.first()).chain(self.watches.first()).min();
+        let first = slots.chain(self.boards.first()).chain(self.watches.first()).chain(self.expiries.first()).min();
         self.alarm.store(first.unwrap_or(Tick::LAST).0.get(), Ordering::SeqCst);
         first
     }

@@ -124,6 +124,5 @@ impl Hub {
 }
 
 fn message(caller: &Caller, draft: Draft) -> Message {
-    let from = caller.address();
-    Message { from, event: draft.event, data: draft.data, sent_at: wall_clock::now() }
+    Message { from: caller.sender(), event: draft.event, data: draft.data, sent_at: wall_clock::now() }
 }

@@ -20,7 +20,7 @@ impl Hub {
                 return;
             }
             for slot in self.0.core.registry.of_shard(shard) {
-                slot.end(&self.0.core, EndReason::Draining, self.now());
+                slot.end(&self.0.core, None, EndReason::Draining, self.now());
             }
             wake_in_batches(self.0.core.presence.end(shard, EndReason::Draining)).await;
         }

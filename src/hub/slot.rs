@@ -148,10 +148,16 @@ impl Slot {
         self.update(core, now, |state| state.mailbox.more(generation, page, now))
     }
 
-    /// See [`Mailbox::end`].
-    pub(super) fn end(self: &Arc<Self>, core: &Core, reason: EndReason, now: Millis) {
+    /// Whether the stream of this generation is attached.
+    pub(super) fn is_attached(&self, generation: u32) -> bool {
+        self.state.lock().mailbox.attached_generation() == Some(generation)
+    }
+
+    /// See [`Mailbox::end`]. With a generation, ends only the stream of this generation.
+    pub(super) fn end(self: &Arc<Self>, core: &Core, generation: Option<u32>, reason: EndReason, now: Millis) {
         let waker = self.update(core, now, |state| {
-            let ended = state.mailbox.end(reason);
+            let is_meant = generation.is_none() || state.mailbox.attached_generation() == generation;
+            let ended = is_meant && state.mailbox.end(reason);
             if ended { state.waker.take() } else { None }
         });
         wake(waker);

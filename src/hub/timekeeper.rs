@@ -8,7 +8,7 @@ use super::{Event, Hub, board::Board, deadlines::DeadlineKind, slot::Slot, time:
 use crate::model::Address;
 
 impl Hub {
-    /// Checks everything when it is due: heartbeats, the expiry of messages and mailboxes, and the boards of watched users.
+    /// Checks everything when it is due: heartbeats, the expiry of messages, mailboxes and tokens, and the boards of watched users.
     ///
     /// Never returns.
     pub async fn keep_time(self) {
@@ -47,6 +47,12 @@ impl Hub {
         }
         while let Some((_, watches)) = deadlines.watches.take(Tick::reached(self.now()), BATCH) {
             wake_in_batches(watches.iter().filter_map(WaitingWatch::take_waker).collect()).await;
+        }
+        while let Some((_, expiries)) = deadlines.expiries.take(Tick::reached(self.now()), BATCH) {
+            for expiry in expiries {
+                self.check_expiry(expiry);
+            }
+            yield_now().await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio_stream::Stream;
@@ -13,6 +13,7 @@ use super::{
     Event, Hub,
     board::{Board, BoardItem, Changes, Progress},
     deadlines::FARTHEST_MS,
+    expiry,
     heartbeat::Heartbeat,
     time::{Millis, Tick},
 };
@@ -42,10 +43,14 @@ pub struct Watch {
     first: usize,
     id: u64,
     caller: Option<Address>,
+    /// When the token of the caller expires.
+    expires: Option<SystemTime>,
     heartbeat: Heartbeat,
     /// When this watch is scheduled to be woken. `None`: it is not.
     scheduled_at: Option<Tick>,
     over: bool,
+    /// Why the watch ended, if it ended alone.
+    reason: Option<EndReason>,
 }
 
 /// The board of one user, and what the watch has got from it so far.
@@ -67,11 +72,29 @@ impl WaitingWatch {
 }
 
 impl Watch {
-    pub(super) fn new(hub: Hub, boards: &[Arc<Board>], caller: Option<Address>, heartbeat: Heartbeat) -> Self {
+    pub(super) fn new(
+        hub: Hub,
+        boards: &[Arc<Board>],
+        caller: Option<Address>,
+        expires: Option<SystemTime>,
+        heartbeat: Heartbeat,
+    ) -> Self {
         let boards = boards.iter().map(|board| WatchedBoard { board: board.clone(), progress: Progress::New });
         let boards: Box<[_]> = boards.collect();
         let (id, lists_wanted) = (fastrand::u64(..), boards.len());
-        Self { hub, boards, lists_wanted, first: 0, id, caller, heartbeat, scheduled_at: None, over: false }
+        Self {
+            hub,
+            boards,
+            lists_wanted,
+            first: 0,
+            id,
+            caller,
+            expires,
+            heartbeat,
+            scheduled_at: None,
+            over: false,
+            reason: None,
+        }
     }
 
     /// Asks the boards in turn. `None` when none of them has an item; then each of them keeps the waker.
@@ -104,8 +127,8 @@ impl Watch {
         self.hub.drain_left()
     }
 
-    /// Gives a ping if one is due. Otherwise schedules the next one and waits.
-    fn ping_or_wait(&mut self, now: Millis) -> Poll<Option<WatchItem>> {
+    /// Gives a ping if one is due. Otherwise schedules the next one, or the end of the token, and waits.
+    fn ping_or_wait(&mut self, now: Millis, token_check: Option<Tick>) -> Poll<Option<WatchItem>> {
         self.heartbeat.check(now);
         if self.heartbeat.take(now) {
             return Poll::Ready(Some(WatchItem::Ping));
@@ -113,7 +136,8 @@ impl Watch {
         if let Some(next) =
             self.heartbeat.next().filter(|_| self.scheduled_at.is_none_or(|at| at <= Tick::reached(now)))
         {
-            let tick = *self.scheduled_at.insert(Tick::not_before(next.min(now.after(FARTHEST_MS))));
+            let ping = Tick::not_before(next.min(now.after(FARTHEST_MS)));
+            let tick = *self.scheduled_at.insert(token_check.map_or(ping, |check| check.min(ping)));
             // One board is enough: all of them have the waker of the same task.
             if let Some(WatchedBoard { board, .. }) = self.boards.first() {
                 let watch = WaitingWatch { board: board.clone(), id: self.id };
@@ -132,7 +156,14 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         let (now, this) = (self.hub.now(), &mut *self);
-        let Some(item) = this.next_item(context.waker()) else { return this.ping_or_wait(now) };
+        let token_check = this.expires.map(|expires| expiry::next_check(expires, now));
+        if token_check == Some(None) {
+            (this.over, this.reason) = (true, Some(EndReason::Expired));
+            return Poll::Ready(Some(WatchItem::End(EndReason::Expired)));
+        }
+        let Some(item) = this.next_item(context.waker()) else {
+            return this.ping_or_wait(now, token_check.flatten());
+        };
         this.over = matches!(item, WatchItem::End(_));
         this.heartbeat.reset(now);
         Poll::Ready(Some(item))
@@ -141,7 +172,7 @@ impl Stream for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let reason = self.boards.iter().find_map(|watched| watched.board.ending());
+        let reason = self.reason.or_else(|| self.boards.iter().find_map(|watched| watched.board.ending()));
         let users = self.boards.iter().map(|watched| &watched.board.user);
         self.hub.0.core.presence.remove_watch(users, self.caller.as_ref());
         for WatchedBoard { board, .. } in &self.boards {

@@ -12,9 +12,9 @@ use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::form;
 use crate::{
     error::{Error, Invalid},
+    form,
     hub::Draft,
     json,
     media_type::MediaType,

@@ -7,11 +7,12 @@ use super::{
     Api, Problem,
     events::{self, accepts_events},
     extract::PathUser,
-    form, json_response,
+    json_response,
     sse::{self, ids},
 };
 use crate::{
     auth::Caller,
+    form,
     hub::{UserSet, chosen_heartbeat},
     wall_clock,
 };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::sse::to_json;
 use crate::{
     hub::Ready,
-    model::{Address, Continuity, Message},
+    model::{Continuity, DeviceId, Message, Sender},
 };
 
 /// The data of `signal.ready`.
@@ -53,11 +53,11 @@ struct EnvelopeData<'a> {
 #[derive(Serialize)]
 struct SenderData<'a> {
     user: &'a str,
-    device: &'a str,
+    device: Option<&'a str>,
 }
 
 impl<'a> SenderData<'a> {
-    fn of(address: &'a Address) -> Self {
-        Self { user: address.user.as_str(), device: address.device.as_str() }
+    fn of(sender: &'a Sender) -> Self {
+        Self { user: sender.user.as_str(), device: sender.device.as_ref().map(DeviceId::as_str) }
     }
 }

@@ -6,12 +6,13 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{FromRequest, FromRequestParts},
 };
-use http::{Extensions, HeaderMap, HeaderName, Request, request::Parts};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, request::Parts};
 use percent_encoding::percent_decode_str;
 
 use super::{
     Api, Problem,
     body::{draft, read_body},
+    events::accepts_events,
 };
 use crate::{
     auth::{Caller, Credentials, Subscriber},
@@ -40,7 +41,10 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        Ok(api.auth.caller(&credentials(parts)?)?)
+        let is_stream_request = parts.method == Method::GET && accepts_events(&parts.headers);
+        let credentials = credentials(parts, is_stream_request)?;
+        let identify = || api.auth.caller(&credentials);
+        Ok(api.auth.with_new_keys(identify(), identify).await?)
     }
 }
 
@@ -48,8 +52,9 @@ impl FromRequestParts<Api> for Subscriber {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let path = PathParameters::of(parts.uri.path()).address();
-        Ok(api.auth.subscriber(&credentials(parts)?, path)?)
+        let credentials = credentials(parts, true)?;
+        let identify = || api.auth.subscriber(&credentials, PathParameters::of(parts.uri.path()).address());
+        Ok(api.auth.with_new_keys(identify(), identify).await?)
     }
 }
 
@@ -95,7 +100,12 @@ impl<T: FromPath> MessagePost<T> {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        let head = read_head(peer, to, request, api);
+        let caller = {
+            let credentials = post_credentials(peer, request);
+            let identify = || api.auth.caller(&credentials);
+            api.auth.with_new_keys(identify(), identify).await
+        };
+        let head = caller.and_then(|caller| Ok((caller, to?, ttl(request.headers())?)));
         // The client waits for the status before it sends its body. Reading the body would ask for it (RFC 9110, section 10.1.1).
         if let Err(error) = head
             && expects_continue(request.headers())
@@ -115,15 +125,9 @@ impl<T: FromPath> MessagePost<T> {
     }
 }
 
-fn read_head<T, B>(
-    Peer(peer): Peer,
-    to: Result<T, Error>,
-    request: &Request<B>,
-    api: &Api,
-) -> Result<(Caller, T, Duration), Error> {
-    let headers = request.headers();
-    let caller = api.auth.caller(&Credentials { headers, uri: request.uri(), peer })?;
-    Ok((caller, to?, ttl(headers)?))
+/// The credentials of a request that has no token in its query.
+pub(super) fn post_credentials<B>(Peer(peer): Peer, request: &Request<B>) -> Credentials<'_> {
+    Credentials { headers: request.headers(), uri: request.uri(), is_stream_request: false, peer }
 }
 
 /// The parameters of a path, not decoded yet.
@@ -168,13 +172,13 @@ impl<'a> Iterator for PathSegments<'a> {
     }
 }
 
-fn credentials(parts: &Parts) -> Result<Credentials<'_>, Error> {
+fn credentials(parts: &Parts, is_stream_request: bool) -> Result<Credentials<'_>, Error> {
     let Peer(peer) = peer_of(&parts.extensions)?;
-    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer })
+    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, is_stream_request, peer })
 }
 
 /// The peer of a request. `app/dispatch.rs` stores it in an extension before it calls the router.
-fn peer_of(extensions: &Extensions) -> Result<Peer, Error> {
+pub(super) fn peer_of(extensions: &Extensions) -> Result<Peer, Error> {
     extensions.get().copied().ok_or(Error::Internal)
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use axum::{extract::State, response::Response};
 use http::{HeaderMap, Uri};
 
-use super::{Api, Problem, devices, events::accepts_events, form, json_response, sse::ids};
-use crate::{auth::Caller, error::Error, hub::UserSet, model::UserId};
+use super::{Api, Problem, devices, events::accepts_events, json_response, sse::ids};
+use crate::{auth::Caller, error::Error, form, hub::UserSet, model::UserId};
 
 pub(super) async fn list_or_watch(
     State(api): State<Api>,

@@ -84,9 +84,11 @@ fn status(error: Error) -> StatusCode {
         Error::UnsupportedCoding => StatusCode::NOT_IMPLEMENTED,
         Error::MailboxFull(_) | Error::TooMany(_) | Error::UnreadResponses => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Error::Draining(_) | Error::TooManyConnections(_) | Error::OverBudget(_) | Error::Unreachable(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Error::Draining(_)
+        | Error::TooManyConnections(_)
+        | Error::OverBudget(_)
+        | Error::Unreachable(_)
+        | Error::NoKeys(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,
         // An EventSource stops reconnecting on 204.
         Error::Superseded => StatusCode::NO_CONTENT,

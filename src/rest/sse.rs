@@ -190,8 +190,9 @@ fn envelope(message: &Message, more: usize) -> String {
 }
 
 fn legacy(message: &Message) -> String {
-    let (user, device) =
-        message.from.as_ref().map_or((UNDEFINED, UNDEFINED), |from| (from.user.as_str(), from.device.as_str()));
+    let from = message.from.as_ref();
+    let user = from.map_or(UNDEFINED, |from| from.user.as_str());
+    let device = from.and_then(|from| from.device.as_ref()).map_or(UNDEFINED, DeviceId::as_str);
     let event = message.event.as_ref().map_or(UNDEFINED, |event| event.as_str());
     let data = utf8_percent_encode(message.data.as_str(), ENCODE_URI);
     format!("id: {user}:{device}\nevent: {event}\ndata: {data}\n")

@@ -9,7 +9,7 @@ use super::sse::{EventText, Format};
 use crate::{
     budget::Budget,
     hub::{self, Ready},
-    model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message, Start},
+    model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message, Sender, Start},
     wall_clock,
 };
 
@@ -42,7 +42,8 @@ fn any_text() -> impl Strategy<Value = String> {
 
 fn message(event: Option<&str>, data: &str) -> hub::StreamItem {
     let event = event.map(|name| EventName::new(name).expect("a name"));
-    let from = Some(Address::new("ana:x", "phone\u{2028}").expect("ids"));
+    let Address { user, device } = Address::new("ana:x", "phone\u{2028}").expect("ids");
+    let from = Some(Sender { user, device: Some(device) });
     let data = Data::new(data).expect("not empty");
     let message = Message { from, event, data, sent_at: SystemTime::UNIX_EPOCH };
     hub::StreamItem::Message(CURSOR, hub::Parcel::new(message, 2, Duration::ZERO, Budget::new(usize::MAX)).into())

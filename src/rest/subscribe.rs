@@ -5,14 +5,11 @@ use std::time::Duration;
 use axum::{extract::State, response::Response};
 use http::{HeaderMap, HeaderName, Uri};
 
-use super::{
-    Api, Problem, events,
-    form::{self, Parameter},
-    sse::Format,
-};
+use super::{Api, Problem, events, sse::Format};
 use crate::{
     auth::Subscriber,
     error::Error,
+    form::{self, Parameter},
     hub::{self, Opening},
     model::Start,
     wall_clock,

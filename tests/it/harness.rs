@@ -9,6 +9,7 @@ pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod sse;
+pub mod tokens;
 
 use std::{net::SocketAddr, time::Duration};
 

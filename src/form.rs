@@ -8,7 +8,7 @@ use percent_encoding::percent_decode;
 
 /// The value of one name in a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Parameter<'a> {
+pub(crate) enum Parameter<'a> {
     /// The query does not have the name.
     #[default]
     Absent,
@@ -21,7 +21,7 @@ pub(super) enum Parameter<'a> {
 /// The values of the named fields of a form, in the order of `names`. Ignores other fields.
 ///
 /// `None` when the form has one of the names twice, or when a name or a named value is not UTF-8.
-pub(super) fn fields<'a, const N: usize>(form: &'a [u8], names: [&str; N]) -> Option<[Option<Cow<'a, str>>; N]> {
+pub(crate) fn fields<'a, const N: usize>(form: &'a [u8], names: [&str; N]) -> Option<[Option<Cow<'a, str>>; N]> {
     let mut found = [const { None }; N];
     for (name, value) in Pairs(form) {
         let at = match position(&names, name) {
@@ -39,7 +39,7 @@ pub(super) fn fields<'a, const N: usize>(form: &'a [u8], names: [&str; N]) -> Op
 }
 
 /// The values of the named parameters of a query, in the order of `names`. Ignores everything else.
-pub(super) fn parameters<'a, const N: usize>(query: &'a [u8], names: [&str; N]) -> [Parameter<'a>; N] {
+pub(crate) fn parameters<'a, const N: usize>(query: &'a [u8], names: [&str; N]) -> [Parameter<'a>; N] {
     let mut found = [const { Parameter::Absent }; N];
     for (name, value) in Pairs(query) {
         if let Some(at) = decode(name).and_then(|name| position(&names, name.as_bytes())) {
@@ -53,20 +53,25 @@ pub(super) fn parameters<'a, const N: usize>(query: &'a [u8], names: [&str; N]) 
 }
 
 /// All values of a parameter that a query may have more than once, without those that are not UTF-8.
-pub(super) fn all<'a>(query: &'a [u8], wanted: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+pub(crate) fn all<'a>(query: &'a [u8], wanted: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
     let named = Pairs(query).filter(move |(name, _)| decode(name).is_some_and(|name| name == wanted));
     named.filter_map(|(_, value)| decode(value))
 }
 
-impl Parameter<'_> {
+impl<'a> Parameter<'a> {
     /// The decoded value, if there is one.
-    pub(super) fn value(&self) -> Option<&str> {
+    pub(crate) fn into_value(self) -> Option<Cow<'a, str>> {
+        if let Self::Value(value) = self { Some(value) } else { None }
+    }
+
+    /// The decoded value, if there is one.
+    pub(crate) fn value(&self) -> Option<&str> {
         if let Self::Value(value) = self { Some(value) } else { None }
     }
 }
 
 /// The time that a number of seconds says, and zero if it is negative. `None` if the text is no number.
-pub(super) fn seconds(text: &str) -> Option<Duration> {
+pub(crate) fn seconds(text: &str) -> Option<Duration> {
     // `inf` and `nan` are numbers for Rust.
     let is_number = text.trim_start_matches('-').starts_with(|first: char| first.is_ascii_digit() || first == '.');
     let seconds: f64 = text.parse().ok().filter(|_| is_number)?;

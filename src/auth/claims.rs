@@ -1,0 +1,175 @@
+//! What a JSON object of claims says about a caller. The object is the line of the claim header, or what a token carries.
+
+use serde_json::value::RawValue;
+
+use super::user_list::UserList;
+use crate::{
+    json,
+    model::{DeviceId, TenantId, UserId},
+};
+
+/// The names of the claims that are read. A claim without a name here is ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimNames {
+    /// Gives the user.
+    pub user: String,
+    /// Gives the user when the claim `user` is absent.
+    pub user_fallback: Option<String>,
+    /// Gives the only device that the caller may be.
+    pub device: String,
+    /// Gives the tenant of the user.
+    pub tenant: Option<String>,
+    /// Lists the users that the caller may reach.
+    pub listed: Option<String>,
+    /// Says whether the caller is a service.
+    pub service: Option<String>,
+}
+
+/// Claims of the right shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claims {
+    pub(super) user: UserId,
+    pub(super) device: Option<DeviceId>,
+    pub(super) tenant: Option<TenantId>,
+    pub(super) listed: Option<UserList>,
+    pub(super) service: bool,
+}
+
+impl Default for ClaimNames {
+    /// The names of the claim header.
+    fn default() -> Self {
+        let (user, device) = ("userid".to_owned(), "clientid".to_owned());
+        Self { user, user_fallback: None, device, tenant: None, listed: None, service: None }
+    }
+}
+
+impl ClaimNames {
+    /// Whether a claim of this name is read.
+    pub(super) fn contains(&self, claim: &str) -> bool {
+        let Self { user, user_fallback, device, tenant, listed, service } = self;
+        let optional = [user_fallback, tenant, listed, service].into_iter().flatten();
+        [user, device].into_iter().chain(optional).any(|name| name == claim)
+    }
+
+    /// Reads the claims of an object. `None` when it is not an object, has a named claim twice or with another type, or has no
+    /// user. Ids are strings or numbers. A claim that is `null` or empty is not absent.
+    pub(super) fn read(&self, object: &[u8]) -> Option<Claims> {
+        let Self { user, user_fallback, device, tenant, listed, service } = self;
+        let names =
+            [Some(user), user_fallback.as_ref(), Some(device), tenant.as_ref(), listed.as_ref(), service.as_ref()];
+        let [user, user_fallback, device, tenant, listed, service] =
+            json::members(object, names.map(|name| name.map(String::as_str))).ok()?;
+        Some(Claims {
+            user: id(user.or(user_fallback)?, UserId::new)?,
+            device: optional(device, |claim| id(claim, DeviceId::new))?,
+            tenant: optional(tenant, |claim| id(claim, TenantId::new))?,
+            listed: optional(listed, list)?,
+            service: optional(service, |claim| claim.get().parse().ok())?.unwrap_or_default(),
+        })
+    }
+}
+
+/// `None` when the claim is there and `read` gives nothing; `Some(None)` when it is absent.
+fn optional<T>(claim: Option<&RawValue>, read: impl FnOnce(&RawValue) -> Option<T>) -> Option<Option<T>> {
+    match claim {
+        None => Some(None),
+        Some(claim) => read(claim).map(Some),
+    }
+}
+
+fn id<T, E>(claim: &RawValue, new: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    new(&json::scalar(claim)?).ok()
+}
+
+fn list(claim: &RawValue) -> Option<UserList> {
+    let elements: Vec<&RawValue> = serde_json::from_str(claim.get()).ok()?;
+    elements.into_iter().map(|element| id(element, UserId::new)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> ClaimNames {
+        let name = |name: &str| Some(name.to_owned());
+        ClaimNames {
+            user_fallback: name("sub"),
+            tenant: name("org"),
+            listed: name("contacts"),
+            service: name("backend"),
+            ..ClaimNames::default()
+        }
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::new(id).unwrap()
+    }
+
+    #[test]
+    fn claims_have_a_user_and_perhaps_a_device_a_tenant_a_list_and_the_mark_of_a_service() {
+        let read = |object: &str| names().read(object.as_bytes()).unwrap();
+        let bob = Claims { user: user("bob"), device: None, tenant: None, listed: None, service: false };
+        assert_eq!(read(r#"{"userid":"bob"}"#), bob);
+        assert_eq!(read(r#"{"sub":"bob","backend":false,"x":{"userid":[]}}"#), bob);
+        assert_eq!(read(r#"{"sub":"ana","userid":"bob","backend":true}"#), Claims { service: true, ..bob.clone() });
+        let all = read(r#"{"userid":7,"clientid":1.50,"org":-3,"contacts":["\u00e9",8]}"#);
+        assert_eq!((all.user, all.device), (user("7"), Some(DeviceId::new("1.50").unwrap())));
+        assert_eq!(all.tenant, Some(TenantId::new("-3").unwrap()));
+        assert_eq!(all.listed, Some([user("é"), user("8")].into_iter().collect()));
+        assert_eq!(read(r#"{"userid":1,"contacts":[]}"#).listed, Some(UserList::default()));
+    }
+
+    #[test]
+    fn a_claim_without_a_name_is_ignored_whatever_it_is() {
+        let object = br#"{"userid":"bob","org":null,"contacts":7,"backend":"no","sub":[],"org":null}"#;
+        let bob = Claims { user: user("bob"), device: None, tenant: None, listed: None, service: false };
+        assert_eq!(ClaimNames::default().read(object), Some(bob));
+    }
+
+    #[test]
+    fn one_claim_may_have_several_meanings() {
+        let names = ClaimNames { device: "userid".to_owned(), tenant: Some("userid".to_owned()), ..names() };
+        let claims = names.read(br#"{"userid":"bob"}"#).unwrap();
+        let ids = (claims.device.unwrap(), claims.tenant.unwrap());
+        assert_eq!((ids.0.as_str(), ids.1.as_str()), ("bob", "bob"));
+    }
+
+    #[test]
+    fn a_named_claim_of_another_type_or_given_twice_makes_all_claims_invalid() {
+        for claim in [
+            r#""userid":null"#,
+            r#""userid":"bob","userid":"bob""#,
+            r#""userid":"bob","\u0075serid":"bob""#,
+            r#""userid":"","sub":"bob""#,
+            r#""clientid":"phone""#,
+            r#""sub":"bob","sub":"bob""#,
+            r#""sub":"bob","clientid":null"#,
+            r#""sub":"bob","clientid":"""#,
+            r#""sub":"bob","clientid":[]"#,
+            r#""sub":"bob","org":null"#,
+            r#""sub":"bob","org":"""#,
+            r#""sub":"bob","org":true"#,
+            r#""sub":"bob","org":["a"]"#,
+            r#""sub":"bob","org":"a","org":"a""#,
+            r#""sub":"bob","org":"a\u0000b""#,
+            r#""sub":"bob","contacts":null"#,
+            r#""sub":"bob","contacts":"ana""#,
+            r#""sub":"bob","contacts":{"ana":1}"#,
+            r#""sub":"bob","contacts":["ana",null]"#,
+            r#""sub":"bob","contacts":["ana",["eve"]]"#,
+            r#""sub":"bob","contacts":["ana",""]"#,
+            r#""sub":"bob","contacts":["a\u0000b"]"#,
+            r#""sub":"bob","backend":null"#,
+            r#""sub":"bob","backend":1"#,
+            r#""sub":"bob","backend":"true""#,
+            r#""sub":"bob","backend":true,"backend":true"#,
+        ] {
+            assert_eq!(names().read(format!("{{{claim}}}").as_bytes()), None, "{claim}");
+        }
+        for other in
+            ["", "null", "[]", r#"["userid","bob"]"#, r#"{"userid":"bob"}{}"#, r#"{"userid":"bob","x":"\ud800"}"#]
+        {
+            assert_eq!(names().read(other.as_bytes()), None, "{other}");
+        }
+    }
+}

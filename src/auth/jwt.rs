@@ -1,0 +1,79 @@
+//! Verifies a token (JWT, RFC 7519): its signature, its times, its audience and its issuer.
+
+use std::time::{Duration, SystemTime};
+
+use jsonwebtoken::{Header, decode, decode_header};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::key_set::KeySet;
+use crate::{error::IdentityFault, json, wall_clock};
+
+/// What a token says, after its verification.
+pub(super) struct Verified {
+    /// The JSON object of its claims.
+    pub(super) claims: Box<RawValue>,
+    /// When it expires.
+    pub(super) expires: SystemTime,
+}
+
+/// Times in seconds since 1970, perhaps with a fraction.
+#[derive(Deserialize)]
+struct Times {
+    exp: f64,
+    #[serde(default)]
+    nbf: f64,
+}
+
+/// Verifies a token.
+///
+/// # Errors
+/// The fault never contains a part of the token.
+pub(super) fn verify(token: &[u8], keys: &KeySet) -> Result<Verified, IdentityFault> {
+    // Before any cryptography, so that a long token costs nothing.
+    if token.len() > MAX_LENGTH {
+        return Err(IdentityFault::InvalidToken);
+    }
+    let header = decode_header(token).map_err(|_| IdentityFault::InvalidToken)?;
+    if brings_its_own_key(&header) || header.crit.is_some() || has_long_key_id(&header) {
+        return Err(IdentityFault::InvalidToken);
+    }
+    let claims = keys
+        .for_header(&header)?
+        .find_map(|key| decode::<Box<RawValue>>(token, &key.decoding, &key.validation).ok())
+        .ok_or(IdentityFault::InvalidToken)?
+        .claims;
+    let times: Times = json::object(claims.get().as_bytes()).map_err(|_| IdentityFault::InvalidToken)?;
+    let (expires, begins, now) = (time(times.exp), time(times.nbf), wall_clock::now());
+    if now > expires + LEEWAY {
+        return Err(IdentityFault::ExpiredToken);
+    }
+    if begins > now + LEEWAY {
+        return Err(IdentityFault::InvalidToken);
+    }
+    Ok(Verified { claims, expires })
+}
+
+/// Whether the header names or contains a key. Whoever made the token would choose the key that it is verified with.
+fn brings_its_own_key(header: &Header) -> bool {
+    header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some()
+}
+
+fn has_long_key_id(header: &Header) -> bool {
+    header.kid.as_ref().is_some_and(|id| id.len() > MAX_KEY_ID)
+}
+
+/// A time within the years 1970 to 9999, as [`wall_clock::now`] gives it.
+pub(super) fn time(seconds: f64) -> SystemTime {
+    let since_1970 = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    SystemTime::UNIX_EPOCH + since_1970.min(wall_clock::LAST)
+}
+
+/// The length of the longest token, in bytes.
+pub(super) const MAX_LENGTH: usize = 8 * 1024;
+
+/// The length of the longest id of a key, in bytes.
+const MAX_KEY_ID: usize = 128;
+
+/// How far the clock of whoever made the token may be off.
+pub(super) const LEEWAY: Duration = Duration::from_secs(5);

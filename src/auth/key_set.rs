@@ -1,0 +1,159 @@
+//! The keys that tokens are verified with: one secret, one public key, or a set of keys (JWKS, RFC 7517).
+
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey, Header, Validation,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::signatures;
+use crate::error::IdentityFault;
+
+/// What every token must say, besides who the caller is. An empty list: anything.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// A token must be for one of these.
+    pub audiences: Vec<String>,
+    /// A token must come from one of these.
+    pub issuers: Vec<String>,
+}
+
+/// Keys, each with what the tokens that it signs must say.
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// The id in a token's header names the key. Only the keys of a JWKS have ids.
+    has_ids: bool,
+}
+
+/// One key, and the algorithms of its family that it may be used with.
+pub(super) struct Key {
+    id: Option<String>,
+    pub(super) decoding: DecodingKey,
+    pub(super) validation: Validation,
+}
+
+/// Who can read a JWKS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// The operator of the daemon, and whoever may read his files.
+    Operator,
+    /// Everybody. A secret in such a set is no secret, so it is ignored.
+    Everybody,
+}
+
+#[derive(Deserialize)]
+struct Jwks<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
+impl KeySet {
+    /// One secret for HS256, HS384 and HS512.
+    ///
+    /// # Errors
+    /// When the secret is so short that whoever has a token could guess it (RFC 7518, section 3.2).
+    pub fn secret(secret: &[u8], expected: &Expected) -> Result<Self, &'static str> {
+        if secret.len() < SHORTEST_SECRET {
+            return Err("the secret has less than 32 bytes, so whoever has a token could guess it");
+        }
+        let key = DecodingKey::from_secret(secret).map_err(|_| "the secret cannot be used")?;
+        Ok(Self { keys: vec![Key::new(None, key, None, expected)], has_ids: false })
+    }
+
+    /// One public key in PEM: RSA, EC (P-256 or P-384) or Ed25519.
+    ///
+    /// # Errors
+    /// When it is another kind of key, a private one, or an RSA key that is too short.
+    pub fn public_key(pem: &[u8], expected: &Expected) -> Result<Self, &'static str> {
+        if memchr::memmem::find(pem, b"PRIVATE KEY").is_some() {
+            return Err("this is a private key; the daemon needs only the public one");
+        }
+        let key = DecodingKey::from_rsa_pem(pem)
+            .or_else(|_| DecodingKey::from_ec_pem(pem))
+            .or_else(|_| DecodingKey::from_ed_pem(pem));
+        let key = key.map_err(|_| "not a public key in PEM: RSA, EC (P-256 or P-384) or Ed25519")?;
+        let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+        match key.family() {
+            AlgorithmFamily::Rsa if length < SHORTEST_RSA => Err("an RSA key must have at least 2048 bits"),
+            AlgorithmFamily::Ec if ![P256, P384].contains(&length) => Err("an EC key must be on P-256 or P-384"),
+            _ => Ok(Self { keys: vec![Key::new(None, key, None, expected)], has_ids: false }),
+        }
+    }
+
+    /// A JWKS. Ignores the keys that cannot verify a token here, as RFC 7517, section 5, demands.
+    ///
+    /// # Errors
+    /// When it is not a JWKS, or has no key that can verify a token.
+    pub fn jwks(json: &[u8], readers: Readers, expected: &Expected) -> Result<Self, &'static str> {
+        let jwks: Jwks<'_> = serde_json::from_slice(json).map_err(|_| "not a JSON Web Key Set")?;
+        let keys: Vec<_> = jwks.keys.iter().filter_map(|key| Key::of_jwk(key, readers, expected)).collect();
+        if keys.is_empty() {
+            return Err("the set has no key that can verify a token: RSA, EC (P-256 or P-384) or Ed25519");
+        }
+        Ok(Self { keys, has_ids: true })
+    }
+
+    /// The keys that may have signed a token with this header.
+    pub(super) fn for_header<'a>(&'a self, header: &'a Header) -> Result<impl Iterator<Item = &'a Key>, IdentityFault> {
+        let id = header.kid.as_deref().filter(|_| self.has_ids);
+        let is_named = move |key: &&Key| id.is_none() || key.id.as_deref() == id;
+        if !self.keys.iter().any(|key| is_named(&key)) {
+            return Err(IdentityFault::UnknownKey);
+        }
+        let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
+        Ok(self.keys.iter().filter(is_named).filter(fits))
+    }
+}
+
+impl Key {
+    fn new(id: Option<String>, key: DecodingKey, algorithm: Option<Algorithm>, expected: &Expected) -> Self {
+        signatures::install();
+        let mut validation = Validation::new_for_family(key.family());
+        if let Some(algorithm) = algorithm {
+            validation.algorithms = vec![algorithm];
+        }
+        let mut required = vec!["exp"];
+        // The library lets a token pass that has no audience or no issuer, unless each is required too.
+        if !expected.audiences.is_empty() {
+            validation.set_audience(&expected.audiences);
+            required.push("aud");
+        }
+        if !expected.issuers.is_empty() {
+            validation.set_issuer(&expected.issuers);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        // `jwt.rs` checks the times: the library's clock panics before 1970.
+        (validation.validate_exp, validation.validate_nbf) = (false, false);
+        Self { id, decoding: key, validation }
+    }
+
+    fn of_jwk(json: &RawValue, readers: Readers, expected: &Expected) -> Option<Self> {
+        let jwk: Jwk = serde_json::from_str(json.get()).ok()?;
+        let common = &jwk.common;
+        let signs = common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
+            && common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
+        let is_supported = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => true,
+            AlgorithmParameters::EllipticCurve(key) => matches!(key.curve, EllipticCurve::P256 | EllipticCurve::P384),
+            AlgorithmParameters::OctetKeyPair(key) => key.curve == EllipticCurve::Ed25519,
+            AlgorithmParameters::OctetKey(_) => readers == Readers::Operator,
+            _ => false,
+        };
+        let key = DecodingKey::from_jwk(&jwk).ok().filter(|_| signs && is_supported)?;
+        let algorithm: Option<Algorithm> = common.key_algorithm.map(TryInto::try_into).transpose().ok()?;
+        let fits = algorithm.is_none_or(|algorithm| algorithm.family() == key.family());
+        fits.then(|| Self::new(common.key_id.clone(), key, algorithm, expected))
+    }
+}
+
+/// The output of SHA-256.
+const SHORTEST_SECRET: usize = 32;
+
+/// The modulus of an RSA key with 2048 bits, as ring demands.
+const SHORTEST_RSA: usize = 256;
+
+/// The bytes of an uncompressed point on each curve.
+const P256: usize = 65;
+const P384: usize = 97;

@@ -1,0 +1,95 @@
+//! The current keys for tokens, shared between requests and the task that reads the keys again.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
+
+use super::key_set::KeySet;
+
+/// The keys, and who waits for new ones.
+pub struct Keys {
+    state: Mutex<State>,
+    wanted: Notify,
+    /// Changes after each attempt to read the keys.
+    read: watch::Sender<()>,
+}
+
+struct State {
+    set: Option<Arc<KeySet>>,
+    reading: bool,
+    asked_at: Option<Instant>,
+}
+
+impl Keys {
+    /// No keys yet. Requests wait for the first attempt to read them.
+    #[must_use]
+    pub fn unread() -> Self {
+        let state = State { set: None, reading: true, asked_at: None };
+        Self { state: Mutex::new(state), wanted: Notify::new(), read: watch::Sender::new(()) }
+    }
+
+    /// Notes that somebody begins to read the keys.
+    pub fn begin(&self) {
+        self.state.lock().reading = true;
+    }
+
+    /// Ends an attempt that [`Keys::begin`] began. Without a new set the current one stays.
+    pub fn finish(&self, set: Option<KeySet>) {
+        let mut state = self.state.lock();
+        state.reading = false;
+        if let Some(set) = set {
+            state.set = Some(Arc::new(set));
+        }
+        drop(state);
+        self.read.send_replace(());
+    }
+
+    /// Forgets the keys, because they are too old to be trusted.
+    pub fn forget(&self) {
+        self.state.lock().set = None;
+    }
+
+    /// Waits until a request needs a key that the set does not have.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    pub(super) fn current(&self) -> Option<Arc<KeySet>> {
+        self.state.lock().set.clone()
+    }
+
+    /// Has the keys read again and waits for that. Returns at once if a request asked less than [`ASK_EVERY`] ago, so that
+    /// strangers with invented keys cannot make the daemon ask all the time.
+    pub(super) async fn read_again(&self) {
+        let mut read = self.read.subscribe();
+        if self.ask() {
+            // The time is over: the keys that there are decide.
+            let _is_late = timeout(PATIENCE, read.changed()).await;
+        }
+    }
+
+    /// Whether there is an attempt to wait for.
+    fn ask(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.reading {
+            return true;
+        }
+        if state.asked_at.is_some_and(|at| at.elapsed() < ASK_EVERY) {
+            return false;
+        }
+        (state.asked_at, state.reading) = (Some(Instant::now()), true);
+        drop(state);
+        self.wanted.notify_one();
+        true
+    }
+}
+
+/// How often requests with unknown keys can have the keys read again.
+const ASK_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a request waits for new keys. A 401 would be final: an `EventSource` does not come back after it.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,114 @@
+//! The cryptography of tokens and tickets: `jsonwebtoken` computes with ring, which TLS already brings.
+//!
+//! The providers that `jsonwebtoken` has itself would add about forty crates, or a library in C.
+
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey,
+    crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
+    errors::{Error, ErrorKind},
+    signature::{Error as SignatureError, Signer, Verifier},
+};
+use ring::{
+    hmac,
+    signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm},
+};
+
+/// Makes ring the provider of `jsonwebtoken`, which panics without one. Only the first call has an effect.
+pub(super) fn install() {
+    let _was_installed_before = PROVIDER.install_default();
+}
+
+/// Nothing here calls the functions of `key_utils`, which make keys of a set from other keys.
+static PROVIDER: CryptoProvider =
+    CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
+
+/// Verifies the signatures of one key.
+struct KeyVerifier {
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+/// Signs with a secret. The daemon signs only its own tickets.
+struct SecretSigner(hmac::Key);
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the library calls it so")]
+fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
+    // Otherwise a public key, which everybody has, could be used as the secret of an HMAC.
+    if algorithm.family() != key.family() {
+        return Err(ErrorKind::InvalidAlgorithm.into());
+    }
+    Ok(Box::new(KeyVerifier { algorithm: *algorithm, key: key.clone() }))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the library calls it so")]
+fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
+    if *algorithm != Algorithm::HS256 || key.family() != AlgorithmFamily::Hmac {
+        return Err(ErrorKind::UnsupportedAlgorithm.into());
+    }
+    Ok(Box::new(SecretSigner(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))))
+}
+
+impl Verifier<Vec<u8>> for KeyVerifier {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), SignatureError> {
+        let verified = match self.algorithm {
+            Algorithm::HS256 => self.with_secret(hmac::HMAC_SHA256, message, signature),
+            Algorithm::HS384 => self.with_secret(hmac::HMAC_SHA384, message, signature),
+            Algorithm::HS512 => self.with_secret(hmac::HMAC_SHA512, message, signature),
+            Algorithm::RS256 => self.with_rsa(&signature::RSA_PKCS1_2048_8192_SHA256, message, signature),
+            Algorithm::RS384 => self.with_rsa(&signature::RSA_PKCS1_2048_8192_SHA384, message, signature),
+            Algorithm::RS512 => self.with_rsa(&signature::RSA_PKCS1_2048_8192_SHA512, message, signature),
+            Algorithm::PS256 => self.with_rsa(&signature::RSA_PSS_2048_8192_SHA256, message, signature),
+            Algorithm::PS384 => self.with_rsa(&signature::RSA_PSS_2048_8192_SHA384, message, signature),
+            Algorithm::PS512 => self.with_rsa(&signature::RSA_PSS_2048_8192_SHA512, message, signature),
+            Algorithm::ES256 => self.with_bytes(&signature::ECDSA_P256_SHA256_FIXED, message, signature),
+            Algorithm::ES384 => self.with_bytes(&signature::ECDSA_P384_SHA384_FIXED, message, signature),
+            Algorithm::EdDSA => self.with_bytes(&signature::ED25519, message, signature),
+            // The library may get further algorithms.
+            _ => None,
+        };
+        verified.ok_or_else(SignatureError::new)
+    }
+}
+
+/// `None`: the signature does not fit.
+impl KeyVerifier {
+    fn with_secret(&self, hash: hmac::Algorithm, message: &[u8], signature: &[u8]) -> Option<()> {
+        hmac::verify(&hmac::Key::new(hash, self.key.try_get_as_bytes().ok()?), message, signature).ok()
+    }
+
+    fn with_bytes(
+        &self,
+        algorithm: &'static dyn VerificationAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Option<()> {
+        UnparsedPublicKey::new(algorithm, self.key.try_get_as_bytes().ok()?).verify(message, signature).ok()
+    }
+
+    fn with_rsa(&self, algorithm: &'static RsaParameters, message: &[u8], signature: &[u8]) -> Option<()> {
+        match self.key.kind() {
+            DecodingKeyKind::SecretOrDer(_) => self.with_bytes(algorithm, message, signature),
+            DecodingKeyKind::RsaModulusExponent { n, e } => {
+                RsaPublicKeyComponents { n, e }.verify(algorithm, message, signature).ok()
+            }
+        }
+    }
+}
+
+impl JwtVerifier for KeyVerifier {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+}
+
+impl Signer<Vec<u8>> for SecretSigner {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, SignatureError> {
+        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
+    }
+}
+
+impl JwtSigner for SecretSigner {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}

@@ -1,0 +1,200 @@
+//! Tickets: a ticket opens one event stream within 30 s, so that no token that lives long has to stand in a URL.
+//!
+//! A ticket is itself a JWT, with another key and other claims than a token. A node accepts each ticket once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation, dangerous::insecure_decode_claims,
+    decode, encode,
+};
+use parking_lot::Mutex;
+use ring::{
+    hmac,
+    rand::{SecureRandom as _, SystemRandom},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    jwt::{LEEWAY, MAX_LENGTH, Verified, time},
+    signatures,
+};
+use crate::{
+    error::{Error, IdentityFault},
+    wall_clock,
+};
+
+/// Issues tickets, and remembers which ones were used.
+pub struct Tickets {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    validation: Validation,
+    /// The used tickets that are not too old yet.
+    used: Mutex<BTreeSet<TicketId>>,
+}
+
+/// When the ticket becomes too old, in milliseconds since 1970, and a random number.
+type TicketId = (u64, u64);
+
+/// What a ticket says.
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    id: TicketId,
+    /// When the token expires, in seconds since 1970.
+    expires: f64,
+    /// The claims of the token that say who the caller is and what it may do.
+    claims: Box<RawValue>,
+}
+
+/// A new ticket.
+#[derive(Debug, Serialize)]
+pub struct Issued {
+    ticket: String,
+    expires_in: u64,
+}
+
+/// The ticket of a request that may open a stream.
+#[derive(Clone, Debug)]
+pub(super) struct Unused {
+    tickets: Arc<Tickets>,
+    id: TicketId,
+}
+
+/// Keeps other requests from using the same ticket. Gives the ticket back when dropped before [`Reservation::use_up`].
+#[derive(Debug)]
+pub struct Reservation(Option<Unused>);
+
+impl Tickets {
+    /// `key` is the same on all nodes that accept each other's tickets. `None`: a random one, so only this process does.
+    ///
+    /// # Errors
+    /// When the key is too short, or the system gives no random bytes.
+    pub fn new(key: Option<&[u8]>) -> Result<Self, &'static str> {
+        signatures::install();
+        let mut random = [0; SHORTEST_KEY];
+        SystemRandom::new().fill(&mut random).map_err(|_| "the system gives no random bytes")?;
+        let key = key.unwrap_or(&random);
+        if key.len() < SHORTEST_KEY {
+            return Err("the key of tickets has less than 32 bytes, so whoever has a ticket could guess it");
+        }
+        // Not the key itself: if it is also the secret of tokens, a token must not pass as a ticket, nor a ticket as a token.
+        let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"backend-signal ticket");
+        let mut validation = Validation::new_for_family(AlgorithmFamily::Hmac);
+        validation.algorithms = vec![Algorithm::HS256];
+        validation.required_spec_claims.clear();
+        (validation.validate_exp, validation.validate_aud) = (false, false);
+        let unusable = "the key of tickets cannot be used";
+        Ok(Self {
+            signing: EncodingKey::from_secret(key.as_ref()).map_err(|_| unusable)?,
+            verifying: DecodingKey::from_secret(key.as_ref()).map_err(|_| unusable)?,
+            validation,
+            used: Mutex::default(),
+        })
+    }
+
+    /// A ticket with the claims of a token that `is_read` names.
+    pub(super) fn issue(&self, token: &Verified, is_read: impl Fn(&str) -> bool) -> Result<Issued, Error> {
+        let (now, mut claims) = (wall_clock::now(), members(&token.claims)?);
+        claims.retain(|name, _| is_read(name));
+        let until = (now + LIFETIME).min(token.expires + LEEWAY);
+        let contents = Contents {
+            id: (since_1970(until).as_millis().try_into().unwrap_or(u64::MAX), fastrand::u64(..)),
+            expires: since_1970(token.expires).as_secs_f64(),
+            claims: serde_json::value::to_raw_value(&claims).map_err(|_| Error::Internal)?,
+        };
+        let ticket = encode(&Header::new(Algorithm::HS256), &contents, &self.signing).map_err(|_| Error::Internal)?;
+        Ok(Issued { ticket, expires_in: until.duration_since(now).unwrap_or_default().as_secs() })
+    }
+
+    /// What the token said for which a ticket was issued, and what can use the ticket up.
+    pub(super) fn verify(self: &Arc<Self>, ticket: &[u8]) -> Result<(Verified, Unused), IdentityFault> {
+        if ticket.len() > MAX_LENGTH + OWN_LENGTH {
+            return Err(IdentityFault::InvalidToken);
+        }
+        // A browser that reconnects sends its old ticket again. That is no attack, also if a process before this one issued it.
+        let is_old = insecure_decode_claims::<Contents>(ticket).is_ok_and(|contents| is_old(contents.id));
+        if is_old {
+            return Err(IdentityFault::SpentTicket);
+        }
+        let contents = decode::<Contents>(ticket, &self.verifying, &self.validation);
+        let Contents { id, expires, claims } = contents.map_err(|_| IdentityFault::InvalidToken)?.claims;
+        let expires = time(expires);
+        if wall_clock::now() > expires + LEEWAY {
+            return Err(IdentityFault::ExpiredToken);
+        }
+        if self.used.lock().contains(&id) {
+            return Err(IdentityFault::SpentTicket);
+        }
+        Ok((Verified { claims, expires }, Unused { tickets: self.clone(), id }))
+    }
+}
+
+impl Unused {
+    /// Keeps other requests from using the ticket.
+    fn reserve(&self) -> Result<(), Error> {
+        let mut used = self.tickets.used.lock();
+        *used = used.split_off(&(since_1970(wall_clock::now()).as_millis().try_into().unwrap_or(u64::MAX), 0));
+        // Without its place in the list the ticket could be used again. It still is good when the client comes back.
+        if used.len() >= MAX_USED {
+            return Err(Error::TOO_MANY);
+        }
+        if used.insert(self.id) { Ok(()) } else { Err(IdentityFault::SpentTicket.into()) }
+    }
+}
+
+impl Reservation {
+    /// Reserves the ticket of a caller, if it has one.
+    pub(super) fn of(ticket: Option<&Unused>) -> Result<Self, Error> {
+        ticket.map(Unused::reserve).transpose()?;
+        Ok(Self(ticket.cloned()))
+    }
+
+    /// The stream was opened.
+    pub fn use_up(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(Unused { tickets, id }) = &self.0 {
+            tickets.used.lock().remove(id);
+        }
+    }
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tickets").finish_non_exhaustive()
+    }
+}
+
+fn members(claims: &RawValue) -> Result<BTreeMap<String, &RawValue>, Error> {
+    serde_json::from_str(claims.get()).map_err(|_| IdentityFault::InvalidToken.into())
+}
+
+fn is_old((until, _): TicketId) -> bool {
+    Duration::from_millis(until) < since_1970(wall_clock::now())
+}
+
+fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// How long a ticket can be used.
+const LIFETIME: Duration = Duration::from_secs(30);
+
+/// More bytes than a ticket has besides the claims of its token.
+const OWN_LENGTH: usize = 1024;
+
+/// The output of SHA-256.
+const SHORTEST_KEY: usize = 32;
+
+/// The most used tickets that are remembered: 35,000 streams a second, in about 30 MB of memory.
+const MAX_USED: usize = 1 << 20;

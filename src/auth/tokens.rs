@@ -1,0 +1,124 @@
+//! Identifies callers by tokens and tickets.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::{
+    Auth, Credentials, Mode,
+    claims::{ClaimNames, Claims},
+    jwt::{self, Verified},
+    keys::Keys,
+    ticket::{Issued, Tickets, Unused},
+    token_source::{self, Bearer},
+};
+use crate::error::{Error, IdentityFault};
+
+/// What verifies the tokens of requests.
+#[derive(Clone)]
+pub struct Tokens {
+    /// The keys of whoever issues the tokens.
+    pub keys: Arc<Keys>,
+    /// What issues and verifies the tickets.
+    pub tickets: Arc<Tickets>,
+    /// The name of the cookie that may have the token.
+    pub cookie: Option<String>,
+}
+
+/// What a caller keeps of its token.
+pub(super) struct Token {
+    pub(super) expires: SystemTime,
+    /// Opening a stream uses it up.
+    pub(super) ticket: Option<Unused>,
+}
+
+impl Tokens {
+    /// `None` when the request has neither a token nor a ticket.
+    fn identify(&self, credentials: &Credentials<'_>, names: &ClaimNames) -> Result<Option<(Claims, Token)>, Error> {
+        let Some(bearer) = token_source::find(credentials, self.cookie.as_deref())? else { return Ok(None) };
+        let (Verified { claims, expires }, ticket) = match bearer {
+            Bearer::Token(token) => (self.verify(&token)?, None),
+            Bearer::Ticket(ticket) => {
+                let (verified, unused) = self.tickets.verify(&ticket)?;
+                (verified, Some(unused))
+            }
+        };
+        let claims = names.read(claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+        Ok(Some((claims, Token { expires, ticket })))
+    }
+
+    /// A ticket for the caller that the token of a request names. `None` when the request has no token.
+    fn issue_ticket(&self, credentials: &Credentials<'_>, names: &ClaimNames) -> Result<Option<Issued>, Error> {
+        match token_source::find(credentials, self.cookie.as_deref())? {
+            Some(Bearer::Token(token)) => {
+                let verified = self.verify(&token)?;
+                names.read(verified.claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+                self.tickets.issue(&verified, |claim| names.contains(claim)).map(Some)
+            }
+            // With a ticket for a ticket, one leaked URL would be good for ever.
+            Some(Bearer::Ticket(_)) | None => Ok(None),
+        }
+    }
+
+    fn verify(&self, token: &[u8]) -> Result<Verified, Error> {
+        let keys = self.keys.current().ok_or(Error::NO_KEYS)?;
+        Ok(jwt::verify(token, &keys)?)
+    }
+}
+
+impl Auth {
+    /// What the token of a request says.
+    pub(super) fn verified(&self, credentials: &Credentials<'_>) -> Result<Option<(Claims, Token)>, Error> {
+        self.tokens.as_ref().ok_or(Error::Internal)?.identify(credentials, &self.claims)
+    }
+
+    /// Issues a ticket for the caller that a token names. In every mode but [`Mode::Jwt`] there are no tickets.
+    ///
+    /// # Errors
+    /// [`Error::NoRoute`] when there are no tickets; [`Error::Unauthenticated`] when there is no token, or it is not valid.
+    pub fn issue_ticket(&self, credentials: &Credentials<'_>) -> Result<Issued, Error> {
+        let tokens = self.tokens.as_ref().ok_or(Error::NoRoute)?;
+        let issued = tokens.issue_ticket(credentials, &self.claims).inspect_err(|error| self.count(*error))?;
+        issued.ok_or_else(|| IdentityFault::NoToken.into())
+    }
+
+    /// Whether a call that only describes the service needs an identity too.
+    #[must_use]
+    pub fn guards_reflection(&self) -> bool {
+        self.mode == Mode::Jwt
+    }
+
+    /// Takes the result of `identify`. If a key was unknown, waits until the keys were read again, and then identifies once more.
+    ///
+    /// # Errors
+    /// Those of `identify`.
+    pub async fn with_new_keys<T>(
+        &self,
+        identified: Result<T, Error>,
+        identify: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (Err(error), Some(tokens)) = (&identified, &self.tokens) else { return identified };
+        if !self.waits_for_keys(*error) {
+            return identified;
+        }
+        tokens.keys.read_again().await;
+        identify().inspect_err(|error| {
+            if *error == UNKNOWN_KEY {
+                self.metrics.identity_refused();
+            }
+        })
+    }
+
+    /// Whether new keys may change the result of a check.
+    #[must_use]
+    pub fn waits_for_keys(&self, error: Error) -> bool {
+        self.tokens.is_some() && (error == UNKNOWN_KEY || matches!(error, Error::NoKeys(_)))
+    }
+
+    /// Counts an identity that is not valid. Not one with an unknown key: [`Auth::with_new_keys`] decides about that.
+    pub(super) fn count(&self, error: Error) {
+        if error.is_failed_identity() && error != UNKNOWN_KEY {
+            self.metrics.identity_refused();
+        }
+    }
+}
+
+const UNKNOWN_KEY: Error = Error::Unauthenticated(IdentityFault::UnknownKey);

@@ -1,0 +1,93 @@
+//! What can be wrong with an identity.
+
+use super::Error;
+
+/// What is wrong with an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityFault {
+    /// The request needs an identity and has none.
+    Absent,
+    /// The request needs a token and has none.
+    NoToken,
+    /// The identity cannot be parsed.
+    Malformed,
+    /// The request has more than one identity, or one under a look-alike name.
+    Ambiguous,
+    /// The peer is not a trusted proxy.
+    Untrusted,
+    /// The token or the ticket cannot be parsed, or its signature, audience, issuer or claims are not those that are expected.
+    InvalidToken,
+    /// The token has expired.
+    ExpiredToken,
+    /// The request has two tokens in the same place.
+    AmbiguousToken,
+    /// The token was signed with a key that the key set does not have.
+    UnknownKey,
+    /// The ticket was used, or is too old.
+    SpentTicket,
+}
+
+impl IdentityFault {
+    /// Whether somebody may be guessing an identity. A request without one guesses nothing, and neither does the old URL of a browser
+    /// that reconnects.
+    fn is_failure(self) -> bool {
+        match self {
+            Self::Absent | Self::NoToken | Self::SpentTicket => false,
+            Self::Malformed
+            | Self::Ambiguous
+            | Self::Untrusted
+            | Self::InvalidToken
+            | Self::ExpiredToken
+            | Self::AmbiguousToken
+            | Self::UnknownKey => true,
+        }
+    }
+
+    pub(super) fn detail(self) -> &'static str {
+        match self {
+            Self::Absent => {
+                "This request needs an identity. A proxy gives one in the header X-User-Claim. With --auth none, the path \
+                 of a subscribe request or the query parameters user and device give one."
+            }
+            Self::NoToken => {
+                "This request needs a token, in the header Authorization: Bearer. An event stream may have it in ?token=, or a \
+                 ticket in ?ticket=. The option --token-cookie names a cookie that may have it."
+            }
+            Self::Malformed => {
+                "The identity is not valid. X-User-Claim must be a JSON object with a userid, and perhaps a clientid: strings or numbers, each once."
+            }
+            Self::Ambiguous => {
+                "The request has more than one X-User-Claim header, or a header with a similar name. The proxy must \
+                 remove the client's own."
+            }
+            Self::Untrusted => "This server accepts requests only from the proxies in --trusted-proxies.",
+            Self::InvalidToken => {
+                "The token is not valid: its form, its signature, its times, its audience, its issuer, or the claims that name the \
+                 user and the device. The first place that has a token decides: Authorization, ?ticket=, ?token=, the cookie."
+            }
+            Self::ExpiredToken => "The token has expired. Get a new one.",
+            Self::AmbiguousToken => {
+                "The request has two tokens in the same place: two headers Authorization: Bearer, two equal parameters, or two \
+                 cookies of the same name."
+            }
+            Self::UnknownKey => "The token is signed with a key that is not in the key set of this server (--jwks).",
+            Self::SpentTicket => {
+                "The ticket was used, or is older than 30 s. Get a new one with POST /ticket, and open a new stream with it."
+            }
+        }
+    }
+}
+
+impl Error {
+    /// Whether the request has an identity that is not valid.
+    #[must_use]
+    pub fn is_failed_identity(self) -> bool {
+        matches!(self, Self::Unauthenticated(fault) if fault.is_failure())
+    }
+}
+
+impl From<IdentityFault> for Error {
+    fn from(fault: IdentityFault) -> Self {
+        Self::Unauthenticated(fault)
+    }
+}

@@ -1,0 +1,215 @@
+//! Reads the keys of tokens from their file or URL: at the start, and again whenever they may have changed.
+
+mod https;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::Uri;
+use tokio::time::{Instant, sleep_until};
+
+use self::https::HttpsClient;
+use crate::{
+    auth::{Expected, KeySet, Keys, Readers},
+    drain::Drain,
+};
+
+/// Where the keys come from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// A file with one secret.
+    Secret(PathBuf),
+    /// A file with one public key in PEM.
+    PublicKey(PathBuf),
+    /// A file with a JWKS.
+    JwksFile(PathBuf),
+    /// An https URL of a JWKS.
+    JwksUrl(Uri),
+}
+
+/// The task that reads the keys again.
+pub struct KeyRefresh {
+    source: KeySource,
+    expected: Expected,
+    keys: Arc<Keys>,
+    client: Option<HttpsClient>,
+    /// The version of the file that was read last, also if it had no usable keys.
+    version: Option<Version>,
+    /// When the keys were read last.
+    good_at: Instant,
+    is_good: bool,
+    drain: Drain,
+}
+
+/// What changes when a file is written or replaced: its device and number, its length, and the time of the change.
+type Version = (u64, u64, u64, Option<SystemTime>);
+
+impl KeyRefresh {
+    /// Reads the keys if they are in a file. The first thing that [`KeyRefresh::run`] does is to fetch those of a URL.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has no usable keys, or the system has no certificates of authorities for https.
+    pub fn new(source: KeySource, expected: Expected, drain: Drain) -> io::Result<Self> {
+        let client = match source {
+            KeySource::JwksUrl(_) => Some(HttpsClient::new(drain.clone())?),
+            _ => None,
+        };
+        let (keys, good_at) = (Arc::new(Keys::unread()), Instant::now());
+        let mut refresh = Self { source, expected, keys, client, version: None, good_at, is_good: false, drain };
+        if let Some(path) = refresh.source.path() {
+            refresh.version = version(path);
+            let set = refresh.source.read_file(path, &refresh.expected);
+            let set = set.map_err(|reason| io::Error::other(format!("{}: {reason}", path.display())))?;
+            refresh.is_good = true;
+            refresh.keys.finish(Some(set));
+        }
+        Ok(refresh)
+    }
+
+    /// The keys as they were read last.
+    #[must_use]
+    pub fn keys(&self) -> Arc<Keys> {
+        self.keys.clone()
+    }
+
+    /// Reads the keys when they may have changed, or when a request has an unknown one. Never returns.
+    pub async fn run(mut self) {
+        let drain = self.drain.clone();
+        tokio::select! {
+            () = drain.started() => {}
+            () = self.refresh() => {}
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn refresh(&mut self) {
+        let mut next = match self.source {
+            KeySource::JwksUrl(_) => Instant::now(),
+            _ => Instant::now() + FILE_EVERY,
+        };
+        loop {
+            let wanted = tokio::select! {
+                () = self.keys.wanted() => true,
+                () = sleep_until(next) => false,
+            };
+            if wanted || self.may_have_changed() {
+                self.keys.begin();
+                let read = self.read().await;
+                self.finish(read);
+            }
+            next = Instant::now()
+                + match self.source {
+                    KeySource::JwksUrl(_) if self.is_good => FETCH_EVERY,
+                    KeySource::JwksUrl(_) => RETRY_AFTER,
+                    _ => FILE_EVERY,
+                };
+        }
+    }
+
+    /// Only of a file it is known when it has not changed.
+    fn may_have_changed(&mut self) -> bool {
+        let Some(path) = self.source.path() else { return true };
+        let is_unchanged = version(path) == self.version;
+        if is_unchanged && self.is_good {
+            self.good_at = Instant::now();
+        }
+        !is_unchanged
+    }
+
+    async fn read(&mut self) -> Result<KeySet, String> {
+        match (&self.source, &self.client) {
+            (KeySource::JwksUrl(url), Some(client)) => {
+                let json = client.get(url, LARGEST).await?;
+                Ok(KeySet::jwks(&json, Readers::Everybody, &self.expected)?)
+            }
+            (source, _) => {
+                let path = source.path().ok_or("no file")?;
+                // Before the read: what is written during the read is read next time.
+                self.version = version(path);
+                source.read_file(path, &self.expected)
+            }
+        }
+    }
+
+    fn finish(&mut self, read: Result<KeySet, String>) {
+        self.is_good = read.is_ok();
+        if let Err(reason) = &read {
+            tracing::warn!(reason, "cannot read the keys of tokens; the keys from before stay for 24 h");
+            if self.good_at.elapsed() > LONGEST {
+                tracing::error!("the keys of tokens are too old: no token is accepted until they can be read again");
+                self.keys.forget();
+            }
+        } else {
+            self.good_at = Instant::now();
+        }
+        self.keys.finish(read.ok());
+    }
+}
+
+impl KeySource {
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Secret(path) | Self::PublicKey(path) | Self::JwksFile(path) => Some(path),
+            Self::JwksUrl(_) => None,
+        }
+    }
+
+    fn read_file(&self, path: &Path, expected: &Expected) -> Result<KeySet, String> {
+        let bytes = read_small(path).map_err(|error| error.to_string())?;
+        let set = match self {
+            Self::Secret(_) => KeySet::secret(without_line_end(&bytes), expected),
+            Self::PublicKey(_) => KeySet::public_key(&bytes, expected),
+            Self::JwksFile(_) | Self::JwksUrl(_) => KeySet::jwks(&bytes, Readers::Operator, expected),
+        };
+        Ok(set?)
+    }
+}
+
+/// The secret in a file. One line end at the end of the file is not part of it.
+///
+/// # Errors
+/// When the file cannot be read. The message names the file.
+pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+    let bytes = read_small(path).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+    Ok(without_line_end(&bytes).to_vec())
+}
+
+fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > LARGEST {
+        return Err(io::Error::other("larger than 64 KiB"));
+    }
+    Ok(bytes)
+}
+
+fn without_line_end(bytes: &[u8]) -> &[u8] {
+    let without_line_feed = bytes.strip_suffix(b"\n");
+    without_line_feed.map_or(bytes, |bytes| bytes.strip_suffix(b"\r").unwrap_or(bytes))
+}
+
+fn version(path: &Path) -> Option<Version> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino(), file.len(), file.modified().ok()))
+}
+
+/// The most bytes of a file or a key set.
+const LARGEST: usize = 64 * 1024;
+
+/// How often a file is looked at.
+const FILE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often a key set is fetched. A key that was removed from it is accepted for this long.
+const FETCH_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// When a key set is fetched again that could not be fetched.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// How long keys are accepted that cannot be read any more.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);

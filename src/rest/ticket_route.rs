@@ -1,0 +1,14 @@
+//! `POST /ticket`: exchanges a token for a ticket, which opens one event stream.
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+
+use super::{Api, Problem, extract::peer_of, extract::post_credentials, json_response};
+
+pub(super) async fn issue(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+    let credentials = post_credentials(peer_of(request.extensions())?, &request);
+    let issue = || api.auth.issue_ticket(&credentials);
+    Ok(json_response(&api.auth.with_new_keys(issue(), issue).await?))
+}

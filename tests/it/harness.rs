@@ -10,6 +10,7 @@ pub mod process;
 pub mod proxy;
 pub mod sse;
 pub mod tokens;
+pub mod tunnel;
 
 use std::{net::SocketAddr, time::Duration};
 

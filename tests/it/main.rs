@@ -35,6 +35,7 @@ mod metrics;
 mod options;
 mod parity;
 mod presence;
+mod production;
 mod readme;
 mod reflection;
 mod refusals;

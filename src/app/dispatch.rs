@@ -80,7 +80,7 @@ impl Dispatch {
 
 impl Handler for Dispatch {
     fn handle(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture {
-        let error = self.0.allowed_origins.error(&request);
+        let error = self.0.allowed_origins.error(&self.0.api.auth, peer, &request);
         self.dispatch(error, peer, request)
     }
 

@@ -70,6 +70,14 @@ impl Auth {
         self.tokens.as_ref().ok_or(Error::Internal)?.identify(credentials, &self.claims)
     }
 
+    /// Whether a cookie identifies the caller of a request. A browser attaches cookies by itself, also to requests of pages of other
+    /// sites.
+    #[must_use]
+    pub fn cookie_identifies(&self, credentials: &Credentials<'_>) -> bool {
+        let cookie = self.tokens.as_ref().and_then(|tokens| tokens.cookie.as_deref());
+        cookie.is_some_and(|cookie| token_source::is_cookie(credentials, cookie))
+    }
+
     /// Issues a ticket for the caller that a token names. In every mode but [`Mode::Jwt`] there are no tickets.
     ///
     /// # Errors

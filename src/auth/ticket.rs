@@ -52,8 +52,8 @@ struct Contents {
     claims: Box<RawValue>,
 }
 
-/// A new ticket.
-#[derive(Debug, Serialize)]
+/// A new ticket. Not `Debug`: no log may contain it.
+#[derive(Serialize)]
 pub struct Issued {
     ticket: String,
     expires_in: u64,

@@ -42,6 +42,7 @@ mod refusals;
 mod request_frames;
 mod rest;
 mod resume;
+mod secrets;
 mod send_stream;
 mod serve;
 mod shared_cache;

@@ -103,6 +103,7 @@ impl KeyRefresh {
                 let read = self.read().await;
                 self.finish(read);
             }
+            self.forget_old_keys();
             next = Instant::now()
                 + match self.source {
                     KeySource::JwksUrl(_) if self.is_good => FETCH_EVERY,
@@ -141,14 +142,17 @@ impl KeyRefresh {
         self.is_good = read.is_ok();
         if let Err(reason) = &read {
             tracing::warn!(reason, "cannot read the keys of tokens; the keys from before stay for 24 h");
-            if self.good_at.elapsed() > LONGEST {
-                tracing::error!("the keys of tokens are too old: no token is accepted until they can be read again");
-                self.keys.forget();
-            }
         } else {
             self.good_at = Instant::now();
         }
         self.keys.finish(read.ok());
+    }
+
+    fn forget_old_keys(&self) {
+        if !self.is_good && self.good_at.elapsed() > LONGEST && self.keys.current().is_some() {
+            tracing::error!("the keys of tokens are too old: no token is accepted until they can be read again");
+            self.keys.forget();
+        }
     }
 }
 
@@ -209,7 +213,54 @@ const FILE_EVERY: Duration = Duration::from_secs(2);
 const FETCH_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// When a key set is fetched again that could not be fetched.
-const RETRY_AFTER: Duration = Duration::from_secs(15);
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// How long keys are accepted that cannot be read any more.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    const SECRET: &str = "a secret of at least 32 bytes, as RFC 7518 wants";
+
+    fn secret_file(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("backend-signal-{}-{name}", std::process::id()));
+        fs::write(&path, SECRET).unwrap();
+        path
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_cannot_be_read_any_more_are_accepted_for_24_hours() {
+        let path = secret_file("old-keys");
+        let refresh = KeyRefresh::new(KeySource::Secret(path.clone()), Expected::default(), Drain::new()).unwrap();
+        let keys = refresh.keys();
+        let mut running = Box::pin(refresh.run());
+        let mut run = async |time| assert!(timeout(time, running.as_mut()).await.is_err(), "it never ends");
+        run(Duration::from_secs(25 * 60 * 60)).await;
+        assert!(keys.current().is_some(), "a file that does not change stays good");
+        fs::write(&path, "short").unwrap();
+        run(LONGEST.saturating_sub(2 * FILE_EVERY)).await;
+        assert!(keys.current().is_some());
+        run(4 * FILE_EVERY).await;
+        assert!(keys.current().is_none());
+        fs::write(&path, SECRET).unwrap();
+        run(2 * FILE_EVERY).await;
+        assert!(keys.current().is_some());
+        fs::remove_file(&path).unwrap();
+        advance(FILE_EVERY).await;
+    }
+
+    #[test]
+    fn one_line_end_at_the_end_of_a_secret_file_is_not_part_of_the_secret() {
+        let path = secret_file("line-ends");
+        for (content, secret) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("a\r", "a\r"), ("", "")]
+        {
+            fs::write(&path, content).unwrap();
+            assert_eq!(read_secret(&path).unwrap(), secret.as_bytes(), "{content:?}");
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}

@@ -6,6 +6,7 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio_rustls::rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
 
 use super::signatures;
 use crate::error::IdentityFault;
@@ -76,7 +77,7 @@ impl KeySet {
         let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
         match key.family() {
             AlgorithmFamily::Rsa if length < SHORTEST_RSA => Err("an RSA key must have at least 2048 bits"),
-            AlgorithmFamily::Ec if ![P256, P384].contains(&length) => Err("an EC key must be on P-256 or P-384"),
+            AlgorithmFamily::Ec if !is_on_known_curve(pem) => Err("an EC key must be on P-256 or P-384"),
             _ => Ok(Self { keys: vec![Key::new(None, key, None, expected)], has_ids: false }),
         }
     }
@@ -148,12 +149,18 @@ impl Key {
     }
 }
 
+/// Whether a key names a curve of ES256 or ES384. A point on another curve may have as many bytes.
+fn is_on_known_curve(pem: &[u8]) -> bool {
+    let key = SubjectPublicKeyInfoDer::from_pem_slice(pem);
+    key.is_ok_and(|key| [P256, P384].iter().any(|curve| memchr::memmem::find(&key, curve).is_some()))
+}
+
 /// The output of SHA-256.
 const SHORTEST_SECRET: usize = 32;
 
 /// The modulus of an RSA key with 2048 bits, as ring demands.
 const SHORTEST_RSA: usize = 256;
 
-/// The bytes of an uncompressed point on each curve.
-const P256: usize = 65;
-const P384: usize = 97;
+/// The object identifiers of the curves, in DER (RFC 5480, section 2.1.1.1).
+const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];

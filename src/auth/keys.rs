@@ -58,7 +58,9 @@ impl Keys {
         self.wanted.notified().await;
     }
 
-    pub(super) fn current(&self) -> Option<Arc<KeySet>> {
+    /// The keys as they were read last. `None`: there are none, or they are too old.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<KeySet>> {
         self.state.lock().set.clone()
     }
 

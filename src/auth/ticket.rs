@@ -198,3 +198,55 @@ const SHORTEST_KEY: usize = 32;
 
 /// The most used tickets that are remembered: 35,000 streams a second, in about 30 MB of memory.
 const MAX_USED: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(seconds: u64) -> Verified {
+        let claims = r#"{"sub":"bob","contacts":["ana"],"secret":"x","exp":1}"#;
+        let claims = RawValue::from_string(claims.to_owned()).unwrap();
+        Verified { claims, expires: wall_clock::now() + Duration::from_secs(seconds) }
+    }
+
+    fn issue(tickets: &Tickets, seconds: u64) -> String {
+        tickets.issue(&token(seconds), |claim| ["sub", "contacts"].contains(&claim)).unwrap().ticket
+    }
+
+    #[test]
+    fn a_ticket_has_the_claims_that_are_read_and_no_others() {
+        let tickets = Arc::new(Tickets::new(None).unwrap());
+        let (verified, _) = tickets.verify(issue(&tickets, 60).as_bytes()).unwrap();
+        assert_eq!(verified.claims.get(), r#"{"contacts":["ana"],"sub":"bob"}"#);
+        let left = verified.expires.duration_since(wall_clock::now()).unwrap();
+        assert!((55..=60).contains(&left.as_secs()), "{left:?}");
+    }
+
+    #[test]
+    fn a_reservation_that_is_dropped_gives_the_ticket_back_and_one_that_is_used_up_does_not() {
+        let tickets = Arc::new(Tickets::new(None).unwrap());
+        let ticket = issue(&tickets, 60);
+        let verify = || tickets.verify(ticket.as_bytes()).map(|(_, unused)| unused);
+        let (first, second) = (verify().unwrap(), verify().unwrap());
+        let spent = Error::from(IdentityFault::SpentTicket);
+        let reservation = Reservation::of(Some(&first)).unwrap();
+        assert_eq!(Reservation::of(Some(&second)).err(), Some(spent));
+        drop(reservation);
+        Reservation::of(Some(&second)).unwrap().use_up();
+        assert_eq!(Reservation::of(Some(&first)).err(), Some(spent));
+        assert_eq!(verify().err(), Some(IdentityFault::SpentTicket));
+        Reservation::of(None).unwrap().use_up();
+    }
+
+    #[test]
+    fn a_full_list_refuses_a_ticket_which_can_be_used_later_and_forgets_old_ones() {
+        let tickets = Arc::new(Tickets::new(None).unwrap());
+        let (_, unused) = tickets.verify(issue(&tickets, 60).as_bytes()).unwrap();
+        let (until, count) = (unused.id.0, MAX_USED as u64);
+        *tickets.used.lock() = (0..count).map(|id| (until, id)).collect();
+        assert!(matches!(Reservation::of(Some(&unused)), Err(Error::TooMany(_))));
+        *tickets.used.lock() = (0..count).map(|id| (1, id)).collect();
+        Reservation::of(Some(&unused)).unwrap().use_up();
+        assert_eq!(tickets.used.lock().len(), 1);
+    }
+}

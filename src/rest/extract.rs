@@ -6,12 +6,13 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{FromRequest, FromRequestParts},
 };
-use http::{Extensions, HeaderMap, HeaderName, Method, Request, request::Parts};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Response, request::Parts};
 use percent_encoding::percent_decode_str;
 
 use super::{
     Api, Problem,
     body::{draft, read_body},
+    error_response,
     events::accepts_events,
 };
 use crate::{
@@ -38,23 +39,25 @@ pub(super) struct MessagePost<T> {
 }
 
 impl FromRequestParts<Api> for Caller {
-    type Rejection = Problem;
+    type Rejection = Response<Body>;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Response<Body>> {
         let is_stream_request = parts.method == Method::GET && accepts_events(&parts.headers);
-        let credentials = credentials(parts, is_stream_request)?;
+        let refusal = |error| error_response(error, &parts.headers);
+        let credentials = credentials(parts, is_stream_request).map_err(refusal)?;
         let identify = || api.auth.caller(&credentials);
-        Ok(api.auth.with_new_keys(identify(), identify).await?)
+        api.auth.with_new_keys(identify(), identify).await.map_err(refusal)
     }
 }
 
 impl FromRequestParts<Api> for Subscriber {
-    type Rejection = Problem;
+    type Rejection = Response<Body>;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let credentials = credentials(parts, true)?;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Response<Body>> {
+        let refusal = |error| error_response(error, &parts.headers);
+        let credentials = credentials(parts, true).map_err(refusal)?;
         let identify = || api.auth.subscriber(&credentials, PathParameters::of(parts.uri.path()).address());
-        Ok(api.auth.with_new_keys(identify(), identify).await?)
+        api.auth.with_new_keys(identify(), identify).await.map_err(refusal)
     }
 }
 

@@ -79,6 +79,7 @@ async fn a_token_with_any_fault_is_401_over_every_protocol() {
     let head = |name: &str, value: Value| signer.sign(&with(&header, name, value), &valid);
     let [first, second, third]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().expect("three parts");
     let jwk = rsa_jwk("a", OTHER_RSA);
+    let mut wrong = Vec::new();
     for (fault, bad) in [
         ("no algorithm", head("alg", json!("none"))),
         ("no algorithm, no signature", format!("{}.{second}.", encode(r#"{"alg":"none"}"#))),
@@ -127,8 +128,10 @@ async fn a_token_with_any_fault_is_401_over_every_protocol() {
         ("a word", "secret".to_owned()),
         ("nothing", String::new()),
     ] {
-        assert_eq!(ask(&server, &bad).await, [401; 3], "{fault}");
+        let answers = ask(&server, &bad).await;
+        wrong.extend((answers != [401; 3]).then_some((fault, answers)));
     }
+    assert!(wrong.is_empty(), "{wrong:?}");
     assert_eq!(ask(&server, &good).await, [200; 3]);
 }
 

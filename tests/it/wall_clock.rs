@@ -36,7 +36,7 @@ async fn before_1970_and_after_9999_everything_works_as_usual() {
 }
 
 /// The path of faketime's library. The program `faketime` cannot run the daemon here: it stays alive when the daemon ends.
-fn faketime() -> std::io::Result<String> {
+pub fn faketime() -> std::io::Result<String> {
     let output = process::command_of("faketime").args(["-f", "+1y", "printenv", "LD_PRELOAD"]).output()?;
     Ok(String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned())
 }
@@ -50,7 +50,7 @@ fn command_at(time: &str) -> std::process::Command {
 }
 
 /// The daemon at a time of day.
-fn at(time: &str, options: &[&str]) -> Process {
+pub fn at(time: &str, options: &[&str]) -> Process {
     Process::spawn(command_at(time).args(["--port", "0", "--host", "127.0.0.1"]).args(options))
 }
 
@@ -100,7 +100,7 @@ async fn assert_speaks_tls(time: &str) {
 }
 
 /// Prints that the test was skipped, past the test harness, which hides the output of passing tests. Fails with CI=true.
-fn skip(absent: &std::io::Error) {
+pub fn skip(absent: &std::io::Error) {
     #[expect(clippy::disallowed_methods, reason = "the environment says whether the tools may be absent")]
     let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
     assert!(!must, "with CI=true the test of a wrong wall clock must run: {absent}");

@@ -1,0 +1,227 @@
+//! Tickets: `POST /ticket` gives one for a token, and it opens one event stream.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Response, Server, Sse, metric,
+    tokens::{SECRET, Signer, claims, encode, file, seconds_from_now, token},
+    until, within,
+};
+use crate::wall_clock;
+
+/// The options of a daemon that verifies tokens with [`SECRET`].
+fn options() -> [String; 4] {
+    ["--auth", "jwt", "--jwt-secret-file", &file("secret", SECRET)].map(str::to_owned)
+}
+
+async fn server(more: &[&str]) -> Server {
+    let options = options();
+    let options: Vec<_> = options.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    Server::with(&options).await
+}
+
+async fn post(server: &Server, token: &str) -> Response {
+    server.request("POST /ticket", &[("authorization", &format!("Bearer {token}"))], b"").await
+}
+
+/// A ticket for `user/device`.
+async fn ticket(server: &Server, device: &str) -> String {
+    let answer = post(server, &token(device)).await;
+    let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    answer["ticket"].as_str().expect("a ticket").to_owned()
+}
+
+/// The status of a request with a ticket.
+async fn status(server: &Server, head: &str, accept: &str) -> u16 {
+    server.request(head, &[("accept", accept)], b"").await.status
+}
+
+const STREAM: &str = "text/event-stream";
+
+#[tokio::test]
+async fn a_ticket_opens_one_stream_and_is_then_401_and_no_failed_identity() {
+    let server = server(&[]).await;
+    let answer = post(&server, &token("bob/phone")).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(body["expires_in"], 30);
+    let ticket = body["ticket"].as_str().expect("a ticket");
+    let path = format!("/subscribe?ticket={ticket}");
+    let phone = Sse::open(server.address, &path, &[]).await;
+    assert_eq!((&phone.ready["user"], &phone.ready["device"]), (&json!("bob"), &json!("phone")));
+    for path in
+        [&path, &format!("/user/bob/devices?ticket={ticket}"), &format!("/subscribe?ticket={ticket}&format=none")]
+    {
+        let answer = server.request(&format!("GET {path}"), &[("accept", STREAM)], b"").await;
+        assert_eq!((answer.status, answer.problem().as_str()), (401, "unauthenticated"), "{path:.40}");
+        assert!(answer.text().contains("POST /ticket"), "{}", answer.text());
+    }
+    assert_eq!(metric(&server, "signal_refused_identities_total").await, 0);
+    let cursor = phone.leave();
+    let path = format!("/subscribe?ticket={}&last_event_id={cursor}", self::ticket(&server, "bob/phone").await);
+    assert_eq!(Sse::open(server.address, &path, &[]).await.ready["continuity"], "resumed");
+}
+
+#[tokio::test]
+async fn only_a_request_that_opens_a_stream_uses_a_ticket_up() {
+    let server = server(&["--user-watchers", "1"]).await;
+    let ticket = ticket(&server, "bob/phone").await;
+    let full = self::ticket(&server, "ana/phone").await;
+    let bob = |query: &str| format!("/user/bob/devices?ticket={query}");
+    let mut watch = Sse::open_plain(server.address, &bob(&full), &[("accept", STREAM)]).await;
+    assert_eq!(watch.next().await.name, "signal.devices");
+    for (head, accept, expected) in [
+        (format!("HEAD /subscribe?ticket={ticket}"), STREAM, 405),
+        (format!("GET /subscribe?ticket={ticket}&format=none"), STREAM, 400),
+        (format!("GET /subscribe/ana/device/phone?ticket={ticket}"), STREAM, 403),
+        (format!("GET /subscribe/bob/device/tv?ticket={ticket}"), STREAM, 403),
+        (format!("GET /user/%00/devices?ticket={ticket}"), STREAM, 400),
+        (format!("GET /devices?ticket={ticket}"), STREAM, 400),
+        // Not a stream: the query is not read.
+        (format!("GET /user/bob/devices?ticket={ticket}"), "application/json", 401),
+        (format!("POST /ticket?ticket={ticket}"), STREAM, 401),
+        (format!("POST /user/bob/device/phone?ticket={ticket}"), STREAM, 401),
+        (format!("GET /none?ticket={ticket}"), STREAM, 404),
+        // Over the limit: 200 and a stream that only says so.
+        (format!("GET {}", bob(&ticket)), STREAM, 200),
+    ] {
+        assert_eq!(status(&server, &head, accept).await, expected, "{head:.40}");
+    }
+    // A stale page gets 204, and its ticket stays.
+    let token = token("bob/phone");
+    let old = Sse::open(server.address, &format!("/subscribe?token={token}"), &[]).await;
+    let cursor = old.parser.last_event_id.clone();
+    let new = Sse::open(server.address, &format!("/subscribe?token={token}"), &[]).await;
+    let stale = format!("GET /subscribe?ticket={ticket}&last_event_id={cursor}");
+    assert_eq!(status(&server, &stale, STREAM).await, 204);
+    drop((old, new));
+    let opened = Sse::open(server.address, &format!("/subscribe?ticket={ticket}"), &[]).await;
+    assert_eq!(opened.ready["user"], "bob");
+}
+
+#[tokio::test]
+async fn of_many_requests_with_the_same_ticket_one_opens_a_stream() {
+    let server = server(&[]).await;
+    let ticket = ticket(&server, "bob/phone").await;
+    let requests = (0..20).map(|_| {
+        let (address, path) = (server.address, format!("GET /subscribe?ticket={ticket}"));
+        tokio::spawn(async move {
+            let mut connection = crate::harness::Connection::open(address).await;
+            connection.ask(&path, &[("accept", STREAM)]).await;
+            (connection.head().await.status, connection)
+        })
+    });
+    let mut statuses = Vec::new();
+    let mut open = Vec::new();
+    for request in requests.collect::<Vec<_>>() {
+        let (status, connection) = within(request).await.expect("no panic");
+        statuses.push(status);
+        open.push(connection);
+    }
+    statuses.sort_unstable();
+    assert_eq!((statuses[0], &statuses[1..]), (200, &[401; 19][..]));
+}
+
+#[tokio::test]
+async fn a_ticket_that_is_not_valid_is_401_and_a_failed_identity() {
+    let server = server(&[]).await;
+    let good = ticket(&server, "bob/phone").await;
+    let other = self::server(&[]).await;
+    let [first, second, third]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().expect("three parts");
+    let forged = json!({"id": [u64::MAX, 1], "expires": seconds_from_now(60), "claims": claims("eve/phone")});
+    let by_token_secret = Signer::secret(SECRET).sign(&json!({"alg": "HS256", "typ": "JWT"}), &forged);
+    let bad = [
+        ("a word", "x".to_owned()),
+        ("a token", token("bob/phone")),
+        ("signed with the secret of the tokens", by_token_secret),
+        ("no algorithm", format!("{}.{second}.", encode(r#"{"alg":"none"}"#))),
+        ("a changed signature", format!("{first}.{second}.A{}", &third[1..])),
+        ("of another process", ticket(&other, "bob/phone").await),
+        ("10 KiB", "x".repeat(10_000)),
+    ];
+    for (fault, ticket) in &bad {
+        assert_eq!(status(&server, &format!("GET /subscribe?ticket={ticket}"), STREAM).await, 401, "{fault}");
+    }
+    assert_eq!(metric(&server, "signal_refused_identities_total").await, bad.len() as u64);
+    // Nor is a ticket a token.
+    assert_eq!(status(&server, &format!("GET /subscribe?token={good}"), STREAM).await, 401);
+    let bearer = format!("Bearer {good}");
+    for head in ["POST /ticket", "GET /user/bob/devices"] {
+        assert_eq!(server.request(head, &[("authorization", &bearer)], b"").await.status, 401, "{head}");
+    }
+    assert_eq!(status(&server, &format!("GET /subscribe?ticket={good}&format=none"), STREAM).await, 400, "it is good");
+}
+
+#[tokio::test]
+async fn a_ticket_needs_a_valid_token() {
+    let server = server(&["--token-cookie", "session"]).await;
+    let refused = server.request("POST /ticket", &[], b"").await;
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, r#"Bearer realm="backend-signal""#));
+    let refused = post(&server, "x").await;
+    let challenge = r#"Bearer realm="backend-signal", error="invalid_token""#;
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, challenge));
+    let mut nobody = claims("bob/phone");
+    nobody["userid"] = json!("");
+    let nobody = Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &nobody);
+    assert_eq!(post(&server, &nobody).await.status, 401);
+    let cookie = format!("session={}", token("bob/phone"));
+    assert_eq!(server.request("POST /ticket", &[("cookie", &cookie)], b"").await.status, 200);
+    assert_eq!(server.request("GET /ticket", &[], b"").await.status, 405);
+    assert_eq!(Server::start().await.request("POST /ticket", &[], b"").await.status, 404, "without --auth jwt");
+}
+
+#[tokio::test]
+async fn a_stream_that_a_ticket_opened_ends_when_its_token_does() {
+    let server = server(&[]).await;
+    let mut claims = claims("bob/phone");
+    claims["exp"] = json!(seconds_from_now(3));
+    let answer = post(&server, &Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims)).await;
+    let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert!(answer["expires_in"].as_u64().is_some_and(|seconds| seconds < 10), "{answer}");
+    let path = format!("/subscribe?ticket={}", answer["ticket"].as_str().expect("a ticket"));
+    let stream = Sse::open(server.address, &path, &[]).await;
+    assert_eq!(within(stream.end()).await, "expired");
+}
+
+#[tokio::test]
+async fn nodes_with_the_same_key_accept_each_others_tickets_each_once() {
+    let key = file("ticket-key", "the same key on all nodes, 32 bytes or more\n");
+    let same = file("ticket-key", "the same key on all nodes, 32 bytes or more");
+    let (one, two) = (server(&["--ticket-key-file", &key]).await, server(&["--ticket-key-file", &same]).await);
+    let path = format!("/subscribe?ticket={}", ticket(&one, "bob/phone").await);
+    for node in [&one, &two] {
+        assert_eq!(Sse::open(node.address, &path, &[]).await.ready["user"], "bob");
+        assert_eq!(status(node, &format!("GET {path}"), STREAM).await, 401);
+    }
+    // With the secret of the tokens as the key of the tickets, one still is not the other.
+    let secret = file("secret", SECRET);
+    let both = server(&["--ticket-key-file", &secret]).await;
+    let ticket = ticket(&both, "bob/phone").await;
+    assert_eq!(status(&both, &format!("GET /subscribe?token={ticket}"), STREAM).await, 401);
+    assert_eq!(status(&both, &format!("GET /subscribe?ticket={}", token("bob/phone")), STREAM).await, 401);
+}
+
+/// In a process whose clock runs ten times as fast.
+#[tokio::test]
+async fn a_ticket_is_401_after_30_s_and_no_failed_identity() {
+    if let Err(error) = wall_clock::faketime() {
+        return wall_clock::skip(&error);
+    }
+    let options = options();
+    let daemon = wall_clock::at("+0 x10", &options.each_ref().map(String::as_str));
+    let ask = async |head: &str, headers: &[(&str, &str)]| {
+        crate::harness::Connection::open(daemon.address).await.request(head, headers, b"").await
+    };
+    let mut claims = claims("bob/phone");
+    claims["exp"] = json!(seconds_from_now(3_600));
+    let bearer = format!("Bearer {}", Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims));
+    let answer = ask("POST /ticket", &[("authorization", &bearer)]).await;
+    let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let path = format!("GET /subscribe?format=none&ticket={}", answer["ticket"].as_str().expect("a ticket"));
+    let old = until(|| ask(&path, &[]), |answer| answer.status != 400).await;
+    assert_eq!((old.status, old.problem().as_str()), (401, "unauthenticated"));
+    assert!(old.text().contains("POST /ticket"), "{}", old.text());
+    let metrics = ask("GET /metrics", &[]).await.text();
+    assert!(metrics.contains("signal_refused_identities_total 0"), "{metrics}");
+}

@@ -1,6 +1,12 @@
 //! The set-ups of `docs/production.md`: the real programs, with what the page shows.
 
+mod alone;
 mod behind_nginx;
+mod traefik;
+
+use std::sync::Arc;
+
+use tokio_rustls::TlsConnector;
 
 use crate::harness::{Process, process};
 
@@ -29,4 +35,11 @@ fn daemon(section: &'static str, port: u16, folder: &str) -> Process {
         options.extend(["--host", "127.0.0.1"].map(str::to_owned));
     }
     Process::spawn(process::command().args(options))
+}
+
+/// Asks for a protocol in the handshake.
+fn with_alpn(connector: &TlsConnector, protocol: &[u8]) -> TlsConnector {
+    let mut config = (**connector.config()).clone();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    TlsConnector::from(Arc::new(config))
 }

@@ -4,14 +4,11 @@ mod login;
 mod restart;
 mod routes;
 
-use std::sync::Arc;
-
 use backend_signal::grpc::proto::signal_client::SignalClient;
-use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 
 use self::login::Login;
-use super::{blocks, daemon, section};
+use super::{blocks, daemon, section, with_alpn};
 use crate::harness::{
     Connection, FORM, Process, Response, Sse,
     grpc::Client,
@@ -84,10 +81,4 @@ const ACCEPT: (&str, &str) = ("accept", "text/event-stream");
 /// The cookie of a user who has logged in.
 fn session(user: &str) -> String {
     format!("theme=dark; session={user}")
-}
-
-fn with_alpn(connector: &TlsConnector, protocol: &[u8]) -> TlsConnector {
-    let mut config = (**connector.config()).clone();
-    config.alpn_protocols = vec![protocol.to_vec()];
-    TlsConnector::from(Arc::new(config))
 }

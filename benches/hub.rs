@@ -38,12 +38,13 @@ impl Stage {
     fn new() -> Self {
         let limits = Limits::only_times(Duration::from_secs(60), Duration::from_secs(60));
         let metrics = Metrics::new();
+        let (claims, trusted_proxies) = (ClaimNames::default(), Vec::new());
         let auth = Auth {
             mode: Mode::None,
             require_all: false,
-            claims: ClaimNames::default(),
+            claims,
             tokens: None,
-            trusted_proxies: Vec::new(),
+            trusted_proxies,
             metrics: metrics.clone(),
         };
         let caller = auth.caller(&nobody(&HeaderMap::new(), &Uri::default())).expect("anybody may send");

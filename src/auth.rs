@@ -8,7 +8,9 @@ mod jwt;
 mod key_set;
 mod keys;
 mod named;
+mod permission;
 mod signatures;
+mod tenant;
 mod ticket;
 mod token_source;
 mod tokens;
@@ -20,10 +22,11 @@ use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 
 pub use self::{
-    caller::{Caller, Reach, Subscriber},
+    caller::{Caller, CallerKey, Subscriber},
     claims::ClaimNames,
     key_set::{Expected, KeySet, Readers},
     keys::Keys,
+    tenant::{TenantAddress, TenantUser},
     ticket::{Issued, Reservation, Tickets},
     tokens::Tokens,
     user_list::UserList,
@@ -81,8 +84,8 @@ impl Auth {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when an identity is required and absent, or present and not valid, or when the peer is not a
-    /// trusted proxy; [`Error::Invalid`] when the request names no valid device, or two; [`Error::Forbidden`] when it names another
-    /// device than the identity.
+    /// trusted proxy; [`Error::Invalid`] when an id that the request names is not valid, or when it names two devices. Whatever the
+    /// identity does not allow is an error of [`Caller::reach`].
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
         let needs_identity = self.require_all || self.mode == Mode::Jwt;
         self.named_caller(credentials, None, needs_identity)
@@ -91,8 +94,7 @@ impl Auth {
     /// Identifies the caller of a subscribe request. `path` is the address in the request's path, if the path has one.
     ///
     /// # Errors
-    /// As [`Auth::caller`]; the error in `path`; [`Invalid::NoDevice`]; [`Error::Forbidden`] when path and identity name different
-    /// users.
+    /// As [`Auth::caller`]; the error in `path`; [`Invalid::NoDevice`].
     pub fn subscriber(
         &self,
         credentials: &Credentials<'_>,
@@ -116,9 +118,8 @@ impl Auth {
         if needs_identity && claims.is_none() && self.mode != Mode::None {
             return Err(self.absent().into());
         }
-        let named = Named::read(credentials, self.mode, path.transpose()?)?;
-        let caller =
-            Caller::new(claims, named, self.mode, credentials.peer.to_canonical())?.with_token(token.flatten());
+        let named = Named::read(credentials, self.mode, path.transpose()?, self.claims.tenant.is_some())?;
+        let caller = self.caller_of(claims, named, credentials.peer.to_canonical()).with_token(token.flatten());
         if needs_identity && caller.user().is_none() { Err(self.absent().into()) } else { Ok(caller) }
     }
 
@@ -166,7 +167,7 @@ mod tests {
     fn identified(auth: &Auth, claim: Option<&'static str>, path: Option<&str>) -> [Result<Caller, Error>; 2] {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
-        let uri = Uri::from_static("/subscribe?user=eve&device=x&token=y");
+        let uri = Uri::from_static("/subscribe?token=y");
         let peer = "::ffff:192.0.2.7".parse().unwrap();
         let credentials = Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
@@ -186,7 +187,7 @@ mod tests {
         let (auth, bob) = (auth(Mode::Claim), Address::new("bob", "phone").unwrap());
         for caller in identified(&auth, CLAIM, Some("phone")).map(Result::unwrap) {
             assert_eq!((caller.user(), caller.device()), (Some(&bob.user), Some(&bob.device)));
-            assert_eq!((caller.tenant(), caller.reach(), caller.is_service()), (None, &Reach::Anyone, false));
+            assert_eq!((caller.tenant(), caller.is_service()), (None, false));
             assert_eq!((caller.expires(), caller.ip().to_string().as_str()), (None, "192.0.2.7"));
         }
         let [anonymous, subscriber] = identified(&auth, None, None);

@@ -1,5 +1,6 @@
 //! The command line and the environment, parsed into types; the only room that reads the environment.
 
+mod permission_options;
 mod refusal;
 mod serve_options;
 mod token_options;
@@ -13,6 +14,7 @@ use clap::{
 };
 
 pub use self::{
+    permission_options::PermissionOptions,
     serve_options::{AuthMode, RequireClaim, ServeOptions},
     token_options::{Jwks, TokenOptions},
 };

@@ -14,8 +14,12 @@ pub enum Error {
     Invalid(Invalid),
     /// The request needs an identity and has none, or its identity is not valid.
     Unauthenticated(IdentityFault),
-    /// The identity is valid, but does not allow this request.
+    /// The identity is valid, but the request names another user, device or tenant.
     Forbidden,
+    /// Users live inside tenants, and the caller has none.
+    NoTenant,
+    /// The identity does not list the user among those that the caller may reach.
+    NotListed,
     /// A page of another site made the request, and that site may not act for its visitors.
     CrossSite,
     /// The device has no live stream, and the message was not held.
@@ -117,6 +121,8 @@ impl Error {
             Self::Invalid(_)
             | Self::Unauthenticated(_)
             | Self::Forbidden
+            | Self::NoTenant
+            | Self::NotListed
             | Self::CrossSite
             | Self::NotConnected
             | Self::NoRoute
@@ -149,7 +155,7 @@ impl Error {
             Self::Invalid(Invalid::Format) => "invalid_format",
             Self::Invalid(Invalid::Host) => "invalid_host",
             Self::Unauthenticated(_) => "unauthenticated",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::NoTenant | Self::NotListed => "forbidden",
             Self::CrossSite => "cross_site",
             Self::NotConnected => "not_connected",
             Self::NoRoute => "no_route",
@@ -180,8 +186,13 @@ impl Error {
             Self::Invalid(part) => part.detail(),
             Self::Unauthenticated(fault) => fault.detail(),
             Self::Forbidden => {
-                "The identity is valid, but the request names another user or device. Name your own, or none."
+                "The identity is valid, but the request names another user, device or tenant. Name your own, or none."
             }
+            Self::NoTenant => {
+                "The caller has no tenant (--tenant-claim). An identity names one; a service may name one in the header \
+                 X-Signal-Tenant."
+            }
+            Self::NotListed => "The caller may reach only itself and the users that its identity lists (--allow).",
             Self::CrossSite => {
                 "A page of another site made the request. To allow that site, list its origin in --cors-origins."
             }

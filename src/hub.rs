@@ -61,10 +61,10 @@ use self::{
     user_devices::{DeviceLimits, Purpose},
 };
 use crate::{
-    auth::{Caller, Subscriber},
+    auth::{Caller, Subscriber, TenantAddress, TenantUser},
     budget::Budget,
     error::Error,
-    model::{Address, DeviceId, Message, Outcome, Start, UserId},
+    model::{DeviceId, Message, Outcome, Start, UserId},
 };
 
 /// The limits of the hub. A count of 0 means: no limit.
@@ -165,11 +165,12 @@ impl Hub {
     /// Opens a stream for the caller's device. Ends the device's previous stream, if there is one.
     ///
     /// # Errors
-    /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page of the device is
-    /// connected.
+    /// As [`Caller::reach`]; [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page
+    /// of the device is connected.
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
+        let address = &subscriber.reach()?;
         self.refuse_when_draining()?;
-        let (core, address, caller) = (&self.0.core, subscriber.address(), subscriber.caller());
+        let (core, caller) = (&self.0.core, subscriber.caller());
         let ticket = caller.reserve_ticket()?;
         // One byte: is there room for anything? A device with a mailbox may connect anyway, because it takes messages out.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
@@ -199,12 +200,12 @@ impl Hub {
         }
     }
 
-    /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes. `_caller` proves that the identity
-    /// was checked.
+    /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] when other nodes cannot be asked.
-    pub async fn devices(&self, _caller: &Caller, user: &UserId) -> Result<Vec<DeviceId>, Error> {
+    /// As [`Caller::reach`]; [`Error::Unreachable`] when other nodes cannot be asked.
+    pub async fn devices(&self, caller: &Caller, user: &UserId) -> Result<Vec<DeviceId>, Error> {
+        let user = &caller.reach(user)?;
         let mut devices = self.local_devices(user);
         devices.extend(self.0.backplane.devices(user).await?);
         devices.sort();
@@ -215,15 +216,18 @@ impl Hub {
     /// Watches the devices of some users: gives the list of connected devices of each user, then their changes in order.
     ///
     /// # Errors
-    /// [`Error::Draining`]; [`Error::TooMany`].
+    /// As [`Caller::reach`], for all when the caller may not reach one; [`Error::Draining`]; [`Error::TooMany`].
     pub fn watch(&self, caller: &Caller, users: &UserSet, heartbeat: Duration) -> Result<Watch, Error> {
+        let users = users.iter().map(|user| caller.reach(user)).collect::<Result<Vec<_>, _>>()?;
         self.refuse_when_draining()?;
         let core = &self.0.core;
-        let (address, ticket) = (caller.address(), caller.reserve_ticket()?);
-        let boards = core.presence.add_watches(users, address.as_ref())?;
+        let ticket = caller.reserve_ticket()?;
+        // A service has no limit of its own.
+        let key = caller.key().filter(|_| !caller.is_service());
+        let boards = core.presence.add_watches(&users, key.as_ref())?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
-        let watch = Watch::new(self.clone(), &boards, address, caller.expires(), heartbeat);
+        let watch = Watch::new(self.clone(), &boards, key, caller.expires(), heartbeat);
         for board in boards {
             board.fill(now, || {
                 let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
@@ -238,7 +242,7 @@ impl Hub {
     }
 
     /// Finds the slot of a device, or makes one.
-    fn find_or_insert(&self, address: &Address, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
+    fn find_or_insert(&self, address: &TenantAddress, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
         let core = &self.0.core;
         let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, &core.totals, now)?;
         if let Some(pushed_out) = pushed_out {
@@ -265,12 +269,12 @@ impl Hub {
 }
 
 impl Inbound for Hub {
-    fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error> {
+    fn deliver(&self, to: &TenantAddress, message: Message) -> Result<Outcome, Error> {
         let elapsed = self.elapsed();
         self.push(to, &self.parcel(message, 1, elapsed), Millis::new(elapsed))
     }
 
-    fn local_devices(&self, user: &UserId) -> Vec<DeviceId> {
+    fn local_devices(&self, user: &TenantUser) -> Vec<DeviceId> {
         self.0.core.registry.live(user).iter().map(|slot| slot.address.device.clone()).collect()
     }
 }

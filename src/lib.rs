@@ -42,6 +42,7 @@
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes) |
 //! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
+//! | a new rule of who may reach whom | `Caller::reach` in `auth/caller.rs`, from the claims in `auth/claims.rs`; `config/permission_options.rs` |
 //! | a new kind of identity | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`, `auth/challenge.rs`; `app.rs` joins them |
 //! | a new limit of a user or device | `Limits` in `hub.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
 //! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc.rs` and `grpc/deadline.rs` |
@@ -64,6 +65,7 @@
 //!
 //! * A mailbox is a log of numbered messages, and a stream is a cursor into it. There is no second queue.
 //! * Only `auth` makes a `Caller` or a `Subscriber`, and every hub function that subscribes, sends, lists or watches takes one.
+//! * The hub knows users only as `TenantUser`: a user in its tenant, whom the caller may reach. Only `Caller::reach` makes one.
 //! * Locks are short and synchronous. No function holds two locks, and no lock is held across an await.
 //! * A stream that ends late never removes the newer stream of its device: removal compares their generations.
 //! * A task that must not die is supervised: if it does, the daemon drains and exits with an error.

@@ -128,6 +128,13 @@ impl UserId {
     }
 }
 
+impl UserId {
+    /// The text of the id, shared.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+}
+
 impl DeviceId {
     /// Checks an id.
     ///

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use crate::{
     auth::{ClaimNames, Expected, Tickets, Tokens},
-    config::{AuthMode, Jwks, ServeOptions, TokenOptions},
+    config::{AuthMode, Jwks, PermissionOptions, ServeOptions, TokenOptions},
     drain::Drain,
     key_refresh::{KeyRefresh, KeySource, read_secret},
 };
@@ -26,7 +26,8 @@ pub(super) fn tokens(options: &ServeOptions, drain: &Drain) -> io::Result<Option
 
 /// The claims of a token, or of the claim header, that are read.
 pub(super) fn claim_names(options: &ServeOptions) -> ClaimNames {
-    let names = ClaimNames::default();
+    let PermissionOptions { tenant_claim: tenant, allow: listed, service_claim: service } = options.permissions.clone();
+    let names = ClaimNames { tenant, listed, service, ..ClaimNames::default() };
     if options.auth != AuthMode::Jwt {
         return names;
     }

@@ -3,9 +3,7 @@
 use std::{net::IpAddr, time::SystemTime};
 
 use super::{
-    Mode,
-    claims::Claims,
-    named::{Named, differ},
+    tenant::{TenantAddress, TenantUser},
     ticket::{Reservation, Unused},
     tokens::Token,
     user_list::UserList,
@@ -15,30 +13,40 @@ use crate::{
     model::{Address, DeviceId, Sender, TenantId, UserId},
 };
 
-/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. The hub
-/// does not check `tenant` and `reach` yet.
+/// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    user: Option<UserId>,
-    device: Option<DeviceId>,
-    tenant: Option<TenantId>,
-    reach: Reach,
-    service: bool,
-    expires: Option<SystemTime>,
-    ticket: Option<Unused>,
-    ip: IpAddr,
+    pub(super) user: Option<UserId>,
+    pub(super) device: Option<DeviceId>,
+    /// The identity names the device, and not only the request.
+    pub(super) bound: bool,
+    /// The tenant of the users that the caller may reach, or why it may reach nobody.
+    pub(super) tenant: Result<Option<TenantId>, Error>,
+    pub(super) reach: Reach,
+    pub(super) service: bool,
+    pub(super) expires: Option<SystemTime>,
+    pub(super) ticket: Option<Unused>,
+    pub(super) ip: IpAddr,
 }
 
-/// The users that a caller may send to, list and watch. The hub does not check this yet.
+/// The users that a caller may reach, of those in its tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub(super) enum Reach {
     /// Every user.
     Anyone,
-    /// The users in this list.
+    /// The users in this list, and the caller itself.
     Listed(UserList),
 }
 
-/// Proof that a caller may receive the messages of one device.
+/// Identifies a caller to the limits of what one caller may use: the user, and the device if the identity is bound to it. A device
+/// that only the request names is not part of it, or a caller would escape each limit under another name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CallerKey {
+    user: TenantUser,
+    device: Option<DeviceId>,
+}
+
+/// Proof that a caller may receive the messages of one device, if [`Subscriber::reach`] agrees.
 #[derive(Clone, Debug)]
 pub struct Subscriber {
     caller: Caller,
@@ -46,21 +54,18 @@ pub struct Subscriber {
 }
 
 impl Caller {
-    /// A caller with these claims, or an anonymous one. With [`Mode::None`] the name of a user in the request comes first: then the
-    /// claims say nothing.
-    pub(super) fn new(claims: Option<Claims>, named: Named, mode: Mode, ip: IpAddr) -> Result<Self, Error> {
-        if mode == Mode::None
-            && let Some(user) = named.user
-        {
-            return if named.contradicts { Err(Error::Forbidden) } else { Ok(Self::of(Some(user), named.device, ip)) };
-        }
-        let Some(claims) = claims else { return Ok(Self::of(None, None, ip)) };
-        let Claims { user, device, tenant, listed, service } = claims;
-        if named.user.is_some_and(|named| named != user) || (device.is_some() && differ(&device, &named.device)) {
-            return Err(Error::Forbidden);
-        }
-        let reach = listed.map_or(Reach::Anyone, Reach::Listed);
-        Ok(Self { tenant, reach, service, ..Self::of(Some(user), device.or(named.device), ip) })
+    /// The user, as the hub knows it, if the caller may send to it, list it and watch it.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when the request names another user, device or tenant than the identity; [`Error::NoTenant`];
+    /// [`Error::NotListed`].
+    pub fn reach(&self, user: &UserId) -> Result<TenantUser, Error> {
+        let tenant = self.tenant.as_ref().map_err(|error| *error)?;
+        let allowed = match &self.reach {
+            Reach::Anyone => true,
+            Reach::Listed(listed) => self.user.as_ref() == Some(user) || listed.contains(user),
+        };
+        if allowed { Ok(TenantUser::new(tenant.as_ref(), user)) } else { Err(Error::NotListed) }
     }
 
     /// The same caller, identified by a token or a ticket.
@@ -71,8 +76,19 @@ impl Caller {
         }
     }
 
-    fn of(user: Option<UserId>, device: Option<DeviceId>, ip: IpAddr) -> Self {
-        Self { user, device, tenant: None, reach: Reach::Anyone, service: false, expires: None, ticket: None, ip }
+    /// One device of a user, as the hub knows it, if the caller may send to it.
+    ///
+    /// # Errors
+    /// As [`Caller::reach`].
+    pub fn reach_device(&self, address: &Address) -> Result<TenantAddress, Error> {
+        Ok(TenantAddress { user: self.reach(&address.user)?, device: address.device.clone() })
+    }
+
+    /// For limits of what one caller may use. `None` for an anonymous caller.
+    #[must_use]
+    pub fn key(&self) -> Option<CallerKey> {
+        let user = TenantUser::new(self.tenant(), self.user.as_ref()?);
+        Some(CallerKey { user, device: self.device.clone().filter(|_| self.bound) })
     }
 
     /// The user, or `None` for an anonymous caller.
@@ -99,16 +115,10 @@ impl Caller {
         Some(Sender { user: self.user.clone()?, device: self.device.clone() })
     }
 
-    /// The tenant that the user belongs to. `None`: users have no tenants.
+    /// The tenant of the users that the caller may reach. `None`: users have no tenants, or the caller may reach nobody.
     #[must_use]
     pub fn tenant(&self) -> Option<&TenantId> {
-        self.tenant.as_ref()
-    }
-
-    /// The users that this caller may reach, besides itself.
-    #[must_use]
-    pub fn reach(&self) -> &Reach {
-        &self.reach
+        self.tenant.as_ref().ok()?.as_ref()
     }
 
     /// Whether the caller is a backend service and not a person's device.
@@ -143,6 +153,14 @@ impl Subscriber {
         Self { caller, address }
     }
 
+    /// The device, as the hub knows it.
+    ///
+    /// # Errors
+    /// As [`Caller::reach`].
+    pub fn reach(&self) -> Result<TenantAddress, Error> {
+        self.caller.reach_device(&self.address)
+    }
+
     /// Who subscribes.
     #[must_use]
     pub fn caller(&self) -> &Caller {
@@ -163,12 +181,22 @@ const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 impl Caller {
     /// An anonymous caller, for tests of the hub.
     pub(crate) fn anonymous() -> Self {
-        Self::of(None, None, LOCALHOST)
+        Self {
+            user: None,
+            device: None,
+            bound: false,
+            tenant: Ok(None),
+            reach: Reach::Anyone,
+            service: false,
+            expires: None,
+            ticket: None,
+            ip: LOCALHOST,
+        }
     }
 
     /// An identified device, for tests of the hub.
     pub(crate) fn proven(address: Address) -> Self {
-        Self::of(Some(address.user), Some(address.device), LOCALHOST)
+        Self { user: Some(address.user), device: Some(address.device), bound: true, ..Self::anonymous() }
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::user_list::UserList;
 use crate::{
-    json,
+    json::{self, Malformed},
     model::{DeviceId, TenantId, UserId},
 };
 
@@ -54,36 +54,36 @@ impl ClaimNames {
     /// Reads the claims of an object. `None` when it is not an object, has a named claim twice or with another type, or has no
     /// user. Ids are strings or numbers. A claim that is `null` or empty is not absent.
     pub(super) fn read(&self, object: &[u8]) -> Option<Claims> {
+        self.parse(object).ok()
+    }
+
+    fn parse(&self, object: &[u8]) -> Result<Claims, Malformed> {
         let Self { user, user_fallback, device, tenant, listed, service } = self;
         let names =
             [Some(user), user_fallback.as_ref(), Some(device), tenant.as_ref(), listed.as_ref(), service.as_ref()];
         let [user, user_fallback, device, tenant, listed, service] =
-            json::members(object, names.map(|name| name.map(String::as_str))).ok()?;
-        Some(Claims {
-            user: id(user.or(user_fallback)?, UserId::new)?,
-            device: optional(device, |claim| id(claim, DeviceId::new))?,
-            tenant: optional(tenant, |claim| id(claim, TenantId::new))?,
-            listed: optional(listed, list)?,
-            service: optional(service, |claim| claim.get().parse().ok())?.unwrap_or_default(),
+            json::members(object, names.map(|name| name.map(String::as_str)))?;
+        Ok(Claims {
+            user: id(user.or(user_fallback).ok_or(Malformed)?, UserId::new)?,
+            device: device.map(|claim| id(claim, DeviceId::new)).transpose()?,
+            tenant: tenant.map(|claim| id(claim, TenantId::new)).transpose()?,
+            listed: listed.map(list).transpose()?,
+            service: service.map(flag).transpose()?.unwrap_or_default(),
         })
     }
 }
 
-/// `None` when the claim is there and `read` gives nothing; `Some(None)` when it is absent.
-fn optional<T>(claim: Option<&RawValue>, read: impl FnOnce(&RawValue) -> Option<T>) -> Option<Option<T>> {
-    match claim {
-        None => Some(None),
-        Some(claim) => read(claim).map(Some),
-    }
+fn id<T, E>(claim: &RawValue, new: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Malformed> {
+    new(&json::scalar(claim).ok_or(Malformed)?).map_err(|_| Malformed)
 }
 
-fn id<T, E>(claim: &RawValue, new: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
-    new(&json::scalar(claim)?).ok()
-}
-
-fn list(claim: &RawValue) -> Option<UserList> {
-    let elements: Vec<&RawValue> = serde_json::from_str(claim.get()).ok()?;
+fn list(claim: &RawValue) -> Result<UserList, Malformed> {
+    let elements: Vec<&RawValue> = serde_json::from_str(claim.get()).map_err(|_| Malformed)?;
     elements.into_iter().map(|element| id(element, UserId::new)).collect()
+}
+
+fn flag(claim: &RawValue) -> Result<bool, Malformed> {
+    claim.get().parse().map_err(|_| Malformed)
 }
 
 #[cfg(test)]

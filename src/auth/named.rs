@@ -9,17 +9,20 @@ use super::{Credentials, Mode};
 use crate::{
     error::{Error, Invalid},
     form,
-    model::{Address, DeviceId, UserId},
+    model::{Address, DeviceId, TenantId, UserId},
 };
 
-/// The device header.
 const DEVICE: HeaderName = HeaderName::from_static("x-signal-device");
 
-/// The user and the device that a request names.
+const TENANT: HeaderName = HeaderName::from_static("x-signal-tenant");
+
+/// The user, the device and the tenant that a request names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) user: Option<UserId>,
     pub(super) device: Option<DeviceId>,
+    /// Only with tenants.
+    pub(super) tenant: Option<TenantId>,
     /// The path and the query of a request that name its caller name different callers. Only with [`Mode::None`].
     pub(super) contradicts: bool,
 }
@@ -30,12 +33,17 @@ fn query_names_user(mode: Mode, uri: &Uri) -> bool {
 }
 
 impl Named {
-    /// Reads a request. `path` is the address in the path of a subscribe request.
+    /// Reads a request. `path` is the address in the path of a subscribe request. `tenants`: users live inside tenants.
     ///
     /// # Errors
-    /// [`Invalid::User`] and [`Invalid::Device`] for an id out of bounds, and for a header that cannot be decoded or is there twice;
+    /// [`Invalid::User`], [`Invalid::Device`] and [`Invalid::Tenant`] for an id out of bounds, and for a header that cannot be decoded or is there twice;
     /// [`Invalid::Devices`] when two places name different devices.
-    pub(super) fn read(credentials: &Credentials<'_>, mode: Mode, path: Option<Address>) -> Result<Self, Error> {
+    pub(super) fn read(
+        credentials: &Credentials<'_>,
+        mode: Mode,
+        path: Option<Address>,
+        tenants: bool,
+    ) -> Result<Self, Error> {
         let (path_user, path_device) = path.map(|path| (path.user, path.device)).unzip();
         let [query_user, query_device] = query(credentials.uri);
         let query_user = query_user.filter(|_| query_names_user(mode, credentials.uri));
@@ -43,12 +51,17 @@ impl Named {
         let query_device = query_device.map(|id| DeviceId::new(&id)).transpose()?;
         let header = header(credentials.headers, &DEVICE).map_err(|NotOneText| Invalid::Device)?;
         let header = header.map(|id| DeviceId::new(&id)).transpose()?;
-        let two_devices = differ(&path_device, &query_device);
-        if differ(&header, &path_device) || differ(&header, &query_device) || (two_devices && mode != Mode::None) {
+        let two_devices = differ(path_device.as_ref(), query_device.as_ref());
+        if differ(header.as_ref(), path_device.as_ref())
+            || differ(header.as_ref(), query_device.as_ref())
+            || (two_devices && mode != Mode::None)
+        {
             return Err(Invalid::Devices.into());
         }
+        let tenant = if tenants { header_of_tenant(credentials.headers)? } else { None };
         Ok(Self {
-            contradicts: two_devices || differ(&path_user, &query_user),
+            tenant,
+            contradicts: two_devices || differ(path_user.as_ref(), query_user.as_ref()),
             user: path_user.or(query_user),
             device: path_device.or(query_device).or(header),
         })
@@ -66,6 +79,11 @@ fn query(uri: &Uri) -> [Option<Cow<'_, str>>; 2] {
 #[derive(Debug, PartialEq, Eq)]
 struct NotOneText;
 
+fn header_of_tenant(headers: &HeaderMap) -> Result<Option<TenantId>, Invalid> {
+    let header = header(headers, &TENANT).map_err(|NotOneText| Invalid::Tenant)?;
+    header.map(|id| TenantId::new(&id)).transpose()
+}
+
 /// The decoded value of a header. `None` when it is absent or empty.
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'a, str>>, NotOneText> {
     let mut lines = headers.get_all(name).iter();
@@ -78,6 +96,6 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'a
 }
 
 /// Whether both are there and not equal.
-pub(super) fn differ<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+pub(super) fn differ<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
     one.is_some() && other.is_some() && one != other
 }

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, TokenOptions,
+    Endpoint, PermissionOptions, TokenOptions,
     values::{count, network, origin, seconds},
 };
 use crate::telemetry::{LogFormat, LogLevel};
@@ -34,6 +34,10 @@ pub struct ServeOptions {
     /// reflection. Empty: every address is trusted
     #[arg(long, env = "SIGNAL_TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
+
+    /// Who may signal whom.
+    #[command(flatten)]
+    pub permissions: PermissionOptions,
 
     /// Origins whose pages may call with credentials. Empty: any origin, without credentials; set this if a session is a cookie
     #[arg(long, env = "SIGNAL_CORS_ORIGINS", value_name = "ORIGIN,...", value_delimiter = ',', value_parser = origin)]

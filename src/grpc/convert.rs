@@ -7,6 +7,7 @@ use super::{
     status,
 };
 use crate::{
+    auth::TenantUser,
     error::{Error, Invalid},
     hub::{Change, Draft, Ready, StreamItem, UserSet, WatchItem},
     model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
@@ -81,7 +82,7 @@ pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeRespo
         Continuity::Broken => proto::Continuity::Broken,
     };
     response(Kind::Ready(proto::Ready {
-        address: Some(address(&ready.address)),
+        address: Some(device_of(&ready.address.user, &ready.address.device)),
         cursor: ready.cursor.to_string(),
         continuity: continuity.into(),
         replayed: ready.replayed,
@@ -102,7 +103,7 @@ pub(super) fn watch_item(item: &WatchItem, now: SystemTime) -> Vec<proto::WatchD
     use proto::watch_devices_response::Kind;
     let kinds = match item {
         WatchItem::Devices(user, devices) => {
-            vec![Kind::Devices(proto::DeviceList { user: user.as_str().to_owned(), devices: ids(devices) })]
+            vec![Kind::Devices(proto::DeviceList { user: user.id().to_owned(), devices: ids(devices) })]
         }
         WatchItem::Changes(user, changes) => changes
             .iter()
@@ -144,18 +145,14 @@ fn end(reason: EndReason) -> proto::End {
     proto::End { reason: reason.into() }
 }
 
-fn address(address: &model::Address) -> proto::Address {
-    device_of(&address.user, &address.device)
-}
-
 /// The device is empty for a sender without one.
 fn sender(sender: &model::Sender) -> proto::Address {
     let device = sender.device.as_ref().map_or("", DeviceId::as_str);
     proto::Address { user: sender.user.as_str().to_owned(), device: device.to_owned() }
 }
 
-fn device_of(user: &UserId, device: &DeviceId) -> proto::Address {
-    proto::Address { user: user.as_str().to_owned(), device: device.as_str().to_owned() }
+fn device_of(user: &TenantUser, device: &DeviceId) -> proto::Address {
+    proto::Address { user: user.id().to_owned(), device: device.as_str().to_owned() }
 }
 
 fn response(kind: Kind) -> proto::SubscribeResponse {

@@ -127,10 +127,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        auth::{TenantAddress, TenantUser},
         budget::Budget,
         grpc::proto::{Address, SendRequest, send_stream_response::Result as SendResult},
         hub::{self, Backplane},
-        model::{self, DeviceId, Message, UserId},
+        model::{DeviceId, Message},
         telemetry::Metrics,
     };
 
@@ -138,18 +139,18 @@ mod tests {
     struct SlowNodes;
 
     impl Backplane for SlowNodes {
-        fn send<'a>(&'a self, _: &'a model::Address, _: &'a Message) -> hub::Reply<'a, Outcome> {
+        fn send<'a>(&'a self, _: &'a TenantAddress, _: &'a Message) -> hub::Reply<'a, Outcome> {
             Box::pin(async {
                 sleep(Duration::from_secs(1)).await;
                 Ok(Outcome::Delivered)
             })
         }
 
-        fn broadcast<'a>(&'a self, _: &'a UserId, _: &'a Message) -> hub::Reply<'a, Vec<DeviceId>> {
+        fn broadcast<'a>(&'a self, _: &'a TenantUser, _: &'a Message) -> hub::Reply<'a, Vec<DeviceId>> {
             Box::pin(std::future::ready(Ok(Vec::new())))
         }
 
-        fn devices<'a>(&'a self, _: &'a UserId) -> hub::Reply<'a, Vec<DeviceId>> {
+        fn devices<'a>(&'a self, _: &'a TenantUser) -> hub::Reply<'a, Vec<DeviceId>> {
             Box::pin(std::future::ready(Ok(Vec::new())))
         }
     }

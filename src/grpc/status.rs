@@ -49,7 +49,7 @@ pub(super) fn code(error: Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
         Error::Unauthenticated(_) => Code::Unauthenticated,
-        Error::Forbidden | Error::CrossSite => Code::PermissionDenied,
+        Error::Forbidden | Error::NoTenant | Error::NotListed | Error::CrossSite => Code::PermissionDenied,
         Error::NotConnected => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
         Error::MailboxFull(_) | Error::TooMany(_) | Error::UnreadResponses => Code::ResourceExhausted,

@@ -3,8 +3,9 @@
 use std::pin::Pin;
 
 use crate::{
+    auth::{TenantAddress, TenantUser},
     error::Error,
-    model::{Address, DeviceId, Message, Outcome, UserId},
+    model::{DeviceId, Message, Outcome},
 };
 
 /// The future that a method of [`Backplane`] returns.
@@ -16,13 +17,13 @@ pub trait Backplane: Send + Sync + 'static {
     ///
     /// Answers [`Error::NotConnected`] when the device is connected to no node, [`Error::Unreachable`] when the nodes cannot be
     /// asked, and [`Error::UnknownOutcome`] when the node did not answer in time.
-    fn send<'a>(&'a self, to: &'a Address, message: &'a Message) -> Reply<'a, Outcome>;
+    fn send<'a>(&'a self, to: &'a TenantAddress, message: &'a Message) -> Reply<'a, Outcome>;
 
     /// Hands a message to the devices of a user that are connected to other nodes, and names them.
-    fn broadcast<'a>(&'a self, user: &'a UserId, message: &'a Message) -> Reply<'a, Vec<DeviceId>>;
+    fn broadcast<'a>(&'a self, user: &'a TenantUser, message: &'a Message) -> Reply<'a, Vec<DeviceId>>;
 
     /// The devices of a user that are connected to other nodes.
-    fn devices<'a>(&'a self, user: &'a UserId) -> Reply<'a, Vec<DeviceId>>;
+    fn devices<'a>(&'a self, user: &'a TenantUser) -> Reply<'a, Vec<DeviceId>>;
 }
 
 /// The way from other nodes: what another node may do on this one.
@@ -31,10 +32,10 @@ pub trait Inbound: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Hub::send`](super::Hub::send), but does not hold the message and asks no other node.
-    fn deliver(&self, to: &Address, message: Message) -> Result<Outcome, Error>;
+    fn deliver(&self, to: &TenantAddress, message: Message) -> Result<Outcome, Error>;
 
     /// The devices of a user that are connected to this node, sorted.
-    fn local_devices(&self, user: &UserId) -> Vec<DeviceId>;
+    fn local_devices(&self, user: &TenantUser) -> Vec<DeviceId>;
 }
 
 /// The default: there are no other nodes.
@@ -42,15 +43,15 @@ pub trait Inbound: Send + Sync + 'static {
 pub struct Local;
 
 impl Backplane for Local {
-    fn send<'a>(&'a self, _to: &'a Address, _message: &'a Message) -> Reply<'a, Outcome> {
+    fn send<'a>(&'a self, _to: &'a TenantAddress, _message: &'a Message) -> Reply<'a, Outcome> {
         Box::pin(std::future::ready(Err(Error::NotConnected)))
     }
 
-    fn broadcast<'a>(&'a self, _user: &'a UserId, _message: &'a Message) -> Reply<'a, Vec<DeviceId>> {
+    fn broadcast<'a>(&'a self, _user: &'a TenantUser, _message: &'a Message) -> Reply<'a, Vec<DeviceId>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    fn devices<'a>(&'a self, _user: &'a UserId) -> Reply<'a, Vec<DeviceId>> {
+    fn devices<'a>(&'a self, _user: &'a TenantUser) -> Reply<'a, Vec<DeviceId>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }

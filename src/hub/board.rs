@@ -17,7 +17,10 @@ use super::{
     deadlines::Deadlines,
     time::{Millis, Tick},
 };
-use crate::model::{DeviceId, EndReason, UserId};
+use crate::{
+    auth::TenantUser,
+    model::{DeviceId, EndReason},
+};
 
 /// How long a device that left stays on the list, in milliseconds.
 const GRACE_MS: u64 = 2_000;
@@ -47,7 +50,7 @@ type Page = (u64, u32);
 
 /// The board of one watched user.
 pub(super) struct Board {
-    pub(super) user: UserId,
+    pub(super) user: TenantUser,
     state: Mutex<State>,
 }
 
@@ -106,7 +109,7 @@ pub(super) enum BoardItem {
 }
 
 impl Board {
-    pub(super) fn new(user: UserId) -> Self {
+    pub(super) fn new(user: TenantUser) -> Self {
         Self { user, state: Mutex::default() }
     }
 
@@ -271,6 +274,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{auth::TenantAddress, model::Address};
 
     /// Publishes that devices have come online.
     fn publish(board: &Arc<Board>, deadlines: &Deadlines, devices: std::ops::Range<u64>) {
@@ -303,7 +307,10 @@ mod tests {
 
     #[test]
     fn a_watcher_that_is_too_many_changes_behind_gets_the_list_again() {
-        let (board, deadlines) = (Arc::new(Board::new(UserId::new("bob").expect("an id"))), Deadlines::default());
+        let (board, deadlines) = (
+            Arc::new(Board::new(TenantAddress::of(&Address::new("bob", "phone").expect("ids")).user)),
+            Deadlines::default(),
+        );
         board.fill(Millis(0), Vec::new);
         let mut slow = Progress::New;
         assert_eq!(read_all(&board, &mut slow), [Got::List(0)]);

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Event, Evicted, Hub, deadlines::DeadlineKind, log::ENTRY_BYTES, mailbox::MAILBOX_BYTES, time::Tick};
-use crate::{error::Error, model::Address};
+use crate::{auth::TenantAddress, error::Error};
 
 impl Hub {
     /// Makes room for `more` bytes. A message asks only for [`ENTRY_BYTES`]: its own bytes count since its `Parcel` was made.
@@ -55,7 +55,7 @@ impl Hub {
         true
     }
 
-    pub(super) fn observe_evicted(&self, address: &Address, kind: Evicted, messages: usize) {
+    pub(super) fn observe_evicted(&self, address: &TenantAddress, kind: Evicted, messages: usize) {
         if messages > 0 {
             self.observe(&Event::Evicted { address, kind, messages });
         }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::{
+    auth::{TenantAddress, TenantUser},
     error::Error,
-    model::{Address, Continuity, EndReason, Outcome, UserId},
+    model::{Continuity, EndReason, Outcome},
 };
 
 /// One thing that happened in the hub. It carries no message data.
@@ -13,7 +14,7 @@ pub enum Event<'a> {
     /// A device opened a stream.
     Opened {
         /// The device.
-        address: &'a Address,
+        address: &'a TenantAddress,
         /// How the stream relates to the one before it.
         continuity: Continuity,
         /// How many stored messages the stream begins with.
@@ -22,21 +23,21 @@ pub enum Event<'a> {
     /// A device's stream is over.
     Ended {
         /// The device.
-        address: &'a Address,
+        address: &'a TenantAddress,
         /// Why the server ended the stream. `None`: its client left, its page has another stream, or the mailbox was removed.
         reason: Option<EndReason>,
     },
     /// A watch of a user's devices is over.
     WatchEnded {
         /// The user.
-        user: &'a UserId,
+        user: &'a TenantUser,
         /// Why the server ended the watch. `None`: its client left.
         reason: Option<EndReason>,
     },
     /// A message to one device was accepted or refused. A broadcast is one such event for each connected device of this node.
     Sent {
         /// The device.
-        to: &'a Address,
+        to: &'a TenantAddress,
         /// What became of the message.
         outcome: Result<Outcome, Error>,
     },
@@ -44,28 +45,28 @@ pub enum Event<'a> {
     /// are written together.
     Written {
         /// The device.
-        address: &'a Address,
+        address: &'a TenantAddress,
         /// The time since the hub accepted the message.
         latency: Duration,
     },
     /// A broadcast was refused before it reached a device, or no device was connected.
     BroadcastRefused {
         /// The user.
-        to: &'a UserId,
+        to: &'a TenantUser,
         /// Why.
         error: Error,
     },
     /// Messages were dropped because their device did not take them in time.
     Expired {
         /// The device.
-        address: &'a Address,
+        address: &'a TenantAddress,
         /// How many.
         messages: usize,
     },
     /// Messages were dropped before their time, to make room.
     Evicted {
         /// The device.
-        address: &'a Address,
+        address: &'a TenantAddress,
         /// Which messages.
         kind: Evicted,
         /// How many.

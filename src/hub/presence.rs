@@ -9,13 +9,14 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{board::Board, deadlines::Deadlines, registry, time::Millis, user_set::UserSet};
+use super::{board::Board, deadlines::Deadlines, registry, time::Millis};
 use crate::{
+    auth::{CallerKey, TenantAddress, TenantUser},
     error::Error,
-    model::{Address, EndReason, UserId},
+    model::EndReason,
 };
 
-type Boards = HashMap<UserId, WatchedUser>;
+type Boards = HashMap<TenantUser, WatchedUser>;
 
 /// A board and the number of its watches.
 struct WatchedUser {
@@ -28,7 +29,7 @@ pub(super) struct Presence {
     shards: Box<[Mutex<Boards>]>,
     hasher: RandomState,
     /// How many watches each caller has.
-    callers: Mutex<HashMap<Address, usize>>,
+    callers: Mutex<HashMap<CallerKey, usize>>,
     limits: WatchLimits,
 }
 
@@ -51,10 +52,14 @@ impl Presence {
     ///
     /// # Errors
     /// [`Error::TooMany`] when the caller or a user has reached the limit of watches.
-    pub(super) fn add_watches(&self, users: &UserSet, caller: Option<&Address>) -> Result<Vec<Arc<Board>>, Error> {
+    pub(super) fn add_watches(
+        &self,
+        users: &[TenantUser],
+        caller: Option<&CallerKey>,
+    ) -> Result<Vec<Arc<Board>>, Error> {
         self.add_to_caller(caller)?;
         let mut boards = Vec::new();
-        for user in users.iter() {
+        for user in users {
             match self.add_to_user(user) {
                 Ok(board) => boards.push(board),
                 Err(error) => {
@@ -66,7 +71,7 @@ impl Presence {
         Ok(boards)
     }
 
-    fn add_to_user(&self, user: &UserId) -> Result<Arc<Board>, Error> {
+    fn add_to_user(&self, user: &TenantUser) -> Result<Arc<Board>, Error> {
         let mut boards = self.shard(user).lock();
         let new = || WatchedUser { board: Arc::new(Board::new(user.clone())), watches: 0 };
         let watched = boards.entry(user.clone()).or_insert_with(new);
@@ -78,7 +83,7 @@ impl Presence {
     }
 
     /// Removes a watch of some users. Removes the board of a user with the last watch.
-    pub(super) fn remove_watch<'a>(&self, users: impl Iterator<Item = &'a UserId>, caller: Option<&Address>) {
+    pub(super) fn remove_watch<'a>(&self, users: impl Iterator<Item = &'a TenantUser>, caller: Option<&CallerKey>) {
         self.remove_from_caller(caller);
         for user in users {
             let mut boards = self.shard(user).lock();
@@ -93,7 +98,7 @@ impl Presence {
 
     /// Marks a device that came, went or began a new page. Calls may be late or repeated: the board is checked against the state of
     /// the device at that time.
-    pub(super) fn changed(&self, deadlines: &Deadlines, address: &Address, now: Millis) {
+    pub(super) fn changed(&self, deadlines: &Deadlines, address: &TenantAddress, now: Millis) {
         let board = self.shard(&address.user).lock().get(&address.user).map(|watched| watched.board.clone());
         if let Some(board) = board {
             board.mark(&address.device, now);
@@ -113,7 +118,7 @@ impl Presence {
         self.shards.iter().map(|shard| count(&shard.lock())).sum()
     }
 
-    fn add_to_caller(&self, caller: Option<&Address>) -> Result<(), Error> {
+    fn add_to_caller(&self, caller: Option<&CallerKey>) -> Result<(), Error> {
         let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return Ok(()) };
         let mut callers = self.callers.lock();
         let watches = callers.entry(caller.clone()).or_default();
@@ -124,7 +129,7 @@ impl Presence {
         Ok(())
     }
 
-    fn remove_from_caller(&self, caller: Option<&Address>) {
+    fn remove_from_caller(&self, caller: Option<&CallerKey>) {
         let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return };
         let mut callers = self.callers.lock();
         if let Some(watches) = callers.get_mut(caller) {
@@ -135,7 +140,7 @@ impl Presence {
         }
     }
 
-    fn shard(&self, user: &UserId) -> &Mutex<Boards> {
+    fn shard(&self, user: &TenantUser) -> &Mutex<Boards> {
         &self.shards[registry::shard_of(self.hasher.hash_one(user))]
     }
 }

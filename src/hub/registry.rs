@@ -15,8 +15,8 @@ use super::{
     user_devices::{DeviceLimits, Devices, Purpose},
 };
 use crate::{
+    auth::{TenantAddress, TenantUser},
     error::Error,
-    model::{Address, UserId},
 };
 
 /// The number of shards of the registry and of the presence. Each shard has a lock: with so many, senders to different users rarely
@@ -44,7 +44,7 @@ impl Registry {
     }
 
     /// The slot of a device, if there is one.
-    pub(super) fn find(&self, address: &Address) -> Option<Arc<Slot>> {
+    pub(super) fn find(&self, address: &TenantAddress) -> Option<Arc<Slot>> {
         let (hash, users) = self.users(&address.user);
         users.find(hash, is_of(&address.user))?.find(&address.device).cloned()
     }
@@ -55,7 +55,7 @@ impl Registry {
     /// [`Error::TooMany`] when the user has reached a limit of devices.
     pub(super) fn find_or_insert(
         &self,
-        address: &Address,
+        address: &TenantAddress,
         purpose: Purpose,
         totals: &Totals,
         now: Millis,
@@ -107,7 +107,7 @@ impl Registry {
     }
 
     /// The slots of a user's devices that have a live stream, sorted.
-    pub(super) fn live(&self, user: &UserId) -> Vec<Arc<Slot>> {
+    pub(super) fn live(&self, user: &TenantUser) -> Vec<Arc<Slot>> {
         let (hash, users) = self.users(user);
         users.find(hash, is_of(user)).into_iter().flat_map(Devices::live).cloned().collect()
     }
@@ -118,12 +118,12 @@ impl Registry {
     }
 
     /// The hash of a user, and the table of the user's shard.
-    fn users(&self, user: &UserId) -> (u64, MutexGuard<'_, Users>) {
+    fn users(&self, user: &TenantUser) -> (u64, MutexGuard<'_, Users>) {
         let hash = self.hash(user);
         (hash, self.shards[shard_of(hash)].lock())
     }
 
-    fn hash(&self, user: &UserId) -> u64 {
+    fn hash(&self, user: &TenantUser) -> u64 {
         self.hasher.hash_one(user)
     }
 }
@@ -133,7 +133,7 @@ pub(super) fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
 
-fn is_of(user: &UserId) -> impl Fn(&Devices) -> bool {
+fn is_of(user: &TenantUser) -> impl Fn(&Devices) -> bool {
     move |devices| devices.user() == Some(user)
 }
 
@@ -142,11 +142,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::model::Address;
 
     const UNLIMITED: DeviceLimits = DeviceLimits { devices: 0, only_holding: 0, window_ms: 60_000 };
 
-    fn address(device: &str) -> Address {
-        Address::new("bob", device).expect("ids")
+    fn address(device: &str) -> TenantAddress {
+        TenantAddress::of(&Address::new("bob", device).expect("ids"))
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     user_devices::Purpose,
 };
 use crate::{
-    auth::Caller,
+    auth::{Caller, TenantAddress},
     error::Error,
     model::{Address, Data, DeviceId, EventName, Message, Outcome, UserId},
     wall_clock,
@@ -33,9 +33,10 @@ impl Hub {
     /// that.
     ///
     /// # Errors
-    /// [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], [`Error::TooMany`]: the message
+    /// As [`Caller::reach`]; [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], [`Error::TooMany`]: the message
     /// is not queued. With more nodes also [`Error::Unreachable`], and [`Error::UnknownOutcome`]: the message may be queued.
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
+        let to = &caller.reach_device(to)?;
         let ttl_ms = millis(draft.ttl.min(self.0.core.limits.hold));
         let elapsed = self.elapsed();
         let parcel = self.parcel(message(caller, draft), 1, elapsed);
@@ -55,6 +56,7 @@ impl Hub {
     /// # Errors
     /// As [`Hub::send`], when no device got the message, or when other nodes fail: devices of this node may have got it then.
     pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
+        let user = &caller.reach(user)?;
         let observe_refused = |error: &Error| self.observe(&Event::BroadcastRefused { to: user, error: *error });
         self.refuse_when_draining().inspect_err(observe_refused)?;
         let slots = self.0.core.registry.live(user);
@@ -83,7 +85,7 @@ impl Hub {
         Ok(delivered)
     }
 
-    fn observe_sent(&self, to: &Address, outcome: Result<Outcome, Error>) {
+    fn observe_sent(&self, to: &TenantAddress, outcome: Result<Outcome, Error>) {
         self.observe(&Event::Sent { to, outcome });
     }
 
@@ -93,7 +95,7 @@ impl Hub {
     }
 
     /// Puts a message into the mailbox of a device, if the device is connected to this node.
-    pub(super) fn push(&self, to: &Address, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
+    pub(super) fn push(&self, to: &TenantAddress, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
         match self.0.core.registry.find(to) {
             Some(slot) => self.push_to(&slot, parcel, now),
             // A node that drains says so, also when the device is not connected.
@@ -109,7 +111,7 @@ impl Hub {
     }
 
     /// Holds a message for an absent device. Makes the mailbox if there is none.
-    fn hold(&self, to: &Address, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
+    fn hold(&self, to: &TenantAddress, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
         self.admit_held(parcel.memory_bytes())?;
         loop {

@@ -20,8 +20,9 @@ use super::{
     user_devices::Purpose,
 };
 use crate::{
+    auth::TenantAddress,
     error::Error,
-    model::{Address, EndReason, Outcome, Start},
+    model::{EndReason, Outcome, Start},
 };
 
 /// Sums over all mailboxes.
@@ -34,7 +35,7 @@ pub(super) struct Totals {
 }
 
 pub(super) struct Slot {
-    pub(super) address: Address,
+    pub(super) address: TenantAddress,
     /// A copy of [`Mailbox::is_live`] that is readable without the lock.
     live: AtomicBool,
     /// As [`Mailbox::only_holds`], readable without the lock. A slot that was made for a stream starts with false.
@@ -60,7 +61,7 @@ pub(super) struct Gone;
 impl Slot {
     /// Until its stream is attached, a slot made for a stream does not count as one that only holds messages: otherwise the
     /// slot could be pushed out.
-    pub(super) fn new(address: Address, mailbox: Mailbox, purpose: Purpose, now: Millis) -> Self {
+    pub(super) fn new(address: TenantAddress, mailbox: Mailbox, purpose: Purpose, now: Millis) -> Self {
         let state = State { mailbox, waker: None, schedule: Schedule::default() };
         Self {
             address,

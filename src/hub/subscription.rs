@@ -17,7 +17,10 @@ use super::{
     slot::Slot,
     time::Millis,
 };
-use crate::model::{Address, Continuity, Cursor, EndReason};
+use crate::{
+    auth::TenantAddress,
+    model::{Continuity, Cursor, EndReason},
+};
 
 /// What a stream gives after [`Ready`].
 #[derive(Clone, Debug)]
@@ -34,7 +37,7 @@ pub enum StreamItem {
 #[derive(Clone, Debug)]
 pub struct Ready {
     /// The device of the stream.
-    pub address: Address,
+    pub address: TenantAddress,
     /// Where the stream begins.
     pub cursor: Cursor,
     /// How the stream relates to the streams before it.

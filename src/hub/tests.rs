@@ -22,7 +22,7 @@ use tokio_stream::Stream;
 
 use super::{Draft, Hub, Limits, Local, Opening, Ready, StreamItem, Subscription, UserSet, Watch};
 use crate::{
-    auth::{Caller, Subscriber},
+    auth::{Caller, Subscriber, TenantAddress},
     budget::Budget,
     error::Error,
     model::{Address, Data, DeviceId, Outcome, Start, UserId},
@@ -67,6 +67,11 @@ impl TestHub {
 
 fn user() -> UserId {
     UserId::new("bob").expect("an id")
+}
+
+/// As the hub knows a device of `bob`.
+fn place(device: &str) -> TenantAddress {
+    TenantAddress::of(&address(device))
 }
 
 fn address(device: &str) -> Address {

@@ -5,7 +5,7 @@ use std::{sync::Arc, task::Waker, time::Duration};
 use tokio::{task::yield_now, time::sleep_until};
 
 use super::{Event, Hub, board::Board, deadlines::DeadlineKind, slot::Slot, time::Tick, watch::WaitingWatch};
-use crate::model::Address;
+use crate::auth::TenantAddress;
 
 impl Hub {
     /// Checks everything when it is due: heartbeats, the expiry of messages, mailboxes and tokens, and the boards of watched users.
@@ -72,7 +72,7 @@ impl Hub {
     fn check_board(&self, board: &Arc<Board>, tick: Tick) -> Vec<Waker> {
         let (core, now) = (&self.0.core, self.now());
         let wakers = board.check(tick, now, |device| {
-            let address = Address { user: board.user.clone(), device: device.clone() };
+            let address = TenantAddress { user: board.user.clone(), device: device.clone() };
             core.registry.find(&address)?.live_page()
         });
         board.schedule(&core.deadlines, now);

@@ -8,10 +8,7 @@ use std::{
 };
 
 use super::{slot::Slot, time::Millis};
-use crate::{
-    error::Error,
-    model::{DeviceId, UserId},
-};
+use crate::{auth::TenantUser, error::Error, model::DeviceId};
 
 /// The slots of one user's devices; at least one. Most users have one device, which needs no set. Some may have very many.
 pub(super) enum Devices {
@@ -52,7 +49,7 @@ pub(super) struct DeviceLimits {
 
 impl Devices {
     /// The user of all these devices. Never `None`: there is always at least one device.
-    pub(super) fn user(&self) -> Option<&UserId> {
+    pub(super) fn user(&self) -> Option<&TenantUser> {
         self.iter().next().map(|slot| &slot.address.user)
     }
 

@@ -17,16 +17,19 @@ use super::{
     heartbeat::Heartbeat,
     time::{Millis, Tick},
 };
-use crate::model::{Address, DeviceId, EndReason, UserId};
+use crate::{
+    auth::{CallerKey, TenantUser},
+    model::{DeviceId, EndReason},
+};
 
 /// What a watch gives.
 #[derive(Clone, Debug)]
 pub enum WatchItem {
     /// The whole list of a user, sorted. The watch begins with one for each user. A list comes again when the watcher fell too far
     /// behind.
-    Devices(UserId, Vec<DeviceId>),
+    Devices(TenantUser, Vec<DeviceId>),
     /// What has changed for a user since the event before.
-    Changes(UserId, Arc<Changes>),
+    Changes(TenantUser, Arc<Changes>),
     /// Nothing else was sent for the time of a heartbeat.
     Ping,
     /// The last event: the server ends the stream.
@@ -42,7 +45,7 @@ pub struct Watch {
     /// The board that is asked first. It changes with every item, so that a busy user does not hide the others.
     first: usize,
     id: u64,
-    caller: Option<Address>,
+    caller: Option<CallerKey>,
     /// When the token of the caller expires.
     expires: Option<SystemTime>,
     heartbeat: Heartbeat,
@@ -75,7 +78,7 @@ impl Watch {
     pub(super) fn new(
         hub: Hub,
         boards: &[Arc<Board>],
-        caller: Option<Address>,
+        caller: Option<CallerKey>,
         expires: Option<SystemTime>,
         heartbeat: Heartbeat,
     ) -> Self {

@@ -13,7 +13,7 @@ use crate::{
 /// The data of `signal.ready`.
 pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> String {
     to_json(&ReadyData {
-        user: ready.address.user.as_str(),
+        user: ready.address.user.id(),
         device: ready.address.device.as_str(),
         continuity: match ready.continuity {
             Continuity::New => "new",

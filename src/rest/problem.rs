@@ -74,7 +74,7 @@ fn status(error: Error) -> StatusCode {
     match error {
         Error::Invalid(_) => StatusCode::BAD_REQUEST,
         Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-        Error::Forbidden | Error::CrossSite => StatusCode::FORBIDDEN,
+        Error::Forbidden | Error::NoTenant | Error::NotListed | Error::CrossSite => StatusCode::FORBIDDEN,
         Error::NotConnected | Error::NoRoute => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Error::SlowRequest => StatusCode::REQUEST_TIMEOUT,

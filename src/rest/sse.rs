@@ -132,11 +132,11 @@ pub(super) fn watch_event(
     EventText::Own(match event {
         WatchItem::Devices(user, devices) => {
             let devices = ids(devices);
-            let data = if names_user { to_json(&ListData { user: user.as_str(), devices }) } else { to_json(&devices) };
+            let data = if names_user { to_json(&ListData { user: user.id(), devices }) } else { to_json(&devices) };
             format!("event: signal.devices\ndata: {data}\n\n")
         }
         WatchItem::Changes(user, changes) => {
-            let user = names_user.then(|| user.as_str());
+            let user = names_user.then(|| user.id());
             let make = |changes: &[Change]| changes.iter().map(|change| change_event(user, change)).collect();
             return EventText::Shared(changes.text(names_user, make), String::new());
         }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use self::event_stream::{Event, Parser};
 use super::sse::{EventText, Format};
 use crate::{
+    auth::TenantAddress,
     budget::Budget,
     hub::{self, Ready},
     model::{Address, Continuity, Cursor, Data, EndReason, EventName, Message, Sender, Start},
@@ -68,7 +69,7 @@ fn parse(stream: &str, chunk_ends: &[prop::sample::Index]) -> (Vec<Event>, Parse
 }
 
 fn opening(format: Format, start: Start) -> String {
-    let address = Address::new("bob", "phone").expect("ids");
+    let address = TenantAddress::of(&Address::new("bob", "phone").expect("ids"));
     let ready = Ready { address, cursor: CURSOR, continuity: Continuity::New, replayed: 0 };
     format.opening(&ready, start, Duration::from_secs(15), Duration::from_millis(2_413))
 }

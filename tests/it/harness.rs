@@ -8,6 +8,7 @@ pub mod http2;
 pub mod nginx;
 pub mod process;
 pub mod proxy;
+pub mod routes;
 pub mod sse;
 pub mod tokens;
 pub mod tunnel;

@@ -225,3 +225,33 @@ async fn a_ticket_is_401_after_30_s_and_no_failed_identity() {
     let metrics = ask("GET /metrics", &[]).await.text();
     assert!(metrics.contains("signal_refused_identities_total 0"), "{metrics}");
 }
+
+#[tokio::test]
+async fn a_ticket_carries_the_tenant_and_the_users_that_its_token_lists_and_the_request_names_the_device() {
+    let server = server(&["--tenant-claim", "org", "--allow", "listed:contacts"]).await;
+    let ticket = async |contacts: &[&str]| {
+        let claims = json!({"sub": "bob", "org": "a", "contacts": contacts, "exp": seconds_from_now(60)});
+        let answer = post(&server, &Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims)).await;
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        answer["ticket"].as_str().expect("a ticket").to_owned()
+    };
+    let watch = |user: &str, ticket: String| (format!("GET /user/{user}/devices?ticket={ticket}"), STREAM);
+    let (head, accept) = watch("eve", ticket(&["ana"]).await);
+    assert_eq!(status(&server, &head, accept).await, 403, "not listed");
+    let (head, _) = watch("ana", ticket(&["ana"]).await);
+    let mut ana = Sse::open_plain(server.address, &head["GET ".len()..], &[("accept", STREAM)]).await;
+    assert_eq!(ana.next().await.data, "[]");
+    // A user of another tenant with the same id is not seen.
+    let other = json!({"sub": "ana", "org": "b", "clientid": "tv", "contacts": [], "exp": seconds_from_now(60)});
+    let other = Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &other);
+    let _other = Sse::open(server.address, &format!("/subscribe?token={other}"), &[]).await;
+    let same = json!({"sub": "ana", "org": "a", "clientid": "phone", "contacts": [], "exp": seconds_from_now(60)});
+    let same = Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &same);
+    let _same = Sse::open(server.address, &format!("/subscribe?token={same}"), &[]).await;
+    assert_eq!(ana.next().await.data, r#"{"device":"phone"}"#);
+    let head = format!("GET /subscribe?ticket={}", ticket(&[]).await);
+    let refused = server.request(&head, &[("accept", STREAM)], b"").await;
+    assert_eq!((refused.status, refused.problem().as_str()), (400, "no_device"));
+    let path = format!("{}&device=laptop", &head["GET ".len()..]);
+    assert_eq!(Sse::open(server.address, &path, &[]).await.ready["device"], "laptop");
+}

@@ -12,7 +12,7 @@ use super::{
         deadlines::{DeadlineKind, FARTHEST_MS},
         time::{Millis, Tick},
     },
-    HOLD, NO_TTL, TestHub, WINDOW, Wakes, address, draft, poll, read_all, user,
+    HOLD, NO_TTL, TestHub, WINDOW, Wakes, draft, place, poll, read_all, user,
 };
 use crate::{
     auth::Caller,
@@ -238,7 +238,7 @@ async fn a_connected_device_is_not_reported_offline_when_an_older_stream_ends_la
     let mut watch = test.watch(&test.caller).expect("a watch");
     assert!(matches!(poll(&mut watch, Waker::noop()), Some(WatchItem::Devices(_, devices)) if devices.len() == 1));
     // The mailbox is removed while its stream still exists, as with a peer that does not read.
-    let slot = test.hub.0.core.registry.find(&address("phone")).expect("a slot");
+    let slot = test.hub.0.core.registry.find(&place("phone")).expect("a slot");
     slot.close(&test.hub.0.core, test.hub.now());
     test.hub.0.core.registry.remove(&slot, &test.hub.0.core.totals);
     let _second = test.subscribe("phone", Start::Anew).expect("a stream");

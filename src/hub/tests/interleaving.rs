@@ -11,19 +11,18 @@ use super::{
         board::{BoardItem, Progress},
         time::Tick,
         user_devices::Purpose,
-        user_set::UserSet,
     },
-    HOLD, TestHub, Wakes, address, poll, user,
+    HOLD, TestHub, Wakes, place, poll,
 };
-use crate::model::{Address, Continuity, Outcome, Start};
+use crate::model::{Continuity, Outcome, Start};
 
 #[tokio::test]
 async fn a_stream_that_attaches_while_its_mailbox_is_pushed_out_is_ended() {
     let test = TestHub::new(1 << 20, |limits| (limits.user_devices, limits.user_held_devices) = (1, 1));
     assert_eq!(test.send("0", 10, HOLD).await, Ok(Outcome::Held));
     let (core, now) = (&test.hub.0.core, test.hub.now());
-    let slot = core.registry.find(&address("0")).expect("a slot");
-    let found = core.registry.find_or_insert(&address("new"), Purpose::Stream, &core.totals, now).expect("room");
+    let slot = core.registry.find(&place("0")).expect("a slot");
+    let found = core.registry.find_or_insert(&place("new"), Purpose::Stream, &core.totals, now).expect("room");
     let attached = slot.attach(core, Start::Anew, 15_000, now).expect("not gone").expect("attached");
     let mut stream = Subscription::new(test.hub.clone(), slot, attached.generation, attached.cursor.page);
     let woken = Arc::new(Wakes::default());
@@ -42,7 +41,7 @@ async fn a_device_that_comes_back_while_others_are_pushed_out_is_told_what_it_lo
     let _other = test.subscribe("other", Start::Anew).expect("a stream");
     let second = test.subscribe("second", Start::Anew).expect("it pushes the first out");
     let core = &test.hub.0.core;
-    let slot = core.registry.find(&address("second")).expect("a slot");
+    let slot = core.registry.find(&place("second")).expect("a slot");
     drop(second);
     core.registry.remove(&slot, &core.totals);
     assert_eq!(test.send("third", 10, HOLD).await, Ok(Outcome::Held));
@@ -54,7 +53,7 @@ async fn a_device_that_comes_back_while_others_are_pushed_out_is_told_what_it_lo
 async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
     let test = TestHub::new(1 << 20, |_| ());
     let (core, now) = (&test.hub.0.core, test.hub.now());
-    let board = core.presence.add_watches(&UserSet::one(user()), None).expect("room").remove(0);
+    let board = core.presence.add_watches(&[place("0").user], None).expect("room").remove(0);
     let mut phone = None;
     board.fill(now, || {
         let live = Vec::new();
@@ -62,7 +61,7 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
         // The timekeeper checks the board before the watcher goes on.
         for tick in 0..200 {
             board.check(Tick::at_step(tick), now.after(1_000), |device| {
-                core.registry.find(&Address { user: user(), device: device.clone() })?.live_page()
+                core.registry.find(&place(device.as_str()))?.live_page()
             });
         }
         live
@@ -75,6 +74,6 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
 async fn a_mailbox_that_is_made_for_a_stream_is_not_pushed_out_before_the_stream_is_attached() {
     let test = TestHub::new(1 << 20, |limits| limits.user_devices = 1);
     let (core, now) = (&test.hub.0.core, test.hub.now());
-    core.registry.find_or_insert(&address("phone"), Purpose::Stream, &core.totals, now).expect("room");
-    assert!(core.registry.find_or_insert(&address("other"), Purpose::Stream, &core.totals, now).is_err());
+    core.registry.find_or_insert(&place("phone"), Purpose::Stream, &core.totals, now).expect("room");
+    assert!(core.registry.find_or_insert(&place("other"), Purpose::Stream, &core.totals, now).is_err());
 }

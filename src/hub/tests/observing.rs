@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     super::{Event, Evicted, Hub, Inbound as _, Limits, Local, Observer, Subscription},
-    HOLD, NO_TTL, TestHub, WINDOW, address, draft, poll, read_all, user,
+    HOLD, NO_TTL, TestHub, WINDOW, draft, place, poll, read_all, user,
 };
 use crate::{
     auth::Caller,
@@ -35,9 +35,9 @@ impl Observer for Recorder {
     fn observe(&self, event: &Event<'_>) {
         if let Some(hub) = self.0.hub.get() {
             let _ = hub.census();
-            hub.local_devices(&user());
+            hub.local_devices(&place("phone").user);
             for device in ["phone", "absent"] {
-                hub.0.core.registry.find(&address(device)).map(|slot| slot.live_page());
+                hub.0.core.registry.find(&place(device)).map(|slot| slot.live_page());
             }
         }
         self.0.events.lock().push(match *event {
@@ -50,12 +50,12 @@ impl Observer for Recorder {
                 assert!(latency < Duration::from_secs(20), "{latency:?}");
                 format!("{} has written", address.device.as_str())
             }
-            Event::BroadcastRefused { to, error } => format!("broadcast to {}: {error:?}", to.as_str()),
+            Event::BroadcastRefused { to, error } => format!("broadcast to {}: {error:?}", to.id()),
             Event::Expired { address, messages } => format!("{} expired: {messages}", address.device.as_str()),
             Event::Evicted { address, kind, messages } => {
                 format!("{} evicted: {messages} {kind:?}", address.device.as_str())
             }
-            Event::WatchEnded { user, reason } => format!("watch of {} ended: {reason:?}", user.as_str()),
+            Event::WatchEnded { user, reason } => format!("watch of {} ended: {reason:?}", user.id()),
         });
     }
 }

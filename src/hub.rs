@@ -179,6 +179,10 @@ impl Hub {
     /// [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page of the device is
     /// connected.
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
+        self.open(subscriber, opening).inspect_err(|error| self.observe_refused(*error))
+    }
+
+    fn open(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         self.refuse_when_draining()?;
         let (core, address) = (&self.0.core, subscriber.address());
         // One byte: is there room for anything? A device with a mailbox may connect anyway, because it takes messages out.
@@ -226,7 +230,8 @@ impl Hub {
         self.refuse_when_draining()?;
         let core = &self.0.core;
         let address = caller.address();
-        let boards = core.presence.add_watches(users, address.as_ref())?;
+        let boards = core.presence.add_watches(users, address.as_ref());
+        let boards = boards.inspect_err(|error| self.observe_refused(*error))?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
         let watch = Watch::new(self.clone(), &boards, address, heartbeat);
@@ -267,6 +272,10 @@ impl Hub {
 
     fn observe(&self, event: &Event<'_>) {
         self.0.observer.observe(event);
+    }
+
+    fn observe_refused(&self, error: Error) {
+        self.observe(&Event::StreamRefused { error });
     }
 
     fn refuse_when_draining(&self) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::{board::Board, deadlines::Deadlines, registry, time::Millis, user_set::UserSet};
 use crate::{
-    error::Error,
+    error::{Error, Limit},
     model::{Address, EndReason, UserId},
 };
 
@@ -71,7 +71,7 @@ impl Presence {
         let new = || WatchedUser { board: Arc::new(Board::new(user.clone())), watches: 0 };
         let watched = boards.entry(user.clone()).or_insert_with(new);
         if self.limits.of_user > 0 && watched.watches >= self.limits.of_user {
-            return Err(Error::TOO_MANY);
+            return Err(Error::too_many(Limit::UserWatchers));
         }
         watched.watches += 1;
         Ok(watched.board.clone())
@@ -118,7 +118,7 @@ impl Presence {
         let mut callers = self.callers.lock();
         let watches = callers.entry(caller.clone()).or_default();
         if *watches >= self.limits.of_caller {
-            return Err(Error::TOO_MANY);
+            return Err(Error::too_many(Limit::CallerWatches));
         }
         *watches += 1;
         Ok(())

@@ -1,0 +1,59 @@
+//! The limits that one user, one caller, one address or all held messages can reach, by name.
+
+/// A limit that was reached. Every one is an option, a row of the README and a value of the label `limit` in the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Devices of one user.
+    UserDevices,
+    /// Devices of one user that only hold messages.
+    UserHeldDevices,
+    /// Watches of one user's devices.
+    UserWatchers,
+    /// Watches of one caller.
+    CallerWatches,
+    /// Bytes of all messages and unread responses.
+    MemoryBudget,
+    /// Bytes of all held messages.
+    HoldBudget,
+    /// Messages that one caller sends in a second.
+    SendRate,
+    /// Messages that anonymous callers of one address send in a second.
+    AnonymousSendRate,
+    /// Identities of one address that are not valid, in a minute.
+    IdentityFailures,
+    /// Connections of one address.
+    AddressConnections,
+}
+
+impl Limit {
+    /// The name in metrics: that of the option.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UserDevices => "user_devices",
+            Self::UserHeldDevices => "user_held_devices",
+            Self::UserWatchers => "user_watchers",
+            Self::CallerWatches => "caller_watches",
+            Self::MemoryBudget => "memory_budget",
+            Self::HoldBudget => "hold_budget",
+            Self::SendRate => "send_rate",
+            Self::AnonymousSendRate => "anonymous_send_rate",
+            Self::IdentityFailures => "identity_failures",
+            Self::AddressConnections => "address_connections",
+        }
+    }
+
+    /// What a caller should know who exceeds a rate.
+    pub(super) fn rate_detail(self) -> &'static str {
+        match self {
+            Self::AnonymousSendRate => {
+                "Anonymous messages of this address come too fast (--anonymous-send-rate). Send with an identity, or try \
+                 again later."
+            }
+            Self::IdentityFailures => {
+                "Too many identities of this address were not valid (--identity-failures). Try again later."
+            }
+            _ => "The messages of this caller come too fast (--send-rate). Try again later.",
+        }
+    }
+}

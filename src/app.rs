@@ -19,6 +19,7 @@ use crate::{
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
+    limits::{ClientAddresses, SendRates},
     rest::{self, Api},
     serve::{self, CertificateFiles, Server, Tls},
     telemetry::Metrics,
@@ -49,7 +50,9 @@ impl App {
         let settings = serve_settings(&options, max_connections, budget.clone())?;
         let server = Server::bind(&resolve(&options.endpoint).await?, settings, metrics.clone())?;
         let addresses = server.local_addrs()?;
-        let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
+        let clients =
+            ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
+        let hub = Hub::new(hub_limits(&options, clients.clone()), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(auth(&options, metrics.clone()));
         let (health, health_service) = grpc::health_service();
         let settings = rest::Settings {
@@ -62,7 +65,7 @@ impl App {
         let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
-        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
+        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins, clients);
         Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, max_connections, options })
     }
 
@@ -164,7 +167,7 @@ fn serve_settings(
     })
 }
 
-fn hub_limits(options: &ServeOptions) -> Limits {
+fn hub_limits(options: &ServeOptions, addresses: ClientAddresses) -> Limits {
     Limits {
         resume_window: options.resume_window,
         hold: options.hold_limit,
@@ -173,6 +176,7 @@ fn hub_limits(options: &ServeOptions) -> Limits {
         user_held_devices: options.user_held_devices,
         user_watchers: options.user_watchers,
         caller_watches: options.caller_watches,
+        send_rates: SendRates::new(options.send_rate, options.anonymous_send_rate, addresses),
     }
 }
 

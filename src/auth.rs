@@ -32,7 +32,7 @@ pub struct Auth {
     pub mode: Mode,
     /// Sending, listing and watching need an identity too, not only subscribing. [`Mode::Jwt`] implies this.
     pub require_all: bool,
-    /// The only peers that may subscribe, send, list and watch. Empty: any peer may.
+    /// The only peers that may subscribe, send, list and watch with [`Mode::Claim`]. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
     /// Where identities that are not valid are counted.
     pub metrics: Metrics,
@@ -45,8 +45,10 @@ pub struct Credentials<'a> {
     pub headers: &'a HeaderMap,
     /// The URI, whose query can carry a token of [`Mode::Jwt`]. No mode reads it yet.
     pub uri: &'a Uri,
-    /// The IP address of the TCP peer.
+    /// The IP address of the TCP peer, which must be a trusted proxy if there are any.
     pub peer: IpAddr,
+    /// The IP address of the client, which may stand behind proxies.
+    pub client: IpAddr,
 }
 
 /// Proof that the identity of a request was checked. The hub's methods demand a `Caller`, so no route can forget the check. No mode
@@ -116,16 +118,17 @@ impl Auth {
 
     /// The caller that the credentials name, or an anonymous one. Counts the identities that are not valid.
     fn identify(&self, credentials: &Credentials<'_>) -> Result<Caller, IdentityFault> {
-        let ip = credentials.peer.to_canonical();
-        let address = self.check_peer(ip).and_then(|()| match self.mode {
+        let address = self.check_peer(credentials.peer.to_canonical()).and_then(|()| match self.mode {
             Mode::Claim | Mode::None => claim::read(credentials.headers),
             Mode::Jwt => Ok(None),
         });
-        Ok(Caller::new(address.inspect_err(|_| self.metrics.identity_refused())?, ip))
+        Ok(Caller::new(address.inspect_err(|_| self.metrics.identity_refused())?, credentials.client.to_canonical()))
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
-        let trusted = self.trusted_proxies.is_empty() || self.trusted_proxies.iter().any(|net| net.contains(&ip));
+        // In the other modes a client proves its identity itself, or has none.
+        let any = self.mode != Mode::Claim || self.trusted_proxies.is_empty();
+        let trusted = any || self.trusted_proxies.iter().any(|net| net.contains(&ip));
         if trusted { Ok(()) } else { Err(IdentityFault::Untrusted) }
     }
 }
@@ -178,7 +181,7 @@ impl Caller {
         self.expires
     }
 
-    /// The IP address that the request came from. An IPv4-mapped IPv6 address is given as IPv4.
+    /// The IP address of the client, which may stand behind proxies. An IPv4-mapped IPv6 address is given as IPv4.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         self.ip
@@ -242,7 +245,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?user=eve&device=x&token=y");
-        let credentials = Credentials { headers: &headers, uri: &uri, peer: "::ffff:192.0.2.7".parse().unwrap() };
+        let proxy = "192.0.2.200".parse().unwrap();
+        let credentials =
+            Credentials { headers: &headers, uri: &uri, peer: proxy, client: "::ffff:192.0.2.7".parse().unwrap() };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {

@@ -101,30 +101,8 @@ impl Error {
     pub const DRAINING: Self = Self::Draining(RetryAfter::exactly(5));
     /// [`Error::TooManyConnections`]. Nothing says when a connection closes.
     pub const TOO_MANY_CONNECTIONS: Self = Self::TooManyConnections(RetryAfter::exactly(5));
-    /// [`Error::OverBudget`] of the memory budget. Nothing says when devices take their messages.
-    pub const OVER_BUDGET: Self = Self::OverBudget(Limit::MemoryBudget, Self::LATER);
-    /// [`Error::OverBudget`] of the budget for held messages.
-    pub const OVER_HOLD_BUDGET: Self = Self::OverBudget(Limit::HoldBudget, Self::LATER);
     /// [`Error::Unreachable`]. By then, the other nodes answer or are known to be gone.
     pub const UNREACHABLE: Self = Self::Unreachable(RetryAfter::exactly(5));
-
-    /// Nothing says when a count or a budget has room again. Random, so that clients do not all try again at the same time.
-    const LATER: RetryAfter = RetryAfter::between(2, 6);
-
-    /// [`Error::TooMany`] for one limit.
-    #[must_use]
-    pub const fn too_many(limit: Limit) -> Self {
-        Self::TooMany(limit, Self::LATER)
-    }
-
-    /// The limit that was reached, if the error is about one of them.
-    #[must_use]
-    pub fn limit(self) -> Option<Limit> {
-        match self {
-            Self::TooMany(limit, _) | Self::RateLimited(limit, _) | Self::OverBudget(limit, _) => Some(limit),
-            _ => None,
-        }
-    }
 
     /// When it is worth trying again, for an error that passes by itself.
     #[must_use]

@@ -6,6 +6,7 @@ mod deadlines;
 mod eviction;
 mod heartbeat;
 mod latency;
+mod limit_settings;
 mod log;
 mod mailbox;
 mod observer;
@@ -40,6 +41,7 @@ pub use self::{
     backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},
     heartbeat::chosen_heartbeat,
+    limit_settings::Limits,
     observer::{Event, Evicted, Observer},
     parcel::Parcel,
     sending::Draft,
@@ -62,41 +64,6 @@ use crate::{
     error::Error,
     model::{Address, DeviceId, Message, Outcome, Start, UserId},
 };
-
-/// The limits of the hub. A count of 0 means: no limit.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long a mailbox is kept after its stream left, so that the device can resume.
-    pub resume_window: Duration,
-    /// The longest time for which a message is held for an absent device.
-    pub hold: Duration,
-    /// The bytes of memory that all held messages may take together.
-    pub hold_budget: usize,
-    /// Mailboxes of one user.
-    pub user_devices: usize,
-    /// Mailboxes of one user that only hold messages.
-    pub user_held_devices: usize,
-    /// Watches of one user's devices.
-    pub user_watchers: usize,
-    /// Watches of one caller.
-    pub caller_watches: usize,
-}
-
-impl Limits {
-    /// Limits only times: any number of devices and watches, and of held bytes.
-    #[must_use]
-    pub fn only_times(resume_window: Duration, hold: Duration) -> Self {
-        Self {
-            resume_window,
-            hold,
-            hold_budget: 0,
-            user_devices: 0,
-            user_held_devices: 0,
-            user_watchers: 0,
-            caller_watches: 0,
-        }
-    }
-}
 
 /// How to open a stream.
 pub struct Opening {
@@ -229,7 +196,8 @@ impl Hub {
     pub fn watch(&self, caller: &Caller, users: &UserSet, heartbeat: Duration) -> Result<Watch, Error> {
         self.refuse_when_draining()?;
         let core = &self.0.core;
-        let address = caller.address();
+        // A service has no limit of its own.
+        let address = caller.address().filter(|_| !caller.is_service());
         let boards = core.presence.add_watches(users, address.as_ref());
         let boards = boards.inspect_err(|error| self.observe_refused(*error))?;
         let now = self.now();

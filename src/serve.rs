@@ -70,9 +70,14 @@ pub struct Settings {
     pub budget: Budget,
 }
 
-/// The IP address that a connection came from.
+/// Who sends a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+pub struct Peer {
+    /// The IP address of the TCP peer, which may be a proxy.
+    pub tcp: IpAddr,
+    /// The IP address of the client, as far as it is known. Without a proxy, that of the TCP peer.
+    pub client: IpAddr,
+}
 
 /// The body of a request.
 pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static {}
@@ -139,7 +144,8 @@ impl Server {
                 Ok((socket, peer)) => {
                     backoff.reset();
                     metrics.connected();
-                    let peer = Peer(peer.ip());
+                    let peer = peer.ip().to_canonical();
+                    let peer = Peer { tcp: peer, client: peer };
                     match permits.upgrade(permit) {
                         Permit::Regular(permit) => {
                             drain.spawn_connection(connection::serve(state.clone(), socket, peer, permit));

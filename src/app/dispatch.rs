@@ -35,6 +35,7 @@ use crate::{
     drain::catch_panic,
     error::Error,
     grpc::{self, CallType, SignalService},
+    limits::ClientAddresses,
     rest::{self, Api, Problem},
     serve::{Handler, Peer, RequestBody, ResponseFuture},
     telemetry::BusyRoute,
@@ -51,6 +52,7 @@ struct Inner {
     /// For the fast path of a POST: [`cors::constant_headers`] and [`caching::NO_STORE`].
     constant_headers: HeaderMap,
     allowed_origins: AllowedOrigins,
+    addresses: ClientAddresses,
     post: BusyRoute,
     grpc_send: BusyRoute,
 }
@@ -60,7 +62,13 @@ struct Inner {
 struct RefuseWith(Error);
 
 impl Dispatch {
-    pub(super) fn new(routes: Router, api: Api, signal: SignalService, origins: &[HeaderValue]) -> Self {
+    pub(super) fn new(
+        routes: Router,
+        api: Api,
+        signal: SignalService,
+        origins: &[HeaderValue],
+        addresses: ClientAddresses,
+    ) -> Self {
         let routes = routes.layer(from_fn_with_state(api.clone(), routed));
         let mut constant_headers = cors::constant_headers(origins);
         constant_headers.extend([caching::NO_STORE]);
@@ -71,6 +79,7 @@ impl Dispatch {
             signal,
             constant_headers,
             allowed_origins: AllowedOrigins::new(origins),
+            addresses,
             post,
             grpc_send,
         }))
@@ -99,6 +108,8 @@ impl Dispatch {
             count(&response, |status| inner.api.metrics.answered(NO_ROUTE, status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
+        let client = inner.addresses.of_request(peer.tcp, peer.client, request.headers());
+        let peer = Peer { client, ..peer };
         let error = error.or_else(|| head_checks::expectation(&request));
         if let Some(error) = error {
             request.extensions_mut().insert(RefuseWith(error));
@@ -235,6 +246,7 @@ mod tests {
         budget::Budget,
         drain::Drain,
         hub,
+        limits::{AddressScope, AddressSource},
         telemetry::{Levels, Metrics},
     };
 
@@ -251,12 +263,14 @@ mod tests {
         let settings = rest::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
+        let addresses = ClientAddresses::new(Vec::new(), AddressSource::XForwardedFor, AddressScope::Public);
         let service = grpc::SignalMethods { hub: hub.clone(), heartbeat: second, drain };
         let api = Api { hub, auth: auth.clone(), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let dispatch = Dispatch::new(routes, api, grpc::signal_service(service, auth, 0), &[]);
+        let dispatch = Dispatch::new(routes, api, grpc::signal_service(service, auth, 0), &[], addresses);
+        let peer = Peer { tcp: [127, 0, 0, 1].into(), client: [127, 0, 0, 1].into() };
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
-        let response = dispatch.handle(Peer([127, 0, 0, 1].into()), request).await;
+        let response = dispatch.handle(peer, request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");

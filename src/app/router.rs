@@ -16,10 +16,18 @@ use crate::{
     drain::Drain,
     error::Error,
     grpc::{self, CallType, SignalService},
+    limits::ClientAddresses,
     rest::{self, Api, Problem},
 };
 
-pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
+pub(super) fn join(
+    api: Api,
+    signal: SignalService,
+    grpc: Routes,
+    admin: Admin,
+    origins: &[HeaderValue],
+    addresses: ClientAddresses,
+) -> Dispatch {
     // `reset_fallback`, because axum cannot merge two routers with a fallback. `route_layer`, because with `layer` the gRPC-Web
     // layer would also answer requests for unknown paths.
     let grpc = grpc
@@ -33,7 +41,7 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
         .merge(grpc)
         .fallback(no_route)
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
-    Dispatch::new(routes, api, signal, origins)
+    Dispatch::new(routes, api, signal, origins, addresses)
 }
 
 /// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a

@@ -9,7 +9,10 @@ use super::{
     Endpoint,
     values::{count, network, origin, seconds},
 };
-use crate::telemetry::{LogFormat, LogLevel};
+use crate::{
+    limits::{AddressScope, AddressSource},
+    telemetry::{LogFormat, LogLevel},
+};
 
 /// Every option of the daemon while it serves.
 #[derive(Args, Clone, Debug)]
@@ -26,10 +29,18 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_REQUIRE_CLAIM", value_enum, default_value = "subscribe")]
     pub require_claim: RequireClaim,
 
-    /// Networks of the proxies that set the claim; a request from any other address is refused, except for health, metrics and
-    /// reflection. Empty: every address is trusted
+    /// Networks of the proxies whose claims and client addresses are believed; with --auth claim, a request from any other address
+    /// is refused, except for health, metrics and reflection. Empty: every claim is believed, and no client address
     #[arg(long, env = "SIGNAL_TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
+
+    /// Where a trusted proxy names the address of its client
+    #[arg(long, env = "SIGNAL_CLIENT_ADDRESS", value_name = "WHERE", value_enum, default_value = "x-forwarded-for")]
+    pub client_address: AddressSource,
+
+    /// Which addresses count against limits
+    #[arg(long, env = "SIGNAL_ADDRESS_LIMITS", value_name = "WHICH", value_enum, default_value = "public")]
+    pub address_limits: AddressScope,
 
     /// Origins whose pages may call with credentials. Empty: any origin, without credentials; set this if a session is a cookie
     #[arg(long, env = "SIGNAL_CORS_ORIGINS", value_name = "ORIGIN,...", value_delimiter = ',', value_parser = origin)]
@@ -88,6 +99,14 @@ pub struct ServeOptions {
     /// Most watches of one caller that has an identity; 0: no limit
     #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
     pub caller_watches: usize,
+
+    /// Most messages a second of one user's device, four times as many at once; 0: no limit
+    #[arg(long, env = "SIGNAL_SEND_RATE", value_name = "COUNT", default_value_t = 100)]
+    pub send_rate: u32,
+
+    /// Most messages a second of one address without an identity, five times as many at once; 0: no limit
+    #[arg(long, env = "SIGNAL_ANONYMOUS_SEND_RATE", value_name = "COUNT", default_value_t = 20)]
+    pub anonymous_send_rate: u32,
 
     /// Most open connections [default and upper bound: the limit of file descriptors minus a reserve: a quarter, at most 512]
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
@@ -152,6 +171,9 @@ impl ServeOptions {
             (AuthMode::Jwt, ..) => "--auth jwt is not implemented yet; use claim behind a forward-auth proxy",
             (_, Some(_), None) => "--tls-cert needs --tls-key",
             (_, None, Some(_)) => "--tls-key needs --tls-cert",
+            _ if self.client_address != AddressSource::XForwardedFor && self.trusted_proxies.is_empty() => {
+                "--client-address needs --trusted-proxies: no other peer is believed"
+            }
             _ => return Ok(()),
         };
         Err(wrong.to_owned())

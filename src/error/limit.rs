@@ -1,5 +1,7 @@
 //! The limits that one user, one caller, one address or all held messages can reach, by name.
 
+use super::{Error, RetryAfter};
+
 /// A limit that was reached. Every one is an option, a row of the README and a value of the label `limit` in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -54,6 +56,31 @@ impl Limit {
                 "Too many identities of this address were not valid (--identity-failures). Try again later."
             }
             _ => "The messages of this caller come too fast (--send-rate). Try again later.",
+        }
+    }
+}
+
+impl Error {
+    /// [`Error::OverBudget`] of the memory budget. Nothing says when devices take their messages.
+    pub const OVER_BUDGET: Self = Self::OverBudget(Limit::MemoryBudget, Self::LATER);
+    /// [`Error::OverBudget`] of the budget for held messages.
+    pub const OVER_HOLD_BUDGET: Self = Self::OverBudget(Limit::HoldBudget, Self::LATER);
+
+    /// Nothing says when a count or a budget has room again. Random, so that clients do not all try again at the same time.
+    const LATER: RetryAfter = RetryAfter::between(2, 6);
+
+    /// [`Error::TooMany`] for one limit.
+    #[must_use]
+    pub const fn too_many(limit: Limit) -> Self {
+        Self::TooMany(limit, Self::LATER)
+    }
+
+    /// The limit that was reached, if the error is about one of them.
+    #[must_use]
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::TooMany(limit, _) | Self::RateLimited(limit, _) | Self::OverBudget(limit, _) => Some(limit),
+            _ => None,
         }
     }
 }

@@ -49,8 +49,8 @@ impl SignalService {
     /// Stores the identity that the method needs in an extension. A method that does not exist needs none.
     fn identify<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
         let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
-        let Peer(peer) = request.extensions().get().copied().ok_or(Error::Internal)?;
-        let credentials = Credentials { headers: request.headers(), uri: request.uri(), peer };
+        let Peer { tcp: peer, client } = request.extensions().get().copied().ok_or(Error::Internal)?;
+        let credentials = Credentials { headers: request.headers(), uri: request.uri(), peer, client };
         match needed {
             Identity::Caller => {
                 let caller = self.auth.caller(&credentials)?;

@@ -109,13 +109,13 @@ impl<T: FromPath> MessagePost<T> {
 }
 
 fn read_head<T, B>(
-    Peer(peer): Peer,
+    Peer { tcp: peer, client }: Peer,
     to: Result<T, Error>,
     request: &Request<B>,
     api: &Api,
 ) -> Result<(Caller, T, Duration), Error> {
     let headers = request.headers();
-    let caller = api.auth.caller(&Credentials { headers, uri: request.uri(), peer })?;
+    let caller = api.auth.caller(&Credentials { headers, uri: request.uri(), peer, client })?;
     Ok((caller, to?, ttl(headers)?))
 }
 
@@ -162,8 +162,8 @@ impl<'a> Iterator for PathSegments<'a> {
 }
 
 fn credentials(parts: &Parts) -> Result<Credentials<'_>, Error> {
-    let Peer(peer) = peer_of(&parts.extensions)?;
-    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer })
+    let Peer { tcp: peer, client } = peer_of(&parts.extensions)?;
+    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, peer, client })
 }
 
 /// The peer of a request. `app/dispatch.rs` stores it in an extension before it calls the router.

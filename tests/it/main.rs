@@ -31,6 +31,7 @@ mod metrics;
 mod options;
 mod parity;
 mod presence;
+mod rates;
 mod readme;
 mod reflection;
 mod refusals;

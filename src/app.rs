@@ -4,13 +4,14 @@ mod caching;
 mod cors;
 mod cross_site;
 mod dispatch;
+mod failed_identities;
 mod head_checks;
 mod max_connections;
 mod router;
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use self::{dispatch::Dispatch, max_connections::MaxConnections};
+use self::{dispatch::Dispatch, failed_identities::FailedIdentities, max_connections::MaxConnections};
 use crate::{
     admin::Admin,
     auth::{self, Auth},
@@ -19,7 +20,7 @@ use crate::{
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
-    limits::{ClientAddresses, SendRates},
+    limits::{ClientAddresses, IdentityFailures, SendRates},
     rest::{self, Api},
     serve::{self, CertificateFiles, Server, Tls},
     telemetry::Metrics,
@@ -65,7 +66,12 @@ impl App {
         let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
-        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins, clients);
+        let failed = FailedIdentities {
+            failures: IdentityFailures::new(options.identity_failures, clients.clone()),
+            metrics: metrics.clone(),
+            drain: drain.clone(),
+        };
+        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins, clients, failed);
         Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, max_connections, options })
     }
 

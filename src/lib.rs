@@ -43,7 +43,7 @@
 //! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
 //! | a new kind of identity | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`; `app.rs` joins them |
 //! | a new limit of a user or device | `Limits` in `hub/limit_settings.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
-//! | a new limit of a caller or an address | `limits.rs`; a rate of messages is checked in `hub/sending.rs`, so no route can forget it. A name in `error/limit.rs` |
+//! | a new limit of a caller or an address | `limits.rs`; a rate of messages is checked in `hub/sending.rs`, so no route can forget it; `app/failed_identities.rs` holds refusals back. A name in `error/limit.rs` |
 //! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc.rs` and `grpc/deadline.rs` |
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
-use super::dispatch::Dispatch;
+use super::{dispatch::Dispatch, failed_identities::FailedIdentities};
 use crate::{
     admin::{self, Admin},
     drain::Drain,
@@ -27,6 +27,7 @@ pub(super) fn join(
     admin: Admin,
     origins: &[HeaderValue],
     addresses: ClientAddresses,
+    failed: FailedIdentities,
 ) -> Dispatch {
     // `reset_fallback`, because axum cannot merge two routers with a fallback. `route_layer`, because with `layer` the gRPC-Web
     // layer would also answer requests for unknown paths.
@@ -41,7 +42,7 @@ pub(super) fn join(
         .merge(grpc)
         .fallback(no_route)
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
-    Dispatch::new(routes, api, signal, origins, addresses)
+    Dispatch::new(routes, api, signal, origins, addresses, failed)
 }
 
 /// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a

@@ -108,6 +108,11 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_ANONYMOUS_SEND_RATE", value_name = "COUNT", default_value_t = 20)]
     pub anonymous_send_rate: u32,
 
+    /// Identities of one address that are not valid, in a minute, before each 401 comes a second later than the one before; 0: no
+    /// limit
+    #[arg(long, env = "SIGNAL_IDENTITY_FAILURES", value_name = "COUNT", default_value_t = 10)]
+    pub identity_failures: u32,
+
     /// Most open connections [default and upper bound: the limit of file descriptors minus a reserve: a quarter, at most 512]
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
     pub max_connections: Option<usize>,

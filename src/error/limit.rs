@@ -1,6 +1,6 @@
 //! The limits that one user, one caller, one address or all held messages can reach, by name.
 
-use super::{Error, RetryAfter};
+use super::{Error, IdentityFault, RetryAfter};
 
 /// A limit that was reached. Every one is an option, a row of the README and a value of the label `limit` in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,19 @@ impl Error {
     #[must_use]
     pub const fn too_many(limit: Limit) -> Self {
         Self::TooMany(limit, Self::LATER)
+    }
+
+    /// Whether somebody presented an identity that is not valid. An absent one is none, and a peer that is not trusted presents
+    /// nothing that it could have guessed.
+    #[must_use]
+    pub fn is_failed_identity(self) -> bool {
+        match self {
+            Self::Unauthenticated(fault) => match fault {
+                IdentityFault::Malformed | IdentityFault::Ambiguous => true,
+                IdentityFault::Absent | IdentityFault::Untrusted => false,
+            },
+            _ => false,
+        }
     }
 
     /// The limit that was reached, if the error is about one of them.

@@ -87,7 +87,12 @@ where
                 let is_stream = request.uri().path() == SEND_STREAM;
                 self.server.call(request.map(|body| RequestFrames::new(body, is_stream, self.limit)))
             }
-            Err(error) => Box::pin(std::future::ready(Ok(Status::from(error).into_http()))),
+            Err(error) => {
+                let mut response = Status::from(error).into_http();
+                // For `app/failed_identities.rs`.
+                response.extensions_mut().insert(error);
+                Box::pin(std::future::ready(Ok(response)))
+            }
         }
     }
 }

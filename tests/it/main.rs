@@ -11,6 +11,7 @@ mod cutting;
 mod defaults;
 mod drain;
 mod errors;
+mod failed_identities;
 mod floods;
 mod format;
 mod full;

@@ -48,11 +48,11 @@ impl App {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
             (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
-        let settings = serve_settings(&options, max_connections, budget.clone())?;
-        let server = Server::bind(&resolve(&options.endpoint).await?, settings, metrics.clone())?;
-        let addresses = server.local_addrs()?;
         let clients =
             ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
+        let settings = serve_settings(&options, max_connections, budget.clone(), clients.clone())?;
+        let server = Server::bind(&resolve(&options.endpoint).await?, settings, metrics.clone())?;
+        let addresses = server.local_addrs()?;
         let hub = Hub::new(hub_limits(&options, clients.clone()), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(auth(&options, metrics.clone()));
         let (health, health_service) = grpc::health_service();
@@ -155,6 +155,7 @@ fn serve_settings(
     options: &ServeOptions,
     max_connections: MaxConnections,
     budget: Budget,
+    addresses: ClientAddresses,
 ) -> io::Result<serve::Settings> {
     let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(CertificateFiles { certificate, key })?),
@@ -163,6 +164,8 @@ fn serve_settings(
     Ok(serve::Settings {
         tls,
         max_connections: max_connections.count(),
+        address_connections: options.address_connections.unwrap_or(max_connections.of_address()),
+        addresses,
         http1_takeover: options.http1_takeover,
         max_streams: options.max_streams,
         header_timeout: options.header_timeout,

@@ -46,6 +46,7 @@
 //! | a new limit of a caller or an address | `limits.rs`; a rate of messages is checked in `hub/sending.rs`, so no route can forget it; `app/failed_identities.rs` holds refusals back. A name in `error/limit.rs` |
 //! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc.rs` and `grpc/deadline.rs` |
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
+//! | which address a connection has | `serve/connection.rs` admits it, `serve/proxy_protocol.rs` reads what a TCP proxy says |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
 //! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: also `Levels` there and `admin.rs`; a README row |
 //! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands the hub one observer, so combine two into one |

@@ -117,6 +117,10 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
     pub max_connections: Option<usize>,
 
+    /// Most open connections of one address; more are closed; 0: no limit [default: a quarter of all connections]
+    #[arg(long, env = "SIGNAL_ADDRESS_CONNECTIONS", value_name = "COUNT")]
+    pub address_connections: Option<usize>,
+
     /// Most concurrent streams of one HTTP/2 connection
     #[arg(long, env = "SIGNAL_MAX_STREAMS", value_name = "COUNT", default_value_t = 1_000,
           value_parser = clap::value_parser!(u32).range(1..))]

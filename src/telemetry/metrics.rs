@@ -189,6 +189,11 @@ impl Metrics {
         self.0.connections.inc();
     }
 
+    /// A connection was closed because its address has too many.
+    pub fn connection_of_address_refused(&self) {
+        self.limited(Limit::AddressConnections);
+    }
+
     /// A connection was accepted over the limit.
     pub fn connected_over_limit(&self) {
         self.0.connections_over_limit.inc();

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
+mod address_connections;
 mod cable;
 mod caching;
 mod calls;
@@ -32,6 +33,7 @@ mod metrics;
 mod options;
 mod parity;
 mod presence;
+mod proxy_protocol;
 mod rates;
 mod readme;
 mod reflection;

@@ -93,6 +93,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_highest_rate_that_the_options_allow_has_no_effect() {
+        let rates = rates(u32::MAX, u32::MAX, AddressScope::All);
+        assert_eq!(admitted(&rates, &Caller::anonymous()), 1_000);
+        assert_eq!(admitted(&rates, &Caller::proven(Address::new("bob", "phone").unwrap())), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn without_a_limit_and_for_an_address_that_does_not_count_any_number_is_admitted() {
         let bob = Caller::proven(Address::new("bob", "phone").unwrap());
         for rates in [rates(0, 0, AddressScope::All), rates(0, 20, AddressScope::Public), SendRates::unlimited()] {

@@ -220,6 +220,11 @@ impl Caller {
     pub(crate) fn proven(address: Address) -> Self {
         Self::new(Some(address), LOCALHOST)
     }
+
+    /// A backend service, for tests of limits.
+    pub(crate) fn service(address: Address) -> Self {
+        Self { service: true, ..Self::proven(address) }
+    }
 }
 
 #[cfg(test)]

@@ -93,6 +93,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_service_has_no_limit() {
+        let service = Caller::service(Address::new("backend", "1").unwrap());
+        assert_eq!(admitted(&rates(1, 1, AddressScope::All), &service), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_highest_rate_that_the_options_allow_has_no_effect() {
         let rates = rates(u32::MAX, u32::MAX, AddressScope::All);
         assert_eq!(admitted(&rates, &Caller::anonymous()), 1_000);

@@ -169,6 +169,12 @@ fn watches_of_one_user_and_of_one_caller_are_limited_and_a_dropped_one_makes_roo
     watches.push(test.watch(&test.caller).expect("the third of this user"));
     assert_eq!(test.watch(&test.caller).err(), Some(Error::too_many(Limit::UserWatchers)));
     assert_eq!(test.hub.census().watches, 3);
+    let service = Caller::service(Address::new("backend", "1").expect("ids"));
+    let other = TestHub::new(1 << 20, |limits| limits.caller_watches = 1);
+    let of_service = [other.watch(&service), other.watch(&service)].map(Result::ok);
+    assert_eq!((of_service.iter().flatten().count(), other.hub.census().watches), (2, 2), "a service has no limit");
+    drop(of_service);
+    assert_eq!(other.hub.census().watches, 0);
     drop(watches.remove(0));
     watches.push(test.watch(&ana).expect("there is room again"));
     drop(watches);

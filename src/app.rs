@@ -4,6 +4,7 @@ mod caching;
 mod cors;
 mod cross_site;
 mod dispatch;
+mod failed_identities;
 mod head_checks;
 mod max_connections;
 mod router;
@@ -11,7 +12,7 @@ mod token_setup;
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use self::{dispatch::Dispatch, max_connections::MaxConnections};
+use self::{dispatch::Dispatch, failed_identities::FailedIdentities, max_connections::MaxConnections};
 use crate::{
     admin::Admin,
     auth::{self, Auth, Tokens},
@@ -21,6 +22,7 @@ use crate::{
     grpc,
     hub::{Hub, Limits, Local},
     key_refresh::KeyRefresh,
+    limits::{ClientAddresses, IdentityFailures, SendRates},
     rest::{self, Api},
     serve::{self, CertificateFiles, Server, Tls},
     telemetry::Metrics,
@@ -49,10 +51,12 @@ impl App {
         let (metrics, drain) = (Metrics::new(), Drain::new());
         let (max_connections, budget) =
             (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
-        let settings = serve_settings(&options, max_connections, budget.clone())?;
+        let clients =
+            ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
+        let settings = serve_settings(&options, max_connections, budget.clone(), clients.clone())?;
         let server = Server::bind(&resolve(&options.endpoint).await?, settings, metrics.clone())?;
         let addresses = server.local_addrs()?;
-        let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
+        let hub = Hub::new(hub_limits(&options, clients.clone()), budget.clone(), Local, metrics.clone());
         let (tokens, key_refresh) = token_setup::tokens(&options, &drain)?.unzip();
         let auth = Arc::new(auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
@@ -66,7 +70,12 @@ impl App {
         let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
-        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
+        let failed = FailedIdentities {
+            failures: IdentityFailures::new(options.identity_failures, clients.clone()),
+            metrics: metrics.clone(),
+            drain: drain.clone(),
+        };
+        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins, clients, failed);
         Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, max_connections, key_refresh, options })
     }
 
@@ -152,6 +161,7 @@ fn serve_settings(
     options: &ServeOptions,
     max_connections: MaxConnections,
     budget: Budget,
+    addresses: ClientAddresses,
 ) -> io::Result<serve::Settings> {
     let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(CertificateFiles { certificate, key })?),
@@ -160,6 +170,8 @@ fn serve_settings(
     Ok(serve::Settings {
         tls,
         max_connections: max_connections.count(),
+        address_connections: options.address_connections.unwrap_or(max_connections.of_address()),
+        addresses,
         http1_takeover: options.http1_takeover,
         max_streams: options.max_streams,
         header_timeout: options.header_timeout,
@@ -170,7 +182,7 @@ fn serve_settings(
     })
 }
 
-fn hub_limits(options: &ServeOptions) -> Limits {
+fn hub_limits(options: &ServeOptions, addresses: ClientAddresses) -> Limits {
     Limits {
         resume_window: options.resume_window,
         hold: options.hold_limit,
@@ -179,6 +191,7 @@ fn hub_limits(options: &ServeOptions) -> Limits {
         user_held_devices: options.user_held_devices,
         user_watchers: options.user_watchers,
         caller_watches: options.caller_watches,
+        send_rates: SendRates::new(options.send_rate, options.anonymous_send_rate, addresses),
     }
 }
 

@@ -82,7 +82,7 @@ impl Limits {
     }
 }
 
-const OFF: [&str; 10] = [
+const OFF: [&str; 18] = [
     "--user-devices",
     "0",
     "--user-held-devices",
@@ -92,6 +92,14 @@ const OFF: [&str; 10] = [
     "--caller-watches",
     "0",
     "--hold-budget",
+    "0",
+    "--send-rate",
+    "0",
+    "--anonymous-send-rate",
+    "0",
+    "--identity-failures",
+    "0",
+    "--address-connections",
     "0",
 ];
 

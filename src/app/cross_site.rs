@@ -56,10 +56,11 @@ fn has_effect<B>(request: &Request<B>) -> bool {
 }
 
 /// Whether the identity of a request with an effect comes from a cookie.
-fn cookie_identifies<B>(auth: &Auth, Peer(peer): Peer, request: &Request<B>) -> bool {
+fn cookie_identifies<B>(auth: &Auth, Peer { tcp: peer, client }: Peer, request: &Request<B>) -> bool {
     // A GET has an effect only if it opens a stream.
     let is_stream_request = request.method() == Method::GET;
-    auth.cookie_identifies(&Credentials { headers: request.headers(), uri: request.uri(), is_stream_request, peer })
+    let (headers, uri) = (request.headers(), request.uri());
+    auth.cookie_identifies(&Credentials { headers, uri, is_stream_request, peer, client })
 }
 
 /// Whether the request has exactly one `Origin`, and it is the host that the request is for.

@@ -198,6 +198,11 @@ impl Caller {
     pub(crate) fn proven(address: Address) -> Self {
         Self { user: Some(address.user), device: Some(address.device), bound: true, ..Self::anonymous() }
     }
+
+    /// A backend service, for tests of limits.
+    pub(crate) fn service(address: Address) -> Self {
+        Self { service: true, ..Self::proven(address) }
+    }
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ impl Auth {
 
     /// Counts an identity that is not valid. Not one with an unknown key: [`Auth::with_new_keys`] decides about that.
     pub(super) fn count(&self, error: Error) {
-        if error.is_failed_identity() && error != UNKNOWN_KEY {
+        if error.is_refused_identity() && error != UNKNOWN_KEY {
             self.metrics.identity_refused();
         }
     }

@@ -29,7 +29,7 @@ impl Hub {
     pub(super) fn admit_held(&self, bytes: usize) -> Result<(), Error> {
         let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
         if limit > 0 && core.totals.held_bytes.load(Ordering::Relaxed) + bytes + MAILBOX_BYTES > limit {
-            return Err(Error::OVER_BUDGET);
+            return Err(Error::OVER_HOLD_BUDGET);
         }
         self.drop_replay(ENTRY_BYTES);
         if self.is_full(ENTRY_BYTES) { Err(Error::OVER_BUDGET) } else { Ok(()) }

@@ -129,8 +129,8 @@ impl<T: FromPath> MessagePost<T> {
 }
 
 /// The credentials of a request that has no token in its query.
-pub(super) fn post_credentials<B>(Peer(peer): Peer, request: &Request<B>) -> Credentials<'_> {
-    Credentials { headers: request.headers(), uri: request.uri(), is_stream_request: false, peer }
+pub(super) fn post_credentials<B>(Peer { tcp: peer, client }: Peer, request: &Request<B>) -> Credentials<'_> {
+    Credentials { headers: request.headers(), uri: request.uri(), is_stream_request: false, peer, client }
 }
 
 /// The parameters of a path, not decoded yet.
@@ -176,8 +176,8 @@ impl<'a> Iterator for PathSegments<'a> {
 }
 
 fn credentials(parts: &Parts, is_stream_request: bool) -> Result<Credentials<'_>, Error> {
-    let Peer(peer) = peer_of(&parts.extensions)?;
-    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, is_stream_request, peer })
+    let Peer { tcp: peer, client } = peer_of(&parts.extensions)?;
+    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, is_stream_request, peer, client })
 }
 
 /// The peer of a request. `app/dispatch.rs` stores it in an extension before it calls the router.

@@ -16,7 +16,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use self::{
     counted_body::CountedBody,
@@ -25,8 +25,8 @@ use self::{
     stream_writer::StreamWriter,
 };
 use super::{
-    Handler, Peer, connection::ServerState, discard::read_to_end, filtered_io::FilteredIo, protocol_detection::Rewound,
-    tls::MaybeTls,
+    Handler, Peer, connection::ServerState, connection_limit::ConnectionPermit, discard::read_to_end,
+    filtered_io::FilteredIo, protocol_detection::Rewound, tls::MaybeTls,
 };
 
 /// hyper's limit for both buffers: the head of a request, and response bytes that the socket has not taken.
@@ -37,7 +37,7 @@ pub(super) async fn serve<H: Handler>(
     state: Arc<ServerState<H>>,
     io: Rewound<MaybeTls>,
     peer: Peer,
-    permit: OwnedSemaphorePermit,
+    permit: ConnectionPermit,
     first_head_by: Instant,
 ) -> hyper::Result<()> {
     let (settings, detachment) = (&state.settings, Detachment::default());

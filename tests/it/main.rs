@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
+mod address_connections;
 mod cable;
 mod caching;
 mod calls;
@@ -13,6 +14,7 @@ mod defaults;
 mod device_names;
 mod drain;
 mod errors;
+mod failed_identities;
 mod floods;
 mod format;
 mod full;
@@ -37,6 +39,8 @@ mod parity;
 mod permissions;
 mod presence;
 mod production;
+mod proxy_protocol;
+mod rates;
 mod readme;
 mod reflection;
 mod refusals;

@@ -230,8 +230,10 @@ fn refusal_response(error: Error, request: &Request<Body>) -> Response {
 fn in_protocol_of(call: Option<CallType>, problem: Response) -> Response {
     let (Some(call), Some(error)) = (call, problem.extensions().get::<Error>().copied()) else { return problem };
     let mut response: Response = call.respond(error.into());
-    if let Some(close) = problem.headers().get(header::CONNECTION) {
-        response.headers_mut().insert(header::CONNECTION, close.clone());
+    for name in [header::CONNECTION, header::WWW_AUTHENTICATE] {
+        if let Some(value) = problem.headers().get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
     }
     response
 }

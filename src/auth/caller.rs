@@ -88,7 +88,13 @@ impl Caller {
     #[must_use]
     pub fn key(&self) -> Option<CallerKey> {
         let user = TenantUser::new(self.tenant(), self.user.as_ref()?);
-        Some(CallerKey { user, device: self.device.clone().filter(|_| self.bound) })
+        Some(CallerKey { user, device: self.bound_device().cloned() })
+    }
+
+    /// The device, if the identity names it. A device that only the request names can be another one in each request.
+    #[must_use]
+    pub fn bound_device(&self) -> Option<&DeviceId> {
+        self.device.as_ref().filter(|_| self.bound)
     }
 
     /// The user, or `None` for an anonymous caller.

@@ -41,7 +41,9 @@ impl SendRates {
             return Ok(());
         }
         let (taken, limit) = match (caller.user(), &self.callers, &self.anonymous) {
-            (Some(user), Some(callers), _) => (callers.take((caller.tenant(), user, caller.device())), Limit::SendRate),
+            (Some(user), Some(callers), _) => {
+                (callers.take((caller.tenant(), user, caller.bound_device())), Limit::SendRate)
+            }
             (None, _, Some((buckets, addresses))) => match addresses.counted(caller.ip()) {
                 Some(address) => (buckets.take(address), Limit::AnonymousSendRate),
                 None => return Ok(()),

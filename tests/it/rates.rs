@@ -258,3 +258,15 @@ async fn a_forwarding_header_from_a_peer_that_is_not_trusted_is_one_warning() {
     assert!(warnings[0].contains("WARN") && warnings[0].contains("X-Forwarded-For"), "{}", warnings[0]);
     assert!(!log.contains("192.0.2.1"), "{log}");
 }
+
+#[tokio::test]
+async fn a_caller_that_names_another_device_in_each_message_has_one_rate() {
+    let server = Server::with(&["--send-rate", "1"]).await;
+    let began = Instant::now();
+    let names = async |count: usize| {
+        let device = format!("device-{count}");
+        let headers = [("x-user-claim", r#"{"userid":"ana"}"#), ("x-signal-device", device.as_str())];
+        PROTOCOLS[count % PROTOCOLS.len()].send(server.address, "bob/phone", "x", &headers).await
+    };
+    assert_burst(until_refused(names).await, 4, 1.0, began);
+}

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
 mod address_connections;
+mod attacks;
 mod cable;
 mod caching;
 mod calls;

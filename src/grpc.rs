@@ -10,6 +10,7 @@ mod identity;
 mod request_frames;
 mod send_stream;
 mod status;
+mod web_body;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ pub use self::{
     end_on_drain::{end_on_drain, is_health},
     health::health_service,
     identity::SignalService,
+    web_body::WebBody,
 };
 use self::{
     identity::Identity,

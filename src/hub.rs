@@ -38,7 +38,7 @@ use std::{
 
 use tokio::time::Instant;
 
-pub(crate) use self::log::WAITING_BYTES;
+pub(crate) use self::log::{REPLAY_MS, WAITING_BYTES};
 pub use self::{
     backplane::{Backplane, Inbound, Local, Reply},
     board::{Change, Changes},

@@ -18,7 +18,7 @@ use crate::{
     auth::{Auth, Credentials},
     drain::Drain,
     error::Error,
-    grpc::{self, CallType, SignalService},
+    grpc::{self, CallType, SignalService, WebBody},
     limits::ClientAddresses,
     rest::{self, Api, Problem},
     serve::Peer,
@@ -57,7 +57,7 @@ async fn only_grpc(mut request: Request, next: Next) -> Response {
         Some(call) if !grpc::is_protobuf(&request) => call.respond(grpc::no_codec()),
         Some(call) => {
             call.normalize(request.headers_mut());
-            next.run(request).await
+            next.run(if call == CallType::Native { request } else { WebBody::wrap(request).map(Body::new) }).await
         }
     }
 }

@@ -52,7 +52,7 @@ struct Contents {
     claims: Box<RawValue>,
 }
 
-/// A new ticket. Not `Debug`: no log may contain it.
+/// A new ticket. Without `Debug`, so that no log can show it.
 #[derive(Serialize)]
 pub struct Issued {
     ticket: String,

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     Endpoint, PermissionOptions, TokenOptions,
-    values::{count, network, origin, seconds},
+    values::{count, network, origin, seconds, stall_timeout},
 };
 use crate::{
     limits::{AddressScope, AddressSource},
@@ -72,8 +72,8 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_HEARTBEAT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub heartbeat: Duration,
 
-    /// Longest time that a client may take to read 16 KiB of a response, or its last bytes; after that the client is cut
-    #[arg(long, env = "SIGNAL_STALL_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    /// Longest time that a client may take to read 16 KiB of a response, or its last bytes; after that the client is cut; at most 50
+    #[arg(long, env = "SIGNAL_STALL_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = stall_timeout)]
     pub stall_timeout: Duration,
 
     /// How long after its last stream a device may come back and resume

@@ -8,6 +8,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use super::Jwks;
+use crate::hub::REPLAY_MS;
 
 /// A number of seconds, such as 10 or 0.5.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
@@ -15,6 +16,15 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
     if duration < SHORTEST || duration > LONGEST {
         return Err(format!("must be between {} and {}", SHORTEST.as_secs_f64(), LONGEST.as_secs()));
+    }
+    Ok(duration)
+}
+
+/// `--stall-timeout`: [`seconds`], and less than the time after which a message counts as read if its stream is still there.
+pub(super) fn stall_timeout(text: &str) -> Result<Duration, String> {
+    let duration = seconds(text)?;
+    if duration > LONGEST_STALL {
+        return Err(format!("must be at most {}", LONGEST_STALL.as_secs()));
     }
     Ok(duration)
 }
@@ -68,7 +78,8 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     Ok(host.to_owned())
 }
 
-/// A network, or one address. An IPv4-mapped network of IPv6 becomes the IPv4 network: the address of a peer is IPv4, too.
+/// A network, or one address. An IPv4-mapped network of IPv6 becomes the IPv4 network: the address of a peer is IPv4, too. A wider
+/// network that is meant for the IPv4-mapped addresses, or has no others, is refused: it would match no IPv4 peer.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let address = text.parse::<IpAddr>().map(IpNet::from);
@@ -77,6 +88,13 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
         let prefix = network.prefix_len().checked_sub(MAPPED_PREFIX)?;
         Ipv4Net::new(network.addr().to_ipv4_mapped()?, prefix).ok()
     };
+    if let IpNet::V6(wide) = network
+        && wide.prefix_len() < MAPPED_PREFIX
+        && wide.contains(&MAPPED)
+        && (wide.addr().to_ipv4_mapped().is_some() || wide.prefix_len() >= ONLY_MAPPED_PREFIX)
+    {
+        return Err("contains every IPv4 address in its IPv6 form; write 0.0.0.0/0 for all of IPv4".to_owned());
+    }
     let network = match network {
         IpNet::V6(network) => mapped(network).map_or(IpNet::V6(network), IpNet::V4),
         IpNet::V4(_) => network,
@@ -173,10 +191,16 @@ const NO_ORIGIN: &str = "not an origin such as https://example.org";
 
 /// The bits in front of an IPv4 address in an IPv4-mapped address of IPv6.
 const MAPPED_PREFIX: u8 = 96;
+/// The first of these addresses.
+const MAPPED: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+/// The first prefix of a network with an IPv4-mapped address whose other addresses are reserved: no peer has one.
+const ONLY_MAPPED_PREFIX: u8 = 81;
 
 const SHORTEST: Duration = Duration::from_millis(1);
 /// One day: a longer time is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(86_400);
+/// The hub takes a message for read when it is [`REPLAY_MS`] old. Ten seconds less, because the watchdog needs a moment to cut a peer.
+const LONGEST_STALL: Duration = Duration::from_millis(REPLAY_MS - 10_000);
 
 #[cfg(test)]
 mod tests {
@@ -268,11 +292,26 @@ mod tests {
             ("::ffff:127.0.0.1", "127.0.0.1/32"),
             ("::ffff:0:0/96", "0.0.0.0/0"),
             ("::ffff:7f00:1/128", "127.0.0.1/32"),
+            ("::/80", "::/80"),
+            ("2001:db8::ffff:0:0/95", "2001:db8::fffe:0:0/95"),
         ] {
             assert_eq!(network(given).map(|network| network.to_string()), Ok(canonical.to_owned()), "{given}");
         }
         for given in ["", "10.0.0.0/33", "10.0.0", "::1/129", "localhost", "[::1]", "10.0.0.0/8/8"] {
             assert!(network(given).is_err(), "{given}");
+        }
+        for prefix in 80..96 {
+            let given = format!("::ffff:0:0/{prefix}");
+            assert!(network(&given).is_err(), "{given} would match no IPv4 address");
+        }
+        assert!(network("::fffe:0:0/95").is_err() && network("::ffff:10.0.0.0/64").is_err());
+    }
+
+    #[test]
+    fn a_stall_is_noticed_before_a_message_counts_as_read() {
+        assert_eq!(stall_timeout("50"), Ok(Duration::from_secs(50)));
+        for given in ["50.1", "60", "86400", "0", "x"] {
+            assert!(stall_timeout(given).is_err(), "{given}");
         }
     }
 

@@ -37,10 +37,8 @@ pub async fn end_on_drain<B, A: Body>(
 ) -> Response<A> {
     let call_ended = CancellationToken::new();
     let is_stream = !is_health(request.uri().path());
-    let request = request.map(|body| CallRequestBody {
-        body: Some(RequestFrames::new(body, is_stream, limit)),
-        call_ended: Box::pin(call_ended.clone().cancelled_owned()),
-    });
+    let request = RequestFrames::wrap(request, is_stream, limit)
+        .map(|body| CallRequestBody { body: Some(body), call_ended: Box::pin(call_ended.clone().cancelled_owned()) });
     let end_request_body = call_ended.drop_guard();
     let response = call(request).await;
     let drain = drain.clone();

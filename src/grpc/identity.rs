@@ -51,7 +51,7 @@ impl SignalService {
         B: Body<Data = Bytes, Error: Into<StdError> + Send> + Unpin + Send + 'static,
     {
         let is_stream = request.uri().path() == SEND_STREAM;
-        self.server.call(request.map(|body| RequestFrames::new(body, is_stream, self.limit)))
+        self.server.call(RequestFrames::wrap(request, is_stream, self.limit))
     }
 }
 

@@ -8,9 +8,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use http::Request;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tonic::{Status, codegen::StdError};
 
+use super::web_body::KeptError;
 use crate::error::{Error, Invalid};
 
 /// A request body. A fault in its frames becomes an error that is a `Status`.
@@ -29,11 +31,20 @@ pub struct RequestFrames<B> {
     /// The fault of the body. The messages before it are handed over first.
     fault: Option<Error>,
     over: bool,
+    /// Over gRPC-Web: the error of the body before tonic-web.
+    kept: Option<KeptError>,
 }
 
 impl<B> RequestFrames<B> {
-    pub(super) fn new(body: B, stream: bool, limit: usize) -> Self {
-        Self { body, stream, limit, head: [0; 5], filled: 0, left: 0, begun: false, fault: None, over: false }
+    /// Has the frames of a call checked.
+    pub(super) fn wrap(mut request: Request<B>, stream: bool, limit: usize) -> Request<Self> {
+        let kept = KeptError::of(request.extensions_mut());
+        request.map(|body| Self { kept, ..Self::new(body, stream, limit) })
+    }
+
+    fn new(body: B, stream: bool, limit: usize) -> Self {
+        let (head, kept) = ([0; 5], None);
+        Self { body, stream, limit, head, filled: 0, left: 0, begun: false, fault: None, over: false, kept }
     }
 
     /// Reads the heads of the frames in a piece of the body. Keeps the first fault. Returns how many bytes stand before it.
@@ -102,7 +113,8 @@ impl<B: Body<Data = Bytes, Error: Into<StdError>> + Unpin> Body for RequestFrame
         if let Some(fault) = this.fault {
             return Poll::Ready(this.refuse(fault).map(Err));
         }
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose().map_err(Into::into)?;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose();
+        let frame = frame.map_err(|error| this.kept.as_ref().map_or_else(|| error.into(), KeptError::take))?;
         let frame = match frame.map(Frame::into_data) {
             Some(Ok(mut data)) => {
                 data.truncate(this.check(&data));

@@ -5,6 +5,7 @@
 //! (backpressure). Responses that are ready without a wait are written together.
 
 use std::{
+    error::Error as _,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -65,10 +66,9 @@ impl Stream for SendResponses {
 
 /// The status for a request that could not be read.
 fn error_of_request(status: Status) -> Status {
-    match std::error::Error::source(&status) {
-        Some(cause) if cause.is::<UnreadResponses>() => Error::UnreadResponses.into(),
-        _ => status,
-    }
+    let mut causes = std::iter::successors(status.source(), |&cause| cause.source());
+    // The router puts an error of its own around the one of the body.
+    if causes.any(<dyn std::error::Error>::is::<UnreadResponses>) { Error::UnreadResponses.into() } else { status }
 }
 
 async fn send(hub: &Hub, caller: &Caller, request: SendStreamRequest) -> Result<Outcome, Error> {

@@ -169,8 +169,8 @@ impl Board {
         self.state.lock().apply(checked, now)
     }
 
-    /// Gives a watcher its next item. Keeps its waker when there is none yet.
-    pub(super) fn next(&self, progress: &mut Progress, id: u64, waker: &Waker) -> BoardItem {
+    /// Gives a watcher its next item. Keeps its waker when there is none yet. `heeds_end`: the end of this board is an item.
+    pub(super) fn next(&self, progress: &mut Progress, id: u64, waker: &Waker, heeds_end: bool) -> BoardItem {
         let mut state = self.state.lock();
         match *progress {
             Progress::AfterBatch(seen) if seen == state.published => {}
@@ -188,7 +188,7 @@ impl Board {
             Progress::Waiting(since) if since == state.checks && state.ending.is_none() => {}
             Progress::New | Progress::Waiting(_) => return state.list(progress),
         }
-        if let Some(reason) = state.ending {
+        if let Some(reason) = state.ending.filter(|_| heeds_end) {
             return BoardItem::End(reason);
         }
         state.wakers.insert(id, waker.clone());
@@ -297,7 +297,7 @@ mod tests {
     fn read_all(board: &Board, progress: &mut Progress) -> Vec<Got> {
         let mut got = Vec::new();
         loop {
-            match board.next(progress, 1, Waker::noop()) {
+            match board.next(progress, 1, Waker::noop(), true) {
                 BoardItem::List(devices) => got.push(Got::List(devices.len())),
                 BoardItem::Changes(changes) => got.push(Got::Batch(changes.iter().count())),
                 BoardItem::End(_) | BoardItem::Wait => return got,

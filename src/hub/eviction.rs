@@ -2,8 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Event, Evicted, Hub, deadlines::DeadlineKind, log::ENTRY_BYTES, mailbox::MAILBOX_BYTES, time::Tick};
-use crate::{auth::TenantAddress, error::Error};
+use super::{
+    Event, Evicted, Hub,
+    deadlines::DeadlineKind,
+    log::{ENTRY_BYTES, held_bytes},
+    mailbox::MAILBOX_BYTES,
+    time::Tick,
+};
+use crate::{auth::TenantAddress, error::Error, model::Message};
 
 impl Hub {
     /// Makes room for `more` bytes. A message asks only for [`ENTRY_BYTES`]: its own bytes count since its `Parcel` was made.
@@ -21,14 +27,15 @@ impl Hub {
         if self.is_full(more) { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
-    /// Checks that `bytes` more may be held. Drops messages that are kept for replay to make room. The memory budget has counted
-    /// `bytes` already, the hold budget has not.
+    /// Checks that a message may be held for a device. Drops messages that are kept for replay to make room. The memory budget has
+    /// counted the message already, the hold budget has not.
     ///
     /// # Errors
     /// [`Error::OverBudget`] when one of the two budgets is full. Live messages are still accepted.
-    pub(super) fn admit_held(&self, bytes: usize) -> Result<(), Error> {
+    pub(super) fn admit_held(&self, to: &TenantAddress, message: &Message) -> Result<(), Error> {
         let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
-        if limit > 0 && core.totals.held_bytes.load(Ordering::Relaxed) + bytes + MAILBOX_BYTES > limit {
+        let mailbox = if core.registry.find(to).is_none() { MAILBOX_BYTES } else { 0 };
+        if limit > 0 && core.totals.held_bytes.load(Ordering::Relaxed) + held_bytes(message) + mailbox > limit {
             return Err(Error::OVER_HOLD_BUDGET);
         }
         self.drop_replay(ENTRY_BYTES);

@@ -11,7 +11,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{parcel::Parcel, time::Millis};
-use crate::error::Error;
+use crate::{error::Error, model::Message};
 
 /// How many messages may wait for a stream. One more is refused.
 pub(super) const WAITING: usize = 64;
@@ -23,7 +23,7 @@ pub(super) const REPLAY: usize = 256;
 pub(super) const REPLAY_BYTES: usize = 512 * 1024;
 /// How long a message is kept for replay after it was handed over for the first time, in milliseconds. A replay does not renew it:
 /// otherwise a message that makes its reader fail would come back at every attempt, for ever.
-pub(super) const REPLAY_MS: u64 = 60_000;
+pub(crate) const REPLAY_MS: u64 = 60_000;
 /// Bytes of memory that a mailbox needs for a message, without the message itself.
 pub(super) const ENTRY_BYTES: usize = 64;
 
@@ -63,13 +63,18 @@ struct Entry {
 impl Entry {
     /// The bytes of memory that the message takes while it is held. 0 when it is not held.
     fn held(&self) -> usize {
-        if self.ttl_ms > 0 { ENTRY_BYTES + self.parcel.memory_bytes() } else { 0 }
+        if self.ttl_ms > 0 { held_bytes(&self.parcel) } else { 0 }
     }
 
     /// When the message expires, if it is held.
     fn hold_ends(&self) -> Option<Millis> {
         (self.ttl_ms > 0).then(|| self.at.after(self.ttl_ms))
     }
+}
+
+/// The bytes of memory that a message takes while it is held.
+pub(super) fn held_bytes(message: &Message) -> usize {
+    ENTRY_BYTES + message.memory_bytes()
 }
 
 /// A message that the log has given to a stream.
@@ -79,6 +84,8 @@ pub(super) struct HandedOver {
     pub(super) parcel: Arc<Parcel>,
     /// The message was sent to a live stream and is handed over for the first time: not held, not replayed.
     pub(super) live: bool,
+    /// An earlier stream got the message, too.
+    pub(super) replayed: bool,
 }
 
 impl Log {
@@ -180,7 +187,8 @@ impl Log {
             stored.held_bytes -= entry.held();
             entry.at = now;
         }
-        Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone(), live: first && entry.ttl_ms == 0 })
+        let live = first && entry.ttl_ms == 0;
+        Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone(), live, replayed: !first })
     }
 
     /// Drops messages kept for replay, with numbers up to `limit`, while they are too many, too large or too old. Calls `aged` for

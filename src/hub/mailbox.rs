@@ -46,6 +46,9 @@ struct AttachedStream {
     position: u64,
     /// When the stream was attached, rounded down to a tick.
     since: Tick,
+    /// The newest message that the stream got as a replay, and when, rounded up to a tick.
+    replayed: u64,
+    replayed_at: Option<Tick>,
     heartbeat: Heartbeat,
     ending: Option<EndReason>,
 }
@@ -151,6 +154,7 @@ impl Mailbox {
 
     /// Attaches a new stream. The previous stream, if any, ends at its next poll.
     pub(super) fn attach(&mut self, start: Start, heartbeat_ms: u32, now: Millis) -> Result<Attachment, Error> {
+        self.confirm_replayed(now);
         let (page, after, continuity) = self.resolve_start(start)?;
         // May skip missing messages and so raise `handed_over`. Only a cursor from after them shows that the device knows of the gap.
         let position = self.log.start_after(after);
@@ -158,7 +162,8 @@ impl Mailbox {
         self.page = page;
         self.generation = self.generation.wrapping_add(1);
         let heartbeat = Heartbeat::new(heartbeat_ms, now);
-        self.stream = Some(AttachedStream { position, since: Tick::reached(now), heartbeat, ending: None });
+        let since = Tick::reached(now);
+        self.stream = Some(AttachedStream { position, since, replayed: 0, replayed_at: None, heartbeat, ending: None });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
@@ -217,11 +222,14 @@ impl Mailbox {
 
     /// Moves the stream past a message, trims the log, and makes what the stream writes.
     fn hand_to_stream(&mut self, handed: HandedOver, page: u32, now: Millis) -> Outgoing {
+        let HandedOver { seq, parcel, live, replayed } = handed;
         if let Some(stream) = &mut self.stream {
-            stream.position = handed.seq;
+            stream.position = seq;
+            if replayed {
+                (stream.replayed, stream.replayed_at) = (seq, Some(Tick::not_before(now)));
+            }
         }
         self.trim_replay(now);
-        let HandedOver { seq, parcel, live } = handed;
         let measured = (live && is_sampled(self.epoch, seq)).then_some(parcel.accepted_at);
         Outgoing {
             cursor: Cursor { epoch: self.epoch, page, seq },
@@ -264,6 +272,7 @@ impl Mailbox {
     /// Detaches the stream of this generation. Does nothing if a newer stream is attached.
     pub(super) fn detach(&mut self, generation: u32, now: Millis) {
         if self.stream.is_some() && self.generation == generation {
+            self.confirm_replayed(now);
             self.stream = None;
             self.left_at = Tick::not_before(now);
         }

@@ -120,7 +120,7 @@ impl Hub {
     /// Holds a message for an absent device. Makes the mailbox if there is none.
     fn hold(&self, to: &TenantAddress, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
-        self.admit_held(parcel.memory_bytes())?;
+        self.admit_held(to, parcel)?;
         loop {
             let now = self.now();
             let slot = self.find_or_insert(to, Purpose::Hold, now)?;

@@ -44,6 +44,9 @@ pub struct Watch {
     lists_wanted: usize,
     /// The board that is asked first. It changes with every item, so that a busy user does not hide the others.
     first: usize,
+    /// The board whose end ends the watch. Only one, because a drain ends the boards one by one: a watch of many would end with the
+    /// first of them, and most watches at the same time.
+    ends_with: usize,
     id: u64,
     caller: Option<CallerKey>,
     /// When the token of the caller expires.
@@ -84,12 +87,13 @@ impl Watch {
     ) -> Self {
         let boards = boards.iter().map(|board| WatchedBoard { board: board.clone(), progress: Progress::New });
         let boards: Box<[_]> = boards.collect();
-        let (id, lists_wanted) = (fastrand::u64(..), boards.len());
+        let (id, lists_wanted, ends_with) = (fastrand::u64(..), boards.len(), fastrand::usize(..boards.len().max(1)));
         Self {
             hub,
             boards,
             lists_wanted,
             first: 0,
+            ends_with,
             id,
             caller,
             expires,
@@ -102,14 +106,16 @@ impl Watch {
 
     /// Asks the boards in turn. `None` when none of them has an item; then each of them keeps the waker.
     fn next_item(&mut self, waker: &Waker) -> Option<WatchItem> {
+        let boards = self.boards.len();
         let (before, from_first) = self.boards.split_at_mut(self.first);
         for (steps, WatchedBoard { board, progress }) in from_first.iter_mut().chain(before).enumerate() {
+            let index = (self.first + steps) % boards;
             // All first lists come before the first change.
             if self.lists_wanted > 0 && matches!(progress, Progress::AfterBatch(_)) {
                 continue;
             }
             let user = || board.user.clone();
-            let item = match board.next(progress, self.id, waker) {
+            let item = match board.next(progress, self.id, waker, index == self.ends_with) {
                 BoardItem::List(devices) => {
                     self.lists_wanted = self.lists_wanted.saturating_sub(1);
                     WatchItem::Devices(user(), devices)
@@ -118,10 +124,24 @@ impl Watch {
                 BoardItem::End(reason) => WatchItem::End(reason),
                 BoardItem::Wait => continue,
             };
-            self.first = (self.first + steps + 1) % self.boards.len();
+            self.first = (index + 1) % boards;
             return Some(item);
         }
         None
+    }
+
+    fn poll_item(&mut self, waker: &Waker, now: impl Fn() -> Millis) -> Poll<Option<WatchItem>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if self.expires.is_some_and(|expires| expiry::next_check(expires, now()).is_none()) {
+            (self.over, self.reason) = (true, Some(EndReason::Expired));
+            return Poll::Ready(Some(WatchItem::End(EndReason::Expired)));
+        }
+        let Some(item) = self.next_item(waker) else { return self.ping_or_wait(now()) };
+        self.over = matches!(item, WatchItem::End(_));
+        self.heartbeat.reset(now());
+        Poll::Ready(Some(item))
     }
 
     /// As [`Hub::drain_left`].
@@ -130,8 +150,11 @@ impl Watch {
         self.hub.drain_left()
     }
 
-    /// Gives a ping if one is due. Otherwise schedules the next one, or the end of the token, and waits.
-    fn ping_or_wait(&mut self, now: Millis, token_check: Option<Tick>) -> Poll<Option<WatchItem>> {
+    /// Gives a ping if one is due. Otherwise schedules the next one, or the end of the token, and waits. `now` must be the time
+    /// after the boards have got the waker: a tick that came before that has woken nobody.
+    fn ping_or_wait(&mut self, now: Millis) -> Poll<Option<WatchItem>> {
+        let check = |expires| expiry::next_check(expires, now).unwrap_or(Tick::not_before(now));
+        let token_check = self.expires.map(check);
         self.heartbeat.check(now);
         if self.heartbeat.take(now) {
             return Poll::Ready(Some(WatchItem::Ping));
@@ -155,32 +178,91 @@ impl Stream for Watch {
     type Item = WatchItem;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchItem>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let (now, this) = (self.hub.now(), &mut *self);
-        let token_check = this.expires.map(|expires| expiry::next_check(expires, now));
-        if token_check == Some(None) {
-            (this.over, this.reason) = (true, Some(EndReason::Expired));
-            return Poll::Ready(Some(WatchItem::End(EndReason::Expired)));
-        }
-        let Some(item) = this.next_item(context.waker()) else {
-            return this.ping_or_wait(now, token_check.flatten());
-        };
-        this.over = matches!(item, WatchItem::End(_));
-        this.heartbeat.reset(now);
-        Poll::Ready(Some(item))
+        let hub = self.hub.clone();
+        self.poll_item(context.waker(), || hub.now())
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let reason = self.reason.or_else(|| self.boards.iter().find_map(|watched| watched.board.ending()));
+        let ending = || self.boards.get(self.ends_with).and_then(|watched| watched.board.ending());
+        let reason = self.reason.or_else(ending);
         let users = self.boards.iter().map(|watched| &watched.board.user);
         self.hub.0.core.presence.remove_watch(users, self.caller.as_ref());
         for WatchedBoard { board, .. } in &self.boards {
             board.take_waker(self.id);
             self.hub.observe(&Event::WatchEnded { user: &board.user, reason });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+    use crate::{
+        auth::Caller,
+        budget::Budget,
+        hub::{Limits, Local, Observer, UserSet},
+        model::UserId,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watch(users: usize) -> (Hub, Watch) {
+        let hub = Hub::new(Limits::only_times(SECOND, SECOND), Budget::new(1_000), Local, Unobserved);
+        let users = UserSet::new((0..users).map(|user| UserId::new(&user.to_string()))).expect("not too many");
+        let watch = hub.watch(&Caller::anonymous(), &users, SECOND).expect("no limit");
+        (hub, watch)
+    }
+
+    struct Unobserved;
+
+    impl Observer for Unobserved {
+        fn observe(&self, _: &Event<'_>) {}
+    }
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// What the watch gives at a time, after its first lists.
+    fn next(watch: &mut Watch, waker: &Waker, now: impl Fn() -> Millis) -> Poll<Option<WatchItem>> {
+        loop {
+            let polled = watch.poll_item(waker, &now);
+            if !matches!(polled, Poll::Ready(Some(WatchItem::Devices(..)))) {
+                return polled;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_is_not_missed_when_its_tick_comes_while_the_watch_is_polled() {
+        let (hub, mut watch) = watch(1);
+        assert!(next(&mut watch, Waker::noop(), || Millis(0)).is_pending());
+        let (_, waiting) = hub.0.core.deadlines.watches.take(Tick::LAST, 1).expect("scheduled");
+        assert!(waiting[0].take_waker().is_some());
+        let due = watch.heartbeat.next().expect("a ping");
+        // The tick comes just before the board gets the waker, so it wakes nobody.
+        let task = Arc::new(Task);
+        let waker = Waker::from(task.clone());
+        let now = || if Arc::strong_count(&task) > 2 { due } else { Millis(due.0 - 1) };
+        assert!(matches!(next(&mut watch, &waker, now), Poll::Ready(Some(WatchItem::Ping))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_of_many_users_ends_with_one_of_its_boards_and_not_with_the_first_that_ends() {
+        let (_hub, mut watch) = watch(8);
+        let ends_with = watch.ends_with;
+        for board in (0..8).filter(|board| *board != ends_with) {
+            watch.boards[board].board.end(EndReason::Draining);
+            assert!(next(&mut watch, Waker::noop(), || Millis(0)).is_pending(), "{board} of {ends_with}");
+        }
+        watch.boards[ends_with].board.end(EndReason::Draining);
+        let end = next(&mut watch, Waker::noop(), || Millis(0));
+        assert!(matches!(end, Poll::Ready(Some(WatchItem::End(EndReason::Draining)))));
     }
 }

@@ -1,10 +1,12 @@
 //! Serves one HTTP/2 connection with hyper: sets all of hyper's limits, and adds the limits that hyper does not have.
 
 mod control_frames;
+mod frame_filter;
 mod frame_headers;
 mod idle_timeout;
 mod read_budget;
 mod receive_window;
+mod received_body;
 mod request_body;
 mod response_body;
 mod stream_tasks;
@@ -14,8 +16,9 @@ mod write_batching;
 
 use std::{
     convert::Infallible,
+    error::Error,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Poll, ready},
     time::Duration,
@@ -24,16 +27,17 @@ use std::{
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncRead;
 
 pub use self::request_body::{UnreadResponses, expects_continue};
 use self::{
-    control_frames::ControlFrames, idle_timeout::IdleTimeout, read_budget::ReadBudget, request_body::CheckedBody,
+    frame_filter::FrameFilter, idle_timeout::IdleTimeout, read_budget::ReadBudget, request_body::CheckedBody,
     response_body::ResponseBody, unflushed_streams::UnflushedStreams, write_batching::WriteBatching,
 };
 pub(super) use self::{stream_tasks::StreamTasks, streams::Streams};
 use super::{
-    Handler, Peer, ResponseFuture, connection::ServerState, filtered_io::FilteredIo, protocol_detection::Rewound,
-    tls::MaybeTls,
+    Handler, Peer, ResponseFuture, connection::ServerState, discard::read_to_end, filtered_io::FilteredIo,
+    protocol_detection::Rewound, tls::MaybeTls,
 };
 use crate::drain::Drain;
 
@@ -59,8 +63,8 @@ pub(super) async fn serve<H: Handler>(
     peer: Peer,
 ) -> hyper::Result<()> {
     let (budget, streams) = (ReadBudget::default(), Streams::new(state.watchdog.clone()));
-    let io = FilteredIo::new(FilteredIo::new(io, budget.clone()), ControlFrames::new(state.metrics.clone()));
-    let io = FilteredIo::new(io, streams.receive_window().counter());
+    let frames = FrameFilter::new(state.metrics.clone(), streams.clone());
+    let mut io = FilteredIo::new(FilteredIo::new(io, budget.clone()), frames);
     let tasks = StreamTasks::new(state.drain.clone(), state.settings.body_timeout, streams.clone());
     let service = {
         let (state, budget, streams, tasks) = (state.clone(), budget.clone(), streams.clone(), tasks.clone());
@@ -82,41 +86,81 @@ pub(super) async fn serve<H: Handler>(
             }
         })
     };
-    let connection = builder(tasks, state.settings.max_streams).serve_connection(TokioIo::new(io), service);
+    let connection = builder(tasks, state.settings.max_streams).serve_connection(TokioIo::new(&mut io), service);
+    let times = (state.drain.as_ref(), state.settings.http2_idle_timeout);
+    let ended = run(connection, http2::Connection::graceful_shutdown, &streams, &budget, times).await;
+    // The filters are for h2, which is gone.
+    close(io.into_inner().into_inner(), ended, state.drain.clone()).await
+}
+
+/// Runs a connection to its end. `None`: the peer does not read, and the connection must be cut.
+async fn run<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+    streams: &Arc<Streams>,
+    budget: &ReadBudget,
+    (drain, idle_timeout): (&Drain, Duration),
+) -> Option<hyper::Result<()>> {
     let mut connection = pin!(connection);
-    let (mut stop, mut sent_goaway) = (pin!(stop_without_streams(&state.drain, &streams)), false);
-    let mut idle = IdleTimeout::new(state.settings.http2_idle_timeout, streams.clone());
+    let (mut stop, mut hard_stop) = (pin!(stop_without_streams(drain, streams)), pin!(drain.hard_stop()));
+    let (mut is_over, mut sent_goaway) = (false, false);
+    let mut idle = IdleTimeout::new(idle_timeout, streams.clone());
     let (mut batching, mut unflushed) = (WriteBatching::default(), UnflushedStreams::new(streams.clone()));
     poll_fn(|cx| {
         // First waits for other streams, then for unpolled requests; only then hyper reads and writes.
         ready!(batching.poll(streams.open_streams(), cx));
         ready!(budget.poll_refill(cx));
-        let is_over = !sent_goaway && (stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready());
+        if streams.must_pause_reads() {
+            budget.pause();
+        }
+        is_over = is_over || stop.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready();
         let mut polled = connection.as_mut().poll(cx);
-        // After a poll, which has written what the closed streams left: h2 writes GOAWAY before anything else.
-        if is_over && polled.is_pending() {
+        // After a poll, which has written what the closed streams left: h2 writes GOAWAY before anything else. A blocked socket wakes
+        // the connection when it takes the rest.
+        if is_over
+            && !sent_goaway
+            && polled.is_pending()
+            && (!streams.is_write_blocked() || hard_stop.as_mut().poll(cx).is_ready())
+        {
             sent_goaway = true;
-            connection.as_mut().graceful_shutdown();
+            shut_down(connection.as_mut());
             polled = connection.as_mut().poll(cx);
         }
         streams.check_receive_window();
         if polled.is_pending() {
             if unflushed.check(cx.waker()) {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(None);
             }
-            // The last stream may have closed before this poll left a waker.
-            if !sent_goaway && streams.has_last_closed() {
+            // The last stream may have closed, or the pause may have ended, before this poll left a waker.
+            if !is_over && streams.has_last_closed() || budget.is_paused() && !streams.must_pause_reads() {
                 cx.waker().wake_by_ref();
             }
         }
-        polled
+        polled.map(Some)
     })
     .await
 }
 
+/// Closes the connection. If h2 has sent GOAWAY and half-closed it, reads what still comes: otherwise the system would answer a late
+/// frame with RST, and the peer would lose what it has not read.
+async fn close(
+    io: impl AsyncRead + Send + Unpin + 'static,
+    ended: Option<hyper::Result<()>>,
+    drain: Arc<Drain>,
+) -> hyper::Result<()> {
+    let Some(ended) = ended else { return Ok(()) };
+    // Other errors: the socket failed, the peer did not answer PING, or sent too many control frames.
+    let is_of_h2 = |error: &hyper::Error| error.source().is_some_and(<dyn Error>::is::<h2::Error>);
+    if ended.as_ref().err().is_none_or(is_of_h2) {
+        read_to_end(io, drain).await;
+    }
+    ended
+}
+
 /// Waits for the next stop, and then for the end of the last stream, at most until the hard stop.
 ///
-/// Some clients (grpc-js with keep-alive) give up their open streams at a GOAWAY, and lose the end of a stream that comes after it.
+/// Some clients (grpc-js with keep-alive) give up their open streams at a GOAWAY, and lose the end of a stream that comes after it. So
+/// a connection that always has a stream gets GOAWAY at the hard stop. Until then each of its new requests is refused by itself.
 async fn stop_without_streams(drain: &Drain, streams: &Streams) {
     drain.next_stop().await;
     streams.wake_at_last_close();
@@ -154,11 +198,20 @@ fn handle_later<H: Handler>(
 mod testing {
     use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-    use super::control_frames::SETTINGS;
     pub(super) use super::control_frames::{HEADERS, RST_STREAM};
+    use super::{control_frames::SETTINGS, frame_headers::DATA};
     use crate::serve::protocol_detection::PREFACE;
 
+    const END_HEADERS: u8 = 4;
     const END_STREAM_AND_HEADERS: u8 = 5;
+
+    /// The preface, and a POST as stream 1 whose body begins with these frames.
+    pub(super) fn upload(frames: &[&[u8]]) -> Vec<u8> {
+        let block = [&[0x83, 0x86, 0x84, 0x01, 9][..], b"localhost"].concat();
+        let mut bytes = [&PREFACE[..], &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, END_HEADERS, 1, &block)].concat();
+        bytes.extend(frames.iter().flat_map(|payload| frame(DATA, 0, 1, payload)));
+        bytes
+    }
 
     /// The preface, settings that allow `window` unread bytes a stream, and GET requests as streams 1, 3, 5 ...
     pub(super) fn requests_with_window(count: usize, window: u32) -> Vec<u8> {

@@ -42,7 +42,7 @@ struct State {
     clock: AtomicU32,
     /// Waiters by the time of their next check. A waiter that has made progress by then gets a later check.
     waiting: Mutex<BTreeMap<u32, Vec<Arc<Waiter>>>>,
-    /// Connections whose receive window is held by request bodies that nobody reads.
+    /// Connections of which request bodies that nobody reads hold too much: see [`Streams::check_receive_window`].
     held: Mutex<Vec<Arc<Streams>>>,
     /// Wakes the task when the list is no longer empty, when a window is held, and when the memory budget is exceeded.
     wake: Notify,
@@ -92,7 +92,7 @@ impl Watchdog {
         }
     }
 
-    /// Ends calls of a connection, so that request bodies that nobody reads hold less than half of its window.
+    /// Ends calls of a connection whose request bodies nobody reads, so that the others can go on.
     pub(super) fn end_unread_of(&self, streams: Arc<Streams>) {
         self.0.held.lock().push(streams);
         self.0.wake.notify_one();
@@ -121,7 +121,8 @@ impl Watchdog {
     }
 
     fn is_idle(&self) -> bool {
-        self.0.waiting.lock().is_empty()
+        let has_waiter = !self.0.waiting.lock().is_empty();
+        !has_waiter && self.0.held.lock().is_empty()
     }
 
     /// Cuts every waiter that has waited for the whole timeout.
@@ -180,13 +181,18 @@ impl Watchdog {
 
     /// On each reported connection, ends the calls that have waited longest for their peer to read, until the others can go on.
     fn end_unread(&self) {
-        let oldest = self.now().saturating_sub(units(UNREAD_TIMEOUT).saturating_add(CLOCK_LAG));
-        for streams in std::mem::take(&mut *self.0.held.lock()) {
+        let now = self.now();
+        let oldest = now.saturating_sub(units(UNREAD_TIMEOUT).saturating_add(CLOCK_LAG));
+        let longest_pause = units(LONGEST_PAUSE);
+        // Not in the head of the loop, which would hold the lock until the end of the loop.
+        let held = std::mem::take(&mut *self.0.held.lock());
+        for streams in held {
             let waiters = self.listed_until(u32::MAX, |waiter| waiter.holds_window_of(&streams)).into_iter();
             let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.waiting_since()?, waiter))).collect();
             waiting.sort_by_key(|(since, _)| *since);
             waiting.truncate(streams.calls_to_end());
-            if waiting.iter().any(|(since, _)| *since > oldest) {
+            let is_paused = streams.paused_since().is_some_and(|since| now < since.saturating_add(longest_pause));
+            if is_paused || waiting.iter().any(|(since, _)| *since > oldest) {
                 // Looks again at the next tick.
                 self.0.held.lock().push(streams);
             } else {
@@ -285,6 +291,10 @@ const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a call may wait for its peer to read while unread requests hold half of the receive window. Long enough for the
 /// responses of a peer that reads to leave a busy server, and short for the requests that wait for the window.
 const UNREAD_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How long a connection may stop reading for small frames that no handler has read. Their handlers may be slow and wait for nothing
+/// that could be ended; but what the connection does not read may be what its other streams wait for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use crate::harness::{
     frames::{self, Frames},
     grpc::{Client, Stream, message},
     http2::Http2,
-    until, within,
+    metric, until, within,
 };
 
 /// The receivers of messages under load; a third of them over each of HTTP/1.1, HTTP/2 and gRPC.
@@ -336,6 +336,37 @@ async fn goaway_comes_after_the_last_stream_of_a_connection_has_ended() {
         }
     }
     server.stopped().await;
+}
+
+/// h2 writes GOAWAY before anything else that it has not written.
+#[tokio::test]
+async fn goaway_does_not_overtake_the_ends_that_a_full_socket_has_not_taken() {
+    let server = Server::with(&["--drain-window", "8", "--stall-timeout", "50"]).await;
+    let mut peer = Frames::open(server.address, &[(frames::INITIAL_WINDOW_SIZE, 1 << 20)]).await;
+    peer.send(frames::WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes()).await;
+    let devices = ["bob/a", "bob/b", "bob/c"];
+    for (stream, device) in (1..).step_by(2).zip(devices) {
+        let claim = claim(device);
+        let head = frames::get("/subscribe", &[("x-user-claim", claim.as_str())]);
+        peer.send(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, stream, &head).await;
+    }
+    until(|| server.devices("bob"), |devices| devices == r#"["a","b","c"]"#).await;
+    let message = "x".repeat(10_000);
+    for device in devices.iter().cycle().take(300) {
+        assert_eq!(server.post(device, &message).await.status, 200);
+        if metric(&server, "signal_unsent_bytes").await > 50_000 {
+            break;
+        }
+    }
+    server.drain.start();
+    until(|| metric(&server, "signal_streams"), |streams| *streams == 0).await;
+    let mut ends = 0;
+    while let frame = peer.next().await.expect("a GOAWAY before the end")
+        && frame.kind != frames::GOAWAY
+    {
+        ends += usize::from(String::from_utf8_lossy(&frame.payload).contains("signal.end"));
+    }
+    assert_eq!(ends, 3, "all streams end before GOAWAY");
 }
 
 #[tokio::test]

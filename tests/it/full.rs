@@ -184,7 +184,7 @@ fn more_allowed_connections_than_descriptors_are_a_warning() {
 #[tokio::test]
 async fn with_a_full_memory_budget_an_event_source_is_told_when_to_come_back() {
     // The budget is one message: 64 bytes for its entry, 128 for itself, and 10 of data.
-    let server = Server::with(&["--memory-budget", "202", "--stall-timeout", "60"]).await;
+    let server = Server::with(&["--memory-budget", "202", "--stall-timeout", "50"]).await;
     let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
     assert_eq!(server.post("bob/phone", "1234567890").await.status, 200);
     let claim = claim("bob/laptop");

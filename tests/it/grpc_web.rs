@@ -81,6 +81,21 @@ async fn an_error_over_grpc_web_has_its_code() {
     assert_eq!((answer.status, answer.header("grpc-status"), answer.body.as_slice()), (200, "3", &b""[..]));
 }
 
+#[tokio::test]
+async fn base64_that_cannot_be_decoded_is_an_invalid_argument() {
+    let server = Server::start().await;
+    let headers = [("content-type", "application/grpc-web-text")];
+    for path in [LIST, "/backend_signal.v1.Signal/SendStream", "/grpc.health.v1.Health/Check"] {
+        for body in ["AAAA*AUKA2JvYg==", "AAAAAAUKA2JvYg=", "AAAAA"] {
+            let answer = server.request(&format!("POST {path}"), &headers, body.as_bytes()).await;
+            let in_body = String::from_utf8_lossy(&answer.body);
+            let in_body = in_body.split("grpc-status:").nth(1).map(|rest| &rest[..1]);
+            let status = in_body.unwrap_or_else(|| answer.header("grpc-status"));
+            assert_eq!((answer.status, status), (200, "3"), "{path} {body}: {answer:?}");
+        }
+    }
+}
+
 /// A stream over gRPC-Web and HTTP/1.1.
 struct GrpcWebStream {
     connection: Connection,

@@ -11,7 +11,7 @@ async fn unread_stream(server: &Server, device: &str) -> http::Response<hyper::b
 
 #[tokio::test]
 async fn a_mailbox_holds_64_messages_that_no_stream_took_and_one_more_is_429() {
-    let server = Server::with(&["--stall-timeout", "60"]).await;
+    let server = Server::with(&["--stall-timeout", "50"]).await;
     let response = unread_stream(&server, "bob/phone").await;
     for number in 0..64 {
         assert_eq!(server.post("bob/phone", &number.to_string()).await.status, 200, "{number}");
@@ -34,7 +34,7 @@ async fn a_mailbox_holds_64_messages_that_no_stream_took_and_one_more_is_429() {
 
 #[tokio::test]
 async fn a_mailbox_holds_256_kib_and_one_byte_more_is_429() {
-    let server = Server::with(&["--stall-timeout", "60", "--body-limit", "262144"]).await;
+    let server = Server::with(&["--stall-timeout", "50", "--body-limit", "262144"]).await;
     let _response = unread_stream(&server, "bob/phone").await;
     for length in [200_000, 256 * 1024 - 200_000] {
         assert_eq!(server.post("bob/phone", &"x".repeat(length)).await.status, 200, "{length}");

@@ -90,7 +90,7 @@ async fn errors_of_a_subscribe_have_their_codes_in_both_protocols() {
 #[tokio::test]
 async fn a_full_budget_is_unavailable_in_both_protocols() {
     // Two messages take 2 * (128 + 64) bytes and ten bytes of data. The stream reads none of them.
-    let server = Server::with(&["--memory-budget", "394", "--stall-timeout", "60"]).await;
+    let server = Server::with(&["--memory-budget", "394", "--stall-timeout", "50"]).await;
     let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;
     assert_eq!(server.post("bob/phone", "12345678").await.status, 200);
     let refused = server.post("bob/phone", "123").await;

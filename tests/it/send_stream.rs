@@ -135,7 +135,7 @@ async fn messages_arrive_in_the_order_of_their_requests() {
 
 #[tokio::test]
 async fn an_error_has_the_code_and_the_message_of_a_single_send() {
-    let server = Server::with(&["--memory-budget", "90000", "--stall-timeout", "60"]).await;
+    let server = Server::with(&["--memory-budget", "90000", "--stall-timeout", "50"]).await;
     let _phone = server.sse("bob/phone").await;
     let full = Http2::with_window(server.address, 10).await;
     let request = http::Request::get(full.uri("/subscribe")).header("x-user-claim", claim("bob/full"));

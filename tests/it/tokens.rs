@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::harness::{
-    FORM, Server, Sse, claim,
+    Server, Sse, claim,
     http2::Http2,
     metric, routes,
     tokens::{

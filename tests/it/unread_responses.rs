@@ -137,9 +137,14 @@ async fn a_peer_that_shrinks_its_window_to_zero_is_cut_after_its_responses_have_
 
 /// Devices whose list has about 50 KB.
 async fn long_list(server: &Server) -> Vec<crate::harness::Sse> {
+    list_of(server, 200).await
+}
+
+/// Devices whose list has 253 bytes for each.
+async fn list_of(server: &Server, number: u32) -> Vec<crate::harness::Sse> {
     let connection = Http2::open(server.address).await;
     let mut devices = Vec::new();
-    for device in 0..200 {
+    for device in 0..number {
         devices.push(crate::harness::Sse::open_h2(&connection, &format!("eve/{device:0>250}")).await);
     }
     devices
@@ -147,7 +152,7 @@ async fn long_list(server: &Server) -> Vec<crate::harness::Sse> {
 
 #[tokio::test]
 async fn of_a_thousand_unread_responses_only_a_few_are_in_memory() {
-    let server = Server::with(&["--stall-timeout", "60"]).await;
+    let server = Server::with(&["--stall-timeout", "50"]).await;
     let _devices = long_list(&server).await;
     let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     for stream in (1..2_000).step_by(2) {
@@ -185,7 +190,7 @@ async fn requests_that_wait_behind_unread_responses_are_cut_with_them() {
 
 #[tokio::test]
 async fn a_stream_that_blocks_others_of_its_connection_is_cut_early_and_alone() {
-    let server = Server::with(&["--stall-timeout", "60"]).await;
+    let server = Server::with(&["--stall-timeout", "50"]).await;
     let mut hogs = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     for device in 0..6 {
         let claim = claim(&format!("bob/{device}"));
@@ -212,7 +217,7 @@ async fn a_stream_that_blocks_others_of_its_connection_is_cut_early_and_alone() 
 
 #[tokio::test]
 async fn when_the_memory_budget_is_full_the_longest_unread_stream_is_cut_first() {
-    let server = Server::with(&["--stall-timeout", "60", "--memory-budget", "375000"]).await;
+    let server = Server::with(&["--stall-timeout", "50", "--memory-budget", "375000"]).await;
     let body = format!("data={}", "x".repeat(60_000));
     let _devices = long_list(&server).await;
     let mut unread = Vec::new();
@@ -312,6 +317,32 @@ async fn a_tls_peer_that_does_not_read_is_cut() {
     drop(phone);
 }
 
+/// Before, the server closed its socket with the late frames unread, and the system threw away what the peer had not read yet.
+#[tokio::test]
+async fn a_peer_that_still_writes_while_its_connection_is_closed_gets_to_read_everything() {
+    let server = Server::with(&["--stall-timeout", "50"]).await;
+    // More than the system takes for the peer, and not more than it takes for both sides.
+    let _listed = list_of(&server, 110).await;
+    let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 1 << 20)]).await;
+    peer.send(HEADERS, END_STREAM | END_HEADERS, 1, &frames::get("/user/eve/devices", &[])).await;
+    peer.next_of(HEADERS).await.expect("an answer");
+    // The system has all of the answer, and the peer has little of it.
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+    // A PING belongs to no stream, so the connection ends.
+    let late = frames::frame(frames::PING, 0, 0, &[0; 8]).repeat(2_000);
+    peer.write(&[frames::frame(frames::PING, 0, 1, &[0; 8]), late].concat()).await;
+    // By the time of this answer the server has seen the fault.
+    until(|| metric(&server, "signal_unsent_bytes"), |bytes| *bytes == 0).await;
+    let mut list = 0;
+    while let Some(frame) = peer.next().await
+        && frame.kind != frames::GOAWAY
+    {
+        list += if frame.kind == DATA { frame.payload.len() } else { 0 };
+    }
+    assert!(list > 27_000, "{list} bytes");
+    assert!(peer.next().await.is_none());
+}
+
 /// The window of a connection that a client has to respect.
 struct Sender {
     peer: Frames,
@@ -339,7 +370,7 @@ impl Sender {
 /// the connection, so a POST on it could not send its body. Before, the POST waited for the stall timeout.
 #[tokio::test]
 async fn calls_that_nobody_reads_do_not_hold_up_a_post_on_their_connection() {
-    let server = Server::with(&["--stall-timeout", "60"]).await;
+    let server = Server::with(&["--stall-timeout", "50"]).await;
     let mut phone = server.sse("bob/phone").await;
     let peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     let mut sender = Sender { peer, window: 65_535 };
@@ -377,4 +408,92 @@ async fn calls_that_nobody_reads_do_not_hold_up_a_post_on_their_connection() {
     assert_eq!(phone.data().await, "x");
     let ended = metric(&server, "signal_stalled_streams_total").await;
     assert!((1..30).contains(&ended), "{ended} of 30");
+}
+
+/// 30 calls whose responses cannot be written, with 200 small frames each. h2 allows about 2,000 such frames that nobody has read,
+/// and before, it ended the connection with all its streams.
+#[tokio::test]
+async fn small_frames_of_calls_that_nobody_reads_do_not_end_their_connection() {
+    let server = Server::with(&["--stall-timeout", "50"]).await;
+    let mut phone = server.sse("bob/phone").await;
+    let mut peer = Frames::open(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let call = frames::post(
+        "/backend_signal.v1.Signal/SendStream",
+        &[("content-type", "application/grpc"), ("te", "trailers")],
+    );
+    for stream in (1..60).step_by(2) {
+        peer.send(HEADERS, frames::END_HEADERS, stream, &call).await;
+    }
+    peer.caught_up().await;
+    for stream in (1..60).step_by(2) {
+        // Empty messages: each gets an error as its response.
+        peer.write(&frames::frame(DATA, 0, stream, &[0; 5]).repeat(200)).await;
+    }
+    let post = frames::post("/user/bob/device/phone", &[("content-type", FORM)]);
+    peer.send(HEADERS, frames::END_HEADERS, 101, &post).await;
+    peer.send(DATA, END_STREAM, 101, b"data=x").await;
+    let answer = loop {
+        let frame = peer.next_of(HEADERS).await.expect("an open connection");
+        if frame.stream == 101 {
+            break frame;
+        }
+    };
+    // The static table of HPACK has this status (RFC 7541, appendix A).
+    assert_eq!(answer.payload[0], 0x88, "200");
+    assert_eq!(phone.data().await, "x");
+    let ended = metric(&server, "signal_stalled_streams_total").await;
+    assert!((1..30).contains(&ended), "{ended} of 30");
+}
+
+/// The status of a call: in the trailers, or over gRPC-Web in the body.
+async fn call_status(response: http::Response<hyper::body::Incoming>) -> String {
+    let mut body = Body::new(response.into_body());
+    let mut end = String::new();
+    while let Some(frame) = within(std::future::poll_fn(|cx| {
+        use hyper::body::Body as _;
+        std::pin::Pin::new(&mut body).poll_frame(cx)
+    }))
+    .await
+    {
+        match frame.expect("no reset").into_trailers() {
+            Ok(trailers) => return trailers["grpc-status"].to_str().expect("ASCII").to_owned(),
+            Err(data) => end += &String::from_utf8_lossy(&data.into_data().expect("data")),
+        }
+    }
+    let status = end.split("grpc-status:").nth(1).unwrap_or_else(|| panic!("no status in {end:?}"));
+    status.split("\r\n").next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_call_that_ends_because_nobody_reads_it_says_so_over_grpc_and_grpc_web() {
+    for kind in ["application/grpc", "application/grpc-web+proto"] {
+        let server = Server::with(&["--stall-timeout", "50"]).await;
+        let connection = Http2::with_window(server.address, 10).await;
+        let mut calls = Vec::new();
+        let send = SendRequest { to: None, event: String::new(), data: "x".repeat(1_000), ttl: None };
+        let requests = framed(&SendStreamRequest { send: Some(send) }).repeat(60);
+        for _ in 0..20 {
+            let request = Request::post(connection.uri("/backend_signal.v1.Signal/SendStream"));
+            let request = request.header("content-type", kind).body(Body::from(requests.clone()));
+            calls.push(connection.clone().send(request.expect("a request")).await);
+        }
+        until(|| metric(&server, "signal_stalled_streams_total"), |ended| *ended > 0).await;
+        // Those that go on now end as well.
+        let mut statuses = std::collections::BTreeMap::<_, u64>::new();
+        for status in statuses_of(calls).await {
+            *statuses.entry(status).or_default() += 1;
+        }
+        let ended = metric(&server, "signal_stalled_streams_total").await;
+        assert_eq!(statuses.remove("8"), Some(ended), "{kind}: {statuses:?}");
+        assert_eq!(statuses.into_keys().collect::<Vec<_>>(), ["0"], "{kind}");
+    }
+}
+
+/// Reads all calls at the same time.
+async fn statuses_of(calls: Vec<http::Response<hyper::body::Incoming>>) -> Vec<String> {
+    let mut reading = tokio::task::JoinSet::new();
+    for call in calls {
+        reading.spawn(call_status(call));
+    }
+    reading.join_all().await
 }

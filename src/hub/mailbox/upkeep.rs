@@ -4,7 +4,7 @@
 use super::{
     super::{
         deadlines::DeadlineKind,
-        log::Log,
+        log::{Log, REPLAY_MS},
         time::{Millis, Tick},
     },
     Mailbox,
@@ -88,15 +88,25 @@ impl Mailbox {
 
     /// Drops messages kept for replay that exceed a limit, but none that the attached stream still has to write.
     pub(super) fn trim_replay(&mut self, now: Millis) {
+        self.confirm_replayed(now);
         let Some(stream) = &self.stream else { return self.log.trim_replay(self.droppable_up_to(), now, |_, _| ()) };
         let unconfirmed = &mut self.unconfirmed;
         self.log.trim_replay(stream.position, now, |seq, at| {
-            // The stream took this message and is still attached `REPLAY_MS` later. So its peer has read the message, if
-            // `--stall-timeout` is shorter than that: the transport would have cut a peer that does not read.
+            // The stream took this message and is still attached `REPLAY_MS` later. So its peer has read the message: the transport
+            // would have cut a peer that does not read, because `--stall-timeout` is shorter than that.
             if stream.since.time() <= at {
                 *unconfirmed = (seq + 1).max(*unconfirmed);
             }
         });
+    }
+
+    /// As in [`Mailbox::trim_replay`], for messages that an earlier stream got first: their age says nothing about this stream.
+    pub(super) fn confirm_replayed(&mut self, now: Millis) {
+        if let Some(stream) = &mut self.stream
+            && stream.replayed_at.take_if(|at| now.since(at.time()) >= REPLAY_MS).is_some()
+        {
+            self.unconfirmed = self.unconfirmed.max(stream.replayed + 1);
+        }
     }
 }
 
@@ -122,6 +132,23 @@ mod tests {
             assert!(!mailbox.check(WINDOW_MS, Millis(end.0 - 1)).remove);
             let stream = mailbox.attach(Start::Anew, 15_000, Millis(end.0 - 1)).expect("free");
             assert_eq!((stream.continuity, stream.replayed), (Continuity::Broken, 0));
+        }
+    }
+
+    #[test]
+    fn a_replayed_message_is_confirmed_when_its_stream_is_still_attached_a_minute_later() {
+        for (left_at, continuity) in [(40_000 + REPLAY_MS, Continuity::New), (39_000 + REPLAY_MS, Continuity::Broken)] {
+            let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+            let first = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+            mailbox.push(message(Data::new("offer").expect("not empty")), 0, Millis(0)).expect("live");
+            assert!(matches!(mailbox.next(first.generation, 1, Millis(0)), Next::Message(_)));
+            let back = mailbox.attach(Start::After(first.cursor), 15_000, Millis(40_000)).expect("the same page");
+            assert!(matches!(mailbox.next(back.generation, 1, Millis(40_000)), Next::Message(_)));
+            // The message is dropped when it is a minute old, but the replay of it is not.
+            mailbox.check(WINDOW_MS, Millis(REPLAY_MS));
+            mailbox.detach(back.generation, Millis(left_at));
+            let anew = mailbox.attach(Start::Anew, 15_000, Millis(left_at)).expect("free");
+            assert_eq!((anew.continuity, anew.replayed), (continuity, 0), "left at {left_at}");
         }
     }
 

@@ -113,6 +113,21 @@ async fn held_messages_have_a_budget_and_live_messages_are_still_accepted() {
 }
 
 #[tokio::test]
+async fn the_hold_budget_admits_exactly_what_counts_as_held() {
+    let unlimited = TestHub::new(1 << 20, |_| ());
+    for _ in 0..3 {
+        assert_eq!(unlimited.send("absent", 100, HOLD).await, Ok(Outcome::Held));
+    }
+    let three = unlimited.hub.census().held_bytes;
+    for (budget, third) in [(three, Ok(Outcome::Held)), (three - 1, Err(Error::OVER_BUDGET))] {
+        let test = TestHub::new(1 << 20, |limits| limits.hold_budget = budget);
+        for expected in [Ok(Outcome::Held), Ok(Outcome::Held), third] {
+            assert_eq!(test.send("absent", 100, HOLD).await, expected, "{budget}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn invented_devices_do_not_lock_a_new_phone_out() {
     let test = TestHub::new(1 << 20, |limits| (limits.user_devices, limits.user_held_devices) = (8, 6));
     for number in 0..6 {

@@ -66,7 +66,7 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
         }
         live
     });
-    let BoardItem::List(list) = board.next(&mut Progress::New, 1, Waker::noop()) else { panic!("no list") };
+    let BoardItem::List(list) = board.next(&mut Progress::New, 1, Waker::noop(), true) else { panic!("no list") };
     assert_eq!(list.len(), 1);
 }
 

@@ -81,6 +81,8 @@ struct Client {
     seen: u64,
     whole: bool,
     since: u64,
+    /// The newest message that it got as a replay, and when.
+    replayed: Option<(u64, u64)>,
 }
 
 struct World {
@@ -132,6 +134,7 @@ impl World {
                 }
             }
             Op::Detach => {
+                self.confirm_replayed();
                 let Some(client) = self.client.take() else { return };
                 self.mailbox.detach(client.generation, Millis(self.now));
                 self.left_at = self.now;
@@ -155,7 +158,15 @@ impl World {
         }
     }
 
+    /// A stream that took a replay and lives on for a minute has read it.
+    fn confirm_replayed(&mut self) {
+        let replayed =
+            self.client.as_mut().and_then(|client| client.replayed.take_if(|it| self.now - it.1 >= REPLAY_MS));
+        self.confirmed = self.confirmed.max(replayed.map(|(seq, _)| seq).or(self.confirmed));
+    }
+
     fn attach(&mut self, start: Start, known: bool) {
+        self.confirm_replayed();
         let attached = self.mailbox.attach(start, 15_000, Millis(self.now)).expect("no newer page is here");
         let began = attached.cursor.seq;
         match start {
@@ -181,7 +192,8 @@ impl World {
         assert_eq!(attached.replayed as usize, later.count());
         let whole = attached.continuity == Continuity::Resumed;
         let page = attached.cursor.page;
-        self.client = Some(Client { generation: attached.generation, page, seen: began, whole, since: self.now });
+        let (generation, since) = (attached.generation, self.now);
+        self.client = Some(Client { generation, page, seen: began, whole, since, replayed: None });
         self.cursor = Some(attached.cursor);
     }
 
@@ -202,6 +214,8 @@ impl World {
                 assert_eq!(message.data.as_str().parse(), Ok(record.seq));
                 if record.fate == Fate::Waiting {
                     (record.fate, record.at) = (Fate::HandedOver, self.now);
+                } else {
+                    client.replayed = Some((record.seq, self.now));
                 }
                 client.seen = cursor.seq;
                 self.cursor = Some(cursor);
@@ -246,6 +260,7 @@ impl World {
 
     /// Drops the oldest messages kept for replay while a limit is exceeded, but none that the client still has to get.
     fn evict(&mut self) {
+        self.confirm_replayed();
         let seen = self.client.as_ref().map_or(u64::MAX, |client| client.seen);
         let since = self.client.as_ref().map_or(u64::MAX, |client| client.since);
         loop {
@@ -257,7 +272,6 @@ impl World {
                 return;
             }
             oldest.fate = Fate::Gone;
-            // The stream took it and lives on, so its peer has read it.
             if now - oldest.at >= REPLAY_MS && since <= oldest.at {
                 self.confirmed = self.confirmed.max(Some(oldest.seq));
             }

@@ -1,4 +1,4 @@
-//! Limits the rate of control frames of one HTTP/2 connection. Parses the frame headers of everything that is read.
+//! Limits the rate of control frames of one HTTP/2 connection.
 //!
 //! h2 0.4 answers most control frames or walks all streams for them, and has no limit for them. Free are `WINDOW_UPDATE`, which
 //! every client sends as it reads; PING without ACK, with which some clients measure round trips; DATA, `RST_STREAM` and CONTINUATION,
@@ -8,40 +8,36 @@ use std::{io, num::NonZeroU32};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use super::frame_headers::{DATA, FrameHeaders, WINDOW_UPDATE};
-use crate::{
-    serve::{filtered_io::Filter, protocol_detection::PREFACE},
-    telemetry::Metrics,
-};
+use super::frame_headers::{DATA, FrameHeader, WINDOW_UPDATE};
+use crate::telemetry::Metrics;
 
-/// Reads frame headers (RFC 9113, section 4.1) and charges a token bucket for control frames.
+/// Charges a token bucket for control frames.
 pub(super) struct ControlFrames {
     bucket: DefaultDirectRateLimiter,
     /// How many more PRIORITY frames are free: one for each request so far, at most [`BURST`].
     free_priorities: u32,
-    headers: FrameHeaders,
     metrics: Metrics,
 }
 
 impl ControlFrames {
-    /// For a connection of which nothing was read yet.
     pub(super) fn new(metrics: Metrics) -> Self {
         let bucket = RateLimiter::direct(Quota::per_second(PER_SECOND).allow_burst(BURST));
-        Self { bucket, free_priorities: 0, headers: FrameHeaders::after(PREFACE.len()), metrics }
+        Self { bucket, free_priorities: 0, metrics }
     }
 
-    /// Counts the frames that begin in these bytes. Returns whether they exceed the rate.
-    fn read(&mut self, mut bytes: &[u8]) -> bool {
-        while let Some(frame) = self.headers.next(&mut bytes) {
-            if self.charge(frame.kind, frame.flags) {
-                return true;
-            }
+    /// Charges a frame that was received.
+    ///
+    /// # Errors
+    /// When the frames exceed the rate. The connection must end.
+    pub(super) fn charge(&mut self, frame: &FrameHeader) -> io::Result<()> {
+        if self.exceeds_rate(frame.kind, frame.flags) {
+            self.metrics.connection_flooded();
+            return Err(io::Error::other("too many control frames"));
         }
-        false
+        Ok(())
     }
 
-    /// Counts one frame. Returns whether it exceeds the rate.
-    fn charge(&mut self, kind: u8, flags: u8) -> bool {
+    fn exceeds_rate(&mut self, kind: u8, flags: u8) -> bool {
         let price = match kind {
             HEADERS => {
                 self.free_priorities = (self.free_priorities + 1).min(BURST.get());
@@ -57,16 +53,6 @@ impl ControlFrames {
             _ => NonZeroU32::MIN,
         };
         !matches!(self.bucket.check_n(price), Ok(Ok(())))
-    }
-}
-
-impl Filter for ControlFrames {
-    fn on_read(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.read(bytes) {
-            self.metrics.connection_flooded();
-            return Err(io::Error::other("too many control frames"));
-        }
-        Ok(())
     }
 }
 
@@ -94,41 +80,19 @@ const PRIORITY_UPDATE: u8 = 16;
 mod tests {
     use super::*;
 
-    /// Bytes of a frame header.
-    const HEADER: usize = 9;
-
-    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
-        let [_, a, b, c] = u32::try_from(payload).expect("short").to_be_bytes();
-        let mut frame = vec![a, b, c, kind, flags, 0, 0, 0, 1];
-        frame.resize(HEADER + payload, 0);
-        frame
-    }
-
-    fn connection(frames: &[u8]) -> Vec<u8> {
-        [PREFACE, frames].concat()
+    fn charged(frames: impl IntoIterator<Item = u8>) -> usize {
+        let mut control = ControlFrames::new(Metrics::new());
+        frames.into_iter().take_while(|kind| !control.exceeds_rate(*kind, 0)).count()
     }
 
     #[test]
-    fn frame_headers_are_found_however_the_reads_split_the_bytes() {
-        let bytes = connection(&[frame(DATA, 0, 300), frame(SETTINGS, 0, 6).repeat(105)].concat());
-        for at_a_time in [1, 2, 3, 7, 8, 9, 10, 100, 10_000] {
-            let mut frames = ControlFrames::new(Metrics::new());
-            let (mut read, mut ended) = (0, false);
-            for part in bytes.chunks(at_a_time) {
-                ended |= frames.read(part);
-                read += part.len();
-                if ended {
-                    break;
-                }
-            }
-            assert!(ended && read > PREFACE.len() + 309 + 100 * 15, "{at_a_time} at a time: {read} bytes");
-        }
+    fn a_hundred_settings_are_free() {
+        assert!((100..110).contains(&charged([DATA, SETTINGS].repeat(1_000)).div_ceil(2)));
     }
 
     #[test]
     fn one_priority_for_each_request_is_free() {
-        let both = [frame(HEADERS, 4, 20), frame(PRIORITY_UPDATE, 0, 10)].concat();
-        assert!(!ControlFrames::new(Metrics::new()).read(&connection(&both.repeat(20_000))));
-        assert!(ControlFrames::new(Metrics::new()).read(&connection(&frame(PRIORITY_UPDATE, 0, 10).repeat(20_000))));
+        assert_eq!(charged([HEADERS, PRIORITY_UPDATE].repeat(20_000)), 40_000);
+        assert!(charged([PRIORITY_UPDATE].repeat(20_000)) < 20_000);
     }
 }

@@ -34,6 +34,8 @@ struct State {
     connection: Option<Waker>,
     /// Bytes that may still be read in this poll of the connection.
     left: u64,
+    /// Nothing is read in this poll of the connection.
+    is_paused: bool,
 }
 
 /// Counts one request as not polled until this is dropped.
@@ -47,8 +49,18 @@ impl ReadBudget {
             state.connection = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        state.left = BUDGET;
+        (state.left, state.is_paused) = (BUDGET, false);
         Poll::Ready(())
+    }
+
+    /// The next poll of the connection reads nothing. The caller must wake the connection when it may read again.
+    pub(super) fn pause(&self) {
+        let mut state = self.0.lock();
+        (state.left, state.is_paused) = (0, true);
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.0.lock().is_paused
     }
 
     /// Counts a new request.
@@ -65,10 +77,12 @@ impl Filter for ReadBudget {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let left = self.0.lock().left;
+        let State { left, is_paused, .. } = *self.0.lock();
         if left == 0 {
-            // The socket may hold more, and would not wake the connection again for it.
-            cx.waker().wake_by_ref();
+            if !is_paused {
+                // The socket may hold more, and would not wake the connection again for it.
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         let before = buffer.filled().len();

@@ -20,7 +20,9 @@ use axum::{
 use http::{HeaderMap, Request, header};
 use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{task::coop::poll_proceed, time::Instant};
+
+use super::{received_body::ReceivedBody, streams::Streams};
 
 use crate::{
     drain::Drain,
@@ -42,10 +44,10 @@ struct Inner {
 }
 
 enum State {
-    Handled(Incoming),
+    Handled(ReceivedBody),
     Discarding(Discard),
-    /// The watchdog has refused the rest.
-    Refused,
+    /// The watchdog has refused the rest, which is discarded. `None`: it has ended.
+    Refused(Option<ReceivedBody>),
     /// Ended, or a half is using the body right now.
     Done,
 }
@@ -71,16 +73,22 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
 }
 
 impl CheckedBody {
-    pub(super) fn of(request: Request<Incoming>, timeout: Duration, drain: &Arc<Drain>) -> Request<Self> {
+    pub(super) fn of(
+        request: Request<Incoming>,
+        timeout: Duration,
+        drain: &Arc<Drain>,
+        streams: &Arc<Streams>,
+    ) -> Request<Self> {
         // A client that is refused `100 Continue` sends no body. Waiting for it would keep the stream open for nothing.
         let timeout = if expects_continue(request.headers()) { Duration::ZERO } else { timeout };
-        request.map(|body| Self::new(body, timeout, drain))
+        request.map(|body| Self::new(body, timeout, drain, streams))
     }
 
-    fn new(body: Incoming, timeout: Duration, drain: &Arc<Drain>) -> Self {
+    fn new(body: Incoming, timeout: Duration, drain: &Arc<Drain>, streams: &Arc<Streams>) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
+        let body = ReceivedBody::new(body, streams.clone());
         let (state, deadline) = (Mutex::new(State::Handled(body)), Instant::now() + timeout);
         Self(Some(SharedBody(Arc::new(Inner { state, deadline, drain: drain.clone() }))))
     }
@@ -99,13 +107,13 @@ impl SharedBody {
     /// Discards what the handler left. Ready when nothing is left.
     pub(super) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut discarding = match self.take() {
-            State::Handled(body) if !body.is_end_stream() => {
+            State::Handled(body) | State::Refused(Some(body)) if !body.is_end_stream() => {
                 // A refusal that comes at the deadline gets time too: a reset right behind it would hide it from some clients.
                 let deadline = self.0.deadline.max(Instant::now() + SHORTEST_DISCARD);
                 discard(body, deadline, self.0.drain.clone())
             }
             State::Discarding(discarding) => discarding,
-            State::Handled(_) | State::Refused | State::Done => return Poll::Ready(()),
+            State::Handled(_) | State::Refused(_) | State::Done => return Poll::Ready(()),
         };
         let polled = discarding.as_mut().poll(cx);
         if polled.is_pending() {
@@ -114,10 +122,27 @@ impl SharedBody {
         polled
     }
 
-    /// Drops the rest of the body, whose bytes then hold no part of the connection's window. The handler gets [`UnreadResponses`].
-    pub(super) fn refuse(&self) {
-        let body = std::mem::replace(&mut *self.0.state.lock(), State::Refused);
-        drop(body);
+    /// Refuses the rest of the body, and discards what has come of it. The handler gets [`UnreadResponses`].
+    ///
+    /// The body is not dropped: frames that come after that would cost h2's budget for small frames for good. It has no limit but
+    /// `--stall-timeout`, which ends a call whose responses are not read.
+    pub(super) fn poll_refuse(&self, cx: &mut Context<'_>) {
+        let mut body = match self.take() {
+            State::Handled(body) | State::Refused(Some(body)) => body,
+            ended => return self.put(ended),
+        };
+        let mut is_over = false;
+        // Within tokio's budget: a client may send faster than this discards.
+        while let Poll::Ready(progress) = poll_proceed(cx)
+            && let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx)
+        {
+            progress.made_progress();
+            is_over = !matches!(frame, Some(Ok(_)));
+            if is_over {
+                break;
+            }
+        }
+        self.put(State::Refused((!is_over).then_some(body)));
     }
 
     /// Whether the handler has read the whole body, or the rest was discarded.
@@ -134,10 +159,10 @@ impl SharedBody {
         *self.0.state.lock() = state;
     }
 
-    fn with_body<T>(&self, read: impl FnOnce(&Incoming) -> T) -> Option<T> {
+    fn with_body<T>(&self, read: impl FnOnce(&ReceivedBody) -> T) -> Option<T> {
         match &*self.0.state.lock() {
             State::Handled(body) => Some(read(body)),
-            State::Discarding(_) | State::Refused | State::Done => None,
+            State::Discarding(_) | State::Refused(_) | State::Done => None,
         }
     }
 }
@@ -154,7 +179,7 @@ impl HttpBody for CheckedBody {
         let mut body = match shared.take() {
             State::Handled(body) => body,
             State::Done => return Poll::Ready(None),
-            ended @ (State::Discarding(_) | State::Refused) => {
+            ended @ (State::Discarding(_) | State::Refused(_)) => {
                 shared.put(ended);
                 return Poll::Ready(Some(Err(UnreadResponses.into())));
             }

@@ -44,7 +44,7 @@ impl StreamTasks {
 
     /// Call this first in the service. Returns the request for the handler, and the waiter of the stream for the response body.
     pub(in crate::serve) fn open_stream(&self, request: Request<Incoming>) -> (Request<CheckedBody>, Arc<Waiter>) {
-        let request = CheckedBody::of(request, self.body_timeout, &self.drain);
+        let request = CheckedBody::of(request, self.body_timeout, &self.drain, &self.streams);
         let (waiter, body) = (self.streams.open_stream(), request.body().share());
         if body.is_some() {
             waiter.request.set_open();
@@ -102,15 +102,14 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
                     open.0.on_pending(cx);
                     // Early, because an event stream may go on for days: a body that nobody reads would hold its part of the
                     // connection's window, and then no request of the connection gets its body.
-                    let is_over = |body: &mut SharedBody| {
-                        body.is_done()
-                            || body.is_left() && !open.0.request.is_refused() && body.poll_discard(cx).is_ready()
-                    };
-                    if this.body.take_if(is_over).is_some() {
+                    let is_over =
+                        |body: &mut SharedBody| body.is_done() || body.is_left() && body.poll_discard(cx).is_ready();
+                    if open.0.request.is_refused() {
+                        if let Some(body) = this.body {
+                            body.poll_refuse(cx);
+                        }
+                    } else if this.body.take_if(is_over).is_some() {
                         open.0.request.set_read();
-                    }
-                    if let Some(body) = this.body.take_if(|_| open.0.request.is_refused()) {
-                        body.refuse();
                     }
                 }
                 return Poll::Pending;

@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{CONNECTION_WINDOW, STREAM_WINDOW, receive_window::ReceiveWindow};
+use super::receive_window::ReceiveWindow;
 use crate::serve::write_watchdog::{
     Watchdog,
     waiter::{QueueState, Waiter},
@@ -45,7 +45,11 @@ pub(in crate::serve) struct Streams {
     receive_window: ReceiveWindow,
     /// The watchdog was asked to end calls that hold the window, and has not looked yet.
     is_reported: AtomicBool,
-    /// Wakes the connection for a new entry of `unflushed`.
+    /// When it was asked, on its clock.
+    reported_at: AtomicU32,
+    /// The last write was refused, because the socket is full.
+    is_write_blocked: AtomicBool,
+    /// Wakes the connection for a new entry of `unflushed`, or because it may read again.
     connection_waker: Mutex<Option<Waker>>,
     /// The connection stops when its last stream has closed.
     wakes_at_last_close: AtomicBool,
@@ -67,6 +71,8 @@ impl Streams {
             unflushed: Mutex::new(Some(Vec::new())),
             receive_window: ReceiveWindow::new(),
             is_reported: AtomicBool::new(false),
+            reported_at: AtomicU32::new(0),
+            is_write_blocked: AtomicBool::new(false),
             connection_waker: Mutex::default(),
             wakes_at_last_close: AtomicBool::new(false),
         })
@@ -85,10 +91,14 @@ impl Streams {
         &self.receive_window
     }
 
-    /// Asks the watchdog to end calls if request bodies that nobody reads hold half of the window. Not done here, because the
-    /// watchdog knows which of them has waited longest.
-    pub(super) fn check_receive_window(self: &Arc<Self>) {
-        if self.receive_window.missing(CONNECTION_WINDOW) > 0 && !self.is_reported.swap(true, Ordering::Relaxed) {
+    /// Asks the watchdog to end calls if request bodies that nobody reads hold too much of the connection. Not done here, because
+    /// the watchdog knows which of them has waited longest.
+    ///
+    /// Called after each poll of the connection, and when a stream begins to wait for its peer: a peer that has used up the window
+    /// sends nothing more, so nothing polls the connection, and the watchdog may have looked before the stream waited.
+    pub(in crate::serve) fn check_receive_window(self: &Arc<Self>) {
+        if self.receive_window.calls_to_end() > 0 && !self.is_reported.swap(true, Ordering::Relaxed) {
+            self.reported_at.store(self.watchdog.now(), Ordering::Relaxed);
             self.watchdog.end_unread_of(self.clone());
         }
     }
@@ -96,11 +106,46 @@ impl Streams {
     /// The watchdog has looked: the next check may report again.
     pub(in crate::serve) fn end_report(&self) {
         self.is_reported.store(false, Ordering::Relaxed);
+        if self.receive_window.must_pause() {
+            self.wake_connection();
+        }
     }
 
-    /// How many calls must end so that a third of the window is left, if each holds the window of a whole stream.
+    /// When calls were reported that hold up the reading of the connection. `None`: the connection reads.
+    pub(in crate::serve) fn paused_since(&self) -> Option<u32> {
+        self.must_pause_reads().then(|| self.reported_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether the connection must not read, because another read could use up h2's budget for small frames. Ends with the report.
+    pub(super) fn must_pause_reads(&self) -> bool {
+        self.is_reported.load(Ordering::Relaxed) && self.receive_window.must_pause()
+    }
+
+    /// A handler has read a DATA frame that was not the last one of its stream.
+    pub(super) fn on_frame_read(&self, payload: usize) {
+        if self.receive_window.on_frame_read(payload) {
+            self.wake_connection();
+        }
+    }
+
+    /// How many calls must end so that the others can go on.
     pub(in crate::serve) fn calls_to_end(&self) -> usize {
-        self.receive_window.missing(CONNECTION_WINDOW).div_ceil(STREAM_WINDOW as usize)
+        self.receive_window.calls_to_end()
+    }
+
+    pub(super) fn set_write_blocked(&self, is_blocked: bool) {
+        self.is_write_blocked.store(is_blocked, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.is_write_blocked.load(Ordering::Relaxed)
+    }
+
+    fn wake_connection(&self) {
+        let connection = self.connection_waker.lock().take();
+        if let Some(connection) = connection {
+            connection.wake();
+        }
     }
 
     /// The task of a stream has ended. h2 may still hold bytes of the stream.
@@ -109,9 +154,8 @@ impl Streams {
         self.closed.fetch_add(1, Ordering::SeqCst);
         let is_listed = waiter.unsent() > 0
             && self.unflushed.lock().as_mut().map(|unflushed| unflushed.push(waiter.clone())).is_some();
-        let connection = (is_listed || self.has_last_closed()).then(|| self.connection_waker.lock().take()).flatten();
-        if let Some(connection) = connection {
-            connection.wake();
+        if is_listed || self.has_last_closed() {
+            self.wake_connection();
         }
     }
 
@@ -179,7 +223,7 @@ impl Streams {
     }
 
     /// Ready when the stream may make more bytes; queues the stream otherwise.
-    pub(in crate::serve) fn poll_capacity(&self, waiter: &Arc<Waiter>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::serve) fn poll_capacity(self: &Arc<Self>, waiter: &Arc<Waiter>, cx: &mut Context<'_>) -> Poll<()> {
         if !self.must_queue() {
             return Poll::Ready(());
         }
@@ -193,6 +237,7 @@ impl Streams {
                 drop(queue);
                 // The watchdog also cuts queued streams: a peer that takes nothing must not keep requests in memory.
                 waiter.start_waiting(&self.watchdog, true, cx.waker());
+                self.check_receive_window();
             }
         }
         // Checks again: if bytes were removed after `must_queue`, nothing else would admit this stream.
@@ -247,5 +292,39 @@ impl Streams {
     /// The connection is over: keeps no more closed streams, and returns those that it kept.
     pub(super) fn end_unflushed(&self) -> Vec<Arc<Waiter>> {
         self.unflushed.lock().take().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{
+        budget::Budget,
+        drain::Drain,
+        serve::http2::frame_headers::{DATA, FrameHeader},
+        telemetry::Metrics,
+    };
+
+    /// The peer has used up the window and sends nothing more, so the connection is not polled again.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_begins_to_wait_after_the_connection_was_last_polled_is_refused_too() {
+        let watchdog = Watchdog::new(Duration::from_secs(60), Budget::new(0), Metrics::new());
+        let drain = Drain::new();
+        drain.supervise("watchdog", watchdog.clone().run());
+        let streams = Streams::new(watchdog);
+        let (waiter, cx) = (streams.open_stream(), Context::from_waker(Waker::noop()));
+        waiter.request.set_open();
+        let data = FrameHeader { kind: DATA, flags: 0, length: 65_535, stream: 1, increment: 0, padding: 0 };
+        streams.receive_window().on_received(&data);
+        streams.check_receive_window();
+        sleep(Duration::from_secs(1)).await;
+        waiter.on_frame();
+        waiter.on_pending(&cx);
+        sleep(Duration::from_secs(1)).await;
+        assert!(waiter.request.is_refused());
     }
 }

@@ -264,6 +264,7 @@ impl Waiter {
         if body & UNACKNOWLEDGED != 0 {
             self.start_waiting(streams.watchdog(), body & NEW_FRAME != 0, cx.waker());
             self.body.store(UNACKNOWLEDGED | WAITING, Ordering::Relaxed);
+            streams.check_receive_window();
         } else if body & WAITING != 0 {
             self.stop_waiting();
             self.body.store(0, Ordering::Relaxed);

@@ -1,0 +1,11 @@
+// What each gRPC-Web client has to offer.
+import type { JsonObject } from "@bufbuild/protobuf";
+
+/** Makes one call, gives each response to `emit`, and returns how the call ended. */
+export type Call = (
+  base: string,
+  method: string,
+  requests: JsonObject[],
+  metadata: Record<string, string>,
+  emit: (response: JsonObject) => void,
+) => Promise<{ code: number; text: string }>;

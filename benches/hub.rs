@@ -13,6 +13,7 @@ use backend_signal::{
     auth::{Auth, Caller, ClaimNames, Credentials, Mode},
     budget::Budget,
     hub::{Draft, Hub, Limits, Local, Opening, StreamItem, Subscription},
+    limits::{AddressScope, AddressSource, ClientAddresses, SendRates},
     model::{Address, Cursor, Data, Start},
     telemetry::Metrics,
 };
@@ -71,7 +72,7 @@ impl Stage {
 
 /// Credentials that name nobody.
 fn nobody<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Credentials<'a> {
-    Credentials { headers, uri, is_stream_request: true, peer: PEER, certificate: None }
+    Credentials { headers, uri, is_stream_request: true, peer: PEER, client: PEER, certificate: None }
 }
 
 /// The messages that a stream has ready.
@@ -142,7 +143,26 @@ fn streams(criterion: &mut Criterion) {
     });
 }
 
+/// What a message costs for the rate of its caller.
+fn rates(criterion: &mut Criterion) {
+    let addresses = ClientAddresses::new(Vec::new(), AddressSource::XForwardedFor, AddressScope::All);
+    let (stage, rates) = (Stage::new(), SendRates::new(1_000_000, 1_000_000, addresses));
+    let caller = |number: u32| {
+        let mut headers = HeaderMap::new();
+        let claim = format!(r#"{{"userid":"user {number}","clientid":"phone"}}"#);
+        headers.insert("x-user-claim", claim.parse().expect("ASCII"));
+        stage.auth.caller(&nobody(&headers, &Uri::default())).expect("a claim")
+    };
+    let callers: Vec<_> = (0..MANY).map(caller).collect();
+    let mut group = criterion.benchmark_group("rate of a message, checked");
+    let mut random = fastrand::Rng::with_seed(7);
+    for (name, among) in [("always the same caller".to_owned(), 1), (format!("any of {MANY} callers"), callers.len())] {
+        group.bench_function(name, |bencher| bencher.iter(|| rates.admit(&callers[random.usize(..among)])));
+    }
+    group.bench_function("nobody", |bencher| bencher.iter(|| rates.admit(&stage.caller)));
+}
+
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-criterion_group!(benches, messages, streams);
+criterion_group!(benches, messages, streams, rates);
 criterion_main!(benches);

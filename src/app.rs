@@ -4,6 +4,7 @@ mod caching;
 mod cors;
 mod cross_site;
 mod dispatch;
+mod failed_identities;
 mod head_checks;
 mod inputs;
 mod max_connections;
@@ -13,7 +14,7 @@ mod token_setup;
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use self::{dispatch::Dispatch, inputs::Inputs};
+use self::{dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs};
 use crate::{
     admin::Admin,
     auth::{self, Auth, Tokens},
@@ -23,6 +24,7 @@ use crate::{
     grpc,
     hub::{Hub, Limits, Local},
     key_refresh::KeyRefresh,
+    limits::{ClientAddresses, IdentityFailures, SendRates},
     reload::Reload,
     rest::{self, Api},
     serve::{self, Server},
@@ -59,11 +61,14 @@ impl App {
         let mut inputs = Inputs::read(&options, &drain).await?;
         let (tokens, key_refresh) = inputs.tokens.take().unzip();
         let warnings = inputs.warnings(&options);
+        let clients =
+            ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
         let hosts = inputs.addresses.clone();
-        let server = Server::bind(&hosts, serve_settings(&options, inputs, budget.clone()), metrics.clone());
+        let server =
+            Server::bind(&hosts, serve_settings(&options, inputs, budget.clone(), clients.clone()), metrics.clone());
         let server = server.map_err(|error| inputs::cannot_listen(&options.endpoint, &error))?;
         let addresses = server.local_addrs()?;
-        let hub = Hub::new(hub_limits(&options), budget.clone(), Local, metrics.clone());
+        let hub = Hub::new(hub_limits(&options, clients.clone()), budget.clone(), Local, metrics.clone());
         let auth = Arc::new(auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
         let settings = rest::Settings {
@@ -76,7 +81,12 @@ impl App {
         let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
-        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins);
+        let failed = FailedIdentities {
+            failures: IdentityFailures::new(options.identity_failures, clients.clone()),
+            metrics: metrics.clone(),
+            drain: drain.clone(),
+        };
+        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins, clients, failed);
         let reload = Reload::default();
         Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, reload, warnings, key_refresh, options })
     }
@@ -174,10 +184,18 @@ const CERTIFICATES: &str = "reader of changed certificates";
 const ACCEPT_LOOP: &str = "accept loop";
 const KEY_REFRESH: &str = "refresh of the keys of tokens";
 
-fn serve_settings(options: &ServeOptions, inputs: Inputs, budget: Budget) -> serve::Settings {
+fn serve_settings(
+    options: &ServeOptions,
+    inputs: Inputs,
+    budget: Budget,
+    addresses: ClientAddresses,
+) -> serve::Settings {
+    let max_connections = inputs.max_connections;
     serve::Settings {
         tls: inputs.tls,
-        max_connections: inputs.max_connections.count(),
+        max_connections: max_connections.count(),
+        address_connections: options.address_connections.unwrap_or(max_connections.of_address()),
+        addresses,
         http1_takeover: options.http1_takeover,
         max_streams: options.max_streams,
         header_timeout: options.header_timeout,
@@ -188,7 +206,7 @@ fn serve_settings(options: &ServeOptions, inputs: Inputs, budget: Budget) -> ser
     }
 }
 
-fn hub_limits(options: &ServeOptions) -> Limits {
+fn hub_limits(options: &ServeOptions, addresses: ClientAddresses) -> Limits {
     Limits {
         resume_window: options.resume_window,
         hold: options.hold_limit,
@@ -197,6 +215,7 @@ fn hub_limits(options: &ServeOptions) -> Limits {
         user_held_devices: options.user_held_devices,
         user_watchers: options.user_watchers,
         caller_watches: options.caller_watches,
+        send_rates: SendRates::new(options.send_rate, options.anonymous_send_rate, addresses),
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Auth {
     pub claims: ClaimNames,
     /// What verifies tokens in [`Mode::Jwt`].
     pub tokens: Option<Tokens>,
-    /// The only peers that may subscribe, send, list and watch in [`Mode::Claim`]. Empty: any peer may.
+    /// The only peers that may subscribe, send, list and watch with [`Mode::Claim`]. Empty: any peer may.
     pub trusted_proxies: Vec<IpNet>,
     /// Where identities that are not valid are counted.
     pub metrics: Metrics,
@@ -77,8 +77,10 @@ pub struct Credentials<'a> {
     pub uri: &'a Uri,
     /// Whether the request asks for an event stream. Only then the query can carry a token or a ticket.
     pub is_stream_request: bool,
-    /// The IP address of the TCP peer.
+    /// The IP address of the TCP peer, which must be a trusted proxy if there are any.
     pub peer: IpAddr,
+    /// The IP address of the client, which may stand behind proxies.
+    pub client: IpAddr,
     /// The verified certificate of the TLS client. It counts when the request has no other identity.
     pub certificate: Option<&'a ClientCertificate>,
 }
@@ -126,7 +128,7 @@ impl Auth {
             return Err(self.absent().into());
         }
         let named = Named::read(credentials, self.mode, path.transpose()?, self.claims.tenant.is_some())?;
-        let caller = self.caller_of(claims, named, credentials.peer.to_canonical()).with_token(token.flatten());
+        let caller = self.caller_of(claims, named, credentials.client.to_canonical()).with_token(token.flatten());
         if needs_identity && caller.user().is_none() { Err(self.absent().into()) } else { Ok(caller) }
     }
 
@@ -164,7 +166,9 @@ impl Auth {
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
-        let trusted = self.trusted_proxies.is_empty() || self.trusted_proxies.iter().any(|net| net.contains(&ip));
+        // In the other modes a client proves its identity itself, or has none.
+        let any = self.mode != Mode::Claim || self.trusted_proxies.is_empty();
+        let trusted = any || self.trusted_proxies.iter().any(|net| net.contains(&ip));
         if trusted { Ok(()) } else { Err(IdentityFault::Untrusted) }
     }
 }
@@ -191,9 +195,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?token=y");
-        let peer = "::ffff:192.0.2.7".parse().unwrap();
+        let (peer, client) = ("192.0.2.200".parse().unwrap(), "::ffff:192.0.2.7".parse().unwrap());
         let credentials =
-            Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer, certificate: None };
+            Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer, client, certificate: None };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {

@@ -2,9 +2,10 @@
 
 mod identity_fault;
 mod invalid;
+mod limit;
 mod retry_after;
 
-pub use self::{identity_fault::IdentityFault, invalid::Invalid, retry_after::RetryAfter};
+pub use self::{identity_fault::IdentityFault, invalid::Invalid, limit::Limit, retry_after::RetryAfter};
 
 /// Why a request was refused, or a message not accepted.
 ///
@@ -44,13 +45,15 @@ pub enum Error {
     /// The device's mailbox has no capacity for another message that waits for the device.
     MailboxFull(RetryAfter),
     /// The user or the caller has reached the limit for devices or watches.
-    TooMany(RetryAfter),
+    TooMany(Limit, RetryAfter),
+    /// The caller or the address exceeds a rate.
+    RateLimited(Limit, RetryAfter),
     /// This node is stopping and accepts no new work.
     Draining(RetryAfter),
     /// The server has reached the limit for connections.
     TooManyConnections(RetryAfter),
     /// The memory budget for messages, or the budget for held messages, is used up.
-    OverBudget(RetryAfter),
+    OverBudget(Limit, RetryAfter),
     /// This node cannot find out where the device is connected.
     Unreachable(RetryAfter),
     /// The keys of tokens could not be read, or are too old.
@@ -66,14 +69,10 @@ pub enum Error {
 impl Error {
     /// [`Error::MailboxFull`]. A device that reads empties its mailbox within a second.
     pub const MAILBOX_FULL: Self = Self::MailboxFull(RetryAfter::exactly(1));
-    /// [`Error::TooMany`]. Random, so that clients of one user do not all try again at the same time.
-    pub const TOO_MANY: Self = Self::TooMany(RetryAfter::between(2, 6));
     /// [`Error::Draining`]. By then, another node or the next process should answer.
     pub const DRAINING: Self = Self::Draining(RetryAfter::exactly(5));
     /// [`Error::TooManyConnections`]. Nothing says when a connection closes.
     pub const TOO_MANY_CONNECTIONS: Self = Self::TooManyConnections(RetryAfter::exactly(5));
-    /// [`Error::OverBudget`]. Nothing says when devices take their messages.
-    pub const OVER_BUDGET: Self = Self::OverBudget(RetryAfter::exactly(5));
     /// [`Error::Unreachable`]. By then, the other nodes answer or are known to be gone.
     pub const UNREACHABLE: Self = Self::Unreachable(RetryAfter::exactly(5));
     /// [`Error::NoKeys`]. Nothing says when the key set can be read again.
@@ -84,10 +83,11 @@ impl Error {
     pub fn retry_after(self) -> Option<RetryAfter> {
         match self {
             Self::MailboxFull(after)
-            | Self::TooMany(after)
+            | Self::TooMany(_, after)
+            | Self::RateLimited(_, after)
             | Self::Draining(after)
             | Self::TooManyConnections(after)
-            | Self::OverBudget(after)
+            | Self::OverBudget(_, after)
             | Self::Unreachable(after)
             | Self::NoKeys(after) => Some(after),
             Self::Invalid(_)
@@ -129,10 +129,11 @@ impl Error {
             Self::UnreadResponses => "unread_responses",
             Self::SlowRequest => "request_timeout",
             Self::MailboxFull(_) => "mailbox_full",
-            Self::TooMany(_) => "too_many",
+            Self::TooMany(..) => "too_many",
+            Self::RateLimited(..) => "rate_limited",
             Self::Draining(_) => "draining",
             Self::TooManyConnections(_) => "no_place",
-            Self::OverBudget(_) => "over_memory_budget",
+            Self::OverBudget(..) => "over_memory_budget",
             Self::Unreachable(_) => "unreachable",
             Self::NoKeys(_) => "no_keys",
             Self::UnknownOutcome => "unknown_outcome",
@@ -175,12 +176,15 @@ impl Error {
             }
             Self::SlowRequest => "The request did not arrive in time.",
             Self::MailboxFull(_) => "Too many messages wait for the device. Try again later.",
-            Self::TooMany(_) => "The user or the caller has reached the limit for devices or watches. Try again later.",
+            Self::RateLimited(limit, _) => limit.rate_detail(),
+            Self::TooMany(..) => {
+                "The user or the caller has reached the limit for devices or watches. Try again later."
+            }
             Self::Draining(_) => {
                 "This server is stopping and accepts no new work. Try another server, or try again later."
             }
             Self::TooManyConnections(_) => "This server has reached its limit for connections. Try again later.",
-            Self::OverBudget(_) => {
+            Self::OverBudget(..) => {
                 "This server has reached its memory budget for messages, or for held messages. Try again later."
             }
             Self::Unreachable(_) => "This server cannot find out where the device is connected. Try again later.",
@@ -215,14 +219,16 @@ mod tests {
 
     #[test]
     fn an_error_says_when_to_try_again_and_a_range_differs_from_answer_to_answer() {
-        let exact =
-            [Error::MAILBOX_FULL, Error::DRAINING, Error::TOO_MANY_CONNECTIONS, Error::OVER_BUDGET, Error::UNREACHABLE];
+        let exact = [Error::MAILBOX_FULL, Error::DRAINING, Error::TOO_MANY_CONNECTIONS, Error::UNREACHABLE];
         let seconds = exact.map(|error| error.retry_after().map(RetryAfter::seconds));
-        assert_eq!(seconds, [Some(1), Some(5), Some(5), Some(5), Some(5)]);
-        let counts: std::collections::BTreeSet<_> =
-            (0..1_000).filter_map(|_| Some(Error::TOO_MANY.retry_after()?.seconds())).collect();
-        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
-        assert_eq!(Error::TooMany(RetryAfter::exactly(17)).retry_after().map(RetryAfter::seconds), Some(17));
+        assert_eq!(seconds, [Some(1), Some(5), Some(5), Some(5)]);
+        for error in [Error::too_many(Limit::UserDevices), Error::OVER_BUDGET, Error::OVER_HOLD_BUDGET] {
+            let counts: std::collections::BTreeSet<_> =
+                (0..1_000).filter_map(|_| Some(error.retry_after()?.seconds())).collect();
+            assert_eq!(counts.into_iter().collect::<Vec<_>>(), [2, 3, 4, 5, 6], "{error:?}");
+        }
+        let rate = Error::RateLimited(Limit::SendRate, RetryAfter::exactly(17));
+        assert_eq!(rate.retry_after().map(RetryAfter::seconds), Some(17));
         assert_eq!(Error::NotConnected.retry_after(), None);
     }
 }

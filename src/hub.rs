@@ -8,6 +8,7 @@ mod eviction;
 mod expiry;
 mod heartbeat;
 mod latency;
+mod limit_settings;
 mod log;
 mod mailbox;
 mod observer;
@@ -43,6 +44,7 @@ pub use self::{
     board::{Change, Changes},
     census::Census,
     heartbeat::chosen_heartbeat,
+    limit_settings::Limits,
     observer::{Event, Evicted, Observer},
     parcel::Parcel,
     sending::Draft,
@@ -66,41 +68,6 @@ use crate::{
     error::Error,
     model::{DeviceId, Message, Outcome, Start, UserId},
 };
-
-/// The limits of the hub. A count of 0 means: no limit.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long a mailbox is kept after its stream left, so that the device can resume.
-    pub resume_window: Duration,
-    /// The longest time for which a message is held for an absent device.
-    pub hold: Duration,
-    /// The bytes of memory that all held messages may take together.
-    pub hold_budget: usize,
-    /// Mailboxes of one user.
-    pub user_devices: usize,
-    /// Mailboxes of one user that only hold messages.
-    pub user_held_devices: usize,
-    /// Watches of one user's devices.
-    pub user_watchers: usize,
-    /// Watches of one caller.
-    pub caller_watches: usize,
-}
-
-impl Limits {
-    /// Limits only times: any number of devices and watches, and of held bytes.
-    #[must_use]
-    pub fn only_times(resume_window: Duration, hold: Duration) -> Self {
-        Self {
-            resume_window,
-            hold,
-            hold_budget: 0,
-            user_devices: 0,
-            user_held_devices: 0,
-            user_watchers: 0,
-            caller_watches: 0,
-        }
-    }
-}
 
 /// How to open a stream.
 pub struct Opening {
@@ -168,6 +135,10 @@ impl Hub {
     /// As [`Caller::reach`]; [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page
     /// of the device is connected.
     pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
+        self.open(subscriber, opening).inspect_err(|error| self.observe_refused(*error))
+    }
+
+    fn open(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         let address = &subscriber.reach()?;
         self.refuse_when_draining()?;
         let (core, caller) = (&self.0.core, subscriber.caller());
@@ -221,8 +192,9 @@ impl Hub {
         let users = users.iter().map(|user| caller.reach(user)).collect::<Result<Vec<_>, _>>()?;
         self.refuse_when_draining()?;
         let (core, key) = (&self.0.core, caller.key());
-        let ticket = caller.reserve_ticket()?;
-        let boards = core.presence.add_watches(&users, key.as_ref())?;
+        let ticket = caller.reserve_ticket().inspect_err(|error| self.observe_refused(*error))?;
+        let boards = core.presence.add_watches(&users, key.as_ref());
+        let boards = boards.inspect_err(|error| self.observe_refused(*error))?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
         let watch = Watch::new(self.clone(), &boards, key, caller.expires(), heartbeat);
@@ -251,6 +223,10 @@ impl Hub {
 
     fn observe(&self, event: &Event<'_>) {
         self.0.observer.observe(event);
+    }
+
+    fn observe_refused(&self, error: Error) {
+        self.observe(&Event::StreamRefused { error });
     }
 
     fn refuse_when_draining(&self) -> Result<(), Error> {

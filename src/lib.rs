@@ -10,6 +10,7 @@
 //! | [`model`] | the nouns: ids, address, message, cursor. Their constructors check, so a value never needs a second check |
 //! | [`error`] | everything that can go wrong: one enum, without status codes |
 //! | [`budget`] | counts the bytes of messages and unsent responses against `--memory-budget` |
+//! | [`limits`] | rates and counts by caller and by address; finds the address of a client behind proxies |
 //! | [`auth`] | identifies the caller from headers, URI and IP address; only this room can make a `Caller` |
 //! | [`hub`] | the domain: send, subscribe, list, watch; knows no protocol |
 //! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems |
@@ -46,9 +47,11 @@
 //! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
 //! | a new rule of who may reach whom | `Caller::reach` in `auth/caller.rs`, from the claims in `auth/claims.rs`; `config/permission_options.rs` |
 //! | a new kind of identity | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`, `auth/challenge.rs`; `app.rs` joins them |
-//! | a new limit of a user or device | `Limits` in `hub.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
+//! | a new limit of a user or device | `Limits` in `hub/limit_settings.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
+//! | a new limit of a caller or an address | `limits.rs`; a rate of messages is checked in `hub/sending.rs`, so no route can forget it; `app/failed_identities.rs` holds refusals back. A name in `error/limit.rs` |
 //! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc.rs` and `grpc/deadline.rs` |
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
+//! | which address a connection has | `serve/connection.rs` admits it, `serve/proxy_protocol.rs` reads what a TCP proxy says |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
 //! | a new file that is read again when it changes, or on SIGHUP | its room gets a `Reload` of `reload.rs`, as `serve/tls.rs` does |
 //! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: also `Levels` there and `admin.rs`; a README row |
@@ -56,7 +59,8 @@
 //!
 //! # A message's way
 //!
-//! `serve` accepts a connection. `auth` makes the `Caller`. `rest` or `grpc` parses the message. `Hub::send` finds the mailbox in
+//! `serve` accepts a connection. `auth` makes the `Caller`. `rest` or `grpc` parses the message. `Hub::send` checks the rate of the
+//! caller (`limits`), then finds the mailbox in
 //! the registry, or asks the backplane. `Mailbox::push` numbers and stores the message, and `Slot` wakes the `Subscription`.
 //! `rest::sse` or `grpc::convert` writes the message. Both protocols take the same steps in the same order.
 //!
@@ -89,6 +93,7 @@ pub mod healthcheck;
 pub mod hub;
 mod json;
 pub mod key_refresh;
+pub mod limits;
 mod media_type;
 pub mod model;
 pub mod reload;

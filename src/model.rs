@@ -39,8 +39,8 @@ pub struct Sender {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventName(Box<str>);
 
-/// The data of a message: any text but the empty one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The data of a message: any text but the empty one. No log may contain it, so its `Debug` shows only the length.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Data(Box<str>);
 
 /// One accepted message.
@@ -202,6 +202,12 @@ impl EventName {
     }
 }
 
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Data({} bytes)", self.0.len())
+    }
+}
+
 impl Data {
     /// Checks that the text is not empty.
     ///
@@ -294,6 +300,12 @@ fn is_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_debug_text_of_data_is_not_the_data() {
+        let data = Data::new("v=0 a=ice-pwd:secret").unwrap();
+        assert_eq!(format!("{data:?}"), "Data(20 bytes)");
+    }
 
     #[test]
     fn an_id_out_of_bounds_is_invalid() {

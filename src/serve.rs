@@ -1,7 +1,7 @@
 //! The transport: accepts connections, gives their requests to one handler, applies the limits. Knows nothing of the domain.
 //!
 //! Connections: `listeners`, `connection`, `http1`, `http2`, `connection_limit`, `over_limit`, `socket`. Layers of I/O: `filtered_io`,
-//! `tls`, `protocol_detection`, `discard`. Peers that do not read: `watched_socket`, `write_watchdog`.
+//! `tls`, `protocol_detection`, `proxy_protocol`, `discard`. Peers that do not read: `watched_socket`, `write_watchdog`.
 
 mod connection;
 mod connection_limit;
@@ -12,6 +12,7 @@ mod http2;
 mod listeners;
 mod over_limit;
 mod protocol_detection;
+mod proxy_protocol;
 mod socket;
 mod tls;
 mod watched_socket;
@@ -44,6 +45,7 @@ pub use self::{
 use crate::{
     budget::Budget,
     drain::Drain,
+    limits::{AddressCounts, ClientAddresses},
     reload::Reload,
     telemetry::{LogThrottle, Metrics},
 };
@@ -55,6 +57,10 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Most open connections. A few more are accepted, for health checks and to answer 503. Then accepting waits.
     pub max_connections: usize,
+    /// Most open connections of one address. 0: no limit.
+    pub address_connections: usize,
+    /// Finds the address of a connection, and says whether it counts.
+    pub addresses: ClientAddresses,
     /// Write streaming responses of HTTP/1.1 without hyper, which keeps large buffers for a connection.
     pub http1_takeover: bool,
     /// Concurrent streams of one HTTP/2 connection.
@@ -71,9 +77,14 @@ pub struct Settings {
     pub budget: Budget,
 }
 
-/// The IP address that a connection came from.
+/// Who sends a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+pub struct Peer {
+    /// The IP address of the TCP peer, which may be a proxy.
+    pub tcp: IpAddr,
+    /// The IP address of the client, as far as it is known. Without a proxy, that of the TCP peer.
+    pub client: IpAddr,
+}
 
 /// The body of a request.
 pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static {}
@@ -138,22 +149,24 @@ impl Server {
         let permits = Permits::new(settings.max_connections);
         let mut backoff = Backoff::default();
         let drain = Arc::new(drain);
+        let connections = Some(settings.address_connections).filter(|most| *most > 0).map(AddressCounts::new);
         let state =
-            Arc::new(ServerState { handler, settings, watchdog, metrics: metrics.clone(), drain: drain.clone() });
+            ServerState { handler, settings, connections, watchdog, metrics: metrics.clone(), drain: drain.clone() };
+        let state = Arc::new(state);
         loop {
             let permit = permits.acquire().await;
             match listeners.accept().await {
                 Ok((socket, peer)) => {
                     backoff.reset();
                     metrics.connected();
-                    let peer = Peer(peer.ip());
+                    let tcp = peer.ip().to_canonical();
                     match permits.upgrade(permit) {
                         Permit::Regular(permit) => {
-                            drain.spawn_connection(connection::serve(state.clone(), socket, peer, permit));
+                            drain.spawn_connection(connection::serve(state.clone(), socket, tcp, permit));
                         }
                         Permit::OverLimit(permit) => {
                             metrics.connected_over_limit();
-                            drain.spawn_connection(over_limit::serve(state.clone(), socket, peer, permit));
+                            drain.spawn_connection(over_limit::serve(state.clone(), socket, tcp, permit));
                         }
                     }
                 }

@@ -1,4 +1,4 @@
-//! Runs `tests/browser/browser.mjs` with a real Chromium against the real executable, for what only a browser can prove.
+//! Runs the scripts in `tests/browser` with a real Chromium against the real executable, for what only a browser can prove.
 
 #![expect(
     clippy::disallowed_methods,
@@ -12,26 +12,54 @@ use std::{
     process::{Child, ChildStderr, Command, Stdio},
 };
 
+use serde_json::json;
+
+#[path = "it/harness/tokens.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the wire tests use more of it")]
+mod tokens;
+
+use tokens::{RSA, Signer, file, jwks, rsa_jwk, seconds_from_now};
+
 #[test]
 fn a_browser_gets_what_the_contract_promises() {
     let tools = match Tools::find() {
         Ok(tools) => tools,
         Err(absent) => return skip(&absent),
     };
-    let daemon = Daemon::start();
-    let output = Command::new(&tools.node)
-        .current_dir(folder())
-        .arg("browser.mjs")
-        .arg(&daemon.url)
-        .env("CHROMIUM", &tools.chromium)
-        .stdin(Stdio::null())
-        .output()
-        .expect("node");
-    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    // Shown when the test fails, or on demand.
-    println!("{said}{complained}");
-    assert!(output.status.success(), "node browser.mjs: {}", output.status);
-    assert!(said.contains(" passed, 0 failed"), "the script has run to its end");
+    let daemon = Daemon::start(&["--auth", "none"]);
+    tools.run("browser.mjs", &[&format!("http://{}", daemon.address)]);
+}
+
+#[test]
+fn two_pages_make_a_call_through_one_binary_with_tls_and_tokens_of_a_key_set() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(absent) => return skip(&absent),
+    };
+    let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let certificate = file("call-cert.pem", identity.cert.pem());
+    let key = file("call-key.pem", identity.signing_key.serialize_pem());
+    let keys = file("call-jwks.json", jwks(&[rsa_jwk("one", RSA)]));
+    let daemon = Daemon::start(&[
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+        "--auth",
+        "jwt",
+        "--jwks",
+        &keys,
+        "--jwt-audience",
+        "signal",
+        "--jwt-issuer",
+        "https://id.example.org",
+    ]);
+    let [ana, bob] = ["ana", "bob"].map(|user| {
+        let claims =
+            json!({"iss": "https://id.example.org", "aud": "signal", "sub": user, "exp": seconds_from_now(600)});
+        Signer::rsa().sign(&json!({"alg": "RS256", "typ": "JWT", "kid": "one"}), &claims)
+    });
+    tools.run("call.mjs", &[&format!("https://{}", daemon.address), &ana, &bob]);
 }
 
 /// Prints that the test was skipped, past the test harness, which hides the output of passing tests. Fails with CI=true.
@@ -47,6 +75,23 @@ struct Tools {
 }
 
 impl Tools {
+    /// Runs a script to its end.
+    fn run(&self, script: &str, arguments: &[&str]) {
+        let output = Command::new(&self.node)
+            .current_dir(folder())
+            .arg(script)
+            .args(arguments)
+            .env("CHROMIUM", &self.chromium)
+            .stdin(Stdio::null())
+            .output()
+            .expect("node");
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        // Shown when the test fails, or on demand.
+        println!("{said}{complained}");
+        assert!(output.status.success(), "node {script}: {}", output.status);
+        assert!(said.contains(" passed, 0 failed"), "the script has run to its end");
+    }
+
     fn find() -> Result<Self, String> {
         let node = on_path(&["node"]).ok_or("there is no Node.js (node) on the PATH")?;
         let named = env::var_os("CHROMIUM").map(PathBuf::from);
@@ -87,15 +132,16 @@ fn folder() -> PathBuf {
 /// The daemon in a process of its own, which ends with the test.
 struct Daemon {
     child: Child,
-    url: String,
+    address: String,
     /// Kept open: a daemon whose log has no reader would still serve, but this one should have one.
     _log: BufReader<ChildStderr>,
 }
 
 impl Daemon {
-    fn start() -> Self {
+    fn start(options: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_backend-signal"))
-            .args(["--host", "127.0.0.1", "--auth", "none"])
+            .args(["--host", "127.0.0.1"])
+            .args(options)
             .env_clear()
             .env("PORT", "0")
             .stdin(Stdio::null())
@@ -109,8 +155,8 @@ impl Daemon {
             let length = log.read_line(&mut line).expect("UTF-8");
             assert!(length > 0, "the daemon has ended before it listened");
         }
-        let address = line.rsplit("listening on ").next().unwrap_or_default().trim();
-        Self { child, url: format!("http://{address}"), _log: log }
+        let address = line.rsplit("listening on ").next().unwrap_or_default().trim().to_owned();
+        Self { child, address, _log: log }
     }
 }
 

@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["crate::rest", "crate::grpc", "crate::cluster", "crate::serve", "crate::config", "crate::drain"]),
     ("hub", &["crate::telemetry"]),
     ("auth", &["axum", "tonic", "crate::hub", "crate::rest", "crate::grpc"]),
+    ("limits", &["axum", "tonic", "prost", "crate::hub", "crate::rest", "crate::grpc", "crate::serve"]),
     ("cluster", &["axum", "tonic", "crate::rest", "crate::grpc"]),
     ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),
     ("rest", &["tonic", "prost", "crate::grpc", "crate::cluster"]),

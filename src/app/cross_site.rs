@@ -6,11 +6,18 @@
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, header, uri::Authority};
 
-use crate::{error::Error, rest};
+use crate::{
+    auth::{Auth, Credentials},
+    error::Error,
+    rest,
+    serve::Peer,
+};
 
 /// The origins whose pages may use the identity of their visitor. The server's own origin always may.
 ///
-/// An empty list switches this check off. That is safe only if the identity never comes from a cookie.
+/// With an empty list, only requests are checked to which a browser may have added the identity by itself: a cookie of the daemon's own
+/// (`--token-cookie`), or a client certificate. The daemon cannot see whether a proxy took a claim from a cookie: an operator of such a
+/// proxy lists origins.
 pub(super) struct AllowedOrigins(Vec<HeaderValue>);
 
 impl AllowedOrigins {
@@ -19,8 +26,9 @@ impl AllowedOrigins {
     }
 
     /// The error, if a page of another site made this request and the request has an effect.
-    pub(super) fn error<B>(&self, request: &Request<B>) -> Option<Error> {
-        let refused = !self.0.is_empty() && has_effect(request) && !self.is_from_allowed_page(request);
+    pub(super) fn error<B>(&self, auth: &Auth, peer: Peer, request: &Request<B>) -> Option<Error> {
+        let is_checked = || !self.0.is_empty() || browser_may_identify(auth, peer, request);
+        let refused = has_effect(request) && is_checked() && !self.is_from_allowed_page(request);
         refused.then_some(Error::CrossSite)
     }
 
@@ -46,6 +54,15 @@ fn has_effect<B>(request: &Request<B>) -> bool {
         Method::GET => rest::is_subscribe(request.uri().path()) || rest::accepts_events(request.headers()),
         _ => false,
     }
+}
+
+/// Whether the identity of a request with an effect may be one that a browser adds by itself.
+fn browser_may_identify<B>(auth: &Auth, Peer { tcp: peer, client }: Peer, request: &Request<B>) -> bool {
+    // A GET has an effect only if it opens a stream.
+    let is_stream_request = request.method() == Method::GET;
+    let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
+    let credentials = Credentials { headers, uri, is_stream_request, peer, client, certificate };
+    certificate.is_some() || auth.cookie_identifies(&credentials)
 }
 
 /// Whether the request has exactly one `Origin`, and it is the host that the request is for.

@@ -1,8 +1,8 @@
 //! What happens to a request before a handler gets it: this daemon refuses it, sends it on a fast path, or routes it.
 //!
 //! A request with a faulty head is refused first, before anything reads its body. The rest, but not OPTIONS, gets a span and is
-//! counted, and a panic becomes a problem response. A routed request passes, from the outside: CORS, the layer [`routed`] (leftover
-//! body, tracing, refusals), the routes. A POST to a device and a gRPC `Send` come once for every message. They take a fast path:
+//! counted, and a panic becomes a problem response. A routed request passes, from the outside: CORS, the layer [`routed`] (tracing, failed
+//! identities, leftover body, refusals), the routes. A POST to a device and a gRPC `Send` come once for every message. They take a fast path:
 //! the same steps without axum's router and layers, each of which costs about as much as the routing itself.
 
 use std::{
@@ -28,6 +28,7 @@ use super::{
     caching::{self, CacheHeaders},
     cors,
     cross_site::AllowedOrigins,
+    failed_identities::FailedIdentities,
     head_checks,
 };
 use crate::{
@@ -36,6 +37,7 @@ use crate::{
     drain::catch_panic,
     error::Error,
     grpc::{self, CallType, SignalService},
+    limits::ClientAddresses,
     rest::{self, Api, Problem},
     serve::{Handler, Peer, RequestBody, ResponseFuture},
     telemetry::BusyRoute,
@@ -52,8 +54,17 @@ struct Inner {
     /// For the fast path of a POST: [`cors::constant_headers`] and [`caching::NO_STORE`].
     constant_headers: HeaderMap,
     allowed_origins: AllowedOrigins,
+    addresses: ClientAddresses,
+    failed: Arc<FailedIdentities>,
     post: BusyRoute,
     grpc_send: BusyRoute,
+}
+
+/// The state of the layer [`routed`].
+#[derive(Clone)]
+struct Routed {
+    api: Api,
+    failed: Arc<FailedIdentities>,
 }
 
 /// Request extension: the layer [`routed`] answers with this error and does not call the handler.
@@ -61,8 +72,16 @@ struct Inner {
 struct RefuseWith(Error);
 
 impl Dispatch {
-    pub(super) fn new(routes: Router, api: Api, signal: SignalService, origins: &[HeaderValue]) -> Self {
-        let routes = routes.layer(from_fn_with_state(api.clone(), routed));
+    pub(super) fn new(
+        routes: Router,
+        api: Api,
+        signal: SignalService,
+        origins: &[HeaderValue],
+        addresses: ClientAddresses,
+        failed: FailedIdentities,
+    ) -> Self {
+        let failed = Arc::new(failed);
+        let routes = routes.layer(from_fn_with_state(Routed { api: api.clone(), failed: failed.clone() }, routed));
         let mut constant_headers = cors::constant_headers(origins);
         constant_headers.extend([caching::NO_STORE]);
         let (post, grpc_send) = (api.metrics.busy_route(rest::DEVICE_ROUTE), api.metrics.busy_route(grpc::SEND));
@@ -72,6 +91,8 @@ impl Dispatch {
             signal,
             constant_headers,
             allowed_origins: AllowedOrigins::new(origins),
+            addresses,
+            failed,
             post,
             grpc_send,
         }))
@@ -80,7 +101,7 @@ impl Dispatch {
 
 impl Handler for Dispatch {
     fn handle(&self, peer: Peer, request: Request<impl RequestBody>) -> ResponseFuture {
-        let error = self.0.allowed_origins.error(&request);
+        let error = self.0.allowed_origins.error(&self.0.api.auth, peer, &request);
         self.dispatch(error, peer, request)
     }
 
@@ -100,6 +121,8 @@ impl Dispatch {
             count(&response, |status| inner.api.metrics.answered(NO_ROUTE, status, Duration::ZERO));
             return Box::pin(std::future::ready(response));
         }
+        let client = inner.addresses.of_request(peer.tcp, peer.client, request.headers());
+        let peer = Peer { client, ..peer };
         let error = error.or_else(|| head_checks::http2_error(&request));
         if let Some(error) = error {
             request.extensions_mut().insert(RefuseWith(error));
@@ -109,7 +132,8 @@ impl Dispatch {
         let may_skip_router = error.is_none() && !request.headers().contains_key(header::ORIGIN);
         if may_skip_router && let Some(to) = rest::send_receiver(&request) {
             return Box::pin(async move {
-                let handler = pin!(rest::send_directly(&inner.api, peer, to, &mut request));
+                let handler = rest::send_directly(&inner.api, peer, to, &mut request);
+                let handler = pin!(inner.failed.hold_back(client, handler));
                 let mut response = trace_fast_path(&inner.post, handler).await;
                 add_challenge(&inner.api.auth, &mut response);
                 // Adds the response's own headers to a clone of the constant ones: most responses have none, so this copies least.
@@ -124,7 +148,9 @@ impl Dispatch {
         // Only browsers need CORS headers, and a browser cannot make a native gRPC call (it cannot read trailers).
         if may_skip_router && grpc::is_send(&request) {
             return Box::pin(async move {
-                let handler = pin!(async { grpc::send(&inner.signal, request).await.map(Body::new) });
+                let handler = async { grpc::send(&inner.signal, request).await.map(Body::new) };
+                let held_back = inner.failed.hold_back(client, handler);
+                let handler = pin!(async { in_protocol_of(Some(CallType::Native), held_back.await) });
                 trace_fast_path(&inner.grpc_send, handler).await
             });
         }
@@ -151,17 +177,25 @@ async fn trace_fast_path(route: &BusyRoute, handler: Pin<&mut (impl Future<Outpu
 }
 
 /// The layer of the router: traces and counts each request, refuses some, and discards what is left of their bodies.
-async fn routed(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
+async fn routed(State(routed): State<Routed>, request: Request<Body>, next: Next) -> Response {
+    let Routed { api, failed } = routed;
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = match route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str) {
         grpc::ROUTE => grpc::method(request.uri().path()),
         route => route,
     };
     let (began, method, call) = (Instant::now(), request.method().clone(), CallType::of(&request));
+    let client = request.extensions().get().map(|peer: &Peer| peer.client);
     let handler = rest::discard_leftover(request, &api.settings, async |request| match request.extensions().get() {
         Some(RefuseWith(error)) => refusal_response(*error, &request),
         None => next.run(request).await,
     });
+    let handler = async {
+        match client {
+            Some(client) => failed.hold_back(client, handler).await,
+            None => handler.await,
+        }
+    };
     let mut response = in_protocol_of(call, trace(&method, route, pin!(handler)).await);
     add_challenge(&api.auth, &mut response);
     count(&response, |status| api.metrics.answered(route, status, began.elapsed()));
@@ -196,8 +230,10 @@ fn refusal_response(error: Error, request: &Request<Body>) -> Response {
 fn in_protocol_of(call: Option<CallType>, problem: Response) -> Response {
     let (Some(call), Some(error)) = (call, problem.extensions().get::<Error>().copied()) else { return problem };
     let mut response: Response = call.respond(error.into());
-    if let Some(close) = problem.headers().get(header::CONNECTION) {
-        response.headers_mut().insert(header::CONNECTION, close.clone());
+    for name in [header::CONNECTION, header::WWW_AUTHENTICATE] {
+        if let Some(value) = problem.headers().get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
     }
     response
 }
@@ -247,6 +283,7 @@ mod tests {
         budget::Budget,
         drain::Drain,
         hub,
+        limits::{AddressScope, AddressSource, IdentityFailures},
         telemetry::{Levels, Metrics},
     };
 
@@ -265,12 +302,16 @@ mod tests {
         let settings = rest::Settings { body_limit: 0, body_timeout: second, heartbeat: second };
         let hub = hub::Hub::new(limits, Budget::new(0), hub::Local, metrics.clone());
         let (auth, drain) = (Arc::new(auth), Drain::new());
+        let addresses = ClientAddresses::new(Vec::new(), AddressSource::XForwardedFor, AddressScope::Public);
+        let failures = IdentityFailures::new(0, addresses.clone());
+        let failed = FailedIdentities { failures, metrics: metrics.clone(), drain: drain.clone() };
         let service = grpc::SignalMethods { hub: hub.clone(), heartbeat: second, drain };
         let api = Api { hub, auth: auth.clone(), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let dispatch = Dispatch::new(routes, api, grpc::signal_service(service, auth, 0), &[]);
+        let dispatch = Dispatch::new(routes, api, grpc::signal_service(service, auth, 0), &[], addresses, failed);
+        let peer = Peer { tcp: [127, 0, 0, 1].into(), client: [127, 0, 0, 1].into() };
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
-        let response = dispatch.handle(Peer([127, 0, 0, 1].into()), request).await;
+        let response = dispatch.handle(peer, request).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");

@@ -27,6 +27,11 @@ impl MaxConnections {
         self.option.unwrap_or(usize::MAX).min(self.allowed)
     }
 
+    /// The default for the connections of one address: a quarter, so that it takes several to keep everybody else out.
+    pub(super) fn of_address(self) -> usize {
+        (self.count() / 4).max(1)
+    }
+
     /// A warning when the descriptors allow fewer connections than the operator expects.
     pub(super) fn warning(self) -> Option<String> {
         let allowed = self.allowed;

@@ -12,18 +12,27 @@ use http::{Extensions, HeaderMap, HeaderValue, Uri};
 use tonic::{Status, service::Routes};
 use tonic_web::GrpcWebLayer;
 
-use super::dispatch::Dispatch;
+use super::{dispatch::Dispatch, failed_identities::FailedIdentities};
 use crate::{
     admin::{self, Admin},
     auth::{Auth, Credentials},
     drain::Drain,
     error::Error,
     grpc::{self, CallType, SignalService, WebBody},
+    limits::ClientAddresses,
     rest::{self, Api, Problem},
     serve::Peer,
 };
 
-pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, origins: &[HeaderValue]) -> Dispatch {
+pub(super) fn join(
+    api: Api,
+    signal: SignalService,
+    grpc: Routes,
+    admin: Admin,
+    origins: &[HeaderValue],
+    addresses: ClientAddresses,
+    failed: FailedIdentities,
+) -> Dispatch {
     // `reset_fallback`, because axum cannot merge two routers with a fallback. `route_layer`, because with `layer` the gRPC-Web
     // layer would also answer requests for unknown paths.
     let grpc = grpc
@@ -37,7 +46,7 @@ pub(super) fn join(api: Api, signal: SignalService, grpc: Routes, admin: Admin, 
         .merge(grpc)
         .fallback(no_route)
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
-    Dispatch::new(routes, api, signal, origins)
+    Dispatch::new(routes, api, signal, origins, addresses, failed)
 }
 
 /// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a
@@ -84,8 +93,9 @@ async fn reflection_expires(
     if !auth.guards_reflection() || grpc::is_health(uri.path()) {
         return Ok(None);
     }
-    let Peer(peer) = extensions.get().copied().ok_or(Error::Internal)?;
-    let credentials = Credentials { headers, uri, is_stream_request: false, peer, certificate: extensions.get() };
+    let Peer { tcp: peer, client } = extensions.get().copied().ok_or(Error::Internal)?;
+    let certificate = extensions.get();
+    let credentials = Credentials { headers, uri, is_stream_request: false, peer, client, certificate };
     let identify = || auth.caller(&credentials);
     Ok(auth.with_new_keys(identify(), identify).await?.expires())
 }

@@ -89,7 +89,13 @@ impl Caller {
     pub fn key(&self) -> Option<CallerKey> {
         let user = self.user.as_ref().filter(|_| !self.service)?;
         let user = TenantUser::new(self.tenant(), user);
-        Some(CallerKey { user, device: self.device.clone().filter(|_| self.bound) })
+        Some(CallerKey { user, device: self.bound_device().cloned() })
+    }
+
+    /// The device, if the identity names it. A device that only the request names can be another one in each request.
+    #[must_use]
+    pub fn bound_device(&self) -> Option<&DeviceId> {
+        self.device.as_ref().filter(|_| self.bound)
     }
 
     /// The user, or `None` for an anonymous caller.
@@ -198,6 +204,11 @@ impl Caller {
     /// An identified device, for tests of the hub.
     pub(crate) fn proven(address: Address) -> Self {
         Self { user: Some(address.user), device: Some(address.device), bound: true, ..Self::anonymous() }
+    }
+
+    /// A backend service, for tests of limits.
+    pub(crate) fn service(address: Address) -> Self {
+        Self { service: true, ..Self::proven(address) }
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     signatures,
 };
 use crate::{
-    error::{Error, IdentityFault},
+    error::{Error, IdentityFault, Limit},
     wall_clock,
 };
 
@@ -142,7 +142,7 @@ impl Unused {
         *used = used.split_off(&(since_1970(wall_clock::now()).as_millis().try_into().unwrap_or(u64::MAX), 0));
         // Without its place in the list the ticket could be used again. It still is good when the client comes back.
         if used.len() >= MAX_USED {
-            return Err(Error::TOO_MANY);
+            return Err(Error::too_many(Limit::UsedTickets));
         }
         if used.insert(self.id) { Ok(()) } else { Err(IdentityFault::SpentTicket.into()) }
     }
@@ -244,7 +244,7 @@ mod tests {
         let (_, unused) = tickets.verify(issue(&tickets, 60).as_bytes()).unwrap();
         let (until, count) = (unused.id.0, MAX_USED as u64);
         *tickets.used.lock() = (0..count).map(|id| (until, id)).collect();
-        assert!(matches!(Reservation::of(Some(&unused)), Err(Error::TooMany(_))));
+        assert!(matches!(Reservation::of(Some(&unused)), Err(Error::TooMany(..))));
         *tickets.used.lock() = (0..count).map(|id| (1, id)).collect();
         Reservation::of(Some(&unused)).unwrap().use_up();
         assert_eq!(tickets.used.lock().len(), 1);

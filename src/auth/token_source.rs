@@ -23,17 +23,28 @@ pub(super) fn find<'a>(
     credentials: &Credentials<'a>,
     cookie: Option<&str>,
 ) -> Result<Option<Bearer<'a>>, IdentityFault> {
-    if let Some(token) = only(bearers(credentials.headers))? {
-        return Ok(Some(Bearer::Token(token.into())));
-    }
-    if credentials.is_stream_request
-        && let Some(found) = in_query(credentials.uri.query().unwrap_or_default().as_bytes())?
-    {
-        return Ok(Some(found));
+    if let Some(explicit) = before_cookies(credentials)? {
+        return Ok(Some(explicit));
     }
     let Some(name) = cookie else { return Ok(None) };
     let value = only(cookies(credentials.headers, name.as_bytes()))?;
     Ok(value.filter(|value| !value.is_empty()).map(|value| Bearer::Token(value.into())))
+}
+
+/// Whether a cookie of this name decides who the caller is.
+pub(super) fn is_cookie(credentials: &Credentials<'_>, name: &str) -> bool {
+    cookies(credentials.headers, name.as_bytes()).next().is_some() && matches!(before_cookies(credentials), Ok(None))
+}
+
+/// What stands where only the client itself can put it, and not its browser.
+fn before_cookies<'a>(credentials: &Credentials<'a>) -> Result<Option<Bearer<'a>>, IdentityFault> {
+    if let Some(token) = only(bearers(credentials.headers))? {
+        return Ok(Some(Bearer::Token(token.into())));
+    }
+    if credentials.is_stream_request {
+        return in_query(credentials.uri.query().unwrap_or_default().as_bytes());
+    }
+    Ok(None)
 }
 
 /// The token of each `Authorization` line with the scheme `Bearer` (RFC 6750, section 2.1).
@@ -94,8 +105,8 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let (uri, peer) = (Uri::from_static(uri), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let credentials =
-            Credentials { headers: &headers, uri: &uri, peer, is_stream_request: stream, certificate: None };
+        let (headers, uri, certificate) = (&headers, &uri, None);
+        let credentials = Credentials { headers, uri, peer, client: peer, is_stream_request: stream, certificate };
         Ok(match find(&credentials, Some("session"))? {
             None => String::new(),
             Some(Bearer::Token(token)) => format!("token {}", token.escape_ascii()),

@@ -70,6 +70,14 @@ impl Auth {
         self.tokens.as_ref().ok_or(Error::Internal)?.identify(credentials, &self.claims)
     }
 
+    /// Whether a cookie identifies the caller of a request. A browser attaches cookies by itself, also to requests of pages of other
+    /// sites.
+    #[must_use]
+    pub fn cookie_identifies(&self, credentials: &Credentials<'_>) -> bool {
+        let cookie = self.tokens.as_ref().and_then(|tokens| tokens.cookie.as_deref());
+        cookie.is_some_and(|cookie| token_source::is_cookie(credentials, cookie))
+    }
+
     /// Issues a ticket for the caller that a token names. In every mode but [`Mode::Jwt`] there are no tickets.
     ///
     /// # Errors
@@ -115,7 +123,7 @@ impl Auth {
 
     /// Counts an identity that is not valid. Not one with an unknown key: [`Auth::with_new_keys`] decides about that.
     pub(super) fn count(&self, error: Error) {
-        if error.is_failed_identity() && error != UNKNOWN_KEY {
+        if error.is_refused_identity() && error != UNKNOWN_KEY {
             self.metrics.identity_refused();
         }
     }

@@ -1,6 +1,7 @@
 //! The combinations of options that are refused, each with the line that says so.
 
 use super::{AuthMode, RequireClaim, ServeOptions};
+use crate::limits::AddressSource;
 
 /// Says which options do not go together. The line names their flags, so that the reader learns which variables they came from.
 pub(super) fn find(options: &ServeOptions) -> Option<&'static str> {
@@ -36,6 +37,10 @@ const CONTRADICTIONS: &[Contradiction] = &[
     (
         |o| o.require_claim == RequireClaim::All && o.auth == AuthMode::None,
         "--require-claim all needs identities, and with --auth none there are none",
+    ),
+    (
+        |o| o.client_address != AddressSource::XForwardedFor && o.trusted_proxies.is_empty(),
+        "--client-address needs --trusted-proxies: no other peer is believed",
     ),
     (|o| o.endpoint.tls_cert.is_some() && o.tls_key.is_none(), "--tls-cert needs --tls-key"),
     (|o| o.endpoint.tls_cert.is_none() && o.tls_key.is_some(), "--tls-key needs --tls-cert"),

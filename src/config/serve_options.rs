@@ -9,7 +9,10 @@ use super::{
     Endpoint, Given, PermissionOptions, TokenOptions, contradictions,
     values::{body_limit, bytes, count, network, origin, seconds, stall_timeout},
 };
-use crate::telemetry::{LogFormat, LogLevel};
+use crate::{
+    limits::{AddressScope, AddressSource},
+    telemetry::{LogFormat, LogLevel},
+};
 
 /// Every option of the daemon while it serves.
 #[derive(Args, Clone, Debug)]
@@ -35,10 +38,18 @@ pub struct ServeOptions {
     #[command(flatten)]
     pub tokens: TokenOptions,
 
-    /// Networks of the proxies that set the claim; a request from any other address is refused, except for health, metrics and
-    /// reflection. Empty: every address is trusted
+    /// Networks of the proxies whose claims and client addresses are believed; with --auth claim, a request from any other address
+    /// is refused, except for health, metrics and reflection. Empty: every claim is believed, and no client address
     #[arg(long, env = "SIGNAL_TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
+
+    /// Where a trusted proxy names the address of its client
+    #[arg(long, env = "SIGNAL_CLIENT_ADDRESS", value_name = "WHERE", value_enum, default_value = "x-forwarded-for")]
+    pub client_address: AddressSource,
+
+    /// Which addresses count against limits
+    #[arg(long, env = "SIGNAL_ADDRESS_LIMITS", value_name = "WHICH", value_enum, default_value = "public")]
+    pub address_limits: AddressScope,
 
     /// Who may signal whom.
     #[command(flatten)]
@@ -102,9 +113,26 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
     pub caller_watches: usize,
 
+    /// Most messages a second of one user's device, four times as many at once; 0: no limit
+    #[arg(long, env = "SIGNAL_SEND_RATE", value_name = "COUNT", default_value_t = 100)]
+    pub send_rate: u32,
+
+    /// Most messages a second of one address without an identity, five times as many at once; 0: no limit
+    #[arg(long, env = "SIGNAL_ANONYMOUS_SEND_RATE", value_name = "COUNT", default_value_t = 20)]
+    pub anonymous_send_rate: u32,
+
+    /// Identities of one address that are not valid, in a minute, before each 401 comes a second later than the one before; 0: no
+    /// limit
+    #[arg(long, env = "SIGNAL_IDENTITY_FAILURES", value_name = "COUNT", default_value_t = 10)]
+    pub identity_failures: u32,
+
     /// Most open connections [default and upper bound: the limit of file descriptors minus a reserve: a quarter, at most 512]
     #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
     pub max_connections: Option<usize>,
+
+    /// Most open connections of one address; more are closed; 0: no limit [default: a quarter of all connections]
+    #[arg(long, env = "SIGNAL_ADDRESS_CONNECTIONS", value_name = "COUNT")]
+    pub address_connections: Option<usize>,
 
     /// Most concurrent streams of one HTTP/2 connection
     #[arg(long, env = "SIGNAL_MAX_STREAMS", value_name = "COUNT", default_value_t = 1_000,

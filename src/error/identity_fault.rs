@@ -90,9 +90,9 @@ impl IdentityFault {
 }
 
 impl Error {
-    /// Whether the request has an identity that is not valid.
+    /// Whether the request has an identity that is not valid, or comes from a peer that may give none.
     #[must_use]
-    pub fn is_failed_identity(self) -> bool {
+    pub fn is_refused_identity(self) -> bool {
         matches!(self, Self::Unauthenticated(fault) if fault.is_failure())
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn send_stream_response(outcome: Result<Outcome, Error>) -> proto::Se
     let result = match outcome {
         Ok(outcome) => SendResult::Sent(send_response(outcome)),
         Err(error) => {
-            SendResult::Error(proto::SendError { code: status::code(error).into(), message: error.detail().to_owned() })
+            SendResult::Error(proto::SendError { code: status::code(error).into(), message: status::text(error) })
         }
     };
     proto::SendStreamResponse { result: Some(result) }

@@ -58,9 +58,9 @@ impl SignalService {
 /// Stores the identity that the method needs in an extension. A method that does not exist needs none.
 fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
     let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
-    let Peer(peer) = request.extensions().get().copied().ok_or(Error::Internal)?;
+    let Peer { tcp: peer, client } = request.extensions().get().copied().ok_or(Error::Internal)?;
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
-    let credentials = Credentials { headers, uri, is_stream_request: false, peer, certificate };
+    let credentials = Credentials { headers, uri, is_stream_request: false, peer, client, certificate };
     match needed {
         Identity::Caller => {
             let caller = auth.caller(&credentials)?;
@@ -77,6 +77,8 @@ fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
 fn refusal(auth: &Auth, error: Error) -> http::Response<tonic::body::Body> {
     let mut response = Status::from(error).into_http();
     response.headers_mut().extend(auth.challenge(error));
+    // For `app/failed_identities.rs`.
+    response.extensions_mut().insert(error);
     response
 }
 

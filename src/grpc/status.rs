@@ -10,7 +10,11 @@ use crate::{error::Error, model::EndReason, wall_clock};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        Self::new(code(error), error.detail())
+        let mut status = Self::new(code(error), error.detail());
+        if let Some(after) = error.retry_after() {
+            status.metadata_mut().insert("retry-after", after.seconds().into());
+        }
+        status
     }
 }
 
@@ -39,9 +43,17 @@ fn expired() -> Status {
 /// The trailers that end a call with a status.
 pub(super) fn trailers<D>(status: &Status) -> Frame<D> {
     let mut trailers = HeaderMap::new();
-    // Cannot fail: only invalid metadata could, and the status has none.
+    // Cannot fail: only invalid metadata could, and this has a number at most.
     let _ = status.add_header(&mut trailers);
     Frame::trailers(trailers)
+}
+
+/// What a person should know, with the time to wait: an answer of `SendStream` has no metadata.
+pub(super) fn text(error: Error) -> String {
+    match error.retry_after() {
+        Some(after) => format!("{} Retry after {} s.", error.detail(), after.seconds()),
+        None => error.detail().to_owned(),
+    }
 }
 
 // No `_` arm: the compiler demands a code for every new error.
@@ -52,10 +64,12 @@ pub(super) fn code(error: Error) -> Code {
         Error::Forbidden | Error::NoTenant | Error::NotListed | Error::CrossSite => Code::PermissionDenied,
         Error::NotConnected => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
-        Error::MailboxFull(_) | Error::TooMany(_) | Error::UnreadResponses => Code::ResourceExhausted,
+        Error::MailboxFull(_) | Error::TooMany(..) | Error::RateLimited(..) | Error::UnreadResponses => {
+            Code::ResourceExhausted
+        }
         Error::Draining(_)
         | Error::TooManyConnections(_)
-        | Error::OverBudget(_)
+        | Error::OverBudget(..)
         | Error::Unreachable(_)
         | Error::NoKeys(_) => Code::Unavailable,
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,

@@ -36,7 +36,7 @@ impl Hub {
         let (core, limit) = (&self.0.core, self.0.core.limits.hold_budget);
         let mailbox = if core.registry.find(to).is_none() { MAILBOX_BYTES } else { 0 };
         if limit > 0 && core.totals.held_bytes.load(Ordering::Relaxed) + held_bytes(message) + mailbox > limit {
-            return Err(Error::OVER_BUDGET);
+            return Err(Error::OVER_HOLD_BUDGET);
         }
         self.drop_replay(ENTRY_BYTES);
         if self.is_full(ENTRY_BYTES) { Err(Error::OVER_BUDGET) } else { Ok(()) }

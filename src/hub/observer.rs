@@ -20,6 +20,11 @@ pub enum Event<'a> {
         /// How many stored messages the stream begins with.
         replayed: u32,
     },
+    /// A stream or a watch was refused.
+    StreamRefused {
+        /// Why.
+        error: Error,
+    },
     /// A device's stream is over.
     Ended {
         /// The device.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::{board::Board, deadlines::Deadlines, registry, time::Millis};
 use crate::{
     auth::{CallerKey, TenantAddress, TenantUser},
-    error::Error,
+    error::{Error, Limit},
     model::EndReason,
 };
 
@@ -76,7 +76,7 @@ impl Presence {
         let new = || WatchedUser { board: Arc::new(Board::new(user.clone())), watches: 0 };
         let watched = boards.entry(user.clone()).or_insert_with(new);
         if self.limits.of_user > 0 && watched.watches >= self.limits.of_user {
-            return Err(Error::TOO_MANY);
+            return Err(Error::too_many(Limit::UserWatchers));
         }
         watched.watches += 1;
         Ok(watched.board.clone())
@@ -123,7 +123,7 @@ impl Presence {
         let mut callers = self.callers.lock();
         let watches = callers.entry(caller.clone()).or_default();
         if *watches >= self.limits.of_caller {
-            return Err(Error::TOO_MANY);
+            return Err(Error::too_many(Limit::CallerWatches));
         }
         *watches += 1;
         Ok(())

@@ -33,10 +33,12 @@ impl Hub {
     /// that.
     ///
     /// # Errors
-    /// As [`Caller::reach`]; [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`], [`Error::OverBudget`], [`Error::TooMany`]: the message
-    /// is not queued. With more nodes also [`Error::Unreachable`], and [`Error::UnknownOutcome`]: the message may be queued.
+    /// As [`Caller::reach`]; [`Error::RateLimited`], [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`],
+    /// [`Error::OverBudget`], [`Error::TooMany`]: the message is not queued. With more nodes also [`Error::Unreachable`], and
+    /// [`Error::UnknownOutcome`]: the message may be queued.
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
         let to = &caller.reach_device(to)?;
+        self.admit(caller).inspect_err(|error| self.observe_sent(to, Err(*error)))?;
         let ttl_ms = millis(draft.ttl.min(self.0.core.limits.hold));
         let elapsed = self.elapsed();
         let parcel = self.parcel(message(caller, draft), 1, elapsed);
@@ -51,14 +53,14 @@ impl Hub {
         answer
     }
 
-    /// Sends one message to every connected device of a user, on all nodes. Returns the devices that got the message, sorted.
+    /// Sends one message to every connected device of a user, on all nodes. It counts once for its caller. Returns the devices that got the message, sorted.
     ///
     /// # Errors
     /// As [`Hub::send`], when no device got the message, or when other nodes fail: devices of this node may have got it then.
     pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
         let user = &caller.reach(user)?;
         let observe_refused = |error: &Error| self.observe(&Event::BroadcastRefused { to: user, error: *error });
-        self.refuse_when_draining().inspect_err(observe_refused)?;
+        self.admit(caller).and_then(|()| self.refuse_when_draining()).inspect_err(observe_refused)?;
         let slots = self.0.core.registry.live(user);
         let elapsed = self.elapsed();
         let parcel = self.parcel(message(caller, draft), slots.len(), elapsed);
@@ -83,6 +85,11 @@ impl Hub {
             return Err(refused);
         }
         Ok(delivered)
+    }
+
+    /// Counts a message of a caller, before anything looks at its receiver.
+    fn admit(&self, caller: &Caller) -> Result<(), Error> {
+        self.0.core.limits.send_rates.admit(caller)
     }
 
     fn observe_sent(&self, to: &TenantAddress, outcome: Result<Outcome, Error>) {

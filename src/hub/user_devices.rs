@@ -8,7 +8,11 @@ use std::{
 };
 
 use super::{slot::Slot, time::Millis};
-use crate::{auth::TenantUser, error::Error, model::DeviceId};
+use crate::{
+    auth::TenantUser,
+    error::{Error, Limit},
+    model::DeviceId,
+};
 
 /// The slots of one user's devices; at least one. Most users have one device, which needs no set. Some may have very many.
 pub(super) enum Devices {
@@ -123,11 +127,12 @@ impl Devices {
         let holding = || self.iter().filter(|slot| slot.only_holds());
         let full = limits.devices > 0 && self.count() >= limits.devices;
         match purpose {
-            Purpose::Hold if full || (limits.only_holding > 0 && holding().count() >= limits.only_holding) => {
-                Err(Error::TOO_MANY)
+            Purpose::Hold if full => Err(FULL),
+            Purpose::Hold if limits.only_holding > 0 && holding().count() >= limits.only_holding => {
+                Err(Error::too_many(Limit::UserHeldDevices))
             }
             Purpose::Stream if full => {
-                let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(Error::TOO_MANY)?;
+                let oldest = holding().min_by_key(|slot| slot.made).cloned().ok_or(FULL)?;
                 let many = self.many();
                 many.remove(&oldest);
                 many.lost.retain(|(_, until)| *until > now);
@@ -200,6 +205,8 @@ impl Many {
 
 /// The hub remembers this many devices of one user that lost held messages, or as many as may hold messages if that is more.
 const LOST: usize = 64;
+
+const FULL: Error = Error::too_many(Limit::UserDevices);
 
 impl Borrow<DeviceId> for ByDevice {
     fn borrow(&self) -> &DeviceId {

@@ -82,11 +82,13 @@ fn status(error: Error) -> StatusCode {
         Error::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
         Error::UnsupportedCoding => StatusCode::NOT_IMPLEMENTED,
-        Error::MailboxFull(_) | Error::TooMany(_) | Error::UnreadResponses => StatusCode::TOO_MANY_REQUESTS,
+        Error::MailboxFull(_) | Error::TooMany(..) | Error::RateLimited(..) | Error::UnreadResponses => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Error::Draining(_)
         | Error::TooManyConnections(_)
-        | Error::OverBudget(_)
+        | Error::OverBudget(..)
         | Error::Unreachable(_)
         | Error::NoKeys(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,

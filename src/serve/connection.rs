@@ -1,6 +1,6 @@
-//! Serves one connection: TLS if configured, then HTTP/1.1 or HTTP/2, as its first bytes show.
+//! Serves one connection: the header of a proxy and TLS if configured, then HTTP/1.1 or HTTP/2, as its first bytes show.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpStream,
@@ -9,32 +9,76 @@ use tokio::{
 };
 
 use super::{
-    Handler, Peer, Settings, http1, http2,
+    Handler, Peer, Settings,
+    connection_limit::ConnectionPermit,
+    http1, http2,
     protocol_detection::{Protocol, Rewound, detect},
+    proxy_protocol,
     tls::{self, MaybeTls},
     watched_socket,
     write_watchdog::Watchdog,
 };
-use crate::{drain::Drain, telemetry::Metrics};
+use crate::{
+    drain::Drain,
+    limits::{AddressCounts, Counted},
+    telemetry::Metrics,
+};
 
 /// What all connections share.
 pub(super) struct ServerState<H> {
     pub(super) handler: H,
     pub(super) settings: Settings,
+    /// The connections of each address. `None`: they have no limit.
+    pub(super) connections: Option<AddressCounts>,
     pub(super) watchdog: Watchdog,
     pub(super) metrics: Metrics,
     pub(super) drain: Arc<Drain>,
+}
+
+impl<H> ServerState<H> {
+    /// Finds out who a connection comes from, and counts it. An error closes it: its address has too many, or a header of the PROXY
+    /// protocol is missing, not valid, or not allowed. Has no deadline: the caller must set one.
+    pub(super) async fn admit(&self, socket: &mut TcpStream, tcp: IpAddr) -> io::Result<(Peer, Option<Counted>)> {
+        let addresses = &self.settings.addresses;
+        if !addresses.uses_proxy_protocol() {
+            return Ok((Peer { tcp, client: tcp }, self.count(tcp)?));
+        }
+        if addresses.is_trusted(tcp) {
+            let client = proxy_protocol::read(socket).await?.unwrap_or(tcp);
+            return Ok((Peer { tcp, client }, self.count(client)?));
+        }
+        let counted = self.count(tcp)?;
+        if proxy_protocol::is_next(socket).await? {
+            addresses.warn_untrusted(tcp, "a header of the PROXY protocol");
+            return Err(io::Error::other("a header of the PROXY protocol from a peer that is not trusted"));
+        }
+        Ok((Peer { tcp, client: tcp }, counted))
+    }
+
+    fn count(&self, client: IpAddr) -> io::Result<Option<Counted>> {
+        let (Some(connections), Some(key)) = (&self.connections, self.settings.addresses.counted(client)) else {
+            return Ok(None);
+        };
+        let counted = connections.add(key).ok_or_else(|| {
+            self.metrics.connection_of_address_refused();
+            io::Error::other("the address has too many connections")
+        });
+        counted.map(Some)
+    }
 }
 
 /// Serves a connection. Failures are logged for debugging only, because a peer can cause them.
 pub(super) async fn serve<H: Handler>(
     state: Arc<ServerState<H>>,
     socket: TcpStream,
-    peer: Peer,
+    tcp: IpAddr,
     permit: OwnedSemaphorePermit,
 ) {
     let first_head_by = Instant::now() + state.settings.header_timeout;
-    let Some((protocol, io)) = first_bytes(&state, socket, first_head_by).await else { return };
+    let Some(FirstBytes { protocol, io, peer, counted }) = first_bytes(&state, socket, tcp, first_head_by).await else {
+        return;
+    };
+    let permit = ConnectionPermit::new(permit, counted);
     let ended = match protocol {
         // Boxed: tokio moves a new task several times, and an unboxed future would make every task as large as the largest.
         Protocol::Http1 => Box::pin(http1::serve(state, io, peer, permit, first_head_by)).await,
@@ -45,14 +89,27 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
+/// A connection whose first bytes have come.
+struct FirstBytes {
+    protocol: Protocol,
+    io: Rewound<MaybeTls>,
+    peer: Peer,
+    counted: Option<Counted>,
+}
+
 /// Waits for the first bytes. `None`: the connection is over. A connection that has asked nothing ends with the next stop of the drain.
 async fn first_bytes<H>(
     state: &ServerState<H>,
-    socket: TcpStream,
+    mut socket: TcpStream,
+    tcp: IpAddr,
     deadline: Instant,
-) -> Option<(Protocol, Rewound<MaybeTls>)> {
-    let socket = watched_socket::wrap(socket, state.watchdog.clone());
-    let first_bytes = async { detect(tls::accept(state.settings.tls.as_ref(), socket).await?).await };
+) -> Option<FirstBytes> {
+    let first_bytes = async {
+        let (peer, counted) = state.admit(&mut socket, tcp).await?;
+        let socket = watched_socket::wrap(socket, state.watchdog.clone());
+        let detected = detect(tls::accept(state.settings.tls.as_ref(), socket).await?).await?;
+        Ok::<_, io::Error>(detected.map(|(protocol, io)| FirstBytes { protocol, io, peer, counted }))
+    };
     let mut first_bytes = pin!(timeout_at(deadline, first_bytes));
     let detected = tokio::select! {
         detected = &mut first_bytes => detected,

@@ -1,8 +1,11 @@
-//! Limits open connections. Over the limit a few more are accepted, only for health checks and refusals.
+//! Limits open connections, of all addresses and of each one. Over the limit of all, a few more are accepted, only for health
+//! checks and refusals.
 
 use std::{future::pending, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::limits::Counted;
 
 /// The permits of all connections.
 pub(super) struct Permits {
@@ -15,6 +18,29 @@ pub(super) enum Permit {
     Regular(OwnedSemaphorePermit),
     /// The limit is reached: see [`over_limit`](super::over_limit).
     OverLimit(OwnedSemaphorePermit),
+}
+
+/// What a connection gives back when it ends: its permit, and its place among the connections of its address.
+///
+/// The count is boxed, so that this is no larger than a permit: each idle stream of HTTP/1.1 keeps one, and its task has no room to
+/// spare before it takes 128 bytes more.
+pub(super) enum ConnectionPermit {
+    /// The address of the connection does not count.
+    Uncounted {
+        _permit: OwnedSemaphorePermit,
+    },
+    Counted {
+        _both: Box<(OwnedSemaphorePermit, Counted)>,
+    },
+}
+
+impl ConnectionPermit {
+    pub(super) fn new(permit: OwnedSemaphorePermit, counted: Option<Counted>) -> Self {
+        match counted {
+            None => Self::Uncounted { _permit: permit },
+            Some(counted) => Self::Counted { _both: Box::new((permit, counted)) },
+        }
+    }
 }
 
 impl Permits {
@@ -52,3 +78,13 @@ async fn acquire_from(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 /// Connections over the limit: enough for the health checks of a few load balancers and some refusals at once, and few enough
 /// for the reserve of file descriptors.
 const OVER_LIMIT: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_permit_of_a_connection_is_no_larger_with_a_count_of_its_address() {
+        assert_eq!(size_of::<ConnectionPermit>(), size_of::<OwnedSemaphorePermit>());
+    }
+}

@@ -16,7 +16,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use self::{
     counted_body::CountedBody,
@@ -27,6 +27,7 @@ use self::{
 use super::{
     Handler, Peer,
     connection::ServerState,
+    connection_limit::ConnectionPermit,
     discard::read_to_end,
     filtered_io::FilteredIo,
     protocol_detection::Rewound,
@@ -41,7 +42,7 @@ pub(super) async fn serve<H: Handler>(
     state: Arc<ServerState<H>>,
     io: Rewound<MaybeTls>,
     peer: Peer,
-    permit: OwnedSemaphorePermit,
+    permit: ConnectionPermit,
     first_head_by: Instant,
 ) -> hyper::Result<()> {
     let (settings, detachment, client) = (&state.settings, Detachment::default(), TlsClient::of(&io));

@@ -1,6 +1,6 @@
 //! Serves a connection over the connection limit: one request within 2 s, which is refused unless it is a health check.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::BoxError;
 use http::Request;
@@ -30,11 +30,11 @@ use super::{
 pub(super) async fn serve<H: Handler>(
     state: Arc<ServerState<H>>,
     socket: TcpStream,
-    peer: Peer,
+    tcp: IpAddr,
     _permit: OwnedSemaphorePermit,
 ) {
     tokio::select! {
-        ended = timeout(TIMEOUT, serve_one(&state, socket, peer)) => match ended {
+        ended = timeout(TIMEOUT, serve_one(&state, socket, tcp)) => match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a connection over the limit failed"),
             Err(_) => tracing::debug!("a connection over the limit took too long"),
@@ -43,7 +43,8 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-async fn serve_one(state: &ServerState<impl Handler>, socket: TcpStream, peer: Peer) -> Result<(), BoxError> {
+async fn serve_one(state: &ServerState<impl Handler>, mut socket: TcpStream, tcp: IpAddr) -> Result<(), BoxError> {
+    let (peer, _counted) = state.admit(&mut socket, tcp).await?;
     let socket = watched_socket::wrap(socket, state.watchdog.clone());
     match detect(tls::accept(state.settings.tls.as_ref(), socket).await?).await? {
         Some((Protocol::Http1, io)) => serve_http1(&state.handler, io, peer).await,

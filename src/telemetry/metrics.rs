@@ -15,6 +15,7 @@ use prometheus_client::{
 };
 
 pub use self::text_format::TextFormat;
+use crate::error::Limit;
 
 /// Every metric of the daemon, behind one cheap handle.
 #[derive(Clone)]
@@ -40,6 +41,7 @@ struct Families {
     expired: Counter,
     evicted: Family<Label, Counter>,
     refused_identities: Counter,
+    limited: Family<Label, Counter>,
     connections: Counter,
     connections_over_limit: Counter,
     accept_errors: Counter,
@@ -120,6 +122,7 @@ impl Metrics {
             expired: register!("expired", "Messages dropped because their device did not connect in time"),
             evicted: register!("evicted", "Messages dropped early to make room, by kind"),
             refused_identities: register!("refused_identities", REFUSED_IDENTITIES),
+            limited: register!("limited", LIMITED),
             connections: register!("connections", "Connections accepted"),
             connections_over_limit: register!("connections_without_place", CONNECTIONS_OVER_LIMIT),
             accept_errors: register!("accept_errors", "Failures to accept a connection"),
@@ -178,6 +181,11 @@ impl Metrics {
         self.0.refused_identities.inc();
     }
 
+    /// A limit refused a message, a stream, an identity or a connection, or held an answer back.
+    pub fn limited(&self, limit: Limit) {
+        self.0.limited.get_or_create(&[("limit", limit.name())]).inc();
+    }
+
     /// Something panicked.
     pub fn panicked(&self) {
         self.0.panics.inc();
@@ -186,6 +194,11 @@ impl Metrics {
     /// A connection was accepted.
     pub fn connected(&self) {
         self.0.connections.inc();
+    }
+
+    /// A connection was closed because its address has too many.
+    pub fn connection_of_address_refused(&self) {
+        self.limited(Limit::AddressConnections);
     }
 
     /// A connection was accepted over the limit.
@@ -254,6 +267,7 @@ const MESSAGE_BYTES: &str =
     "Bytes of memory that messages take, in mailboxes and until the last stream has written them";
 const REFUSED_IDENTITIES: &str =
     "Requests refused because the identity is not valid or the peer is not a trusted proxy";
+const LIMITED: &str = "What limits refused or held back: messages, streams, failed identities, connections";
 const CONNECTIONS_OVER_LIMIT: &str = "Connections accepted over the limit, for a health check or a 503";
 const CERTIFICATE_RELOADS: &str =
     "Times that the files of TLS were read again because they changed or on SIGHUP, by outcome";

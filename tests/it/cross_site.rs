@@ -3,9 +3,10 @@
 use backend_signal::grpc::proto::{BroadcastRequest, SendRequest};
 
 use crate::harness::{
-    Connection, FORM, Response, Server, claim,
+    Connection, FORM, Response, Server, Sse, claim,
     grpc::{framed, message},
     http2::Http2,
+    tokens::{SECRET, file, token},
     within,
 };
 
@@ -38,7 +39,7 @@ const CASES: [(Headers, bool); 19] = [
 ];
 
 /// Method, path and further headers of every request that acts for the browser's user.
-const ROUTES: [(&str, &str, Headers); 8] = [
+const ROUTES: [Route; 8] = [
     ("POST", "/user/bob/device/phone", &[("content-type", FORM)]),
     ("POST", "/user/bob/devices", &[("content-type", FORM)]),
     ("POST", "/backend_signal.v1.Signal/Send", &[("content-type", "application/grpc-web+proto")]),
@@ -69,63 +70,161 @@ fn expected(path: &str, passes: bool) -> (u16, &'static str, &'static str) {
     }
 }
 
-#[tokio::test]
-async fn a_page_of_another_site_cannot_act_for_its_visitor_over_http_1() {
-    let server = Server::with(&["--cors-origins", LISTED]).await;
-    let _phone = server.sse("bob/phone").await;
-    // HTTP/1.1 cannot carry a native gRPC call.
-    for (method, path, more) in ROUTES.into_iter().filter(|(.., more)| *more != [("content-type", "application/grpc")])
-    {
-        for (headers, passes) in CASES {
-            let claim = claim("bob/laptop");
-            let mut connection = Connection::open(server.address).await;
-            let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {OWN}\r\nx-user-claim: {claim}\r\n");
-            let body = body(path, more);
-            for (name, value) in more.iter().chain(headers) {
-                head.extend([name, ": ", value, "\r\n"]);
+/// Status, gRPC status in the head, and code of a problem.
+type Answer = (u16, String, String);
+
+/// A route, with further headers.
+type Route = (&'static str, &'static str, Headers);
+
+/// What identifies the caller: a header.
+type Identity<'a> = (&'a str, &'a str);
+
+async fn ask_http1(server: &Server, identity: Identity<'_>, (method, path, more): Route, headers: Headers) -> Answer {
+    let mut connection = Connection::open(server.address).await;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {OWN}\r\n");
+    let body = body(path, more);
+    for (name, value) in more.iter().chain(headers).chain([&identity]) {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    connection.write(format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes()).await;
+    connection.write(&body).await;
+    let mut answer: Response = connection.head().await;
+    if answer.status == 403 {
+        let length = answer.header("content-length").parse().expect("a length");
+        let mut text = vec![0; length];
+        connection.read(&mut text).await;
+        answer.body = text;
+    }
+    let code = if answer.status == 403 { answer.problem() } else { String::new() };
+    (answer.status, answer.header("grpc-status").to_owned(), code)
+}
+
+async fn ask_http2(
+    connection: &mut Http2,
+    identity: Identity<'_>,
+    (method, path, more): Route,
+    headers: Headers,
+) -> Answer {
+    let mut request = http::Request::builder().method(method).uri(format!("http://{OWN}{path}"));
+    for (name, value) in more.iter().chain(headers).chain([&identity]) {
+        request = request.header(*name, *value);
+    }
+    let response = connection.send(request.body(body(path, more).into()).expect("a request")).await;
+    let status = response.status().as_u16();
+    let grpc = response.headers().get("grpc-status").map(|code| code.to_str().expect("ASCII").to_owned());
+    let mut text = Vec::new();
+    if status == 403 {
+        let body = axum::body::Body::new(response.into_body());
+        text = within(axum::body::to_bytes(body, 1 << 10)).await.expect("a body").to_vec();
+    }
+    let problem: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    (status, grpc.unwrap_or_default(), problem["code"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Asks every route in every case over HTTP/1.1 and HTTP/2. `passes` says which headers may pass, beside the table.
+async fn assert_table(
+    server: &Server,
+    identity: Identity<'_>,
+    routes: &[Route],
+    passes: impl Fn(Headers, bool) -> bool,
+) {
+    let mut connection = Http2::open(server.address).await;
+    for &route in routes {
+        for (headers, may_pass) in CASES {
+            let (status, grpc, code) = expected(route.1, passes(headers, may_pass));
+            let expected = (status, grpc.to_owned(), code.to_owned());
+            let found = ask_http2(&mut connection, identity, route, headers).await;
+            assert_eq!(found, expected, "HTTP/2 {route:?} {headers:?} {identity:.12?}");
+            // HTTP/1.1 cannot carry a native gRPC call.
+            if route.2 != [("content-type", "application/grpc")] {
+                let found = ask_http1(server, identity, route, headers).await;
+                assert_eq!(found, expected, "HTTP/1.1 {route:?} {headers:?} {identity:.12?}");
             }
-            connection.write(format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes()).await;
-            connection.write(&body).await;
-            let mut answer: Response = connection.head().await;
-            if answer.status == 403 {
-                let length = answer.header("content-length").parse().expect("a length");
-                let mut text = vec![0; length];
-                connection.read(&mut text).await;
-                answer.body = text;
-            }
-            let code = if answer.status == 403 { answer.problem() } else { String::new() };
-            let found = (answer.status, answer.header("grpc-status"), code.as_str());
-            assert_eq!(found, expected(path, passes), "{method} {path} {headers:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_cannot_act_for_its_visitor_over_http_2() {
+async fn a_page_of_another_site_cannot_act_for_its_visitor() {
     let server = Server::with(&["--cors-origins", LISTED]).await;
     let _phone = server.sse("bob/phone").await;
-    let mut connection = Http2::open(server.address).await;
-    for (method, path, more) in ROUTES {
-        for (headers, passes) in CASES {
-            let mut request = http::Request::builder().method(method).uri(format!("http://{OWN}{path}"));
-            for (name, value) in more.iter().chain(headers) {
-                request = request.header(*name, *value);
-            }
-            let request = request.header("x-user-claim", claim("bob/laptop"));
-            let response = connection.send(request.body(body(path, more).into()).expect("a request")).await;
-            let status = response.status().as_u16();
-            let grpc = response.headers().get("grpc-status").map(|code| code.to_str().expect("ASCII").to_owned());
-            let mut text = Vec::new();
-            if status == 403 {
-                let body = axum::body::Body::new(response.into_body());
-                text = within(axum::body::to_bytes(body, 1 << 10)).await.expect("a body").to_vec();
-            }
-            let problem: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-            let code = problem["code"].as_str().unwrap_or_default();
-            let found = (status, grpc.as_deref().unwrap_or_default(), code);
-            assert_eq!(found, expected(path, passes), "{method} {path} {headers:?}");
-        }
+    let claim = claim("bob/laptop");
+    assert_table(&server, ("x-user-claim", &claim), &ROUTES, |_, passes| passes).await;
+}
+
+/// A daemon that takes tokens from the cookie `session`, and a phone that is connected.
+async fn with_cookie(options: &[&str]) -> (Server, Sse) {
+    let secret = file("secret", SECRET);
+    let own = ["--auth", "jwt", "--jwt-secret-file", &secret, "--token-cookie", "session"];
+    let server = Server::with(&[&own, options].concat()).await;
+    let bearer = format!("Bearer {}", token("bob/phone"));
+    let phone = Sse::open(server.address, "/subscribe", &[("authorization", &bearer)]).await;
+    (server, phone)
+}
+
+/// What acts for the browser's user if the identity is a token.
+fn routes_with_tokens() -> Vec<Route> {
+    let watch_many: Route = ("GET", "/devices?user=bob", &[("accept", "text/event-stream")]);
+    [&ROUTES[..], &[("POST", "/ticket", &[]), watch_many]].concat()
+}
+
+#[tokio::test]
+async fn with_a_token_in_a_cookie_only_pages_of_the_own_host_and_of_listed_origins_may_act() {
+    let cookie = format!("theme=dark; session={}", token("bob/laptop"));
+    let (server, _phone) = with_cookie(&["--cors-origins", LISTED]).await;
+    assert_table(&server, ("cookie", &cookie), &routes_with_tokens(), |_, passes| passes).await;
+    // Without the option no origin is listed.
+    let (server, _phone) = with_cookie(&[]).await;
+    let is_listed = |headers: Headers| headers.contains(&("origin", LISTED));
+    assert_table(&server, ("cookie", &cookie), &routes_with_tokens(), |headers, passes| passes && !is_listed(headers))
+        .await;
+}
+
+#[tokio::test]
+async fn a_token_that_no_browser_attaches_by_itself_is_good_for_any_page() {
+    let (server, _phone) = with_cookie(&[]).await;
+    let bearer = format!("Bearer {}", token("bob/laptop"));
+    assert_table(&server, ("authorization", &bearer), &routes_with_tokens(), |_, _| true).await;
+    // Nor does a cookie beside it matter: the first place that has a token decides.
+    let (cookie, foreign) = (format!("session={}", token("eve/laptop")), ("sec-fetch-site", "cross-site"));
+    for path in ["/subscribe", "/user/bob/devices", "/devices?user=bob"] {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{separator}token={}", token("bob/laptop"));
+        let mut connection = Connection::open(server.address).await;
+        connection.ask(&format!("GET {path}"), &[("cookie", &cookie), foreign, ("accept", "text/event-stream")]).await;
+        assert_eq!(connection.head().await.status, 200, "{path:.30}");
+        // An empty parameter is none, so the cookie decides.
+        let path = path.split("token=").next().unwrap_or_default();
+        let headers = [("cookie", cookie.as_str()), foreign, ("accept", "text/event-stream")];
+        let refused = server.request(&format!("GET {path}token="), &headers, b"").await;
+        assert_eq!((refused.status, refused.problem().as_str()), (403, "cross_site"), "{path}");
     }
+    let headers = [("cookie", cookie.as_str()), foreign, ("authorization", &bearer), ("content-type", FORM)];
+    assert_eq!(server.request("POST /user/bob/device/phone", &headers, b"data=x").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_form_of_another_site_is_refused_whatever_its_content_type() {
+    let (server, mut phone) = with_cookie(&[]).await;
+    let cookie = format!("session={}", token("ana/laptop"));
+    let form = [FORM, "text/plain", "multipart/form-data; boundary=x", "application/json", ""];
+    for (kind, own) in form.into_iter().zip([200, 415, 415, 400, 415]) {
+        let ask = async |site| {
+            let headers = [("cookie", cookie.as_str()), ("sec-fetch-site", site), ("content-type", kind)];
+            server.request("POST /user/bob/device/phone", &headers, b"data=x").await
+        };
+        let refused = ask("cross-site").await;
+        assert_eq!((refused.status, refused.problem().as_str()), (403, "cross_site"), "{kind}");
+        assert_eq!(ask("same-origin").await.status, own, "{kind}");
+    }
+    assert_eq!(phone.data().await, "x");
+    // Nothing else came, and the stream of the visitor is not taken over.
+    let foreign = [("cookie", cookie.as_str()), ("sec-fetch-site", "cross-site"), ("accept", "text/event-stream")];
+    assert_eq!(server.request("GET /subscribe?device=phone", &foreign, b"").await.status, 403);
+    let bearer = format!("Bearer {}", token("ana/laptop"));
+    let headers = [("authorization", bearer.as_str()), ("content-type", FORM)];
+    assert_eq!(server.request("POST /user/bob/device/phone", &headers, b"data=last").await.status, 200);
+    assert_eq!(phone.data().await, "last");
 }
 
 #[tokio::test]

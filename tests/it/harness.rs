@@ -1,6 +1,7 @@
 //! A server on a free port, and clients that speak its protocols.
 
 pub mod event_stream;
+pub mod every_protocol;
 pub mod frames;
 pub mod grpc;
 pub mod http1;

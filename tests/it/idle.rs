@@ -6,6 +6,7 @@ use axum::body::Body;
 use backend_signal::{
     budget::Budget,
     drain::Drain,
+    limits::{AddressScope, AddressSource, ClientAddresses},
     serve::{Handler, Peer, RequestBody, ResponseFuture, Server, Settings},
     telemetry::Metrics,
 };
@@ -35,6 +36,8 @@ impl Handler for AtOnceOrNever {
 async fn a_connection_of_http_2_without_a_stream_is_closed_and_one_with_a_stream_is_not() {
     let settings = Settings {
         tls: None,
+        address_connections: 0,
+        addresses: ClientAddresses::new(Vec::new(), AddressSource::XForwardedFor, AddressScope::Public),
         max_connections: 10,
         http1_takeover: true,
         max_streams: 10,

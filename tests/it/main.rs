@@ -3,6 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
 
+mod address_connections;
+mod attacks;
 mod cable;
 mod caching;
 mod calls;
@@ -15,6 +17,7 @@ mod defaults;
 mod device_names;
 mod drain;
 mod errors;
+mod failed_identities;
 mod floods;
 mod format;
 mod full;
@@ -38,12 +41,16 @@ mod options;
 mod parity;
 mod permissions;
 mod presence;
+mod production;
+mod proxy_protocol;
+mod rates;
 mod readme;
 mod reflection;
 mod refusals;
 mod request_frames;
 mod rest;
 mod resume;
+mod secrets;
 mod send_stream;
 mod serve;
 mod shared_cache;

@@ -248,6 +248,7 @@ async fn both_texts() -> [String; 2] {
     }
     // Evicts a held message.
     assert_eq!(server.post("bob/phone", &data).await.status, 200);
+    assert_eq!(server.post_with_ttl("bob/c", &"x".repeat(14_000), "60").await.status, 503);
     let mut texts = [String::new(), String::new()];
     for (text, kind) in texts.iter_mut().zip(["application/openmetrics-text", "text/plain"]) {
         *text = server.request("GET /metrics", &[("accept", kind)], b"").await.text();

@@ -26,6 +26,12 @@ fn a_bad_option_is_one_line_and_exit_code_2() {
         &["--tls-cert", &nowhere],
         &["--tls-key", &nowhere],
         &["--tls-cert", &nowhere, "--tls-key", &nowhere, "--port", "0"],
+        &["--client-address", "x-real-ip", "--trusted-proxies", "10.0.0.0/8"],
+        &["--address-limits", "none"],
+        &["--send-rate", "-1"],
+        &["--anonymous-send-rate", "0.5"],
+        &["--identity-failures", "4294967296"],
+        &["--address-connections", "few"],
         &["nonsense"],
         &["serve", "--nonsense"],
         &["serve", "--tls-cert", &nowhere],
@@ -36,6 +42,19 @@ fn a_bad_option_is_one_line_and_exit_code_2() {
         let (code, out, log) = process::run(options);
         assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{options:?}: {log}");
         assert!(log.starts_with("backend-signal: "), "{log}");
+    }
+}
+
+#[test]
+fn a_source_of_client_addresses_needs_proxies_that_are_trusted() {
+    use backend_signal::config::{Arguments, EarlyExit};
+    for source in ["forwarded", "proxy-protocol"] {
+        match Arguments::parse_args(["--client-address", source]) {
+            Err(EarlyExit::Fail(line)) => assert!(line.contains("needs --trusted-proxies"), "{line}"),
+            other => panic!("{source}: {other:?}"),
+        }
+        let trusted = Arguments::parse_args(["--client-address", source, "--trusted-proxies", "10.0.0.1"]);
+        assert!(trusted.is_ok(), "{source}: {trusted:?}");
     }
 }
 
@@ -188,6 +207,11 @@ fn the_defaults_are_those_of_the_readme() {
         ("memory_budget", "1073741824"),
         ("max_streams", "1000"),
         ("drain_window", "2"),
+        ("send_rate", "100"),
+        ("anonymous_send_rate", "20"),
+        ("identity_failures", "10"),
+        ("client_address", "x-forwarded-for"),
+        ("address_limits", "public"),
         ("log_format", "human"),
     ] {
         let option = command.get_arguments().find(|option| option.get_id() == flag);

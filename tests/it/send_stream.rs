@@ -164,7 +164,10 @@ async fn an_error_has_the_code_and_the_message_of_a_single_send() {
             Ok(sent) => assert_eq!((answer, code), (Some(Answer::Sent(sent.into_inner())), Code::Ok)),
             Err(status) => {
                 let Some(Answer::Error(error)) = answer else { panic!("{answer:?} instead of {status:?}") };
-                assert_eq!((Code::from(error.code), error.message.as_str()), (code, status.message()));
+                assert_eq!(Code::from(error.code), code);
+                // A single send says in its metadata when to try again.
+                let time = error.message.strip_prefix(status.message()).expect("the same message");
+                assert_eq!(time.starts_with(" Retry after "), status.metadata().contains_key("retry-after"), "{time}");
                 assert_eq!(status.code(), code);
             }
         }

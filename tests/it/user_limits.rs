@@ -1,7 +1,7 @@
 //! The limits of one user and of one caller: past a limit the answer says so, and all others are served.
 
 use backend_signal::grpc::proto::{SendRequest, WatchDevicesRequest};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::harness::{
     Connection, EVENT_STREAM, Response, Server, Sse, claim,
@@ -34,6 +34,20 @@ async fn watch(server: &Server, caller: &str) -> Result<Sse, Response> {
     Ok(stream)
 }
 
+/// The refusals that the metrics count for each of these limits.
+async fn limited<const N: usize>(server: &Server, limits: [&str; N]) -> [u64; N] {
+    let text = server.metrics().await;
+    limits.map(|limit| {
+        let line = format!("signal_limited_total{{limit=\"{limit}\"}} ");
+        text.lines().find_map(|found| found.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
+    })
+}
+
+/// The seconds after which a gRPC client should try again, from the metadata of the status.
+fn retry_after(status: &Status) -> Option<u32> {
+    status.metadata().get("retry-after")?.to_str().ok()?.parse().ok()
+}
+
 fn assert_too_many(refused: &Response) {
     assert_eq!((refused.status, refused.problem().as_str()), (429, "too_many"));
     let seconds: u32 = refused.header("retry-after").parse().expect("seconds");
@@ -58,6 +72,7 @@ async fn messages_are_held_for_a_limited_number_of_devices_of_a_user() {
     // With a stream, the mailbox no longer counts as one that only holds messages.
     let _first = server.sse("bob/1").await;
     assert_eq!(grpc_hold(&server, "bob/4").await, Ok(()));
+    assert_eq!(limited(&server, ["user_held_devices", "user_devices"]).await, [2, 0]);
 }
 
 #[tokio::test]
@@ -76,6 +91,8 @@ async fn the_devices_of_a_user_are_limited_and_a_stream_pushes_out_a_mailbox_tha
     assert_too_many(&server.request("GET /subscribe", &headers[..1], b"").await);
     let refused = server.grpc_stream("bob/c", "").await.err().expect("refused");
     assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(retry_after(&refused).is_some_and(|seconds| (2..=6).contains(&seconds)), "{refused:?}");
+    assert_eq!(limited(&server, ["user_devices"]).await, [4]);
     assert_eq!(server.devices("bob").await, r#"["a","b","held-1"]"#);
     drop(streams);
 }
@@ -91,6 +108,9 @@ async fn the_watchers_of_a_user_and_the_watches_of_a_caller_are_limited() {
     let request = claimed("eve/1", WatchDevicesRequest { users: vec!["bob".into()], heartbeat: None });
     let refused = within(server.grpc().await.watch_devices(request)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(retry_after(&refused).is_some_and(|seconds| (2..=6).contains(&seconds)), "{refused:?}");
+    // A refused watch over HTTP asks twice.
+    assert_eq!(limited(&server, ["caller_watches", "user_watchers"]).await, [2, 3]);
     drop(watches);
     until(|| server.metrics(), |text| text.contains("\nsignal_watches 0\n")).await;
     watch(&server, "ana/1").await.expect("there is room again");
@@ -110,6 +130,7 @@ async fn a_server_whose_hold_budget_is_full_still_accepts_live_messages() {
         held += 1;
     };
     assert_eq!((refused.status, refused.problem().as_str(), held), (503, "over_memory_budget", 2));
+    assert_eq!(limited(&server, ["hold_budget", "memory_budget"]).await, [1, 0]);
     for _ in 0..100 {
         assert_eq!(server.post("ana/phone", &large).await.status, 200);
         assert_eq!(phone.data().await.len(), large.len());

@@ -13,14 +13,14 @@ use std::{
 
 use memchr::memmem;
 use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_rustls::TlsConnector;
 
 use crate::{
     figures::quantile,
-    http1::{Lines, read_answer},
+    http1::{Lines, connect, read_answer},
     load::spawn,
 };
 
@@ -39,13 +39,24 @@ const ARRIVAL: Duration = Duration::from_secs(20);
 /// A connection that was idle for longer may be closed at the other end.
 const FRESH: Duration = Duration::from_secs(4);
 
+/// The last byte of its address, 127.0.0.2. Attackers have others.
+const NUMBER: u32 = 2;
+
+/// A connection, with or without TLS.
+type Socket = Box<dyn Duplex>;
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
 /// What became of the posts.
 pub struct Canary {
     address: SocketAddr,
+    tls: Option<TlsConnector>,
     began: Instant,
     state: Mutex<State>,
     /// Connections on which nothing is on its way, and since when.
-    free: Mutex<Vec<(TcpStream, Instant)>>,
+    free: Mutex<Vec<(Socket, Instant)>>,
     open: AtomicBool,
     over: AtomicBool,
 }
@@ -80,9 +91,18 @@ impl Sight {
 }
 
 impl Canary {
-    pub fn new(address: SocketAddr) -> Arc<Self> {
+    pub fn new(address: SocketAddr, tls: Option<TlsConnector>) -> Arc<Self> {
+        let (state, free) = (Mutex::default(), Mutex::default());
         let (open, over) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { address, began: Instant::now(), state: Mutex::default(), free: Mutex::default(), open, over })
+        Arc::new(Self { address, tls, began: Instant::now(), state, free, open, over })
+    }
+
+    async fn connect(&self) -> io::Result<Socket> {
+        let stream = connect(self.address, NUMBER, None).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = "localhost".try_into().map_err(io::Error::other)?;
+        Ok(Box::new(tls.connect(name, stream).await?))
     }
 
     /// Subscribes and posts until [`Canary::end`], then waits for what is on its way. For a thread of its own.
@@ -156,7 +176,7 @@ impl Canary {
     }
 
     async fn read(&self, cursor: &mut String) -> io::Result<()> {
-        let mut stream = TcpStream::connect(self.address).await?;
+        let mut stream = self.connect().await?;
         let resume = if cursor.is_empty() { String::new() } else { format!("last-event-id: {cursor}\r\n") };
         let head = format!("GET /subscribe/canary/device/c HTTP/1.1\r\nhost: {}\r\n{resume}\r\n", self.address);
         stream.write_all(head.as_bytes()).await?;
@@ -192,14 +212,13 @@ impl Canary {
     async fn exchange(&self, number: u64) -> io::Result<bool> {
         let mut connection = match self.free() {
             Some(connection) => connection,
-            None => TcpStream::connect(self.address).await?,
+            None => self.connect().await?,
         };
-        connection.set_nodelay(true)?;
         let mut body = format!("data=C.{number}.");
         body.extend(std::iter::repeat_n('x', SIZE - body.len()));
         let kind = "application/x-www-form-urlencoded";
         let request = format!(
-            "POST /user/canary/device/c HTTP/1.1\r\nhost: {}\r\ncontent-type: {kind}\r\ncontent-length: {SIZE}\r\n\r\n{body}",
+            "POST /user/canary/device/c?user=canary&device=s HTTP/1.1\r\nhost: {}\r\ncontent-type: {kind}\r\ncontent-length: {SIZE}\r\n\r\n{body}",
             self.address
         );
         connection.write_all(request.as_bytes()).await?;
@@ -210,7 +229,7 @@ impl Canary {
         Ok(good)
     }
 
-    fn free(&self) -> Option<TcpStream> {
+    fn free(&self) -> Option<Socket> {
         let mut free = self.free.lock().expect("not poisoned");
         free.retain(|(_, since)| since.elapsed() < FRESH);
         free.pop().map(|(connection, _)| connection)

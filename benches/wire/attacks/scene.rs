@@ -3,6 +3,7 @@
 use std::{cell::RefCell, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{runtime::Runtime, time::Instant};
+use tokio_rustls::TlsConnector;
 
 use super::canary::{Canary, Sight};
 use crate::{load::spawn, servers::Running};
@@ -44,10 +45,11 @@ pub struct Scene<'a> {
 /// How an attack is made: it opens windows one after the other.
 pub type Play = fn(&Scene) -> io::Result<()>;
 
-/// Starts a daemon and a canary, plays, ends the canary, and measures the daemon's memory after `rest`.
-pub fn run(program: &Path, options: &[&str], play: Play, rest: Duration) -> io::Result<Run> {
+/// Starts a daemon and a canary, plays, ends the canary, and measures the daemon's memory after `rest`. `tls`: what the canary's
+/// connections trust.
+pub fn run(program: &Path, options: &[&str], tls: Option<TlsConnector>, play: Play, rest: Duration) -> io::Result<Run> {
     let server = Running::daemon(program, options)?;
-    let canary = Canary::new(server.address);
+    let canary = Canary::new(server.address, tls);
     let played = std::thread::scope(|scope| {
         let singer = scope.spawn(|| canary.run());
         let attacker = scope.spawn(|| {

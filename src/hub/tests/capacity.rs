@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    error::Error,
+    error::{Error, Limit},
     model::{Address, Continuity, DeviceId, Outcome, Start},
 };
 
@@ -101,7 +101,7 @@ async fn held_messages_have_a_budget_and_live_messages_are_still_accepted() {
         }
         held += 1;
     };
-    assert_eq!((refused, test.hub.census().held_bytes <= 50_000), (Error::OVER_BUDGET, true));
+    assert_eq!((refused, test.hub.census().held_bytes <= 50_000), (Error::OVER_HOLD_BUDGET, true));
     assert!((25..=35).contains(&held), "{held}");
     let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
     assert_eq!(test.send("phone", 1_000, HOLD).await, Ok(Outcome::Delivered));
@@ -133,7 +133,7 @@ async fn invented_devices_do_not_lock_a_new_phone_out() {
     for number in 0..6 {
         assert_eq!(test.send(&number.to_string(), 100, HOLD).await, Ok(Outcome::Held));
     }
-    assert_eq!(test.send("one more", 100, HOLD).await, Err(Error::TOO_MANY));
+    assert_eq!(test.send("one more", 100, HOLD).await, Err(Error::too_many(Limit::UserHeldDevices)));
     let mut streams = Vec::new();
     for device in ["phone", "laptop", "watch"] {
         let (ready, stream) = test.subscribe(device, Start::Anew).expect("a stream");
@@ -150,7 +150,7 @@ async fn invented_devices_do_not_lock_a_new_phone_out() {
         assert_eq!(ready.continuity, Continuity::New, "a device that lost nothing");
         streams.push(stream);
     }
-    assert_eq!(test.subscribe("too many", Start::Anew).err(), Some(Error::TOO_MANY));
+    assert_eq!(test.subscribe("too many", Start::Anew).err(), Some(Error::too_many(Limit::UserDevices)));
     assert_eq!(test.hub.census().held_bytes, 0);
 }
 
@@ -180,10 +180,16 @@ fn watches_of_one_user_and_of_one_caller_are_limited_and_a_dropped_one_makes_roo
     let test = TestHub::new(1 << 20, |limits| (limits.user_watchers, limits.caller_watches) = (3, 2));
     let ana = Caller::proven(Address::new("ana", "phone").expect("ids"));
     let mut watches = vec![test.watch(&ana).expect("the first"), test.watch(&ana).expect("the second")];
-    assert_eq!(test.watch(&ana).err(), Some(Error::TOO_MANY));
+    assert_eq!(test.watch(&ana).err(), Some(Error::too_many(Limit::CallerWatches)));
     watches.push(test.watch(&test.caller).expect("the third of this user"));
-    assert_eq!(test.watch(&test.caller).err(), Some(Error::TOO_MANY));
+    assert_eq!(test.watch(&test.caller).err(), Some(Error::too_many(Limit::UserWatchers)));
     assert_eq!(test.hub.census().watches, 3);
+    let service = Caller::service(Address::new("backend", "1").expect("ids"));
+    let other = TestHub::new(1 << 20, |limits| limits.caller_watches = 1);
+    let of_service = [other.watch(&service), other.watch(&service)].map(Result::ok);
+    assert_eq!((of_service.iter().flatten().count(), other.hub.census().watches), (2, 2), "a service has no limit");
+    drop(of_service);
+    assert_eq!(other.hub.census().watches, 0);
     drop(watches.remove(0));
     watches.push(test.watch(&ana).expect("there is room again"));
     drop(watches);

@@ -44,6 +44,7 @@ impl Observer for Recorder {
             Event::Opened { address, continuity, replayed } => {
                 format!("{} opened: {continuity:?}, {replayed} replayed", address.device.as_str())
             }
+            Event::StreamRefused { error } => format!("stream refused: {error:?}"),
             Event::Ended { address, reason } => format!("{} ended: {reason:?}", address.device.as_str()),
             Event::Sent { to, outcome } => format!("sent to {}: {outcome:?}", to.device.as_str()),
             Event::Written { address, latency } => {

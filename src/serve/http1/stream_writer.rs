@@ -14,14 +14,14 @@ use std::{
 
 use axum::body::{Body, Bytes, HttpBody as _};
 use http::{Version, response::Parts};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::response_kind::StreamingResponse;
 use crate::{
-    serve::write_watchdog::{PIECE, UnsentBytes, Watchdog, with_count},
+    serve::{
+        connection_limit::ConnectionPermit,
+        write_watchdog::{PIECE, UnsentBytes, Watchdog, with_count},
+    },
     wall_clock,
 };
 
@@ -36,7 +36,7 @@ pub(super) struct StreamWriter<T> {
     is_chunked: bool,
     watchdog: Watchdog,
     /// Counts the connection until the response has ended.
-    _permit: OwnedSemaphorePermit,
+    _permit: ConnectionPermit,
 }
 
 /// The bytes to write next.
@@ -49,7 +49,7 @@ enum PendingWrite {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> StreamWriter<T> {
     /// `streaming.response` has the version of its request. The head and the first chunk leave with one write.
-    pub(super) fn new(io: T, streaming: StreamingResponse, watchdog: Watchdog, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(io: T, streaming: StreamingResponse, watchdog: Watchdog, permit: ConnectionPermit) -> Self {
         let (head, body) = streaming.response.into_parts();
         let is_chunked = head.version > Version::HTTP_10;
         let mut head = head_bytes(&head, is_chunked);
@@ -261,7 +261,12 @@ mod tests {
             let permit = permits.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(capacity);
             let frames: &[&str] = if first.is_empty() { &[LARGE, "a"] } else { &["a"] };
-            let stream = StreamWriter::new(ours, response(Version::HTTP_11, first, frames), watchdog(), permit);
+            let stream = StreamWriter::new(
+                ours,
+                response(Version::HTTP_11, first, frames),
+                watchdog(),
+                ConnectionPermit::new(permit, None),
+            );
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");
@@ -283,7 +288,12 @@ mod tests {
         {
             let permit = permits.clone().try_acquire_owned().expect("given back by the last one");
             let (ours, mut theirs) = duplex(capacity);
-            let stream = StreamWriter::new(ours, response(version, "first", &["", "a second one"]), watchdog(), permit);
+            let stream = StreamWriter::new(
+                ours,
+                response(version, "first", &["", "a second one"]),
+                watchdog(),
+                ConnectionPermit::new(permit, None),
+            );
             let mut written = String::new();
             let (read, ()) = tokio::join!(theirs.read_to_string(&mut written), stream);
             read.expect("UTF-8");

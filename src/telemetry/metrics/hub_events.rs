@@ -11,6 +11,7 @@ impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
         match *event {
             Event::Opened { continuity, replayed, .. } => self.stream_opened(continuity, replayed),
+            Event::StreamRefused { error } => self.refused(error),
             Event::Ended { reason, .. } | Event::WatchEnded { reason, .. } => {
                 if let Some(reason) = reason {
                     self.stream_ended(reason);
@@ -55,6 +56,12 @@ impl Metrics {
         self.0.ended.get_or_create(&[("reason", reason)]).inc();
     }
 
+    fn refused(&self, error: Error) {
+        if let Some(limit) = error.limit() {
+            self.limited(limit);
+        }
+    }
+
     fn sent(&self, answer: Result<Outcome, Error>) {
         let outcome = match answer {
             Ok(Outcome::Delivered) => {
@@ -62,7 +69,10 @@ impl Metrics {
                 return;
             }
             Ok(Outcome::Held) => "held",
-            Err(error) => error.code(),
+            Err(error) => {
+                self.refused(error);
+                error.code()
+            }
         };
         self.0.sends.get_or_create(&[("outcome", outcome)]).inc();
     }

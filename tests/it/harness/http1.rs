@@ -1,10 +1,10 @@
 //! HTTP/1.1 by hand, for tests where the bytes matter.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::{narrow, within};
@@ -51,6 +51,13 @@ impl Connection {
         let stream = within(TcpStream::connect(address)).await.expect("listens");
         stream.set_nodelay(true).expect("an open socket");
         Self { stream, ahead: Vec::new() }
+    }
+
+    /// The same from another address of this machine.
+    pub async fn open_from(client: IpAddr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((client, 0).into()).expect("an address of this machine");
+        Self { stream: within(socket.connect(address)).await.expect("listens"), ahead: Vec::new() }
     }
 
     /// The same over a [`narrow`] connection.

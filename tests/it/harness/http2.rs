@@ -31,7 +31,12 @@ impl Http2 {
 
     /// With another window for each stream: the bytes that the server may send before the test reads them.
     pub async fn with_window(address: SocketAddr, window: u32) -> Self {
-        let io = TokioIo::new(within(TcpStream::connect(address)).await.expect("listens"));
+        Self::over(within(TcpStream::connect(address)).await.expect("listens"), window).await
+    }
+
+    /// The same over an open socket.
+    pub async fn over(socket: TcpStream, window: u32) -> Self {
+        let (address, io) = (socket.peer_addr().expect("open"), TokioIo::new(socket));
         let mut builder = Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(window).initial_connection_window_size(1 << 20);
         let (sender, connection) = builder.handshake(io).await.expect("HTTP/2");

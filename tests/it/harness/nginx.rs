@@ -21,6 +21,11 @@ impl Nginx {
     /// Starts nginx with these lines in its `http` block, and these in its one `server` block. `{folder}` in them is a folder of its own
     /// for this name. `None`, with a line on standard error, where nginx is not installed.
     pub async fn start(name: &str, http: &str, server: &str) -> Option<Self> {
+        Self::with(name, &format!("{http}\n server {{ listen {{address}}; {server} }}")).await
+    }
+
+    /// The same with a whole `http` block, in which `{address}` is where the tests expect it to listen.
+    pub async fn with(name: &str, http: &str) -> Option<Self> {
         if Command::new("nginx").arg("-v").output().is_err() {
             #[expect(clippy::disallowed_methods, reason = "CI must have the tools")]
             let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
@@ -37,7 +42,7 @@ impl Nginx {
             loop {
                 // nginx takes no port 0. Another program may take the port in between, so this tries again.
                 let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
-                let mut nginx = Self { address: free, child: Self::spawn(&folder, free, http, server) };
+                let mut nginx = Self { address: free, child: Self::spawn(&folder, free, http) };
                 while nginx.child.try_wait().expect("a child").is_none() {
                     if TcpStream::connect(free).await.is_ok() {
                         return Some(nginx);
@@ -49,13 +54,13 @@ impl Nginx {
         .await
     }
 
-    fn spawn(folder: &str, address: SocketAddr, http: &str, server: &str) -> Child {
+    fn spawn(folder: &str, address: SocketAddr, http: &str) -> Child {
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let temporary = temporary.map(|kind| format!("{kind}_temp_path {folder}/{kind};")).join(" ");
-        let (http, server) = (http.replace("{folder}", folder), server.replace("{folder}", folder));
+        let http = http.replace("{folder}", folder).replace("{address}", &address.to_string());
         let configuration = format!(
-            "daemon off; master_process off; pid {folder}/pid; error_log stderr warn; events {{}}\n\
-             http {{ access_log off; {temporary} {http}\n server {{ listen {address}; {server} }} }}\n"
+            "daemon off; master_process off; pid {folder}/pid; error_log stderr crit; events {{}}\n\
+             http {{ access_log off; {temporary} {http} }}\n"
         );
         let file = format!("{folder}/nginx.conf");
         std::fs::write(&file, configuration).expect("writable");

@@ -1,0 +1,42 @@
+//! The limits that `app` sets for the hub. Other limits are constants beside the code that they limit.
+
+use std::time::Duration;
+
+use crate::limits::SendRates;
+
+/// The limits of the hub. A count of 0 means: no limit.
+pub struct Limits {
+    /// How long a mailbox is kept after its stream left, so that the device can resume.
+    pub resume_window: Duration,
+    /// The longest time for which a message is held for an absent device.
+    pub hold: Duration,
+    /// The bytes of memory that all held messages may take together.
+    pub hold_budget: usize,
+    /// Mailboxes of one user.
+    pub user_devices: usize,
+    /// Mailboxes of one user that only hold messages.
+    pub user_held_devices: usize,
+    /// Watches of one user's devices.
+    pub user_watchers: usize,
+    /// Watches of one caller.
+    pub caller_watches: usize,
+    /// Messages that a caller sends in a second.
+    pub send_rates: SendRates,
+}
+
+impl Limits {
+    /// Limits only times: any number of devices, watches and messages, and of held bytes.
+    #[must_use]
+    pub fn only_times(resume_window: Duration, hold: Duration) -> Self {
+        Self {
+            resume_window,
+            hold,
+            hold_budget: 0,
+            user_devices: 0,
+            user_held_devices: 0,
+            user_watchers: 0,
+            caller_watches: 0,
+            send_rates: SendRates::unlimited(),
+        }
+    }
+}

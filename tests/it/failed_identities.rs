@@ -1,0 +1,179 @@
+//! Whoever presents identities that are not valid gets each refusal later than the one before, over all protocols.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use crate::harness::{
+    Connection, FORM, PATIENCE, Server, claim,
+    every_protocol::{PROTOCOLS, Protocol},
+    http2::Http2,
+    until, within,
+};
+
+const BAD: (&str, &str) = ("x-user-claim", "no claim");
+const BEHIND_PROXY: [&str; 2] = ["--trusted-proxies", "127.0.0.1"];
+
+/// How often a refusal waited, or came at once because others waited.
+async fn limited(server: &Server) -> u64 {
+    let text = server.metrics().await;
+    let line = r#"signal_limited_total{limit="identity_failures"} "#;
+    text.lines().find_map(|found| found.strip_prefix(line)?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn after_ten_failures_over_any_protocol_the_next_ones_wait_longer_and_longer() {
+    let server = Server::with(&["--address-limits", "all"]).await;
+    let (began, mut failures) = (Instant::now(), 0);
+    while limited(&server).await == 0 {
+        let answer = PROTOCOLS[failures % 5].send(server.address, "bob/phone", "x", &[BAD]).await;
+        assert_eq!((answer.status, answer.retry_after), (401, None));
+        failures += 1;
+    }
+    // The rate forgives one failure in six seconds.
+    let forgiven = began.elapsed().as_secs() / 6;
+    assert!((11..=11 + forgiven).contains(&(failures as u64)), "{failures}");
+    for protocol in [Protocol::Grpc, Protocol::Http1] {
+        let (began, before) = (Instant::now(), limited(&server).await);
+        assert_eq!(protocol.send(server.address, "bob/phone", "x", &[BAD]).await.status, 401);
+        let waited = limited(&server).await > before;
+        assert!(waited && began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_refusals_of_every_route_and_method_wait() {
+    let server = Server::with(&[&BEHIND_PROXY[..], &["--identity-failures", "1"]].concat()).await;
+    let (address, mut asked) = (server.address, JoinSet::new());
+    for (number, protocol) in PROTOCOLS.into_iter().enumerate() {
+        asked.spawn(async move {
+            let client = format!("192.0.2.{number}");
+            let headers = [("x-forwarded-for", client.as_str()), BAD];
+            assert_eq!(protocol.send(address, "bob/phone", "x", &headers).await.status, 401);
+            let began = Instant::now();
+            assert_eq!(protocol.send(address, "bob/phone", "x", &headers).await.status, 401);
+            (format!("{protocol:?}"), began.elapsed())
+        });
+    }
+    let routes = [
+        "GET /subscribe",
+        "GET /subscribe/bob/device/phone",
+        "GET /user/bob/devices",
+        "GET /devices?user=bob",
+        "POST /user/bob/devices",
+    ];
+    for (number, route) in routes.into_iter().enumerate() {
+        asked.spawn(async move {
+            let client = format!("198.51.100.{number}");
+            let headers = [("x-forwarded-for", client.as_str()), ("accept", "text/event-stream"), BAD];
+            let ask = async || Connection::open(address).await.request(route, &headers, b"").await;
+            assert_eq!(ask().await.status, 401);
+            let began = Instant::now();
+            let answer = ask().await;
+            assert_eq!((answer.status, answer.problem().as_str()), (401, "unauthenticated"));
+            (route.to_owned(), began.elapsed())
+        });
+    }
+    for (number, method) in
+        ["SendStream", "Broadcast", "Subscribe", "ListDevices", "WatchDevices"].into_iter().enumerate()
+    {
+        asked.spawn(async move {
+            let mut connection = Http2::open(address).await;
+            let mut ask = async || {
+                let request = http::Request::post(connection.uri(&format!("/backend_signal.v1.Signal/{method}")))
+                    .header("content-type", "application/grpc")
+                    .header("x-forwarded-for", format!("203.0.113.{number}"))
+                    .header(BAD.0, BAD.1);
+                let response = connection.send(request.body(axum::body::Body::empty()).expect("a request")).await;
+                assert_eq!(response.headers()["grpc-status"], "16", "{method}");
+            };
+            ask().await;
+            let began = Instant::now();
+            ask().await;
+            (method.to_owned(), began.elapsed())
+        });
+    }
+    while let Some(asked) = within(asked.join_next()).await {
+        let (name, waited) = asked.expect("no panic");
+        assert!(waited >= Duration::from_secs(1), "{name}: {waited:?}");
+    }
+    assert_eq!(limited(&server).await, 15);
+}
+
+#[tokio::test]
+async fn an_absent_identity_is_no_failure_and_neither_is_a_peer_that_is_not_trusted() {
+    let options = ["--address-limits", "all", "--identity-failures", "1", "--require-claim", "all"];
+    let server = Server::with(&options).await;
+    let elsewhere = Server::with(&[&options[..], &["--trusted-proxies", "10.0.0.1"]].concat()).await;
+    for _ in 0..5 {
+        for protocol in PROTOCOLS {
+            assert_eq!(protocol.send(server.address, "bob/phone", "x", &[]).await.status, 401);
+            assert_eq!(protocol.send(elsewhere.address, "bob/phone", "x", &[BAD]).await.status, 401);
+        }
+        assert_eq!(server.request("GET /subscribe", &[], b"").await.status, 401);
+    }
+    assert_eq!((limited(&server).await, limited(&elsewhere).await), (0, 0));
+}
+
+#[tokio::test]
+async fn sixteen_refusals_of_an_address_wait_more_are_429_and_a_valid_identity_is_served_meanwhile() {
+    let options = ["--address-limits", "all", "--identity-failures", "1", "--drain-window", "20"];
+    let server = Server::with(&options).await;
+    let (answered, mut answers) = mpsc::channel(100);
+    for count in 0..30 {
+        let (address, answered) = (server.address, answered.clone());
+        tokio::spawn(async move {
+            let answer = PROTOCOLS[count % 5].send(address, "bob/phone", "x", &[BAD]).await;
+            answered.send(answer).await.expect("the test reads");
+        });
+    }
+    drop(answered);
+    // One is within the limit, 16 wait, and 13 are answered at once.
+    until(async || limited(&server).await, |count| *count == 29).await;
+    let ana = claim("ana/laptop");
+    for protocol in PROTOCOLS {
+        let answer = protocol.send(server.address, "bob/phone", "x", &[("x-user-claim", &ana)]).await;
+        assert_eq!(answer.status, 404, "{protocol:?}");
+    }
+    let headers = [BAD, ("content-type", FORM)];
+    let refused = server.request("POST /user/bob/device/phone", &headers, b"data=x").await;
+    assert_eq!((refused.status, refused.problem().as_str()), (429, "rate_limited"));
+    // A drain does not wait for them.
+    server.drain.start();
+    let mut statuses = Vec::new();
+    while let Some(answer) = timeout(PATIENCE, answers.recv()).await.expect("in time") {
+        assert_eq!(answer.retry_after.is_some_and(|seconds| (1..=60).contains(&seconds)), answer.status == 429);
+        statuses.push(answer.status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [vec![401; 17], vec![429; 13]].concat());
+}
+
+#[tokio::test]
+async fn the_body_of_a_refusal_that_waits_is_thrown_away_and_the_connection_goes_on() {
+    let server = Server::with(&["--address-limits", "all", "--identity-failures", "1"]).await;
+    let mut connection = Connection::open(server.address).await;
+    let body = vec![b'x'; 50_000];
+    for path in ["POST /user/bob/device/phone", "POST /user/bob/devices"] {
+        let answer = connection.request(path, &[BAD, ("content-type", FORM)], &body).await;
+        assert_eq!((answer.status, answer.header("connection")), (401, ""));
+    }
+    assert_eq!(limited(&server).await, 1);
+    assert_eq!(connection.request("GET /user/bob/devices", &[], b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn zero_switches_the_limit_off_and_private_addresses_have_none() {
+    for options in [&["--address-limits", "all", "--identity-failures", "0"][..], &[]] {
+        let server = Server::with(options).await;
+        for count in 0..30 {
+            let answer = PROTOCOLS[count % 5].send(server.address, "bob/phone", "x", &[BAD]).await;
+            assert_eq!(answer.status, 401);
+        }
+        assert_eq!(limited(&server).await, 0);
+    }
+}

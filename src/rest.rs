@@ -56,7 +56,7 @@ pub struct Api {
 
 /// The routes of the HTTP API. [`admin`](crate::admin) has the routes for operators.
 ///
-/// axum's `get` also answers HEAD, and its own 405 names HEAD in `Allow`. A HEAD of `/subscribe` is refused, because it would connect
+/// axum's `get` also answers HEAD, and its 405 names HEAD in `Allow`. `/subscribe` refuses HEAD itself, because it would connect
 /// a device whose stream nobody reads.
 pub fn routes(api: Api) -> Router {
     let subscribe = || get(subscribe::subscribe).head(only_get).fallback(only_get);

@@ -1,5 +1,5 @@
-//! Refuses heads that hyper accepts, but that a proxy could read differently (request smuggling), and over HTTP/2 an expectation
-//! that hyper cannot meet.
+//! Refuses heads that hyper accepts but that a proxy could read differently (request smuggling), and `Expect: 100-continue` over
+//! HTTP/2, which hyper cannot meet.
 
 use axum::{
     body::HttpBody,
@@ -26,24 +26,24 @@ pub(super) fn error<B>(request: &Request<B>) -> Option<Error> {
     (codings(headers) > 1).then_some(Error::UnsupportedCoding)
 }
 
-/// The error for a head of HTTP/2, which gets its answer in the protocol of the request.
+/// The error for an HTTP/2 head. The caller answers it as a problem or as a gRPC status.
 ///
 /// * `Host` must not name another host than `:authority` (RFC 9113, section 8.3.1).
-/// * A client must not wait for `100 Continue` before it sends its body. hyper cannot send that over HTTP/2, so the client would wait
-///   until the time for the body is over. After a 417 it repeats the request without the expectation (RFC 9110, section 10.1.1).
+/// * A client must not wait for `100 Continue` before it sends its body. hyper cannot send it over HTTP/2: the client would wait
+///   until the body timeout. After a 417 it repeats the request without the expectation (RFC 9110, section 10.1.1).
 pub(super) fn http2_error<B: HttpBody>(request: &Request<B>) -> Option<Error> {
     if request.version() <= Version::HTTP_11 {
         return None;
     }
-    if !is_authority(request) {
+    if !host_matches_authority(request) {
         return Some(Invalid::Host.into());
     }
     let waits = !request.body().is_end_stream() && serve::expects_continue(request.headers());
     waits.then_some(Error::ExpectationFailed)
 }
 
-/// Whether every `Host` is the authority of the URI, if it has one. Without an authority, `Host` must be one valid host.
-fn is_authority<B>(request: &Request<B>) -> bool {
+/// Whether every `Host` is the same as the URI's authority. If the URI has none, there may be one valid `Host`.
+fn host_matches_authority<B>(request: &Request<B>) -> bool {
     let hosts = request.headers().get_all(header::HOST);
     let Some(authority) = request.uri().authority() else {
         return hosts.iter().next().is_none() || has_one_host(request.headers(), Version::HTTP_2);

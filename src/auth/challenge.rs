@@ -14,8 +14,8 @@ impl Auth {
     }
 }
 
-/// No registered scheme describes a header that a proxy sets, so the claim has a scheme of its own. Browsers ignore a scheme that they
-/// do not know, and ask nobody for a password.
+/// No registered scheme describes a header that a proxy sets, so `Claim` is our own scheme. Browsers ignore a scheme that they
+/// do not know, and do not ask the user for a password.
 fn challenge(mode: Mode, fault: IdentityFault) -> &'static str {
     match (mode, fault) {
         (Mode::Claim | Mode::None, _) => r#"Claim realm="backend-signal""#,
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_that_is_not_valid_is_an_error_of_the_challenge_and_an_absent_one_is_not() {
+    fn the_challenge_has_an_error_only_for_a_token_that_is_not_valid() {
         assert_eq!(challenge(Mode::Jwt, IdentityFault::NoToken), r#"Bearer realm="backend-signal""#);
         let refused = challenge(Mode::Jwt, IdentityFault::InvalidToken);
         assert_eq!(refused, r#"Bearer realm="backend-signal", error="invalid_token""#);

@@ -47,7 +47,7 @@ pub(super) fn body_limit(text: &str) -> Result<u32, String> {
     limit.ok_or_else(|| format!("must be between 1 and {} bytes", crate::hub::WAITING_BYTES))
 }
 
-/// `--stall-timeout`: [`seconds`], and less than the time after which a message counts as read if its stream is still there.
+/// `--stall-timeout`: [`seconds`], at most [`LONGEST_STALL`].
 pub(super) fn stall_timeout(text: &str) -> Result<Duration, String> {
     let duration = seconds(text)?;
     if duration > LONGEST_STALL {
@@ -105,8 +105,8 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     Ok(host.to_owned())
 }
 
-/// A network, or one address. An IPv4-mapped network of IPv6 becomes the IPv4 network: the address of a peer is IPv4, too. A wider
-/// network that is meant for the IPv4-mapped addresses, or has no others, is refused: it would match no IPv4 peer.
+/// A network, or one address. An IPv4-mapped IPv6 network becomes the IPv4 network, because peers' addresses do, too. A
+/// wider network that is written as an IPv4-mapped one, or has only such addresses, is refused: it would match no IPv4 peer.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let address = text.parse::<IpAddr>().map(IpNet::from);
@@ -120,7 +120,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
         && wide.contains(&MAPPED)
         && (wide.addr().to_ipv4_mapped().is_some() || wide.prefix_len() >= ONLY_MAPPED_PREFIX)
     {
-        return Err("contains every IPv4 address in its IPv6 form; write 0.0.0.0/0 for all of IPv4".to_owned());
+        return Err("would match no IPv4 client; write 0.0.0.0/0 for all of IPv4".to_owned());
     }
     let network = match network {
         IpNet::V6(network) => mapped(network).map_or(IpNet::V6(network), IpNet::V4),
@@ -218,17 +218,17 @@ const NO_BYTES: &str = "not a whole number of bytes such as 65536, 64k, 512M or 
 
 const NO_ORIGIN: &str = "not an origin such as https://example.org";
 
-/// The bits in front of an IPv4 address in an IPv4-mapped address of IPv6.
+/// How many bits precede the IPv4 address in an IPv4-mapped IPv6 address.
 const MAPPED_PREFIX: u8 = 96;
-/// The first of these addresses.
+/// The first IPv4-mapped address.
 const MAPPED: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
-/// The first prefix of a network with an IPv4-mapped address whose other addresses are reserved: no peer has one.
+/// From this prefix length on, a network around the IPv4-mapped addresses has no other address that a peer can have.
 const ONLY_MAPPED_PREFIX: u8 = 81;
 
 const SHORTEST: Duration = Duration::from_millis(1);
 /// One day: a longer time is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(86_400);
-/// The hub takes a message for read when it is [`REPLAY_MS`] old. Ten seconds less, because the watchdog needs a moment to cut a peer.
+/// The hub counts a message as read after [`REPLAY_MS`]. The watchdog must cut the peer before that: 10 s of margin.
 const LONGEST_STALL: Duration = Duration::from_millis(REPLAY_MS - 10_000);
 
 #[cfg(test)]

@@ -31,12 +31,12 @@ pub struct RequestFrames<B> {
     /// The fault of the body. The messages before it are handed over first.
     fault: Option<Error>,
     over: bool,
-    /// Over gRPC-Web: the error of the body before tonic-web.
+    /// Over gRPC-Web: the error that the body gave to tonic-web, which would hide it.
     kept: Option<KeptError>,
 }
 
 impl<B> RequestFrames<B> {
-    /// Has the frames of a call checked.
+    /// Adds these checks to the body of a call.
     pub(super) fn wrap(mut request: Request<B>, stream: bool, limit: usize) -> Request<Self> {
         let kept = KeptError::of(request.extensions_mut());
         request.map(|body| Self { kept, ..Self::new(body, stream, limit) })

@@ -67,7 +67,7 @@ impl Stream for SendResponses {
 /// The status for a request that could not be read.
 fn error_of_request(status: Status) -> Status {
     let mut causes = std::iter::successors(status.source(), |&cause| cause.source());
-    // The router puts an error of its own around the one of the body.
+    // axum wraps the error of the body in its own error.
     if causes.any(<dyn std::error::Error>::is::<UnreadResponses>) { Error::UnreadResponses.into() } else { status }
 }
 

@@ -27,7 +27,7 @@ impl Hub {
         if self.is_full(more) { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
-    /// Checks that a message may be held for a device. Drops messages that are kept for replay to make room. The memory budget has
+    /// Checks that a message may be held for a device. Drops replayable messages to make room. The memory budget has
     /// counted the message already, the hold budget has not.
     ///
     /// # Errors

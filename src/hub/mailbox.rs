@@ -46,7 +46,7 @@ struct AttachedStream {
     position: u64,
     /// When the stream was attached, rounded down to a tick.
     since: Tick,
-    /// The newest message that the stream got as a replay, and when, rounded up to a tick.
+    /// The number of the newest replayed message that the stream took, and when, rounded up to a tick.
     replayed: u64,
     replayed_at: Option<Tick>,
     heartbeat: Heartbeat,

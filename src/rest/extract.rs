@@ -109,7 +109,7 @@ impl<T: FromPath> MessagePost<T> {
             api.auth.with_new_keys(identify(), identify).await
         };
         let head = caller.and_then(|caller| Ok((caller, to?, ttl(request.headers())?)));
-        // The client waits for the status before it sends its body. Reading the body would ask for it (RFC 9110, section 10.1.1).
+        // The client waits before it sends its body. Reading the body would send `100 Continue` (RFC 9110, section 10.1.1).
         if let Err(error) = head
             && expects_continue(request.headers())
             && !request.body().is_end_stream()

@@ -49,7 +49,7 @@ where
         return response;
     }
     let Some(Leftover { mut body, is_untouched }) = leftover.lock().take() else { return response };
-    // As for a message: a client that waits for the status is not asked for its body.
+    // The client waits before it sends its body. Reading the body would make hyper send `100 Continue`.
     if expects_continue && is_untouched && !is_success(&response) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;

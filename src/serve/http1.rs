@@ -59,7 +59,7 @@ pub(super) async fn serve<H: Handler>(
                 if detaches {
                     response = detachment.hold_back_stream(response, version).await;
                 }
-                Ok::<_, Infallible>(CountedBody::wrap(delimited(response, version), &watchdog))
+                Ok::<_, Infallible>(CountedBody::wrap(close_after_unknown_length(response, version), &watchdog))
             }
         })
     };
@@ -99,9 +99,9 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-/// Over HTTP/1.0 only the end of the connection ends a body of unknown length. hyper would say keep-alive, unless the response is of
-/// HTTP/1.0 too.
-fn delimited(mut response: Response<Body>, version: Version) -> Response<Body> {
+/// Over HTTP/1.0 only the end of the connection ends a body of unknown length. hyper would write `keep-alive`, unless the
+/// response has the version HTTP/1.0.
+fn close_after_unknown_length(mut response: Response<Body>, version: Version) -> Response<Body> {
     if version < Version::HTTP_11 && response.body().size_hint().exact().is_none() {
         *response.version_mut() = version;
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

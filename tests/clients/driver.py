@@ -1,16 +1,16 @@
 """Runs clients that other people wrote against the built daemon, each through a proxy that can cut its connection.
 
-A client of event streams is a small program. It gets its orders in environment variables:
+A client of event streams is a small program. Environment variables tell it what to do:
 
     BASE      the address of its proxy: http://127.0.0.1:PORT
     URL       the whole address of its event stream
     CLAIM     the value of the header X-User-Claim; empty: it sends none
-    DEFAULTS  `1`: it leaves out what docs/clients.md recommends (only for a client with `knows_defaults`)
+    DEFAULTS  `1`: do not apply what docs/clients.md recommends (only for a client with `knows_defaults`)
 
-It subscribes, comes back as its library does or as docs/clients.md recommends, and prints one line of JSON for each thing that the
-library delivers: `{"event": NAME or null, "data": TEXT, "id": CURSOR}`, and for each error `{"error": true, "code", "text"}`, with
-`"by_hand": true` if not the library told it, but code that docs/clients.md recommends. It runs until it is killed, or ends when its
-library has given up.
+It subscribes, reconnects as its library does or as docs/clients.md recommends, and prints one line of JSON for each event that the
+library delivers: `{"event": NAME or null, "data": TEXT, "id": CURSOR}`, and for each error `{"error": true, "code": …, "text": …}`, with
+`"by_hand": true` if the library hides the error and the program found it with its own request. It runs until it is killed, or until its
+library gives up.
 
 A client of gRPC makes the calls that it reads from standard input (`grpc_calls.py`, `grpc/python/client.py`).
 
@@ -23,8 +23,8 @@ A table of clients (`event_streams.py`, `grpc_clients.py`) is a list of `Client`
         await run.daemon.send(run.user, "phone", "text")
         run.equal("name of the check", seen, expected)
 
-What a client cannot do is an `Exception_` for the name of the check: what is seen instead, and why. The run fails when something
-else is seen, so an exception cannot go stale. The reason must also stand in docs/clients.md, below the heading with the client's
+If a client cannot pass a check, it has an `KnownFault` under the check's name: what is seen instead, and why. The run fails if anything
+else is seen, so an exception cannot go stale. The same reason must be in docs/clients.md, under the heading with the client's
 name.
 """
 
@@ -41,7 +41,7 @@ from processes import ROOT, Daemon, Failed, Program, shorten
 from proxy import Proxy
 
 @dataclass
-class Exception_:
+class KnownFault:
     """What one client does instead of what a check demands, and why."""
 
     seen: Any
@@ -54,18 +54,18 @@ class Client:
     command: list[str] | None = None
     # Added to the address of every stream: what docs/clients.md recommends for this client.
     query: str = ""
-    exceptions: dict[str, Exception_] = field(default_factory=dict)
+    exceptions: dict[str, KnownFault] = field(default_factory=dict)
     # Starts a client that is no program, such as a page of a browser: `await start(url, defaults)`.
     start: Any = None
     # The proxy adds the claim, for clients that cannot set a header. That is how a forward-auth proxy works.
     claim_from_proxy: bool = False
     # When DEFAULTS is set, the program leaves out the settings and the code that docs/clients.md recommends.
     knows_defaults: bool = False
-    # False: the proxy does not look into the connection (HTTP/2).
+    # False: the proxy passes bytes through without reading HTTP (for HTTP/2).
     http1: bool = True
     # The proxy speaks TLS with the client: an `SSLContext`.
     tls: Any = None
-    # Absent: all of its table.
+    # `None`: all scenarios of the table.
     scenarios: list | None = None
 
     async def stop(self):
@@ -88,14 +88,14 @@ class Run:
         return self.keep(await Daemon.start(*options))
 
     async def proxy(self, claim=None):
-        """A proxy to the daemon of all; `claim` is what it adds for a client that cannot."""
+        """A proxy to the shared daemon. It adds `claim` for a client that cannot set headers."""
         claim = claim if self.client.claim_from_proxy else None
         proxy = await Proxy.start(self.daemon.port, self.client.http1, claim, self.client.tls)
         self.things.append(proxy)
         return proxy
 
     async def start(self, proxy, device, path="/subscribe", query=None, claim=None, defaults=False):
-        """Starts the client. `query` replaces what the client's documentation recommends, `claim` its identity."""
+        """Starts the client. `query` replaces the recommended query, and `claim` the default identity."""
         claim = self.claim(device) if claim is None else claim
         url = proxy.base + path + (self.client.query if query is None else query)
         if self.client.claim_from_proxy:
@@ -110,7 +110,7 @@ class Run:
         return thing
 
     def equal(self, name, seen, expected):
-        """A check: `seen` is as expected, or exactly as the client's exception for this name says."""
+        """A check: `seen` must be `expected`, or exactly what the client's exception for this name says."""
         self.checked.add(name)
         exception = self.client.exceptions.get(name)
         if exception and seen == expected:
@@ -143,8 +143,8 @@ async def run_scenario(client, daemon, scenario):
     return run
 
 
-def documented(client):
-    """The faults of docs/clients.md: a client without a heading, an exception whose reason does not stand below it."""
+def missing_documentation(client):
+    """What is missing in docs/clients.md: the heading of the client, or the reason of an exception in its section."""
     sections = re.split(r"^#+ ", (ROOT / "docs/clients.md").read_text(), flags=re.MULTILINE)
     section = next((part for part in sections if part.split("\n")[0].strip() == client.name), None)
     if section is None:
@@ -158,7 +158,7 @@ async def run_client(client, daemon, scenarios, whole):
     chosen = [scenario for scenario in client.scenarios or scenarios if scenario in scenarios]
     runs = await asyncio.gather(*(run_scenario(client, daemon, scenario) for scenario in chosen))
     await client.stop()
-    faults = [f"{run.name}: {fault}" for run in runs for fault in run.faults] + documented(client)
+    faults = [f"{run.name}: {fault}" for run in runs for fault in run.faults] + missing_documentation(client)
     checked = set().union(*(run.checked for run in runs))
     if whole:
         faults += [f"exception for a check that was not made: {name}" for name in client.exceptions if name not in checked]
@@ -180,7 +180,7 @@ async def run_all(clients, scenarios, whole, things):
 
 
 def main(clients, scenarios, arguments, things=()):
-    """Runs all clients, or those that the arguments name; with a scenario's name among them, only that one. `things` are stopped at
+    """Runs all clients and scenarios, or only those that the arguments name. `things` are stopped at
     the end. Exits with 1 after a fault."""
     chosen = [scenario for scenario in scenarios if scenario.__name__ in arguments] or scenarios
     names = set(arguments) - {scenario.__name__ for scenario in scenarios}

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from driver import Client, Exception_, main
+from driver import Client, KnownFault, main
 from scenarios import SCENARIOS
 from web import CHROMIUM, FIREFOX, Browser
 
@@ -14,49 +14,49 @@ JAVA = ["java", "-Xmx64m", "-XX:TieredStopAtLevel=1", "-cp", f"{TOOLS}/java/*:{T
 BROWSERS = chromium, firefox = Browser(CHROMIUM), Browser(FIREFOX)
 
 
-def unsaid(why, *parts):
-    """What a library does not tell about a refusal. The program can still read it: with a request of its own."""
+def hides(why, *parts):
+    """The exceptions of a library that hides parts of a refusal. The program can still read them with its own request."""
     seen = {"status": "None", "text": False}
-    return {f"the library tells the {part} of {status}": Exception_(seen[part], why) for part in parts for status in (401, 403)}
+    return {f"the library tells the {part} of {status}": KnownFault(seen[part], why) for part in parts for status in (401, 403)}
 
 
-EVENT_SOURCE = unsaid("An EventSource tells neither the status nor the text of a refusal.", "status", "text")
+EVENT_SOURCE = hides("An EventSource tells neither the status nor the text of a refusal.", "status", "text")
 
 CLIENTS = [
     Client("EventSource in Chromium", start=chromium.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE),
     Client("EventSource in Firefox", start=firefox.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE),
     Client("@microsoft/fetch-event-source", start=chromium.library("fetchEventSource"), claim_from_proxy=True, knows_defaults=True,
            exceptions={
-        "with its defaults it comes back after a restart": Exception_(False, "It does not come back after a clean end"),
-        "with its defaults a refusal is final": Exception_(False, "It repeats a refused request for ever"),
+        "with its defaults it comes back after a restart": KnownFault(False, "It does not come back after a clean end"),
+        "with its defaults a refusal is final": KnownFault(False, "It repeats a refused request for ever"),
     }),
     Client("event-source-polyfill", start=chromium.library("EventSourcePolyfill"), claim_from_proxy=True,
-           exceptions=unsaid("It tells the status of a refusal, but not its text.", "text")),
+           exceptions=hides("It tells the status of a refusal, but not its text.", "text")),
     Client("eventsource", ["node", f"{HERE}/node/eventsource_client.mjs"], knows_defaults=True,
-           exceptions=unsaid("It tells the status of a refusal, but not its text.", "text") | {
-        "with its defaults it comes back after a cut": Exception_(False, "Its timer does not keep Node.js alive"),
-        "with its defaults it comes back after a restart": Exception_(False, "Its timer does not keep Node.js alive"),
+           exceptions=hides("It tells the status of a refusal, but not its text.", "text") | {
+        "with its defaults it comes back after a cut": KnownFault(False, "Its timer does not keep Node.js alive"),
+        "with its defaults it comes back after a restart": KnownFault(False, "Its timer does not keep Node.js alive"),
     }),
     Client("httpx-sse", [sys.executable, f"{HERE}/python/httpx_sse_client.py"], query="?heartbeat=4", exceptions={
-        "lives through 13 s of silence": Exception_(False, "httpx gives up after 5 s of silence"),
+        "lives through 13 s of silence": KnownFault(False, "httpx gives up after 5 s of silence"),
     }),
     Client("requests", [sys.executable, f"{HERE}/python/requests_client.py"], knows_defaults=True, exceptions={
-        "with its defaults odd line ends arrive": Exception_(
+        "with its defaults odd line ends arrive": KnownFault(
             False, "`iter_lines(decode_unicode=True)` also splits at U+0085 and U+2028"),
     }),
     Client("sseclient-py", [sys.executable, f"{HERE}/python/sseclient_py_client.py"]),
     Client("okhttp-sse", [*JAVA, "OkHttpClientProgram"], query="?heartbeat=4", exceptions={
-        "lives through 13 s of silence": Exception_(False, "OkHttp gives up after 10 s of silence"),
-        "quiet after it was superseded": Exception_(1, "It does not hand over `retry`"),
+        "lives through 13 s of silence": KnownFault(False, "OkHttp gives up after 10 s of silence"),
+        "quiet after it was superseded": KnownFault(1, "It does not hand over `retry`"),
     }),
     Client("r3labs/sse", [f"{TOOLS}/go-client"], knows_defaults=True, exceptions={
-        "the beginning of a message that was cut is not delivered": Exception_(
+        "the beginning of a message that was cut is not delivered": KnownFault(
             1, "It delivers the beginning of a message that was cut"),
-        "with its defaults a message after a large one arrives": Exception_(False, "It reads events of up to 64 KiB"),
-        "with its defaults a refusal is final": Exception_(False, "It repeats a refused request for ever"),
+        "with its defaults a message after a large one arrives": KnownFault(False, "It reads events of up to 64 KiB"),
+        "with its defaults a refusal is final": KnownFault(False, "It repeats a refused request for ever"),
     }),
     Client("eventsource-client", [f"{TOOLS}/rust/debug/backend-signal-rust-client"], exceptions={
-        "204 is final": Exception_(False, "It takes 204 for a success and comes back"),
+        "204 is final": KnownFault(False, "It takes 204 for a success and comes back"),
     }),
 ]
 

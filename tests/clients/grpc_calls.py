@@ -1,4 +1,4 @@
-"""Calls through the clients in `grpc/`: programs that make any number of calls at a time, over any number of connections."""
+"""Makes calls through the clients in `grpc/`. Each client is a program that can run many calls at once."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ class Shell(Program):
         return call
 
     async def stop(self):
-        # The end of its input ends a client, and a browser with it.
+        # A client exits at the end of its input, and closes its browser.
         self.process.stdin.close()
         await asyncio.wait_for(self.process.wait(), PATIENCE)
         await super().stop()
@@ -91,7 +91,7 @@ class Calls:
 
 
 class Page(Reader):
-    """A device's stream that comes back with its last cursor as an app would: after an error, and after a drain."""
+    """A device's stream that reconnects with its last cursor after an error and after a drain, as docs/clients.md recommends."""
 
     def __init__(self, calls, device):
         super().__init__()
@@ -137,7 +137,7 @@ def reasons(lines):
 
 
 def seconds(duration):
-    """The whole seconds of a Duration, which each language shows in its own way."""
+    """The whole seconds of a Duration, which each client prints in its own form."""
     while isinstance(duration, dict):
         duration = duration.get("seconds", duration.get("low"))
     return int(str(duration).removesuffix("s"))

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 import grpc_scenarios as scenarios
-from driver import Client, Exception_, main
+from driver import Client, KnownFault, main
 from grpc_calls import TOOLS, Calls, Shell
 
 HERE = "tests/clients/grpc"
@@ -15,11 +15,11 @@ GRPC_JS = ["node", f"{HERE}/js/grpc_js.js", f"proto:{HERE}"]
 
 @dataclass
 class GrpcClient(Client):
-    # How many streams a drain ends. A browser has six connections to a host, and over HTTP/1.1 each stream takes one.
+    # How many streams are open in the drain scenario. Over HTTP/1.1 a browser has six connections to a host, one for each stream.
     streams: int = 16
-    # Where a large message is cut: in text mode, this is base64 of "xxx".
+    # The bytes after which the proxy cuts a large message. In text mode they are base64.
     marker: bytes = b"xxxxxxxxx"
-    # The client reads a Duration as fields, not in the form that it has in JSON.
+    # The client takes a Duration as `{"seconds": 4}`, not as `"4s"`.
     duration_fields: bool = False
     http1: bool = False
     shell: asyncio.Task | None = None
@@ -48,7 +48,7 @@ def chromium(client):
 
 
 def http2():
-    """TLS that lets a browser speak HTTP/2."""
+    """TLS with ALPN, so that a browser uses HTTP/2."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(f"{TOOLS}/tls.pem")
     context.set_alpn_protocols(["h2"])
@@ -57,19 +57,19 @@ def http2():
 
 def forbidden_page(text):
     """The exceptions of a client in a page that `--cors-origins` does not list."""
-    exception = Exception_([None, 2, text], "A page that is not allowed sees no code: the browser keeps the answer from it")
+    exception = KnownFault([None, 2, text], "A page that is not allowed sees no code: the browser keeps the answer from it")
     return {name: exception for name in ("Send: PERMISSION_DENIED", "Subscribe: PERMISSION_DENIED")}
 
 
 def no_send_stream(text, why):
-    return {"SendStream answers each request": Exception_([[], 2], why), "SendStream ends with this text": Exception_(text, why)}
+    return {"SendStream answers each request": KnownFault([[], 2], why), "SendStream ends with this text": KnownFault(text, why)}
 
 
 def unknown_cut(*codes):
-    return {"a cut is UNAVAILABLE": Exception_([*codes], CUTS[codes])}
+    return {"a cut is UNAVAILABLE": KnownFault([*codes], CUTS[codes])}
 
 
-# For each set of codes, what it means.
+# For each set of codes that a client reports, the sentence in docs/clients.md.
 CUTS = {
     (2,): "A connection that is cut is UNKNOWN",
     (2, 3): "A connection that is cut is UNKNOWN, and INVALID_ARGUMENT inside a message",
@@ -91,8 +91,8 @@ CLIENTS = [
                exceptions={**CONNECT, **unknown_cut(2), **forbidden_page("Failed to fetch")}),
     GrpcClient("grpc-web in text mode", chromium("grpc-web text"), scenarios=scenarios.GRPC_WEB, streams=4, marker=b"eHh4" * 3,
                exceptions={**unknown_cut(2), **forbidden_page("Http response at 400 or 500 level, http status code: 0")}),
-    GrpcClient("grpc-web in binary mode", chromium("grpc-web binary"), scenarios=[scenarios.streams_late], exceptions={
-        "a message arrives while the stream is open": Exception_(False, "a stream gives nothing before the call has ended"),
+    GrpcClient("grpc-web in binary mode", chromium("grpc-web binary"), scenarios=[scenarios.delivers_while_open], exceptions={
+        "a message arrives while the stream is open": KnownFault(False, "a stream gives nothing before the call has ended"),
     }),
     GrpcClient("nice-grpc-web in Node.js", node("nice-grpc-web"), scenarios=scenarios.WEB, duration_fields=True,
                exceptions=unknown_cut(2)),

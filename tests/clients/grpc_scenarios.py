@@ -1,4 +1,4 @@
-"""What every client of gRPC goes through. The names of the checks are those of the exceptions in the table of clients."""
+"""The scenarios for gRPC clients. Exceptions in `grpc_clients.py` use the names of these checks."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ FORBIDDEN = "A page of another site made the request. To allow that site, list i
 
 
 async def delivers(run):
-    """Nothing is a message before the first message, and data arrives exactly, sent over either protocol."""
+    """No message is delivered before the first one is sent. Data arrives exactly, sent over HTTP or gRPC."""
     calls = await run.client.calls(run)
     stream = calls.subscribe("phone")
     await stream.until(has("ready"), "the first response")
@@ -60,7 +60,7 @@ async def resumes(run):
 
 
 async def is_superseded(run):
-    """A newer page of the device came: the older one learns it, and does not get the device back however often it asks."""
+    """A newer page of the device connects: the older one is told, and cannot take the device back."""
     older, newer = await run.client.calls(run), await run.client.calls(run)
     page = run.keep(Page(older, "phone"))
     await page.until(has("ready"), "the first response")
@@ -110,7 +110,7 @@ async def is_refused(run):
 
 
 async def is_forbidden(run):
-    """A call that says that it comes from a page of another site."""
+    """A call whose `Origin` is not in `--cors-origins`."""
     run.daemon = await run.own_daemon("--cors-origins", "https://app.example.org")
     calls = await run.client.calls(run)
     other = {"origin": "https://other.example.org"}
@@ -155,7 +155,7 @@ async def watches(run):
 
 
 async def is_idle(run):
-    """A stream without traffic has pings at the heartbeat that it asked for."""
+    """A stream without traffic gets pings at the heartbeat that the client asked for."""
     calls = await run.client.calls(run)
     stream = calls.subscribe("phone", heartbeat=run.client.seconds(4))
     await stream.until(lambda lines: any("ping" in line for line in lines), "a ping")
@@ -196,8 +196,8 @@ async def compresses(run):
     run.equal("a compressed request is UNIMPLEMENTED", [response, code, "gzip" in text], [None, 12, True])
 
 
-async def streams_late(run):
-    """In binary mode grpc-web gives the responses of a stream when the call has ended."""
+async def delivers_while_open(run):
+    """In binary mode grpc-web delivers the responses of a stream only after the call has ended."""
     calls = await run.client.calls(run)
     stream = calls.subscribe("phone")
     while await run.daemon.devices(run.user) != ["phone"]:
@@ -217,8 +217,8 @@ async def reflects(run):
         run.equal(f"describes `{symbol}`", (program.returncode, said.decode().splitlines()[0]), expected)
 
 
-# grpc-web makes no method for SendStream.
+# The code generator of grpc-web makes no method for SendStream.
 GRPC_WEB = [delivers, resumes, is_superseded, is_refused, is_forbidden, is_drained, watches, is_idle, asks_for_health]
 WEB = [*GRPC_WEB, sends_many]
 NATIVE = [*WEB, compresses]
-ALL = [*NATIVE, streams_late, reflects]
+ALL = [*NATIVE, delivers_while_open, reflects]

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# How long a scenario waits for what must come. Nothing is measured by it.
+# How long a scenario waits for an event before it fails. No check measures this time.
 PATIENCE = 90
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy between one client and the daemon, which cuts connections at a chosen place."""
+"""A TCP proxy between one client and the daemon. It can cut connections at a chosen byte."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from processes import PATIENCE
 
 
 class Proxy:
-    """Stands between one client and the daemon. Keeps the heads of the client's requests, and cuts its connections."""
+    """Keeps the heads of the client's requests, and cuts its connections."""
 
     @classmethod
     async def start(cls, port, http1=True, claim=None, tls=None):
@@ -23,7 +23,7 @@ class Proxy:
         return self
 
     def hold(self):
-        """New connections are accepted, but wait for `release`: the client is away."""
+        """Accepts new connections but does not forward them until `release`, as if the client were away."""
         self.may_pass.clear()
 
     def release(self):
@@ -34,7 +34,7 @@ class Proxy:
         self.target = port
 
     def cut(self, reset=False):
-        """Closes or resets every connection, without a word in the protocol that it carries."""
+        """Closes or resets every TCP connection, without an end in HTTP."""
         for writer in list(self.writers):
             if reset:
                 # Closing a socket that lingers for 0 s sends RST.
@@ -42,7 +42,7 @@ class Proxy:
             writer.close()
 
     def cut_after(self, marker, count):
-        """Cuts `count` bytes behind the next place where the daemon writes `marker`, and holds the client. Await `was_cut`."""
+        """Cuts `count` bytes after the daemon next writes `marker`, then holds the client. Wait for it with `was_cut`."""
         self.cut_is_due, self.marker, self.after = asyncio.Event(), marker, count
 
     async def was_cut(self):
@@ -75,10 +75,10 @@ class Proxy:
             if not self.http1:
                 upstream.write(piece)
             else:
-                # Clients of event streams send no bodies, so everything is heads.
+                # Clients of event streams send no bodies, so all bytes are heads of requests.
                 *heads, rest = (rest + piece).split(b"\r\n\r\n")
                 for head in heads:
-                    # Not the questions before a request to another origin (OPTIONS).
+                    # Not CORS preflights (OPTIONS).
                     if head.startswith(b"GET "):
                         self.requests.append(head.decode())
                     claim = f"\r\nx-user-claim: {self.claim}".encode() if self.claim else b""

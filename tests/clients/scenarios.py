@@ -1,4 +1,4 @@
-"""What every client goes through. The names of the checks are those of the exceptions in the tables of clients."""
+"""The scenarios for every event stream client. Exceptions in `event_streams.py` use the names of these checks."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def is_ready(times):
 
 
 def streams(proxy):
-    """How often the client asked for the stream. Not counted: what a page asks to learn why a stream was refused."""
+    """How often the client asked for the stream. The `fetch` with which a page reads the reason of a refusal does not count."""
     return sum("text/event-stream" in head for head in proxy.requests)
 
 
@@ -95,7 +95,7 @@ async def resumes(run):
 
 
 async def is_superseded(run):
-    """A newer page comes. The older one is quiet (`retry` is 60 s), and the newer one keeps the device, also over a cut."""
+    """A newer page connects. The older one waits (`retry` is 60 s). The newer one keeps the device, even after a cut."""
     older_proxy, newer_proxy = await run.proxy(), await run.proxy()
     older = await run.start(older_proxy, "phone")
     await older.until(is_ready(1), "signal.ready")
@@ -115,7 +115,7 @@ async def is_superseded(run):
 
 
 async def meets_204(run):
-    """It comes back while the newer page is there, and gets 204. The cursor is in the query, so that any client can bring it."""
+    """A superseded client reconnects and gets 204. The cursor is in the query, because some clients cannot set a header."""
     older, writer = await open_page(run, "phone")
     cursor = (await asyncio.wait_for(older.readuntil(b"\n\n"), PATIENCE)).split(b"id: ")[1].strip().decode()
     newer, newer_writer = await open_page(run, "phone")
@@ -135,7 +135,7 @@ async def meets_204(run):
 
 
 async def open_page(run, device):
-    """The newer page: reads signal.ready, and goes on reading."""
+    """Opens a stream without a client library, and reads up to `signal.ready`. The caller may read on."""
     reader, writer = await asyncio.open_connection("127.0.0.1", run.daemon.port)
     writer.write(f"GET /subscribe HTTP/1.1\r\nhost: localhost\r\nx-user-claim: {run.claim(device)}\r\n\r\n".encode())
     await asyncio.wait_for(reader.readuntil(b"signal.ready"), PATIENCE)
@@ -143,7 +143,7 @@ async def open_page(run, device):
 
 
 async def is_refused(run):
-    """401 and 403 reach the caller with their status and the code of the problem."""
+    """The program learns the status of a 401 or 403 and the code of its problem document."""
     for status, code, path, claim in [(401, "unauthenticated", "/subscribe", ""),
                                       (403, "forbidden", "/subscribe/somebody/device/else", None)]:
         proxy = await run.proxy()
@@ -178,7 +178,7 @@ async def is_drained(run):
 
 
 async def is_idle(run):
-    """A stream without traffic lives until its heartbeat, and with the recommended query for ever."""
+    """A stream without traffic lives until its first ping, and with the recommended query also until the second."""
     async def lives(query, times):
         proxy = await run.proxy()
         reader = await run.start(proxy, "idle" + str(times), query=query)
@@ -191,8 +191,8 @@ async def is_idle(run):
     run.equal("lives with the recommended heartbeat", as_recommended, True)
 
 
-async def keeps_its_defaults(run):
-    """Without the settings that docs/clients.md recommends."""
+async def runs_with_defaults(run):
+    """What happens without the settings that docs/clients.md recommends."""
     if not run.client.knows_defaults:
         return
 
@@ -233,4 +233,4 @@ async def keeps_its_defaults(run):
     await asyncio.gather(data(), a_cut(), a_refusal(), a_restart())
 
 
-SCENARIOS = [delivers, resumes, is_superseded, meets_204, is_refused, is_drained, is_idle, keeps_its_defaults]
+SCENARIOS = [delivers, resumes, is_superseded, meets_204, is_refused, is_drained, is_idle, runs_with_defaults]

@@ -1,4 +1,4 @@
-"""A real browser with one page, in which the clients of event streams for browsers run."""
+"""A real browser with one page, which runs the event stream clients for browsers."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ MODULES = HERE / "node/node_modules"
 CHROMIUM = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
             "--disable-background-networking", "--disable-component-update", "--user-data-dir={profile}", "{page}"]
 FIREFOX = ["firefox-esr", "--headless", "--no-remote", "--profile", "{profile}", "{page}"]
-# Without these Firefox opens pages of its own, and calls home.
+# Without these, Firefox opens its own pages and contacts Mozilla.
 FIREFOX_PREFERENCES = """
 user_pref("browser.aboutwelcome.enabled", false);
 user_pref("browser.shell.checkDefaultBrowser", false);
@@ -28,7 +28,7 @@ user_pref("network.connectivity-service.enabled", false);
 
 
 class Browser:
-    """Starts at the first stream. The page asks for orders (`/next`), and posts what its clients deliver (`/lines`)."""
+    """Starts the browser for the first stream. The page asks `/next` what to do, and posts what its clients deliver to `/lines`."""
 
     def __init__(self, command):
         self.command, self.process, self.server, self.pages = command, None, None, []

@@ -18,7 +18,7 @@ const EVENTS: (&str, &str) = ("accept", "text/event-stream");
 const POST: &str = "POST /user/bob/device/phone";
 
 #[tokio::test]
-async fn every_401_has_one_challenge_and_no_other_answer_has_any() {
+async fn every_401_has_one_challenge_and_no_other_answer_has_one() {
     let server = Server::start().await;
     let strict = Server::with(&["--require-claim", "all"]).await;
     let proxied = Server::with(&["--trusted-proxies", "192.0.2.1"]).await;

@@ -338,9 +338,9 @@ async fn goaway_comes_after_the_last_stream_of_a_connection_has_ended() {
     server.stopped().await;
 }
 
-/// h2 writes GOAWAY before anything else that it has not written.
+/// h2 writes GOAWAY before everything else in its queue.
 #[tokio::test]
-async fn goaway_does_not_overtake_the_ends_that_a_full_socket_has_not_taken() {
+async fn goaway_comes_after_the_ends_of_streams_even_if_the_socket_is_full() {
     let server = Server::with(&["--drain-window", "8", "--stall-timeout", "50"]).await;
     let mut peer = Frames::open(server.address, &[(frames::INITIAL_WINDOW_SIZE, 1 << 20)]).await;
     peer.send(frames::WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes()).await;

@@ -7,16 +7,16 @@ use crate::{
     readme,
 };
 
-/// On this port, what does not begin with the preface of HTTP/2 is HTTP/1.1: the connection closes, but after a 400.
+/// Without the HTTP/2 preface, this port speaks HTTP/1.1: the connection closes, but only after a 400.
 const FAULTS: [&str; 1] = ["2: Sends invalid connection preface"];
 
-/// A race in h2spec: it counts on an answer that has not ended when its two updates of the window come. After the end of a stream
-/// they are ignored (RFC 9113, section 5.1).
+/// A race in h2spec: it expects that the answer has not ended when its two `WINDOW_UPDATE` frames arrive. After the end of a stream
+/// the server ignores them (RFC 9113, section 5.1).
 const RACE: &str =
     "3: Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a stream";
 
 #[tokio::test]
-async fn h2spec_finds_no_fault_but_the_400_for_what_is_not_http_2() {
+async fn h2spec_finds_no_fault_except_the_400_for_a_wrong_preface() {
     let server = Server::start().await;
     let port = server.address.port().to_string();
     let mut command = tokio::process::Command::new("h2spec");

@@ -1,6 +1,6 @@
-//! What RFC 9110, 9112 and 9113 demand of a server, as tables: each row names the section, sends bytes, and says the exact answer.
+//! What RFC 9110, 9112 and 9113 demand of a server, as tables: each row has a section, the bytes to send and the answers.
 //!
-//! What is not met stands in [`NOT_MET`] and, with its reason, in `docs/http.md`. Requirements that need more than one exchange have
+//! [`NOT_MET`] lists what is not met; `docs/http.md` says why. Requirements that need more than one exchange have
 //! tests of their own: caches in `caching`, lists of `Host` and transfer codings in `head_checks`, the two steps of closing and
 //! `RST_STREAM(NO_ERROR)` in `refusals`, GOAWAY in `drain`, challenges in `challenges`, floods in `floods`.
 
@@ -11,7 +11,7 @@ mod semantics;
 
 use crate::harness::{Connection, Response, Server};
 
-/// The section, the bytes that are sent, the answers, and what becomes of the connection.
+/// The section, the bytes to send, the expected answers, and whether the connection stays open.
 type Row<'a> = (&'a str, &'a str, &'a [&'a str], After);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,7 +40,7 @@ const NOT_MET: [&str; 11] = [
 
 /// Sends each row on a connection of its own, and compares the answers.
 ///
-/// An answer is written as `STATUS`, `HEAD STATUS` for one without a body, and then `| name: value` for a header that it must have, and
+/// An answer is written as `STATUS`, or `HEAD STATUS` if it answers HEAD, then `| name: value` for a header it must have, and
 /// `| -name` for one that it must not have.
 async fn check(server: &Server, rows: &[Row<'_>]) {
     for (section, request, answers, after) in rows {
@@ -72,11 +72,11 @@ async fn check(server: &Server, rows: &[Row<'_>]) {
     }
 }
 
-/// What every answer has: a date (RFC 9110, 6.6.1), and the end of its body (RFC 9110, 8.6; RFC 9112, 6.1 and 6.3).
+/// Every answer has a date (RFC 9110, 6.6.1), and at most one way to end its body (RFC 9110, 8.6; RFC 9112, 6.1 and 6.3).
 fn check_framing(answer: &Response, about: &str) {
     let ends = ["content-length", "transfer-encoding"].map(|name| !answer.header(name).is_empty());
     match answer.status {
-        // An answer before the last one has no headers here.
+        // An interim answer has no headers.
         100 => assert!(answer.headers.is_empty(), "{about}: {answer:?}"),
         204 => assert_eq!(ends, [false; 2], "{about}: {answer:?}"),
         _ => assert!(!ends[0] || !ends[1], "{about}: {answer:?}"),
@@ -86,7 +86,7 @@ fn check_framing(answer: &Response, about: &str) {
 }
 
 #[test]
-fn the_documentation_lists_the_requirements_that_are_not_met_and_no_other() {
+fn docs_http_md_lists_exactly_the_requirements_that_are_not_met() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/http.md");
     let page = std::fs::read_to_string(page).expect("docs/http.md");
     let listed: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| RFC ")?.split(" |").next()).collect();

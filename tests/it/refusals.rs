@@ -120,7 +120,7 @@ async fn over_http_2_an_endless_refused_upload_is_reset_without_an_error_after_a
     assert_eq!(next_reset(&mut peer).await, Some(0), "NO_ERROR");
 }
 
-/// The client sends no body after its 417, so nothing but the reset ends the stream. The body has an hour to come.
+/// The client sends no body after the 417, so only the reset can end the stream. `--body-timeout` is an hour and must not matter.
 #[tokio::test]
 async fn over_http_2_a_refused_expectation_ends_its_stream_without_waiting_for_the_body() {
     let server = Server::with(&["--body-timeout", "3600"]).await;

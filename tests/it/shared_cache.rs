@@ -1,4 +1,4 @@
-//! The daemon behind nginx with a cache that stores every answer that may be stored.
+//! The daemon behind nginx, whose cache stores every answer unless the answer forbids it.
 
 use crate::harness::{Connection, Response, Server, Sse, claim, nginx::Nginx};
 
@@ -58,7 +58,7 @@ async fn behind_a_shared_cache_the_204_of_a_superseded_page_reaches_nobody_else(
     assert_eq!(superseded.status, 204);
     let other = Sse::open(nginx.address, "/subscribe", &[("x-user-claim", &eve)]).await;
     assert_eq!(other.ready["user"], "eve");
-    // Nor does the refusal of one caller.
+    // The 401 of one caller does not reach another one either.
     assert_eq!(get(&nginx, "/user/bob/devices", &[("x-user-claim", "nonsense")]).await.status, 401);
     assert_eq!(get(&nginx, "/user/bob/devices", &[]).await.status, 200);
 }

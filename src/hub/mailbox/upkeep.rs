@@ -100,7 +100,7 @@ impl Mailbox {
         });
     }
 
-    /// As in [`Mailbox::trim_replay`], for messages that an earlier stream got first: their age says nothing about this stream.
+    /// Like [`Mailbox::trim_replay`], for replayed messages: their age began with an earlier stream. Uses the time of the replay.
     pub(super) fn confirm_replayed(&mut self, now: Millis) {
         if let Some(stream) = &mut self.stream
             && stream.replayed_at.take_if(|at| now.since(at.time()) >= REPLAY_MS).is_some()
@@ -144,7 +144,7 @@ mod tests {
             assert!(matches!(mailbox.next(first.generation, 1, Millis(0)), Next::Message(_)));
             let back = mailbox.attach(Start::After(first.cursor), 15_000, Millis(40_000)).expect("the same page");
             assert!(matches!(mailbox.next(back.generation, 1, Millis(40_000)), Next::Message(_)));
-            // The message is dropped when it is a minute old, but the replay of it is not.
+            // The message is a minute old and is dropped, but its replay is younger than a minute.
             mailbox.check(WINDOW_MS, Millis(REPLAY_MS));
             mailbox.detach(back.generation, Millis(left_at));
             let anew = mailbox.attach(Start::Anew, 15_000, Millis(left_at)).expect("free");

@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// A stream that took a replay and lives on for a minute has read it.
+    /// A stream that is still attached a minute after a replay has read the replay.
     fn confirm_replayed(&mut self) {
         let replayed =
             self.client.as_mut().and_then(|client| client.replayed.take_if(|it| self.now - it.1 >= REPLAY_MS));

@@ -1,4 +1,4 @@
-// r3labs/sse, with a loop around it: the library comes back after an error, and not after a clean end.
+// r3labs/sse, with a loop around it, because the library reconnects after an error but not after a clean end.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// okhttp-sse, with a loop that comes back.
+// okhttp-sse, with a loop that reconnects.
 
 import java.io.IOException;
 import java.util.concurrent.CountDownLatch;
@@ -43,7 +43,7 @@ class OkHttpClientProgram {
 
         @Override public void onFailure(EventSource source, Throwable failure, Response response) {
             try {
-                // 204 and 4xx are final. A stream that was cut has a response too, with 200.
+                // 204 and 4xx are final. A stream that was cut also has a response; its status is 200.
                 refused = response != null && response.code() != 200 && response.code() < 500;
                 var text = refused ? response.body().string() : String.valueOf(failure);
                 show("{\"error\":true,\"code\":%s,\"text\":%s}", refused ? response.code() : "null", quote(text));

@@ -1,4 +1,4 @@
-// eventsource, which is the EventSource of browsers for Node.js.
+// The package `eventsource`: a browser's EventSource for Node.js.
 
 import { EventSource } from "eventsource";
 
@@ -7,7 +7,7 @@ const { URL: url, CLAIM: claim, DEFAULTS: defaults } = process.env;
 const source = new EventSource(url, {
   async fetch(input, init) {
     const response = await fetch(input, { ...init, headers: { ...init.headers, ...(claim && { "X-User-Claim": claim }) } });
-    // The library tells only the status.
+    // The library reports only the status, so the text is read here.
     if (!response.ok) show({ error: true, code: response.status, text: await response.clone().text(), by_hand: true });
     return response;
   },

@@ -1,4 +1,4 @@
-"""httpx-sse with a loop that comes back, as its documentation shows one."""
+"""httpx-sse with a loop that reconnects, as its documentation shows."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""requests with a parser by hand, as people write it, over bytes: as text `iter_lines` would also split at U+0085 and U+2028."""
+"""requests with a hand-written parser, as people write it. It parses bytes: on text, `iter_lines` also splits at U+0085 and U+2028."""
 
 import json
 import os
@@ -12,7 +12,7 @@ def show(**line):
 
 
 def events(response):
-    """Each event as its fields. An event is complete with an empty line; one that is cut is dropped."""
+    """Yields the fields of each event. An empty line completes an event; an event that is cut is dropped."""
     fields = {}
     for line in response.iter_lines(decode_unicode=bool(os.environ["DEFAULTS"])):
         line = line if isinstance(line, bytes) else line.encode()

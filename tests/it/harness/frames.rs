@@ -124,7 +124,7 @@ fn head(method: u8, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// A header block of exactly these fields, also pseudo-header fields, in this order.
+/// A header block of exactly these fields, in this order. They may be pseudo-header fields.
 pub fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
 }

@@ -11,15 +11,15 @@ use tokio::net::TcpStream;
 
 use super::within;
 
-/// A running nginx, in one process.
+/// A running nginx. It has one process.
 pub struct Nginx {
     pub address: SocketAddr,
     child: Child,
 }
 
 impl Nginx {
-    /// Starts nginx with these lines in its `http` block, and these in its one `server` block. `{folder}` in them is a folder of its own
-    /// for this name. `None`, with a line on standard error, where nginx is not installed.
+    /// Starts nginx. `http` and `server` are lines for its blocks of these names. In both, `{folder}` is an empty folder
+    /// for this `name`. `None`, with a line on standard error, if nginx is not installed.
     pub async fn start(name: &str, http: &str, server: &str) -> Option<Self> {
         Self::with(name, &format!("{http}\n server {{ listen {{address}}; {server} }}")).await
     }
@@ -35,12 +35,12 @@ impl Nginx {
             return None;
         }
         let folder = format!("{}/nginx-{name}", env!("CARGO_TARGET_TMPDIR"));
-        // What an earlier run has cached there must not be served.
+        // nginx must not serve what an earlier run has cached.
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("writable");
         within(async {
             loop {
-                // nginx takes no port 0. Another program may take the port in between, so this tries again.
+                // nginx cannot choose a free port itself. Another program may take this one first; then this tries again.
                 let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
                 let mut nginx = Self { address: free, child: Self::spawn(&folder, free, http) };
                 while nginx.child.try_wait().expect("a child").is_none() {

@@ -35,11 +35,11 @@ async fn a_request_line_and_its_fields_are_read_as_rfc_9112_says() {
         ("RFC 9112, 3.2", "GET /healthz HTTP/1.1\r\n\r\n", PROBLEM, Closed),
         ("RFC 9112, 3.2", "GET /healthz HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", PROBLEM, Closed),
         ("RFC 9112, 3.2", "GET /healthz HTTP/1.1\r\nhost: x/y\r\n\r\n", PROBLEM, Closed),
-        // Not met: a target in a form that its method does not have is not malformed, and a fragment is ignored.
+        // Not met: a target in the wrong form for its method is 404 and not 400, and a fragment is ignored.
         ("RFC 9112, 3.2", "GET healthz HTTP/1.1\r\nhost: x\r\n\r\n", NOT_FOUND, Open),
         ("RFC 9112, 3.2", "GET * HTTP/1.1\r\nhost: x\r\n\r\n", NOT_FOUND, Open),
         ("RFC 9112, 3.2", "GET /healthz#a HTTP/1.1\r\nhost: x\r\n\r\n", &["200"], Open),
-        // The absolute form wins over Host, which must be there.
+        // The absolute form wins over `Host`, but `Host` is still required.
         ("RFC 9112, 3.2.2", "GET http://other/healthz HTTP/1.1\r\nhost: x\r\n\r\n", &["200"], Open),
         ("RFC 9112, 3.2.2", "GET http://other/healthz HTTP/1.1\r\n\r\n", PROBLEM, Closed),
         ("RFC 9110, 4.2.4", "GET http://user@x/healthz HTTP/1.1\r\nhost: x\r\n\r\n", PROBLEM, Closed),
@@ -61,7 +61,7 @@ async fn a_body_is_framed_as_rfc_9112_says() {
     let old = |rest: &str| post(rest).replace("HTTP/1.1", "HTTP/1.0");
     let chunked = "transfer-encoding: chunked\r\n\r\n";
     for (section, request, answers, after) in [
-        // Both: the chunks count, and the connection closes.
+        // Both framings: the chunks count, and the connection closes.
         (
             "RFC 9112, 6.1",
             post(&format!("content-length: 3\r\n{chunked}6\r\ndata=x\r\n0\r\n\r\n")),
@@ -83,14 +83,14 @@ async fn a_body_is_framed_as_rfc_9112_says() {
         ("RFC 9112, 6.3", post("content-length: -6\r\n\r\ndata=x"), REFUSED, Closed),
         ("RFC 9112, 6.3", post("content-length: 0x6\r\n\r\ndata=x"), REFUSED, Closed),
         ("RFC 9112, 6.3", post("content-length: 99999999999999999999999\r\n\r\n"), REFUSED, Closed),
-        // Neither: there is no body, and the next bytes are the next request.
+        // No framing: there is no body, and the next bytes are the next request.
         ("RFC 9112, 6.3", post("\r\n"), &["400 | -connection"], Open),
         ("RFC 9112, 6.3", "GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc".into(), &["200"], Open),
         ("RFC 9112, 7.1", post(&format!("{chunked}zz\r\ndata=x\r\n0\r\n\r\n")), PROBLEM, Closed),
         ("RFC 9112, 7.1", post(&format!("{chunked}6\r\ndata=xyz0\r\n\r\n")), PROBLEM, Closed),
         ("RFC 9112, 7.1", post(&format!("{chunked}fffffffffffffffff\r\ndata=x")), PROBLEM, Closed),
         ("RFC 9112, 7.1.1", post(&format!("{chunked}6;a=\"b\"\r\ndata=x\r\n0;c\r\n\r\n")), NOT_FOUND, Open),
-        // A claim in the trailers is no claim: it would be 401.
+        // A claim in the trailers is ignored. If it were read, this would be 401.
         ("RFC 9112, 7.1.2", post(&format!("{chunked}6\r\ndata=x\r\n0\r\nx-user-claim: x\r\n\r\n")), NOT_FOUND, Open),
     ] {
         check(&server, &[(section, &request, answers, after)]).await;
@@ -127,7 +127,7 @@ async fn connections_persist_and_close_as_rfc_9112_says() {
     check(&server, rows).await;
 }
 
-/// RFC 9112, 7: the client knows no chunks.
+/// RFC 9112, 7: an HTTP/1.0 client cannot read chunks.
 #[tokio::test]
 async fn a_stream_over_http_1_0_ends_with_its_connection() {
     let server = Server::with(&["--drain-window", "0.1"]).await;

@@ -1,4 +1,4 @@
-//! RFC 9113: heads that are malformed, frames that are errors, and what the server acknowledges. `.ci/run` also runs h2spec.
+//! RFC 9113: heads that are malformed, frames that are errors, and what the server acknowledges. `h2spec.rs` runs h2spec, too.
 
 use crate::harness::{
     Connection, Server,
@@ -10,7 +10,7 @@ use crate::harness::{
 };
 use crate::serve::{connector, tempfiles};
 
-/// What the server does first.
+/// How the server reacts.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     /// It answers with a status.
@@ -63,7 +63,7 @@ fn replaced<'a>(name: &str, value: &'a str) -> Fields<'a> {
 }
 
 #[tokio::test]
-async fn a_malformed_head_resets_its_stream_and_any_other_is_answered() {
+async fn a_malformed_head_ends_its_stream_or_connection_and_any_other_head_is_answered() {
     let server = Server::start().await;
     let malformed = || Reset(PROTOCOL_ERROR);
     let first_regular = [&[("accept", "*/*")], &HEAD[..]].concat();
@@ -91,7 +91,7 @@ async fn a_malformed_head_resets_its_stream_and_any_other_is_answered() {
         ("RFC 9113, 8.3.1", replaced(":path", ""), malformed()),
         ("RFC 9113, 8.3.1", replaced(":path", "healthz"), malformed()),
         ("RFC 9113, 8.3.1", replaced(":authority", "user@localhost"), status("400")),
-        // An intermediary of HTTP/1.1 may leave the authority out, and Host stands for it.
+        // A proxy that translates from HTTP/1.1 may leave out `:authority`, and `Host` replaces it.
         ("RFC 9113, 8.3.1", without(":authority"), status("200")),
         ("RFC 9113, 8.3.1", [without(":authority"), vec![("host", "x")]].concat(), status("200")),
         ("RFC 9113, 8.3.1", [without(":authority"), vec![("host", "x/y")]].concat(), status("400")),
@@ -114,7 +114,7 @@ async fn a_malformed_head_resets_its_stream_and_any_other_is_answered() {
         if matches!(expected, Goodbye(_)) {
             continue;
         }
-        // Others of the same connection go on.
+        // The connection still serves other streams.
         peer.send(HEADERS, END_HEADERS | END_STREAM, 3, &frames::get("/readyz", &[])).await;
         assert_eq!(outcome(&mut peer).await, status("200"), "{section}: the next request after {head:?}");
     }
@@ -162,7 +162,7 @@ async fn a_frame_that_is_an_error_ends_its_stream_or_its_connection() {
             [frame(HEADERS, END_HEADERS, 1, &length("9")), frame(DATA, END_STREAM, 1, b"x")].concat(),
             Reset(PROTOCOL_ERROR),
         ),
-        // Not met (RFC 9113, 7): the library says PROTOCOL_ERROR where a code of its own is demanded.
+        // Not met (RFC 9113, 7): the library sends PROTOCOL_ERROR where the RFC demands a more exact code.
         ("RFC 9113, 4.3", frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 5]), Goodbye(PROTOCOL_ERROR)),
         ("RFC 9113, 6.5", frame(SETTINGS, 0, 0, &[0; 5]), Goodbye(PROTOCOL_ERROR)),
         ("RFC 9113, 6.5.2", frame(SETTINGS, 0, 0, &window(INITIAL_WINDOW_SIZE, 1 << 31)), Goodbye(PROTOCOL_ERROR)),
@@ -196,9 +196,9 @@ async fn settings_and_pings_are_acknowledged_and_unknown_frames_ignored() {
     assert_eq!((answer.flags, answer.payload.as_slice()), (ACK, &b"12345678"[..]));
 }
 
-/// RFC 9113, 3.4: what does not begin with the preface is not HTTP/2. On this port it is HTTP/1.1, which is malformed then.
+/// RFC 9113, 3.4: without the exact preface it is not HTTP/2. The server then reads it as HTTP/1.1, where it is malformed.
 #[tokio::test]
-async fn a_connection_without_a_preface_is_read_as_http_1() {
+async fn a_connection_with_a_wrong_preface_is_read_as_http_1() {
     let server = Server::start().await;
     let mut connection = Connection::open(server.address).await;
     connection.write(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await;
@@ -206,9 +206,9 @@ async fn a_connection_without_a_preface_is_read_as_http_1() {
     assert_eq!(connection.closed().await, b"");
 }
 
-/// RFC 7301, 3.2, for RFC 9113, 3.2.
+/// RFC 9113, 3.2 demands ALPN, and RFC 7301, 3.2 demands the alert.
 #[tokio::test]
-async fn a_client_of_tls_that_offers_only_unknown_protocols_gets_an_alert() {
+async fn a_tls_client_that_offers_only_unknown_protocols_gets_an_alert() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let files = tempfiles("no-overlap", &identity);
     let server = Server::with(&["--tls-cert", &files[0], "--tls-key", &files[1]]).await;

@@ -1,4 +1,4 @@
-//! RFC 9110, 9 and 10.2.1: which route has which methods, and what the others get.
+//! RFC 9110, 9 and 10.2.1: which methods each route has, and what other methods get.
 
 use http::Request;
 
@@ -17,7 +17,7 @@ const ROUTES: [(&str, &[&str]); 8] = [
     ("/metrics", &["GET", "HEAD"]),
 ];
 
-/// Not met (RFC 9110, 9.1): a method that the server does not know is 405, as one that it knows.
+/// Not met (RFC 9110, 9.1): a method that the server does not know is 405, like a known one, and not 501.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get"];
 
 fn allowed(answer: &Response) -> Vec<&str> {

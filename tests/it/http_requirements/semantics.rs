@@ -68,7 +68,7 @@ async fn an_expectation_is_handled_as_rfc_9110_says() {
     let server = Server::with(&["--body-timeout", "3600"]).await;
     let expecting = |head: &str| format!("{head}content-length: 6\r\nexpect: 100-Continue\r\n\r\n");
     let page = "origin: https://a.example\r\n";
-    // Asserts that 100 comes before the body.
+    // `waits_for_body` asserts that 100 comes before the body.
     drop(server.waits_for_body().await);
     for (request, answers, after) in [
         // A client may send its body at once.
@@ -79,7 +79,7 @@ async fn an_expectation_is_handled_as_rfc_9110_says() {
         (expecting(POST).replace("HTTP/1.1", "HTTP/1.0") + "data=x", &["404"], Closed),
         // Another expectation may be ignored.
         (format!("{GET}expect: 200-ok\r\n\r\n"), &["200"], Open),
-        // A final status at once, which does not ask for the body.
+        // Refused by the head: the final status comes at once, without `100 Continue`.
         (expecting(&format!("{POST}x-user-claim: x\r\n")), &["401 | connection: close"], Closed),
         (expecting(&format!("{POST}x-user-claim: x\r\n{page}")), &["401 | connection: close"], Closed),
         (expecting(&format!("{POST}ttl: x\r\n")), &["400 | connection: close"], Closed),
@@ -98,7 +98,7 @@ async fn an_expectation_is_handled_as_rfc_9110_says() {
     }
 }
 
-/// The client does not know yet whether its body is wanted. If it sends it all the same, it reads the answer.
+/// A client need not wait for `100 Continue`. If it sends its body without waiting, it can still read the answer.
 #[tokio::test]
 async fn a_client_that_sends_its_body_without_being_asked_reads_why_it_was_refused() {
     let server = Server::start().await;

@@ -1,4 +1,4 @@
-// A shell around grpc-go; ../python/client.py says what it reads and writes.
+// A shell around grpc-go. ../python/client.py documents what it reads and writes.
 package main
 
 import (

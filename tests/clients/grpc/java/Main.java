@@ -1,4 +1,4 @@
-// Uses the generated code of Java. No client of gRPC for Java runs here.
+// Only compiles and uses the generated Java code. These tests have no Java gRPC client.
 import backendsignal.v1.Address;
 import backendsignal.v1.Message;
 import backendsignal.v1.Ready;

@@ -1,4 +1,4 @@
-// What each gRPC-Web client has to offer.
+// The type of the function that each gRPC-Web client exports.
 import type { JsonObject } from "@bufbuild/protobuf";
 
 /** Makes one call, gives each response to `emit`, and returns how the call ended. */

@@ -1,5 +1,5 @@
-// A client with Google's grpc-web, in text or binary mode. The messages are those of protobuf-es, because no package has Google's
-// own generator of JavaScript.
+// A client with Google's grpc-web, in text or binary mode. The messages come from protobuf-es, because no npm package has Google's
+// own JavaScript generator.
 import { fromBinary, fromJson, toBinary, toJson, type DescMessage, type JsonObject, type MessageShape } from "@bufbuild/protobuf";
 import { GrpcWebClientBase, MethodDescriptor, type RpcError } from "grpc-web";
 import { Signal } from "backend_signal/v1/signal_pb";

@@ -1,4 +1,4 @@
-// Reads calls from standard input and writes what they bring; ../python/client.py says in which form.
+// Reads calls from standard input and writes their responses. ../python/client.py documents the format.
 import { createInterface } from "node:readline";
 
 /**

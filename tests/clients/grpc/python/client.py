@@ -2,8 +2,8 @@
 
     {"id": 1, "base": "http://127.0.0.1:1837", "method": "backend_signal.v1.Signal/Send", "requests": [{...}], "metadata": {...}}
 
-With `"compress": true` it compresses the requests. It writes `{"id": 1, "message": {...}}` for each response, and at last `{"id": 1, "code": 0, "text": ""}`. The clients in other
-languages speak the same.
+`"compress": true`: compress the requests. It writes `{"id": 1, "message": {...}}` for each response, `{"id": 1, "code": 0, "text": ""}` at the end.
+The clients in other languages read and write the same lines.
 """
 
 import asyncio

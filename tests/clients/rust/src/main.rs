@@ -1,6 +1,6 @@
-//! eventsource-client (Rust), which comes back by itself.
+//! eventsource-client (Rust), which reconnects by itself.
 
-#![expect(clippy::disallowed_methods, reason = "its orders stand in environment variables")]
+#![expect(clippy::disallowed_methods, reason = "environment variables tell it what to do")]
 
 use std::{env, time::Duration};
 

@@ -119,7 +119,7 @@ async fn the_hold_budget_admits_exactly_what_counts_as_held() {
         assert_eq!(unlimited.send("absent", 100, HOLD).await, Ok(Outcome::Held));
     }
     let three = unlimited.hub.census().held_bytes;
-    for (budget, third) in [(three, Ok(Outcome::Held)), (three - 1, Err(Error::OVER_BUDGET))] {
+    for (budget, third) in [(three, Ok(Outcome::Held)), (three - 1, Err(Error::OVER_HOLD_BUDGET))] {
         let test = TestHub::new(1 << 20, |limits| limits.hold_budget = budget);
         for expected in [Ok(Outcome::Held), Ok(Outcome::Held), third] {
             assert_eq!(test.send("absent", 100, HOLD).await, expected, "{budget}");

@@ -6,25 +6,28 @@ mod cross_site;
 mod dispatch;
 mod failed_identities;
 mod head_checks;
+mod inputs;
 mod max_connections;
 mod router;
+mod start_report;
 mod token_setup;
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use self::{dispatch::Dispatch, failed_identities::FailedIdentities, max_connections::MaxConnections};
+use self::{dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs};
 use crate::{
     admin::Admin,
     auth::{self, Auth, Tokens},
     budget::Budget,
-    config::{AuthMode, Endpoint, RequireClaim, ServeOptions},
+    config::{AuthMode, Given, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
     key_refresh::KeyRefresh,
     limits::{ClientAddresses, IdentityFailures, SendRates},
+    reload::Reload,
     rest::{self, Api},
-    serve::{self, CertificateFiles, Server, Tls},
+    serve::{self, Server},
     telemetry::Metrics,
 };
 
@@ -37,7 +40,8 @@ pub struct App {
     health: tonic_health::server::HealthReporter,
     metrics: Metrics,
     drain: Drain,
-    max_connections: MaxConnections,
+    reload: Reload,
+    warnings: Vec<String>,
     key_refresh: Option<KeyRefresh>,
     options: ServeOptions,
 }
@@ -48,16 +52,23 @@ impl App {
     /// # Errors
     /// When an address cannot be listened on, or a certificate or key cannot be read.
     pub async fn bind(options: ServeOptions) -> io::Result<Self> {
-        let (metrics, drain) = (Metrics::new(), Drain::new());
-        let (max_connections, budget) =
-            (MaxConnections::new(options.max_connections)?, Budget::new(options.memory_budget));
+        let given = options.given.clone();
+        Self::listen(options).await.map_err(|error| with_variables(&given, &error))
+    }
+
+    async fn listen(options: ServeOptions) -> io::Result<Self> {
+        let (metrics, drain, budget) = (Metrics::new(), Drain::new(), Budget::new(options.memory_budget));
+        let mut inputs = Inputs::read(&options, &drain).await?;
+        let (tokens, key_refresh) = inputs.tokens.take().unzip();
+        let warnings = inputs.warnings(&options);
         let clients =
             ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
-        let settings = serve_settings(&options, max_connections, budget.clone(), clients.clone())?;
-        let server = Server::bind(&resolve(&options.endpoint).await?, settings, metrics.clone())?;
+        let hosts = inputs.addresses.clone();
+        let server =
+            Server::bind(&hosts, serve_settings(&options, inputs, budget.clone(), clients.clone()), metrics.clone());
+        let server = server.map_err(|error| inputs::cannot_listen(&options.endpoint, &error))?;
         let addresses = server.local_addrs()?;
         let hub = Hub::new(hub_limits(&options, clients.clone()), budget.clone(), Local, metrics.clone());
-        let (tokens, key_refresh) = token_setup::tokens(&options, &drain)?.unzip();
         let auth = Arc::new(auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
         let settings = rest::Settings {
@@ -76,7 +87,25 @@ impl App {
             drain: drain.clone(),
         };
         let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins, clients, failed);
-        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, max_connections, key_refresh, options })
+        let reload = Reload::default();
+        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, reload, warnings, key_refresh, options })
+    }
+
+    /// Does what [`App::bind`] does up to the point where it would listen. Returns the warnings of a start.
+    ///
+    /// # Errors
+    /// When a host name has no address, or a certificate or key cannot be read.
+    pub fn check(options: &ServeOptions) -> io::Result<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let inputs = runtime.block_on(Inputs::read(options, &Drain::new()));
+        Ok(inputs.map_err(|error| with_variables(&options.given, &error))?.warnings(options))
+    }
+
+    /// Logs how the daemon is set up, what an operator should look into, and where it listens.
+    pub fn report(&self) {
+        start_report::log(&self.options);
+        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.addresses.iter().for_each(|address| tracing::info!("listening on {address}"));
     }
 
     /// The addresses that are listened on: at least one, and all with the same port.
@@ -97,6 +126,12 @@ impl App {
         self.drain.clone()
     }
 
+    /// The handle that has certificates and keys read again.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// Serves until the drain starts. Then waits for all tasks to end, for about the drain window.
     ///
     /// # Errors
@@ -107,15 +142,14 @@ impl App {
 
     /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, dispatch, hub, health, drain, max_connections, key_refresh, options, .. } = self;
-        // Not in `bind`: the log starts after it.
-        max_connections.warn();
+        let Self { server, dispatch, hub, health, drain, reload, key_refresh, options, .. } = self;
         grpc::set_health(&health, true).await;
-        let mut supervised: Vec<(&str, Task)> = vec![
-            (TIMEKEEPER, Box::pin(hub.clone().keep_time())),
-            (WATCHDOG, Box::pin(server.run_watchdog())),
-            (ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))),
-        ];
+        let mut supervised: Vec<(&str, Task)> =
+            vec![(TIMEKEEPER, Box::pin(hub.clone().keep_time())), (WATCHDOG, Box::pin(server.run_watchdog()))];
+        if let Some(task) = server.keep_certificates_current(reload) {
+            supervised.push((CERTIFICATES, Box::pin(task)));
+        }
+        supervised.push((ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))));
         supervised.extend(key_refresh.map(|refresh| (KEY_REFRESH, Box::pin(refresh.run()) as Task)));
         for (name, task) in supervised {
             drain.supervise(name, replace(name, task));
@@ -136,39 +170,29 @@ impl App {
     }
 }
 
+fn with_variables(given: &Given, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), given.with_variables(&error.to_string()))
+}
+
 /// A task that must not die.
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The names of the tasks that must not die.
 const TIMEKEEPER: &str = "timekeeper of the hub";
 const WATCHDOG: &str = "write watchdog";
+const CERTIFICATES: &str = "reader of changed certificates";
 const ACCEPT_LOOP: &str = "accept loop";
 const KEY_REFRESH: &str = "refresh of the keys of tokens";
 
-/// The addresses of the host, each once.
-async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses = Vec::new();
-    for address in tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await? {
-        // A hosts file may name an address several times.
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    Ok(addresses)
-}
-
 fn serve_settings(
     options: &ServeOptions,
-    max_connections: MaxConnections,
+    inputs: Inputs,
     budget: Budget,
     addresses: ClientAddresses,
-) -> io::Result<serve::Settings> {
-    let tls = match (&options.endpoint.tls_cert, &options.tls_key) {
-        (Some(certificate), Some(key)) => Some(Tls::read(CertificateFiles { certificate, key })?),
-        _ => None,
-    };
-    Ok(serve::Settings {
-        tls,
+) -> serve::Settings {
+    let max_connections = inputs.max_connections;
+    serve::Settings {
+        tls: inputs.tls,
         max_connections: max_connections.count(),
         address_connections: options.address_connections.unwrap_or(max_connections.of_address()),
         addresses,
@@ -179,7 +203,7 @@ fn serve_settings(
         stall_timeout: options.stall_timeout,
         http2_idle_timeout: HTTP2_IDLE,
         budget,
-    })
+    }
 }
 
 fn hub_limits(options: &ServeOptions, addresses: ClientAddresses) -> Limits {

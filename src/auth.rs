@@ -1,6 +1,7 @@
 //! Identifies the caller of a request from its headers, its URI and the peer's IP address. Only this room can make a [`Caller`].
 
 mod caller;
+mod certificate;
 mod challenge;
 mod claim;
 mod claims;
@@ -35,6 +36,7 @@ use self::{claims::Claims, named::Named, tokens::Token};
 use crate::{
     error::{Error, IdentityFault, Invalid},
     model::Address,
+    serve::ClientCertificate,
     telemetry::Metrics,
 };
 
@@ -79,7 +81,12 @@ pub struct Credentials<'a> {
     pub peer: IpAddr,
     /// The IP address of the client, which may stand behind proxies.
     pub client: IpAddr,
+    /// The verified certificate of the TLS client. It counts when the request has no other identity.
+    pub certificate: Option<&'a ClientCertificate>,
 }
+
+/// What a valid identity says, and the token that says it, if one does.
+type Identity = (Claims, Option<Token>);
 
 impl Auth {
     /// Identifies the caller of a request to send, list or watch.
@@ -126,16 +133,32 @@ impl Auth {
     }
 
     /// The claims of the identity, if there is one, and the token that they come from. Counts the identities that are not valid.
-    fn identity(&self, credentials: &Credentials<'_>) -> Result<Option<(Claims, Option<Token>)>, Error> {
-        let claimed = || Ok(claim::read(credentials.headers, &self.claims)?.map(|claims| (claims, None)));
-        let identity = match self.mode {
-            Mode::Claim => {
-                self.check_peer(credentials.peer.to_canonical()).map_err(Error::from).and_then(|()| claimed())
-            }
-            Mode::None => claimed(),
-            Mode::Jwt => self.verified(credentials).map(|found| found.map(|(claims, token)| (claims, Some(token)))),
+    fn identity(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, Error> {
+        self.identify(credentials).inspect_err(|error| self.count(*error))
+    }
+
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, Error> {
+        let trusted = match self.mode {
+            Mode::Claim => self.check_peer(credentials.peer.to_canonical()),
+            Mode::Jwt | Mode::None => Ok(()),
         };
-        identity.inspect_err(|error| self.count(*error))
+        if credentials.certificate.is_none() {
+            trusted?;
+        }
+        let identity = match self.mode {
+            Mode::Claim | Mode::None => claim::read(credentials.headers, &self.claims)?.map(|claims| (claims, None)),
+            Mode::Jwt => self.verified(credentials)?.map(|(claims, token)| (claims, Some(token))),
+        };
+        match (identity, credentials.certificate) {
+            // From any peer: a certificate proves an identity without a proxy.
+            (None, Some(certificate)) => Ok(Some((certificate::claims(certificate)?, None))),
+            (None, None) => Ok(None),
+            (Some(identity), _) => {
+                trusted?;
+                certificate::check_not_reserved(&identity.0.user)?;
+                Ok(Some(identity))
+            }
+        }
     }
 
     fn absent(&self) -> IdentityFault {
@@ -173,7 +196,8 @@ mod tests {
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?token=y");
         let (peer, client) = ("192.0.2.200".parse().unwrap(), "::ffff:192.0.2.7".parse().unwrap());
-        let credentials = Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer, client };
+        let credentials =
+            Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer, client, certificate: None };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {

@@ -1,29 +1,34 @@
 //! The command line and the environment, parsed into types; the only room that reads the environment.
 
+mod contradictions;
+mod environment;
+mod given;
 mod permission_options;
 mod refusal;
+mod secret_file;
 mod serve_options;
 mod token_options;
 mod values;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
-use clap::{
-    Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable, error::ErrorKind,
-    parser::ValueSource,
-};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind, parser::ValueSource};
 
+use self::environment::{unknown_variables, without_empty_variables};
 pub use self::{
+    given::Given,
     permission_options::PermissionOptions,
+    secret_file::secret_file,
     serve_options::{AuthMode, RequireClaim, ServeOptions},
     token_options::{Jwks, TokenOptions},
 };
 
 /// The daemon through which two devices find each other before a WebRTC call: server-sent events and gRPC on one port.
 ///
-/// Every option is a flag and an environment variable; the flag wins, and an empty variable counts as absent. SIGTERM and SIGINT drain: the daemon ends its streams over
-/// the drain window, then exits with 0. A second signal makes it exit at once with 1. A bad option, a taken port or an unreadable file
-/// is one line on standard error and exit code 2.
+/// Every option is a flag and an environment variable; the flag wins, and an empty variable counts as absent. BYTES may have a unit:
+/// 64k, 512M or 1G, where k is 1024. SECONDS may have one, too: 500ms, 30s or 2m. SIGTERM and SIGINT drain: the daemon ends its
+/// streams over the drain window, then exits with 0. A second signal makes it exit at once with 1. A bad option, a taken port or an
+/// unreadable file is one line on standard error and exit code 2.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "backend-signal", version, max_term_width = 120)]
 pub struct Arguments {
@@ -38,6 +43,8 @@ pub struct Arguments {
 pub enum Command {
     /// Run the daemon; this is also what happens without a subcommand
     Serve(Box<ServeOptions>),
+    /// Check options, variables and files as `serve` does, but do not serve: exit code 0, or 2 and a line that says what is wrong
+    CheckConfig(Box<ServeOptions>),
     /// Ask a daemon that runs with the same options whether it is alive: exit code 0, or 1 and a line that says why not
     Healthcheck(Endpoint),
 }
@@ -97,17 +104,19 @@ impl Arguments {
             _ => error,
         });
         let matches = matches.map_err(|error| EarlyExit::of(&error, &definition, &args))?;
+        let (subcommand, inner) = matches.subcommand().unwrap_or(("", &matches));
         let explicit = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
         let misplaced = definition.get_arguments().find(|arg| !arg.is_global_set() && explicit(arg.get_id().as_str()));
-        if let (Some("serve"), Some(flag)) = (matches.subcommand_name(), misplaced.and_then(clap::Arg::get_long)) {
-            // clap accepts the flag here, but `serve` has its own copy of the options: the value would be lost without a word.
-            return Err(EarlyExit::Fail(format!("--{flag} must stand after `serve`")));
+        if let ("serve" | "check-config", Some(flag)) = (subcommand, misplaced.and_then(clap::Arg::get_long)) {
+            // clap accepts the flag here, but the subcommand has its own copy of the options: the value would be lost without a word.
+            return Err(EarlyExit::Fail(format!("--{flag} must stand after `{subcommand}`")));
         }
         let parsed = Self::from_arg_matches(&matches).map_err(|error| EarlyExit::of(&error, &definition, &args));
         let Self { command, serve } = parsed?;
-        let command = command.unwrap_or_else(|| Command::Serve(Box::new(serve)));
-        if let Command::Serve(options) = &command {
-            options.check().map_err(EarlyExit::Fail)?;
+        let mut command = command.unwrap_or_else(|| Command::Serve(Box::new(serve)));
+        if let Command::Serve(options) | Command::CheckConfig(options) = &mut command {
+            options.unknown_variables = unknown_variables(&Self::command());
+            options.complete(Given::of(inner, &definition)).map_err(EarlyExit::Fail)?;
         }
         Ok(command)
     }
@@ -120,18 +129,4 @@ impl EarlyExit {
         }
         Self::Fail(refusal::one_line(error, definition, args))
     }
-}
-
-/// Without the variables that are empty: clap would parse the empty text.
-fn without_empty_variables(definition: clap::Command) -> clap::Command {
-    let unless_empty = |option: Arg| {
-        if variable(&option).is_some_and(|value| value.is_empty()) { option.env(Resettable::Reset) } else { option }
-    };
-    definition.mut_args(unless_empty).mut_subcommands(without_empty_variables)
-}
-
-/// The value of an option's variable, also if it is empty.
-#[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
-fn variable(option: &Arg) -> Option<OsString> {
-    std::env::var_os(option.get_env()?)
 }

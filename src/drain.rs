@@ -16,6 +16,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::reload::Reload;
+
 /// A cheap handle to the one shutdown of this process.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
@@ -145,12 +147,14 @@ pub async fn catch_panic<T>(mut future: Pin<&mut (impl Future<Output = T> + Send
     polled.await
 }
 
-/// The signals that the process handles. SIGTERM and SIGINT stop it; SIGHUP, which would end it without a drain, is ignored.
+/// The signals that the process handles. SIGTERM and SIGINT stop it. SIGHUP, which would end it without a drain, has files read again.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// What SIGHUP asks.
+    reload: Reload,
 }
 
 impl StopSignals {
@@ -166,7 +170,13 @@ impl StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            reload: Reload::default(),
         })
+    }
+
+    /// From now on, SIGHUP asks through this handle.
+    pub fn reload_with(&mut self, reload: Reload) {
+        self.reload = reload;
     }
 
     /// Waits for the next signal that stops the process.
@@ -175,7 +185,10 @@ impl StopSignals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => tracing::info!("SIGHUP is ignored"),
+                _ = self.hang_up.recv() => {
+                    tracing::info!("SIGHUP: certificates and keys are read again");
+                    self.reload.request();
+                }
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Everything that can go wrong, as one enum without status codes. Each protocol has one table from an error to its own code.
 
 mod identity_fault;
+mod invalid;
 mod limit;
 mod retry_after;
 
-pub use self::{identity_fault::IdentityFault, limit::Limit, retry_after::RetryAfter};
+pub use self::{identity_fault::IdentityFault, invalid::Invalid, limit::Limit, retry_after::RetryAfter};
 
 /// Why a request was refused, or a message not accepted.
 ///
@@ -65,35 +66,6 @@ pub enum Error {
     Internal,
 }
 
-/// Which part of a request has the wrong shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invalid {
-    /// The id of a user.
-    User,
-    /// The list of users: none, or too many.
-    Users,
-    /// The id of a device.
-    Device,
-    /// Two places of the request name different devices.
-    Devices,
-    /// The request to subscribe names no device, and the identity does not either.
-    NoDevice,
-    /// The id of a tenant.
-    Tenant,
-    /// The name of an event.
-    Event,
-    /// The data is absent, null or empty.
-    Data,
-    /// The body cannot be parsed.
-    Body,
-    /// The time to live is not a whole number of seconds, zero or more.
-    Ttl,
-    /// The stream format does not exist.
-    Format,
-    /// The request names no host, more than one, or a host that is not valid.
-    Host,
-}
-
 impl Error {
     /// [`Error::MailboxFull`]. A device that reads empties its mailbox within a second.
     pub const MAILBOX_FULL: Self = Self::MailboxFull(RetryAfter::exactly(1));
@@ -143,17 +115,7 @@ impl Error {
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
-            Self::Invalid(Invalid::User) => "invalid_user",
-            Self::Invalid(Invalid::Device | Invalid::Devices) => "invalid_device",
-            Self::Invalid(Invalid::NoDevice) => "no_device",
-            Self::Invalid(Invalid::Tenant) => "invalid_tenant",
-            Self::Invalid(Invalid::Event) => "invalid_event",
-            Self::Invalid(Invalid::Data) => "no_data",
-            Self::Invalid(Invalid::Body) => "malformed_body",
-            Self::Invalid(Invalid::Ttl) => "invalid_ttl",
-            Self::Invalid(Invalid::Users) => "invalid_users",
-            Self::Invalid(Invalid::Format) => "invalid_format",
-            Self::Invalid(Invalid::Host) => "invalid_host",
+            Self::Invalid(part) => part.code(),
             Self::Unauthenticated(_) => "unauthenticated",
             Self::Forbidden | Self::NoTenant | Self::NotListed => "forbidden",
             Self::CrossSite => "cross_site",
@@ -233,37 +195,6 @@ impl Error {
             }
             Self::Superseded => "A newer stream of the same device is connected. Do not reconnect.",
             Self::Internal => "The server failed. Its log has the cause.",
-        }
-    }
-}
-
-impl Invalid {
-    fn detail(self) -> &'static str {
-        match self {
-            Self::User => "A user id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\".",
-            Self::Users => "Name at least 1 user and at most 64.",
-            Self::Device => {
-                "A device id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
-            }
-            Self::Devices => {
-                "The path, the query parameter device and the header X-Signal-Device name different devices."
-            }
-            Self::NoDevice => {
-                "The identity is a user without a device. Name the device: /subscribe/{user}/device/{device}, the query \
-                 parameter device, or the header X-Signal-Device."
-            }
-            Self::Tenant => {
-                "A tenant id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
-            }
-            Self::Event => {
-                "An event name has 1 to 64 characters of A-Z a-z 0-9 . _ : - and is not \"error\", \"open\" or a name that begins \
-                 with \"signal.\"."
-            }
-            Self::Data => "The field data is required and must not be empty.",
-            Self::Body => "The body must be a JSON object, a form or a protobuf message with the documented fields.",
-            Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
-            Self::Host => "The request must have one Host header with one valid host.",
-            Self::Format => "The format must be plain, envelope or legacy.",
         }
     }
 }

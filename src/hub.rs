@@ -191,10 +191,8 @@ impl Hub {
     pub fn watch(&self, caller: &Caller, users: &UserSet, heartbeat: Duration) -> Result<Watch, Error> {
         let users = users.iter().map(|user| caller.reach(user)).collect::<Result<Vec<_>, _>>()?;
         self.refuse_when_draining()?;
-        let core = &self.0.core;
+        let (core, key) = (&self.0.core, caller.key());
         let ticket = caller.reserve_ticket().inspect_err(|error| self.observe_refused(*error))?;
-        // A service has no limit of its own.
-        let key = caller.key().filter(|_| !caller.is_service());
         let boards = core.presence.add_watches(&users, key.as_ref());
         let boards = boards.inspect_err(|error| self.observe_refused(*error))?;
         let now = self.now();

@@ -18,6 +18,7 @@
 //! | [`serve`] | the transport: accepts connections, speaks HTTP/1.1 and HTTP/2, cuts peers; knows no domain |
 //! | [`admin`] | health, readiness and metrics routes |
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
+//! | [`reload`] | the request to read certificates and keys again |
 //! | [`telemetry`] | logs and metrics |
 //! | [`key_refresh`] | reads the keys of tokens from their file or URL, again and again |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
@@ -39,7 +40,8 @@
 //! | a peer that does not read is cut | `serve/write_watchdog.rs` decides; `serve/watched_socket.rs` ends a connection, `serve/http2/stream_tasks.rs` an HTTP/2 stream |
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
-//! | a new option or subcommand | `config/serve_options.rs`, parsers of values in `config/values.rs`; `app.rs` hands the value to its room; a README row. A subcommand: `config.rs`, `main.rs` |
+//! | a new option or subcommand | `config/serve_options.rs`, parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a README row. A subcommand: `config.rs`, `main.rs` |
+//! | a warning at start | `app/start_report.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes) |
 //! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
@@ -51,6 +53,7 @@
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
 //! | which address a connection has | `serve/connection.rs` admits it, `serve/proxy_protocol.rs` reads what a TCP proxy says |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
+//! | a new file that is read again when it changes, or on SIGHUP | its room gets a `Reload` of `reload.rs`, as `serve/tls.rs` does |
 //! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: also `Levels` there and `admin.rs`; a README row |
 //! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands the hub one observer, so combine two into one |
 //!
@@ -93,6 +96,7 @@ pub mod key_refresh;
 pub mod limits;
 mod media_type;
 pub mod model;
+pub mod reload;
 pub mod rest;
 pub mod serve;
 pub mod telemetry;

@@ -40,12 +40,13 @@ use self::{
 };
 pub use self::{
     http2::{UnreadResponses, expects_continue},
-    tls::{CertificateFiles, Tls},
+    tls::{CertificateFile, CertificateFileError, CertificateFiles, ClientCertificate, Tls},
 };
 use crate::{
     budget::Budget,
     drain::Drain,
     limits::{AddressCounts, ClientAddresses},
+    reload::Reload,
     telemetry::{LogThrottle, Metrics},
 };
 
@@ -133,6 +134,12 @@ impl Server {
     /// Cuts peers that do not read; never ends.
     pub fn run_watchdog(&self) -> impl Future<Output = ()> + Send + use<> {
         self.watchdog.clone().run()
+    }
+
+    /// Reads the files of TLS again when they change; never ends. `None` without TLS.
+    #[must_use]
+    pub fn keep_certificates_current(&self, reload: Reload) -> Option<impl Future<Output = ()> + Send + use<>> {
+        Some(self.settings.tls.clone()?.keep_current(reload, self.metrics.clone()))
     }
 
     /// Accepts connections; never ends. A connection closes after its current requests when the next stop of the drain begins.

@@ -1,6 +1,7 @@
 //! What the process writes to standard output and standard error before it exits.
 
 use std::{
+    fmt::Display,
     io::{ErrorKind, Write as _},
     process::ExitCode,
 };
@@ -10,15 +11,24 @@ use std::{
 pub fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(1, &format!("cannot write: {error}")),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(1, format!("cannot write: {error}")),
         // Whoever closed the pipe, such as `head`, has read enough.
         _ => ExitCode::SUCCESS,
     }
 }
 
+/// Says that the configuration is valid, after a line on standard error for each warning.
+#[must_use]
+pub fn confirm(warnings: &[String]) -> ExitCode {
+    for warning in warnings {
+        let _ = writeln!(std::io::stderr(), "backend-signal: warning: {warning}");
+    }
+    print("the configuration is valid\n")
+}
+
 /// Writes one line to standard error. Returns `code`, even if the write fails.
 #[must_use]
-pub fn fail(code: u8, reason: &str) -> ExitCode {
+pub fn fail(code: u8, reason: impl Display) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "backend-signal: {reason}");
     ExitCode::from(code)
 }

@@ -15,8 +15,9 @@ use crate::{
 
 /// The origins whose pages may use the identity of their visitor. The server's own origin always may.
 ///
-/// With an empty list, only requests are checked whose identity comes from a cookie of the daemon's own (`--token-cookie`). The daemon
-/// cannot see whether a proxy took a claim from a cookie: an operator of such a proxy lists origins.
+/// With an empty list, only requests are checked to which a browser may have added the identity by itself: a cookie of the daemon's own
+/// (`--token-cookie`), or a client certificate. The daemon cannot see whether a proxy took a claim from a cookie: an operator of such a
+/// proxy lists origins.
 pub(super) struct AllowedOrigins(Vec<HeaderValue>);
 
 impl AllowedOrigins {
@@ -26,7 +27,7 @@ impl AllowedOrigins {
 
     /// The error, if a page of another site made this request and the request has an effect.
     pub(super) fn error<B>(&self, auth: &Auth, peer: Peer, request: &Request<B>) -> Option<Error> {
-        let is_checked = || !self.0.is_empty() || cookie_identifies(auth, peer, request);
+        let is_checked = || !self.0.is_empty() || browser_may_identify(auth, peer, request);
         let refused = has_effect(request) && is_checked() && !self.is_from_allowed_page(request);
         refused.then_some(Error::CrossSite)
     }
@@ -55,12 +56,13 @@ fn has_effect<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// Whether the identity of a request with an effect comes from a cookie.
-fn cookie_identifies<B>(auth: &Auth, Peer { tcp: peer, client }: Peer, request: &Request<B>) -> bool {
+/// Whether the identity of a request with an effect may be one that a browser adds by itself.
+fn browser_may_identify<B>(auth: &Auth, Peer { tcp: peer, client }: Peer, request: &Request<B>) -> bool {
     // A GET has an effect only if it opens a stream.
     let is_stream_request = request.method() == Method::GET;
-    let (headers, uri) = (request.headers(), request.uri());
-    auth.cookie_identifies(&Credentials { headers, uri, is_stream_request, peer, client })
+    let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
+    let credentials = Credentials { headers, uri, is_stream_request, peer, client, certificate };
+    certificate.is_some() || auth.cookie_identifies(&credentials)
 }
 
 /// Whether the request has exactly one `Origin`, and it is the host that the request is for.

@@ -32,21 +32,17 @@ impl MaxConnections {
         (self.count() / 4).max(1)
     }
 
-    /// Warns when the descriptors allow fewer connections than the operator expects.
-    pub(super) fn warn(self) {
+    /// A warning when the descriptors allow fewer connections than the operator expects.
+    pub(super) fn warning(self) -> Option<String> {
         let allowed = self.allowed;
         match self.option {
-            Some(option) if option > allowed => {
-                tracing::warn!(
-                    "--max-connections is {option}, but the limit of file descriptors allows {allowed}; raise that limit (ulimit -n)"
-                );
-            }
+            Some(option) if option > allowed => Some(format!(
+                "--max-connections is {option}, but the limit of file descriptors allows {allowed}; raise that limit (ulimit -n)"
+            )),
             None if allowed < SUSPICIOUSLY_FEW => {
-                tracing::warn!(
-                    "only {allowed} connections may be open: raise the limit of file descriptors (ulimit -n)"
-                );
+                Some(format!("only {allowed} connections may be open: raise the limit of file descriptors (ulimit -n)"))
             }
-            _ => {}
+            _ => None,
         }
     }
 }

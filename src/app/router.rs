@@ -8,7 +8,7 @@ use axum::{
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{Extensions, HeaderMap, HeaderValue, Uri};
 use tonic::{Status, service::Routes};
 use tonic_web::GrpcWebLayer;
 
@@ -68,8 +68,8 @@ async fn limit_call(State((drain, api)): State<(Drain, Api)>, request: Request, 
         if grpc::is_signal(&request) {
             return next.run(request).await;
         }
-        let peer = request.extensions().get().copied();
-        let expires = match reflection_expires(&api.auth, peer, request.headers(), request.uri()).await {
+        let (headers, uri, extensions) = (request.headers(), request.uri(), request.extensions());
+        let expires = match reflection_expires(&api.auth, headers, uri, extensions).await {
             Ok(expires) => expires,
             Err(error) => {
                 let mut response: Response = Status::from(error).into_http();
@@ -86,15 +86,16 @@ async fn limit_call(State((drain, api)): State<(Drain, Api)>, request: Request, 
 /// When a call of reflection has to end because the token of its caller expires. Health needs no identity.
 async fn reflection_expires(
     auth: &Auth,
-    peer: Option<Peer>,
     headers: &HeaderMap,
     uri: &Uri,
+    extensions: &Extensions,
 ) -> Result<Option<SystemTime>, Error> {
     if !auth.guards_reflection() || grpc::is_health(uri.path()) {
         return Ok(None);
     }
-    let Peer { tcp: peer, client } = peer.ok_or(Error::Internal)?;
-    let credentials = Credentials { headers, uri, is_stream_request: false, peer, client };
+    let Peer { tcp: peer, client } = extensions.get().copied().ok_or(Error::Internal)?;
+    let certificate = extensions.get();
+    let credentials = Credentials { headers, uri, is_stream_request: false, peer, client, certificate };
     let identify = || auth.caller(&credentials);
     Ok(auth.with_new_keys(identify(), identify).await?.expires())
 }

@@ -1,6 +1,6 @@
 //! Builds what verifies tokens, from the options.
 
-use std::{io, sync::Arc};
+use std::{fmt::Display, io, sync::Arc};
 
 use crate::{
     auth::{ClaimNames, Expected, Tickets, Tokens},
@@ -14,10 +14,12 @@ pub(super) fn tokens(options: &ServeOptions, drain: &Drain) -> io::Result<Option
     let tokens = &options.tokens;
     let Some(source) = source(tokens).filter(|_| options.auth == AuthMode::Jwt) else { return Ok(None) };
     let expected = Expected { audiences: tokens.jwt_audience.clone(), issuers: tokens.jwt_issuer.clone() };
-    let refresh = KeyRefresh::new(source, expected, drain.clone())?;
-    let ticket_key = tokens.ticket_key_file.as_deref().map(read_secret).transpose()?;
+    let option = option(&source);
+    let refresh = KeyRefresh::new(source, expected, drain.clone()).map_err(|error| about(option, &error))?;
+    let ticket_key = tokens.ticket_key_file.as_deref().map(read_secret).transpose();
+    let ticket_key = ticket_key.map_err(|error| about(TICKET_KEY, &error))?;
     let tickets = Tickets::new(ticket_key.as_deref()).map_err(|reason| match &tokens.ticket_key_file {
-        Some(file) => io::Error::other(format!("{}: {reason}", file.display())),
+        Some(file) => about(TICKET_KEY, &format!("{}: {reason}", file.display())),
         None => io::Error::other(reason),
     })?;
     let tokens = Tokens { keys: refresh.keys(), tickets: Arc::new(tickets), cookie: tokens.token_cookie.clone() };
@@ -37,6 +39,22 @@ pub(super) fn claim_names(options: &ServeOptions) -> ClaimNames {
         None => (names.user, Some("sub".to_owned())),
     };
     ClaimNames { user, user_fallback, device: jwt_device_claim, ..names }
+}
+
+/// The error of a file names its option, so that the reader also learns which variable its value came from.
+fn about(option: &str, error: &dyn Display) -> io::Error {
+    io::Error::other(format!("{option}: {error}"))
+}
+
+const TICKET_KEY: &str = "--ticket-key-file";
+
+/// The option that names the source.
+fn option(source: &KeySource) -> &'static str {
+    match source {
+        KeySource::Secret(_) => "--jwt-secret-file",
+        KeySource::PublicKey(_) => "--jwt-public-key",
+        KeySource::JwksFile(_) | KeySource::JwksUrl(_) => "--jwks",
+    }
 }
 
 fn source(options: &TokenOptions) -> Option<KeySource> {

@@ -84,10 +84,11 @@ impl Caller {
         Ok(TenantAddress { user: self.reach(&address.user)?, device: address.device.clone() })
     }
 
-    /// For limits of what one caller may use. `None` for an anonymous caller.
+    /// For limits of what one caller may use. `None` for a caller without such limits: an anonymous one, or a service.
     #[must_use]
     pub fn key(&self) -> Option<CallerKey> {
-        let user = TenantUser::new(self.tenant(), self.user.as_ref()?);
+        let user = self.user.as_ref().filter(|_| !self.service)?;
+        let user = TenantUser::new(self.tenant(), user);
         Some(CallerKey { user, device: self.bound_device().cloned() })
     }
 

@@ -20,9 +20,10 @@ fn challenge(mode: Mode, fault: IdentityFault) -> &'static str {
     match (mode, fault) {
         (Mode::Claim | Mode::None, _) => r#"Claim realm="backend-signal""#,
         // A request without a token gets no `error` (RFC 6750, section 3.1).
-        (Mode::Jwt, IdentityFault::Absent | IdentityFault::NoToken | IdentityFault::Untrusted) => {
-            r#"Bearer realm="backend-signal""#
-        }
+        (
+            Mode::Jwt,
+            IdentityFault::Absent | IdentityFault::NoToken | IdentityFault::Untrusted | IdentityFault::Certificate,
+        ) => r#"Bearer realm="backend-signal""#,
         (
             Mode::Jwt,
             IdentityFault::Malformed
@@ -31,7 +32,8 @@ fn challenge(mode: Mode, fault: IdentityFault) -> &'static str {
             | IdentityFault::ExpiredToken
             | IdentityFault::AmbiguousToken
             | IdentityFault::UnknownKey
-            | IdentityFault::SpentTicket,
+            | IdentityFault::SpentTicket
+            | IdentityFault::Reserved,
         ) => r#"Bearer realm="backend-signal", error="invalid_token""#,
     }
 }

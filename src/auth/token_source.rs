@@ -105,7 +105,8 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let (uri, peer) = (Uri::from_static(uri), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let credentials = Credentials { headers: &headers, uri: &uri, peer, client: peer, is_stream_request: stream };
+        let (headers, uri, certificate) = (&headers, &uri, None);
+        let credentials = Credentials { headers, uri, peer, client: peer, is_stream_request: stream, certificate };
         Ok(match find(&credentials, Some("session"))? {
             None => String::new(),
             Some(Bearer::Token(token)) => format!("token {}", token.escape_ascii()),

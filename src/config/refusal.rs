@@ -7,7 +7,7 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-use super::variable;
+use super::environment::variable;
 
 /// clap writes several paragraphs; this line has what is wrong, clap's tips, and the variable that the value came from.
 pub(super) fn one_line(error: &Error, definition: &Command, args: &[OsString]) -> String {

@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, builder::BoolishValueParser};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, PermissionOptions, TokenOptions,
-    values::{count, network, origin, seconds, stall_timeout},
+    Endpoint, Given, PermissionOptions, TokenOptions, contradictions,
+    values::{body_limit, bytes, count, network, origin, seconds, stall_timeout},
 };
 use crate::{
     limits::{AddressScope, AddressSource},
@@ -20,6 +20,11 @@ pub struct ServeOptions {
     /// Where it listens.
     #[command(flatten)]
     pub endpoint: Endpoint,
+
+    /// For development on one machine: --auth none, and 127.0.0.1 as the default of --host. An address that other machines can reach
+    /// is refused
+    #[arg(long, env = "SIGNAL_DEV", value_parser = BoolishValueParser::new())]
+    pub dev: bool,
 
     /// Where an identity comes from
     #[arg(long, env = "SIGNAL_AUTH", value_enum, default_value = "claim")]
@@ -55,8 +60,7 @@ pub struct ServeOptions {
     pub cors_origins: Vec<http::HeaderValue>,
 
     /// Largest request body or gRPC message
-    #[arg(long, env = "SIGNAL_BODY_LIMIT", value_name = "BYTES", default_value_t = 102_400,
-          value_parser = clap::value_parser!(u32).range(1..=MAX_BODY))]
+    #[arg(long, env = "SIGNAL_BODY_LIMIT", value_name = "BYTES", default_value = "102400", value_parser = body_limit)]
     pub body_limit: u32,
 
     /// How long a request body may take to arrive; a gRPC call has 10 s until its response begins
@@ -85,11 +89,12 @@ pub struct ServeOptions {
     pub hold_limit: Duration,
 
     /// Bytes of memory for the messages in all mailboxes and the responses that clients have not read yet
-    #[arg(long, env = "SIGNAL_MEMORY_BUDGET", value_name = "BYTES", default_value_t = 1 << 30)]
+    #[arg(long, env = "SIGNAL_MEMORY_BUDGET", value_name = "BYTES", default_value = "1073741824",
+          value_parser = bytes)]
     pub memory_budget: usize,
 
     /// Bytes of memory for held messages; 0: no limit [default: a quarter of --memory-budget]
-    #[arg(long, env = "SIGNAL_HOLD_BUDGET", value_name = "BYTES")]
+    #[arg(long, env = "SIGNAL_HOLD_BUDGET", value_name = "BYTES", value_parser = bytes)]
     pub hold_budget: Option<usize>,
 
     /// Most devices of one user, with and without a stream; 0: no limit
@@ -152,6 +157,11 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
+    /// Certificates of the authorities that sign client certificates, PEM; a client with such a certificate and no other identity is
+    /// the user `cert:` and its common name
+    #[arg(long, env = "SIGNAL_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// How much is logged
     #[arg(long, env = "SIGNAL_LOG", value_name = "LEVEL", value_enum, default_value = "info")]
     pub log: LogLevel,
@@ -159,6 +169,14 @@ pub struct ServeOptions {
     /// How a log line looks
     #[arg(long, env = "SIGNAL_LOG_FORMAT", value_enum, default_value = "human")]
     pub log_format: LogFormat,
+
+    /// Which of these options were given.
+    #[arg(skip)]
+    pub given: Given,
+
+    /// A warning for each variable that is none of these but looks like one.
+    #[arg(skip)]
+    pub unknown_variables: Vec<String>,
 }
 
 /// Where an identity comes from.
@@ -182,20 +200,21 @@ pub enum RequireClaim {
 }
 
 impl ServeOptions {
-    /// Says in one line which options do not go together.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let wrong = match (&self.endpoint.tls_cert, &self.tls_key) {
-            (Some(_), None) => "--tls-cert needs --tls-key",
-            (None, Some(_)) => "--tls-key needs --tls-cert",
-            _ if self.client_address != AddressSource::XForwardedFor && self.trusted_proxies.is_empty() => {
-                "--client-address needs --trusted-proxies: no other peer is believed"
-            }
-            _ => return self.tokens.check(self.auth == AuthMode::Jwt),
-        };
-        Err(wrong.to_owned())
+    /// The number of worker threads.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.worker_threads.or(std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1)
+    }
+
+    /// Sets the defaults that depend on other options. Says in one line which options do not go together.
+    pub(super) fn complete(&mut self, given: Given) -> Result<(), String> {
+        if self.dev && !given.has("--auth") {
+            self.auth = AuthMode::None;
+        }
+        if self.dev && !given.has("--host") {
+            "127.0.0.1".clone_into(&mut self.endpoint.host);
+        }
+        self.given = given;
+        contradictions::find(self).map_or(Ok(()), |line| Err(self.given.with_variables(line)))
     }
 }
-
-/// A larger message would not fit into an empty mailbox.
-#[expect(clippy::cast_possible_wrap, reason = "256 KiB fits into an i64")]
-const MAX_BODY: i64 = crate::hub::WAITING_BYTES as i64;

@@ -10,14 +10,41 @@ use ipnet::{IpNet, Ipv4Net};
 use super::Jwks;
 use crate::hub::REPLAY_MS;
 
-/// A number of seconds, such as 10 or 0.5.
+/// A number of seconds, such as 10 or 0.5, or a time with its unit, such as 500ms or 2m.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    let duration = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?,
+        Err(_) => humantime::parse_duration(text).map_err(|_| "not a time such as 10 (seconds), 500ms, 30s or 2m")?,
+    };
     if duration < SHORTEST || duration > LONGEST {
-        return Err(format!("must be between {} and {}", SHORTEST.as_secs_f64(), LONGEST.as_secs()));
+        return Err(format!("must be between {} and {} seconds", SHORTEST.as_secs_f64(), LONGEST.as_secs()));
     }
     Ok(duration)
+}
+
+/// A number of bytes, such as 65536, 64k, 512M or 1GiB. Not by a crate: they take 64k for 64,000, and round a fraction.
+pub(super) fn bytes(text: &str) -> Result<usize, String> {
+    let end_of_number = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end_of_number);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => return Err(NO_BYTES.to_owned()),
+    };
+    if number.is_empty() {
+        return Err(NO_BYTES.to_owned());
+    }
+    let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "more bytes than this machine can address".to_owned())
+}
+
+/// The bytes of the largest body. A larger one would not fit into an empty mailbox.
+pub(super) fn body_limit(text: &str) -> Result<u32, String> {
+    let bytes = bytes(text)?;
+    let limit = u32::try_from(bytes).ok().filter(|bytes| (1..=crate::hub::WAITING_BYTES).contains(&(*bytes as usize)));
+    limit.ok_or_else(|| format!("must be between 1 and {} bytes", crate::hub::WAITING_BYTES))
 }
 
 /// `--stall-timeout`: [`seconds`], and less than the time after which a message counts as read if its stream is still there.
@@ -187,6 +214,8 @@ fn canonical_host(host: &str, is_web: bool) -> Result<String, String> {
     Ok(host.to_ascii_lowercase())
 }
 
+const NO_BYTES: &str = "not a whole number of bytes such as 65536, 64k, 512M or 1G";
+
 const NO_ORIGIN: &str = "not an origin such as https://example.org";
 
 /// The bits in front of an IPv4 address in an IPv4-mapped address of IPv6.
@@ -205,6 +234,77 @@ const LONGEST_STALL: Duration = Duration::from_millis(REPLAY_MS - 10_000);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_of_bytes_may_have_a_unit_of_1024() {
+        for (given, expected) in [
+            ("0", 0),
+            ("65536", 65_536),
+            ("64k", 65_536),
+            ("64K", 65_536),
+            ("64KiB", 65_536),
+            ("512M", 536_870_912),
+            ("512m", 536_870_912),
+            ("1G", 1 << 30),
+            ("1gib", 1 << 30),
+            ("007", 7),
+        ] {
+            assert_eq!(bytes(given), Ok(expected), "{given}");
+        }
+        for given in ["", "k", "1.5G", "1,5G", "-1", "+1", "1 G", " 1", "1T", "1kb", "1kk", "0x10", "1e3", "64 ", "٣"]
+        {
+            assert_eq!(bytes(given), Err(NO_BYTES.to_owned()), "{given}");
+        }
+        for given in ["18446744073709551616", "17179869184G", "99999999999999999999k"] {
+            assert!(bytes(given).is_err_and(|error| error.contains("more bytes")), "{given}");
+        }
+        assert_eq!((body_limit("256k"), body_limit("1")), (Ok(262_144), Ok(1)));
+        for given in ["0", "257k", "262145", "4G", "5G"] {
+            assert!(body_limit(given).is_err_and(|error| error.contains("between 1 and 262144")), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_number_of_seconds_or_has_a_unit() {
+        for (given, milliseconds) in [
+            ("10", 10_000),
+            ("0.5", 500),
+            ("30s", 30_000),
+            ("2m", 120_000),
+            ("2min", 120_000),
+            ("500ms", 500),
+            ("1h", 3_600_000),
+            ("1m 30s", 90_000),
+            ("1.5s", 1_500),
+            ("24h", 86_400_000),
+        ] {
+            assert_eq!(seconds(given), Ok(Duration::from_millis(milliseconds)), "{given}");
+        }
+        for given in [
+            "",
+            "s",
+            "soon",
+            "-1",
+            "-1s",
+            "-30m",
+            "10 x",
+            "10S",
+            "1,5s",
+            "0",
+            "0s",
+            "500us",
+            "86401",
+            "25h",
+            "1M",
+            "NaN",
+            "inf",
+            "1e30",
+            "18446744073709551616s",
+            "99999999999999999999m",
+        ] {
+            assert!(seconds(given).is_err(), "{given}: {:?}", seconds(given));
+        }
+    }
 
     #[test]
     fn an_origin_gets_the_form_in_which_a_browser_sends_it() {

@@ -25,6 +25,10 @@ pub enum IdentityFault {
     UnknownKey,
     /// The ticket was used, or is too old.
     SpentTicket,
+    /// The client certificate does not say clearly whom it identifies.
+    Certificate,
+    /// The user is one that only a client certificate can give.
+    Reserved,
 }
 
 impl IdentityFault {
@@ -39,7 +43,9 @@ impl IdentityFault {
             | Self::InvalidToken
             | Self::ExpiredToken
             | Self::AmbiguousToken
-            | Self::UnknownKey => true,
+            | Self::UnknownKey
+            | Self::Certificate
+            | Self::Reserved => true,
         }
     }
 
@@ -74,6 +80,11 @@ impl IdentityFault {
             Self::SpentTicket => {
                 "The ticket was used, or is older than 30 s. Get a new one with POST /ticket, and open a new stream with it."
             }
+            Self::Certificate => {
+                "The subject of the client certificate must have exactly one common name (CN): not empty, at most 251 bytes, \
+                 and without control characters."
+            }
+            Self::Reserved => "A user id that begins with `cert:` comes only from a client certificate.",
         }
     }
 }

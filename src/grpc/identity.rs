@@ -59,8 +59,8 @@ impl SignalService {
 fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
     let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
     let Peer { tcp: peer, client } = request.extensions().get().copied().ok_or(Error::Internal)?;
-    let credentials =
-        Credentials { headers: request.headers(), uri: request.uri(), is_stream_request: false, peer, client };
+    let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
+    let credentials = Credentials { headers, uri, is_stream_request: false, peer, client, certificate };
     match needed {
         Identity::Caller => {
             let caller = auth.caller(&credentials)?;

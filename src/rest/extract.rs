@@ -130,7 +130,8 @@ impl<T: FromPath> MessagePost<T> {
 
 /// The credentials of a request that has no token in its query.
 pub(super) fn post_credentials<B>(Peer { tcp: peer, client }: Peer, request: &Request<B>) -> Credentials<'_> {
-    Credentials { headers: request.headers(), uri: request.uri(), is_stream_request: false, peer, client }
+    let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
+    Credentials { headers, uri, is_stream_request: false, peer, client, certificate }
 }
 
 /// The parameters of a path, not decoded yet.
@@ -177,7 +178,8 @@ impl<'a> Iterator for PathSegments<'a> {
 
 fn credentials(parts: &Parts, is_stream_request: bool) -> Result<Credentials<'_>, Error> {
     let Peer { tcp: peer, client } = peer_of(&parts.extensions)?;
-    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, is_stream_request, peer, client })
+    let certificate = parts.extensions.get();
+    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, is_stream_request, peer, client, certificate })
 }
 
 /// The peer of a request. `app/dispatch.rs` stores it in an extension before it calls the router.

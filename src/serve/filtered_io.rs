@@ -52,6 +52,11 @@ impl<T, F> FilteredIo<T, F> {
         Self { io, filter }
     }
 
+    /// The connection below the filter.
+    pub(super) fn get_ref(&self) -> &T {
+        &self.io
+    }
+
     /// The connection without the filter.
     pub(super) fn into_inner(self) -> T {
         self.io

@@ -25,8 +25,13 @@ use self::{
     stream_writer::StreamWriter,
 };
 use super::{
-    Handler, Peer, connection::ServerState, connection_limit::ConnectionPermit, discard::read_to_end,
-    filtered_io::FilteredIo, protocol_detection::Rewound, tls::MaybeTls,
+    Handler, Peer,
+    connection::ServerState,
+    connection_limit::ConnectionPermit,
+    discard::read_to_end,
+    filtered_io::FilteredIo,
+    protocol_detection::Rewound,
+    tls::{MaybeTls, TlsClient},
 };
 
 /// hyper's limit for both buffers: the head of a request, and response bytes that the socket has not taken.
@@ -40,14 +45,14 @@ pub(super) async fn serve<H: Handler>(
     permit: ConnectionPermit,
     first_head_by: Instant,
 ) -> hyper::Result<()> {
-    let (settings, detachment) = (&state.settings, Detachment::default());
+    let (settings, detachment, client) = (&state.settings, Detachment::default(), TlsClient::of(&io));
     let service = {
         let (state, detachment) = (state.clone(), detachment.clone());
         // One `Arc` for each connection, so a request clones this counter and not the one that all threads share.
         let (detaches, watchdog) = (settings.http1_takeover, Arc::new(state.watchdog.clone()));
         service_fn(move |request: Request<Incoming>| {
             let (watchdog, detachment, version) = (watchdog.clone(), detachment.clone(), request.version());
-            let request = ReadTrackedBody::wrap(request, &detachment, state.settings.body_timeout);
+            let request = ReadTrackedBody::wrap(client.attach(request), &detachment, state.settings.body_timeout);
             let response = state.handler.handle(peer, request);
             async move {
                 let mut response = response.await;

@@ -36,8 +36,12 @@ use self::{
 };
 pub(super) use self::{stream_tasks::StreamTasks, streams::Streams};
 use super::{
-    Handler, Peer, ResponseFuture, connection::ServerState, discard::read_to_end, filtered_io::FilteredIo,
-    protocol_detection::Rewound, tls::MaybeTls,
+    Handler, Peer, ResponseFuture,
+    connection::ServerState,
+    discard::read_to_end,
+    filtered_io::FilteredIo,
+    protocol_detection::Rewound,
+    tls::{MaybeTls, TlsClient},
 };
 use crate::drain::Drain;
 
@@ -62,14 +66,14 @@ pub(super) async fn serve<H: Handler>(
     io: Rewound<MaybeTls>,
     peer: Peer,
 ) -> hyper::Result<()> {
-    let (budget, streams) = (ReadBudget::default(), Streams::new(state.watchdog.clone()));
+    let (budget, streams, client) = (ReadBudget::default(), Streams::new(state.watchdog.clone()), TlsClient::of(&io));
     let frames = FrameFilter::new(state.metrics.clone(), streams.clone());
     let mut io = FilteredIo::new(FilteredIo::new(io, budget.clone()), frames);
     let tasks = StreamTasks::new(state.drain.clone(), state.settings.body_timeout, streams.clone());
     let service = {
         let (state, budget, streams, tasks) = (state.clone(), budget.clone(), streams.clone(), tasks.clone());
         service_fn(move |request: Request<Incoming>| {
-            let ((request, waiter), unpolled) = (tasks.open_stream(request), budget.count_unpolled());
+            let ((request, waiter), unpolled) = (tasks.open_stream(client.attach(request)), budget.count_unpolled());
             let mut handled = if streams.must_queue() {
                 handle_later(state.clone(), peer, Box::new(request))
             } else {

@@ -1,128 +1,203 @@
 //! TLS, which offers HTTP/2, HTTP/1.1 and HTTP/1.0 by ALPN.
 
-use std::{fmt::Display, io, path::Path, sync::Arc};
+mod certificate_files;
+mod client_certificate;
+mod handshake;
 
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        Error, ServerConfig,
-        crypto::ring,
-        pki_types::{
-            CertificateDer, PrivateKeyDer,
-            pem::{self, PemObject as _},
-        },
-    },
-    server::TlsStream,
-};
+use std::{io, sync::Arc, time::Duration};
+
+use http::Request;
+use parking_lot::RwLock;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_util::either::Either;
 
-use super::watched_socket::WatchedSocket;
-use crate::wall_clock::RustlsClock;
+use self::{certificate_files::Contents, handshake::Turns};
+pub use self::{
+    certificate_files::{CertificateFile, CertificateFileError, CertificateFiles},
+    client_certificate::ClientCertificate,
+};
+use super::{protocol_detection::Rewound, watched_socket::WatchedSocket};
+use crate::{reload::Reload, telemetry::Metrics};
 
 /// A connection with or without TLS. TLS is boxed, because its state is large and most connections have none.
 pub(super) type MaybeTls = Either<Box<TlsStream<WatchedSocket>>, WatchedSocket>;
 
-/// The files with which the server proves its identity.
-#[derive(Clone, Copy, Debug)]
-pub struct CertificateFiles<'a> {
-    /// The certificate and its chain, PEM.
-    pub certificate: &'a Path,
-    /// The private key of the certificate, PEM.
-    pub key: &'a Path,
+/// The TLS configuration of a server, which changes when its files change. A cheap handle.
+#[derive(Clone)]
+pub struct Tls(Arc<Inner>);
+
+struct Inner {
+    files: CertificateFiles,
+    /// For new connections. Each connection keeps the configuration of its handshake.
+    current: RwLock<Current>,
+    turns: Turns,
 }
 
-/// The TLS configuration of a server.
-#[derive(Clone)]
-pub struct Tls(TlsAcceptor);
+struct Current {
+    config: Arc<ServerConfig>,
+    /// What `config` was made of.
+    contents: Contents,
+}
 
 impl Tls {
-    /// Reads both files.
+    /// Reads the files.
     ///
     /// # Errors
     /// When a file cannot be read, is empty or not PEM, lacks the certificate or the key, or the key does not belong to the
-    /// certificate. The message names the file.
-    pub fn read(files: CertificateFiles<'_>) -> io::Result<Self> {
-        let (certificate, key) = (files.certificate, files.key);
-        let chain = read_chain(&read_pem(certificate)?).map_err(|reason| unusable(certificate, &reason))?;
-        let private = read_key(&read_pem(key)?).map_err(|reason| unusable(key, &reason))?;
-        // Names the crypto provider, because rustls panics when two are compiled in and none is named.
-        let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(RustlsClock))
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-            .map_err(|error| mismatch(files, &error))?;
-        config.alpn_protocols = ["h2", "http/1.1", "http/1.0"].map(|name| name.as_bytes().to_vec()).into();
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    /// certificate.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn read(files: CertificateFiles) -> Result<Self, CertificateFileError> {
+        let current = Current::of(&files, files.read()?)?;
+        Ok(Self(Arc::new(Inner { files, current: RwLock::new(current), turns: Turns::for_this_runtime() })))
+    }
+
+    /// Reads the files again when they have changed or a request comes; never ends. While they cannot be used, the certificate and the
+    /// key from before stay in use.
+    ///
+    /// Compares contents and not times, so it notices a symbolic link that points elsewhere and a copy with an old time. Reads in a
+    /// worker of the runtime: the files are small, and whatever is not a regular file is not read again.
+    pub async fn keep_current(self, reload: Reload, metrics: Metrics) {
+        let Inner { files, current, .. } = &*self.0;
+        let mut requests = reload.requests();
+        let mut tried = Ok(current.read().contents.clone());
+        loop {
+            let is_requested = requests.next().await;
+            let read = files.read_again(&current.read().contents);
+            if !is_requested && read == tried {
+                continue;
+            }
+            tried.clone_from(&read);
+            let reloaded = read.and_then(|contents| Current::of(files, contents));
+            metrics.certificates_reloaded(reloaded.is_ok());
+            match reloaded {
+                Ok(new) => {
+                    *current.write() = new;
+                    tracing::info!("new connections get the certificate that was read again");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a changed TLS file is not used; the ones from before stay in use");
+                }
+            }
+        }
+    }
+}
+
+impl Current {
+    fn of(files: &CertificateFiles, contents: Contents) -> Result<Self, CertificateFileError> {
+        Ok(Self { config: Arc::new(files.config(&contents)?), contents })
     }
 }
 
 /// Does the TLS handshake if the server has TLS.
 pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket) -> io::Result<MaybeTls> {
-    match tls {
-        // The inner box: the future of the handshake is larger than the connection.
-        Some(tls) => Ok(Either::Left(Box::new(Box::pin(tls.0.accept(socket)).await?))),
-        None => Ok(Either::Right(socket)),
-    }
+    let Some(Tls(tls)) = tls else { return Ok(Either::Right(socket)) };
+    let stream = timeout(HANDSHAKE, async {
+        // Before this, no memory is spent on the handshake.
+        socket.get_ref().readable().await?;
+        let acceptor = TlsAcceptor::from(tls.current.read().config.clone());
+        // Boxed: the future of the handshake is larger than the connection.
+        tls.turns.run(Box::pin(acceptor.accept(socket)).as_mut()).await
+    });
+    Ok(Either::Left(Box::new(stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)))
 }
 
-fn read_pem(file: &Path) -> io::Result<Vec<u8>> {
-    let text = std::fs::read(file).map_err(|error| unusable(file, &error))?;
-    if text.trim_ascii().is_empty() {
-        return Err(unusable(file, &"the file is empty"));
-    }
-    // Every section of PEM begins with this.
-    if !contains(&text, "-----BEGIN ") {
-        return Err(unusable(file, &"the file is not PEM"));
-    }
-    Ok(text)
-}
+/// What the client of a connection has proven in the handshake.
+pub(super) struct TlsClient(Option<ClientCertificate>);
 
-fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
-    if chain.is_empty() {
-        let has_key = if contains(pem, "PRIVATE KEY-----") { ", but a private key" } else { "" };
-        return Err(format!("the file has no certificate{has_key}"));
+impl TlsClient {
+    pub(super) fn of(io: &Rewound<MaybeTls>) -> Self {
+        let Either::Left(stream) = io.get_ref() else { return Self(None) };
+        Self(ClientCertificate::of_chain(stream.get_ref().1.peer_certificates()))
     }
-    Ok(chain)
-}
 
-fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    match PrivateKeyDer::from_pem_slice(pem) {
-        Err(pem::Error::NoItemsFound) if contains(pem, "ENCRYPTED PRIVATE KEY-----") => {
-            Err("the private key is encrypted; decrypt it first".to_owned())
+    /// Lets the handler of a request know the certificate of its connection.
+    pub(super) fn attach<B>(&self, mut request: Request<B>) -> Request<B> {
+        if let Some(certificate) = &self.0 {
+            request.extensions_mut().insert(certificate.clone());
         }
-        Err(pem::Error::NoItemsFound) => Err("the file has no private key".to_owned()),
-        read => read.map_err(damaged),
+        request
     }
 }
 
-fn contains(pem: &[u8], mark: &str) -> bool {
-    memchr::memmem::find(pem, mark.as_bytes()).is_some()
-}
+/// How long a handshake may take, also when `--header-timeout` is longer.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
-fn damaged(error: pem::Error) -> String {
-    match error {
-        // The library writes the lines as lists of numbers.
-        pem::Error::MissingSectionEnd { .. } => "the PEM is cut off: it has no END line".to_owned(),
-        pem::Error::IllegalSectionStart { .. } => "the PEM has a malformed BEGIN line".to_owned(),
-        other => format!("the PEM is damaged: {other}"),
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        net::{TcpListener, TcpStream},
+        time::{Instant, sleep},
+    };
+
+    use super::*;
+    use crate::{
+        budget::Budget,
+        serve::{watched_socket, write_watchdog::Watchdog},
+        telemetry::Levels,
+    };
+
+    /// Files of this test, with a new certificate.
+    fn files(test: &str) -> CertificateFiles {
+        let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let file = |name: &str, text: String| {
+            let path = std::env::temp_dir().join(format!("backend-signal-{}-{test}-{name}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (certificate, key) = (file("cert", identity.cert.pem()), file("key", identity.signing_key.serialize_pem()));
+        CertificateFiles { certificate, key, client_ca: None }
     }
-}
 
-/// Both files are PEM with the right sections, but rustls does not accept them together.
-fn mismatch(files: CertificateFiles<'_>, error: &Error) -> io::Error {
-    match error {
-        Error::InconsistentKeys(_) => unusable(
-            files.key,
-            &format!("the private key does not belong to the certificate {}", files.certificate.display()),
-        ),
-        Error::InvalidCertificate(error) => {
-            unusable(files.certificate, &format!("the certificate is damaged: {error}"))
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_has_10_s_whether_its_peer_sends_nothing_or_a_part() {
+        let tls = Tls::read(files("handshake")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for first in [&b""[..], b"\x16\x03\x01"] {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            client.try_write(first).unwrap();
+            let watchdog = Watchdog::new(Duration::from_secs(60), Budget::new(0), Metrics::new());
+            let socket = watched_socket::wrap(listener.accept().await.unwrap().0, watchdog);
+            let began = Instant::now();
+            let error = accept(Some(&tls), socket).await.err().expect("no handshake");
+            assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, 10), "{first:?}");
         }
-        // rustls says so of a key that it cannot parse.
-        error => unusable(files.key, error),
     }
-}
-
-fn unusable(file: &Path, reason: &dyn Display) -> io::Error {
-    io::Error::other(format!("{}: {reason}", file.display()))
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_stays_unusable_is_counted_once_and_a_request_counts_it_again() {
+        let files = files("unusable");
+        let (tls, metrics, reload) = (Tls::read(files.clone()).unwrap(), Metrics::new(), Reload::default());
+        let levels = Levels { streams: 0, mailboxes: 0, mailbox_bytes: 0, held_bytes: 0, watches: 0, unsent_bytes: 0 };
+        let counts = || {
+            let text = metrics.render(levels).unwrap();
+            ["used", "refused"].map(|outcome| {
+                let name = format!("signal_certificate_reloads_total{{outcome=\"{outcome}\"}} ");
+                text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
+            })
+        };
+        let steps = async {
+            let many_intervals = Duration::from_secs(60);
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [0, 0], "nothing has changed");
+            let good = std::fs::read(&files.certificate).unwrap();
+            std::fs::write(&files.certificate, &good[..good.len() / 2]).unwrap();
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [0, 1], "half-written");
+            std::fs::remove_file(&files.certificate).unwrap();
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [0, 2], "removed");
+            reload.request();
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [0, 3], "requested");
+            std::fs::write(&files.certificate, &good).unwrap();
+            sleep(many_intervals).await;
+            assert_eq!(counts(), [1, 3], "restored");
+        };
+        tokio::select! {
+            () = tls.keep_current(reload.clone(), metrics.clone()) => {}
+            () = steps => {}
+        }
+    }
 }

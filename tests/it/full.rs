@@ -162,9 +162,9 @@ async fn with_few_descriptors_fewer_connections_are_allowed_and_a_warning_says_s
     let more = Connection::open(process.address).await.request("GET /user/bob/devices", &[], b"").await;
     assert_eq!(more.status, 503);
     assert_eq!(Connection::open(process.address).await.request("GET /healthz", &[], b"").await.status, 200);
+    let log = process.preface.clone();
     process.signal("TERM");
-    let (code, log) = process.exited();
-    assert_eq!(code, Some(0));
+    assert_eq!(process.exited().0, Some(0));
     let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("192"), "{log}");
 }
@@ -172,9 +172,7 @@ async fn with_few_descriptors_fewer_connections_are_allowed_and_a_warning_says_s
 #[test]
 fn more_allowed_connections_than_descriptors_are_a_warning() {
     for (options, warnings) in [("--max-connections 100", 0), ("--max-connections 1000", 1)] {
-        let process = limited(options);
-        process.signal("TERM");
-        let (_, log) = process.exited();
+        let log = limited(options).preface.clone();
         let found: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
         assert_eq!(found.len(), warnings, "{options}: {log}");
         assert!(found.iter().all(|line| line.contains("1000") && line.contains("192")), "{log}");

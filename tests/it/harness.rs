@@ -20,6 +20,7 @@ use backend_signal::{
     app::App,
     config::{Arguments, Command},
     drain::{Died, Drain},
+    reload::Reload,
 };
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -40,6 +41,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Server {
     pub address: SocketAddr,
     pub drain: Drain,
+    pub reload: Reload,
     running: JoinHandle<Result<(), Died>>,
 }
 
@@ -54,9 +56,9 @@ impl Server {
         let options = [&["--port", "0", "--host", "127.0.0.1"], options].concat();
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
         let app = App::bind(*options).await.expect("a free port");
-        let (address, drain) = (app.local_addrs()[0], app.drain());
+        let (address, drain, reload) = (app.local_addrs()[0], app.drain(), app.reload());
         let running = tokio::spawn(app.run());
-        Self { address, drain, running }
+        Self { address, drain, reload, running }
     }
 
     /// Waits until the drain is complete.

@@ -68,7 +68,7 @@ fn a_taken_port_is_one_line_and_exit_code_2() {
 }
 
 #[tokio::test]
-async fn the_first_line_of_the_log_names_the_address() {
+async fn a_line_of_the_log_names_the_address() {
     let process = Process::start(&[]);
     assert!(
         process.first_line.trim_end().ends_with(&format!("listening on {}", process.address)),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Response, Server, Sse, metric,
+    Process, Response, Server, Sse, metric,
     tokens::{SECRET, Signer, claims, encode, file, seconds_from_now, token},
     until, within,
 };
@@ -202,14 +202,17 @@ async fn nodes_with_the_same_key_accept_each_others_tickets_each_once() {
     assert_eq!(status(&both, &format!("GET /subscribe?ticket={}", token("bob/phone")), STREAM).await, 401);
 }
 
-/// In a process whose clock runs ten times as fast.
+/// In a process whose clock a file sets.
 #[tokio::test]
 async fn a_ticket_is_401_after_30_s_and_no_failed_identity() {
     if let Err(error) = wall_clock::faketime() {
         return wall_clock::skip(&error);
     }
     let options = options();
-    let daemon = wall_clock::at("+0 x10", &options.each_ref().map(String::as_str));
+    let clock = file("clock", "+0");
+    let mut command = wall_clock::command_at("+0");
+    command.env_remove("FAKETIME").env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
+    let daemon = Process::spawn(command.args(["--port", "0", "--host", "127.0.0.1"]).args(&options));
     let ask = async |head: &str, headers: &[(&str, &str)]| {
         crate::harness::Connection::open(daemon.address).await.request(head, headers, b"").await
     };
@@ -219,6 +222,8 @@ async fn a_ticket_is_401_after_30_s_and_no_failed_identity() {
     let answer = ask("POST /ticket", &[("authorization", &bearer)]).await;
     let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
     let path = format!("GET /subscribe?format=none&ticket={}", answer["ticket"].as_str().expect("a ticket"));
+    assert_eq!(ask(&path, &[]).await.status, 400, "it is good");
+    std::fs::write(&clock, "+31").expect("writable");
     let old = until(|| ask(&path, &[]), |answer| answer.status != 400).await;
     assert_eq!((old.status, old.problem().as_str()), (401, "unauthenticated"));
     assert!(old.text().contains("POST /ticket"), "{}", old.text());

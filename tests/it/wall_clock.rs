@@ -42,7 +42,7 @@ pub fn faketime() -> std::io::Result<String> {
 }
 
 /// The executable at a time of day.
-fn command_at(time: &str) -> std::process::Command {
+pub fn command_at(time: &str) -> std::process::Command {
     let mut command = process::command();
     command.env("LD_PRELOAD", faketime().expect("faketime")).env("FAKETIME", time).env("TZ", "UTC");
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
@@ -50,7 +50,7 @@ fn command_at(time: &str) -> std::process::Command {
 }
 
 /// The daemon at a time of day.
-pub fn at(time: &str, options: &[&str]) -> Process {
+fn at(time: &str, options: &[&str]) -> Process {
     Process::spawn(command_at(time).args(["--port", "0", "--host", "127.0.0.1"]).args(options))
 }
 

@@ -12,7 +12,9 @@ use super::within;
 pub struct Process {
     child: Child,
     log: BufReader<ChildStderr>,
-    /// The first line of its log.
+    /// The lines of its log before the one that says where it listens.
+    pub preface: String,
+    /// The line that says where it listens; of several, the first.
     pub first_line: String,
     pub address: std::net::SocketAddr,
 }
@@ -28,11 +30,17 @@ impl Process {
         let log = BufReader::new(child.stderr.take().expect("standard error"));
         let address = ([0, 0, 0, 0], 0).into();
         // Made before anything can fail, because dropping it ends the child.
-        let mut process = Self { child, log, first_line: String::new(), address };
-        process.log.read_line(&mut process.first_line).expect("UTF-8");
+        let (preface, first_line) = (String::new(), String::new());
+        let mut process = Self { child, log, preface, first_line, address };
+        while process.log.read_line(&mut process.first_line).expect("UTF-8") > 0 {
+            if process.first_line.contains("listening on ") {
+                break;
+            }
+            process.preface.push_str(&std::mem::take(&mut process.first_line));
+        }
         let address = process.first_line.split("listening on ").nth(1);
         let address = address.and_then(|rest| rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok());
-        process.address = address.unwrap_or_else(|| panic!("{}", process.first_line));
+        process.address = address.unwrap_or_else(|| panic!("{}", process.preface));
         process
     }
 

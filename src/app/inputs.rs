@@ -1,0 +1,86 @@
+//! What the options name outside of the command line: files, and the addresses of the host. Read before anything is listened on, so
+//! that `check-config` finds the same faults as a start.
+
+use std::{fmt::Display, io, net::SocketAddr};
+
+use super::{max_connections::MaxConnections, start_report, token_setup};
+use crate::{
+    auth::Tokens,
+    config::{Endpoint, ServeOptions},
+    drain::Drain,
+    key_refresh::KeyRefresh,
+    serve::{CertificateFile, CertificateFiles, Tls},
+};
+
+/// Everything that is read before the daemon listens.
+pub(super) struct Inputs {
+    pub(super) tls: Option<Tls>,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) max_connections: MaxConnections,
+    /// What verifies tokens, and the task that reads its keys again.
+    pub(super) tokens: Option<(Tokens, KeyRefresh)>,
+}
+
+impl Inputs {
+    /// The error names the option, so that the reader also learns which variable its value came from.
+    pub(super) async fn read(options: &ServeOptions, drain: &Drain) -> io::Result<Self> {
+        let max_connections = MaxConnections::new(options.max_connections)?;
+        let tls = certificate_files(options).map(read_tls).transpose()?;
+        let tokens = token_setup::tokens(options, drain)?;
+        let addresses = resolve(&options.endpoint).await?;
+        if let Some(address) = addresses.iter().find(|address| options.dev && !address.ip().is_loopback()) {
+            let address = address.ip();
+            return Err(io::Error::other(format!(
+                "--dev identifies nobody, so it serves only this machine: --host must be a loopback address, and {address} is none"
+            )));
+        }
+        Ok(Self { tls, addresses, max_connections, tokens })
+    }
+
+    /// Everything that an operator should look into.
+    pub(super) fn warnings(&self, options: &ServeOptions) -> Vec<String> {
+        let mut warnings = start_report::warnings(options, &self.addresses);
+        warnings.extend(self.max_connections.warning());
+        warnings
+    }
+}
+
+/// The addresses of the host, each once.
+async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    let host = endpoint.host.as_str();
+    let found = tokio::net::lookup_host((host, endpoint.port)).await.map_err(|error| about("--host", host, &error))?;
+    for address in found {
+        // A hosts file may name an address several times.
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+fn certificate_files(options: &ServeOptions) -> Option<CertificateFiles> {
+    let (certificate, key) = (options.endpoint.tls_cert.clone()?, options.tls_key.clone()?);
+    Some(CertificateFiles { certificate, key, client_ca: options.tls_client_ca.clone() })
+}
+
+/// The error of a file names its option.
+fn read_tls(files: CertificateFiles) -> io::Result<Tls> {
+    Tls::read(files).map_err(|error| {
+        let option = match error.file() {
+            CertificateFile::Certificate => "--tls-cert",
+            CertificateFile::Key => "--tls-key",
+            CertificateFile::ClientCa => "--tls-client-ca",
+        };
+        io::Error::other(format!("{option}: {error}"))
+    })
+}
+
+/// The error of a start that cannot listen.
+pub(super) fn cannot_listen(Endpoint { host, port, .. }: &Endpoint, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on --host {host} --port {port}: {error}"))
+}
+
+fn about(option: &str, value: &str, error: &dyn Display) -> io::Error {
+    io::Error::other(format!("{option} {value}: {error}"))
+}

@@ -1,0 +1,63 @@
+//! Reads a secret from a file.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+/// The content of a file with a secret, without one line end at its end: editors and `echo` write one that nobody means.
+///
+/// # Errors
+/// When the file cannot be read, has no secret, or is larger than 64 KiB. The message names the file, and never its content.
+pub fn secret_file(path: &Path) -> io::Result<Vec<u8>> {
+    let unusable = |reason: &dyn std::fmt::Display| io::Error::other(format!("{}: {reason}", path.display()));
+    let mut secret = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut secret));
+    read.map_err(|error| unusable(&error))?;
+    if secret.len() as u64 > LARGEST {
+        return Err(unusable(&"the file is larger than 64 KiB, so it is not a secret"));
+    }
+    if secret.ends_with(b"\n") {
+        let end = if secret.ends_with(b"\r\n") { 2 } else { 1 };
+        secret.truncate(secret.len() - end);
+    }
+    if secret.is_empty() {
+        return Err(unusable(&"the file is empty"));
+    }
+    Ok(secret)
+}
+
+/// Far more than any key. Without it `/dev/zero` would fill the memory.
+const LARGEST: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_at_the_end_of_a_secret_file_is_not_part_of_the_secret() {
+        let path = std::env::temp_dir().join(format!("backend-signal-secret-{}", std::process::id()));
+        for (content, secret) in [
+            (&b"abc"[..], Some(&b"abc"[..])),
+            (b"abc\n", Some(b"abc")),
+            (b"abc\r\n", Some(b"abc")),
+            (b"abc\n\n", Some(b"abc\n")),
+            (b"abc\r", Some(b"abc\r")),
+            (b" abc \n", Some(b" abc ")),
+            (b"a\nb\n", Some(b"a\nb")),
+            (b"\xff\0\n", Some(b"\xff\0")),
+            (b"", None),
+            (b"\n", None),
+            (b"\r\n", None),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(secret_file(&path).ok().as_deref(), secret, "{content:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        for (path, reason) in [(path.as_path(), "No such file"), (Path::new("/dev/zero"), "larger than 64 KiB")] {
+            let error = secret_file(path).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}: ", path.display())) && error.contains(reason), "{error}");
+        }
+    }
+}

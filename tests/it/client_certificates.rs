@@ -1,0 +1,219 @@
+//! Callers that prove their identity with a client certificate.
+
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use backend_signal::grpc::proto::ListDevicesRequest;
+use http::Request;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, DnValue, IsCa, KeyPair};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tonic::{Code, transport::Channel};
+
+use crate::{
+    harness::{
+        Connection, FORM, Response, Server, Sse, claim,
+        grpc::{Client, claimed, framed, message},
+        http2::Http2,
+        process,
+        tunnel::{Tunnel, connector},
+        within,
+    },
+    serve::tempfiles,
+};
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+
+fn issuer() -> Issuer {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "Example CA");
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
+}
+
+/// A client certificate whose subject has these common names.
+fn client(issuer: &Issuer, common_names: &[&str]) -> Identity {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    // rcgen keeps one value of each type, so the second one has the same type as a custom one.
+    let types = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
+    for (kind, name) in types.into_iter().zip(common_names) {
+        params.distinguished_name.push(kind, DnValue::Utf8String((*name).to_owned()));
+    }
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+}
+
+/// A server that asks for client certificates, and what its clients trust.
+struct Asking {
+    server: Server,
+    root: CertificateDer<'static>,
+}
+
+impl Asking {
+    async fn start(test: &str, issuer: &Issuer, options: &[&str]) -> Self {
+        let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let [certificate, key] = tempfiles(test, &identity);
+        let ca = format!("{}/{test}-ca.pem", env!("CARGO_TARGET_TMPDIR"));
+        std::fs::write(&ca, issuer.pem()).expect("writable");
+        let tls = ["--tls-cert", &certificate, "--tls-key", &key, "--tls-client-ca", &ca];
+        let server = Server::with(&[&tls, options].concat()).await;
+        Self { server, root: identity.cert.der().clone() }
+    }
+
+    async fn tunnel(&self, client: Option<Identity>) -> Tunnel {
+        Tunnel::open(self.server.address, connector(&self.root, client)).await
+    }
+}
+
+async fn post(address: SocketAddr, headers: &[(&str, &str)]) -> Response {
+    let headers = [&[("content-type", FORM)], headers].concat();
+    Connection::open(address).await.request("POST /user/bob/device/phone", &headers, b"data=x").await
+}
+
+async fn post_http2(address: SocketAddr, headers: &[(&str, &str)]) -> u16 {
+    let mut client = Http2::open(address).await;
+    let mut request = Request::post(client.uri("/user/bob/device/phone")).header("content-type", FORM);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    client.send(request.body(Body::from("data=x")).expect("a request")).await.status().as_u16()
+}
+
+async fn grpc(address: SocketAddr) -> Client {
+    let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URI");
+    Client::new(within(endpoint.connect()).await.expect("listens"))
+}
+
+#[tokio::test]
+async fn a_certificate_is_the_identity_of_a_caller_that_has_no_other() {
+    let issuer = issuer();
+    let asking = Asking::start("client-identity", &issuer, &["--require-claim", "all"]).await;
+    let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["back end"]))).await, asking.tunnel(None).await);
+    let subscribe = [("x-user-claim", &*claim("bob/phone"))];
+    let mut phone = Sse::open(nobody.address, "/subscribe?format=envelope", &subscribe).await;
+    let sender = |event: String| serde_json::from_str::<serde_json::Value>(&event).expect("JSON")["from"].clone();
+    let certified = serde_json::json!({"user": "cert:back end", "device": null});
+
+    assert_eq!(post(backend.address, &[]).await.status, 200);
+    assert_eq!(sender(phone.data().await), certified, "over HTTP/1.1");
+    assert_eq!(post_http2(backend.address, &[]).await, 200);
+    assert_eq!(sender(phone.data().await), certified, "over HTTP/2");
+    within(grpc(backend.address).await.send(message("bob/phone", "", "x"))).await.expect("sent");
+    assert_eq!(sender(phone.data().await), certified, "over gRPC");
+    let devices = Connection::open(backend.address).await.request("GET /user/bob/devices", &[], b"").await;
+    assert_eq!((devices.status, devices.text().as_str()), (200, r#"["phone"]"#));
+
+    // It has no device of its own, so the request names one.
+    let unnamed = Connection::open(backend.address).await.request("GET /subscribe", &[], b"").await;
+    assert_eq!((unnamed.status, unnamed.problem().as_str()), (400, "no_device"));
+    let mut service = Sse::open(backend.address, "/subscribe?device=one", &[]).await;
+    assert_eq!(service.ready["user"], "cert:back end");
+    let head = "POST /user/cert:back%20end/device/one";
+    let headers = [("content-type", FORM), subscribe[0]];
+    assert_eq!(Connection::open(nobody.address).await.request(head, &headers, b"data=hello").await.status, 200);
+    assert_eq!(service.data().await, "hello");
+
+    // A claim wins, and one that is not valid is no reason to take the certificate.
+    assert_eq!(post(backend.address, &[("x-user-claim", &claim("ana/laptop"))]).await.status, 200);
+    assert_eq!(sender(phone.data().await), serde_json::json!({"user": "ana", "device": "laptop"}));
+    assert_eq!(post(backend.address, &[("x-user-claim", "no claim")]).await.status, 401);
+
+    // Nobody is forced to have a certificate.
+    let absent = post(nobody.address, &[]).await;
+    assert_eq!((absent.status, absent.problem().as_str()), (401, "unauthenticated"));
+    assert_eq!(post_http2(nobody.address, &[]).await, 401);
+    let listed = within(grpc(nobody.address).await.list_devices(ListDevicesRequest { user: "bob".into() })).await;
+    assert_eq!(listed.expect_err("no identity").code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_name_one_user_is_a_failed_identity() {
+    let issuer = issuer();
+    let asking = Asking::start("client-names", &issuer, &["--auth", "claim"]).await;
+    // Sending requires no identity here, so 401 is not for an absent one.
+    let nobody = asking.tunnel(None).await;
+    assert_eq!(post(nobody.address, &[]).await.status, 404);
+    let too_long = "x".repeat(252);
+    let table: [(&[&str], u16); _] = [
+        (&["backend"], 404),
+        (&[&too_long[1..]], 404),
+        (&[], 401),
+        (&["one", "two"], 401),
+        (&["same", "same"], 401),
+        (&[""], 401),
+        (&["a\nb"], 401),
+        (&["a\0b"], 401),
+        (&[&too_long], 401),
+    ];
+    for (names, status) in table {
+        let tunnel = asking.tunnel(Some(client(&issuer, names))).await;
+        assert_eq!(post(tunnel.address, &[]).await.status, status, "{names:?} over HTTP/1.1");
+        assert_eq!(post_http2(tunnel.address, &[]).await, status, "{names:?} over HTTP/2");
+        let sent = within(grpc(tunnel.address).await.send(message("bob/phone", "", "x"))).await;
+        let code = if status == 401 { Code::Unauthenticated } else { Code::NotFound };
+        assert_eq!(sent.expect_err("nobody is connected").code(), code, "{names:?} over gRPC");
+        let web = [("content-type", "application/grpc-web+proto")];
+        let body = framed(&ListDevicesRequest { user: "bob".into() });
+        let listed = Connection::open(tunnel.address).await;
+        let listed = { listed }.request("POST /backend_signal.v1.Signal/ListDevices", &web, &body).await;
+        let refused = listed.header("grpc-status") == (Code::Unauthenticated as u8).to_string();
+        assert_eq!(refused, status == 401, "{names:?} over gRPC-Web: {listed:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_claim_gives_a_user_that_only_a_certificate_can_give() {
+    let issuer = issuer();
+    let asking = Asking::start("client-reserved", &issuer, &[]).await;
+    for certificate in [None, Some(client(&issuer, &["backend"]))] {
+        let tunnel = asking.tunnel(certificate).await;
+        for (device, status) in
+            [("cert:backend/phone", 401), ("cert:/phone", 401), ("certain/phone", 404), ("CERT:x/y", 404)]
+        {
+            let claims = [("x-user-claim", &*claim(device))];
+            assert_eq!(post(tunnel.address, &claims).await.status, status, "{device}");
+            assert_eq!(post_http2(tunnel.address, &claims).await, status, "{device} over HTTP/2");
+            let sent = within(grpc(tunnel.address).await.send(claimed(device, message("bob/phone", "", "x")))).await;
+            let code = if status == 401 { Code::Unauthenticated } else { Code::NotFound };
+            assert_eq!(sent.expect_err("nobody is connected").code(), code, "{device} over gRPC");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_gets_no_connection() {
+    let (issuer, other) = (issuer(), issuer());
+    let asking = Asking::start("client-other", &issuer, &[]).await;
+    let stranger = asking.tunnel(Some(client(&other, &["backend"]))).await;
+    let mut connection = Connection::open(stranger.address).await;
+    connection.ask("GET /healthz", &[]).await;
+    assert_eq!(connection.closed().await, b"");
+}
+
+#[tokio::test]
+async fn a_certificate_needs_no_proxy_and_a_claim_still_does() {
+    let issuer = issuer();
+    let options = ["--trusted-proxies", "192.0.2.0/24", "--require-claim", "all"];
+    let asking = Asking::start("client-proxies", &issuer, &options).await;
+    let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["backend"]))).await, asking.tunnel(None).await);
+    assert_eq!(post(backend.address, &[]).await.status, 404);
+    for tunnel in [&backend, &nobody] {
+        assert_eq!(post(tunnel.address, &[("x-user-claim", &claim("ana/laptop"))]).await.status, 401);
+    }
+    assert_eq!(post(nobody.address, &[]).await.status, 401);
+}
+
+#[test]
+fn an_authority_that_cannot_be_read_is_one_line_that_names_the_option() {
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let [certificate, key] = tempfiles("client-ca-faults", &identity);
+    let nowhere = format!("{}/no-such-ca.pem", env!("CARGO_TARGET_TMPDIR"));
+    for (ca, reason) in [(&nowhere, "No such file"), (&key, "no certificate, but a private key")] {
+        let options = ["check-config", "--tls-cert", &certificate, "--tls-key", &key, "--tls-client-ca", ca];
+        let (code, _, log) = process::run(&options);
+        assert_eq!((code, log.lines().count()), (Some(2), 1), "{log}");
+        assert!(log.contains(&format!("--tls-client-ca: {ca}: ")) && log.contains(reason), "{log}");
+    }
+}

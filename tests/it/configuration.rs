@@ -1,0 +1,191 @@
+//! How options and variables are checked: units, contradictions, warnings, `--dev` and `check-config`.
+
+use crate::{
+    harness::{Process, process},
+    serve::tempfiles,
+};
+
+/// The exit code of the daemon with these options and variables, its standard output and its standard error.
+fn run(options: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = process::command().args(options).envs(variables.iter().copied()).output().expect("the executable");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// Options that contradict each other, each with what its line must name. Add a row for every new one.
+const CONTRADICTIONS: &[(&[&str], &[&str])] = &[
+    (&["--tls-cert", "x"], &["--tls-cert", "--tls-key"]),
+    (&["--tls-key", "x"], &["--tls-cert", "--tls-key"]),
+    (&["--tls-client-ca", "x"], &["--tls-client-ca", "--tls-cert", "--tls-key"]),
+    (&["--dev", "--auth", "claim"], &["--dev", "--auth none"]),
+    (&["--dev", "--auth", "jwt"], &["--dev", "--auth none"]),
+    (&["--dev", "--require-claim", "all"], &["--require-claim", "--auth none"]),
+    (&["--auth", "none", "--require-claim", "all"], &["--require-claim", "--auth none"]),
+    (&["--auth", "jwt", "--require-claim", "all"], &["--auth jwt"]),
+    (&["--dev", "--host", "192.0.2.1"], &["--dev", "--host", "192.0.2.1"]),
+    (&["--dev", "--host", "0.0.0.0"], &["--dev", "--host", "0.0.0.0"]),
+    (&["--dev", "--host", "::"], &["--dev", "--host", "::"]),
+];
+
+#[test]
+fn options_that_contradict_each_other_are_one_line_and_exit_code_2() {
+    for (options, named) in CONTRADICTIONS {
+        for command in ["serve", "check-config"] {
+            let (code, out, log) = run(&[&[command, "--port", "0"], *options].concat(), &[]);
+            assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{command} {options:?}: {log}");
+            for name in *named {
+                assert!(log.contains(name), "{command} {options:?} must name {name}: {log}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refusal_that_no_single_value_causes_names_the_variables_too() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let nowhere = format!("{}/nothing.pem", env!("CARGO_TARGET_TMPDIR"));
+    for (options, variables, ending) in [
+        (&["--host", "127.0.0.1"][..], &[("PORT", port.as_str())][..], " (from the variable PORT)\n"),
+        (&[], &[("PORT", &port), ("SIGNAL_HOST", "127.0.0.1")], " (from the variables PORT and SIGNAL_HOST)\n"),
+        (&[], &[("SIGNAL_HOST", "no-such-host.invalid")], " (from the variable SIGNAL_HOST)\n"),
+        (&["--tls-cert", "x"], &[("SIGNAL_TLS_KEY", "")], "--tls-cert needs --tls-key\n"),
+        (&[], &[("SIGNAL_TLS_KEY", "x")], "--tls-key needs --tls-cert (from the variable SIGNAL_TLS_KEY)\n"),
+        (&["--tls-key", &nowhere], &[("SIGNAL_TLS_CERT", &nowhere)], " (from the variable SIGNAL_TLS_CERT)\n"),
+        (&["--auth", "claim"], &[("SIGNAL_DEV", "1")], " (from the variable SIGNAL_DEV)\n"),
+        (&["--dev"], &[("SIGNAL_HOST", "0.0.0.0")], " (from the variable SIGNAL_HOST)\n"),
+        (&[], &[("SIGNAL_MEMORY_BUDGET", "1.5G")], " (from the variable SIGNAL_MEMORY_BUDGET)\n"),
+        (&[], &[("SIGNAL_HEARTBEAT", "-1s")], " (from the variable SIGNAL_HEARTBEAT)\n"),
+    ] {
+        let (code, out, log) = run(options, variables);
+        assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{options:?} {variables:?}: {log}");
+        assert!(log.ends_with(ending), "{options:?} {variables:?}: {log}");
+    }
+}
+
+#[test]
+fn check_config_says_the_faults_of_a_start_and_listens_nowhere() {
+    let nowhere = format!("{}/nothing.pem", env!("CARGO_TARGET_TMPDIR"));
+    for options in [
+        &["--port", "x"][..],
+        &["--nonsense"],
+        &["--heartbeat", "soon"],
+        &["--tls-cert", &nowhere],
+        &["--tls-cert", &nowhere, "--tls-key", &nowhere],
+        &["--host", "no-such-host.invalid"],
+    ] {
+        let [(code, out, checked), (_, _, started)] =
+            ["check-config", "serve"].map(|command| run(&[&[command], options].concat(), &[]));
+        assert_eq!((code, out.as_str(), checked.as_str()), (Some(2), "", started.as_str()), "{options:?}");
+    }
+    let (_, _, log) = run(&["--auth", "none", "check-config"], &[]);
+    assert!(log.contains("--auth must stand after `check-config`"), "{log}");
+
+    // A port that is taken, because the daemon runs, is no fault of the configuration.
+    let daemon = Process::start(&[]);
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let [certificate, key] = tempfiles("check-config", &identity);
+    let port = daemon.address.port().to_string();
+    let options =
+        ["check-config", "--host", "127.0.0.1", "--port", &port, "--tls-cert", &certificate, "--tls-key", &key];
+    let valid = (Some(0), "the configuration is valid\n".to_owned(), String::new());
+    assert_eq!(run(&options, &[]), valid);
+    assert_eq!(run(&["--port", &port, "check-config"], &[("SIGNAL_HOST", "127.0.0.1")]), valid);
+}
+
+type Variables = &'static [(&'static str, &'static str)];
+
+/// Options and variables, each with what its only warning must contain.
+const WARNINGS: &[(&[&str], Variables, &str)] = &[
+    (&["--host", "0.0.0.0"], &[], "anybody who reaches 0.0.0.0 can pose as anybody"),
+    (&["--host", "0.0.0.0", "--auth", "none"], &[], "because of --auth none"),
+    (
+        &[],
+        &[("SIGNAL_TRUSTED_PROXY", "10.0.0.0/8")],
+        "SIGNAL_TRUSTED_PROXY is unknown and ignored; did you mean SIGNAL_TRUSTED_PROXIES?",
+    ),
+    (&[], &[("SIGNAL_PORT", "1838")], "did you mean PORT?"),
+    (&[], &[("SIGNAL_QWERTY", "1")], "the variable SIGNAL_QWERTY is unknown and ignored"),
+    (&["--max-connections", "1000000000"], &[], "--max-connections is 1000000000, but"),
+];
+
+#[test]
+fn check_config_and_a_start_say_the_same_warnings_one_line_each() {
+    for (options, variables, warning) in WARNINGS {
+        let options = [&["--host", "127.0.0.1", "--port", "0"], *options].concat();
+        let options: Vec<_> = if options[4..].contains(&"--host") { options[2..].to_vec() } else { options };
+        let (code, _, log) = run(&[&["check-config"], &options[..]].concat(), variables);
+        assert_eq!((code, log.lines().count()), (Some(0), 1), "{options:?}: {log}");
+        assert!(log.starts_with("backend-signal: warning: ") && log.contains(warning), "{options:?}: {log}");
+        let daemon = Process::spawn(process::command().args(&options).envs(variables.iter().copied()));
+        let warnings: Vec<_> = daemon.preface.lines().filter(|line| line.contains("WARN")).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains(warning), "{options:?}: {warnings:?}");
+    }
+}
+
+#[test]
+fn the_log_begins_with_what_decides_who_can_use_the_daemon() {
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let [certificate, key] = tempfiles("start-line", &identity);
+    for (options, fields) in [
+        (&[][..], [r#"identity="claim""#, r#"trusted_proxies="none named""#, r#"tls="off""#]),
+        (
+            &["--trusted-proxies", "127.0.0.0/8,::1", "--tls-cert", &certificate, "--tls-key", &key],
+            [r#"identity="claim""#, r#"trusted_proxies="127.0.0.0/8,::1/128""#, r#"tls="on""#],
+        ),
+        (&["--dev"], [r#"identity="none""#, r#"trusted_proxies="none named""#, r#"tls="off""#]),
+    ] {
+        let daemon = Process::start(options);
+        let preface = &daemon.preface;
+        assert_eq!(preface.lines().count(), 1, "{preface}");
+        for field in fields.iter().chain([&format!(r#"version="{}""#, env!("CARGO_PKG_VERSION")).as_str()]) {
+            assert!(preface.contains(field), "{field}: {preface}");
+        }
+    }
+    let daemon = Process::start(&["--log-format", "json"]);
+    let line: serde_json::Value = serde_json::from_str(daemon.preface.trim_end()).expect("JSON");
+    assert_eq!((line["identity"].as_str(), line["message"].as_str()), (Some("claim"), Some("starting")));
+}
+
+#[test]
+fn dev_listens_on_a_loopback_address_and_identifies_nobody() {
+    for (options, variables, address) in [
+        (&["--dev"][..], &[][..], "127.0.0.1"),
+        (&["serve", "--dev"], &[], "127.0.0.1"),
+        (&["--dev", "--auth", "none"], &[], "127.0.0.1"),
+        (&["--dev", "--host", "127.0.0.2"], &[], "127.0.0.2"),
+        (&[], &[("SIGNAL_DEV", "true")], "127.0.0.1"),
+        (&[], &[("SIGNAL_DEV", "1"), ("SIGNAL_HOST", "127.0.0.3")], "127.0.0.3"),
+        (&[], &[("SIGNAL_DEV", "true"), ("SIGNAL_HOST", "")], "127.0.0.1"),
+    ] {
+        let daemon = Process::spawn(process::command().args(options).env("PORT", "0").envs(variables.iter().copied()));
+        assert_eq!(daemon.address.ip().to_string(), address, "{options:?} {variables:?}");
+        assert!(
+            daemon.preface.contains(r#"identity="none""#) && !daemon.preface.contains("WARN"),
+            "{}",
+            daemon.preface
+        );
+    }
+    let off = ["check-config", "--auth", "claim", "--host", "127.0.0.1"];
+    assert_eq!(run(&off, &[("SIGNAL_DEV", "false")]).0, Some(0), "a variable can switch it off");
+}
+
+#[test]
+fn sizes_and_times_may_have_a_unit() {
+    let options = ["--heartbeat", "30s", "--drain-window", "500ms", "--resume-window", "2m", "--hold-budget", "64k"];
+    let sizes = ["--memory-budget", "1G", "--body-limit", "100k", "--host", "127.0.0.1"];
+    assert_eq!(run(&[&["check-config"], &options[..], &sizes].concat(), &[]).0, Some(0));
+    for (option, value, expected) in [
+        ("--memory-budget", "1.5G", "whole number of bytes"),
+        ("--memory-budget", "-1", "whole number of bytes"),
+        ("--hold-budget", "99999999999G", "more bytes"),
+        ("--body-limit", "1G", "between 1 and 262144"),
+        ("--heartbeat", "10x", "not a time"),
+        ("--heartbeat", "-10s", "not a time"),
+        ("--heartbeat", "48h", "between"),
+    ] {
+        let (code, _, log) = run(&["check-config", &format!("{option}={value}")], &[]);
+        assert_eq!((code, log.lines().count()), (Some(2), 1), "{option} {value}: {log}");
+        assert!(log.contains(expected) && log.contains(option), "{option} {value}: {log}");
+    }
+}

@@ -17,7 +17,9 @@ use self::https::HttpsClient;
 use crate::{
     auth::{Expected, KeySet, Keys, Readers},
     drain::Drain,
+    reload::Reload,
     secret_file::{read, read_secret, unusable},
+    telemetry::Metrics,
 };
 
 /// Where the keys come from.
@@ -77,17 +79,18 @@ impl KeyRefresh {
         self.keys.clone()
     }
 
-    /// Reads the keys when they may have changed, or when a request has an unknown one. Never returns.
-    pub async fn run(mut self) {
+    /// Reads the keys when they may have changed, when a request has an unknown one, and when `reload` asks for it. Never returns.
+    pub async fn run(mut self, reload: Reload, metrics: Metrics) {
         let drain = self.drain.clone();
         tokio::select! {
             () = drain.started() => {}
-            () = self.refresh() => {}
+            () = self.refresh(&reload, &metrics) => {}
         }
         std::future::pending::<()>().await;
     }
 
-    async fn refresh(&mut self) {
+    async fn refresh(&mut self, reload: &Reload, metrics: &Metrics) {
+        let mut requests = reload.requests();
         let mut next = match self.source {
             KeySource::JwksUrl(_) => Instant::now(),
             _ => Instant::now() + FILE_EVERY,
@@ -95,11 +98,13 @@ impl KeyRefresh {
         loop {
             let wanted = tokio::select! {
                 () = self.keys.wanted() => true,
+                () = requests.requested() => true,
                 () = sleep_until(next) => false,
             };
             if wanted || self.may_have_changed() {
                 self.keys.begin();
                 let read = self.read().await;
+                metrics.keys_refreshed(read.is_ok());
                 self.finish(read);
             }
             self.forget_old_keys();
@@ -212,7 +217,7 @@ mod tests {
         let path = secret_file("old-keys");
         let refresh = KeyRefresh::new(KeySource::Secret(path.clone()), Expected::default(), Drain::new()).unwrap();
         let keys = refresh.keys();
-        let mut running = Box::pin(refresh.run());
+        let mut running = Box::pin(refresh.run(Reload::default(), Metrics::new()));
         let mut run = async |time| assert!(timeout(time, running.as_mut()).await.is_err(), "it never ends");
         run(Duration::from_secs(25 * 60 * 60)).await;
         assert!(keys.current().is_some(), "a file that does not change stays good");

@@ -47,7 +47,8 @@ pub(super) fn body_limit(text: &str) -> Result<u32, String> {
     limit.ok_or_else(|| format!("must be between 1 and {} bytes", crate::hub::WAITING_BYTES))
 }
 
-/// `--stall-timeout`: [`seconds`], and less than the time after which a message counts as read if its stream is still there.
+/// `--stall-timeout`: [`seconds`], and less than the time after which a message counts as read if its stream is still there. So a
+/// peer that reads nothing at all is cut before that.
 pub(super) fn stall_timeout(text: &str) -> Result<Duration, String> {
     let duration = seconds(text)?;
     if duration > LONGEST_STALL {

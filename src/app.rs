@@ -142,15 +142,15 @@ impl App {
 
     /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, dispatch, hub, health, drain, reload, key_refresh, options, .. } = self;
+        let Self { server, dispatch, hub, health, drain, metrics, reload, key_refresh, options, .. } = self;
         grpc::set_health(&health, true).await;
         let mut supervised: Vec<(&str, Task)> =
             vec![(TIMEKEEPER, Box::pin(hub.clone().keep_time())), (WATCHDOG, Box::pin(server.run_watchdog()))];
-        if let Some(task) = server.keep_certificates_current(reload) {
+        if let Some(task) = server.keep_certificates_current(reload.clone()) {
             supervised.push((CERTIFICATES, Box::pin(task)));
         }
         supervised.push((ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))));
-        supervised.extend(key_refresh.map(|refresh| (KEY_REFRESH, Box::pin(refresh.run()) as Task)));
+        supervised.extend(key_refresh.map(|refresh| (KEY_REFRESH, Box::pin(refresh.run(reload, metrics)) as Task)));
         for (name, task) in supervised {
             drain.supervise(name, replace(name, task));
         }

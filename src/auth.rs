@@ -128,6 +128,7 @@ impl Auth {
             return Err(self.absent().into());
         }
         let named = Named::read(credentials, self.mode, path.transpose()?, self.claims.tenant.is_some())?;
+        self.check_named(&named, claims.as_ref()).inspect_err(|error| self.count(*error))?;
         let caller = self.caller_of(claims, named, credentials.client.to_canonical()).with_token(token.flatten());
         if needs_identity && caller.user().is_none() { Err(self.absent().into()) } else { Ok(caller) }
     }
@@ -158,6 +159,16 @@ impl Auth {
                 certificate::check_not_reserved(&identity.0.user)?;
                 Ok(Some(identity))
             }
+        }
+    }
+
+    /// With [`Mode::None`] a request may name any user, but not one that only a certificate can give: a backend may rely on those.
+    fn check_named(&self, named: &Named, claims: Option<&Claims>) -> Result<(), Error> {
+        match &named.user {
+            Some(user) if self.mode == Mode::None && claims.is_none_or(|claims| claims.user != *user) => {
+                Ok(certificate::check_not_reserved(user)?)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -5,7 +5,6 @@ mod environment;
 mod given;
 mod permission_options;
 mod refusal;
-mod secret_file;
 mod serve_options;
 mod token_options;
 mod values;
@@ -18,7 +17,6 @@ use self::environment::{unknown_variables, without_empty_variables};
 pub use self::{
     given::Given,
     permission_options::PermissionOptions,
-    secret_file::secret_file,
     serve_options::{AuthMode, RequireClaim, ServeOptions},
     token_options::{Jwks, TokenOptions},
 };

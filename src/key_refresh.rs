@@ -3,8 +3,7 @@
 mod https;
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,6 +17,9 @@ use self::https::HttpsClient;
 use crate::{
     auth::{Expected, KeySet, Keys, Readers},
     drain::Drain,
+    reload::Reload,
+    secret_file::{read, read_secret, unusable},
+    telemetry::Metrics,
 };
 
 /// Where the keys come from.
@@ -64,8 +66,7 @@ impl KeyRefresh {
         let mut refresh = Self { source, expected, keys, client, version: None, good_at, is_good: false, drain };
         if let Some(path) = refresh.source.path() {
             refresh.version = version(path);
-            let set = refresh.source.read_file(path, &refresh.expected);
-            let set = set.map_err(|reason| io::Error::other(format!("{}: {reason}", path.display())))?;
+            let set = refresh.source.read_file(path, &refresh.expected)?;
             refresh.is_good = true;
             refresh.keys.finish(Some(set));
         }
@@ -78,17 +79,18 @@ impl KeyRefresh {
         self.keys.clone()
     }
 
-    /// Reads the keys when they may have changed, or when a request has an unknown one. Never returns.
-    pub async fn run(mut self) {
+    /// Reads the keys when they may have changed, when a request has an unknown one, and when `reload` asks for it. Never returns.
+    pub async fn run(mut self, reload: Reload, metrics: Metrics) {
         let drain = self.drain.clone();
         tokio::select! {
             () = drain.started() => {}
-            () = self.refresh() => {}
+            () = self.refresh(&reload, &metrics) => {}
         }
         std::future::pending::<()>().await;
     }
 
-    async fn refresh(&mut self) {
+    async fn refresh(&mut self, reload: &Reload, metrics: &Metrics) {
+        let mut requests = reload.requests();
         let mut next = match self.source {
             KeySource::JwksUrl(_) => Instant::now(),
             _ => Instant::now() + FILE_EVERY,
@@ -96,11 +98,13 @@ impl KeyRefresh {
         loop {
             let wanted = tokio::select! {
                 () = self.keys.wanted() => true,
+                () = requests.requested() => true,
                 () = sleep_until(next) => false,
             };
             if wanted || self.may_have_changed() {
                 self.keys.begin();
                 let read = self.read().await;
+                metrics.keys_refreshed(read.is_ok());
                 self.finish(read);
             }
             self.forget_old_keys();
@@ -133,7 +137,7 @@ impl KeyRefresh {
                 let path = source.path().ok_or("no file")?;
                 // Before the read: what is written during the read is read next time.
                 self.version = version(path);
-                source.read_file(path, &self.expected)
+                source.read_file(path, &self.expected).map_err(|error| error.to_string())
             }
         }
     }
@@ -164,38 +168,14 @@ impl KeySource {
         }
     }
 
-    fn read_file(&self, path: &Path, expected: &Expected) -> Result<KeySet, String> {
-        let bytes = read_small(path).map_err(|error| error.to_string())?;
+    fn read_file(&self, path: &Path, expected: &Expected) -> io::Result<KeySet> {
         let set = match self {
-            Self::Secret(_) => KeySet::secret(without_line_end(&bytes), expected),
-            Self::PublicKey(_) => KeySet::public_key(&bytes, expected),
-            Self::JwksFile(_) | Self::JwksUrl(_) => KeySet::jwks(&bytes, Readers::Operator, expected),
+            Self::Secret(_) => KeySet::secret(&read_secret(path)?, expected),
+            Self::PublicKey(_) => KeySet::public_key(&read(path)?, expected),
+            Self::JwksFile(_) | Self::JwksUrl(_) => KeySet::jwks(&read(path)?, Readers::Operator, expected),
         };
-        Ok(set?)
+        set.map_err(|reason| unusable(path, &reason))
     }
-}
-
-/// The secret in a file. One line end at the end of the file is not part of it.
-///
-/// # Errors
-/// When the file cannot be read. The message names the file.
-pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
-    let bytes = read_small(path).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
-    Ok(without_line_end(&bytes).to_vec())
-}
-
-fn read_small(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > LARGEST {
-        return Err(io::Error::other("larger than 64 KiB"));
-    }
-    Ok(bytes)
-}
-
-fn without_line_end(bytes: &[u8]) -> &[u8] {
-    let without_line_feed = bytes.strip_suffix(b"\n");
-    without_line_feed.map_or(bytes, |bytes| bytes.strip_suffix(b"\r").unwrap_or(bytes))
 }
 
 fn version(path: &Path) -> Option<Version> {
@@ -203,7 +183,7 @@ fn version(path: &Path) -> Option<Version> {
     Some((file.dev(), file.ino(), file.len(), file.modified().ok()))
 }
 
-/// The most bytes of a file or a key set.
+/// The most bytes of a key set from a URL.
 const LARGEST: usize = 64 * 1024;
 
 /// How often a file is looked at.
@@ -237,7 +217,7 @@ mod tests {
         let path = secret_file("old-keys");
         let refresh = KeyRefresh::new(KeySource::Secret(path.clone()), Expected::default(), Drain::new()).unwrap();
         let keys = refresh.keys();
-        let mut running = Box::pin(refresh.run());
+        let mut running = Box::pin(refresh.run(Reload::default(), Metrics::new()));
         let mut run = async |time| assert!(timeout(time, running.as_mut()).await.is_err(), "it never ends");
         run(Duration::from_secs(25 * 60 * 60)).await;
         assert!(keys.current().is_some(), "a file that does not change stays good");
@@ -251,16 +231,5 @@ mod tests {
         assert!(keys.current().is_some());
         fs::remove_file(&path).unwrap();
         advance(FILE_EVERY).await;
-    }
-
-    #[test]
-    fn one_line_end_at_the_end_of_a_secret_file_is_not_part_of_the_secret() {
-        let path = secret_file("line-ends");
-        for (content, secret) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("a\r", "a\r"), ("", "")]
-        {
-            fs::write(&path, content).unwrap();
-            assert_eq!(read_secret(&path).unwrap(), secret.as_bytes(), "{content:?}");
-        }
-        fs::remove_file(&path).unwrap();
     }
 }

@@ -21,6 +21,7 @@
 //! | [`reload`] | the request to read certificates and keys again |
 //! | [`telemetry`] | logs and metrics |
 //! | [`key_refresh`] | reads the keys of tokens from their file or URL, again and again |
+//! | [`secret_file`] | reads files with secrets and keys |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
 //! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
 //! | [`healthcheck`] | the subcommand that asks a running daemon whether it is alive |
@@ -98,6 +99,7 @@ mod media_type;
 pub mod model;
 pub mod reload;
 pub mod rest;
+pub mod secret_file;
 pub mod serve;
 pub mod telemetry;
 pub mod terminal;

@@ -39,7 +39,13 @@ impl ReloadRequests {
     /// Waits until it is time to look whether files have changed: at the next request, at the latest after [`INTERVAL`]. Returns
     /// whether there was a request.
     pub async fn next(&mut self) -> bool {
-        tokio::time::timeout(INTERVAL, self.requests.changed()).await.is_ok()
+        tokio::time::timeout(INTERVAL, self.requested()).await.is_ok()
+    }
+
+    /// Waits for the next request.
+    pub async fn requested(&mut self) {
+        // An error would mean that there is no sender, and this has one.
+        let _is_ok = self.requests.changed().await.is_ok();
     }
 }
 

@@ -6,7 +6,8 @@ use crate::{
     auth::{ClaimNames, Expected, Tickets, Tokens},
     config::{AuthMode, Jwks, PermissionOptions, ServeOptions, TokenOptions},
     drain::Drain,
-    key_refresh::{KeyRefresh, KeySource, read_secret},
+    key_refresh::{KeyRefresh, KeySource},
+    secret_file::{read_secret, unusable},
 };
 
 /// `None`: no token is read. Also gives the task that reads the keys again.
@@ -19,7 +20,7 @@ pub(super) fn tokens(options: &ServeOptions, drain: &Drain) -> io::Result<Option
     let ticket_key = tokens.ticket_key_file.as_deref().map(read_secret).transpose();
     let ticket_key = ticket_key.map_err(|error| about(TICKET_KEY, &error))?;
     let tickets = Tickets::new(ticket_key.as_deref()).map_err(|reason| match &tokens.ticket_key_file {
-        Some(file) => about(TICKET_KEY, &format!("{}: {reason}", file.display())),
+        Some(file) => about(TICKET_KEY, &unusable(file, &reason)),
         None => io::Error::other(reason),
     })?;
     let tokens = Tokens { keys: refresh.keys(), tickets: Arc::new(tickets), cookie: tokens.token_cookie.clone() };

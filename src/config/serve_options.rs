@@ -76,7 +76,8 @@ pub struct ServeOptions {
     #[arg(long, env = "SIGNAL_HEARTBEAT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub heartbeat: Duration,
 
-    /// Longest time (at most 50) that a client may take to read 16 KiB of a response, or its last bytes; then the client is cut
+    /// Longest time that a client may take to read 16 KiB of a response, or its last bytes; then the client is cut. At most 50,
+    /// because a message counts as read, which is a guess, when its stream is still open after 60 s
     #[arg(long, env = "SIGNAL_STALL_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = stall_timeout)]
     pub stall_timeout: Duration,
 

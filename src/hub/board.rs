@@ -188,11 +188,12 @@ impl Board {
             Progress::Waiting(since) if since == state.checks && state.ending.is_none() => {}
             Progress::New | Progress::Waiting(_) => return state.list(progress),
         }
-        if let Some(reason) = state.ending.filter(|_| heeds_end) {
-            return BoardItem::End(reason);
-        }
-        state.wakers.insert(id, waker.clone());
-        BoardItem::Wait
+        state.end_or_wait(id, waker, heeds_end)
+    }
+
+    /// As [`Board::next`] for a watcher that wants no changes yet.
+    pub(super) fn end_or_wait(&self, id: u64, waker: &Waker, heeds_end: bool) -> BoardItem {
+        self.state.lock().end_or_wait(id, waker, heeds_end)
     }
 
     /// Why the server has ended all watches of this user, if it has.
@@ -214,6 +215,14 @@ impl Board {
 }
 
 impl State {
+    fn end_or_wait(&mut self, id: u64, waker: &Waker, heeds_end: bool) -> BoardItem {
+        if let Some(reason) = self.ending.filter(|_| heeds_end) {
+            return BoardItem::End(reason);
+        }
+        self.wakers.insert(id, waker.clone());
+        BoardItem::Wait
+    }
+
     /// Publishes the differences from the list. Returns the wakers of waiting watches.
     fn apply(&mut self, checked: Vec<(Option<Page>, DeviceId, Millis)>, now: Millis) -> Vec<Waker> {
         let mut changes = Vec::new();

@@ -106,28 +106,35 @@ impl Watch {
 
     /// Asks the boards in turn. `None` when none of them has an item; then each of them keeps the waker.
     fn next_item(&mut self, waker: &Waker) -> Option<WatchItem> {
-        let boards = self.boards.len();
+        let (boards, mut end) = (self.boards.len(), None);
         let (before, from_first) = self.boards.split_at_mut(self.first);
         for (steps, WatchedBoard { board, progress }) in from_first.iter_mut().chain(before).enumerate() {
             let index = (self.first + steps) % boards;
-            // All first lists come before the first change.
-            if self.lists_wanted > 0 && matches!(progress, Progress::AfterBatch(_)) {
-                continue;
-            }
-            let user = || board.user.clone();
-            let item = match board.next(progress, self.id, waker, index == self.ends_with) {
+            let (user, heeds_end) = (|| board.user.clone(), index == self.ends_with);
+            // All first lists come before the first change, but the end and a ping do not wait for them.
+            let item = if self.lists_wanted > 0 && matches!(progress, Progress::AfterBatch(_)) {
+                board.end_or_wait(self.id, waker, heeds_end)
+            } else {
+                board.next(progress, self.id, waker, heeds_end)
+            };
+            let item = match item {
                 BoardItem::List(devices) => {
                     self.lists_wanted = self.lists_wanted.saturating_sub(1);
                     WatchItem::Devices(user(), devices)
                 }
                 BoardItem::Changes(changes) => WatchItem::Changes(user(), changes),
+                // A list that another board has comes first.
+                BoardItem::End(reason) if self.lists_wanted > 0 => {
+                    end = Some(WatchItem::End(reason));
+                    continue;
+                }
                 BoardItem::End(reason) => WatchItem::End(reason),
                 BoardItem::Wait => continue,
             };
             self.first = (index + 1) % boards;
             return Some(item);
         }
-        None
+        end
     }
 
     fn poll_item(&mut self, waker: &Waker, now: impl Fn() -> Millis) -> Poll<Option<WatchItem>> {
@@ -205,7 +212,7 @@ mod tests {
         auth::Caller,
         budget::Budget,
         hub::{Limits, Local, Observer, UserSet},
-        model::UserId,
+        model::{DeviceId, UserId},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -251,6 +258,22 @@ mod tests {
         let waker = Waker::from(task.clone());
         let now = || if Arc::strong_count(&task) > 2 { due } else { Millis(due.0 - 1) };
         assert!(matches!(next(&mut watch, &waker, now), Poll::Ready(Some(WatchItem::Ping))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_ends_also_while_a_first_list_is_missing() {
+        let (_hub, mut watch) = watch(2);
+        let (ends_with, other) = (watch.ends_with, 1 - watch.ends_with);
+        // The list of this board waits for a check.
+        watch.boards[other].board.mark(&DeviceId::new("phone").expect("an id"), Millis(0));
+        let task = Arc::new(Task);
+        let waker = Waker::from(task.clone());
+        assert!(next(&mut watch, &waker, || Millis(0)).is_pending());
+        assert_eq!(watch.lists_wanted, 1);
+        let wakers = watch.boards[ends_with].board.end(EndReason::Draining);
+        assert!(wakers.iter().any(|known| known.will_wake(&waker)), "the board that gave its list wakes the watch");
+        let end = next(&mut watch, &waker, || Millis(0));
+        assert!(matches!(end, Poll::Ready(Some(WatchItem::End(EndReason::Draining)))));
     }
 
     #[tokio::test(start_paused = true)]

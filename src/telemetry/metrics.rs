@@ -1,6 +1,7 @@
 //! All metrics, in one struct.
 
 mod hub_events;
+mod reloads;
 mod text_format;
 
 use std::{
@@ -14,6 +15,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::reloads::{Reloads, reloads};
 pub use self::text_format::TextFormat;
 use crate::error::Limit;
 
@@ -48,7 +50,8 @@ struct Families {
     stalled_connections: Counter,
     stalled_streams: Counter,
     flooded_connections: Counter,
-    certificate_reloads: Family<Label, Counter>,
+    certificate_reloads: Reloads,
+    key_refreshes: Reloads,
     panics: Counter,
 }
 
@@ -99,11 +102,6 @@ impl Metrics {
             }};
         }
         let sends = Family::<Label, Counter>::default();
-        let certificate_reloads = Family::<Label, Counter>::default();
-        // From the start, because an alert does not see the first event of a counter that appears with it.
-        for outcome in [USED, REFUSED] {
-            drop(certificate_reloads.get_or_create_owned(&[("outcome", outcome)]));
-        }
         Self(Arc::new(Families {
             streams: register!("streams", "Live streams"),
             mailboxes: register!("mailboxes", "Mailboxes, with and without a live stream"),
@@ -129,7 +127,8 @@ impl Metrics {
             stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
             stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
             flooded_connections: register!("flooded_connections", "Connections cut for too many control frames"),
-            certificate_reloads: register!("certificate_reloads", CERTIFICATE_RELOADS, certificate_reloads),
+            certificate_reloads: register!("certificate_reloads", CERTIFICATE_RELOADS, reloads()),
+            key_refreshes: register!("key_refreshes", KEY_REFRESHES, reloads()),
             panics: register!("panics", "Panics"),
             registry,
         }))
@@ -221,12 +220,6 @@ impl Metrics {
         self.0.flooded_connections.inc();
     }
 
-    /// The files of TLS were read again. `used`: new connections get what they say.
-    pub fn certificates_reloaded(&self, used: bool) {
-        let outcome = if used { USED } else { REFUSED };
-        self.0.certificate_reloads.get_or_create_owned(&[("outcome", outcome)]).inc();
-    }
-
     /// A connection could not be accepted.
     pub fn accept_failed(&self) {
         self.0.accept_errors.inc();
@@ -271,6 +264,7 @@ const LIMITED: &str = "What limits refused or held back: messages, streams, fail
 const CONNECTIONS_OVER_LIMIT: &str = "Connections accepted over the limit, for a health check or a 503";
 const CERTIFICATE_RELOADS: &str =
     "Times that the files of TLS were read again because they changed or on SIGHUP, by outcome";
+const KEY_REFRESHES: &str = "Times that the keys of tokens were read again, by outcome";
 const REQUESTS: &str = "Requests, by route and status: the HTTP status or, for a gRPC error, its name";
 const SEND_LATENCY: &str =
     "Time from the acceptance of a message until its stream has written it; of one live message in 16";
@@ -285,10 +279,6 @@ const BUCKETS: [f64; 17] =
 const SAMPLED_REQUESTS: u64 = 16;
 
 const OK: &str = "200";
-
-/// Outcomes of reading the files of TLS again.
-const USED: &str = "used";
-const REFUSED: &str = "refused";
 
 impl Default for Metrics {
     fn default() -> Self {

@@ -183,6 +183,79 @@ async fn no_claim_gives_a_user_that_only_a_certificate_can_give() {
 }
 
 #[tokio::test]
+async fn a_user_that_only_a_certificate_can_give_cannot_be_named_with_auth_none_either() {
+    let issuer = issuer();
+    let asking = Asking::start("client-named", &issuer, &["--auth", "none"]).await;
+    let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["backend"]))).await, asking.tunnel(None).await);
+    for (tunnel, user, refused) in [
+        (&nobody, "cert:backend", true),
+        (&nobody, "cert:", true),
+        (&backend, "cert:other", true),
+        (&backend, "cert:backend", false),
+        (&backend, "bob", false),
+        (&nobody, "certain", false),
+    ] {
+        let at = async |head: &str| Connection::open(tunnel.address).await.request(head, &[], b"").await.status;
+        let expected = |passes| if refused { 401 } else { passes };
+        let posted = at(&format!("POST /user/bob/device/phone?user={user}")).await;
+        assert_eq!(posted, expected(400), "a message without data of {user}");
+        assert_eq!(at(&format!("GET /user/bob/devices?user={user}")).await, expected(200), "a list for {user}");
+        for head in [format!("GET /subscribe?device=one&user={user}"), format!("GET /subscribe/{user}/device/one")] {
+            let mut connection = Connection::open(tunnel.address).await;
+            connection.ask(&head, &[]).await;
+            assert_eq!(connection.head().await.status, expected(200), "{head}");
+        }
+    }
+    // The users of this list are not callers.
+    assert_eq!(Connection::open(nobody.address).await.request("GET /devices?user=cert:a", &[], b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_cannot_use_the_certificate_of_their_visitor() {
+    let issuer = issuer();
+    let asking = Asking::start("client-cross-site", &issuer, &[]).await;
+    let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["backend"]))).await, asking.tunnel(None).await);
+    let (form, events, grpc) = (("content-type", FORM), ("accept", "text/event-stream"), GRPC);
+    let list = framed(&ListDevicesRequest { user: "bob".into() });
+    let requests: [(&str, (&str, &str), &[u8], u16); _] = [
+        ("POST /user/bob/device/phone", form, b"data=x", 404),
+        ("GET /subscribe?device=one", events, b"", 200),
+        ("GET /user/bob/devices", events, b"", 200),
+        ("GET /devices?user=bob", events, b"", 200),
+        ("POST /backend_signal.v1.Signal/ListDevices", grpc, &list, 200),
+    ];
+    let evil = ("origin", "https://evil.example");
+    let sites: [(&[(&str, &str)], bool); _] = [
+        (&[], true),
+        (&[("sec-fetch-site", "same-origin")], true),
+        (&[("sec-fetch-site", "cross-site")], false),
+        (&[("sec-fetch-site", "same-site"), evil], false),
+        (&[evil], false),
+    ];
+    for (head, kind, body, status) in requests {
+        for (site, passes) in sites {
+            let mut connection = Connection::open(backend.address).await;
+            let length = body.len().to_string();
+            connection.ask(head, &[&[kind, ("content-length", &length)], site].concat()).await;
+            connection.write(body).await;
+            let answer = connection.head().await;
+            let is_grpc = kind == GRPC;
+            let expected = if passes || is_grpc { status } else { 403 };
+            assert_eq!(answer.status, expected, "{head} {site:?}");
+            let denied = (Code::PermissionDenied as u8).to_string();
+            assert_eq!(answer.header("grpc-status") == denied, is_grpc && !passes, "{head} {site:?}");
+        }
+    }
+    // Without a certificate and with a claim that a proxy sets, pages are not checked: the operator lists origins.
+    let claimed = [("x-user-claim", &*claim("ana/laptop")), ("sec-fetch-site", "cross-site")];
+    assert_eq!(post(nobody.address, &claimed).await.status, 404);
+    // A certificate is there, too, when a claim comes first.
+    assert_eq!(post(backend.address, &claimed).await.status, 403);
+}
+
+const GRPC: (&str, &str) = ("content-type", "application/grpc-web+proto");
+
+#[tokio::test]
 async fn a_certificate_of_another_authority_gets_no_connection() {
     let (issuer, other) = (issuer(), issuer());
     let asking = Asking::start("client-other", &issuer, &[]).await;

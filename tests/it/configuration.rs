@@ -1,7 +1,10 @@
 //! How options and variables are checked: units, contradictions, warnings, `--dev` and `check-config`.
 
 use crate::{
-    harness::{Process, process},
+    harness::{
+        Process, process,
+        tokens::{SECRET, file},
+    },
     serve::tempfiles,
 };
 
@@ -22,6 +25,19 @@ const CONTRADICTIONS: &[(&[&str], &[&str])] = &[
     (&["--dev", "--require-claim", "all"], &["--require-claim", "--auth none"]),
     (&["--auth", "none", "--require-claim", "all"], &["--require-claim", "--auth none"]),
     (&["--auth", "jwt", "--require-claim", "all"], &["--auth jwt"]),
+    (&["--auth", "jwt"], &["--auth jwt", "--jwt-secret-file", "--jwt-public-key", "--jwks"]),
+    (&["--auth", "jwt", "--jwt-secret-file", "x", "--jwks", "x"], &["--jwt-secret-file", "--jwt-public-key", "--jwks"]),
+    (&["--auth", "jwt", "--jwks", "x"], &["--jwks needs --jwt-audience"]),
+    (&["--jwt-secret-file", "x"], &["--jwt-secret-file needs --auth jwt"]),
+    (&["--jwt-public-key", "x"], &["--jwt-public-key needs --auth jwt"]),
+    (&["--jwks", "x", "--jwt-audience", "a"], &["--jwks needs --auth jwt"]),
+    (&["--jwt-audience", "a"], &["--jwt-audience needs --auth jwt"]),
+    (&["--jwt-issuer", "a"], &["--jwt-issuer needs --auth jwt"]),
+    (&["--jwt-user-claim", "a"], &["--jwt-user-claim needs --auth jwt"]),
+    (&["--jwt-device-claim", "a"], &["--jwt-device-claim needs --auth jwt"]),
+    (&["--auth", "none", "--token-cookie", "a"], &["--token-cookie needs --auth jwt"]),
+    (&["--ticket-key-file", "x"], &["--ticket-key-file needs --auth jwt"]),
+    (&["--client-address", "forwarded"], &["--client-address needs --trusted-proxies"]),
     (&["--dev", "--host", "192.0.2.1"], &["--dev", "--host", "192.0.2.1"]),
     (&["--dev", "--host", "0.0.0.0"], &["--dev", "--host", "0.0.0.0"]),
     (&["--dev", "--host", "::"], &["--dev", "--host", "::"]),
@@ -30,7 +46,7 @@ const CONTRADICTIONS: &[(&[&str], &[&str])] = &[
 #[test]
 fn options_that_contradict_each_other_are_one_line_and_exit_code_2() {
     for (options, named) in CONTRADICTIONS {
-        for command in ["serve", "check-config"] {
+        for command in ["check-config", "serve"] {
             let (code, out, log) = run(&[&[command, "--port", "0"], *options].concat(), &[]);
             assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{command} {options:?}: {log}");
             for name in *named {
@@ -60,6 +76,29 @@ fn a_refusal_that_no_single_value_causes_names_the_variables_too() {
         let (code, out, log) = run(options, variables);
         assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{options:?} {variables:?}: {log}");
         assert!(log.ends_with(ending), "{options:?} {variables:?}: {log}");
+    }
+}
+
+#[test]
+fn keys_of_tokens_that_cannot_be_used_are_one_line_that_names_the_variable() {
+    let secret = file("good", SECRET);
+    let short = file("short", "31 bytes are too few for HS256.");
+    for (variable, value, more, reason) in [
+        ("SIGNAL_JWKS", file("no-set", "{}"), &["--jwt-audience", "a"][..], "JSON Web Key Set"),
+        ("SIGNAL_JWKS", "/no/such/set".to_owned(), &["--jwt-audience", "a"], "No such file"),
+        ("SIGNAL_JWT_PUBLIC_KEY", file("no-pem", "a key"), &[], "not a public key in PEM"),
+        ("SIGNAL_JWT_SECRET_FILE", short.clone(), &[], "32 bytes"),
+        ("SIGNAL_JWT_SECRET_FILE", file("empty", "\n"), &[], "the file is empty"),
+        ("SIGNAL_TICKET_KEY_FILE", short, &["--jwt-secret-file", &secret], "32 bytes"),
+        ("SIGNAL_TICKET_KEY_FILE", file("empty", ""), &["--jwt-secret-file", &secret], "the file is empty"),
+    ] {
+        for command in ["check-config", "serve"] {
+            let options = [&[command, "--host", "127.0.0.1", "--port", "0", "--auth", "jwt"], more].concat();
+            let (code, out, log) = run(&options, &[(variable, value.as_str())]);
+            assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{command} {variable}: {log}");
+            assert!(log.ends_with(&format!(" (from the variable {variable})\n")), "{command} {variable}: {log}");
+            assert!(log.contains(&value) && log.contains(reason), "{command} {variable}: {log}");
+        }
     }
 }
 

@@ -234,6 +234,34 @@ async fn a_key_set_that_rotates_is_fetched_when_a_token_names_a_new_key_but_not_
     assert_eq!(list(daemon.address, &signed(&b, "b")).await.status, 200);
 }
 
+/// How many times the keys were read again, and used or not.
+async fn refreshes(address: SocketAddr) -> [String; 2] {
+    let metrics = Connection::open(address).await.request("GET /metrics", &[], b"").await.text();
+    ["used", "refused"].map(|outcome| {
+        let name = format!("signal_key_refreshes_total{{outcome=\"{outcome}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or("absent").to_owned()
+    })
+}
+
+#[tokio::test]
+async fn sighup_has_the_keys_read_again_at_once() {
+    let (a, b) = (Signer::rsa(), Signer::other_rsa());
+    let keys = KeyServer::start(ok(&jwks(&[rsa_jwk("a", RSA)]))).await;
+    let daemon = keys.daemon();
+    assert_eq!(list(daemon.address, &signed(&a, "a")).await.status, 200);
+    assert_eq!(refreshes(daemon.address).await, ["1", "0"]);
+    keys.set(ok(&jwks(&[rsa_jwk("b", OTHER_RSA)])));
+    daemon.signal("HUP");
+    until(|| refreshes(daemon.address), |counts| *counts == ["2", "0"]).await;
+    assert_eq!(keys.requests(), 2);
+    assert_eq!(list(daemon.address, &signed(&a, "a")).await.status, 401, "a removed key stops at once");
+    keys.set(ok("{}"));
+    daemon.signal("HUP");
+    // The unknown key had the keys read once more.
+    until(|| refreshes(daemon.address), |counts| *counts == ["3", "1"]).await;
+    assert_eq!(list(daemon.address, &signed(&b, "b")).await.status, 200, "the keys from before stay");
+}
+
 /// One fault of a server of a key set, and what the daemon answers until the fault is mended.
 async fn answers_503_until_there_are_keys(fault: &'static str, answer: Answer) {
     let token = signed(&Signer::rsa(), "a");

@@ -57,7 +57,10 @@ fn assert_too_many(refused: &Response) {
 /// A refused stream tells an EventSource when to come back, then ends.
 fn assert_told_to_come_back(refused: &Response) {
     assert_eq!((refused.status, refused.header("content-type")), (200, EVENT_STREAM));
-    assert!(refused.text().starts_with("retry: ") && refused.text().contains("overloaded"), "{}", refused.text());
+    let text = refused.text();
+    let (retry, end) = text.strip_prefix("retry: ").and_then(|text| text.split_once('\n')).expect("when to come back");
+    assert!((2_000..=6_000).contains(&retry.parse().expect("milliseconds")), "{text}");
+    assert_eq!(end, "event: signal.end\ndata: {\"reason\":\"overloaded\"}\n\n");
 }
 
 #[tokio::test]
@@ -102,15 +105,25 @@ async fn the_watchers_of_a_user_and_the_watches_of_a_caller_are_limited() {
     let server = Server::with(&["--user-watchers", "3", "--caller-watches", "2"]).await;
     let mut watches =
         vec![watch(&server, "ana/1").await.expect("a watch"), watch(&server, "ana/1").await.expect("a watch")];
+    let ana = claim("ana/1");
+    let many = [("x-user-claim", ana.as_str()), EVENTS];
     assert_told_to_come_back(&watch(&server, "ana/1").await.err().expect("too many of this caller"));
+    assert_told_to_come_back(&server.request("GET /devices?user=bob", &many, b"").await);
+    let request = claimed("ana/1", WatchDevicesRequest { users: vec!["bob".into()], heartbeat: None });
+    let refused = within(server.grpc().await.watch_devices(request)).await.expect_err("refused");
+    assert!(retry_after(&refused).is_some_and(|seconds| (2..=6).contains(&seconds)), "{refused:?}");
+    assert_eq!(server.request("GET /devices?user=bob", &many[..1], b"").await.text(), r#"{"bob":[]}"#, "no watch");
     watches.push(watch(&server, "ana/2").await.expect("a watch"));
     assert_told_to_come_back(&watch(&server, "eve/1").await.err().expect("too many of this user"));
+    let eve = claim("eve/1");
+    let many = [("x-user-claim", eve.as_str()), EVENTS];
+    assert_told_to_come_back(&server.request("GET /devices?user=bob", &many, b"").await);
     let request = claimed("eve/1", WatchDevicesRequest { users: vec!["bob".into()], heartbeat: None });
     let refused = within(server.grpc().await.watch_devices(request)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(retry_after(&refused).is_some_and(|seconds| (2..=6).contains(&seconds)), "{refused:?}");
-    // A refused watch over HTTP asks twice.
-    assert_eq!(limited(&server, ["caller_watches", "user_watchers"]).await, [2, 3]);
+    // A refused watch of `watch` asks twice.
+    assert_eq!(limited(&server, ["caller_watches", "user_watchers"]).await, [4, 4]);
     drop(watches);
     until(|| server.metrics(), |text| text.contains("\nsignal_watches 0\n")).await;
     watch(&server, "ana/1").await.expect("there is room again");

@@ -92,8 +92,9 @@ impl Mailbox {
         let Some(stream) = &self.stream else { return self.log.trim_replay(self.droppable_up_to(), now, |_, _| ()) };
         let unconfirmed = &mut self.unconfirmed;
         self.log.trim_replay(stream.position, now, |seq, at| {
-            // The stream took this message and is still attached `REPLAY_MS` later. So its peer has read the message: the transport
-            // would have cut a peer that does not read, because `--stall-timeout` is shorter than that.
+            // The stream took this message and is still attached `REPLAY_MS` later. So its peer has very likely read the message:
+            // the transport would have cut a peer that reads nothing, because `--stall-timeout` is shorter than that. This is a
+            // guess. A peer that takes 16 KiB just before each timeout stays, and can be more than `REPLAY_MS` behind.
             if stream.since.time() <= at {
                 *unconfirmed = (seq + 1).max(*unconfirmed);
             }

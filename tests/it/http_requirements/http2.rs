@@ -107,6 +107,12 @@ async fn a_malformed_head_ends_its_stream_or_connection_and_any_other_head_is_an
             [vec![(":method", "OPTIONS"), (":path", "*")], HEAD[1..3].to_vec()].concat(),
             status("204"),
         ),
+        // It does nothing, so whatever its hosts are makes no difference.
+        (
+            "RFC 9110, 9.3.7",
+            [vec![(":method", "OPTIONS")], replaced(":authority", "user@localhost")[1..].to_vec()].concat(),
+            status("204"),
+        ),
     ] {
         let mut peer = Frames::open(server.address, &[]).await;
         peer.send(HEADERS, END_HEADERS | END_STREAM, 1, &frames::fields(&head)).await;

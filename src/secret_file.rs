@@ -1,31 +1,42 @@
-//! Reads a secret from a file.
+//! Reads files with secrets and keys. They are small, so a larger file is refused before it fills the memory.
 
 use std::{
+    fmt::Display,
     fs::File,
     io::{self, Read as _},
     path::Path,
 };
 
-/// The content of a file with a secret, without one line end at its end: editors and `echo` write one that nobody means.
+/// The secret in a file, without one line end at its end: editors and `echo` write one that nobody means.
 ///
 /// # Errors
 /// When the file cannot be read, has no secret, or is larger than 64 KiB. The message names the file, and never its content.
-pub fn secret_file(path: &Path) -> io::Result<Vec<u8>> {
-    let unusable = |reason: &dyn std::fmt::Display| io::Error::other(format!("{}: {reason}", path.display()));
-    let mut secret = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut secret));
-    read.map_err(|error| unusable(&error))?;
-    if secret.len() as u64 > LARGEST {
-        return Err(unusable(&"the file is larger than 64 KiB, so it is not a secret"));
-    }
+pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+    let mut secret = read(path)?;
     if secret.ends_with(b"\n") {
         let end = if secret.ends_with(b"\r\n") { 2 } else { 1 };
         secret.truncate(secret.len() - end);
     }
-    if secret.is_empty() {
-        return Err(unusable(&"the file is empty"));
+    if secret.is_empty() { Err(unusable(path, &"the file is empty")) } else { Ok(secret) }
+}
+
+/// The whole content of a file with keys.
+///
+/// # Errors
+/// When the file cannot be read, or is larger than 64 KiB. The message names the file, and never its content.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content));
+    read.map_err(|error| unusable(path, &error))?;
+    if content.len() as u64 > LARGEST {
+        return Err(unusable(path, &"the file is larger than 64 KiB, so it has no secret and no key"));
     }
-    Ok(secret)
+    Ok(content)
+}
+
+/// An error that names the file.
+pub fn unusable(path: &Path, reason: &dyn Display) -> io::Error {
+    io::Error::other(format!("{}: {reason}", path.display()))
 }
 
 /// Far more than any key. Without it `/dev/zero` would fill the memory.
@@ -52,11 +63,11 @@ mod tests {
             (b"\r\n", None),
         ] {
             std::fs::write(&path, content).unwrap();
-            assert_eq!(secret_file(&path).ok().as_deref(), secret, "{content:?}");
+            assert_eq!(read_secret(&path).ok().as_deref(), secret, "{content:?}");
         }
         std::fs::remove_file(&path).unwrap();
         for (path, reason) in [(path.as_path(), "No such file"), (Path::new("/dev/zero"), "larger than 64 KiB")] {
-            let error = secret_file(path).unwrap_err().to_string();
+            let error = read_secret(path).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{}: ", path.display())) && error.contains(reason), "{error}");
         }
     }

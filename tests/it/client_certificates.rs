@@ -217,7 +217,7 @@ async fn pages_of_other_sites_cannot_use_the_certificate_of_their_visitor() {
     let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["backend"]))).await, asking.tunnel(None).await);
     let (form, events, grpc) = (("content-type", FORM), ("accept", "text/event-stream"), GRPC);
     let list = framed(&ListDevicesRequest { user: "bob".into() });
-    let requests: [(&str, (&str, &str), &[u8], u16); _] = [
+    let requests: [Case; _] = [
         ("POST /user/bob/device/phone", form, b"data=x", 404),
         ("GET /subscribe?device=one", events, b"", 200),
         ("GET /user/bob/devices", events, b"", 200),
@@ -252,6 +252,9 @@ async fn pages_of_other_sites_cannot_use_the_certificate_of_their_visitor() {
     // A certificate is there, too, when a claim comes first.
     assert_eq!(post(backend.address, &claimed).await.status, 403);
 }
+
+/// Method and path, a header, the body, and the status when it passes.
+type Case<'a> = (&'static str, (&'static str, &'static str), &'a [u8], u16);
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc-web+proto");
 

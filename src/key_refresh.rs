@@ -46,6 +46,8 @@ pub struct KeyRefresh {
     /// When the keys were read last.
     good_at: Instant,
     is_good: bool,
+    /// Why the keys could not be read last.
+    refused: Option<String>,
     drain: Drain,
 }
 
@@ -63,7 +65,8 @@ impl KeyRefresh {
             _ => None,
         };
         let (keys, good_at) = (Arc::new(Keys::unread()), Instant::now());
-        let mut refresh = Self { source, expected, keys, client, version: None, good_at, is_good: false, drain };
+        let mut refresh =
+            Self { source, expected, keys, client, version: None, good_at, is_good: false, refused: None, drain };
         if let Some(path) = refresh.source.path() {
             refresh.version = version(path);
             let set = refresh.source.read_file(path, &refresh.expected)?;
@@ -117,11 +120,12 @@ impl KeyRefresh {
         }
     }
 
-    /// Only of a file it is known when it has not changed.
+    /// Only of a file it is known when it has not changed. A file that could not be used is tried again: another mode makes it
+    /// readable and changes nothing else.
     fn may_have_changed(&mut self) -> bool {
         let Some(path) = self.source.path() else { return true };
-        let is_unchanged = version(path) == self.version;
-        if is_unchanged && self.is_good {
+        let is_unchanged = self.is_good && version(path) == self.version;
+        if is_unchanged {
             self.good_at = Instant::now();
         }
         !is_unchanged
@@ -130,13 +134,17 @@ impl KeyRefresh {
     async fn read(&mut self) -> Result<KeySet, String> {
         match (&self.source, &self.client) {
             (KeySource::JwksUrl(url), Some(client)) => {
-                let json = client.get(url, LARGEST).await?;
+                let json = client.get(url, LARGEST).await.map_err(|reason| format!("{url}: {reason}"))?;
                 Ok(KeySet::jwks(&json, Readers::Everybody, &self.expected)?)
             }
             (source, _) => {
                 let path = source.path().ok_or("no file")?;
                 // Before the read: what is written during the read is read next time.
                 self.version = version(path);
+                // A pipe would block the thread until somebody writes to it. At the start it may be one.
+                if !fs::metadata(path).is_ok_and(|file| file.is_file()) {
+                    return Err(format!("{}: not a regular file", path.display()));
+                }
                 source.read_file(path, &self.expected).map_err(|error| error.to_string())
             }
         }
@@ -144,12 +152,28 @@ impl KeyRefresh {
 
     fn finish(&mut self, read: Result<KeySet, String>) {
         self.is_good = read.is_ok();
-        if let Err(reason) = &read {
-            tracing::warn!(reason, "cannot read the keys of tokens; the keys from before stay for 24 h");
-        } else {
+        if self.is_good {
             self.good_at = Instant::now();
         }
+        let reason = read.as_ref().err().cloned();
+        // A line for each reason, and not for each attempt.
+        if reason != self.refused {
+            self.warn(reason.as_deref());
+        }
+        self.refused = reason;
         self.keys.finish(read.ok());
+    }
+
+    fn warn(&self, reason: Option<&str>) {
+        match (reason, self.keys.current().is_some()) {
+            (Some(reason), true) => {
+                tracing::warn!(reason, "cannot read the keys of tokens; the keys from before stay for 24 h");
+            }
+            (Some(reason), false) => {
+                tracing::warn!(reason, "cannot read the keys of tokens; until then every request is 503");
+            }
+            (None, _) => tracing::info!("the keys of tokens can be read again"),
+        }
     }
 
     fn forget_old_keys(&self) {
@@ -231,5 +255,42 @@ mod tests {
         assert!(keys.current().is_some());
         fs::remove_file(&path).unwrap();
         advance(FILE_EVERY).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_could_not_be_used_is_tried_again_although_nothing_of_it_has_changed() {
+        let path = secret_file("same-version");
+        let set = |kind| format!(r#"{{"keys":[{{"kty":"{kind}","alg":"HS256","k":"{}"}}]}}"#, "A".repeat(43));
+        fs::write(&path, set("oct")).unwrap();
+        let first = fs::metadata(&path).unwrap().modified().unwrap();
+        let refresh = KeyRefresh::new(KeySource::JwksFile(path.clone()), Expected::default(), Drain::new()).unwrap();
+        let keys = refresh.keys();
+        let mut running = Box::pin(refresh.run(Reload::default(), Metrics::new()));
+        let mut run = async |time| assert!(timeout(time, running.as_mut()).await.is_err(), "it never ends");
+        let write = |text: String, seconds| {
+            fs::write(&path, text).unwrap();
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_modified(first + Duration::from_secs(seconds)).unwrap();
+        };
+        write(set("bad"), 1);
+        run(2 * FILE_EVERY).await;
+        let before = keys.current().unwrap();
+        write(set("oct"), 1);
+        run(2 * FILE_EVERY).await;
+        assert!(!Arc::ptr_eq(&before, &keys.current().unwrap()));
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pipe_in_the_place_of_the_file_blocks_nobody_and_the_keys_stay() {
+        let path = secret_file("pipe");
+        let refresh = KeyRefresh::new(KeySource::Secret(path.clone()), Expected::default(), Drain::new()).unwrap();
+        let keys = refresh.keys();
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        // Without the check this waits for a writer for ever.
+        assert!(timeout(3 * FILE_EVERY, refresh.run(Reload::default(), Metrics::new())).await.is_err());
+        assert!(keys.current().is_some());
+        fs::remove_file(&path).unwrap();
     }
 }

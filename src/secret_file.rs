@@ -10,9 +10,13 @@ use std::{
 /// The secret in a file, without one line end at its end: editors and `echo` write one that nobody means.
 ///
 /// # Errors
-/// When the file cannot be read, has no secret, or is larger than 64 KiB. The message names the file, and never its content.
+/// When the file cannot be read, has no secret or PEM, or is larger than 64 KiB. The message names the file, and never its content.
 pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     let mut secret = read(path)?;
+    if secret.starts_with(b"-----BEGIN ") {
+        // The daemon's public key as a secret would let everybody sign.
+        return Err(unusable(path, &"the file is PEM and not a secret; for a public key use --jwt-public-key"));
+    }
     if secret.ends_with(b"\n") {
         let end = if secret.ends_with(b"\r\n") { 2 } else { 1 };
         secret.truncate(secret.len() - end);
@@ -58,6 +62,7 @@ mod tests {
             (b" abc \n", Some(b" abc ")),
             (b"a\nb\n", Some(b"a\nb")),
             (b"\xff\0\n", Some(b"\xff\0")),
+            (b"-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n", None),
             (b"", None),
             (b"\n", None),
             (b"\r\n", None),

@@ -56,12 +56,18 @@ impl<H> ServerState<H> {
     }
 
     /// Does the TLS handshake if the server has TLS. From now on a peer that does not read is cut.
-    pub(super) async fn handshake(&self, socket: TcpStream, peer: Peer) -> io::Result<MaybeTls> {
+    ///
+    /// Not `async`: its future would keep the arguments a second time, and the task of each idle stream would be larger.
+    pub(super) fn handshake(
+        &self,
+        socket: TcpStream,
+        peer: Peer,
+    ) -> impl Future<Output = io::Result<MaybeTls>> + Send + use<'_, H> {
         let client = match self.settings.addresses.counted(peer.client) {
             Some(key) => HandshakeClient::Counted(key),
             None => HandshakeClient::Uncounted(AddressKey::of(peer.client)),
         };
-        tls::accept(self.settings.tls.as_ref(), client, watched_socket::wrap(socket, self.watchdog.clone())).await
+        tls::accept(self.settings.tls.as_ref(), client, watched_socket::wrap(socket, self.watchdog.clone()))
     }
 
     fn count(&self, client: IpAddr) -> io::Result<Option<Counted>> {

@@ -29,7 +29,7 @@ pub use self::{
     deadline::within_deadline,
     end_on_drain::{end_on_drain, is_health},
     health::health_service,
-    identity::SignalService,
+    identity::{SignalService, refusal},
     web_body::WebBody,
 };
 use self::{

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{Extensions, HeaderMap, HeaderValue, Uri};
-use tonic::{Status, service::Routes};
+use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
 use super::{dispatch::Dispatch, failed_identities::FailedIdentities};
@@ -71,11 +71,7 @@ async fn limit_call(State((drain, api)): State<(Drain, Api)>, request: Request, 
         let (headers, uri, extensions) = (request.headers(), request.uri(), request.extensions());
         let expires = match reflection_expires(&api.auth, headers, uri, extensions).await {
             Ok(expires) => expires,
-            Err(error) => {
-                let mut response: Response = Status::from(error).into_http();
-                response.headers_mut().extend(api.auth.challenge(error));
-                return response;
-            }
+            Err(error) => return grpc::refusal(&api.auth, error).map(Body::new),
         };
         let run = |request: http::Request<_>| next.run(request.map(Body::new));
         grpc::end_on_drain(request, &drain, api.settings.body_limit, expires, run, Body::new).await

@@ -74,7 +74,9 @@ fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
     Ok(())
 }
 
-fn refusal(auth: &Auth, error: Error) -> http::Response<tonic::body::Body> {
+/// The answer to a call whose identity is refused.
+#[must_use]
+pub fn refusal(auth: &Auth, error: Error) -> http::Response<tonic::body::Body> {
     let mut response = Status::from(error).into_http();
     response.headers_mut().extend(auth.challenge(error));
     // For `app/failed_identities.rs`.

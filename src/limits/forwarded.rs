@@ -21,10 +21,8 @@ pub(super) fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAd
 
 /// The elements of a list in all lines, from the right, without empty ones. `None`: a line that is not ASCII.
 fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<&str>> {
-    let mut lines: Vec<_> = headers.get_all(name).iter().collect();
-    lines.reverse();
     let elements = |text| from_right(text, ',').map(str::trim).filter(|element| !element.is_empty());
-    lines.into_iter().flat_map(move |line| {
+    headers.get_all(name).iter().rev().flat_map(move |line| {
         let text = line.to_str().ok();
         text.into_iter().flat_map(elements).map(Some).chain(text.is_none().then_some(None))
     })

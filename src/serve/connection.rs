@@ -14,13 +14,13 @@ use super::{
     http1, http2,
     protocol_detection::{Protocol, Rewound, detect},
     proxy_protocol,
-    tls::{self, MaybeTls},
+    tls::{self, HandshakeClient, MaybeTls},
     watched_socket,
     write_watchdog::Watchdog,
 };
 use crate::{
     drain::Drain,
-    limits::{AddressCounts, Counted},
+    limits::{AddressCounts, AddressKey, Counted},
     telemetry::Metrics,
 };
 
@@ -53,6 +53,21 @@ impl<H> ServerState<H> {
             return Err(io::Error::other("a header of the PROXY protocol from a peer that is not trusted"));
         }
         Ok((Peer { tcp, client: tcp }, counted))
+    }
+
+    /// Does the TLS handshake if the server has TLS. From now on a peer that does not read is cut.
+    ///
+    /// Not `async`: its future would keep the arguments a second time, and the task of each idle stream would be larger.
+    pub(super) fn handshake(
+        &self,
+        socket: TcpStream,
+        peer: Peer,
+    ) -> impl Future<Output = io::Result<MaybeTls>> + Send + use<'_, H> {
+        let client = match self.settings.addresses.counted(peer.client) {
+            Some(key) => HandshakeClient::Counted(key),
+            None => HandshakeClient::Uncounted(AddressKey::of(peer.client)),
+        };
+        tls::accept(self.settings.tls.as_ref(), client, watched_socket::wrap(socket, self.watchdog.clone()))
     }
 
     fn count(&self, client: IpAddr) -> io::Result<Option<Counted>> {
@@ -106,8 +121,7 @@ async fn first_bytes<H>(
 ) -> Option<FirstBytes> {
     let first_bytes = async {
         let (peer, counted) = state.admit(&mut socket, tcp).await?;
-        let socket = watched_socket::wrap(socket, state.watchdog.clone());
-        let detected = detect(tls::accept(state.settings.tls.as_ref(), socket).await?).await?;
+        let detected = detect(state.handshake(socket, peer).await?).await?;
         Ok::<_, io::Error>(detected.map(|(protocol, io)| FirstBytes { protocol, io, peer, counted }))
     };
     let mut first_bytes = pin!(timeout_at(deadline, first_bytes));

@@ -22,8 +22,7 @@ use super::{
     connection::ServerState,
     http2::{StreamTasks, Streams},
     protocol_detection::{Protocol, Rewound, detect},
-    tls::{self, MaybeTls},
-    watched_socket,
+    tls::MaybeTls,
 };
 
 /// Ends after one request, after [`TIMEOUT`], or at the hard stop.
@@ -45,8 +44,7 @@ pub(super) async fn serve<H: Handler>(
 
 async fn serve_one(state: &ServerState<impl Handler>, mut socket: TcpStream, tcp: IpAddr) -> Result<(), BoxError> {
     let (peer, _counted) = state.admit(&mut socket, tcp).await?;
-    let socket = watched_socket::wrap(socket, state.watchdog.clone());
-    match detect(tls::accept(state.settings.tls.as_ref(), socket).await?).await? {
+    match detect(state.handshake(socket, peer).await?).await? {
         Some((Protocol::Http1, io)) => serve_http1(&state.handler, io, peer).await,
         Some((Protocol::Http2, io)) => serve_http2(state, io, peer).await,
         None => Ok(()),

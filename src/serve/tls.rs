@@ -3,8 +3,9 @@
 mod certificate_files;
 mod client_certificate;
 mod handshake;
+mod shares;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use http::Request;
 use parking_lot::RwLock;
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_util::either::Either;
 
+pub(super) use self::shares::HandshakeClient;
 use self::{certificate_files::Contents, handshake::Turns};
 pub use self::{
     certificate_files::{CertificateFile, CertificateFileError, CertificateFiles},
@@ -92,14 +94,14 @@ impl Current {
 }
 
 /// Does the TLS handshake if the server has TLS.
-pub(super) async fn accept(tls: Option<&Tls>, socket: WatchedSocket) -> io::Result<MaybeTls> {
+pub(super) async fn accept(tls: Option<&Tls>, client: HandshakeClient, socket: WatchedSocket) -> io::Result<MaybeTls> {
     let Some(Tls(tls)) = tls else { return Ok(Either::Right(socket)) };
     let stream = timeout(HANDSHAKE, async {
         // Before this, no memory is spent on the handshake.
         socket.get_ref().readable().await?;
         let acceptor = TlsAcceptor::from(tls.current.read().config.clone());
         // Boxed: the future of the handshake is larger than the connection.
-        tls.turns.run(Box::pin(acceptor.accept(socket)).as_mut()).await
+        Box::pin(async { tls.turns.run(client, pin!(acceptor.accept(socket))).await }).await
     });
     Ok(Either::Left(Box::new(stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)))
 }
@@ -135,6 +137,7 @@ mod tests {
     use super::*;
     use crate::{
         budget::Budget,
+        limits::AddressKey,
         serve::{watched_socket, write_watchdog::Watchdog},
         telemetry::Levels,
     };
@@ -155,16 +158,18 @@ mod tests {
     async fn a_handshake_has_10_s_whether_its_peer_sends_nothing_or_a_part() {
         let tls = Tls::read(files("handshake")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = HandshakeClient::Counted(AddressKey::of([192, 0, 2, 1].into()));
         for first in [&b""[..], b"\x16\x03\x01"] {
-            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            client.try_write(first).unwrap();
+            let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            peer.try_write(first).unwrap();
             let watchdog = Watchdog::new(Duration::from_secs(60), Budget::new(0), Metrics::new());
             let socket = watched_socket::wrap(listener.accept().await.unwrap().0, watchdog);
             let began = Instant::now();
-            let error = accept(Some(&tls), socket).await.err().expect("no handshake");
+            let error = accept(Some(&tls), client, socket).await.err().expect("no handshake");
             assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, 10), "{first:?}");
         }
     }
+
     #[tokio::test(start_paused = true)]
     async fn a_file_that_stays_unusable_is_counted_once_and_a_request_counts_it_again() {
         let files = files("unusable");

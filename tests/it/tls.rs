@@ -1,8 +1,18 @@
 //! TLS: certificates that change while the daemon runs, and many handshakes at once.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tokio_rustls::rustls::{
     ClientConnection,
     pki_types::{CertificateDer, ServerName},
@@ -27,13 +37,17 @@ impl Files {
         Self(folder)
     }
 
+    /// Replaces a file as a whole, so that the daemon never reads a part.
     fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.0.join(name), text).expect("writable");
+        let fresh = self.0.join("fresh");
+        std::fs::write(&fresh, text).expect("writable");
+        std::fs::rename(fresh, self.0.join(name)).expect("replaced");
     }
 
+    /// The certificate comes last: while it is absent, a new key is no new fault.
     fn store(&self, identity: &Identity) {
-        self.write("cert.pem", &identity.cert.pem());
         self.write("key.pem", &identity.signing_key.serialize_pem());
+        self.write("cert.pem", &identity.cert.pem());
     }
 
     fn options(&self) -> [String; 4] {
@@ -217,4 +231,50 @@ async fn a_flood_of_handshakes_that_nobody_completes_leaves_others_served() {
     }
     // Without turns, 61 handshakes compute before each step of a post.
     assert!(posts > 20, "only {posts} posts were delivered while the server computed 1,000 handshakes");
+}
+
+#[tokio::test]
+async fn an_address_that_opens_handshakes_over_and_over_does_not_stop_those_of_others() {
+    const HALF_OPEN: usize = 1_000;
+    const CONNECTIONS: usize = 5;
+    let (files, identity) = (Files::new("fair"), identity());
+    files.store(&identity);
+    let own = files.options();
+    let options = [&own.each_ref().map(String::as_str)[..], &["--address-limits", "all", "--address-connections", "0"]];
+    let server = Server::with(&options.concat()).await;
+    let (address, answered) = (server.address, Arc::new(AtomicUsize::new(0)));
+    let hello: Arc<[u8]> = client_hello(identity.cert.der()).into();
+    let mut attack: JoinSet<()> = (0..HALF_OPEN)
+        .map(|_| {
+            let (hello, answered) = (hello.clone(), answered.clone());
+            async move {
+                loop {
+                    let mut socket = TcpStream::connect(address).await.expect("listens");
+                    socket.write_all(&hello).await.expect("writable");
+                    // The server has computed its part.
+                    let _ = socket.read(&mut [0; 64]).await;
+                    answered.fetch_add(1, Relaxed);
+                }
+            }
+        })
+        .collect();
+    // The server has begun with them.
+    until(async || answered.load(Relaxed), |answered| *answered > 0).await;
+    let connector = connector(identity.cert.der(), None);
+    let mut most = 0;
+    for _ in 0..CONNECTIONS {
+        let plain = Connection::open_from([127, 0, 0, 2].into(), address).await.stream;
+        let before = answered.load(Relaxed);
+        let name = "localhost".try_into().expect("a name");
+        let mut canary = within(connector.connect(name, plain)).await.expect("a handshake");
+        let head = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        within(canary.write_all(head)).await.expect("writable");
+        let mut answer = [0; 12];
+        within(canary.read_exact(&mut answer)).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        most = most.max(answered.load(Relaxed) - before);
+    }
+    attack.shutdown().await;
+    // In one queue of all addresses, nearly all of the others would be first, and then those that were opened again meanwhile.
+    assert!(most < HALF_OPEN / 2, "{most} handshakes of another address were first");
 }

@@ -6,6 +6,8 @@
 //!
 //! A turn alone does not help: a computation never waits, so its turn is free again before the next task runs. Therefore a handshake
 //! that has got its turn first goes behind everything else that is ready.
+//!
+//! The handshakes wait for turns in one queue, in which each address has its share (`shares.rs`).
 
 use std::{
     future::poll_fn,
@@ -15,8 +17,13 @@ use std::{
 
 use tokio::{runtime::Handle, sync::Semaphore, task::yield_now};
 
+use super::shares::{HandshakeClient, Shares};
+
 /// The turns of all handshakes of a server.
-pub(super) struct Turns(Semaphore);
+pub(super) struct Turns {
+    turns: Semaphore,
+    shares: Shares,
+}
 
 impl Turns {
     /// As many turns as the runtime has worker threads: more would finish no handshake earlier, and let everybody else wait longer.
@@ -31,18 +38,20 @@ impl Turns {
     }
 
     fn new(count: usize) -> Self {
-        Self(Semaphore::new(count))
+        Self { turns: Semaphore::new(count), shares: Shares::new(count) }
     }
 
     /// Polls a handshake to its end. It has a turn only while it can go on, and not while it waits for its peer.
-    pub(super) async fn run<F: Future>(&self, mut handshake: Pin<&mut F>) -> F::Output {
+    pub(super) async fn run<F: Future>(&self, client: HandshakeClient, mut handshake: Pin<&mut F>) -> F::Output {
+        let place = self.shares.place(client);
         loop {
-            // The semaphore is never closed.
-            let turn = self.0.acquire().await;
+            // The semaphores are never closed.
+            let admitted = place.admitted().await;
+            let turn = self.turns.acquire().await;
             // tokio polls this task again when all other tasks of this worker have run and it has looked for new bytes.
             yield_now().await;
             let polled = poll_fn(|cx| Poll::Ready(handshake.as_mut().poll(cx))).await;
-            drop(turn);
+            drop((turn, admitted));
             match polled {
                 Poll::Ready(output) => return output,
                 Poll::Pending => woken().await,
@@ -75,6 +84,11 @@ mod tests {
     use tokio::{sync::Notify, task::JoinSet};
 
     use super::*;
+    use crate::limits::AddressKey;
+
+    fn client(last: u8) -> HandshakeClient {
+        HandshakeClient::Counted(AddressKey::of([192, 0, 2, last].into()))
+    }
 
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "the tasks end with the test")]
@@ -82,6 +96,7 @@ mod tests {
         let (turns, computed, peers) =
             (Arc::new(Turns::new(4)), Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let mut handshakes = JoinSet::new();
+        let client = client(1);
         for _ in 0..1_000 {
             let (turns, computed, peers) = (turns.clone(), computed.clone(), peers.clone());
             handshakes.spawn(async move {
@@ -91,7 +106,7 @@ mod tests {
                     peers.notified().await;
                     computed.fetch_add(1, Relaxed);
                 });
-                turns.run(handshake).await;
+                turns.run(client, handshake).await;
             });
         }
         let (mut most, mut before) = (0, 0);
@@ -109,5 +124,38 @@ mod tests {
         while let Some(ended) = handshakes.join_next().await {
             ended.unwrap();
         }
+    }
+
+    /// How many of 1,000 handshakes of a client compute before a later one of 192.0.2.2 has computed twice.
+    #[expect(clippy::disallowed_methods, reason = "the tasks end with the test")]
+    async fn computed_before_another(first: HandshakeClient) -> usize {
+        let (turns, computed) = (Arc::new(Turns::new(4)), Arc::new(AtomicUsize::new(0)));
+        let mut flood = JoinSet::new();
+        for _ in 0..1_000 {
+            let (turns, computed) = (turns.clone(), computed.clone());
+            flood.spawn(async move {
+                turns.run(first, pin!(async { computed.fetch_add(1, Relaxed) })).await;
+            });
+        }
+        // All of them wait for a turn now.
+        yield_now().await;
+        let before = computed.load(Relaxed);
+        // The peer of this handshake answers at once.
+        turns.run(client(2), pin!(yield_now())).await;
+        let computed_before = computed.load(Relaxed) - before;
+        flood.shutdown().await;
+        assert_eq!(turns.shares.gates(), 0, "no gate is left behind");
+        computed_before
+    }
+
+    #[tokio::test]
+    async fn a_handshake_waits_only_for_a_few_of_each_other_address() {
+        let counted = computed_before_another(client(1)).await;
+        // Four compute at a time, and this one waits twice.
+        assert!((1..=32).contains(&counted), "{counted}");
+        // A proxy has more of the queue than one of its clients would have, but not all of it.
+        let proxy = HandshakeClient::Uncounted(AddressKey::of([10, 0, 0, 1].into()));
+        let uncounted = computed_before_another(proxy).await;
+        assert!((65..=256).contains(&uncounted), "{uncounted}");
     }
 }

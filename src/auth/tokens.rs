@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use serde_json::value::RawValue;
+
 use super::{
-    Auth, Credentials, Mode,
+    Auth, Credentials, Mode, certificate,
     claims::{ClaimNames, Claims},
     jwt::{self, Verified},
     keys::Keys,
@@ -41,8 +43,7 @@ impl Tokens {
                 (verified, Some(unused))
             }
         };
-        let claims = names.read(claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
-        Ok(Some((claims, Token { expires, ticket })))
+        Ok(Some((checked(&claims, names)?, Token { expires, ticket })))
     }
 
     /// A ticket for the caller that the token of a request names. `None` when the request has no token.
@@ -50,7 +51,8 @@ impl Tokens {
         match token_source::find(credentials, self.cookie.as_deref())? {
             Some(Bearer::Token(token)) => {
                 let verified = self.verify(&token)?;
-                names.read(verified.claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+                // A ticket that its own check would refuse is none.
+                checked(&verified.claims, names)?;
                 self.tickets.issue(&verified, |claim| names.contains(claim)).map(Some)
             }
             // With a ticket for a ticket, one leaked URL would be good for ever.
@@ -62,6 +64,13 @@ impl Tokens {
         let keys = self.keys.current().ok_or(Error::NO_KEYS)?;
         Ok(jwt::verify(token, &keys)?)
     }
+}
+
+/// What a verified token or ticket says about its caller.
+fn checked(claims: &RawValue, names: &ClaimNames) -> Result<Claims, IdentityFault> {
+    let claims = names.read(claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+    certificate::check_not_reserved(&claims.user)?;
+    Ok(claims)
 }
 
 impl Auth {

@@ -165,6 +165,12 @@ async fn a_ticket_needs_a_valid_token() {
     nobody["userid"] = json!("");
     let nobody = Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &nobody);
     assert_eq!(post(&server, &nobody).await.status, 401);
+    // Only a certificate gives such a user.
+    for device in ["cert:backend/phone", "cert:/phone"] {
+        let refused = post(&server, &token(device)).await;
+        assert_eq!((refused.status, refused.header("www-authenticate")), (401, challenge), "{device}");
+    }
+    assert_eq!(post(&server, &token("certain/phone")).await.status, 200);
     let cookie = format!("session={}", token("bob/phone"));
     assert_eq!(server.request("POST /ticket", &[("cookie", &cookie)], b"").await.status, 200);
     assert_eq!(server.request("GET /ticket", &[], b"").await.status, 405);

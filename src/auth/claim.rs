@@ -33,6 +33,11 @@ pub(super) fn read(headers: &HeaderMap, names: &ClaimNames) -> Result<Option<Cla
     }
 }
 
+/// Whether the headers have no claim, not even one that [`read`] refuses.
+pub(super) fn is_absent(headers: &HeaderMap) -> bool {
+    !headers.keys().any(is_look_alike)
+}
+
 /// Whether a header has the claim's name, or would get it from a proxy that replaces `_` and `.` with `-`.
 fn is_look_alike(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use serde_json::value::RawValue;
 
 use super::{
-    Auth, Credentials, Mode, certificate,
+    Auth, Credentials, Mode, certificate, claim,
     claims::{ClaimNames, Claims},
     jwt::{self, Verified},
     keys::Keys,
@@ -79,12 +79,21 @@ impl Auth {
         self.tokens.as_ref().ok_or(Error::Internal)?.identify(credentials, &self.claims)
     }
 
-    /// Whether a cookie identifies the caller of a request. A browser attaches cookies by itself, also to requests of pages of other
-    /// sites.
+    /// Whether the caller is identified by what a browser adds by itself, also to requests of pages of other sites: a cookie, or a
+    /// client certificate. Not when the request has another identity, which comes first, valid or not.
     #[must_use]
-    pub fn cookie_identifies(&self, credentials: &Credentials<'_>) -> bool {
-        let cookie = self.tokens.as_ref().and_then(|tokens| tokens.cookie.as_deref());
-        cookie.is_some_and(|cookie| token_source::is_cookie(credentials, cookie))
+    pub fn browser_identifies(&self, credentials: &Credentials<'_>) -> bool {
+        let has_certificate = credentials.certificate.is_some();
+        match (self.mode, &self.tokens) {
+            (Mode::Claim, _) => has_certificate && claim::is_absent(credentials.headers),
+            (Mode::Jwt, Some(tokens)) => {
+                let has_cookie =
+                    || tokens.cookie.as_deref().is_some_and(|name| token_source::has_cookie(credentials, name));
+                token_source::is_cookie_next(credentials) && (has_certificate || has_cookie())
+            }
+            // Any page can name any user, so that the browser adds nothing.
+            (Mode::Jwt | Mode::None, _) => false,
+        }
     }
 
     /// Issues a ticket for the caller that a token names. In every mode but [`Mode::Jwt`] there are no tickets.

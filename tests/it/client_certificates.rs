@@ -21,10 +21,10 @@ use crate::{
     serve::tempfiles,
 };
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+pub type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
-fn issuer() -> Issuer {
+pub fn issuer() -> Issuer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "Example CA");
@@ -32,7 +32,7 @@ fn issuer() -> Issuer {
 }
 
 /// A client certificate whose subject has these common names.
-fn client(issuer: &Issuer, common_names: &[&str]) -> Identity {
+pub fn client(issuer: &Issuer, common_names: &[&str]) -> Identity {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     // rcgen keeps one value of each type, so the second one has the same type as a custom one.
@@ -46,13 +46,13 @@ fn client(issuer: &Issuer, common_names: &[&str]) -> Identity {
 }
 
 /// A server that asks for client certificates, and what its clients trust.
-struct Asking {
-    server: Server,
+pub struct Asking {
+    pub server: Server,
     root: CertificateDer<'static>,
 }
 
 impl Asking {
-    async fn start(test: &str, issuer: &Issuer, options: &[&str]) -> Self {
+    pub async fn start(test: &str, issuer: &Issuer, options: &[&str]) -> Self {
         let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let [certificate, key] = tempfiles(test, &identity);
         let ca = format!("{}/{test}-ca.pem", env!("CARGO_TARGET_TMPDIR"));
@@ -62,7 +62,7 @@ impl Asking {
         Self { server, root: identity.cert.der().clone() }
     }
 
-    async fn tunnel(&self, client: Option<Identity>) -> Tunnel {
+    pub async fn tunnel(&self, client: Option<Identity>) -> Tunnel {
         Tunnel::open(self.server.address, connector(&self.root, client)).await
     }
 }
@@ -106,9 +106,10 @@ async fn a_certificate_is_the_identity_of_a_caller_that_has_no_other() {
     assert_eq!((devices.status, devices.text().as_str()), (200, r#"["phone"]"#));
 
     // It has no device of its own, so the request names one.
-    let unnamed = Connection::open(backend.address).await.request("GET /subscribe", &[], b"").await;
+    let events = [("accept", "text/event-stream")];
+    let unnamed = Connection::open(backend.address).await.request("GET /subscribe", &events, b"").await;
     assert_eq!((unnamed.status, unnamed.problem().as_str()), (400, "no_device"));
-    let mut service = Sse::open(backend.address, "/subscribe?device=one", &[]).await;
+    let mut service = Sse::open(backend.address, "/subscribe?device=one", &events).await;
     assert_eq!(service.ready["user"], "cert:back end");
     let head = "POST /user/cert:back%20end/device/one";
     let headers = [("content-type", FORM), subscribe[0]];

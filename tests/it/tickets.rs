@@ -266,3 +266,40 @@ async fn a_ticket_carries_the_tenant_and_the_users_that_its_token_lists_and_the_
     let path = format!("{}&device=laptop", &head["GET ".len()..]);
     assert_eq!(Sse::open(server.address, &path, &[]).await.ready["device"], "laptop");
 }
+
+#[tokio::test]
+async fn a_used_ticket_stays_used_when_the_wall_clock_is_set_back() {
+    if let Err(error) = wall_clock::faketime() {
+        return wall_clock::skip(&error);
+    }
+    let options = options();
+    let clock = file("clock", "+0");
+    let mut command = wall_clock::command_at("+0");
+    command.env_remove("FAKETIME").env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
+    let daemon = Process::spawn(command.args(["--port", "0", "--host", "127.0.0.1"]).args(&options));
+    let mut claims = claims("bob/phone");
+    claims["exp"] = json!(seconds_from_now(3_600));
+    let bearer = format!("Bearer {}", Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims));
+    let status = async |path: &str| {
+        let mut connection = crate::harness::Connection::open(daemon.address).await;
+        connection.ask(path, &[("accept", STREAM)]).await;
+        connection.head().await.status
+    };
+    let ticket = async || {
+        let connection = crate::harness::Connection::open(daemon.address).await;
+        let answer = { connection }.request("POST /ticket", &[("authorization", &bearer)], b"").await;
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        format!("GET /subscribe?ticket={}", answer["ticket"].as_str().expect("a ticket"))
+    };
+    let used = ticket().await;
+    assert_eq!(status(&used).await, 200);
+    std::fs::write(&clock, "+60").expect("writable");
+    let unused = format!("{}&format=none", ticket().await);
+    until(|| status(&unused), |status| *status == 401).await;
+    // Opening a stream forgets the tickets that are too old.
+    assert_eq!(status(&ticket().await).await, 200);
+    std::fs::write(&clock, "-5").expect("writable");
+    until(|| status(&unused), |status| *status == 400).await;
+    assert_eq!(status(&used).await, 401, "it was used");
+    assert_eq!(status(&ticket().await).await, 200, "a new ticket is good");
+}

@@ -15,6 +15,7 @@ use crate::{
         grpc::{Client, claimed, framed, message},
         http2::Http2,
         process,
+        tokens::{SECRET, file, token},
         tunnel::{Tunnel, connector},
         within,
     },
@@ -217,4 +218,42 @@ fn an_authority_that_cannot_be_read_is_one_line_that_names_the_option() {
         assert_eq!((code, log.lines().count()), (Some(2), 1), "{log}");
         assert!(log.contains(&format!("--tls-client-ca: {ca}: ")) && log.contains(reason), "{log}");
     }
+}
+
+#[tokio::test]
+async fn with_tokens_a_certificate_is_the_identity_of_a_caller_without_a_token() {
+    let issuer = issuer();
+    let secret = file("secret", SECRET);
+    let asking = Asking::start("client-tokens", &issuer, &["--auth", "jwt", "--jwt-secret-file", &secret]).await;
+    let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["backend"]))).await, asking.tunnel(None).await);
+    let bearer = |token: &str| format!("Bearer {token}");
+    let [good, bad, reserved] =
+        [token("ana/laptop"), "x".to_owned(), token("cert:backend/x")].map(|text| bearer(&text));
+    // What answers without a certificate, and with one.
+    for (token, status) in
+        [(None, [401, 404]), (Some(&good), [404; 2]), (Some(&bad), [401; 2]), (Some(&reserved), [401; 2])]
+    {
+        let headers: Vec<_> = token.map(|token| ("authorization", token.as_str())).into_iter().collect();
+        for (tunnel, status) in [&nobody, &backend].into_iter().zip(status) {
+            assert_eq!(post(tunnel.address, &headers).await.status, status, "{token:?}");
+            assert_eq!(post_http2(tunnel.address, &headers).await, status, "{token:?} over HTTP/2");
+        }
+        // A ticket is for the caller of a token.
+        let ticket = Connection::open(backend.address).await.request("POST /ticket", &headers, b"").await;
+        assert_eq!(ticket.status, if token == Some(&good) { 200 } else { 401 }, "{token:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_names_the_tenant_that_it_acts_in() {
+    let issuer = issuer();
+    let asking = Asking::start("client-tenant", &issuer, &["--tenant-claim", "org"]).await;
+    let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["backend"]))).await, asking.tunnel(None).await);
+    let bob = [("x-user-claim", r#"{"userid":"bob","clientid":"phone","org":"acme"}"#)];
+    let mut phone = Sse::open(nobody.address, "/subscribe", &bob).await;
+    for (tenant, status) in [(None, 403), (Some("globex"), 404), (Some("acme"), 200)] {
+        let headers: Vec<_> = tenant.map(|tenant| ("x-signal-tenant", tenant)).into_iter().collect();
+        assert_eq!(post(backend.address, &headers).await.status, status, "{tenant:?}");
+    }
+    assert_eq!(phone.data().await, "x");
 }

@@ -268,6 +268,34 @@ async fn a_ticket_carries_the_tenant_and_the_users_that_its_token_lists_and_the_
 }
 
 #[tokio::test]
+async fn a_ticket_carries_the_claim_of_a_service() {
+    let server = server(&["--service-claim", "backend", "--allow", "listed:contacts"]).await;
+    for (backend, expected) in [(true, 200), (false, 403)] {
+        let claims = json!({"sub": "shop", "backend": backend, "exp": seconds_from_now(60)});
+        let answer = post(&server, &Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims)).await;
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let path = format!("GET /user/bob/devices?ticket={}", answer["ticket"].as_str().expect("a ticket"));
+        let mut connection = crate::harness::Connection::open(server.address).await;
+        connection.ask(&path, &[("accept", STREAM)]).await;
+        assert_eq!(connection.head().await.status, expected, "{backend}");
+    }
+}
+
+#[tokio::test]
+async fn beside_a_ticket_the_query_names_the_heartbeat_and_the_cursor() {
+    let server = server(&[]).await;
+    let path = format!("/subscribe?ticket={}&heartbeat=7", ticket(&server, "bob/phone").await);
+    let first = Sse::open_plain(server.address, &path, &[("accept", STREAM)]).await;
+    let ready = { first }.next().await;
+    let (cursor, data) = (ready.id, serde_json::from_str::<Value>(&ready.data).expect("JSON"));
+    assert_eq!((&data["heartbeat_ms"], &data["continuity"]), (&json!(7_000), &json!("new")));
+    for name in ["last_event_id", "lastEventId"] {
+        let path = format!("/subscribe?{name}={cursor}&ticket={}", ticket(&server, "bob/phone").await);
+        assert_eq!(Sse::open(server.address, &path, &[]).await.ready["continuity"], "resumed", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_used_ticket_stays_used_when_the_wall_clock_is_set_back() {
     if let Err(error) = wall_clock::faketime() {
         return wall_clock::skip(&error);

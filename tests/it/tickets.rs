@@ -321,8 +321,8 @@ async fn a_used_ticket_stays_used_when_the_wall_clock_is_set_back() {
     };
     let used = ticket().await;
     assert_eq!(status(&used).await, 200);
-    std::fs::write(&clock, "+60").expect("writable");
     let unused = format!("{}&format=none", ticket().await);
+    std::fs::write(&clock, "+60").expect("writable");
     until(|| status(&unused), |status| *status == 401).await;
     // Opening a stream forgets the tickets that are too old.
     assert_eq!(status(&ticket().await).await, 200);

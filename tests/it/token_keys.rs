@@ -24,8 +24,11 @@ use crate::harness::{
     until,
 };
 
-/// Keys of a set with which no token is safe, or none can be verified. Each with an id.
-const WEAK: [(&str, fn(&str) -> Value); 7] = [
+/// The id of a key, and the key with this id.
+type WeakKey = (&'static str, fn(&str) -> Value);
+
+/// Keys of a set with which no token is safe, or none can be verified.
+const WEAK: [WeakKey; 7] = [
     ("secret", |id| json!({"kty": "oct", "kid": id, "k": encode([7; 31])})),
     ("modulus", |id| json!({"kty": "RSA", "kid": id, "n": encode([0xff; 255]), "e": "AQAB"})),
     ("padding", |id| json!({"kty": "RSA", "kid": id, "n": encode([&[0; 1][..], &[0xff; 255]].concat()), "e": "AQAB"})),
@@ -84,8 +87,8 @@ fn options_of_tokens_that_cannot_work_are_one_line_at_the_start() {
         (vec!["--auth", "jwt", "--jwt-public-key", &secret], "not a public key in PEM"),
         (vec!["--auth", "jwt", "--jwt-public-key", &private], "private"),
         (vec!["--auth", "jwt", "--jwt-public-key", &other_curve], "P-256"),
-        (vec!["--auth", "jwt", "--jwt-public-key", &short_rsa], "2048 bits"),
-        (vec!["--auth", "jwt", "--jwt-public-key", &long_der], "2048 bits"),
+        (vec!["--auth", "jwt", "--jwt-public-key", &short_rsa], "2048 to 8192 bits"),
+        (vec!["--auth", "jwt", "--jwt-public-key", &long_der], "2048 to 8192 bits"),
         ([&["--auth", "jwt", "--jwks", &weak][..], &audience].concat(), "no key"),
         ([&["--auth", "jwt", "--jwks", &no_keys][..], &audience].concat(), "no key"),
         ([&["--auth", "jwt", "--jwks", &encryption][..], &audience].concat(), "no key"),

@@ -156,7 +156,6 @@ impl Auth {
             (None, None) => Ok(None),
             (Some(identity), _) => {
                 trusted?;
-                certificate::check_not_reserved(&identity.0.user)?;
                 Ok(Some(identity))
             }
         }

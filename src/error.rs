@@ -157,7 +157,8 @@ impl Error {
             }
             Self::NotListed => "The caller may reach only itself and the users that its identity lists (--allow).",
             Self::CrossSite => {
-                "A page of another site made the request. To allow that site, list its origin in --cors-origins."
+                "A page of another site made the request, or may have made it. To allow that site, list its origin in \
+                 --cors-origins. To open a stream with a cookie or a client certificate, send Accept: text/event-stream."
             }
             Self::NotConnected => "Not connected. Send a TTL to have a message to one device held.",
             Self::NoRoute => "No route has this path.",

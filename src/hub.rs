@@ -108,11 +108,9 @@ impl Hub {
     #[must_use]
     pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
         let window_ms = millis(limits.resume_window);
-        let devices = DeviceLimits { devices: limits.user_devices, only_holding: limits.user_held_devices, window_ms };
-        let watches = presence::WatchLimits { of_user: limits.user_watchers, of_caller: limits.caller_watches };
         let core = Core {
-            registry: Registry::new(devices),
-            presence: Presence::new(watches),
+            registry: Registry::new(),
+            presence: Presence::new(),
             deadlines: Deadlines::default(),
             totals: Totals::default(),
             budget,
@@ -148,9 +146,10 @@ impl Hub {
             return Err(Error::OVER_BUDGET);
         }
         let heartbeat_ms = heartbeat_ms(opening.heartbeat);
+        let limits = core.limits.of(caller).devices;
         loop {
             let now = self.now();
-            let slot = self.find_or_insert(address, Purpose::Stream, now)?;
+            let slot = self.find_or_insert(address, Purpose::Stream, limits, now)?;
             match slot.attach(core, opening.start, heartbeat_ms, now) {
                 Err(Gone) => core.registry.remove(&slot, &core.totals),
                 Ok(Err(refused)) => return Err(refused),
@@ -193,7 +192,7 @@ impl Hub {
         self.refuse_when_draining()?;
         let (core, key) = (&self.0.core, caller.key());
         let ticket = caller.reserve_ticket().inspect_err(|error| self.observe_refused(*error))?;
-        let boards = core.presence.add_watches(&users, key.as_ref());
+        let boards = core.presence.add_watches(&users, key.as_ref(), core.limits.of(caller).watches);
         let boards = boards.inspect_err(|error| self.observe_refused(*error))?;
         let now = self.now();
         let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
@@ -212,9 +211,15 @@ impl Hub {
     }
 
     /// Finds the slot of a device, or makes one.
-    fn find_or_insert(&self, address: &TenantAddress, purpose: Purpose, now: Millis) -> Result<Arc<slot::Slot>, Error> {
+    fn find_or_insert(
+        &self,
+        address: &TenantAddress,
+        purpose: Purpose,
+        limits: DeviceLimits,
+        now: Millis,
+    ) -> Result<Arc<slot::Slot>, Error> {
         let core = &self.0.core;
-        let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, &core.totals, now)?;
+        let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, limits, &core.totals, now)?;
         if let Some(pushed_out) = pushed_out {
             self.observe_evicted(&pushed_out.address, Evicted::Waiting, pushed_out.close(core, now));
         }

@@ -2,7 +2,8 @@
 //!
 //! If the proxy's session is a cookie, the browser attaches the cookie to every request, also to a form, an image or a stream on a
 //! page of another site. CORS only stops the page from reading the response. The browser says in `Origin` and `Sec-Fetch-Site`
-//! which site asked, and no page can forge these headers.
+//! which site asked, and no page can forge these headers. It may say neither over plain HTTP, but then it says in `Accept` what an
+//! image wants, which is not an event stream.
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, header, uri::Authority};
 
@@ -15,7 +16,7 @@ use crate::{
 
 /// The origins whose pages may use the identity of their visitor. The server's own origin always may.
 ///
-/// With an empty list, only requests are checked to which a browser may have added the identity by itself: a cookie of the daemon's own
+/// With an empty list, only requests are checked to which a browser adds the identity by itself: a cookie of the daemon's own
 /// (`--token-cookie`), or a client certificate. The daemon cannot see whether a proxy took a claim from a cookie: an operator of such a
 /// proxy lists origins.
 pub(super) struct AllowedOrigins(Vec<HeaderValue>);
@@ -27,8 +28,12 @@ impl AllowedOrigins {
 
     /// The error, if a page of another site made this request and the request has an effect.
     pub(super) fn error<B>(&self, auth: &Auth, peer: Peer, request: &Request<B>) -> Option<Error> {
-        let is_checked = || !self.0.is_empty() || browser_may_identify(auth, peer, request);
-        let refused = has_effect(request) && is_checked() && !self.is_from_allowed_page(request);
+        if !has_effect(request) {
+            return None;
+        }
+        let by_browser = browser_identifies(auth, peer, request);
+        let is_checked = by_browser || !self.0.is_empty();
+        let refused = (is_checked && !self.is_from_allowed_page(request)) || (by_browser && may_be_an_image(request));
         refused.then_some(Error::CrossSite)
     }
 
@@ -56,13 +61,22 @@ fn has_effect<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// Whether the identity of a request with an effect may be one that a browser adds by itself.
-fn browser_may_identify<B>(auth: &Auth, Peer { tcp: peer, client }: Peer, request: &Request<B>) -> bool {
+/// Whether a GET may be for an image on any page: it says neither which site asked, nor that it wants an event stream.
+///
+/// Browsers send `Sec-Fetch-Site` only over TLS and to the own machine, and `Origin` not with an image.
+fn may_be_an_image<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let says_which_site = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    request.method() == Method::GET && !says_which_site && !rest::accepts_events(headers)
+}
+
+/// Whether the identity of a request with an effect is one that a browser adds by itself.
+fn browser_identifies<B>(auth: &Auth, Peer { tcp: peer, client }: Peer, request: &Request<B>) -> bool {
     // A GET has an effect only if it opens a stream.
     let is_stream_request = request.method() == Method::GET;
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
     let credentials = Credentials { headers, uri, is_stream_request, peer, client, certificate };
-    certificate.is_some() || auth.cookie_identifies(&credentials)
+    auth.browser_identifies(&credentials)
 }
 
 /// Whether the request has exactly one `Origin`, and it is the host that the request is for.

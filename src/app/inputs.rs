@@ -28,8 +28,8 @@ impl Inputs {
         let tls = certificate_files(options).map(read_tls).transpose()?;
         let tokens = token_setup::tokens(options, drain)?;
         let addresses = resolve(&options.endpoint).await?;
-        if let Some(address) = addresses.iter().find(|address| options.dev && !address.ip().is_loopback()) {
-            let address = address.ip();
+        if let Some(address) = addresses.iter().find(|address| options.dev && !is_loopback(address)) {
+            let address = address.ip().to_canonical();
             return Err(io::Error::other(format!(
                 "--dev identifies nobody, so it serves only this machine: --host must be a loopback address, and {address} is none"
             )));
@@ -43,6 +43,10 @@ impl Inputs {
         warnings.extend(self.max_connections.warning());
         warnings
     }
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 /// The addresses of the host, each once.

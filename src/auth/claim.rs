@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::claims::{ClaimNames, Claims};
+use super::{
+    certificate,
+    claims::{ClaimNames, Claims},
+};
 use crate::error::IdentityFault;
 
 /// The header's name. The 2019 server used the same one.
@@ -22,10 +25,17 @@ pub(super) fn read(headers: &HeaderMap, names: &ClaimNames) -> Result<Option<Cla
         (Some((name, line)), None) if *name == NAME => {
             let claims =
                 Some(line.as_bytes()).filter(|line| line.len() <= MAX_LENGTH).and_then(|line| names.read(line));
-            claims.map(Some).ok_or(IdentityFault::Malformed)
+            let claims = claims.ok_or(IdentityFault::Malformed)?;
+            certificate::check_not_reserved(&claims.user)?;
+            Ok(Some(claims))
         }
         _ => Err(IdentityFault::Ambiguous),
     }
+}
+
+/// Whether the headers have no claim, not even one that [`read`] refuses.
+pub(super) fn is_absent(headers: &HeaderMap) -> bool {
+    !headers.keys().any(is_look_alike)
 }
 
 /// Whether a header has the claim's name, or would get it from a proxy that replaces `_` and `.` with `-`.

@@ -8,15 +8,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_rustls::rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
 
-use super::signatures;
+use super::signatures::{self, SHORTEST_SECRET};
 use crate::error::IdentityFault;
 
-/// What every token must say, besides who the caller is. An empty list: anything.
+/// What every token must say, besides who the caller is.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
-    /// A token must be for one of these.
+    /// A token that names an audience must be for one of these; without any of these, it must name none. With some, it must name one.
     pub audiences: Vec<String>,
-    /// A token must come from one of these.
+    /// A token must come from one of these. Empty: from anybody who has the key.
     pub issuers: Vec<String>,
 }
 
@@ -74,9 +74,8 @@ impl KeySet {
             .or_else(|_| DecodingKey::from_ec_pem(pem))
             .or_else(|_| DecodingKey::from_ed_pem(pem));
         let key = key.map_err(|_| "not a public key in PEM: RSA, EC (P-256 or P-384) or Ed25519")?;
-        let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
         match key.family() {
-            AlgorithmFamily::Rsa if length < SHORTEST_RSA => Err("an RSA key must have at least 2048 bits"),
+            AlgorithmFamily::Rsa if !signatures::is_usable(&key) => Err("an RSA key must have 2048 to 8192 bits"),
             AlgorithmFamily::Ec if !is_on_known_curve(pem) => Err("an EC key must be on P-256 or P-384"),
             _ => Ok(Self { keys: vec![Key::new(None, key, None, expected)], has_ids: false }),
         }
@@ -90,7 +89,9 @@ impl KeySet {
         let jwks: Jwks<'_> = serde_json::from_slice(json).map_err(|_| "not a JSON Web Key Set")?;
         let keys: Vec<_> = jwks.keys.iter().filter_map(|key| Key::of_jwk(key, readers, expected)).collect();
         if keys.is_empty() {
-            return Err("the set has no key that can verify a token: RSA, EC (P-256 or P-384) or Ed25519");
+            return Err(
+                "the set has no key that can verify a token: RSA (2048 to 8192 bits), EC (P-256 or P-384) or Ed25519",
+            );
         }
         Ok(Self { keys, has_ids: true })
     }
@@ -142,7 +143,7 @@ impl Key {
             AlgorithmParameters::OctetKey(_) => readers == Readers::Operator,
             _ => false,
         };
-        let key = DecodingKey::from_jwk(&jwk).ok().filter(|_| signs && is_supported)?;
+        let key = DecodingKey::from_jwk(&jwk).ok().filter(|key| signs && is_supported && signatures::is_usable(key))?;
         let algorithm: Option<Algorithm> = common.key_algorithm.map(TryInto::try_into).transpose().ok()?;
         let fits = algorithm.is_none_or(|algorithm| algorithm.family() == key.family());
         fits.then(|| Self::new(common.key_id.clone(), key, algorithm, expected))
@@ -154,12 +155,6 @@ fn is_on_known_curve(pem: &[u8]) -> bool {
     let key = SubjectPublicKeyInfoDer::from_pem_slice(pem);
     key.is_ok_and(|key| [P256, P384].iter().any(|curve| memchr::memmem::find(&key, curve).is_some()))
 }
-
-/// The output of SHA-256.
-const SHORTEST_SECRET: usize = 32;
-
-/// The modulus of an RSA key with 2048 bits, as ring demands.
-const SHORTEST_RSA: usize = 256;
 
 /// The object identifiers of the curves, in DER (RFC 5480, section 2.1.1.1).
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];

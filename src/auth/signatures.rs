@@ -31,6 +31,47 @@ struct KeyVerifier {
 /// Signs with a secret. The daemon signs only its own tickets.
 struct SecretSigner(hmac::Key);
 
+/// Whether a key can verify a token, and whoever has a token cannot guess the key (RFC 7518, sections 3.2 and 3.3). ring refuses an
+/// unusable key only when a token comes, and then every token fails.
+pub(super) fn is_usable(key: &DecodingKey) -> bool {
+    match (key.family(), key.kind()) {
+        (AlgorithmFamily::Hmac, DecodingKeyKind::SecretOrDer(secret)) => secret.len() >= SHORTEST_SECRET,
+        (AlgorithmFamily::Rsa, DecodingKeyKind::RsaModulusExponent { n, e }) => is_modulus(n) && is_exponent(e),
+        (AlgorithmFamily::Rsa, DecodingKeyKind::SecretOrDer(der)) => modulus(der).is_some_and(is_modulus),
+        (AlgorithmFamily::Ec, DecodingKeyKind::SecretOrDer(point)) => POINTS.contains(&point.len()),
+        (AlgorithmFamily::Ed, DecodingKeyKind::SecretOrDer(key)) => key.len() == ED25519,
+        _ => false,
+    }
+}
+
+/// Whether ring takes a number as the modulus of an RSA key: no zeros before it, and 2048 to 8192 bits.
+fn is_modulus(n: &[u8]) -> bool {
+    (256..=1024).contains(&n.len()) && n[0] != 0
+}
+
+/// Whether ring takes a number as the exponent of an RSA key: no zeros before it, odd, and 3 to 2^33 - 1.
+fn is_exponent(e: &[u8]) -> bool {
+    let is_odd = e.last().is_some_and(|last| last % 2 == 1);
+    is_odd && e[0] != 0 && e != [1] && (e.len() < 5 || (e.len() == 5 && e[0] == 1))
+}
+
+/// The modulus of an RSA key in DER (RFC 8017, appendix A.1.1). `None` also when it is so short that its length takes one byte.
+fn modulus(der: &[u8]) -> Option<&[u8]> {
+    let [0x30, 0x82, _, _, 0x02, 0x82, high, low, numbers @ ..] = der else { return None };
+    let modulus = numbers.get(..usize::from(u16::from_be_bytes([*high, *low])))?;
+    // The sign of the number.
+    Some(modulus.strip_prefix(&[0]).unwrap_or(modulus))
+}
+
+/// The output of SHA-256.
+pub(super) const SHORTEST_SECRET: usize = 32;
+
+/// The bytes of a point on P-256 and on P-384: its form and two coordinates.
+const POINTS: [usize; 2] = [65, 97];
+
+/// The bytes of a public key for Ed25519.
+const ED25519: usize = 32;
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the library calls it so")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     // Otherwise a public key, which everybody has, could be used as the secret of an HMAC.

@@ -1,9 +1,10 @@
 //! Tickets: a ticket opens one event stream within 30 s, so that no token that lives long has to stand in a URL.
 //!
-//! A ticket is itself a JWT, with another key and other claims than a token. A node accepts each ticket once.
+//! A ticket is itself a JWT, with another key and other claims than a token. A node accepts each ticket once, also when its wall
+//! clock is set back.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, btree_map::Entry},
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -20,6 +21,7 @@ use ring::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::{
     jwt::{LEEWAY, MAX_LENGTH, Verified, time},
@@ -35,8 +37,26 @@ pub struct Tickets {
     signing: EncodingKey,
     verifying: DecodingKey,
     validation: Validation,
-    /// The used tickets that are not too old yet.
-    used: Mutex<BTreeSet<TicketId>>,
+    /// Tells the tickets of this process from those of other nodes with the same key.
+    issuer: u64,
+    /// When the process began to issue tickets, by a clock that nobody sets.
+    began: Instant,
+    used: Mutex<Used>,
+}
+
+/// The tickets that were used.
+#[derive(Default)]
+struct Used {
+    /// Those that are not too old yet.
+    remembered: BTreeMap<TicketId, Use>,
+    /// When the newest ticket of another node that was forgotten became too old, as the first half of its id says.
+    forgotten: u64,
+}
+
+/// How a ticket was used.
+struct Use {
+    at: Instant,
+    is_own: bool,
 }
 
 /// When the ticket becomes too old, in milliseconds since 1970, and a random number.
@@ -46,6 +66,8 @@ type TicketId = (u64, u64);
 #[derive(Serialize, Deserialize)]
 struct Contents {
     id: TicketId,
+    /// Who issued it, and when: milliseconds by the clock of the issuer that nobody sets.
+    issued: (u64, u64),
     /// When the token expires, in seconds since 1970.
     expires: f64,
     /// The claims of the token that say who the caller is and what it may do.
@@ -64,6 +86,7 @@ pub struct Issued {
 pub(super) struct Unused {
     tickets: Arc<Tickets>,
     id: TicketId,
+    is_own: bool,
 }
 
 /// Keeps other requests from using the same ticket. Gives the ticket back when dropped before [`Reservation::use_up`].
@@ -94,6 +117,8 @@ impl Tickets {
             signing: EncodingKey::from_secret(key.as_ref()).map_err(|_| unusable)?,
             verifying: DecodingKey::from_secret(key.as_ref()).map_err(|_| unusable)?,
             validation,
+            issuer: fastrand::u64(..),
+            began: Instant::now(),
             used: Mutex::default(),
         })
     }
@@ -104,7 +129,8 @@ impl Tickets {
         claims.retain(|name, _| is_read(name));
         let until = (now + LIFETIME).min(token.expires + LEEWAY);
         let contents = Contents {
-            id: (since_1970(until).as_millis().try_into().unwrap_or(u64::MAX), fastrand::u64(..)),
+            id: (millis(since_1970(until)), fastrand::u64(..)),
+            issued: (self.issuer, millis(self.began.elapsed())),
             expires: since_1970(token.expires).as_secs_f64(),
             claims: serde_json::value::to_raw_value(&claims).map_err(|_| Error::Internal)?,
         };
@@ -123,15 +149,39 @@ impl Tickets {
             return Err(IdentityFault::SpentTicket);
         }
         let contents = decode::<Contents>(ticket, &self.verifying, &self.validation);
-        let Contents { id, expires, claims } = contents.map_err(|_| IdentityFault::InvalidToken)?.claims;
+        let Contents { id, issued: (issuer, at), expires, claims } =
+            contents.map_err(|_| IdentityFault::InvalidToken)?.claims;
         let expires = time(expires);
         if wall_clock::now() > expires + LEEWAY {
             return Err(IdentityFault::ExpiredToken);
         }
-        if self.used.lock().contains(&id) {
+        let is_own = issuer == self.issuer;
+        let may_be_forgotten = |used: &Used| {
+            if is_own { self.began.elapsed() > Duration::from_millis(at) + LIFETIME } else { id.0 <= used.forgotten }
+        };
+        let used = self.used.lock();
+        if used.remembered.contains_key(&id) || may_be_forgotten(&used) {
             return Err(IdentityFault::SpentTicket);
         }
-        Ok((Verified { claims, expires }, Unused { tickets: self.clone(), id }))
+        drop(used);
+        Ok((Verified { claims, expires }, Unused { tickets: self.clone(), id, is_own }))
+    }
+}
+
+impl Used {
+    /// Forgets the tickets that are too old by both clocks. One that only the wall clock calls old could be used again when that is
+    /// set back.
+    fn forget(&mut self, now: Duration) {
+        while let Some(first) = self.remembered.first_entry() {
+            let Use { at, is_own } = first.get();
+            if first.key().0 >= millis(now) || at.elapsed() <= LIFETIME {
+                return;
+            }
+            if !is_own {
+                self.forgotten = self.forgotten.max(first.key().0);
+            }
+            first.remove();
+        }
     }
 }
 
@@ -139,12 +189,18 @@ impl Unused {
     /// Keeps other requests from using the ticket.
     fn reserve(&self) -> Result<(), Error> {
         let mut used = self.tickets.used.lock();
-        *used = used.split_off(&(since_1970(wall_clock::now()).as_millis().try_into().unwrap_or(u64::MAX), 0));
+        used.forget(since_1970(wall_clock::now()));
         // Without its place in the list the ticket could be used again. It still is good when the client comes back.
-        if used.len() >= MAX_USED {
+        if used.remembered.len() >= MAX_USED {
             return Err(Error::too_many(Limit::UsedTickets));
         }
-        if used.insert(self.id) { Ok(()) } else { Err(IdentityFault::SpentTicket.into()) }
+        match used.remembered.entry(self.id) {
+            Entry::Occupied(_) => Err(IdentityFault::SpentTicket.into()),
+            Entry::Vacant(place) => {
+                place.insert(Use { at: Instant::now(), is_own: self.is_own });
+                Ok(())
+            }
+        }
     }
 }
 
@@ -163,8 +219,8 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(Unused { tickets, id }) = &self.0 {
-            tickets.used.lock().remove(id);
+        if let Some(Unused { tickets, id, .. }) = &self.0 {
+            tickets.used.lock().remembered.remove(id);
         }
     }
 }
@@ -187,6 +243,10 @@ fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
 /// How long a ticket can be used.
 const LIFETIME: Duration = Duration::from_secs(30);
 
@@ -196,7 +256,7 @@ const OWN_LENGTH: usize = 1024;
 /// The output of SHA-256.
 const SHORTEST_KEY: usize = 32;
 
-/// The most used tickets that are remembered: 35,000 streams a second, in about 30 MB of memory.
+/// The most used tickets that are remembered: 35,000 streams a second, in about 60 MB of memory.
 const MAX_USED: usize = 1 << 20;
 
 #[cfg(test)]
@@ -238,15 +298,41 @@ mod tests {
         Reservation::of(None).unwrap().use_up();
     }
 
-    #[test]
-    fn a_full_list_refuses_a_ticket_which_can_be_used_later_and_forgets_old_ones() {
+    #[tokio::test(start_paused = true)]
+    async fn a_full_list_refuses_a_ticket_which_can_be_used_later_and_forgets_old_ones() {
         let tickets = Arc::new(Tickets::new(None).unwrap());
         let (_, unused) = tickets.verify(issue(&tickets, 60).as_bytes()).unwrap();
         let (until, count) = (unused.id.0, MAX_USED as u64);
-        *tickets.used.lock() = (0..count).map(|id| (until, id)).collect();
+        let used = |until| {
+            let at = Instant::now();
+            let remembered = (0..count).map(|id| ((until, id), Use { at, is_own: true })).collect();
+            Used { remembered, forgotten: 0 }
+        };
+        *tickets.used.lock() = used(until);
         assert!(matches!(Reservation::of(Some(&unused)), Err(Error::TooMany(..))));
-        *tickets.used.lock() = (0..count).map(|id| (1, id)).collect();
+        *tickets.used.lock() = used(1);
+        assert!(matches!(Reservation::of(Some(&unused)), Err(Error::TooMany(..))), "old by one of two clocks");
+        tokio::time::advance(LIFETIME + Duration::from_millis(1)).await;
         Reservation::of(Some(&unused)).unwrap().use_up();
-        assert_eq!(tickets.used.lock().len(), 1);
+        assert_eq!(tickets.used.lock().remembered.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_used_ticket_that_was_forgotten_is_not_good_again_when_the_wall_clock_is_set_back() {
+        let [own, other] = [(); 2].map(|()| Arc::new(Tickets::new(Some(&[7; 32])).unwrap()));
+        let tickets = [issue(&own, 60), issue(&other, 60)];
+        for ticket in &tickets {
+            let (_, unused) = own.verify(ticket.as_bytes()).unwrap();
+            Reservation::of(Some(&unused)).unwrap().use_up();
+        }
+        tokio::time::advance(LIFETIME + Duration::from_millis(1)).await;
+        // The wall clock has gone on as well, and then it is what it was.
+        own.used.lock().forget(since_1970(wall_clock::now()) + LIFETIME + Duration::from_secs(1));
+        assert_eq!(own.used.lock().remembered.len(), 0);
+        for ticket in &tickets {
+            assert_eq!(own.verify(ticket.as_bytes()).err(), Some(IdentityFault::SpentTicket));
+        }
+        // Those that are issued now are good.
+        assert!(own.verify(issue(&own, 60).as_bytes()).is_ok());
     }
 }

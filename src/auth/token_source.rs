@@ -31,9 +31,14 @@ pub(super) fn find<'a>(
     Ok(value.filter(|value| !value.is_empty()).map(|value| Bearer::Token(value.into())))
 }
 
-/// Whether a cookie of this name decides who the caller is.
-pub(super) fn is_cookie(credentials: &Credentials<'_>, name: &str) -> bool {
-    cookies(credentials.headers, name.as_bytes()).next().is_some() && matches!(before_cookies(credentials), Ok(None))
+/// Whether nothing comes before a cookie, so that a cookie decides who the caller is, if there is one.
+pub(super) fn is_cookie_next(credentials: &Credentials<'_>) -> bool {
+    matches!(before_cookies(credentials), Ok(None))
+}
+
+/// Whether a request has a cookie of this name.
+pub(super) fn has_cookie(credentials: &Credentials<'_>, name: &str) -> bool {
+    cookies(credentials.headers, name.as_bytes()).next().is_some()
 }
 
 /// What stands where only the client itself can put it, and not its browser.

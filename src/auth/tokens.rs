@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use serde_json::value::RawValue;
+
 use super::{
-    Auth, Credentials, Mode,
+    Auth, Credentials, Mode, certificate, claim,
     claims::{ClaimNames, Claims},
     jwt::{self, Verified},
     keys::Keys,
@@ -41,8 +43,7 @@ impl Tokens {
                 (verified, Some(unused))
             }
         };
-        let claims = names.read(claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
-        Ok(Some((claims, Token { expires, ticket })))
+        Ok(Some((checked(&claims, names)?, Token { expires, ticket })))
     }
 
     /// A ticket for the caller that the token of a request names. `None` when the request has no token.
@@ -50,7 +51,8 @@ impl Tokens {
         match token_source::find(credentials, self.cookie.as_deref())? {
             Some(Bearer::Token(token)) => {
                 let verified = self.verify(&token)?;
-                names.read(verified.claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+                // A ticket that its own check would refuse is none.
+                checked(&verified.claims, names)?;
                 self.tickets.issue(&verified, |claim| names.contains(claim)).map(Some)
             }
             // With a ticket for a ticket, one leaked URL would be good for ever.
@@ -64,18 +66,34 @@ impl Tokens {
     }
 }
 
+/// What a verified token or ticket says about its caller.
+fn checked(claims: &RawValue, names: &ClaimNames) -> Result<Claims, IdentityFault> {
+    let claims = names.read(claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+    certificate::check_not_reserved(&claims.user)?;
+    Ok(claims)
+}
+
 impl Auth {
     /// What the token of a request says.
     pub(super) fn verified(&self, credentials: &Credentials<'_>) -> Result<Option<(Claims, Token)>, Error> {
         self.tokens.as_ref().ok_or(Error::Internal)?.identify(credentials, &self.claims)
     }
 
-    /// Whether a cookie identifies the caller of a request. A browser attaches cookies by itself, also to requests of pages of other
-    /// sites.
+    /// Whether the caller is identified by what a browser adds by itself, also to requests of pages of other sites: a cookie, or a
+    /// client certificate. Not when the request has another identity, which comes first, valid or not.
     #[must_use]
-    pub fn cookie_identifies(&self, credentials: &Credentials<'_>) -> bool {
-        let cookie = self.tokens.as_ref().and_then(|tokens| tokens.cookie.as_deref());
-        cookie.is_some_and(|cookie| token_source::is_cookie(credentials, cookie))
+    pub fn browser_identifies(&self, credentials: &Credentials<'_>) -> bool {
+        let has_certificate = credentials.certificate.is_some();
+        match (self.mode, &self.tokens) {
+            (Mode::Claim, _) => has_certificate && claim::is_absent(credentials.headers),
+            (Mode::Jwt, Some(tokens)) => {
+                let has_cookie =
+                    || tokens.cookie.as_deref().is_some_and(|name| token_source::has_cookie(credentials, name));
+                token_source::is_cookie_next(credentials) && (has_certificate || has_cookie())
+            }
+            // Any page can name any user, so that the browser adds nothing.
+            (Mode::Jwt | Mode::None, _) => false,
+        }
     }
 
     /// Issues a ticket for the caller that a token names. In every mode but [`Mode::Jwt`] there are no tickets.

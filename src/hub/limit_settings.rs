@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::limits::SendRates;
+use super::{presence::WatchLimits, time::millis, user_devices::DeviceLimits};
+use crate::{auth::Caller, limits::SendRates};
 
 /// The limits of the hub. A count of 0 means: no limit.
 pub struct Limits {
@@ -24,7 +25,27 @@ pub struct Limits {
     pub send_rates: SendRates,
 }
 
+/// The counts that one caller must not exceed.
+pub(super) struct CallerLimits {
+    pub(super) devices: DeviceLimits,
+    pub(super) watches: WatchLimits,
+}
+
 impl Limits {
+    /// What limits a caller. A service has no limit but the budgets of memory; what it has still counts for all other callers.
+    /// [`SendRates`] says the same for its messages.
+    pub(super) fn of(&self, caller: &Caller) -> CallerLimits {
+        let limit = |count: usize| if caller.is_service() { 0 } else { count };
+        CallerLimits {
+            devices: DeviceLimits {
+                devices: limit(self.user_devices),
+                only_holding: limit(self.user_held_devices),
+                window_ms: millis(self.resume_window),
+            },
+            watches: WatchLimits { of_user: limit(self.user_watchers), of_caller: limit(self.caller_watches) },
+        }
+    }
+
     /// Limits only times: any number of devices, watches and messages, and of held bytes.
     #[must_use]
     pub fn only_times(resume_window: Duration, hold: Duration) -> Self {

@@ -30,7 +30,6 @@ pub(super) struct Presence {
     hasher: RandomState,
     /// How many watches each caller has.
     callers: Mutex<HashMap<CallerKey, usize>>,
-    limits: WatchLimits,
 }
 
 /// How many watches there may be. 0: any number.
@@ -43,9 +42,9 @@ pub(super) struct WatchLimits {
 }
 
 impl Presence {
-    pub(super) fn new(limits: WatchLimits) -> Self {
+    pub(super) fn new() -> Self {
         let shards = (0..registry::SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: RandomState::new(), callers: Mutex::default(), limits }
+        Self { shards, hasher: RandomState::new(), callers: Mutex::default() }
     }
 
     /// Adds a watch of some users: of all, or of none when there is an error. It counts once for its caller, and once for each user.
@@ -56,11 +55,12 @@ impl Presence {
         &self,
         users: &[TenantUser],
         caller: Option<&CallerKey>,
+        limits: WatchLimits,
     ) -> Result<Vec<Arc<Board>>, Error> {
-        self.add_to_caller(caller)?;
+        self.add_to_caller(caller, limits.of_caller)?;
         let mut boards = Vec::new();
         for user in users {
-            match self.add_to_user(user) {
+            match self.add_to_user(user, limits.of_user) {
                 Ok(board) => boards.push(board),
                 Err(error) => {
                     self.remove_watch(boards.iter().map(|board: &Arc<Board>| &board.user), caller);
@@ -71,11 +71,11 @@ impl Presence {
         Ok(boards)
     }
 
-    fn add_to_user(&self, user: &TenantUser) -> Result<Arc<Board>, Error> {
+    fn add_to_user(&self, user: &TenantUser, most: usize) -> Result<Arc<Board>, Error> {
         let mut boards = self.shard(user).lock();
         let new = || WatchedUser { board: Arc::new(Board::new(user.clone())), watches: 0 };
         let watched = boards.entry(user.clone()).or_insert_with(new);
-        if self.limits.of_user > 0 && watched.watches >= self.limits.of_user {
+        if most > 0 && watched.watches >= most {
             return Err(Error::too_many(Limit::UserWatchers));
         }
         watched.watches += 1;
@@ -118,11 +118,11 @@ impl Presence {
         self.shards.iter().map(|shard| count(&shard.lock())).sum()
     }
 
-    fn add_to_caller(&self, caller: Option<&CallerKey>) -> Result<(), Error> {
-        let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return Ok(()) };
+    fn add_to_caller(&self, caller: Option<&CallerKey>, most: usize) -> Result<(), Error> {
+        let Some(caller) = caller.filter(|_| most > 0) else { return Ok(()) };
         let mut callers = self.callers.lock();
         let watches = callers.entry(caller.clone()).or_default();
-        if *watches >= self.limits.of_caller {
+        if *watches >= most {
             return Err(Error::too_many(Limit::CallerWatches));
         }
         *watches += 1;
@@ -130,7 +130,7 @@ impl Presence {
     }
 
     fn remove_from_caller(&self, caller: Option<&CallerKey>) {
-        let Some(caller) = caller.filter(|_| self.limits.of_caller > 0) else { return };
+        let Some(caller) = caller else { return };
         let mut callers = self.callers.lock();
         if let Some(watches) = callers.get_mut(caller) {
             *watches -= 1;

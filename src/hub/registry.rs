@@ -35,12 +35,11 @@ pub(super) struct Found {
 pub(super) struct Registry {
     shards: Box<[Mutex<Users>]>,
     hasher: RandomState,
-    limits: DeviceLimits,
 }
 
 impl Registry {
-    pub(super) fn new(limits: DeviceLimits) -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new(), limits }
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
     }
 
     /// The slot of a device, if there is one.
@@ -57,6 +56,7 @@ impl Registry {
         &self,
         address: &TenantAddress,
         purpose: Purpose,
+        limits: DeviceLimits,
         totals: &Totals,
         now: Millis,
     ) -> Result<Found, Error> {
@@ -69,7 +69,7 @@ impl Registry {
             }
             // Must come before `admit`, which may forget the oldest of the devices that lost messages.
             has_lost = devices.has_lost(&address.device, now);
-            pushed_out = devices.admit(purpose, self.limits, now)?;
+            pushed_out = devices.admit(purpose, limits, now)?;
             devices.forget_lost(&address.device);
             totals.mailboxes.fetch_sub(pushed_out.is_some().into(), Ordering::Relaxed);
         }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn each_device_of_a_user_has_one_slot_until_that_is_removed() {
-        let (registry, totals) = (Registry::new(UNLIMITED), Totals::default());
+        let (registry, totals) = (Registry::new(), Totals::default());
         let (mut known, mut gone) = (BTreeMap::new(), None);
         let mut random = fastrand::Rng::with_seed(7);
         for step in 0..10_000 {
@@ -162,7 +162,8 @@ mod tests {
             let (found, before) = (registry.find(&address), known.get(&address.device));
             assert_eq!(found.as_ref().map(Arc::as_ptr), before.map(Arc::as_ptr));
             if random.bool() {
-                let slot = registry.find_or_insert(&address, Purpose::Hold, &totals, Millis(0)).expect("no limit").slot;
+                let slot = registry.find_or_insert(&address, Purpose::Hold, UNLIMITED, &totals, Millis(0));
+                let slot = slot.expect("no limit").slot;
                 assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &slot)));
                 known.insert(address.device, slot);
             } else if let Some(slot) = known.remove(&address.device).or_else(|| gone.clone()) {
@@ -180,9 +181,11 @@ mod tests {
     #[test]
     fn a_stream_pushes_out_the_oldest_mailbox_that_only_holds() {
         for limit in [1, 2, 4] {
-            let (registry, totals) = (Registry::new(DeviceLimits { devices: limit, ..UNLIMITED }), Totals::default());
-            let insert =
-                |device: &str, purpose, now| registry.find_or_insert(&address(device), purpose, &totals, Millis(now));
+            let (registry, totals) = (Registry::new(), Totals::default());
+            let limits = DeviceLimits { devices: limit, ..UNLIMITED };
+            let insert = |device: &str, purpose, now| {
+                registry.find_or_insert(&address(device), purpose, limits, &totals, Millis(now))
+            };
             for number in 0..limit {
                 insert(&number.to_string(), Purpose::Hold, 1_000 * number as u64).expect("room");
             }

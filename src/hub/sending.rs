@@ -8,7 +8,7 @@ use super::{
     parcel::Parcel,
     slot::{Gone, Slot},
     time::{Millis, millis},
-    user_devices::Purpose,
+    user_devices::{DeviceLimits, Purpose},
 };
 use crate::{
     auth::{Caller, TenantAddress},
@@ -47,7 +47,7 @@ impl Hub {
             answer = self.0.backplane.send(to, &parcel).await;
         }
         if answer == Err(Error::NotConnected) && ttl_ms > 0 {
-            answer = self.hold(to, &parcel, ttl_ms);
+            answer = self.hold(to, &parcel, ttl_ms, self.0.core.limits.of(caller).devices);
         }
         self.observe_sent(to, answer);
         answer
@@ -118,12 +118,18 @@ impl Hub {
     }
 
     /// Holds a message for an absent device. Makes the mailbox if there is none.
-    fn hold(&self, to: &TenantAddress, parcel: &Arc<Parcel>, ttl_ms: u64) -> Result<Outcome, Error> {
+    fn hold(
+        &self,
+        to: &TenantAddress,
+        parcel: &Arc<Parcel>,
+        ttl_ms: u64,
+        limits: DeviceLimits,
+    ) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
         self.admit_held(to, parcel)?;
         loop {
             let now = self.now();
-            let slot = self.find_or_insert(to, Purpose::Hold, now)?;
+            let slot = self.find_or_insert(to, Purpose::Hold, limits, now)?;
             match slot.push(&self.0.core, parcel.clone(), ttl_ms, now) {
                 Err(Gone) => self.0.core.registry.remove(&slot, &self.0.core.totals),
                 Ok(answer) => return answer,

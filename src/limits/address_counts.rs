@@ -1,4 +1,5 @@
-//! Counts what one address has at the same time, such as connections. What has ended takes no memory.
+//! Counts what one address has at the same time, such as connections. An address that has nothing has no entry; the table
+//! keeps its room for the most addresses that there were at the same time, whose number connections bound.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

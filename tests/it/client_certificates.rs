@@ -15,16 +15,17 @@ use crate::{
         grpc::{Client, claimed, framed, message},
         http2::Http2,
         process,
+        tokens::{SECRET, file, token},
         tunnel::{Tunnel, connector},
         within,
     },
     serve::tempfiles,
 };
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+pub type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
-fn issuer() -> Issuer {
+pub fn issuer() -> Issuer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "Example CA");
@@ -32,7 +33,7 @@ fn issuer() -> Issuer {
 }
 
 /// A client certificate whose subject has these common names.
-fn client(issuer: &Issuer, common_names: &[&str]) -> Identity {
+pub fn client(issuer: &Issuer, common_names: &[&str]) -> Identity {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     // rcgen keeps one value of each type, so the second one has the same type as a custom one.
@@ -46,13 +47,13 @@ fn client(issuer: &Issuer, common_names: &[&str]) -> Identity {
 }
 
 /// A server that asks for client certificates, and what its clients trust.
-struct Asking {
-    server: Server,
+pub struct Asking {
+    pub server: Server,
     root: CertificateDer<'static>,
 }
 
 impl Asking {
-    async fn start(test: &str, issuer: &Issuer, options: &[&str]) -> Self {
+    pub async fn start(test: &str, issuer: &Issuer, options: &[&str]) -> Self {
         let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let [certificate, key] = tempfiles(test, &identity);
         let ca = format!("{}/{test}-ca.pem", env!("CARGO_TARGET_TMPDIR"));
@@ -62,7 +63,7 @@ impl Asking {
         Self { server, root: identity.cert.der().clone() }
     }
 
-    async fn tunnel(&self, client: Option<Identity>) -> Tunnel {
+    pub async fn tunnel(&self, client: Option<Identity>) -> Tunnel {
         Tunnel::open(self.server.address, connector(&self.root, client)).await
     }
 }
@@ -106,9 +107,10 @@ async fn a_certificate_is_the_identity_of_a_caller_that_has_no_other() {
     assert_eq!((devices.status, devices.text().as_str()), (200, r#"["phone"]"#));
 
     // It has no device of its own, so the request names one.
-    let unnamed = Connection::open(backend.address).await.request("GET /subscribe", &[], b"").await;
+    let events = [("accept", "text/event-stream")];
+    let unnamed = Connection::open(backend.address).await.request("GET /subscribe", &events, b"").await;
     assert_eq!((unnamed.status, unnamed.problem().as_str()), (400, "no_device"));
-    let mut service = Sse::open(backend.address, "/subscribe?device=one", &[]).await;
+    let mut service = Sse::open(backend.address, "/subscribe?device=one", &events).await;
     assert_eq!(service.ready["user"], "cert:back end");
     let head = "POST /user/cert:back%20end/device/one";
     let headers = [("content-type", FORM), subscribe[0]];
@@ -249,8 +251,8 @@ async fn pages_of_other_sites_cannot_use_the_certificate_of_their_visitor() {
     // Without a certificate and with a claim that a proxy sets, pages are not checked: the operator lists origins.
     let claimed = [("x-user-claim", &*claim("ana/laptop")), ("sec-fetch-site", "cross-site")];
     assert_eq!(post(nobody.address, &claimed).await.status, 404);
-    // A certificate is there, too, when a claim comes first.
-    assert_eq!(post(backend.address, &claimed).await.status, 403);
+    // With a certificate, too, when a claim comes first: then the browser did not add the identity.
+    assert_eq!(post(backend.address, &claimed).await.status, 404);
 }
 
 /// Method and path, a header, the body, and the status when it passes.
@@ -292,4 +294,42 @@ fn an_authority_that_cannot_be_read_is_one_line_that_names_the_option() {
         assert_eq!((code, log.lines().count()), (Some(2), 1), "{log}");
         assert!(log.contains(&format!("--tls-client-ca: {ca}: ")) && log.contains(reason), "{log}");
     }
+}
+
+#[tokio::test]
+async fn with_tokens_a_certificate_is_the_identity_of_a_caller_without_a_token() {
+    let issuer = issuer();
+    let secret = file("secret", SECRET);
+    let asking = Asking::start("client-tokens", &issuer, &["--auth", "jwt", "--jwt-secret-file", &secret]).await;
+    let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["backend"]))).await, asking.tunnel(None).await);
+    let bearer = |token: &str| format!("Bearer {token}");
+    let [good, bad, reserved] =
+        [token("ana/laptop"), "x".to_owned(), token("cert:backend/x")].map(|text| bearer(&text));
+    // What answers without a certificate, and with one.
+    for (token, status) in
+        [(None, [401, 404]), (Some(&good), [404; 2]), (Some(&bad), [401; 2]), (Some(&reserved), [401; 2])]
+    {
+        let headers: Vec<_> = token.map(|token| ("authorization", token.as_str())).into_iter().collect();
+        for (tunnel, status) in [&nobody, &backend].into_iter().zip(status) {
+            assert_eq!(post(tunnel.address, &headers).await.status, status, "{token:?}");
+            assert_eq!(post_http2(tunnel.address, &headers).await, status, "{token:?} over HTTP/2");
+        }
+        // A ticket is for the caller of a token.
+        let ticket = Connection::open(backend.address).await.request("POST /ticket", &headers, b"").await;
+        assert_eq!(ticket.status, if token == Some(&good) { 200 } else { 401 }, "{token:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_names_the_tenant_that_it_acts_in() {
+    let issuer = issuer();
+    let asking = Asking::start("client-tenant", &issuer, &["--tenant-claim", "org"]).await;
+    let (backend, nobody) = (asking.tunnel(Some(client(&issuer, &["backend"]))).await, asking.tunnel(None).await);
+    let bob = [("x-user-claim", r#"{"userid":"bob","clientid":"phone","org":"acme"}"#)];
+    let mut phone = Sse::open(nobody.address, "/subscribe", &bob).await;
+    for (tenant, status) in [(None, 403), (Some("globex"), 404), (Some("acme"), 200)] {
+        let headers: Vec<_> = tenant.map(|tenant| ("x-signal-tenant", tenant)).into_iter().collect();
+        assert_eq!(post(backend.address, &headers).await.status, status, "{tenant:?}");
+    }
+    assert_eq!(phone.data().await, "x");
 }

@@ -41,6 +41,7 @@ const CONTRADICTIONS: &[(&[&str], &[&str])] = &[
     (&["--dev", "--host", "192.0.2.1"], &["--dev", "--host", "192.0.2.1"]),
     (&["--dev", "--host", "0.0.0.0"], &["--dev", "--host", "0.0.0.0"]),
     (&["--dev", "--host", "::"], &["--dev", "--host", "::"]),
+    (&["--dev", "--host", "::ffff:192.0.2.1"], &["--dev", "--host", "192.0.2.1"]),
 ];
 
 #[test]
@@ -193,6 +194,7 @@ fn dev_listens_on_a_loopback_address_and_identifies_nobody() {
         (&["serve", "--dev"], &[], "127.0.0.1"),
         (&["--dev", "--auth", "none"], &[], "127.0.0.1"),
         (&["--dev", "--host", "127.0.0.2"], &[], "127.0.0.2"),
+        (&["--dev", "--host", "::ffff:127.0.0.1"], &[], "::ffff:127.0.0.1"),
         (&[], &[("SIGNAL_DEV", "true")], "127.0.0.1"),
         (&[], &[("SIGNAL_DEV", "1"), ("SIGNAL_HOST", "127.0.0.3")], "127.0.0.3"),
         (&[], &[("SIGNAL_DEV", "true"), ("SIGNAL_HOST", "")], "127.0.0.1"),

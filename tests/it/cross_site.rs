@@ -2,6 +2,7 @@
 
 use backend_signal::grpc::proto::{BroadcastRequest, SendRequest};
 
+use crate::client_certificates::{self, Asking};
 use crate::harness::{
     Connection, FORM, Response, Server, Sse, claim,
     grpc::{framed, message},
@@ -126,12 +127,12 @@ async fn assert_table(
     server: &Server,
     identity: Identity<'_>,
     routes: &[Route],
-    passes: impl Fn(Headers, bool) -> bool,
+    passes: impl Fn(Route, Headers, bool) -> bool,
 ) {
     let mut connection = Http2::open(server.address).await;
     for &route in routes {
         for (headers, may_pass) in CASES {
-            let (status, grpc, code) = expected(route.1, passes(headers, may_pass));
+            let (status, grpc, code) = expected(route.1, passes(route, headers, may_pass));
             let expected = (status, grpc.to_owned(), code.to_owned());
             let found = ask_http2(&mut connection, identity, route, headers).await;
             assert_eq!(found, expected, "HTTP/2 {route:?} {headers:?} {identity:.12?}");
@@ -149,7 +150,7 @@ async fn a_page_of_another_site_cannot_act_for_its_visitor() {
     let server = Server::with(&["--cors-origins", LISTED]).await;
     let _phone = server.sse("bob/phone").await;
     let claim = claim("bob/laptop");
-    assert_table(&server, ("x-user-claim", &claim), &ROUTES, |_, passes| passes).await;
+    assert_table(&server, ("x-user-claim", &claim), &ROUTES, |_, _, passes| passes).await;
 }
 
 /// A daemon that takes tokens from the cookie `session`, and a phone that is connected.
@@ -162,6 +163,11 @@ async fn with_cookie(options: &[&str]) -> (Server, Sse) {
     (server, phone)
 }
 
+/// Whether a request may be for an image of any page: over plain HTTP a browser says neither `Origin` nor `Sec-Fetch-Site` then.
+fn may_be_an_image((method, _, more): Route, headers: Headers) -> bool {
+    method == "GET" && headers.is_empty() && !more.contains(&("accept", "text/event-stream"))
+}
+
 /// What acts for the browser's user if the identity is a token.
 fn routes_with_tokens() -> Vec<Route> {
     let watch_many: Route = ("GET", "/devices?user=bob", &[("accept", "text/event-stream")]);
@@ -172,19 +178,25 @@ fn routes_with_tokens() -> Vec<Route> {
 async fn with_a_token_in_a_cookie_only_pages_of_the_own_host_and_of_listed_origins_may_act() {
     let cookie = format!("theme=dark; session={}", token("bob/laptop"));
     let (server, _phone) = with_cookie(&["--cors-origins", LISTED]).await;
-    assert_table(&server, ("cookie", &cookie), &routes_with_tokens(), |_, passes| passes).await;
+    let routes = routes_with_tokens();
+    assert_table(&server, ("cookie", &cookie), &routes, |route, headers, passes| {
+        passes && !may_be_an_image(route, headers)
+    })
+    .await;
     // Without the option no origin is listed.
     let (server, _phone) = with_cookie(&[]).await;
     let is_listed = |headers: Headers| headers.contains(&("origin", LISTED));
-    assert_table(&server, ("cookie", &cookie), &routes_with_tokens(), |headers, passes| passes && !is_listed(headers))
-        .await;
+    assert_table(&server, ("cookie", &cookie), &routes, |route, headers, passes| {
+        passes && !is_listed(headers) && !may_be_an_image(route, headers)
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_token_that_no_browser_attaches_by_itself_is_good_for_any_page() {
     let (server, _phone) = with_cookie(&[]).await;
     let bearer = format!("Bearer {}", token("bob/laptop"));
-    assert_table(&server, ("authorization", &bearer), &routes_with_tokens(), |_, _| true).await;
+    assert_table(&server, ("authorization", &bearer), &routes_with_tokens(), |_, _, _| true).await;
     // Nor does a cookie beside it matter: the first place that has a token decides.
     let (cookie, foreign) = (format!("session={}", token("eve/laptop")), ("sec-fetch-site", "cross-site"));
     for path in ["/subscribe", "/user/bob/devices", "/devices?user=bob"] {
@@ -238,6 +250,55 @@ async fn an_image_of_another_site_does_not_supersede_the_stream_of_its_visitor()
     assert_eq!(image.head().await.status, 403);
     assert_eq!(server.post("bob/phone", "still there").await.status, 200);
     assert_eq!(phone.data().await, "still there");
+}
+
+#[tokio::test]
+async fn an_image_over_plain_http_does_not_supersede_the_stream_of_its_visitor() {
+    let (server, mut phone) = with_cookie(&[]).await;
+    let cookie = format!("session={}", token("bob/phone"));
+    let bearer = format!("Bearer {}", token("bob/phone"));
+    for accept in [None, Some("*/*"), Some("image/avif,image/webp,image/*,*/*;q=0.8"), Some("text/html")] {
+        let headers: Vec<_> = [("cookie", cookie.as_str())].into_iter().chain(accept.map(|a| ("accept", a))).collect();
+        for path in ["/subscribe", "/subscribe/bob/device/phone"] {
+            let mut image = Connection::open(server.address).await;
+            image.ask(&format!("GET {path}"), &headers).await;
+            assert_eq!(image.head().await.status, 403, "{path} {accept:?}");
+        }
+    }
+    let headers = [("authorization", bearer.as_str()), ("content-type", FORM)];
+    assert_eq!(server.request("POST /user/bob/device/phone", &headers, b"data=still").await.status, 200);
+    assert_eq!(phone.data().await, "still");
+    // An EventSource of the own page says what it wants, and a token in the header no browser adds by itself.
+    for headers in [&[("cookie", cookie.as_str()), ("accept", "text/event-stream")][..], &[("authorization", &bearer)]]
+    {
+        assert_eq!(Sse::open(server.address, "/subscribe", headers).await.ready["user"], "bob");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_makes_a_request_the_browsers_only_when_nothing_else_identifies_the_caller() {
+    let issuer = client_certificates::issuer();
+    let secret = file("secret", SECRET);
+    let (bearer, claim) = (format!("Bearer {}", token("bob/laptop")), claim("bob/laptop"));
+    for (options, name, value) in [
+        (&["--auth", "jwt", "--jwt-secret-file", &secret][..], "authorization", &bearer),
+        (&[], "x-user-claim", &claim),
+    ] {
+        let asking = Asking::start(&format!("cross-site-{name}"), &issuer, options).await;
+        let tunnel = asking.tunnel(Some(client_certificates::client(&issuer, &["backend"]))).await;
+        let post = async |more: &[(&str, &str)]| {
+            let headers = [&[("content-type", FORM), ("sec-fetch-site", "cross-site")], more].concat();
+            Connection::open(tunnel.address).await.request("POST /user/bob/device/phone", &headers, b"data=x").await
+        };
+        assert_eq!(post(&[(name, value)]).await.status, 404, "{name}: nobody is connected");
+        let refused = post(&[]).await;
+        assert_eq!((refused.status, refused.problem().as_str()), (403, "cross_site"), "{name}");
+        // What is not valid is 401, and no reason to look at the certificate.
+        assert_eq!(post(&[(name, "Bearer x")]).await.status, 401, "{name}");
+        let mut image = Connection::open(tunnel.address).await;
+        image.ask("GET /subscribe?device=one", &[]).await;
+        assert_eq!(image.head().await.status, 403, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -128,3 +128,23 @@ async fn a_caller_does_not_escape_its_limit_under_another_device() {
     let _only_watch = watch(&server, "/user/bob/devices?device=1", claim).await;
     assert_eq!(stream(&server, "/user/bob/devices?device=2", &[(CLAIM, claim)]).await.text, OVERLOADED);
 }
+
+#[tokio::test]
+async fn with_auth_none_permissions_come_from_a_claim_alone() {
+    let none = ["--auth", "none", "--tenant-claim", "org", "--allow", "listed:contacts", "--service-claim", "backend"];
+    let server = Server::with(&none).await;
+    let ana = Some(r#"{"userid":"ana","org":"acme","contacts":["bob"]}"#);
+    let backend = Some(r#"{"userid":"shop","org":"acme","backend":true}"#);
+    for (path, claim, status) in [
+        ("/user/bob/devices", ana, 200),
+        ("/user/eve/devices", ana, 403),
+        ("/user/eve/devices", backend, 200),
+        ("/user/bob/devices?user=ana", ana, 403),
+        ("/user/bob/devices?user=bob", None, 403),
+        ("/user/bob/devices", None, 403),
+    ] {
+        let headers: Vec<_> = claim.map(|claim| (CLAIM, claim)).into_iter().collect();
+        let answer = server.request(&format!("GET {path}"), &headers, b"").await;
+        assert_eq!(answer.status, status, "{path} {claim:?}");
+    }
+}

@@ -165,6 +165,12 @@ async fn a_ticket_needs_a_valid_token() {
     nobody["userid"] = json!("");
     let nobody = Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &nobody);
     assert_eq!(post(&server, &nobody).await.status, 401);
+    // Only a certificate gives such a user.
+    for device in ["cert:backend/phone", "cert:/phone"] {
+        let refused = post(&server, &token(device)).await;
+        assert_eq!((refused.status, refused.header("www-authenticate")), (401, challenge), "{device}");
+    }
+    assert_eq!(post(&server, &token("certain/phone")).await.status, 200);
     let cookie = format!("session={}", token("bob/phone"));
     assert_eq!(server.request("POST /ticket", &[("cookie", &cookie)], b"").await.status, 200);
     assert_eq!(server.request("GET /ticket", &[], b"").await.status, 405);
@@ -259,4 +265,69 @@ async fn a_ticket_carries_the_tenant_and_the_users_that_its_token_lists_and_the_
     assert_eq!((refused.status, refused.problem().as_str()), (400, "no_device"));
     let path = format!("{}&device=laptop", &head["GET ".len()..]);
     assert_eq!(Sse::open(server.address, &path, &[]).await.ready["device"], "laptop");
+}
+
+#[tokio::test]
+async fn a_ticket_carries_the_claim_of_a_service() {
+    let server = server(&["--service-claim", "backend", "--allow", "listed:contacts"]).await;
+    for (backend, expected) in [(true, 200), (false, 403)] {
+        let claims = json!({"sub": "shop", "backend": backend, "exp": seconds_from_now(60)});
+        let answer = post(&server, &Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims)).await;
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let path = format!("GET /user/bob/devices?ticket={}", answer["ticket"].as_str().expect("a ticket"));
+        let mut connection = crate::harness::Connection::open(server.address).await;
+        connection.ask(&path, &[("accept", STREAM)]).await;
+        assert_eq!(connection.head().await.status, expected, "{backend}");
+    }
+}
+
+#[tokio::test]
+async fn beside_a_ticket_the_query_names_the_heartbeat_and_the_cursor() {
+    let server = server(&[]).await;
+    let path = format!("/subscribe?ticket={}&heartbeat=7", ticket(&server, "bob/phone").await);
+    let first = Sse::open_plain(server.address, &path, &[("accept", STREAM)]).await;
+    let ready = { first }.next().await;
+    let (cursor, data) = (ready.id, serde_json::from_str::<Value>(&ready.data).expect("JSON"));
+    assert_eq!((&data["heartbeat_ms"], &data["continuity"]), (&json!(7_000), &json!("new")));
+    for name in ["last_event_id", "lastEventId"] {
+        let path = format!("/subscribe?{name}={cursor}&ticket={}", ticket(&server, "bob/phone").await);
+        assert_eq!(Sse::open(server.address, &path, &[]).await.ready["continuity"], "resumed", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_used_ticket_stays_used_when_the_wall_clock_is_set_back() {
+    if let Err(error) = wall_clock::faketime() {
+        return wall_clock::skip(&error);
+    }
+    let options = options();
+    let clock = file("clock", "+0");
+    let mut command = wall_clock::command_at("+0");
+    command.env_remove("FAKETIME").env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
+    let daemon = Process::spawn(command.args(["--port", "0", "--host", "127.0.0.1"]).args(&options));
+    let mut claims = claims("bob/phone");
+    claims["exp"] = json!(seconds_from_now(3_600));
+    let bearer = format!("Bearer {}", Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims));
+    let status = async |path: &str| {
+        let mut connection = crate::harness::Connection::open(daemon.address).await;
+        connection.ask(path, &[("accept", STREAM)]).await;
+        connection.head().await.status
+    };
+    let ticket = async || {
+        let connection = crate::harness::Connection::open(daemon.address).await;
+        let answer = { connection }.request("POST /ticket", &[("authorization", &bearer)], b"").await;
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        format!("GET /subscribe?ticket={}", answer["ticket"].as_str().expect("a ticket"))
+    };
+    let used = ticket().await;
+    assert_eq!(status(&used).await, 200);
+    let unused = format!("{}&format=none", ticket().await);
+    std::fs::write(&clock, "+60").expect("writable");
+    until(|| status(&unused), |status| *status == 401).await;
+    // Opening a stream forgets the tickets that are too old.
+    assert_eq!(status(&ticket().await).await, 200);
+    std::fs::write(&clock, "-5").expect("writable");
+    until(|| status(&unused), |status| *status == 400).await;
+    assert_eq!(status(&used).await, 401, "it was used");
+    assert_eq!(status(&ticket().await).await, 200, "a new ticket is good");
 }

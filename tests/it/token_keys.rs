@@ -18,10 +18,25 @@ use tokio_rustls::{TlsAcceptor, rustls};
 use crate::harness::{
     Connection, Process, Response, Server, Sse, process,
     tokens::{
-        OTHER_RSA, OTHER_RSA_PUBLIC, RSA, RSA_PUBLIC, SECRET, Signer, file, jwks, rsa_jwk, seconds_from_now, token,
+        OTHER_RSA, OTHER_RSA_PUBLIC, RSA, RSA_PUBLIC, SECRET, Signer, encode, file, jwks, rsa_jwk, seconds_from_now,
+        token,
     },
     until,
 };
+
+/// The id of a key, and the key with this id.
+type WeakKey = (&'static str, fn(&str) -> Value);
+
+/// Keys of a set with which no token is safe, or none can be verified.
+const WEAK: [WeakKey; 7] = [
+    ("secret", |id| json!({"kty": "oct", "kid": id, "k": encode([7; 31])})),
+    ("modulus", |id| json!({"kty": "RSA", "kid": id, "n": encode([0xff; 255]), "e": "AQAB"})),
+    ("padding", |id| json!({"kty": "RSA", "kid": id, "n": encode([&[0; 1][..], &[0xff; 255]].concat()), "e": "AQAB"})),
+    ("huge", |id| json!({"kty": "RSA", "kid": id, "n": encode([0xff; 1_025]), "e": "AQAB"})),
+    ("exponent", |id| json!({"kty": "RSA", "kid": id, "n": encode([0xff; 256]), "e": "AQ"})),
+    ("point", |id| json!({"kty": "EC", "crv": "P-256", "kid": id, "x": encode([1; 31]), "y": encode([1; 31])})),
+    ("ed25519", |id| json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": encode([1; 31])})),
+];
 
 /// A token of `bob/phone` for the audience `signal`, signed with a key of a set.
 fn signed(signer: &Signer, key: &str) -> String {
@@ -51,6 +66,8 @@ fn options_of_tokens_that_cannot_work_are_one_line_at_the_start() {
         key["use"] = Value::from("enc");
         jwks(&[key])
     });
+    let weak = file("weak", jwks(&WEAK.map(|(id, key)| key(id))));
+    let long_der = file("long-der.pem", include_str!("keys/rsa-1984.pub.pem"));
     let audience = ["--jwt-audience", "signal"];
     for (options, reason) in [
         (vec!["--auth", "jwt"], "--jwt-secret-file, --jwt-public-key or --jwks"),
@@ -70,7 +87,9 @@ fn options_of_tokens_that_cannot_work_are_one_line_at_the_start() {
         (vec!["--auth", "jwt", "--jwt-public-key", &secret], "not a public key in PEM"),
         (vec!["--auth", "jwt", "--jwt-public-key", &private], "private"),
         (vec!["--auth", "jwt", "--jwt-public-key", &other_curve], "P-256"),
-        (vec!["--auth", "jwt", "--jwt-public-key", &short_rsa], "2048 bits"),
+        (vec!["--auth", "jwt", "--jwt-public-key", &short_rsa], "2048 to 8192 bits"),
+        (vec!["--auth", "jwt", "--jwt-public-key", &long_der], "2048 to 8192 bits"),
+        ([&["--auth", "jwt", "--jwks", &weak][..], &audience].concat(), "no key"),
         ([&["--auth", "jwt", "--jwks", &no_keys][..], &audience].concat(), "no key"),
         ([&["--auth", "jwt", "--jwks", &encryption][..], &audience].concat(), "no key"),
         ([&["--auth", "jwt", "--jwks", &rsa][..], &audience].concat(), "not a JSON Web Key Set"),
@@ -106,6 +125,18 @@ async fn a_key_file_is_read_again_when_it_changes_and_a_bad_one_leaves_the_keys(
     let bob = token("bob/phone");
     until(|| list(other.address, &bob), |answer| answer.status == 401).await;
     assert_eq!(list(server.address, &plain(&new)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_secret_in_a_key_set_needs_32_bytes_as_one_in_a_file_does() {
+    let secret = |bytes: usize| json!({"kty": "oct", "kid": bytes.to_string(), "k": encode(vec![7; bytes])});
+    let set = file("set", jwks(&[secret(31), secret(32)]));
+    let server = Server::with(&["--auth", "jwt", "--jwks", &set, "--jwt-audience", "signal"]).await;
+    for (bytes, status) in [(31, 401), (32, 200)] {
+        let claims = json!({"userid": "bob", "aud": "signal", "exp": seconds_from_now(60)});
+        let token = Signer::secret(vec![7; bytes]).sign(&json!({"alg": "HS256", "kid": bytes.to_string()}), &claims);
+        assert_eq!(list(server.address, &token).await.status, status, "{bytes} bytes");
+    }
 }
 
 #[tokio::test]

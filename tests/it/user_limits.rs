@@ -4,7 +4,7 @@ use backend_signal::grpc::proto::{SendRequest, WatchDevicesRequest};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Connection, EVENT_STREAM, Response, Server, Sse, claim,
+    Connection, EVENT_STREAM, FORM, Response, Server, Sse, claim,
     grpc::{claimed, message},
     until, within,
 };
@@ -127,6 +127,41 @@ async fn the_watchers_of_a_user_and_the_watches_of_a_caller_are_limited() {
     drop(watches);
     until(|| server.metrics(), |text| text.contains("\nsignal_watches 0\n")).await;
     watch(&server, "ana/1").await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_service_has_none_of_these_limits_and_what_it_has_counts_for_all_others() {
+    let limits = ["--user-watchers", "1", "--caller-watches", "1", "--user-devices", "3", "--user-held-devices", "1"];
+    let server = Server::with(&[&limits[..], &["--service-claim", "backend", "--send-rate", "1"]].concat()).await;
+    let service = |device| format!(r#"{{"userid":"bob","clientid":"{device}","backend":true}}"#);
+    let claim_of_service = service("main");
+    let headers = [("x-user-claim", claim_of_service.as_str()), EVENTS];
+    let mut watches = vec![watch(&server, "ana/1").await.expect("a watch")];
+    for _ in 0..3 {
+        let mut more = Sse::open_plain(server.address, "/user/bob/devices", &headers).await;
+        assert_eq!(more.next().await.name, "signal.devices");
+        watches.push(more);
+    }
+    assert_told_to_come_back(&watch(&server, "eve/1").await.err().expect("too many of this user"));
+    for number in 0..6 {
+        let headers = [headers[0], ("ttl", "60"), ("content-type", FORM)];
+        let head = format!("POST /user/bob/device/held-{number}");
+        assert_eq!(server.request(&head, &headers, b"data=x").await.status, 202, "{number}: neither devices nor rate");
+    }
+    assert_too_many(&server.post_with_ttl("bob/another", "x", "60").await);
+    let mut streams = Vec::new();
+    for device in ["a", "b", "c", "d"] {
+        let claim = service(device);
+        streams.push(Sse::open(server.address, "/subscribe", &[("x-user-claim", &claim)]).await);
+    }
+    // It pushed out nobody.
+    let held = server.sse("bob/held-0").await;
+    assert_eq!((&held.ready["continuity"], &held.ready["replayed"]), (&"new".into(), &1.into()));
+    assert_eq!(
+        limited(&server, ["user_watchers", "caller_watches", "user_held_devices", "send_rate"]).await,
+        [2, 0, 0, 0]
+    );
+    drop((watches, streams));
 }
 
 #[tokio::test]

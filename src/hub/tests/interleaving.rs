@@ -14,15 +14,20 @@ use super::{
     },
     HOLD, TestHub, Wakes, place, poll,
 };
-use crate::model::{Continuity, Outcome, Start};
+use crate::{
+    auth::Caller,
+    model::{Continuity, Outcome, Start},
+};
 
 #[tokio::test]
 async fn a_stream_that_attaches_while_its_mailbox_is_pushed_out_is_ended() {
     let test = TestHub::new(1 << 20, |limits| (limits.user_devices, limits.user_held_devices) = (1, 1));
     assert_eq!(test.send("0", 10, HOLD).await, Ok(Outcome::Held));
     let (core, now) = (&test.hub.0.core, test.hub.now());
+    let limits = core.limits.of(&Caller::anonymous());
     let slot = core.registry.find(&place("0")).expect("a slot");
-    let found = core.registry.find_or_insert(&place("new"), Purpose::Stream, &core.totals, now).expect("room");
+    let found =
+        core.registry.find_or_insert(&place("new"), Purpose::Stream, limits.devices, &core.totals, now).expect("room");
     let attached = slot.attach(core, Start::Anew, 15_000, now).expect("not gone").expect("attached");
     let mut stream = Subscription::new(test.hub.clone(), slot, attached.generation, attached.cursor.page);
     let woken = Arc::new(Wakes::default());
@@ -53,7 +58,8 @@ async fn a_device_that_comes_back_while_others_are_pushed_out_is_told_what_it_lo
 async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
     let test = TestHub::new(1 << 20, |_| ());
     let (core, now) = (&test.hub.0.core, test.hub.now());
-    let board = core.presence.add_watches(&[place("0").user], None).expect("room").remove(0);
+    let limits = core.limits.of(&Caller::anonymous());
+    let board = core.presence.add_watches(&[place("0").user], None, limits.watches).expect("room").remove(0);
     let mut phone = None;
     board.fill(now, || {
         let live = Vec::new();
@@ -74,6 +80,7 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
 async fn a_mailbox_that_is_made_for_a_stream_is_not_pushed_out_before_the_stream_is_attached() {
     let test = TestHub::new(1 << 20, |limits| limits.user_devices = 1);
     let (core, now) = (&test.hub.0.core, test.hub.now());
-    core.registry.find_or_insert(&place("phone"), Purpose::Stream, &core.totals, now).expect("room");
-    assert!(core.registry.find_or_insert(&place("other"), Purpose::Stream, &core.totals, now).is_err());
+    let limits = core.limits.of(&Caller::anonymous());
+    core.registry.find_or_insert(&place("phone"), Purpose::Stream, limits.devices, &core.totals, now).expect("room");
+    assert!(core.registry.find_or_insert(&place("other"), Purpose::Stream, limits.devices, &core.totals, now).is_err());
 }

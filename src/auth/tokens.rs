@@ -41,7 +41,7 @@ impl Tokens {
                 (verified, Some(unused))
             }
         };
-        let claims = names.read(claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+        let claims = names.read(claims.get().as_bytes()).ok_or_else(|| jwt::refuse("claims"))?;
         Ok(Some((claims, Token { expires, ticket })))
     }
 
@@ -50,7 +50,7 @@ impl Tokens {
         match token_source::find(credentials, self.cookie.as_deref())? {
             Some(Bearer::Token(token)) => {
                 let verified = self.verify(&token)?;
-                names.read(verified.claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+                names.read(verified.claims.get().as_bytes()).ok_or_else(|| jwt::refuse("claims"))?;
                 self.tickets.issue(&verified, |claim| names.contains(claim)).map(Some)
             }
             // With a ticket for a ticket, one leaked URL would be good for ever.

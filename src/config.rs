@@ -51,7 +51,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct Endpoint {
     /// Port to listen on, for HTTP and gRPC; 0 picks a free one
-    #[arg(long, env = "PORT", default_value_t = 1837, global = true)]
+    #[arg(long, env = "PORT", default_value_t = 1837, value_parser = values::port, global = true)]
     pub port: u16,
 
     /// Address or host name to listen on; of a host name, all addresses

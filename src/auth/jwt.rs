@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use jsonwebtoken::{Header, decode, decode_header};
+use jsonwebtoken::{Header, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -25,33 +25,56 @@ struct Times {
     nbf: f64,
 }
 
-/// Verifies a token.
+/// Verifies a token. The answer to a token that is not valid does not say which check failed; the log does, at `debug`.
 ///
 /// # Errors
 /// The fault never contains a part of the token.
 pub(super) fn verify(token: &[u8], keys: &KeySet) -> Result<Verified, IdentityFault> {
     // Before any cryptography, so that a long token costs nothing.
     if token.len() > MAX_LENGTH {
-        return Err(IdentityFault::InvalidToken);
+        return Err(refuse("length"));
     }
-    let header = decode_header(token).map_err(|_| IdentityFault::InvalidToken)?;
+    let header = decode_header(token).map_err(|_| refuse("form"))?;
     if brings_its_own_key(&header) || header.crit.is_some() || has_long_key_id(&header) {
-        return Err(IdentityFault::InvalidToken);
+        return Err(refuse("header"));
     }
-    let claims = keys
-        .for_header(&header)?
-        .find_map(|key| decode::<Box<RawValue>>(token, &key.decoding, &key.validation).ok())
-        .ok_or(IdentityFault::InvalidToken)?
-        .claims;
-    let times: Times = json::object(claims.get().as_bytes()).map_err(|_| IdentityFault::InvalidToken)?;
+    // This one stays if no key is of the token's algorithm.
+    let mut failed = "alg";
+    let mut tried = keys.for_header(&header)?.map(|key| decode::<Box<RawValue>>(token, &key.decoding, &key.validation));
+    let decoded = tried.find_map(|tried| tried.inspect_err(|error| failed = failed_check(error.kind(), failed)).ok());
+    let claims = decoded.ok_or_else(|| refuse(failed))?.claims;
+    let times: Times = json::object(claims.get().as_bytes()).map_err(|_| refuse("times"))?;
     let (expires, begins, now) = (time(times.exp), time(times.nbf), wall_clock::now());
     if now > expires + LEEWAY {
+        refuse("exp");
         return Err(IdentityFault::ExpiredToken);
     }
     if begins > now + LEEWAY {
-        return Err(IdentityFault::InvalidToken);
+        return Err(refuse("nbf"));
     }
     Ok(Verified { claims, expires })
+}
+
+/// Logs which check a token did not pass, and nothing of the token.
+pub(super) fn refuse(reason: &'static str) -> IdentityFault {
+    tracing::debug!(reason, "token refused");
+    IdentityFault::InvalidToken
+}
+
+/// The check that failed. Of several keys, the one that made the signature counts: for all others the signature is wrong.
+fn failed_check(error: &ErrorKind, before: &'static str) -> &'static str {
+    match error {
+        ErrorKind::InvalidSignature if before == "alg" => "signature",
+        ErrorKind::InvalidSignature => before,
+        ErrorKind::InvalidAudience => "aud",
+        ErrorKind::InvalidIssuer => "iss",
+        ErrorKind::MissingRequiredClaim(name) => match name.as_str() {
+            "aud" => "aud",
+            "iss" => "iss",
+            _ => "exp",
+        },
+        _ => "form",
+    }
 }
 
 /// Whether the header names or contains a key. Whoever made the token would choose the key that it is verified with.

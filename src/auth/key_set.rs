@@ -73,10 +73,14 @@ impl KeySet {
         let key = DecodingKey::from_rsa_pem(pem)
             .or_else(|_| DecodingKey::from_ec_pem(pem))
             .or_else(|_| DecodingKey::from_ed_pem(pem));
-        let key = key.map_err(|_| "not a public key in PEM: RSA, EC (P-256 or P-384) or Ed25519")?;
+        let is_certificate = memchr::memmem::find(pem, b"BEGIN CERTIFICATE").is_some();
+        let refusal = |reason| if is_certificate { CERTIFICATE } else { reason };
+        let key = key.map_err(|_| refusal("not a public key in PEM: RSA, EC (P-256 or P-384) or Ed25519"))?;
         match key.family() {
-            AlgorithmFamily::Rsa if !signatures::is_usable(&key) => Err("an RSA key must have 2048 to 8192 bits"),
-            AlgorithmFamily::Ec if !is_on_known_curve(pem) => Err("an EC key must be on P-256 or P-384"),
+            AlgorithmFamily::Rsa if !signatures::is_usable(&key) => {
+                Err(refusal("an RSA key must have 2048 to 8192 bits"))
+            }
+            AlgorithmFamily::Ec if !is_on_known_curve(pem) => Err(refusal("an EC key must be on P-256 or P-384")),
             _ => Ok(Self { keys: vec![Key::new(None, key, None, expected)], has_ids: false }),
         }
     }
@@ -86,7 +90,7 @@ impl KeySet {
     /// # Errors
     /// When it is not a JWKS, or has no key that can verify a token.
     pub fn jwks(json: &[u8], readers: Readers, expected: &Expected) -> Result<Self, &'static str> {
-        let jwks: Jwks<'_> = serde_json::from_slice(json).map_err(|_| "not a JSON Web Key Set")?;
+        let jwks: Jwks<'_> = serde_json::from_slice(json).map_err(|_| NO_SET)?;
         let keys: Vec<_> = jwks.keys.iter().filter_map(|key| Key::of_jwk(key, readers, expected)).collect();
         if keys.is_empty() {
             return Err(
@@ -155,6 +159,12 @@ fn is_on_known_curve(pem: &[u8]) -> bool {
     let key = SubjectPublicKeyInfoDer::from_pem_slice(pem);
     key.is_ok_and(|key| [P256, P384].iter().any(|curve| memchr::memmem::find(&key, curve).is_some()))
 }
+
+/// Says how to get the key out of a certificate.
+const CERTIFICATE: &str = "this is a certificate; give its public key (openssl x509 -pubkey -noout)";
+
+/// Also for a key without its set.
+const NO_SET: &str = r#"not a JSON Web Key Set: it needs {"keys":[...]}"#;
 
 /// The object identifiers of the curves, in DER (RFC 5480, section 2.1.1.1).
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];

@@ -68,7 +68,7 @@ impl Tokens {
 
 /// What a verified token or ticket says about its caller.
 fn checked(claims: &RawValue, names: &ClaimNames) -> Result<Claims, IdentityFault> {
-    let claims = names.read(claims.get().as_bytes()).ok_or(IdentityFault::InvalidToken)?;
+    let claims = names.read(claims.get().as_bytes()).ok_or_else(|| jwt::refuse("claims"))?;
     certificate::check_not_reserved(&claims.user)?;
     Ok(claims)
 }

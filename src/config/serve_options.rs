@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     Endpoint, Given, PermissionOptions, TokenOptions, contradictions,
-    values::{body_limit, bytes, count, network, origin, seconds, stall_timeout},
+    values::{body_limit, bytes, count, network, origin, seconds, stall_timeout, whole},
 };
 use crate::{
     limits::{AddressScope, AddressSource},
@@ -99,45 +99,51 @@ pub struct ServeOptions {
     pub hold_budget: Option<usize>,
 
     /// Most devices of one user, with and without a stream; 0: no limit
-    #[arg(long, env = "SIGNAL_USER_DEVICES", value_name = "COUNT", default_value_t = 256)]
+    #[arg(long, env = "SIGNAL_USER_DEVICES", value_name = "COUNT", default_value_t = 256,
+          value_parser = whole::<usize>)]
     pub user_devices: usize,
 
     /// Most devices of one user that have no stream and only hold messages; 0: no limit
-    #[arg(long, env = "SIGNAL_USER_HELD_DEVICES", value_name = "COUNT", default_value_t = 64)]
+    #[arg(long, env = "SIGNAL_USER_HELD_DEVICES", value_name = "COUNT", default_value_t = 64,
+          value_parser = whole::<usize>)]
     pub user_held_devices: usize,
 
     /// Most watches (streams of online and offline changes) of one user's devices; 0: no limit
-    #[arg(long, env = "SIGNAL_USER_WATCHERS", value_name = "COUNT", default_value_t = 1_000)]
+    #[arg(long, env = "SIGNAL_USER_WATCHERS", value_name = "COUNT", default_value_t = 1_000,
+          value_parser = whole::<usize>)]
     pub user_watchers: usize,
 
     /// Most watches of one caller that has an identity; 0: no limit
-    #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64)]
+    #[arg(long, env = "SIGNAL_CALLER_WATCHES", value_name = "COUNT", default_value_t = 64,
+          value_parser = whole::<usize>)]
     pub caller_watches: usize,
 
-    /// Most messages a second of one user's device, four times as many at once; 0: no limit
-    #[arg(long, env = "SIGNAL_SEND_RATE", value_name = "COUNT", default_value_t = 100)]
+    /// Most messages a second of one user's device, or of all devices of a user whose identity names none, four times as many at once; 0: no limit
+    #[arg(long, env = "SIGNAL_SEND_RATE", value_name = "COUNT", default_value_t = 100, value_parser = whole::<u32>)]
     pub send_rate: u32,
 
     /// Most messages a second of one address without an identity, five times as many at once; 0: no limit
-    #[arg(long, env = "SIGNAL_ANONYMOUS_SEND_RATE", value_name = "COUNT", default_value_t = 20)]
+    #[arg(long, env = "SIGNAL_ANONYMOUS_SEND_RATE", value_name = "COUNT", default_value_t = 20,
+          value_parser = whole::<u32>)]
     pub anonymous_send_rate: u32,
 
     /// Identities of one address that are not valid, in a minute, before each 401 comes a second later than the one before; 0: no
     /// limit
-    #[arg(long, env = "SIGNAL_IDENTITY_FAILURES", value_name = "COUNT", default_value_t = 10)]
+    #[arg(long, env = "SIGNAL_IDENTITY_FAILURES", value_name = "COUNT", default_value_t = 10,
+          value_parser = whole::<u32>)]
     pub identity_failures: u32,
 
     /// Most open connections [default and upper bound: the limit of file descriptors minus a reserve: a quarter, at most 512]
-    #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count)]
+    #[arg(long, env = "SIGNAL_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count::<usize>)]
     pub max_connections: Option<usize>,
 
     /// Most open connections of one address; more are closed; 0: no limit [default: a quarter of all connections]
-    #[arg(long, env = "SIGNAL_ADDRESS_CONNECTIONS", value_name = "COUNT")]
+    #[arg(long, env = "SIGNAL_ADDRESS_CONNECTIONS", value_name = "COUNT", value_parser = whole::<usize>)]
     pub address_connections: Option<usize>,
 
     /// Most concurrent streams of one HTTP/2 connection
     #[arg(long, env = "SIGNAL_MAX_STREAMS", value_name = "COUNT", default_value_t = 1_000,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = count::<u32>)]
     pub max_streams: u32,
 
     /// Write HTTP/1.1 event streams without the HTTP library, whose buffers would make an idle stream take 9 KiB of memory instead
@@ -147,7 +153,7 @@ pub struct ServeOptions {
     pub http1_takeover: bool,
 
     /// Worker threads of the runtime [default: one for each processor]
-    #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count)]
+    #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count::<usize>)]
     pub worker_threads: Option<usize>,
 
     /// How long streams and requests in hand may take to end after SIGTERM or SIGINT; connections get 1 s more for their last bytes

@@ -2,6 +2,8 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::{IntErrorKind, ParseIntError},
+    str::FromStr,
     time::Duration,
 };
 
@@ -56,9 +58,22 @@ pub(super) fn stall_timeout(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A number above 0.
-pub(super) fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "not a whole number above 0".to_owned())
+/// A whole number, zero or more.
+pub(super) fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "too large a number",
+        _ => "not a whole number, zero or more",
+    })
+}
+
+/// A whole number above 0.
+pub(super) fn count<T: FromStr + PartialOrd + Default>(text: &str) -> Result<T, &'static str> {
+    text.parse().ok().filter(|count| *count > T::default()).ok_or("not a whole number above 0")
+}
+
+/// A port.
+pub(super) fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse().map_err(|_| "not a whole number from 0 to 65535")
 }
 
 /// Any text but none.

@@ -60,7 +60,9 @@ impl IdentityFault {
                  ticket in ?ticket=. The option --token-cookie names a cookie that may have it."
             }
             Self::Malformed => {
-                "The identity is not valid. X-User-Claim must be a JSON object with a userid, and perhaps a clientid: strings or numbers, each once."
+                "The identity is not valid. X-User-Claim must be a JSON object with a userid, and perhaps a clientid: strings or numbers, each \
+                 once. The claim of --tenant-claim must be a string or a number, that of --allow an array of them, and that of \
+                 --service-claim true or false."
             }
             Self::Ambiguous => {
                 "The request has more than one X-User-Claim header, or a header with a similar name. The proxy must \
@@ -68,8 +70,9 @@ impl IdentityFault {
             }
             Self::Untrusted => "This server accepts requests only from the proxies in --trusted-proxies.",
             Self::InvalidToken => {
-                "The token is not valid: its form, its signature, its times, its audience, its issuer, or the claims that name the \
-                 user and the device. The first place that has a token decides: Authorization, ?ticket=, ?token=, the cookie."
+                "The token is not valid: its form, its signature, its times, its audience, its issuer, or the claims: those of user, \
+                 device and tenant must be strings or numbers, that of --allow an array of them, that of --service-claim true or \
+                 false. The log of the server says at debug which check failed. The first place that has a token decides: Authorization, ?ticket=, ?token=, the cookie."
             }
             Self::ExpiredToken => "The token has expired. Get a new one.",
             Self::AmbiguousToken => {

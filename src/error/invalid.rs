@@ -19,6 +19,8 @@ pub enum Invalid {
     Event,
     /// The data is absent, null or empty.
     Data,
+    /// A form has no data. Perhaps it is JSON: curl calls every body a form.
+    FormData,
     /// The body cannot be parsed.
     Body,
     /// The time to live is not a whole number of seconds, zero or more.
@@ -38,7 +40,7 @@ impl Invalid {
             Self::NoDevice => "no_device",
             Self::Tenant => "invalid_tenant",
             Self::Event => "invalid_event",
-            Self::Data => "no_data",
+            Self::Data | Self::FormData => "no_data",
             Self::Body => "malformed_body",
             Self::Ttl => "invalid_ttl",
             Self::Users => "invalid_users",
@@ -60,7 +62,8 @@ impl Invalid {
             }
             Self::NoDevice => {
                 "The identity is a user without a device. Name the device: /subscribe/{user}/device/{device}, the query \
-                 parameter device, or the header X-Signal-Device."
+                 parameter device, or the header X-Signal-Device. A parameter device that is empty, cannot be decoded or is there \
+                 twice counts as absent."
             }
             Self::Tenant => {
                 "A tenant id has 1 to 256 bytes of UTF-8, no control characters, and is not \".\" or \"..\"."
@@ -70,6 +73,9 @@ impl Invalid {
                  with \"signal.\"."
             }
             Self::Data => "The field data is required and must not be empty.",
+            Self::FormData => {
+                "The body was read as a form, which needs the field data. For JSON send content-type: application/json."
+            }
             Self::Body => "The body must be a JSON object, a form or a protobuf message with the documented fields.",
             Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
             Self::Host => "The request must have one Host header with one valid host.",

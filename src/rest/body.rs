@@ -70,22 +70,22 @@ pub(super) fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<
     if is_encoded(headers) {
         return Err(Error::UnsupportedMedia);
     }
-    let (data, event) = match MediaType::of_body(headers) {
+    let (data, event, no_data) = match MediaType::of_body(headers) {
         // An empty body has no fields, whatever its type.
-        _ if bytes.is_empty() => (None, None),
+        _ if bytes.is_empty() => (None, None, Invalid::Data),
         Some(media_type) if media_type.is("application/json") => {
             let fields: JsonBody<'_> = json::object(bytes).map_err(|_| Invalid::Body)?;
             let event = fields.event.map(|event| json::string(event).ok_or(Invalid::Body)).transpose()?;
-            (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, event)
+            (fields.data.map(json::text).transpose().map_err(|_| Invalid::Body)?, event, Invalid::Data)
         }
         Some(media_type) if media_type.is("application/x-www-form-urlencoded") => {
             let [data, event] = form::fields(bytes, ["data", "event"]).ok_or(Invalid::Body)?;
-            (data, event)
+            (data, event, Invalid::FormData)
         }
         _ => return Err(Error::UnsupportedMedia),
     };
     let event = event.as_deref().map(EventName::new).transpose()?;
-    Ok(Draft { event, data: Data::new(data.unwrap_or_default())?, ttl })
+    Ok(Draft { event, data: Data::new(data.ok_or(no_data)?)?, ttl })
 }
 
 /// Whether the body has a content coding. `identity`, in any letters' case, stands for none.

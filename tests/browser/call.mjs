@@ -56,7 +56,7 @@ async function open(browser, origin, tickets) {
 function call(page, token, me, to, offers) {
   return page.evaluate(([server, token, me, to, offers]) => {
     window.me = me;
-    window.peer = call({ server, token, device: `${me}'s phone` }, to, offers, window.onChannel);
+    window.peer = call({ server, token: async () => token, device: `${me}'s phone` }, to, offers, window.onChannel);
   }, [DAEMON, token, me, to, offers]);
 }
 
@@ -85,9 +85,31 @@ async function until(what, condition) {
   }
 }
 
+/** The first answer to a POST of `/ticket` is 503, as while the daemon stops. */
+async function refuseFirstTicket(page) {
+  let refused = 0;
+  await page.route("**/ticket", (route) => {
+    if (route.request().method() !== "POST" || refused > 0) return route.continue();
+    refused += 1;
+    const headers = { "access-control-allow-origin": "*", "content-type": "application/problem+json" };
+    return route.fulfill({ status: 503, headers, body: `{"status":503,"code":"draining"}` });
+  });
+  return () => refused;
+}
+
+async function learnsThatItIsLoggedOut(browser, origin) {
+  const page = await open(browser, origin, []);
+  await page.evaluate((server) => {
+    const onLoggedOut = () => { window.loggedOut = true; };
+    connect({ server, token: async () => "expired", device: "phone", events: [], receive() {}, onLoggedOut });
+  }, DAEMON);
+  await until("logged out", () => page.evaluate(() => window.loggedOut));
+}
+
 async function makesACall(browser, origin) {
   const tickets = [];
   const bob = await open(browser, origin, tickets);
+  const refused = await refuseFirstTicket(bob);
   await call(bob, BOB, "bob", { user: "ana" }, false);
   const ana = await open(browser, origin, tickets);
   const devices = () => ana.evaluate(async ([server, token]) => {
@@ -100,6 +122,7 @@ async function makesACall(browser, origin) {
     await until(text, () => page.evaluate((text) => window.texts.includes(text), text));
   }
   assert.equal(await ana.evaluate(() => window.peer.connectionState), "connected");
+  assert.equal(refused(), 1);
   assert.equal(tickets.length, 2, "each page opened one stream");
   return tickets;
 }
@@ -136,6 +159,8 @@ async function main() {
     const { body } = await ask("POST", "/ticket", { authorization: `Bearer ${BOB}` });
     const used = await makesACall(browser, `http://127.0.0.1:${pages.address().port}`);
     console.log("ok: two pages make a call");
+    await learnsThatItIsLoggedOut(browser, `http://127.0.0.1:${pages.address().port}`);
+    console.log("ok: a page learns that its token is refused");
     await stolenTicketsAreWorthNothing(used, JSON.parse(body).ticket, madeAt);
     console.log("ok: a stolen ticket is worth nothing");
   } finally {
@@ -143,7 +168,7 @@ async function main() {
     pages.close();
     pages.closeAllConnections();
   }
-  console.log("2 passed, 0 failed");
+  console.log("3 passed, 0 failed");
 }
 
 setTimeout(() => {

@@ -81,6 +81,19 @@ fn a_refusal_that_no_single_value_causes_names_the_variables_too() {
 }
 
 #[test]
+fn a_number_that_is_not_whole_is_refused_in_plain_words() {
+    for option in
+        ["--port", "--user-devices", "--send-rate", "--identity-failures", "--max-streams", "--worker-threads"]
+    {
+        for value in ["many", "1.5"] {
+            let (code, out, log) = run(&[option, value], &[]);
+            assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{option} {value}: {log}");
+            assert!(log.contains("not a whole number"), "{option} {value}: {log}");
+        }
+    }
+}
+
+#[test]
 fn keys_of_tokens_that_cannot_be_used_are_one_line_that_names_the_variable() {
     let secret = file("good", SECRET);
     let short = file("short", "31 bytes are too few for HS256.");

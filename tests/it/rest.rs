@@ -77,6 +77,16 @@ async fn a_body_of_the_wrong_shape_is_400_and_is_not_echoed() {
 }
 
 #[tokio::test]
+async fn json_that_was_read_as_a_form_is_400_and_says_which_content_type_to_send() {
+    let server = Server::start().await;
+    for (body, says) in [(r#"{"data":"hi"}"#, true), ("event=x", true), ("data=", false), ("", false)] {
+        let answer = server.request("POST /user/bob/device/phone", &[("content-type", FORM)], body.as_bytes()).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (400, "no_data"), "{body}");
+        assert_eq!(answer.text().contains("content-type: application/json"), says, "{body}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn a_body_of_an_unsupported_type_is_415() {
     let server = Server::start().await;
     let _phone = server.sse("bob/phone").await;

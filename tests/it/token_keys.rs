@@ -61,6 +61,9 @@ fn options_of_tokens_that_cannot_work_are_one_line_at_the_start() {
     let other_curve = file("curve.pem", include_str!("keys/other-curve.pub.pem"));
     let short_rsa = file("short.pem", include_str!("keys/short-rsa.pub.pem"));
     let no_keys = file("no-keys", jwks(&[]));
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate").cert.pem();
+    let certificate = file("certificate.pem", certificate);
+    let bare_key = file("bare-key", rsa_jwk("a", RSA).to_string());
     let encryption = file("encryption", {
         let mut key = rsa_jwk("a", RSA);
         key["use"] = Value::from("enc");
@@ -86,11 +89,13 @@ fn options_of_tokens_that_cannot_work_are_one_line_at_the_start() {
         (vec!["--auth", "jwt", "--jwt-secret-file", &secret, "--jwt-issuer", ""], "empty"),
         (vec!["--auth", "jwt", "--jwt-public-key", &secret], "not a public key in PEM"),
         (vec!["--auth", "jwt", "--jwt-public-key", &private], "private"),
+        (vec!["--auth", "jwt", "--jwt-public-key", &certificate], "openssl x509 -pubkey -noout"),
         (vec!["--auth", "jwt", "--jwt-public-key", &other_curve], "P-256"),
         (vec!["--auth", "jwt", "--jwt-public-key", &short_rsa], "2048 to 8192 bits"),
         (vec!["--auth", "jwt", "--jwt-public-key", &long_der], "2048 to 8192 bits"),
         ([&["--auth", "jwt", "--jwks", &weak][..], &audience].concat(), "no key"),
         ([&["--auth", "jwt", "--jwks", &no_keys][..], &audience].concat(), "no key"),
+        ([&["--auth", "jwt", "--jwks", &bare_key][..], &audience].concat(), r#"{"keys":[...]}"#),
         ([&["--auth", "jwt", "--jwks", &encryption][..], &audience].concat(), "no key"),
         ([&["--auth", "jwt", "--jwks", &rsa][..], &audience].concat(), "not a JSON Web Key Set"),
         ([&["--auth", "jwt", "--jwks", "http://id.example/keys"][..], &audience].concat(), "https"),

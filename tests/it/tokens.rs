@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::harness::{
-    Server, Sse, claim,
+    Connection, Process, Server, Sse, claim,
     http2::Http2,
     metric, routes,
     tokens::{
@@ -27,6 +27,42 @@ async fn with_key_set() -> Server {
     let set = file("jwks", jwks(&[rsa_jwk("a", RSA)]));
     let options = ["--jwt-audience", "other,signal", "--jwt-issuer", "https://id.example"];
     Server::with(&[&["--auth", "jwt", "--jwks", &set][..], &options].concat()).await
+}
+
+#[tokio::test]
+async fn the_log_says_at_debug_which_check_refused_a_token_and_nothing_of_the_token() {
+    let secret = file("secret", SECRET);
+    let options =
+        ["--auth", "jwt", "--jwt-secret-file", &secret, "--jwt-audience", "signal", "--jwt-issuer", "https://id"];
+    let process = Process::start(&[&options[..], &["--log", "debug", "--tenant-claim", "org"]].concat());
+    let valid =
+        json!({"sub": "hidden", "org": "acme", "aud": "signal", "iss": "https://id", "exp": seconds_from_now(60)});
+    let but = |name, value| with(&valid, name, value);
+    let sign = |claims: &Value| Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), claims);
+    let refused = [
+        ("form", "hidden".to_owned()),
+        ("signature", Signer::secret("another secret of at least 32 bytes").sign(&json!({"alg": "HS256"}), &valid)),
+        ("alg", Signer::rsa().sign(&json!({"alg": "RS256"}), &valid)),
+        ("aud", sign(&but("aud", json!("hidden")))),
+        ("aud", sign(&but("aud", Value::Null))),
+        ("iss", sign(&but("iss", json!("https://hidden")))),
+        ("exp", sign(&but("exp", json!(seconds_from_now(-60))))),
+        ("exp", sign(&but("exp", Value::Null))),
+        ("nbf", sign(&but("nbf", json!(seconds_from_now(60))))),
+        ("claims", sign(&but("org", json!(["hidden"])))),
+    ];
+    for (reason, token) in &refused {
+        let bearer = format!("Bearer {token}");
+        let mut connection = Connection::open(process.address).await;
+        let answer = connection.request("GET /user/bob/devices", &[("authorization", &bearer)], b"").await;
+        assert_eq!(answer.status, 401, "{reason}");
+    }
+    process.signal("TERM");
+    let (_, log) = process.exited();
+    let reasons = log.lines().filter_map(|line| line.split_once("token refused")?.1.split('"').nth(1));
+    let reasons: Vec<_> = reasons.collect();
+    assert_eq!(reasons, refused.each_ref().map(|(reason, _)| *reason), "{log}");
+    assert!(!log.contains("hidden"), "{log}");
 }
 
 /// The statuses of a list over HTTP/1.1, of one over HTTP/2, and whether a gRPC call is UNAUTHENTICATED.

@@ -7,7 +7,9 @@ use backend_signal::grpc::proto::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::{Code, Request};
+use tonic::{Code, Request, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_reflection::pb::{v1, v1alpha};
 
 use super::{ACCEPT, SetUp, session};
 use crate::harness::{
@@ -109,6 +111,39 @@ async fn one_server_block_serves_both_versions_of_http_and_grpc_in_any_order() {
     let connections = metrics.lines().find_map(|line| line.strip_prefix("signal_connections_total "));
     let connections: u32 = connections.expect("a metric").parse().expect("a number");
     assert!(connections < 12, "{connections} connections for 21 requests and 2 streams");
+}
+
+/// Asks which services there are, in one version of the reflection protocol. The types of both versions have the same names.
+macro_rules! services {
+    ($version:ident, $channel:expr) => {{
+        use $version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest,
+        };
+        let message_request = Some(MessageRequest::ListServices(String::new()));
+        let question = ServerReflectionRequest { host: String::new(), message_request };
+        let mut client = ServerReflectionClient::new($channel);
+        let request = with_session("ana", tokio_stream::iter([question]));
+        let mut answers = within(client.server_reflection_info(request)).await.expect("a call").into_inner();
+        format!("{:?}", within(answers.message()).await.expect("an answer"))
+    }};
+}
+
+#[tokio::test]
+async fn health_and_reflection_of_grpc_come_through() {
+    let Some(set_up) = SetUp::start("health").await else { return };
+    let channel = Channel::from_shared(format!("http://{}", set_up.http2.address)).expect("a URI");
+    let channel = within(channel.connect()).await.expect("listens");
+    let check = HealthCheckRequest { service: "backend_signal.v1.Signal".into() };
+    let health = within(HealthClient::new(channel.clone()).check(with_session("ana", check))).await.expect("an answer");
+    assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+    for services in [services!(v1, channel.clone()), services!(v1alpha, channel.clone())] {
+        assert!(services.contains("backend_signal.v1.Signal"), "{services}");
+    }
+    // Who is not logged in gets a status of gRPC and no page of HTML.
+    let check = HealthCheckRequest { service: String::new() };
+    let refused = within(HealthClient::new(channel).check(check)).await.expect_err("no session");
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
 }
 
 #[tokio::test]

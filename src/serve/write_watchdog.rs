@@ -188,15 +188,20 @@ impl Watchdog {
         let held = std::mem::take(&mut *self.0.held.lock());
         for streams in held {
             let waiters = self.listed_until(u32::MAX, |waiter| waiter.holds_window_of(&streams)).into_iter();
-            let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.waiting_since()?, waiter))).collect();
+            let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.unread_since()?, waiter))).collect();
             waiting.sort_by_key(|(since, _)| *since);
             waiting.truncate(streams.calls_to_end());
-            let is_paused = streams.paused_since().is_some_and(|since| now < since.saturating_add(longest_pause));
-            if is_paused || waiting.iter().any(|(since, _)| *since > oldest) {
+            let paused_since = streams.paused_since();
+            if paused_since.is_some_and(|since| now < since.saturating_add(longest_pause))
+                || waiting.iter().any(|(since, _)| *since > oldest)
+            {
                 // Looks again at the next tick.
                 self.0.held.lock().push(streams);
             } else {
-                streams.end_report();
+                if paused_since.is_some() && waiting.is_empty() {
+                    streams.receive_window().forget_small_frames();
+                }
+                streams.end_report(paused_since.is_some());
             }
             for (_, waiter) in waiting.into_iter().filter(|(since, _)| *since <= oldest) {
                 if let Some(waker) = waiter.refuse_request() {
@@ -216,10 +221,11 @@ impl Watchdog {
 
     fn cut(&self, waiter: &Waiter) {
         let Some(waker) = waiter.cut() else { return };
-        if waiter.is_stream() {
-            self.0.metrics.stream_stalled();
-        } else {
-            self.0.metrics.connection_stalled();
+        match waiter.is_stream() {
+            // It was counted when its request was refused.
+            true if waiter.request.is_refused() => {}
+            true => self.0.metrics.stream_stalled(),
+            false => self.0.metrics.connection_stalled(),
         }
         waker.wake();
     }
@@ -289,12 +295,13 @@ const CLOCK_LAG: u32 = 3;
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a call may wait for its peer to read while unread requests hold half of the receive window. Long enough for the
-/// responses of a peer that reads to leave a busy server, and short for the requests that wait for the window.
-const UNREAD_TIMEOUT: Duration = Duration::from_millis(100);
+/// responses of a peer that reads to cross a slow network, and short for the requests that wait for the window.
+const UNREAD_TIMEOUT: Duration = BLOCKING_TIMEOUT;
 
 /// How long a connection may stop reading for small frames that no handler has read. Their handlers may be slow and wait for nothing
-/// that could be ended; but what the connection does not read may be what its other streams wait for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// that could be ended; but what the connection does not read may be what its other streams wait for. Longer than
+/// [`UNREAD_TIMEOUT`], so that a call is ended if one can be.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

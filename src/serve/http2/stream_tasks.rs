@@ -94,8 +94,12 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         if let Some(stream) = this.stream.as_mut().as_pin_mut() {
-            if this.open.as_ref().is_some_and(|open| open.0.is_cut()) {
-                return Poll::Ready(());
+            if let Some(open) = this.open.as_ref().filter(|open| open.0.is_cut()) {
+                if !open.0.request.is_refused() {
+                    return Poll::Ready(());
+                }
+                this.stream.set(None);
+                return this.body.as_ref().map_or(Poll::Ready(()), |body| body.poll_discard_until_quiet(cx));
             }
             if stream.poll(cx).is_pending() {
                 if let Some(open) = this.open {
@@ -110,6 +114,8 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
                         }
                     } else if this.body.take_if(is_over).is_some() {
                         open.0.request.set_read();
+                    } else if let Some(body) = this.body {
+                        open.0.request.set_full(body.poll_ahead(open.0.is_waiting(), cx));
                     }
                 }
                 return Poll::Pending;
@@ -117,7 +123,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             this.stream.set(None);
             *this.open = None;
         }
-        // When this task ends, h2 resets the stream with NO_ERROR, unless its request has ended.
+        // When this task ends, h2 resets the stream (with NO_ERROR, if the response was written), unless its request has ended.
         this.body.as_ref().map_or(Poll::Ready(()), |body| body.poll_discard(cx))
     }
 }

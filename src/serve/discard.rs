@@ -50,11 +50,12 @@ where
 {
     Box::pin(async move {
         let rest = async {
-            let mut has_ended = false;
+            let mut has_ended = body.is_end_stream();
             while !has_ended {
                 let few = async {
                     for _ in 0..FEW_FRAMES {
-                        has_ended = !matches!(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await, Some(Ok(_)));
+                        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+                        has_ended = !matches!(frame, Some(Ok(_))) || body.is_end_stream();
                         if has_ended {
                             return;
                         }

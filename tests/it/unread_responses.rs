@@ -484,11 +484,12 @@ struct SmallFrames {
 }
 
 impl SmallFrames {
-    /// Sends some frames. Returns whether the server has reset the stream.
-    async fn send(&mut self) -> bool {
-        if self.window.min(self.stream_window) >= 500 {
-            self.peer.write(&frames::frame(DATA, 0, 1, &[0; 5]).repeat(100)).await;
-            (self.window, self.stream_window) = (self.window - 500, self.stream_window - 500);
+    /// Sends frames if the windows allow them. Returns whether the server has reset the stream.
+    async fn send(&mut self, payload: &[u8], count: usize) -> bool {
+        let length = payload.len() * count;
+        if self.window.min(self.stream_window) >= length {
+            self.peer.write(&frames::frame(DATA, 0, 1, payload).repeat(count)).await;
+            (self.window, self.stream_window) = (self.window - length, self.stream_window - length);
         }
         self.peer.send(frames::PING, 0, 0, &[1; 8]).await;
         let mut is_reset = false;
@@ -516,11 +517,15 @@ async fn a_refused_call_whose_client_goes_on_sending_does_not_take_its_connectio
     peer.send(HEADERS, frames::END_HEADERS, 1, &send_stream()).await;
     peer.caught_up().await;
     let mut sender = SmallFrames { peer, window: 65_535, stream_window: 65_535 };
+    // As much as is read ahead.
+    for _ in 0..10 {
+        sender.send(&[0; 15_000], 1).await;
+    }
     // Until long after the stall timeout.
     let began = std::time::Instant::now();
     let mut is_reset = false;
     while !is_reset && began.elapsed() < Duration::from_secs(7) {
-        is_reset = sender.send().await;
+        is_reset = sender.send(&[0; 5], 100).await;
     }
     if is_reset {
         // What a client over a slower network had written by then.

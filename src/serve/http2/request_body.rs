@@ -122,11 +122,15 @@ impl SharedBody {
         polled
     }
 
-    /// Discards the rest of a refused body before its stream is reset. Ready when its peer sends little.
+    /// Discards the rest of the body before its stream is reset. Ready when its peer sends little.
     pub(super) fn poll_discard_until_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if let State::Refused(Some(body)) = self.take() {
-            self.put(State::Discarding(discard_until_quiet(body, self.0.drain.clone())));
-        }
+        let state = match self.take() {
+            State::Handled(body) | State::Refused(Some(body)) => {
+                State::Discarding(discard_until_quiet(body, self.0.drain.clone()))
+            }
+            other => other,
+        };
+        self.put(state);
         self.poll_discard(cx)
     }
 

@@ -78,7 +78,8 @@ impl Drop for OpenStream {
 
 pin_project! {
     /// The task of a stream. It runs hyper's future until the response is written, and then discards what the handler left of the
-    /// request body. When the watchdog cuts the stream, hyper's future is dropped, and h2 resets an unfinished stream with CANCEL.
+    /// request body. When the watchdog cuts the stream, hyper's future is dropped, and h2 resets an unfinished stream with CANCEL, as
+    /// soon as its peer sends little.
     struct StreamTask<F> {
         // `None` when the response is written.
         #[pin]
@@ -94,10 +95,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         if let Some(stream) = this.stream.as_mut().as_pin_mut() {
-            if let Some(open) = this.open.as_ref().filter(|open| open.0.is_cut()) {
-                if !open.0.request.is_refused() {
-                    return Poll::Ready(());
-                }
+            if this.open.as_ref().is_some_and(|open| open.0.is_cut()) {
                 this.stream.set(None);
                 return this.body.as_ref().map_or(Poll::Ready(()), |body| body.poll_discard_until_quiet(cx));
             }

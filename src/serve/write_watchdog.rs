@@ -183,7 +183,6 @@ impl Watchdog {
     fn end_unread(&self) {
         let now = self.now();
         let oldest = now.saturating_sub(units(UNREAD_TIMEOUT).saturating_add(CLOCK_LAG));
-        let longest_pause = units(LONGEST_PAUSE);
         // Not in the head of the loop, which would hold the lock until the end of the loop.
         let held = std::mem::take(&mut *self.0.held.lock());
         for streams in held {
@@ -192,9 +191,8 @@ impl Watchdog {
             waiting.sort_by_key(|(since, _)| *since);
             waiting.truncate(streams.calls_to_end());
             let paused_since = streams.paused_since();
-            if paused_since.is_some_and(|since| now < since.saturating_add(longest_pause))
-                || waiting.iter().any(|(since, _)| *since > oldest)
-            {
+            let is_paused = paused_since.is_some_and(|since| now < since.saturating_add(units(LONGEST_PAUSE)));
+            if is_paused || waiting.iter().any(|(since, _)| *since > oldest) {
                 // Looks again at the next tick.
                 self.0.held.lock().push(streams);
             } else {
@@ -222,7 +220,6 @@ impl Watchdog {
     fn cut(&self, waiter: &Waiter) {
         let Some(waker) = waiter.cut() else { return };
         match waiter.is_stream() {
-            // It was counted when its request was refused.
             true if waiter.request.is_refused() => {}
             true => self.0.metrics.stream_stalled(),
             false => self.0.metrics.connection_stalled(),
@@ -299,8 +296,7 @@ const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 const UNREAD_TIMEOUT: Duration = BLOCKING_TIMEOUT;
 
 /// How long a connection may stop reading for small frames that no handler has read. Their handlers may be slow and wait for nothing
-/// that could be ended; but what the connection does not read may be what its other streams wait for. Longer than
-/// [`UNREAD_TIMEOUT`], so that a call is ended if one can be.
+/// that could be ended; but what the connection does not read may be what its other streams wait for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::{
     pin::Pin,
+    sync::atomic::Ordering,
     task::{Context, Poll, ready},
 };
 
@@ -14,7 +15,7 @@ use bytes::BytesMut;
 use hyper::body::{Frame, SizeHint};
 use tokio::task::coop::poll_proceed;
 
-use super::{CONNECTION_WINDOW, STREAM_WINDOW, received_body::ReceivedBody};
+use super::{CONNECTION_WINDOW, STREAM_WINDOW, received_body::ReceivedBody, streams::Streams};
 
 type Item = Option<Result<Frame<Bytes>, hyper::Error>>;
 
@@ -42,7 +43,7 @@ impl ReadAhead {
         // Within tokio's budget: a client may send faster than this reads.
         let may_read = is_unread || !self.is_awaited;
         while may_read && self.end.is_none() && !self.body.is_end_stream() {
-            if self.buffer.len() >= MOST_OF_STREAM || self.body.streams().read_ahead() >= MOST_OF_CONNECTION {
+            if self.buffer.len() >= MOST_OF_STREAM || self.body.streams().bytes_read_ahead() >= MOST_OF_CONNECTION {
                 return true;
             }
             let Poll::Ready(progress) = poll_proceed(cx) else { break };
@@ -102,6 +103,24 @@ impl HttpBody for ReadAhead {
 impl Drop for ReadAhead {
     fn drop(&mut self) {
         self.take_buffer();
+    }
+}
+
+impl Streams {
+    fn bytes_read_ahead(&self) -> usize {
+        self.read_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes of a request body that were read ahead. They are in memory because a peer does not read, as unsent bytes are.
+    fn add_read_ahead(&self, bytes: usize) {
+        self.read_ahead.fetch_add(bytes, Ordering::Relaxed);
+        self.watchdog().add_unsent(bytes);
+    }
+
+    /// Stops counting bytes: the handler has taken them, or never will.
+    fn remove_read_ahead(&self, bytes: usize) {
+        self.read_ahead.fetch_sub(bytes, Ordering::Relaxed);
+        self.watchdog().remove_unsent(bytes);
     }
 }
 

@@ -113,7 +113,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
                     } else if this.body.take_if(is_over).is_some() {
                         open.0.request.set_read();
                     } else if let Some(body) = this.body {
-                        open.0.request.set_full(body.poll_ahead(open.0.is_waiting(), cx));
+                        open.0.request.set_full(body.poll_ahead(open.0.waiting_since().is_some(), cx));
                     }
                 }
                 return Poll::Pending;

@@ -44,7 +44,7 @@ pub(in crate::serve) struct Streams {
     unflushed: Mutex<Option<Vec<Arc<Waiter>>>>,
     receive_window: ReceiveWindow,
     /// Bytes of request bodies that were read ahead of their handlers.
-    read_ahead: AtomicUsize,
+    pub(super) read_ahead: AtomicUsize,
     /// The watchdog was asked to end calls that hold the window, and has not looked yet.
     is_reported: AtomicBool,
     /// When it was asked, on its clock.
@@ -129,22 +129,6 @@ impl Streams {
         if self.receive_window.on_frame_read(payload) {
             self.wake_connection();
         }
-    }
-
-    pub(super) fn read_ahead(&self) -> usize {
-        self.read_ahead.load(Ordering::Relaxed)
-    }
-
-    /// Counts bytes of a request body that were read ahead. They are in memory because a peer does not read, as unsent bytes are.
-    pub(super) fn add_read_ahead(&self, bytes: usize) {
-        self.read_ahead.fetch_add(bytes, Ordering::Relaxed);
-        self.watchdog.add_unsent(bytes);
-    }
-
-    /// Stops counting bytes: the handler has taken them, or never will.
-    pub(super) fn remove_read_ahead(&self, bytes: usize) {
-        self.read_ahead.fetch_sub(bytes, Ordering::Relaxed);
-        self.watchdog.remove_unsent(bytes);
     }
 
     /// How many calls must end so that the others can go on.

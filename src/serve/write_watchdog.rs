@@ -291,8 +291,7 @@ const CLOCK_LAG: u32 = 3;
 /// within a second. Waiting longer would delay the queued streams, which may carry a ringing call.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a call may wait for its peer to read while unread requests hold half of the receive window. Long enough for the
-/// responses of a peer that reads to cross a slow network, and short for the requests that wait for the window.
+/// How long a call may wait for its peer to read while unread requests hold up the others: enough for a slow network.
 const UNREAD_TIMEOUT: Duration = BLOCKING_TIMEOUT;
 
 /// How long a connection may stop reading for small frames that no handler has read. Their handlers may be slow and wait for nothing

@@ -109,11 +109,10 @@ impl Waiter {
 
     /// When the wait began. `None`: it does not wait, and the caller must drop it from the list.
     pub(super) fn waiting_since_or_remove(&self) -> Option<u32> {
-        let since = self.update_existing(|wait| {
+        self.update_existing(|wait| {
             wait.is_listed = wait.is_waiting;
             wait.is_waiting.then(|| self.since(wait))
-        });
-        since.flatten()
+        })?
     }
 
     /// When the wait began, if it waits.

@@ -13,7 +13,7 @@ use std::{
 use axum::body::{Bytes, HttpBody};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::drain::Drain;
@@ -37,6 +37,36 @@ where
             }
         };
         limited(deadline, rest, &drain).await;
+    })
+}
+
+/// Discards a body whose stream is to be reset. Ready when the body has ended or failed, when its peer sends little, after
+/// [`LONGEST_DISCARD`], or at the hard stop.
+///
+/// h2 counts the small frames that come after the reset as faults of the peer, and would end the connection for too many of them.
+pub(super) fn discard_until_quiet<B>(mut body: B, drain: Arc<Drain>) -> Discard
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+{
+    Box::pin(async move {
+        let rest = async {
+            let mut has_ended = body.is_end_stream();
+            while !has_ended {
+                let few = async {
+                    for _ in 0..FEW_FRAMES {
+                        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+                        has_ended = !matches!(frame, Some(Ok(_))) || body.is_end_stream();
+                        if has_ended {
+                            return;
+                        }
+                    }
+                };
+                if timeout(QUIET_TIME, few).await.is_err() {
+                    return;
+                }
+            }
+        };
+        limited(Instant::now() + LONGEST_DISCARD, rest, &drain).await;
     })
 }
 
@@ -67,6 +97,11 @@ async fn limited(deadline: Instant, rest: impl Future<Output = ()> + Send, drain
 
 /// The most bytes that are discarded. A client that sends more learns from a failed write that nobody reads them.
 const MOST_BYTES: usize = 2 * 1024 * 1024;
+/// A peer that sends fewer frames within this time has few on their way.
+const FEW_FRAMES: usize = 50;
+const QUIET_TIME: Duration = Duration::from_millis(200);
+/// The longest time to wait for a peer that sends without a pause and does not read.
+const LONGEST_DISCARD: Duration = Duration::from_secs(60);
 /// The time for the peer to close its side. Short, because a client that never closes would hold its permit that long.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 

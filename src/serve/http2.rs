@@ -4,6 +4,7 @@ mod control_frames;
 mod frame_filter;
 mod frame_headers;
 mod idle_timeout;
+mod read_ahead;
 mod read_budget;
 mod receive_window;
 mod received_body;

@@ -183,20 +183,23 @@ impl Watchdog {
     fn end_unread(&self) {
         let now = self.now();
         let oldest = now.saturating_sub(units(UNREAD_TIMEOUT).saturating_add(CLOCK_LAG));
-        let longest_pause = units(LONGEST_PAUSE);
         // Not in the head of the loop, which would hold the lock until the end of the loop.
         let held = std::mem::take(&mut *self.0.held.lock());
         for streams in held {
             let waiters = self.listed_until(u32::MAX, |waiter| waiter.holds_window_of(&streams)).into_iter();
-            let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.waiting_since()?, waiter))).collect();
+            let mut waiting: Vec<_> = waiters.filter_map(|waiter| Some((waiter.unread_since()?, waiter))).collect();
             waiting.sort_by_key(|(since, _)| *since);
             waiting.truncate(streams.calls_to_end());
-            let is_paused = streams.paused_since().is_some_and(|since| now < since.saturating_add(longest_pause));
+            let paused_since = streams.paused_since();
+            let is_paused = paused_since.is_some_and(|since| now < since.saturating_add(units(LONGEST_PAUSE)));
             if is_paused || waiting.iter().any(|(since, _)| *since > oldest) {
                 // Looks again at the next tick.
                 self.0.held.lock().push(streams);
             } else {
-                streams.end_report();
+                if paused_since.is_some() && waiting.is_empty() {
+                    streams.receive_window().forget_small_frames();
+                }
+                streams.end_report(paused_since.is_some());
             }
             for (_, waiter) in waiting.into_iter().filter(|(since, _)| *since <= oldest) {
                 if let Some(waker) = waiter.refuse_request() {
@@ -216,10 +219,10 @@ impl Watchdog {
 
     fn cut(&self, waiter: &Waiter) {
         let Some(waker) = waiter.cut() else { return };
-        if waiter.is_stream() {
-            self.0.metrics.stream_stalled();
-        } else {
-            self.0.metrics.connection_stalled();
+        match waiter.is_stream() {
+            true if waiter.request.is_refused() => {}
+            true => self.0.metrics.stream_stalled(),
+            false => self.0.metrics.connection_stalled(),
         }
         waker.wake();
     }
@@ -288,13 +291,12 @@ const CLOCK_LAG: u32 = 3;
 /// within a second. Waiting longer would delay the queued streams, which may carry a ringing call.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a call may wait for its peer to read while unread requests hold half of the receive window. Long enough for the
-/// responses of a peer that reads to leave a busy server, and short for the requests that wait for the window.
-const UNREAD_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a call may wait for its peer to read while unread requests hold up the others: enough for a slow network.
+const UNREAD_TIMEOUT: Duration = BLOCKING_TIMEOUT;
 
 /// How long a connection may stop reading for small frames that no handler has read. Their handlers may be slow and wait for nothing
 /// that could be ended; but what the connection does not read may be what its other streams wait for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

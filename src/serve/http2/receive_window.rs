@@ -24,7 +24,7 @@ use super::{
 
 /// What request bodies that were not read yet hold of a connection.
 #[derive(Clone)]
-pub(super) struct ReceiveWindow(Arc<Counts>);
+pub(in crate::serve) struct ReceiveWindow(Arc<Counts>);
 
 struct Counts {
     /// What is left of the window, in bytes.
@@ -67,6 +67,12 @@ impl ReceiveWindow {
     /// read now.
     pub(super) fn on_frame_read(&self, payload: usize) -> bool {
         payload > 0 && payload < SMALL && self.refund(SMALL - payload) >= PAUSE && !self.must_pause()
+    }
+
+    /// Takes all small frames as read. Some can never be read: h2 drops those of streams that it has forgotten, and hyper drops
+    /// the body of a CONNECT. Counting them on would stop the connection again and again.
+    pub(in crate::serve) fn forget_small_frames(&self) {
+        self.0.small_frames.store(0, Ordering::Relaxed);
     }
 
     /// Returns what was used before.

@@ -20,6 +20,10 @@ impl ReceivedBody {
     pub(super) fn new(body: Incoming, streams: Arc<Streams>) -> Self {
         Self { body, streams }
     }
+
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
+    }
 }
 
 impl HttpBody for ReceivedBody {

@@ -22,11 +22,11 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::{task::coop::poll_proceed, time::Instant};
 
-use super::{received_body::ReceivedBody, streams::Streams};
+use super::{read_ahead::ReadAhead, received_body::ReceivedBody, streams::Streams};
 
 use crate::{
     drain::Drain,
-    serve::discard::{Discard, discard},
+    serve::discard::{Discard, discard, discard_until_quiet},
 };
 
 /// The handler's half. `None` for a request without a body.
@@ -44,10 +44,10 @@ struct Inner {
 }
 
 enum State {
-    Handled(ReceivedBody),
+    Handled(ReadAhead),
     Discarding(Discard),
     /// The watchdog has refused the rest, which is discarded. `None`: it has ended.
-    Refused(Option<ReceivedBody>),
+    Refused(Option<ReadAhead>),
     /// Ended, or a half is using the body right now.
     Done,
 }
@@ -88,7 +88,7 @@ impl CheckedBody {
         if body.is_end_stream() {
             return Self(None);
         }
-        let body = ReceivedBody::new(body, streams.clone());
+        let body = ReadAhead::new(ReceivedBody::new(body, streams.clone()));
         let (state, deadline) = (Mutex::new(State::Handled(body)), Instant::now() + timeout);
         Self(Some(SharedBody(Arc::new(Inner { state, deadline, drain: drain.clone() }))))
     }
@@ -122,6 +122,33 @@ impl SharedBody {
         polled
     }
 
+    /// Discards the rest of the body before its stream is reset. Ready when its peer sends little.
+    pub(super) fn poll_discard_until_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let state = match self.take() {
+            State::Handled(body) | State::Refused(Some(body)) => {
+                State::Discarding(discard_until_quiet(body, self.0.drain.clone()))
+            }
+            other => other,
+        };
+        self.put(state);
+        self.poll_discard(cx)
+    }
+
+    /// Reads ahead while the handler does not read. Returns whether more could not be read, because a limit is reached.
+    pub(super) fn poll_ahead(&self, is_unread: bool, cx: &mut Context<'_>) -> bool {
+        match self.take() {
+            State::Handled(mut body) => {
+                let is_full = body.poll_ahead(is_unread, cx);
+                self.put(State::Handled(body));
+                is_full
+            }
+            other => {
+                self.put(other);
+                false
+            }
+        }
+    }
+
     /// Refuses the rest of the body, and discards what has come of it. The handler gets [`UnreadResponses`].
     ///
     /// The body is not dropped: frames that come after that would cost h2's budget for small frames for good. It has no limit but
@@ -129,6 +156,13 @@ impl SharedBody {
     pub(super) fn poll_refuse(&self, cx: &mut Context<'_>) {
         let mut body = match self.take() {
             State::Handled(body) | State::Refused(Some(body)) => body,
+            // The handler has left it.
+            State::Discarding(mut discarding) => {
+                if discarding.as_mut().poll(cx).is_pending() {
+                    self.put(State::Discarding(discarding));
+                }
+                return;
+            }
             ended => return self.put(ended),
         };
         let mut is_over = false;
@@ -159,7 +193,7 @@ impl SharedBody {
         *self.0.state.lock() = state;
     }
 
-    fn with_body<T>(&self, read: impl FnOnce(&ReceivedBody) -> T) -> Option<T> {
+    fn with_body<T>(&self, read: impl FnOnce(&ReadAhead) -> T) -> Option<T> {
         match &*self.0.state.lock() {
             State::Handled(body) => Some(read(body)),
             State::Discarding(_) | State::Refused(_) | State::Done => None,

@@ -78,7 +78,8 @@ impl Drop for OpenStream {
 
 pin_project! {
     /// The task of a stream. It runs hyper's future until the response is written, and then discards what the handler left of the
-    /// request body. When the watchdog cuts the stream, hyper's future is dropped, and h2 resets an unfinished stream with CANCEL.
+    /// request body. When the watchdog cuts the stream, hyper's future is dropped, and h2 resets an unfinished stream with CANCEL, as
+    /// soon as its peer sends little.
     struct StreamTask<F> {
         // `None` when the response is written.
         #[pin]
@@ -95,7 +96,8 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         let mut this = self.project();
         if let Some(stream) = this.stream.as_mut().as_pin_mut() {
             if this.open.as_ref().is_some_and(|open| open.0.is_cut()) {
-                return Poll::Ready(());
+                this.stream.set(None);
+                return this.body.as_ref().map_or(Poll::Ready(()), |body| body.poll_discard_until_quiet(cx));
             }
             if stream.poll(cx).is_pending() {
                 if let Some(open) = this.open {
@@ -110,6 +112,8 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
                         }
                     } else if this.body.take_if(is_over).is_some() {
                         open.0.request.set_read();
+                    } else if let Some(body) = this.body {
+                        open.0.request.set_full(body.poll_ahead(open.0.waiting_since().is_some(), cx));
                     }
                 }
                 return Poll::Pending;
@@ -117,7 +121,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             this.stream.set(None);
             *this.open = None;
         }
-        // When this task ends, h2 resets the stream with NO_ERROR, unless its request has ended.
+        // When this task ends, h2 resets the stream (with NO_ERROR, if the response was written), unless its request has ended.
         this.body.as_ref().map_or(Poll::Ready(()), |body| body.poll_discard(cx))
     }
 }

@@ -43,6 +43,8 @@ pub(in crate::serve) struct Streams {
     /// connection is over: the streams hold an `Arc` of this, so a list of them would be a reference cycle.
     unflushed: Mutex<Option<Vec<Arc<Waiter>>>>,
     receive_window: ReceiveWindow,
+    /// Bytes of request bodies that were read ahead of their handlers.
+    pub(super) read_ahead: AtomicUsize,
     /// The watchdog was asked to end calls that hold the window, and has not looked yet.
     is_reported: AtomicBool,
     /// When it was asked, on its clock.
@@ -70,6 +72,7 @@ impl Streams {
             cut_at: AtomicU32::new(u32::MAX),
             unflushed: Mutex::new(Some(Vec::new())),
             receive_window: ReceiveWindow::new(),
+            read_ahead: AtomicUsize::new(0),
             is_reported: AtomicBool::new(false),
             reported_at: AtomicU32::new(0),
             is_write_blocked: AtomicBool::new(false),
@@ -87,7 +90,7 @@ impl Streams {
         Waiter::of_stream(self.clone())
     }
 
-    pub(super) fn receive_window(&self) -> &ReceiveWindow {
+    pub(in crate::serve) fn receive_window(&self) -> &ReceiveWindow {
         &self.receive_window
     }
 
@@ -104,9 +107,9 @@ impl Streams {
     }
 
     /// The watchdog has looked: the next check may report again.
-    pub(in crate::serve) fn end_report(&self) {
+    pub(in crate::serve) fn end_report(&self, was_paused: bool) {
         self.is_reported.store(false, Ordering::Relaxed);
-        if self.receive_window.must_pause() {
+        if was_paused {
             self.wake_connection();
         }
     }
@@ -318,13 +321,49 @@ mod tests {
         let streams = Streams::new(watchdog);
         let (waiter, cx) = (streams.open_stream(), Context::from_waker(Waker::noop()));
         waiter.request.set_open();
+        waiter.request.set_full(true);
         let data = FrameHeader { kind: DATA, flags: 0, length: 65_535, stream: 1, increment: 0, padding: 0 };
         streams.receive_window().on_received(&data);
         streams.check_receive_window();
         sleep(Duration::from_secs(1)).await;
         waiter.on_frame();
         waiter.on_pending(&cx);
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(2)).await;
         assert!(waiter.request.is_refused());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_waits_in_the_queue_is_not_refused() {
+        let watchdog = Watchdog::new(Duration::from_secs(60), Budget::new(0), Metrics::new());
+        let drain = Drain::new();
+        drain.supervise("watchdog", watchdog.clone().run());
+        let streams = Streams::new(watchdog);
+        let (waiter, mut cx) = (streams.open_stream(), Context::from_waker(Waker::noop()));
+        waiter.request.set_open();
+        waiter.request.set_full(true);
+        streams.add_unsent(MAX_UNSENT);
+        assert!(streams.poll_capacity(&waiter, &mut cx).is_pending());
+        let data = FrameHeader { kind: DATA, flags: 0, length: 65_535, stream: 1, increment: 0, padding: 0 };
+        streams.receive_window().on_received(&data);
+        streams.check_receive_window();
+        sleep(Duration::from_secs(5)).await;
+        assert!(!waiter.request.is_refused());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_frames_that_can_never_be_read_stop_the_reading_once() {
+        let watchdog = Watchdog::new(Duration::from_secs(60), Budget::new(0), Metrics::new());
+        let drain = Drain::new();
+        drain.supervise("watchdog", watchdog.clone().run());
+        let streams = Streams::new(watchdog);
+        let data = FrameHeader { kind: DATA, flags: 0, length: 1, stream: 1, increment: 0, padding: 0 };
+        for _ in 0..1_100 {
+            streams.receive_window().on_received(&data);
+        }
+        streams.check_receive_window();
+        assert!(streams.must_pause_reads());
+        sleep(Duration::from_secs(5)).await;
+        streams.check_receive_window();
+        assert!(!streams.must_pause_reads() && streams.receive_window().small_frames() == 0);
     }
 }

@@ -109,16 +109,21 @@ impl Waiter {
 
     /// When the wait began. `None`: it does not wait, and the caller must drop it from the list.
     pub(super) fn waiting_since_or_remove(&self) -> Option<u32> {
-        let since = self.update_existing(|wait| {
+        self.update_existing(|wait| {
             wait.is_listed = wait.is_waiting;
             wait.is_waiting.then(|| self.since(wait))
-        });
-        since.flatten()
+        })?
     }
 
     /// When the wait began, if it waits.
-    pub(super) fn waiting_since(&self) -> Option<u32> {
+    pub(in crate::serve) fn waiting_since(&self) -> Option<u32> {
         self.update_existing(|wait| wait.is_waiting.then(|| self.since(wait))).flatten()
+    }
+
+    /// When its peer began to owe it a read. `None` if it does not wait, or waits for other streams in the queue.
+    pub(super) fn unread_since(&self) -> Option<u32> {
+        let wait = self.wait.lock();
+        wait.as_ref().filter(|wait| wait.is_waiting && wait.queue == QueueState::NotQueued).map(|wait| wait.since)
     }
 
     /// A queued stream waits for the whole connection, so every byte that the peer takes on it starts the time anew.
@@ -143,8 +148,7 @@ impl Waiter {
 
     /// Whether its unread request body may hold a part of the connection's receive window.
     pub(super) fn holds_window_of(&self, streams: &Arc<Streams>) -> bool {
-        let is_theirs = self.streams.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, streams));
-        is_theirs && self.request.is_open()
+        self.request.is_full() && self.streams.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, streams))
     }
 
     /// The rest of the request must not be read. Returns the waker of the stream's task.

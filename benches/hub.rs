@@ -143,7 +143,7 @@ fn streams(criterion: &mut Criterion) {
     });
 }
 
-/// What a message costs for the rate of its caller.
+/// What it costs to check a message against the rate of its caller.
 fn rates(criterion: &mut Criterion) {
     let addresses = ClientAddresses::new(Vec::new(), AddressSource::XForwardedFor, AddressScope::All);
     let (stage, rates) = (Stage::new(), SendRates::new(1_000_000, 1_000_000, addresses));

@@ -47,7 +47,7 @@ pub enum Mode {
     Claim,
     /// A token that the daemon verifies itself.
     Jwt,
-    /// Development: the path of a subscribe request, or the query, names the caller. Else a claim does.
+    /// For development: the path of a subscribe request or the query names the caller. If neither does, a claim may.
     None,
 }
 
@@ -85,7 +85,7 @@ pub struct Credentials<'a> {
     pub certificate: Option<&'a ClientCertificate>,
 }
 
-/// What a valid identity says, and the token that says it, if one does.
+/// The claims of a valid identity, and the token that they come from, if any.
 type Identity = (Claims, Option<Token>);
 
 impl Auth {
@@ -123,7 +123,7 @@ impl Auth {
         needs_identity: bool,
     ) -> Result<Caller, Error> {
         let (claims, token) = self.identity(credentials)?.unzip();
-        // Before the ids in the request are checked: who has no identity should learn that first.
+        // Before the ids in the request are checked: a caller without an identity should get 401 and not 400.
         if needs_identity && claims.is_none() && self.mode != Mode::None {
             return Err(self.absent().into());
         }
@@ -176,7 +176,7 @@ impl Auth {
     }
 
     fn check_peer(&self, ip: IpAddr) -> Result<(), IdentityFault> {
-        // In the other modes a client proves its identity itself, or has none.
+        // Only in this mode a proxy vouches for the caller. In the others a client proves its identity itself, or has none.
         let any = self.mode != Mode::Claim || self.trusted_proxies.is_empty();
         let trusted = any || self.trusted_proxies.iter().any(|net| net.contains(&ip));
         if trusted { Ok(()) } else { Err(IdentityFault::Untrusted) }

@@ -147,13 +147,13 @@ pub async fn catch_panic<T>(mut future: Pin<&mut (impl Future<Output = T> + Send
     polled.await
 }
 
-/// The signals that the process handles. SIGTERM and SIGINT stop it. SIGHUP, which would end it without a drain, has files read again.
+/// The signals that the process handles. SIGTERM and SIGINT stop it. SIGHUP asks for the TLS files to be read again.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    /// What SIGHUP asks.
+    /// Gets a request at each SIGHUP.
     reload: Reload,
 }
 
@@ -174,7 +174,7 @@ impl StopSignals {
         })
     }
 
-    /// From now on, SIGHUP asks through this handle.
+    /// Sends the requests of SIGHUP to this handle from now on.
     pub fn reload_with(&mut self, reload: Reload) {
         self.reload = reload;
     }

@@ -44,7 +44,7 @@ pub enum Error {
     SlowRequest,
     /// The device's mailbox has no capacity for another message that waits for the device.
     MailboxFull(RetryAfter),
-    /// The user or the caller has reached the limit for devices or watches.
+    /// A count is at its limit: devices or watches of a user, watches of a caller, or the used tickets that are remembered.
     TooMany(Limit, RetryAfter),
     /// The caller or the address exceeds a rate.
     RateLimited(Limit, RetryAfter),

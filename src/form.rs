@@ -1,5 +1,5 @@
 //! Parses `application/x-www-form-urlencoded`: bodies strictly, because a lenient parser would change data silently, and queries
-//! leniently, because a proxy or a page may add parameters of its own.
+//! leniently, because a proxy or a page may add its own parameters.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -70,7 +70,7 @@ impl<'a> Parameter<'a> {
     }
 }
 
-/// The time that a number of seconds says, and zero if it is negative. `None` if the text is no number.
+/// Parses a number of seconds. A negative one is zero. `None` if the text is no number.
 pub(crate) fn seconds(text: &str) -> Option<Duration> {
     // `inf` and `nan` are numbers for Rust.
     let is_number = text.trim_start_matches('-').starts_with(|first: char| first.is_ascii_digit() || first == '.');

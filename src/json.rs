@@ -15,7 +15,7 @@ const DEPTH: usize = 128;
 /// Reads exactly one JSON object: UTF-8, no lone surrogate, no byte order mark, nothing after the object.
 ///
 /// # Errors
-/// When the bytes are anything else. An array counts as anything else, although serde could read a struct from it.
+/// When the bytes are not such an object. An array is not one, although serde could read a struct from it.
 pub(crate) fn object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Malformed> {
     serde_json::from_str(checked(bytes)?).map_err(|_| Malformed)
 }
@@ -75,7 +75,7 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
     }
 }
 
-/// Compares a name with these names: it may be any number of them.
+/// Marks which of these names a member has. It can be several, because `names` may repeat a name.
 #[derive(Clone, Copy)]
 struct Key<'a, const N: usize>([Option<&'a str>; N]);
 

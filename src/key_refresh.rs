@@ -41,7 +41,7 @@ pub struct KeyRefresh {
     expected: Expected,
     keys: Arc<Keys>,
     client: Option<HttpsClient>,
-    /// The version of the file that was read last, also if it had no usable keys.
+    /// The version of the file at the last attempt, whether or not its keys were usable.
     version: Option<Version>,
     /// When the keys were read last.
     good_at: Instant,
@@ -51,11 +51,11 @@ pub struct KeyRefresh {
     drain: Drain,
 }
 
-/// What changes when a file is written or replaced: its device and number, its length, and the time of the change.
+/// Changes when a file is written or replaced: device, inode, length, time of the last change.
 type Version = (u64, u64, u64, Option<SystemTime>);
 
 impl KeyRefresh {
-    /// Reads the keys if they are in a file. The first thing that [`KeyRefresh::run`] does is to fetch those of a URL.
+    /// Reads the keys if they are in a file. If they are at a URL, [`KeyRefresh::run`] fetches them first of all.
     ///
     /// # Errors
     /// When the file cannot be read or has no usable keys, or the system has no certificates of authorities for https.
@@ -120,7 +120,7 @@ impl KeyRefresh {
         }
     }
 
-    /// Only of a file it is known when it has not changed. A file that could not be used is tried again: another mode makes it
+    /// Whether the keys may have changed: of a URL always, of a file if its [`Version`] has changed. A file that could not be used is tried again: another mode makes it
     /// readable and changes nothing else.
     fn may_have_changed(&mut self) -> bool {
         let Some(path) = self.source.path() else { return true };
@@ -139,7 +139,7 @@ impl KeyRefresh {
             }
             (source, _) => {
                 let path = source.path().ok_or("no file")?;
-                // Before the read: what is written during the read is read next time.
+                // Taken before the read, so that a change during the read is noticed next time.
                 self.version = version(path);
                 // A pipe would block the thread until somebody writes to it. At the start it may be one.
                 if !fs::metadata(path).is_ok_and(|file| file.is_file()) {
@@ -210,16 +210,16 @@ fn version(path: &Path) -> Option<Version> {
 /// The most bytes of a key set from a URL.
 const LARGEST: usize = 64 * 1024;
 
-/// How often a file is looked at.
+/// How often the daemon checks whether a file has changed.
 const FILE_EVERY: Duration = Duration::from_secs(2);
 
 /// How often a key set is fetched. A key that was removed from it is accepted for this long.
 const FETCH_EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// When a key set is fetched again that could not be fetched.
+/// When the daemon tries again after it could not fetch a key set.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// How long keys are accepted that cannot be read any more.
+/// How long old keys stay in use while they cannot be read again.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]

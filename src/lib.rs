@@ -18,7 +18,7 @@
 //! | [`serve`] | the transport: accepts connections, speaks HTTP/1.1 and HTTP/2, cuts peers; knows no domain |
 //! | [`admin`] | health, readiness and metrics routes |
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
-//! | [`reload`] | the request to read certificates and keys again |
+//! | [`reload`] | the request to read the files of TLS again (SIGHUP) |
 //! | [`telemetry`] | logs and metrics |
 //! | [`key_refresh`] | reads the keys of tokens from their file or URL, again and again |
 //! | [`secret_file`] | reads files with secrets and keys |
@@ -41,15 +41,15 @@
 //! | a peer that does not read is cut | `serve/write_watchdog.rs` decides; `serve/watched_socket.rs` ends a connection, `serve/http2/stream_tasks.rs` an HTTP/2 stream |
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
-//! | a new option or subcommand | `config/serve_options.rs`, parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a README row. A subcommand: `config.rs`, `main.rs` |
+//! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a README row. A subcommand: `config.rs`, `main.rs` |
 //! | a warning at start | `app/start_report.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes) |
 //! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
-//! | a new rule of who may reach whom | `Caller::reach` in `auth/caller.rs`, from the claims in `auth/claims.rs`; `config/permission_options.rs` |
-//! | a new kind of identity | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`, `auth/challenge.rs`; `app.rs` joins them |
+//! | a new claim, or a rule of who may reach whom | `auth/claims.rs` reads it, `auth/permission.rs` puts it into the `Caller`, `Caller::reach` in `auth/caller.rs` decides; its name: `config/permission_options.rs`, `claim_names` in `app/token_setup.rs` |
+//! | a new kind of identity, place of a token or signature algorithm | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`, `auth/challenge.rs`; `app.rs` joins them. A place of a token: `auth/token_source.rs`, the texts in `error/identity_fault.rs`. An algorithm: `auth/signatures.rs` verifies, `auth/key_set.rs` accepts its keys |
 //! | a new limit of a user or device | `Limits` in `hub/limit_settings.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
-//! | a new limit of a caller or an address | `limits.rs`; a rate of messages is checked in `hub/sending.rs`, so no route can forget it; `app/failed_identities.rs` holds refusals back. A name in `error/limit.rs` |
+//! | a new limit of a caller or an address | a file of `limits`; `ClientAddresses::counted` says which addresses count. Rates of messages are checked in `hub/sending.rs`, connections in `serve/connection.rs`, refused identities in `app/failed_identities.rs`. A name in `error/limit.rs`; an option |
 //! | a new limit of a request | `Settings` in `rest.rs` and `rest/body.rs`; `grpc.rs` and `grpc/deadline.rs` |
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
 //! | which address a connection has | `serve/connection.rs` admits it, `serve/proxy_protocol.rs` reads what a TCP proxy says |

@@ -1,4 +1,4 @@
-//! Rates and counts by caller and by address, and whose address a request comes from. Knows no protocol.
+//! Rates and counts by caller and by address, and the address that a request comes from.
 //!
 //! `client_address` finds the address of a client behind proxies, with `forwarded` for their headers, and says whether the address
 //! counts; `address_key` is what counts: an IPv4 address or an IPv6 network. `send_rates` and `identity_failures` are rates: their

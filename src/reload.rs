@@ -1,18 +1,18 @@
-//! The request to read certificates and keys again, which SIGHUP makes.
+//! The request to read the files of TLS again, which SIGHUP makes. Keys of tokens have their own task in `key_refresh`.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// A cheap handle through which the request is made.
+/// Makes the request. A cheap handle.
 #[derive(Clone, Debug)]
 pub struct Reload(watch::Sender<()>);
 
-/// Gets the requests that are made after it was created.
+/// Receives the requests that come after its creation.
 #[derive(Debug)]
 pub struct ReloadRequests {
     requests: watch::Receiver<()>,
-    /// Without a sender, waiting for a request would end at once, again and again.
+    /// Keeps the channel open. When the last sender is dropped, each wait for a request would end at once.
     _sender: Reload,
 }
 
@@ -23,7 +23,7 @@ impl Default for Reload {
 }
 
 impl Reload {
-    /// Asks everything that came from a file to be read again.
+    /// Asks the tasks that hold [`ReloadRequests`] to read their files again.
     pub fn request(&self) {
         self.0.send_replace(());
     }
@@ -36,7 +36,7 @@ impl Reload {
 }
 
 impl ReloadRequests {
-    /// Waits until it is time to look whether files have changed: at the next request, at the latest after [`INTERVAL`]. Returns
+    /// Waits for the next request, but at most [`INTERVAL`]. Then the task should check whether its files have changed. Returns
     /// whether there was a request.
     pub async fn next(&mut self) -> bool {
         tokio::time::timeout(INTERVAL, self.requested()).await.is_ok()
@@ -49,7 +49,7 @@ impl ReloadRequests {
     }
 }
 
-/// Short enough that nobody waits for a change, and long enough to cost nothing.
+/// Short, so that a new file is used soon. Long, so that the checks cost nothing.
 const INTERVAL: Duration = Duration::from_secs(3);
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Attacks on the daemon, and what an honest client beside them feels, whose address is another one.
+//! Attacks on the daemon, and how slow it gets meanwhile for an honest client with another address (the canary).
 //!
-//! Each is run in turns with a daemon that is left alone. Its figures are measurements and fail nothing; a message of the honest
+//! Each run with an attack alternates with a run without. No figure makes the benchmark fail; a message of the honest
 //! client that is lost or repeated does. The aim: the p99 of the honest client is at most twice what it is without the attack, or
 //! 10 ms.
 

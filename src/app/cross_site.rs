@@ -17,8 +17,8 @@ use crate::{
 /// The origins whose pages may use the identity of their visitor. The server's own origin always may.
 ///
 /// With an empty list, only requests are checked to which a browser adds the identity by itself: a cookie of the daemon's own
-/// (`--token-cookie`), or a client certificate. The daemon cannot see whether a proxy took a claim from a cookie: an operator of such a
-/// proxy lists origins.
+/// (`--token-cookie`) or a client certificate. The daemon cannot see whether a proxy made a claim from a cookie, so the operator
+/// of such a proxy must list origins.
 pub(super) struct AllowedOrigins(Vec<HeaderValue>);
 
 impl AllowedOrigins {

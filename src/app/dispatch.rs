@@ -176,7 +176,7 @@ async fn trace_fast_path(route: &BusyRoute, handler: Pin<&mut (impl Future<Outpu
     response
 }
 
-/// The layer of the router: traces and counts each request, refuses some, and discards what is left of their bodies.
+/// The layer around the routes: traces and counts each request, refuses some, and discards the rest of their bodies.
 async fn routed(State(routed): State<Routed>, request: Request<Body>, next: Next) -> Response {
     let Routed { api, failed } = routed;
     let route = request.extensions().get::<MatchedPath>().cloned();

@@ -1,7 +1,7 @@
 //! Holds back the refusals of identities that are not valid, for all routes of both protocols.
 //!
-//! Whoever guesses identities gets each refusal later than the one before. By then the rest of the request was thrown away, or is
-//! being thrown away, so nothing waits but the answer, with one timer. A valid identity of the same address is not affected.
+//! Whoever guesses identities gets each refusal later than the one before. Only the answer waits, with one timer: the rest of the
+//! request has been discarded by then, or is being discarded. A valid identity of the same address does not wait.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What the options name outside of the command line: files, and the addresses of the host. Read before anything is listened on, so
+//! Reads what options point to: files, and the addresses of the host. This happens before the daemon listens, so
 //! that `check-config` finds the same faults as a start.
 
 use std::{fmt::Display, io, net::SocketAddr};

@@ -27,7 +27,7 @@ impl MaxConnections {
         self.option.unwrap_or(usize::MAX).min(self.allowed)
     }
 
-    /// The default for the connections of one address: a quarter, so that it takes several to keep everybody else out.
+    /// The default limit for one address: a quarter, so that one attacker's address cannot take all connections.
     pub(super) fn of_address(self) -> usize {
         (self.count() / 4).max(1)
     }
@@ -47,7 +47,7 @@ impl MaxConnections {
     }
 }
 
-/// Descriptors for all else: log, listener, files of libraries, and connections over the limit as far as they fit.
+/// Descriptors for everything else: log, listener, files of libraries, and the connections over the limit if there is room.
 const RESERVE: u64 = 512;
 
 /// Below this the operator probably forgot to raise the limit: the usual default of 1,024 descriptors leaves 768 connections.

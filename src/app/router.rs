@@ -79,7 +79,7 @@ async fn limit_call(State((drain, api)): State<(Drain, Api)>, request: Request, 
     grpc::within_deadline(request, call, Body::new).await
 }
 
-/// When a call of reflection has to end because the token of its caller expires. Health needs no identity.
+/// When the token of a reflection call expires, which ends the call. Health needs no token.
 async fn reflection_expires(
     auth: &Auth,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! Builds what verifies tokens, from the options.
+//! From the options: builds what verifies tokens, and names the claims that the daemon reads (also for the claim header).
 
 use std::{fmt::Display, io, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::{
     secret_file::{read_secret, unusable},
 };
 
-/// `None`: no token is read. Also gives the task that reads the keys again.
+/// What verifies tokens, and the task that reads the keys again. `None` without `--auth jwt`.
 pub(super) fn tokens(options: &ServeOptions, drain: &Drain) -> io::Result<Option<(Tokens, KeyRefresh)>> {
     let tokens = &options.tokens;
     let Some(source) = source(tokens).filter(|_| options.auth == AuthMode::Jwt) else { return Ok(None) };

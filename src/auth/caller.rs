@@ -1,4 +1,4 @@
-//! What the checks of an identity give: a caller, and a caller that may receive the messages of one device.
+//! The results of an identity check: `Caller`, and `Subscriber`, which may receive the messages of one device.
 
 use std::{net::IpAddr, time::SystemTime};
 
@@ -20,7 +20,7 @@ pub struct Caller {
     pub(super) device: Option<DeviceId>,
     /// The identity names the device, and not only the request.
     pub(super) bound: bool,
-    /// The tenant of the users that the caller may reach, or why it may reach nobody.
+    /// The tenant of the users that the caller may reach; an error if it may reach nobody.
     pub(super) tenant: Result<Option<TenantId>, Error>,
     pub(super) reach: Reach,
     pub(super) service: bool,
@@ -29,7 +29,7 @@ pub struct Caller {
     pub(super) ip: IpAddr,
 }
 
-/// The users that a caller may reach, of those in its tenant.
+/// Which users of its tenant a caller may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
     /// Every user.
@@ -39,7 +39,7 @@ pub(super) enum Reach {
 }
 
 /// Identifies a caller to the limits of what one caller may use: the user, and the device if the identity is bound to it. A device
-/// that only the request names is not part of it, or a caller would escape each limit under another name.
+/// that only the request names is not part of it: otherwise a caller could escape each limit by naming another device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CallerKey {
     user: TenantUser,
@@ -54,7 +54,7 @@ pub struct Subscriber {
 }
 
 impl Caller {
-    /// The user, as the hub knows it, if the caller may send to it, list it and watch it.
+    /// Checks that the caller may send to, list and watch a user. Gives the user as the hub knows it.
     ///
     /// # Errors
     /// [`Error::Forbidden`] when the request names another user, device or tenant than the identity; [`Error::NoTenant`];
@@ -76,7 +76,7 @@ impl Caller {
         }
     }
 
-    /// One device of a user, as the hub knows it, if the caller may send to it.
+    /// Like [`Caller::reach`], for one device of a user.
     ///
     /// # Errors
     /// As [`Caller::reach`].
@@ -92,7 +92,7 @@ impl Caller {
         Some(CallerKey { user, device: self.bound_device().cloned() })
     }
 
-    /// The device, if the identity names it. A device that only the request names can be another one in each request.
+    /// The device, if the identity names it. `None` if only the request names it: the next request may name another one.
     #[must_use]
     pub fn bound_device(&self) -> Option<&DeviceId> {
         self.device.as_ref().filter(|_| self.bound)

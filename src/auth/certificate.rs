@@ -1,25 +1,25 @@
-//! The identity that a client certificate gives: a user of a kind that no claim and no token can give.
+//! The identity of a client certificate: a user whose id begins with `cert:`. No claim and no token can give such a user.
 
 use super::claims::Claims;
 use crate::{error::IdentityFault, model::UserId, serve::ClientCertificate};
 
-/// A certificate as claims: a backend service, which is a user without a device.
+/// The claims that stand for a certificate: a user without a device, which is a backend service.
 pub(super) fn claims(certificate: &ClientCertificate) -> Result<Claims, IdentityFault> {
     Ok(Claims { user: user(certificate)?, device: None, tenant: None, listed: None, service: true })
 }
 
-/// The user that a certificate identifies. A certificate that does not name exactly one is no identity.
+/// The user of a certificate. An error if the certificate does not name exactly one.
 fn user(certificate: &ClientCertificate) -> Result<UserId, IdentityFault> {
     let name = certificate.common_name().filter(|name| !name.is_empty()).ok_or(IdentityFault::Certificate)?;
     UserId::new(&format!("{PREFIX}{name}")).map_err(|_| IdentityFault::Certificate)
 }
 
-/// Checks a user that something else than a certificate gives.
+/// Checks a user from a claim or a token: only a certificate may give an id with [`PREFIX`].
 pub(super) fn check_not_reserved(user: &UserId) -> Result<(), IdentityFault> {
     if user.as_str().starts_with(PREFIX) { Err(IdentityFault::Reserved) } else { Ok(()) }
 }
 
-/// How the ids of these users begin.
+/// The beginning of the ids of users with a certificate.
 const PREFIX: &str = "cert:";
 
 #[cfg(test)]

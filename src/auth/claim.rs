@@ -1,4 +1,4 @@
-//! The claim header that a forward-auth proxy sets: exactly one line, a JSON object of claims.
+//! The claim header that a forward-auth proxy sets: one line with a JSON object. `claims.rs` reads the object.
 
 use http::{HeaderMap, HeaderName};
 

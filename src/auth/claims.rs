@@ -1,4 +1,4 @@
-//! What a JSON object of claims says about a caller. The object is the line of the claim header, or what a token carries.
+//! Reads a JSON object of claims. The object comes from the claim header (`claim.rs`) or from a token (`jwt.rs`).
 
 use serde_json::value::RawValue;
 
@@ -8,16 +8,16 @@ use crate::{
     model::{DeviceId, TenantId, UserId},
 };
 
-/// The names of the claims that are read. A claim without a name here is ignored.
+/// The names of the claims that the daemon reads. It ignores all others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimNames {
-    /// Gives the user.
+    /// Names the user.
     pub user: String,
-    /// Gives the user when the claim `user` is absent.
+    /// Names the user if the claim in `user` is absent.
     pub user_fallback: Option<String>,
-    /// Gives the only device that the caller may be.
+    /// Names the device that the caller is bound to.
     pub device: String,
-    /// Gives the tenant of the user.
+    /// Names the tenant of the user.
     pub tenant: Option<String>,
     /// Lists the users that the caller may reach.
     pub listed: Option<String>,
@@ -51,8 +51,8 @@ impl ClaimNames {
         [user, device].into_iter().chain(optional).any(|name| name == claim)
     }
 
-    /// Reads the claims of an object. `None` when it is not an object, has a named claim twice or with another type, or has no
-    /// user. Ids are strings or numbers. A claim that is `null` or empty is not absent.
+    /// Reads the claims of an object. `None` if it is no object, has one of these claims twice or of the wrong type, or has no
+    /// user. Ids are strings or numbers. A claim that is `null` or empty has the wrong type: it does not count as absent.
     pub(super) fn read(&self, object: &[u8]) -> Option<Claims> {
         self.parse(object).ok()
     }

@@ -77,7 +77,7 @@ fn failed_check(error: &ErrorKind, before: &'static str) -> &'static str {
     }
 }
 
-/// Whether the header names or contains a key. Whoever made the token would choose the key that it is verified with.
+/// Whether the header names or contains a key. Such a key must not be used: a forger would name a key of their own.
 fn brings_its_own_key(header: &Header) -> bool {
     header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some()
 }
@@ -98,5 +98,5 @@ pub(super) const MAX_LENGTH: usize = 8 * 1024;
 /// The length of the longest id of a key, in bytes.
 const MAX_KEY_ID: usize = 128;
 
-/// How far the clock of whoever made the token may be off.
+/// How much the clocks of the issuer and of the daemon may differ.
 pub(super) const LEEWAY: Duration = Duration::from_secs(5);

@@ -20,10 +20,10 @@ pub struct Expected {
     pub issuers: Vec<String>,
 }
 
-/// Keys, each with what the tokens that it signs must say.
+/// Keys, each with the rules for the tokens that it signs.
 pub struct KeySet {
     keys: Vec<Key>,
-    /// The id in a token's header names the key. Only the keys of a JWKS have ids.
+    /// Whether keys have ids, so that the header of a token can name one. Only the keys of a JWKS have them.
     has_ids: bool,
 }
 
@@ -34,12 +34,12 @@ pub(super) struct Key {
     pub(super) validation: Validation,
 }
 
-/// Who can read a JWKS.
+/// Who can read a JWKS. Decides whether a secret in it can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
     /// The operator of the daemon, and whoever may read his files.
     Operator,
-    /// Everybody. A secret in such a set is no secret, so it is ignored.
+    /// Everybody, because it is at a URL. A secret there is known to all, so it is ignored.
     Everybody,
 }
 
@@ -120,7 +120,7 @@ impl Key {
             validation.algorithms = vec![algorithm];
         }
         let mut required = vec!["exp"];
-        // The library lets a token pass that has no audience or no issuer, unless each is required too.
+        // Without `required`, the library would accept a token that has no audience or no issuer at all.
         if !expected.audiences.is_empty() {
             validation.set_audience(&expected.audiences);
             required.push("aud");
@@ -154,7 +154,7 @@ impl Key {
     }
 }
 
-/// Whether a key names a curve of ES256 or ES384. A point on another curve may have as many bytes.
+/// Whether an EC key is on P-256 or P-384. Its length does not show that: other curves have points of the same length.
 fn is_on_known_curve(pem: &[u8]) -> bool {
     let key = SubjectPublicKeyInfoDer::from_pem_slice(pem);
     key.is_ok_and(|key| [P256, P384].iter().any(|curve| memchr::memmem::find(&key, curve).is_some()))

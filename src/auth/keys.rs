@@ -1,4 +1,4 @@
-//! The current keys for tokens, shared between requests and the task that reads the keys again.
+//! The current keys of tokens. Requests use them, and the task in `key_refresh` replaces them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use super::key_set::KeySet;
 pub struct Keys {
     state: Mutex<State>,
     wanted: Notify,
-    /// Changes after each attempt to read the keys.
+    /// Wakes waiting requests after each attempt to read the keys.
     read: watch::Sender<()>,
 }
 
@@ -32,7 +32,7 @@ impl Keys {
         Self { state: Mutex::new(state), wanted: Notify::new(), read: watch::Sender::new(()) }
     }
 
-    /// Notes that somebody begins to read the keys.
+    /// Says that an attempt to read the keys begins. Requests with unknown keys then wait for its end.
     pub fn begin(&self) {
         self.state.lock().reading = true;
     }
@@ -69,12 +69,12 @@ impl Keys {
     pub(super) async fn read_again(&self) {
         let mut read = self.read.subscribe();
         if self.ask() {
-            // The time is over: the keys that there are decide.
+            // If the keys did not come in time, the old ones decide.
             let _is_late = timeout(PATIENCE, read.changed()).await;
         }
     }
 
-    /// Whether there is an attempt to wait for.
+    /// Asks for an attempt if none is running. Returns whether there is one to wait for.
     fn ask(&self) -> bool {
         let mut state = self.state.lock();
         if state.reading {
@@ -90,8 +90,8 @@ impl Keys {
     }
 }
 
-/// How often requests with unknown keys can have the keys read again.
+/// The shortest time between two attempts that unknown keys cause.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
-/// How long a request waits for new keys. A 401 would be final: an `EventSource` does not come back after it.
+/// How long a request waits for new keys. It waits because an `EventSource` never comes back after a 401.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -23,11 +23,11 @@ pub(super) struct Named {
     pub(super) device: Option<DeviceId>,
     /// Only with tenants.
     pub(super) tenant: Option<TenantId>,
-    /// The path and the query of a request that name its caller name different callers. Only with [`Mode::None`].
+    /// Whether path and query name different callers. Only with [`Mode::None`], where they name the caller.
     pub(super) contradicts: bool,
 }
 
-/// Whether the query names the user that makes the request. The list of many users names whom to list.
+/// Whether `?user=` names the caller. In `GET /devices` it names the users to list.
 fn query_names_user(mode: Mode, uri: &Uri) -> bool {
     mode == Mode::None && uri.path() != "/devices"
 }
@@ -36,7 +36,7 @@ impl Named {
     /// Reads a request. `path` is the address in the path of a subscribe request. `tenants`: users live inside tenants.
     ///
     /// # Errors
-    /// [`Invalid::User`], [`Invalid::Device`] and [`Invalid::Tenant`] for an id out of bounds, and for a header that cannot be decoded or is there twice;
+    /// [`Invalid::User`], [`Invalid::Device`], [`Invalid::Tenant`]: a bad id; a header that cannot be decoded or is there twice;
     /// [`Invalid::Devices`] when two places name different devices.
     pub(super) fn read(
         credentials: &Credentials<'_>,
@@ -75,7 +75,7 @@ fn query(uri: &Uri) -> [Option<Cow<'_, str>>; 2] {
         .map(|parameter| parameter.into_value().filter(|id| !id.is_empty()))
 }
 
-/// A header has two lines, or is not UTF-8 in percent-encoding.
+/// A header cannot be read as one text: it has two lines, or is not percent-encoded UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 struct NotOneText;
 

@@ -1,4 +1,4 @@
-//! Makes a `Caller` of an identity and of what the request names: who it is, in which tenant, and whom it may reach.
+//! Makes a `Caller` from the claims of an identity and from the names in the request.
 
 use std::net::IpAddr;
 
@@ -15,10 +15,10 @@ use crate::{
 };
 
 impl Auth {
-    /// The caller with these claims, or an anonymous one. With [`Mode::None`] a user that the request names comes first: then the
-    /// claims say nothing.
+    /// The caller with these claims, or an anonymous one. With [`Mode::None`] a user in the request wins, and then the
+    /// claims are ignored.
     ///
-    /// Whatever the identity does not allow is an error of [`Caller::reach`] and not of this function: the shape of the whole
+    /// Never fails. [`Caller::reach`] later refuses what the identity does not allow, because the shape of the whole
     /// request is checked before permissions.
     pub(super) fn caller_of(&self, claims: Option<Claims>, named: Named, ip: IpAddr) -> Caller {
         let Named { user: named_user, device: named_device, tenant: named_tenant, contradicts } = named;
@@ -74,7 +74,7 @@ impl Auth {
 }
 
 impl Claims {
-    /// Those of a user of whom nothing else is known.
+    /// Claims that only name a user.
     fn of(user: UserId) -> Self {
         Self { user, device: None, tenant: None, listed: None, service: false }
     }

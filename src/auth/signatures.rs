@@ -1,6 +1,6 @@
-//! The cryptography of tokens and tickets: `jsonwebtoken` computes with ring, which TLS already brings.
+//! The cryptography of tokens and tickets: makes `jsonwebtoken` use ring, which TLS needs anyway.
 //!
-//! The providers that `jsonwebtoken` has itself would add about forty crates, or a library in C.
+//! The providers that come with `jsonwebtoken` would add about forty crates, or a library in C. A new algorithm goes here.
 
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey,
@@ -18,7 +18,7 @@ pub(super) fn install() {
     let _was_installed_before = PROVIDER.install_default();
 }
 
-/// Nothing here calls the functions of `key_utils`, which make keys of a set from other keys.
+/// `key_utils` stays empty: it makes JWKs from other keys, and nothing here does that.
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
@@ -111,7 +111,7 @@ impl Verifier<Vec<u8>> for KeyVerifier {
     }
 }
 
-/// `None`: the signature does not fit.
+/// Each function returns `None` if the signature is wrong.
 impl KeyVerifier {
     fn with_secret(&self, hash: hmac::Algorithm, message: &[u8], signature: &[u8]) -> Option<()> {
         hmac::verify(&hmac::Key::new(hash, self.key.try_get_as_bytes().ok()?), message, signature).ok()

@@ -10,7 +10,7 @@ use crate::model::{DeviceId, TenantId, UserId};
 /// forget the tenant, or whether the caller may reach the user.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantUser(
-    /// The id, after the tenant and [`SEPARATOR`] if users have tenants. One text, because most daemons have no tenants, and then an
+    /// `user`, or `tenant`, [`SEPARATOR`], `user`. One text and no second field: most daemons have no tenants, and then an
     /// idle stream pays nothing for them.
     Arc<str>,
 );

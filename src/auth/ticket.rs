@@ -1,4 +1,4 @@
-//! Tickets: a ticket opens one event stream within 30 s, so that no token that lives long has to stand in a URL.
+//! Tickets: a ticket opens one event stream within 30 s. So no long-lived token has to stand in a URL.
 //!
 //! A ticket is itself a JWT, with another key and other claims than a token. A node accepts each ticket once, also when its wall
 //! clock is set back.
@@ -89,7 +89,7 @@ pub(super) struct Unused {
     is_own: bool,
 }
 
-/// Keeps other requests from using the same ticket. Gives the ticket back when dropped before [`Reservation::use_up`].
+/// Keeps other requests from using the same ticket. Dropped without [`Reservation::use_up`], it frees the ticket.
 #[derive(Debug)]
 pub struct Reservation(Option<Unused>);
 
@@ -123,7 +123,7 @@ impl Tickets {
         })
     }
 
-    /// A ticket with the claims of a token that `is_read` names.
+    /// Issues a ticket for a token. The ticket gets only the claims that the daemon reads.
     pub(super) fn issue(&self, token: &Verified, is_read: impl Fn(&str) -> bool) -> Result<Issued, Error> {
         let (now, mut claims) = (wall_clock::now(), members(&token.claims)?);
         claims.retain(|name, _| is_read(name));
@@ -138,12 +138,12 @@ impl Tickets {
         Ok(Issued { ticket, expires_in: until.duration_since(now).unwrap_or_default().as_secs() })
     }
 
-    /// What the token said for which a ticket was issued, and what can use the ticket up.
+    /// Verifies a ticket. Gives the claims of its token, and a handle that can use the ticket up.
     pub(super) fn verify(self: &Arc<Self>, ticket: &[u8]) -> Result<(Verified, Unused), IdentityFault> {
         if ticket.len() > MAX_LENGTH + OWN_LENGTH {
             return Err(IdentityFault::InvalidToken);
         }
-        // A browser that reconnects sends its old ticket again. That is no attack, also if a process before this one issued it.
+        // Before the signature: a browser that reconnects sends its old ticket, perhaps of a process with another key.
         let is_old = insecure_decode_claims::<Contents>(ticket).is_ok_and(|contents| is_old(contents.id));
         if is_old {
             return Err(IdentityFault::SpentTicket);
@@ -190,7 +190,7 @@ impl Unused {
     fn reserve(&self) -> Result<(), Error> {
         let mut used = self.tickets.used.lock();
         used.forget(since_1970(wall_clock::now()));
-        // Without its place in the list the ticket could be used again. It still is good when the client comes back.
+        // The list is full. Without an entry the ticket could be used twice, so refuse it for now; it stays unused.
         if used.remembered.len() >= MAX_USED {
             return Err(Error::too_many(Limit::UsedTickets));
         }
@@ -250,7 +250,7 @@ fn millis(time: Duration) -> u64 {
 /// How long a ticket can be used.
 const LIFETIME: Duration = Duration::from_secs(30);
 
-/// More bytes than a ticket has besides the claims of its token.
+/// The most bytes of a ticket besides the claims of its token.
 const OWN_LENGTH: usize = 1024;
 
 /// The output of SHA-256.

@@ -1,4 +1,4 @@
-//! Where the token or the ticket of a request stands. The first place that has one decides.
+//! Finds the token or the ticket of a request: header, query, cookie. The first place that has one decides.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::{
     form::{self, Parameter},
 };
 
-/// What a request brings to be identified with.
+/// The credential of a request.
 pub(super) enum Bearer<'a> {
     /// A token, whose issuer is not this daemon.
     Token(Cow<'a, [u8]>),
@@ -41,7 +41,7 @@ pub(super) fn has_cookie(credentials: &Credentials<'_>, name: &str) -> bool {
     cookies(credentials.headers, name.as_bytes()).next().is_some()
 }
 
-/// What stands where only the client itself can put it, and not its browser.
+/// The token or ticket in a place that a browser does not fill by itself: the header or the query.
 fn before_cookies<'a>(credentials: &Credentials<'a>) -> Result<Option<Bearer<'a>>, IdentityFault> {
     if let Some(token) = only(bearers(credentials.headers))? {
         return Ok(Some(Bearer::Token(token.into())));
@@ -89,7 +89,7 @@ fn cookies<'a>(headers: &'a HeaderMap, name: &[u8]) -> impl Iterator<Item = &'a 
     })
 }
 
-/// The only element, if there is one. Of two tokens one may be somebody else's: a page of a neighbouring host can add a cookie.
+/// The only element, if any. Two are an error: one may be an attacker's, because a page of a neighbouring host can add a cookie.
 fn only<'a>(mut found: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, IdentityFault> {
     let first = found.next();
     if found.next().is_some() { Err(IdentityFault::AmbiguousToken) } else { Ok(first) }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::{Error, IdentityFault};
 
-/// What verifies the tokens of requests.
+/// Verifies the tokens and tickets of requests.
 #[derive(Clone)]
 pub struct Tokens {
     /// The keys of whoever issues the tokens.
@@ -28,7 +28,7 @@ pub struct Tokens {
 /// What a caller keeps of its token.
 pub(super) struct Token {
     pub(super) expires: SystemTime,
-    /// Opening a stream uses it up.
+    /// The ticket, if the caller has one instead of a token. Opening a stream uses it up.
     pub(super) ticket: Option<Unused>,
 }
 
@@ -55,7 +55,7 @@ impl Tokens {
                 checked(&verified.claims, names)?;
                 self.tickets.issue(&verified, |claim| names.contains(claim)).map(Some)
             }
-            // With a ticket for a ticket, one leaked URL would be good for ever.
+            // A ticket must not give a new ticket: otherwise one leaked URL would work until the token expires.
             Some(Bearer::Ticket(_)) | None => Ok(None),
         }
     }
@@ -112,7 +112,7 @@ impl Auth {
         self.mode == Mode::Jwt
     }
 
-    /// Takes the result of `identify`. If a key was unknown, waits until the keys were read again, and then identifies once more.
+    /// Takes the result of `identify`. If its key was unknown, has the keys read again and calls `identify` once more.
     ///
     /// # Errors
     /// Those of `identify`.
@@ -133,13 +133,13 @@ impl Auth {
         })
     }
 
-    /// Whether new keys may change the result of a check.
+    /// Whether the error may be gone when the keys have been read again.
     #[must_use]
     pub fn waits_for_keys(&self, error: Error) -> bool {
         self.tokens.is_some() && (error == UNKNOWN_KEY || matches!(error, Error::NoKeys(_)))
     }
 
-    /// Counts an identity that is not valid. Not one with an unknown key: [`Auth::with_new_keys`] decides about that.
+    /// Counts an invalid identity, except one with an unknown key: [`Auth::with_new_keys`] counts that if new keys do not help.
     pub(super) fn count(&self, error: Error) {
         if error.is_refused_identity() && error != UNKNOWN_KEY {
             self.metrics.identity_refused();

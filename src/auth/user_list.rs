@@ -6,8 +6,8 @@ use memchr::memmem;
 
 use crate::model::UserId;
 
-/// A set of users in one text. A token of 8 KiB can list thousands of users, and a set of its own for each would take 20 times as
-/// much memory for as long as a call of its caller lasts.
+/// A set of users in one text. A token of 8 KiB can list thousands of users, and a hash set of them would take 20 times as
+/// much memory while a call of the caller lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserList(Arc<str>);
 

@@ -27,12 +27,12 @@ pub enum IdentityFault {
     SpentTicket,
     /// The client certificate does not say clearly whom it identifies.
     Certificate,
-    /// The user is one that only a client certificate can give.
+    /// A claim or a token names a user that only a client certificate may give.
     Reserved,
 }
 
 impl IdentityFault {
-    /// Whether somebody may be guessing an identity. A request without one guesses nothing, and neither does the old URL of a browser
+    /// Whether the metrics count the fault. They do not count an absent identity, nor the old ticket of a browser
     /// that reconnects.
     fn is_failure(self) -> bool {
         match self {
@@ -93,7 +93,7 @@ impl IdentityFault {
 }
 
 impl Error {
-    /// Whether the request has an identity that is not valid, or comes from a peer that may give none.
+    /// Whether the request has an invalid identity, or comes from a peer that is not a trusted proxy.
     #[must_use]
     pub fn is_refused_identity(self) -> bool {
         matches!(self, Self::Unauthenticated(fault) if fault.is_failure())

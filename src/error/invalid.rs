@@ -11,7 +11,7 @@ pub enum Invalid {
     Device,
     /// Two places of the request name different devices.
     Devices,
-    /// The request to subscribe names no device, and the identity does not either.
+    /// A subscribe names no device, and its identity has none.
     NoDevice,
     /// The id of a tenant.
     Tenant,

@@ -2,7 +2,7 @@
 
 use super::{Error, IdentityFault, RetryAfter};
 
-/// A limit that was reached. Every one is an option, a row of the README and a value of the label `limit` in the metrics.
+/// A limit that was reached. Each is an option (but `UsedTickets`), a row of the README and a value of the metrics label `limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// Devices of one user.
@@ -25,12 +25,12 @@ pub enum Limit {
     IdentityFailures,
     /// Connections of one address.
     AddressConnections,
-    /// Used tickets that are remembered. The only limit that is a constant.
+    /// Used tickets that are remembered. A constant and not an option.
     UsedTickets,
 }
 
 impl Limit {
-    /// The name in metrics: that of the option.
+    /// The name in metrics. It is that of the option, if there is one.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl Limit {
         }
     }
 
-    /// What a caller should know who exceeds a rate.
+    /// The detail of [`Error::RateLimited`].
     pub(super) fn rate_detail(self) -> &'static str {
         match self {
             Self::AnonymousSendRate => {
@@ -64,12 +64,12 @@ impl Limit {
 }
 
 impl Error {
-    /// [`Error::OverBudget`] of the memory budget. Nothing says when devices take their messages.
+    /// [`Error::OverBudget`] of the memory budget. Nobody knows when devices will take their messages.
     pub const OVER_BUDGET: Self = Self::OverBudget(Limit::MemoryBudget, Self::LATER);
     /// [`Error::OverBudget`] of the budget for held messages.
     pub const OVER_HOLD_BUDGET: Self = Self::OverBudget(Limit::HoldBudget, Self::LATER);
 
-    /// Nothing says when a count or a budget has room again. Random, so that clients do not all try again at the same time.
+    /// Nobody knows when a count or a budget has room again. Random, so that clients do not all try again at the same time.
     const LATER: RetryAfter = RetryAfter::between(2, 6);
 
     /// [`Error::TooMany`] for one limit.
@@ -78,8 +78,8 @@ impl Error {
         Self::TooMany(limit, Self::LATER)
     }
 
-    /// Whether somebody presented an identity that is not valid. An absent one is none, and a peer that is not trusted presents
-    /// nothing that it could have guessed.
+    /// Whether somebody may be guessing identities. Not if the identity is absent, nor if the peer is not a trusted proxy: it
+    /// was refused for its address.
     #[must_use]
     pub fn is_failed_identity(self) -> bool {
         self.is_refused_identity() && self != Self::Unauthenticated(IdentityFault::Untrusted)

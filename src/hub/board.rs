@@ -169,7 +169,7 @@ impl Board {
         self.state.lock().apply(checked, now)
     }
 
-    /// Gives a watcher its next item. Keeps its waker when there is none. `heeds_end`: whether this board's end is an item.
+    /// Gives a watcher its next item, or stores its waker. `heeds_end`: whether the end of this board ends the watch.
     pub(super) fn next(&self, progress: &mut Progress, id: u64, waker: &Waker, heeds_end: bool) -> BoardItem {
         let mut state = self.state.lock();
         match *progress {

@@ -1,5 +1,5 @@
-//! Ends a stream when the token of its caller expires. Tokens follow the wall clock, which can be set; everything else in the hub
-//! follows a clock that nobody can set.
+//! Ends a stream when the token of its caller expires. Tokens use the wall clock, which somebody can set; the rest of the hub
+//! uses a monotonic clock.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -21,7 +21,7 @@ impl Hub {
     /// Ends the stream if its token has expired. Otherwise schedules the next check.
     pub(super) fn check_expiry(&self, expiry: Expiry) {
         let (core, now) = (&self.0.core, self.now());
-        // Without this, entries of streams that are over would keep their mailboxes in memory.
+        // Does not schedule a check for a stream that has ended: its entry would keep the mailbox in memory.
         if !expiry.slot.is_attached(expiry.generation) {
             return;
         }
@@ -32,11 +32,11 @@ impl Hub {
     }
 }
 
-/// When to look at the wall clock again. `None`: the time is over.
+/// When to check the wall clock again. `None`: the token has expired.
 pub(super) fn next_check(expires: SystemTime, now: Millis) -> Option<Tick> {
     let left = expires.duration_since(wall_clock::now()).ok().filter(|left| !left.is_zero())?;
     Some(Tick::not_before(now.after(millis(left).saturating_add(1).min(LONGEST_MS))))
 }
 
-/// The longest time between two looks at the wall clock, in milliseconds: an expired token is noticed that late when the clock is set.
+/// The longest time between two checks, in milliseconds. If the clock is set, an expired token is noticed at most this late.
 const LONGEST_MS: u64 = 60_000;

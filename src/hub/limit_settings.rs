@@ -46,7 +46,7 @@ impl Limits {
         }
     }
 
-    /// Limits only times: any number of devices, watches and messages, and of held bytes.
+    /// No limits but these two times: any number of devices, watches, messages and held bytes.
     #[must_use]
     pub fn only_times(resume_window: Duration, hold: Duration) -> Self {
         Self {

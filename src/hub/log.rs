@@ -84,7 +84,7 @@ pub(super) struct HandedOver {
     pub(super) parcel: Arc<Parcel>,
     /// The message was sent to a live stream and is handed over for the first time: not held, not replayed.
     pub(super) live: bool,
-    /// An earlier stream got this message: it is a replay.
+    /// Whether an earlier stream got this message, so that it is a replay now.
     pub(super) replayed: bool,
 }
 

@@ -53,7 +53,7 @@ impl Hub {
         answer
     }
 
-    /// Sends one message to every connected device of a user, on all nodes. It counts once for its caller. Returns the devices that got the message, sorted.
+    /// Sends one message to every connected device of a user, on all nodes. Counts as one message. Returns the receivers, sorted.
     ///
     /// # Errors
     /// As [`Hub::send`], when no device got the message, or when other nodes fail: devices of this node may have got it then.
@@ -87,7 +87,7 @@ impl Hub {
         Ok(delivered)
     }
 
-    /// Counts a message of a caller, before anything looks at its receiver.
+    /// Checks the rate of the caller before the hub looks up the receiver.
     fn admit(&self, caller: &Caller) -> Result<(), Error> {
         self.0.core.limits.send_rates.admit(caller)
     }

@@ -55,7 +55,7 @@ pub struct Watch {
     /// When this watch is scheduled to be woken. `None`: it is not.
     scheduled_at: Option<Tick>,
     over: bool,
-    /// Why the watch ended, if it ended alone.
+    /// The reason if this watch alone ended, for example because its token expired, and not its boards.
     reason: Option<EndReason>,
 }
 

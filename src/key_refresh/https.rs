@@ -35,7 +35,7 @@ impl HttpsClient {
         Ok(Self(Client::builder(Tasks(drain)).pool_max_idle_per_host(0).build(connector)))
     }
 
-    /// The document, if it has at most `largest` bytes and comes in time.
+    /// Fetches a document. An error if it is larger than `largest` bytes or does not come in time.
     pub(super) async fn get(&self, uri: &Uri, largest: usize) -> Result<Vec<u8>, String> {
         let request = Request::get(uri).header(header::ACCEPT, "application/json").body(String::new());
         let request = request.map_err(|error| error.to_string())?;
@@ -62,7 +62,7 @@ async fn read(mut body: Incoming, largest: usize) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The outermost error says only that the connection failed.
+/// An error with its causes: the outermost error says only that the connection failed.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::AddressKey;
 
-/// The counts of all addresses, each with the same bound. A cheap handle.
+/// The counts of all addresses, with the same limit for each. A cheap handle.
 #[derive(Clone)]
 pub struct AddressCounts(Arc<Counts>);
 
@@ -19,14 +19,14 @@ struct Counts {
     of: Mutex<HashMap<AddressKey, usize>>,
 }
 
-/// One thing that counts. Dropping it takes it off the count.
+/// One unit of a count. Dropping it lowers the count.
 pub struct Counted {
     counts: Arc<Counts>,
     key: AddressKey,
 }
 
 impl AddressCounts {
-    /// An address has at most `most`.
+    /// Counts up to `most` for each address.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self(Arc::new(Counts { most, of: Mutex::default() }))

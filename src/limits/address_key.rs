@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The key of a count or a rate of one address. Eight bytes, because every connection may keep one.
+/// The key of an address in tables of counts and rates. Only eight bytes, because every connection may keep one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressKey(u64);
 
 impl AddressKey {
     /// The key of an address. An IPv4-mapped address has the key of its IPv4 address.
     ///
-    /// The keys of IPv4 are those of the networks `0:0:x:y::/64`, which nobody has.
+    /// An IPv4 address has the key of a network `0:0:x:y::/64`, which nobody uses.
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
@@ -19,7 +19,7 @@ impl AddressKey {
     }
 }
 
-/// Whether an address can be that of a visitor from the internet. Others are mostly proxies, which would make all visitors one.
+/// Whether an address is a public one. Others are mostly those of proxies, which would make all visitors count as one.
 pub(super) fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared(ip)),

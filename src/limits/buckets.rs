@@ -1,10 +1,10 @@
 //! Token buckets by key, in a table of a fixed size.
 //!
-//! `governor` does the arithmetic; its own tables of keys grow until somebody sweeps them. This one has room for [`SETS`] times
-//! [`WAYS`] buckets that are not full: a full bucket is forgotten when its place is needed, because a new bucket is full, too. If
-//! all eight buckets that may stand in a place are in use, the fullest of them is forgotten. So a stranger is never refused because
-//! of others, and whoever has taken most is forgotten last: only eight keys that have taken more can make the table forget a
-//! key. The places are chosen by a secret hash, so nobody can aim at one.
+//! `governor` does the arithmetic, but its own tables grow until somebody cleans them up. This table has room for [`SETS`] times
+//! [`WAYS`] buckets. A full bucket may be forgotten when its place is needed: a new bucket is full, too. If
+//! all eight buckets of a set are in use, the fullest of them is forgotten. So a stranger is never refused because
+//! of others, and whoever has taken most is forgotten last: the table forgets a key only for eight keys that have taken more.
+//! A secret hash chooses the set of a key, so nobody can fill the set of a certain key.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 
@@ -28,9 +28,9 @@ impl Buckets {
         Self { limiter, hasher: RandomState::new() }
     }
 
-    /// Takes a token from the bucket of a key. Returns how many are left, or when there is one.
+    /// Takes a token from the bucket of a key. Returns how many are left, or when the next one comes.
     ///
-    /// Keys with the same hash share a bucket. Of a million keys, two do with a probability of 1 to 37 million.
+    /// Keys with the same hash share a bucket. Among a million keys the chance of such a pair is 1 in 37 million.
     pub(super) fn take(&self, key: impl Hash) -> Result<u32, RetryAfter> {
         let taken = self.limiter.check_key(&self.hasher.hash_one(key));
         taken.map(|left| left.remaining_burst_capacity()).map_err(|until| self.retry_after(&until))

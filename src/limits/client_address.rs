@@ -46,7 +46,7 @@ struct Rules {
     trusted: Vec<IpNet>,
     source: AddressSource,
     scope: AddressScope,
-    /// Whether the one warning of this process about an untrusted proxy was written.
+    /// Whether this process has already warned about an untrusted proxy. It warns once.
     warned: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl ClientAddresses {
     /// one that a header of the PROXY protocol names.
     ///
     /// Reads the header of the trusted proxies from the right, to the first address that is not trusted. If all are trusted, takes
-    /// the leftmost one. Stops before an entry that is no address: the client of that proxy is not known, so the proxy's address
+    /// the leftmost one. Stops before an entry that is no address: the client is unknown, so the last trusted proxy's address
     /// counts.
     #[must_use]
     pub fn of_request(&self, peer: IpAddr, client: IpAddr, headers: &HeaderMap) -> IpAddr {
@@ -109,7 +109,7 @@ impl ClientAddresses {
         counts.then(|| AddressKey::of(address))
     }
 
-    /// Warns once in this process that somebody who is not trusted names a client: a proxy that nobody listed, or a client that
+    /// Warns once in this process that an untrusted peer names a client: a proxy that is not in the option, or a client that
     /// hopes to be believed.
     pub fn warn_untrusted(&self, peer: IpAddr, what: &'static str) {
         if !self.0.warned.swap(true, Ordering::Relaxed) {

@@ -15,13 +15,13 @@ pub struct IdentityFailures {
     addresses: ClientAddresses,
 }
 
-/// What an address gets for an identity that is not valid.
+/// What happens to the refusal of an invalid identity.
 pub enum Penalty {
     /// The refusal goes out at once.
     None,
     /// The refusal waits.
     Wait(HeldBack),
-    /// Too many refusals of the address wait already: this error goes out at once.
+    /// Too many refusals of the address already wait: the client gets this error at once instead.
     Refuse(Error),
 }
 
@@ -32,11 +32,11 @@ pub struct HeldBack {
 }
 
 impl IdentityFailures {
-    /// `per_minute`: failures of one address without a penalty. 0: any number.
+    /// `per_minute`: how many failures of one address have no penalty. 0: no failure has one.
     #[must_use]
     pub fn new(per_minute: u32, addresses: ClientAddresses) -> Self {
         let buckets = |rate: NonZeroU32| {
-            // The tokens above the rate are the steps of the penalty: with none of them left it is the longest.
+            // The bucket has `LONGEST_DELAY` extra tokens. When only these are left, each one less adds a second.
             Buckets::new(Quota::per_minute(rate).allow_burst(rate.saturating_add(LONGEST_DELAY)))
         };
         let failures = NonZeroU32::new(per_minute).map(buckets);
@@ -59,7 +59,7 @@ impl IdentityFailures {
                 Penalty::Wait(HeldBack { delay: Duration::from_secs(seconds.into()), _counted: counted })
             }
             (None, Err(after)) => Penalty::Refuse(Error::RateLimited(Limit::IdentityFailures, after)),
-            // A token came back while others wait for theirs.
+            // There is a token, but too many refusals still wait.
             (None, Ok(_)) => Penalty::Refuse(Error::RateLimited(Limit::IdentityFailures, SOON)),
         }
     }

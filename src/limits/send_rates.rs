@@ -18,7 +18,7 @@ pub struct SendRates {
 }
 
 impl SendRates {
-    /// `caller`: messages a second of one user's device. `anonymous`: messages a second of all anonymous callers of one address. 0:
+    /// `caller`: messages a second of one caller. `anonymous`: messages a second of all anonymous callers of one address. 0:
     /// no limit.
     #[must_use]
     pub fn new(caller: u32, anonymous: u32, addresses: ClientAddresses) -> Self {
@@ -60,7 +60,7 @@ fn buckets(per_second: u32, burst: u32) -> Option<Buckets> {
     Some(Buckets::new(Quota::per_second(rate).allow_burst(burst)))
 }
 
-/// Seconds of the rate that may come at once: an offer and its candidates are several dozen messages.
+/// How many seconds' worth of messages may come at once: an offer and its candidates are several dozen messages.
 const BURST: u32 = 4;
 /// The same for an address, which several people may share.
 const ANONYMOUS_BURST: u32 = 5;

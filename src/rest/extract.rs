@@ -128,7 +128,7 @@ impl<T: FromPath> MessagePost<T> {
     }
 }
 
-/// The credentials of a request that has no token in its query.
+/// The credentials of a POST: its query is not read for a token.
 pub(super) fn post_credentials<B>(Peer { tcp: peer, client }: Peer, request: &Request<B>) -> Credentials<'_> {
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
     Credentials { headers, uri, is_stream_request: false, peer, client, certificate }

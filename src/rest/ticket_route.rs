@@ -1,4 +1,4 @@
-//! `POST /ticket`: exchanges a token for a ticket, which opens one event stream.
+//! `POST /ticket`: gives a ticket for a token. A ticket opens one event stream.
 
 use axum::{
     extract::{Request, State},

@@ -1,4 +1,4 @@
-//! Serves one connection: the header of a proxy and TLS if configured, then HTTP/1.1 or HTTP/2, as its first bytes show.
+//! Serves one connection: reads a PROXY header if configured, does TLS if configured, then speaks HTTP/1.1 or HTTP/2.
 
 use std::{io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
 pub(super) struct ServerState<H> {
     pub(super) handler: H,
     pub(super) settings: Settings,
-    /// The connections of each address. `None`: they have no limit.
+    /// Counts the connections of each address. `None`: no limit.
     pub(super) connections: Option<AddressCounts>,
     pub(super) watchdog: Watchdog,
     pub(super) metrics: Metrics,
@@ -112,7 +112,7 @@ struct FirstBytes {
     counted: Option<Counted>,
 }
 
-/// Waits for the first bytes. `None`: the connection is over. A connection that has asked nothing ends with the next stop of the drain.
+/// Waits for the first bytes. `None`: the connection is over. Without a request it ends at the drain's next stop.
 async fn first_bytes<H>(
     state: &ServerState<H>,
     mut socket: TcpStream,

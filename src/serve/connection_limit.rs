@@ -1,4 +1,4 @@
-//! Limits open connections, of all addresses and of each one. Over the limit of all, a few more are accepted, only for health
+//! Limits open connections: all together, and of each address. Over the common limit, a few more are accepted, only for health
 //! checks and refusals.
 
 use std::{future::pending, sync::Arc};
@@ -22,8 +22,8 @@ pub(super) enum Permit {
 
 /// What a connection gives back when it ends: its permit, and its place among the connections of its address.
 ///
-/// The count is boxed, so that this is no larger than a permit: each idle stream of HTTP/1.1 keeps one, and its task has no room to
-/// spare before it takes 128 bytes more.
+/// Boxed, so that it is no larger than a permit: each idle HTTP/1.1 stream keeps one, and with a few bytes more its task would
+/// take 128 bytes more.
 pub(super) enum ConnectionPermit {
     /// The address of the connection does not count.
     Uncounted {

@@ -99,7 +99,7 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-/// Over HTTP/1.0 only the end of the connection ends a body of unknown length. hyper would write `keep-alive`, unless the
+/// In HTTP/1.0 the end of the connection ends a body of unknown length. hyper would say `keep-alive`, unless the
 /// response has the version HTTP/1.0.
 fn close_after_unknown_length(mut response: Response<Body>, version: Version) -> Response<Body> {
     if version < Version::HTTP_11 && response.body().size_hint().exact().is_none() {

@@ -1,7 +1,7 @@
-//! Reads the header of the PROXY protocol, version 2, in which a trusted proxy names its client before the first bytes of the client.
+//! Reads the header of the PROXY protocol, version 2: a trusted proxy sends it first of all and names its client in it.
 //!
-//! The specification (haproxy.org, `proxy-protocol.txt`) forbids to guess whether a header comes: a client of a proxy that sends none
-//! could send one itself. So a trusted proxy must send it, and nobody else may.
+//! The specification (haproxy.org, `proxy-protocol.txt`) forbids guessing whether a header comes: if a proxy sent none, a client
+//! could send a forged one. So a trusted proxy must send it, and nobody else may.
 
 use std::{io, net::IpAddr};
 
@@ -15,7 +15,7 @@ use tokio::{
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, the command, the address family, and the length of the rest.
 const FIXED: usize = 16;
-/// Most bytes after these. Addresses take 216 at most; the rest are additions such as the client's certificate, which are skipped.
+/// Most bytes after the fixed part. Addresses take at most 216; the rest is skipped, such as a client certificate.
 const LONGEST: usize = 4 * 1024;
 /// The connection is the proxy's own, such as a health check: its addresses are to be ignored (section 2.2).
 const LOCAL: u8 = 0x20;

@@ -38,7 +38,7 @@ struct Inner {
 
 struct Current {
     config: Arc<ServerConfig>,
-    /// What `config` was made of.
+    /// The contents of the files that `config` was made from.
     contents: Contents,
 }
 
@@ -56,8 +56,8 @@ impl Tls {
         Ok(Self(Arc::new(Inner { files, current: RwLock::new(current), turns: Turns::for_this_runtime() })))
     }
 
-    /// Reads the files again when they have changed or a request comes; never ends. While they cannot be used, the certificate and the
-    /// key from before stay in use.
+    /// Reads the files every few seconds, and when a request comes. Never ends. If new files cannot be used, the old
+    /// certificate and key stay in use.
     ///
     /// Compares contents and not times, so it notices a symbolic link that points elsewhere and a copy with an old time. Reads in a
     /// worker of the runtime: the files are small, and whatever is not a regular file is not read again.
@@ -97,7 +97,7 @@ impl Current {
 pub(super) async fn accept(tls: Option<&Tls>, client: HandshakeClient, socket: WatchedSocket) -> io::Result<MaybeTls> {
     let Some(Tls(tls)) = tls else { return Ok(Either::Right(socket)) };
     let stream = timeout(HANDSHAKE, async {
-        // Before this, no memory is spent on the handshake.
+        // Waits for the first byte before it spends memory on the handshake.
         socket.get_ref().readable().await?;
         let acceptor = TlsAcceptor::from(tls.current.read().config.clone());
         // Boxed: the future of the handshake is larger than the connection.

@@ -1,4 +1,4 @@
-//! Attacks from one address, and an honest client with an identity and an address of its own: each of its posts is delivered, and
+//! Attacks from one address while an honest client (the canary) posts from another one: each of its posts is delivered, and
 //! answered within a second.
 
 use std::{
@@ -33,10 +33,10 @@ const CANARY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 /// Posts while an attack runs.
 const POSTS: usize = 40;
 
-/// Between two posts.
+/// The time between two posts.
 const STEP: Duration = Duration::from_millis(25);
 
-/// So few places that an attacker would take them all, if it could.
+/// So few connections that an attacker would take them all without a limit by address.
 const FEW: [&str; 2] = ["--max-connections", "200"];
 
 /// A daemon that counts every address.
@@ -80,7 +80,7 @@ impl Canary {
         }
     }
 
-    /// What a limit has refused.
+    /// How many requests or connections a limit has refused, from the metrics.
     async fn limited(&self, limit: &str) -> u64 {
         let text = Connection::open_from(CANARY, self.address).await.request("GET /metrics", &[], b"").await.text();
         let line = format!("signal_limited_total{{limit=\"{limit}\"}} ");
@@ -145,7 +145,7 @@ async fn while_somebody_floods_a_device_with_messages_others_are_served() {
     let daemon = daemon(&[]);
     let (mut canary, address) = (Canary::start(daemon.address).await, daemon.address);
     let form = format!("content-type: {FORM}\r\n");
-    // To a device that takes them, to one that is absent, and to the canary's own.
+    // To the attacker's own device, to an absent user, and malformed messages to the canary's phone.
     let floods = attack(12, |number| {
         let to = ["eve/device/x", "nobody/device/x", "bob/device/phone"][number % 3];
         let body = if number % 3 == 2 { "event=x&data=" } else { "data=flood" };
@@ -188,7 +188,7 @@ async fn while_somebody_begins_handshakes_others_are_served() {
     let mut client = ClientConnection::new(connector.config().clone(), name).expect("a client");
     let mut hello = Vec::new();
     client.write_tls(&mut hello).expect("writable");
-    // The daemon computes its part of each, and then waits for the client's.
+    // The daemon computes its part of each handshake, and then waits for the client.
     let handshakes = attack(400, |_| keep(address, hello.clone()));
     assert_served(&mut canary, handshakes, "address_connections").await;
 }

@@ -117,12 +117,12 @@ async fn a_certificate_is_the_identity_of_a_caller_that_has_no_other() {
     assert_eq!(Connection::open(nobody.address).await.request(head, &headers, b"data=hello").await.status, 200);
     assert_eq!(service.data().await, "hello");
 
-    // A claim wins, and one that is not valid is no reason to take the certificate.
+    // A claim wins over the certificate, also a claim that is not valid: that is 401.
     assert_eq!(post(backend.address, &[("x-user-claim", &claim("ana/laptop"))]).await.status, 200);
     assert_eq!(sender(phone.data().await), serde_json::json!({"user": "ana", "device": "laptop"}));
     assert_eq!(post(backend.address, &[("x-user-claim", "no claim")]).await.status, 401);
 
-    // Nobody is forced to have a certificate.
+    // A client without a certificate is served, too.
     let absent = post(nobody.address, &[]).await;
     assert_eq!((absent.status, absent.problem().as_str()), (401, "unauthenticated"));
     assert_eq!(post_http2(nobody.address, &[]).await, 401);

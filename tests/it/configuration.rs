@@ -134,7 +134,7 @@ fn check_config_says_the_faults_of_a_start_and_listens_nowhere() {
     let (_, _, log) = run(&["--auth", "none", "check-config"], &[]);
     assert!(log.contains("--auth must stand after `check-config`"), "{log}");
 
-    // A port that is taken, because the daemon runs, is no fault of the configuration.
+    // The port is taken, because the daemon runs: `check-config` does not listen, so it does not notice.
     let daemon = Process::start(&[]);
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let [certificate, key] = tempfiles("check-config", &identity);

@@ -168,7 +168,7 @@ fn may_be_an_image((method, _, more): Route, headers: Headers) -> bool {
     method == "GET" && headers.is_empty() && !more.contains(&("accept", "text/event-stream"))
 }
 
-/// What acts for the browser's user if the identity is a token.
+/// Requests that act for the browser's user if the identity is a token.
 fn routes_with_tokens() -> Vec<Route> {
     let watch_many: Route = ("GET", "/devices?user=bob", &[("accept", "text/event-stream")]);
     [&ROUTES[..], &[("POST", "/ticket", &[]), watch_many]].concat()

@@ -57,7 +57,7 @@ async fn subscribe_grpc(server: &Server, headers: &[(&str, &str)]) -> Result<Str
     Ok(format!("{}/{}", address.user, address.device))
 }
 
-/// The code that means the same as a status.
+/// The gRPC code that means the same as an HTTP status.
 fn code_of(answer: &str) -> Code {
     match answer.split_once(' ').map(|(status, _)| status) {
         Some("400") => Code::InvalidArgument,
@@ -90,7 +90,7 @@ async fn a_user_without_a_device_names_the_device_by_path_query_or_header() {
         ("/subscribe", Some("phone"), "bob/phone"),
         ("/subscribe", Some("a b%2Fc%E2%98%8E%25"), "bob/a b/c☎%"),
         ("/subscribe/bob/device/phone?device=phone", Some("%70hone"), "bob/phone"),
-        // Empty is absent.
+        // An empty name counts as absent.
         ("/subscribe?device=", Some("phone"), "bob/phone"),
         ("/subscribe?device=phone", Some(""), "bob/phone"),
         ("/subscribe", None, "400 no_device"),
@@ -101,12 +101,12 @@ async fn a_user_without_a_device_names_the_device_by_path_query_or_header() {
         ("/subscribe?device=%ff", None, "400 no_device"),
         ("/subscribe?device=phone&device=phone", None, "400 no_device"),
         ("/subscribe?device=%ff", Some("phone"), "bob/phone"),
-        // Two places.
+        // Two places name different devices.
         ("/subscribe?device=phone", Some("laptop"), "400 invalid_device"),
         ("/subscribe/bob/device/phone?device=laptop", None, "400 invalid_device"),
         ("/subscribe/bob/device/phone", Some("laptop"), "400 invalid_device"),
         ("/subscribe/ana/device/phone?device=laptop", None, "400 invalid_device"),
-        // No id.
+        // The name is not a valid id.
         ("/subscribe?device=..", None, "400 invalid_device"),
         ("/subscribe?device=%00", None, "400 invalid_device"),
         ("/subscribe/bob/device/%00", Some("phone"), "400 invalid_device"),
@@ -114,14 +114,14 @@ async fn a_user_without_a_device_names_the_device_by_path_query_or_header() {
         ("/subscribe", Some("%0a"), "400 invalid_device"),
         ("/subscribe", Some("%ff"), "400 invalid_device"),
         ("/subscribe", Some(&"x".repeat(257)), "400 invalid_device"),
-        // Another user.
+        // The path names another user. `?user=` is ignored with `--auth claim`.
         ("/subscribe/ana/device/phone", None, "403 forbidden"),
         ("/subscribe?user=ana&device=phone", None, "bob/phone"),
     ] {
         let named = device.map(|device| (DEVICE, device));
         let headers: Vec<_> = [("x-user-claim", BOB)].into_iter().chain(named).collect();
         assert_subscribe(&server, target, &headers, expected).await;
-        // The identity comes first.
+        // Without an identity it is 401: the identity is checked before the names.
         assert_subscribe(&server, target, &headers[1..], "401 unauthenticated").await;
     }
     let twice = [("x-user-claim", BOB), (DEVICE, "phone"), (DEVICE, "phone")];
@@ -166,7 +166,7 @@ async fn with_auth_none_path_and_query_name_the_caller_and_must_agree() {
         ("/subscribe?user=bob", None, None, "400 no_device"),
         ("/subscribe?user=..&device=phone", None, None, "400 invalid_user"),
         ("/subscribe?user=bob&device=..", None, None, "400 invalid_device"),
-        // Nobody.
+        // No user is named.
         ("/subscribe?device=phone", None, None, "401 unauthenticated"),
         ("/subscribe?user=&device=phone", None, None, "401 unauthenticated"),
         ("/subscribe?user=%ff&device=phone", None, None, "401 unauthenticated"),
@@ -217,7 +217,7 @@ async fn a_sender_needs_no_device_and_may_name_one() {
         ("", Some(&bound), Some("phone"), Err("403 forbidden")),
         ("?device=phone", Some(ana), Some("tablet"), Err("400 invalid_device")),
         ("", Some(ana), Some(".."), Err("400 invalid_device")),
-        // Nobody has no device.
+        // An anonymous sender has no device.
         ("?device=phone", None, Some("phone"), Ok("null")),
         ("", None, Some("%00"), Err("400 invalid_device")),
     ] {

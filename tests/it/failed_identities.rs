@@ -1,4 +1,4 @@
-//! Whoever presents identities that are not valid gets each refusal later than the one before, over all protocols.
+//! An address that presents invalid identities gets each refusal later than the one before, over all protocols.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -56,7 +56,7 @@ async fn a_caller_reaches_the_users_that_its_identity_lists_and_itself_on_every_
                     }
                 }
             }
-            // Connected or not.
+            // 403, whether the user is connected or not.
             let nobody = answer(&server, &route, &headers, "nobody", "phone", "x").await;
             let reaches_anybody = claim.is_some_and(|claim| claim.contains("true") && statuses[0] == 200);
             assert_eq!(nobody.status == 403, statuses[0] != 401 && !reaches_anybody, "{route} with {claim:?}");

@@ -1,4 +1,4 @@
-//! The PROXY protocol: a trusted proxy names its client before the first bytes, under TLS too. From anybody else it is bad input.
+//! The PROXY protocol: a trusted proxy names its client before the client's first bytes, also before TLS. From others: error.
 
 use std::{net::IpAddr, time::Duration};
 

@@ -14,9 +14,9 @@ use crate::harness::{
     within,
 };
 
-/// What a caller gets that sends too fast.
+/// The answer to a caller that sends too fast.
 const TOO_FAST: Answer = Answer { status: 429, retry_after: Some(1) };
-/// Nobody is connected: what an admitted message gets.
+/// The answer to an admitted message: nobody is connected.
 const ADMITTED: Answer = Answer { status: 404, retry_after: None };
 
 /// How many messages were admitted and refused.
@@ -53,7 +53,7 @@ async fn sent_over(server: &Server, protocols: &[Protocol], headers: &[(&str, &s
     until_refused(send).await
 }
 
-/// Whether so many were admitted as the burst allows, and those that came back since.
+/// Asserts that the number of admitted messages is the burst, plus at most the tokens that came back meanwhile.
 fn assert_burst(admitted: usize, burst: usize, rate: f64, began: Instant) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
     let most = burst + (began.elapsed().as_secs_f64() * rate) as usize + 1;

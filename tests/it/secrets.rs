@@ -90,7 +90,7 @@ fn assert_none<'a>(secrets: &BTreeSet<String>, texts: impl IntoIterator<Item = (
     }
 }
 
-/// What every kind of request must have met.
+/// Statuses that must occur, so that every kind of request was really made.
 const STATUSES: [u16; 10] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 431];
 
 /// Asks with every identity in every way, over both versions of HTTP, and over gRPC.
@@ -107,7 +107,7 @@ async fn assert_keeps_secrets(daemon: Logging, identities: Vec<Identity>, user: 
     assert_none(&secrets, answers.iter().map(|(request, answer)| (request.as_str(), answer.as_str())));
     let metrics = Connection::open(daemon.address).await.request("GET /metrics", &[], b"").await.text();
     let log = daemon.stop();
-    // What is looked through is there.
+    // The log and the metrics are not empty.
     assert!(log.matches("answered").count() > 100 && metrics.contains("signal_requests_total"), "{log:.1000}");
     let mut all = secrets;
     all.insert(user.to_owned());

@@ -34,7 +34,7 @@ impl Bob {
         Self { phone, own: Stream::begin(&mut server.grpc().await, call).await.expect("a stream") }
     }
 
-    /// The next messages on both devices are these.
+    /// Asserts the next message on each of the two devices.
     async fn expect(&mut self, data: &str, phone: usize, own: usize) {
         for _ in 0..phone {
             assert_eq!(self.phone.data().await, data);

@@ -83,7 +83,7 @@ async fn only_a_request_that_opens_a_stream_uses_a_ticket_up() {
         (format!("POST /ticket?ticket={ticket}"), STREAM, 401),
         (format!("POST /user/bob/device/phone?ticket={ticket}"), STREAM, 401),
         (format!("GET /none?ticket={ticket}"), STREAM, 404),
-        // Over the limit: 200 and a stream that only says so.
+        // Over a limit the answer is 200 and a stream that has only `signal.end`.
         (format!("GET {}", bob(&ticket)), STREAM, 200),
     ] {
         assert_eq!(status(&server, &head, accept).await, expected, "{head:.40}");
@@ -200,7 +200,7 @@ async fn nodes_with_the_same_key_accept_each_others_tickets_each_once() {
         assert_eq!(Sse::open(node.address, &path, &[]).await.ready["user"], "bob");
         assert_eq!(status(node, &format!("GET {path}"), STREAM).await, 401);
     }
-    // With the secret of the tokens as the key of the tickets, one still is not the other.
+    // Even with the same secret for both, a ticket is not accepted as a token, nor a token as a ticket.
     let secret = file("secret", SECRET);
     let both = server(&["--ticket-key-file", &secret]).await;
     let ticket = ticket(&both, "bob/phone").await;
@@ -208,7 +208,7 @@ async fn nodes_with_the_same_key_accept_each_others_tickets_each_once() {
     assert_eq!(status(&both, &format!("GET /subscribe?ticket={}", token("bob/phone")), STREAM).await, 401);
 }
 
-/// In a process whose clock a file sets.
+/// Runs in a process of its own, whose clock a file sets.
 #[tokio::test]
 async fn a_ticket_is_401_after_30_s_and_no_failed_identity() {
     if let Err(error) = wall_clock::faketime() {

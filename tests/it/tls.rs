@@ -172,7 +172,7 @@ async fn new_files_that_cannot_be_used_are_one_line_for_each_change_and_the_old_
         // The same fault is found again and again, but said once.
         assert!(presents(daemon.address, &old).await);
     }
-    // A signal asks for an answer, so the fault is said once more.
+    // After SIGHUP the operator expects a line, so the same fault is logged once more.
     daemon.signal("HUP");
     until(|| reloads(&tunnel), |reloads| *reloads == [0, 5]).await;
     files.store(&new);

@@ -1,4 +1,4 @@
-//! What a token began ends when the token expires.
+//! Streams, watches and calls end when the token that opened them expires.
 
 use backend_signal::grpc::proto::{
     EndReason, SendStreamRequest, SubscribeRequest, WatchDevicesRequest, send_stream_response::Result as Sent,

@@ -123,7 +123,7 @@ async fn a_key_file_is_read_again_when_it_changes_and_a_bad_one_leaves_the_keys(
     until(|| list(server.address, &newer), |answer| answer.status == 200).await;
     assert_eq!(list(server.address, &plain(&old)).await.status, 401);
     std::fs::write(&pem, "-----BEGIN PUBLIC KEY-----\n").expect("writable");
-    // Another file that is read again later than this one.
+    // Serves as a clock: when the change of this file is noticed, the bad file was checked, too.
     let secret = file("secret", SECRET);
     let other = Server::with(&["--auth", "jwt", "--jwt-secret-file", &secret]).await;
     std::fs::write(&secret, "another secret of at least 32 bytes").expect("writable");
@@ -298,7 +298,7 @@ async fn sighup_has_the_keys_read_again_at_once() {
     assert_eq!(list(daemon.address, &signed(&b, "b")).await.status, 200, "the keys from before stay");
 }
 
-/// One fault of a server of a key set, and what the daemon answers until the fault is mended.
+/// Asserts that the daemon answers 503 while the server of its key set has this fault, and accepts tokens afterwards.
 async fn answers_503_until_there_are_keys(fault: &'static str, answer: Answer) {
     let token = signed(&Signer::rsa(), "a");
     let keys = KeyServer::start(answer).await;

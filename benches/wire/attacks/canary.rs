@@ -39,7 +39,7 @@ const ARRIVAL: Duration = Duration::from_secs(20);
 /// A connection that was idle for longer may be closed at the other end.
 const FRESH: Duration = Duration::from_secs(4);
 
-/// The last byte of its address, 127.0.0.2. Attackers have others.
+/// The last byte of the canary's address, 127.0.0.2. Attackers have other addresses.
 const NUMBER: u32 = 2;
 
 /// A connection, with or without TLS.

@@ -21,15 +21,15 @@ const LENGTH: Duration = Duration::from_secs(8);
 /// Connections that guess or send at a time.
 const CLERKS: u32 = 20;
 
-/// All attackers of this file: the last byte of their address.
+/// The last byte of the address of all attackers of this file.
 const NUMBER: u32 = 1;
 
-/// Claims that are no claims.
+/// Guesses identities: claims that are not valid.
 pub fn guesses(scene: &Scene) -> io::Result<()> {
     post_for_ever(scene, "guessed identities", "/user/canary/device/c", "x-user-claim: nonsense\r\n")
 }
 
-/// Messages of one caller to a device that is absent.
+/// Sends messages of one caller to an absent device.
 pub fn sends(scene: &Scene) -> io::Result<()> {
     post_for_ever(scene, "sends of one caller", "/user/eve/device/absent?user=eve&device=x", "")
 }
@@ -73,7 +73,7 @@ pub fn connections(scene: &Scene) -> io::Result<()> {
     scene.window("18,000 silent connections", hold(address, Vec::new()))
 }
 
-/// Handshakes of which the daemon has computed its part.
+/// Begins handshakes, and stops when the daemon has computed its part.
 pub fn handshakes(scene: &Scene) -> io::Result<()> {
     let name = "localhost".try_into().map_err(io::Error::other)?;
     let mut client = ClientConnection::new(config(RootCertStore::empty())?, name).map_err(io::Error::other)?;
@@ -125,7 +125,7 @@ impl Identity {
         ["--tls-cert", &self.files[0], "--tls-key", &self.files[1]]
     }
 
-    /// What trusts the certificate.
+    /// A TLS client that trusts the certificate.
     pub fn connector(&self) -> TlsConnector {
         self.connector.clone()
     }

@@ -67,8 +67,8 @@ impl CertificateFiles {
         })
     }
 
-    /// The same later. A pipe gives its content only once, and opening it would block, so of anything but a regular file the content
-    /// from `before` counts.
+    /// Like [`CertificateFiles::read`], but takes from `before` what is not a regular file: a pipe gives its
+    /// content only once, and opening it again would block.
     pub(super) fn read_again(&self, before: &Contents) -> Result<Contents, CertificateFileError> {
         let read = |file, before: &[u8]| {
             let is_other = self.path(file).metadata().is_ok_and(|metadata| !metadata.is_file());
@@ -101,7 +101,7 @@ impl CertificateFiles {
             .map_err(|error| self.mismatch(&error))?;
         config.alpn_protocols = ["h2", "http/1.1", "http/1.0"].map(|name| name.as_bytes().to_vec()).into();
         if contents.client_ca.is_some() {
-            // A resumed session would bring its client certificate along unchecked, also after that has expired.
+            // rustls does not check the client certificate of a resumed session again, so an expired one would still be accepted.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -125,7 +125,7 @@ impl CertificateFiles {
         Ok(text)
     }
 
-    /// Both files are PEM with the right sections, but rustls does not accept them together.
+    /// The error when rustls refuses a certificate and a key that were both parsed.
     fn mismatch(&self, error: &Error) -> CertificateFileError {
         match error {
             Error::InconsistentKeys(_) => self.error(
@@ -135,7 +135,7 @@ impl CertificateFiles {
             Error::InvalidCertificate(error) => {
                 self.error(CertificateFile::Certificate, &format!("the certificate is damaged: {error}"))
             }
-            // rustls says so of a key that it cannot parse.
+            // This is rustls's error for a key that it cannot parse.
             error => self.error(CertificateFile::Key, error),
         }
     }
@@ -204,12 +204,12 @@ fn contains(pem: &[u8], mark: &str) -> bool {
 
 fn damaged(error: pem::Error) -> String {
     match error {
-        // The library writes the lines as lists of numbers.
+        // Not the library's own text: it prints the line as a list of numbers.
         pem::Error::MissingSectionEnd { .. } => "the PEM is cut off: it has no END line".to_owned(),
         pem::Error::IllegalSectionStart { .. } => "the PEM has a malformed BEGIN line".to_owned(),
         other => format!("the PEM is damaged: {other}"),
     }
 }
 
-/// Far more than any bundle of certificates. Without it `/dev/zero` would fill the memory.
+/// Far more than any bundle of certificates. Without this limit, `/dev/zero` would fill the memory.
 const LARGEST: u64 = 4 << 20;

@@ -20,8 +20,8 @@ impl ClientCertificate {
         Some(Self(only_common_name(chain?.first()?)))
     }
 
-    /// The common name of the subject. `None` when the certificate has none, several, or one that cannot be read: then it does not
-    /// say clearly whom it identifies.
+    /// The common name of the subject. `None` if there is none, several, or one that cannot be read: such a certificate does not
+    /// identify exactly one user.
     #[must_use]
     pub fn common_name(&self) -> Option<&str> {
         self.0.as_deref()

@@ -1,10 +1,10 @@
 //! Lets TLS handshakes compute in turns, so that a flood of them does not hold up the connections that are served.
 //!
 //! A handshake computes when bytes of its peer have come: up to a millisecond, in which its worker thread does nothing else. tokio
-//! runs tasks in the order in which they became ready, and looks for new bytes only when all of them have run, or 61 of them. So
+//! runs tasks in the order in which they became ready, and checks sockets only after all of them, or after 61 of them. So
 //! when thousands of handshakes become ready, each step of everybody else would wait for dozens or thousands of computations.
 //!
-//! A turn alone does not help: a computation never waits, so its turn is free again before the next task runs. Therefore a handshake
+//! A limit of turns alone does not help: a computation never waits, so its turn is free before the next task runs. So a handshake
 //! that has got its turn first goes behind everything else that is ready.
 //!
 //! The handshakes wait for turns in one queue, in which each address has its share (`shares.rs`).
@@ -41,7 +41,7 @@ impl Turns {
         Self { turns: Semaphore::new(count), shares: Shares::new(count) }
     }
 
-    /// Polls a handshake to its end. It has a turn only while it can go on, and not while it waits for its peer.
+    /// Runs a handshake. It holds a turn only while it computes, not while it waits for its peer.
     pub(super) async fn run<F: Future>(&self, client: HandshakeClient, mut handshake: Pin<&mut F>) -> F::Output {
         let place = self.shares.place(client);
         loop {

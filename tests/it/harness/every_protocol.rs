@@ -26,7 +26,7 @@ pub enum Protocol {
 pub const PROTOCOLS: [Protocol; 5] =
     [Protocol::Http1, Protocol::Http1Routed, Protocol::Http2, Protocol::Grpc, Protocol::GrpcWeb];
 
-/// An answer, with the HTTP status that stands for a gRPC code.
+/// An answer. Of a gRPC answer, the HTTP status that means the same as its code.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,

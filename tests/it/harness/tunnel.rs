@@ -18,7 +18,7 @@ use tokio_rustls::{
 
 /// A running tunnel, for a server that is called `localhost`.
 pub struct Tunnel {
-    /// Where it takes plain connections.
+    /// The address for plain connections.
     pub address: SocketAddr,
     accepting: AbortHandle,
 }

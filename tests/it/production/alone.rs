@@ -22,9 +22,9 @@ use crate::harness::{
 /// The daemon as the page shows it, and what its users need.
 struct SetUp {
     daemon: Process,
-    /// Trusts the daemon's certificate.
+    /// A TLS client that trusts the daemon's certificate.
     connector: TlsConnector,
-    /// Where curl finds the file that says so, and where `signal.example.org` is.
+    /// The folder of `.curlrc`, which names the certificate to trust and the address of `signal.example.org`.
     home: String,
 }
 

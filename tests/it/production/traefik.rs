@@ -1,4 +1,4 @@
-//! Traefik's files are checked for form only: their blocks, and that every name that is used is defined.
+//! Checks only the form of Traefik's files: that they are YAML mappings, and that every name in use is defined.
 
 use super::{blocks, section};
 

@@ -14,7 +14,7 @@ fn assert_comes_back(answer: &Response) {
     assert!(parser.retry.is_some_and(|after| (2_000..=5_000).contains(&after)), "{:?}", answer.text());
 }
 
-/// What must not become a 200.
+/// Requests that must not get a 200 while the daemon is down.
 async fn assert_others_fail(set_up: &SetUp) {
     let cookie = session("ana");
     let form = ("content-type", FORM);

@@ -36,7 +36,7 @@ impl Reload {
 }
 
 impl ReloadRequests {
-    /// Waits for the next request, but at most [`INTERVAL`]. Then the task should check whether its files have changed. Returns
+    /// Waits for the next request, but at most 3 s. Then the task should check whether its files have changed. Returns
     /// whether there was a request.
     pub async fn next(&mut self) -> bool {
         tokio::time::timeout(INTERVAL, self.requested()).await.is_ok()

@@ -37,7 +37,7 @@ pub struct WebBody<B> {
 }
 
 impl<B> WebBody<B> {
-    /// Wraps the body, and puts the [`KeptError`] into the request.
+    /// Wraps the body, and puts the `KeptError` into the request.
     pub fn wrap(mut request: Request<B>) -> Request<Self> {
         let error = KeptError::default();
         request.extensions_mut().insert(error.clone());

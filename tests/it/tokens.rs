@@ -300,7 +300,15 @@ async fn the_first_place_that_has_a_token_decides_and_only_a_stream_may_have_it_
         (&plain, vec![("authorization", bearer(&bad))], 401),
         (&plain, vec![("authorization", "Basic YTpi".to_owned())], 401),
         (&plain, vec![("cookie", cookie(&good)), ("accept", "text/event-stream".to_owned())], 400),
-        (&plain, vec![("cookie", cookie(&good)), ("cookie", "session=".to_owned())], 401),
+        (
+            &plain,
+            vec![
+                ("cookie", cookie(&good)),
+                ("cookie", "session=".to_owned()),
+                ("accept", "text/event-stream".to_owned()),
+            ],
+            401,
+        ),
         (&query(&good), vec![], 400),
         (&query(&bad), vec![("cookie", cookie(&good))], 401),
         (&query(&good), vec![("cookie", cookie(&bad))], 400),

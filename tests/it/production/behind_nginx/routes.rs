@@ -123,7 +123,9 @@ macro_rules! services {
         let message_request = Some(MessageRequest::ListServices(String::new()));
         let question = ServerReflectionRequest { host: String::new(), message_request };
         let mut client = ServerReflectionClient::new($channel);
-        let request = with_session("ana", tokio_stream::iter([question]));
+        // Open until the answer has come, as tools keep it.
+        let questions = tokio_stream::StreamExt::chain(tokio_stream::iter([question]), tokio_stream::pending());
+        let request = with_session("ana", questions);
         let mut answers = within(client.server_reflection_info(request)).await.expect("a call").into_inner();
         format!("{:?}", within(answers.message()).await.expect("an answer"))
     }};

@@ -8,7 +8,10 @@ LARGE = "large " + "x" * 80_000 + " end"
 EXACT = ["72°F ü€😀", "first line\nsecond line\r\nthird line\r\n\r\n", " \u0085\u2028\0 in between \ufeff", LARGE]
 
 UNKNOWN_SYMBOL = 'Failed to resolve symbol "unknown.Symbol": Symbol not found: unknown.Symbol'
-FORBIDDEN = "A page of another site made the request. To allow that site, list its origin in --cors-origins."
+FORBIDDEN = (
+    "A page of another site made the request, or may have made it. To allow that site, list its origin in --cors-origins. "
+    "To open a stream with a cookie or a client certificate, send Accept: text/event-stream."
+)
 
 
 async def delivers(run):

@@ -53,7 +53,9 @@ fn is_loopback(address: &SocketAddr) -> bool {
 async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::new();
     let host = endpoint.host.as_str();
-    let found = tokio::net::lookup_host((host, endpoint.port)).await.map_err(|error| about("--host", host, &error))?;
+    let found = tokio::net::lookup_host((host, endpoint.port))
+        .await
+        .map_err(|error| about(&format!("--host {host}"), &error))?;
     for address in found {
         // A hosts file may name an address several times.
         if !addresses.contains(&address) {
@@ -76,7 +78,7 @@ fn read_tls(files: CertificateFiles) -> io::Result<Tls> {
             CertificateFile::Key => "--tls-key",
             CertificateFile::ClientCa => "--tls-client-ca",
         };
-        io::Error::other(format!("{option}: {error}"))
+        about(option, &error)
     })
 }
 
@@ -85,6 +87,7 @@ pub(super) fn cannot_listen(Endpoint { host, port, .. }: &Endpoint, error: &io::
     io::Error::new(error.kind(), format!("cannot listen on --host {host} --port {port}: {error}"))
 }
 
-fn about(option: &str, value: &str, error: &dyn Display) -> io::Error {
-    io::Error::other(format!("{option} {value}: {error}"))
+/// The error of what an option names. It names the option, so that the reader also learns which variable its value came from.
+pub(super) fn about(option: &str, error: &dyn Display) -> io::Error {
+    io::Error::other(format!("{option}: {error}"))
 }

@@ -1,7 +1,8 @@
 //! From the options: builds what verifies tokens, and names the claims that the daemon reads (also for the claim header).
 
-use std::{fmt::Display, io, sync::Arc};
+use std::{io, sync::Arc};
 
+use super::inputs::about;
 use crate::{
     auth::{ClaimNames, Expected, Tickets, Tokens},
     config::{AuthMode, Jwks, PermissionOptions, ServeOptions, TokenOptions},
@@ -40,11 +41,6 @@ pub(super) fn claim_names(options: &ServeOptions) -> ClaimNames {
         None => (names.user, Some("sub".to_owned())),
     };
     ClaimNames { user, user_fallback, device: jwt_device_claim, ..names }
-}
-
-/// The error of a file names its option, so that the reader also learns which variable its value came from.
-fn about(option: &str, error: &dyn Display) -> io::Error {
-    io::Error::other(format!("{option}: {error}"))
 }
 
 const TICKET_KEY: &str = "--ticket-key-file";

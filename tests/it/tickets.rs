@@ -208,17 +208,22 @@ async fn nodes_with_the_same_key_accept_each_others_tickets_each_once() {
     assert_eq!(status(&both, &format!("GET /subscribe?ticket={}", token("bob/phone")), STREAM).await, 401);
 }
 
-/// Runs in a process of its own, whose clock a file sets.
-#[tokio::test]
-async fn a_ticket_is_401_after_30_s_and_no_failed_identity() {
+/// A process of its own, and the file that sets its clock. `None`: faketime is not installed.
+fn daemon_with_clock() -> Option<(Process, String)> {
     if let Err(error) = wall_clock::faketime() {
-        return wall_clock::skip(&error);
+        wall_clock::skip(&error);
+        return None;
     }
-    let options = options();
     let clock = file("clock", "+0");
     let mut command = wall_clock::command_at("+0");
     command.env_remove("FAKETIME").env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
-    let daemon = Process::spawn(command.args(["--port", "0", "--host", "127.0.0.1"]).args(&options));
+    let daemon = Process::spawn(command.args(["--port", "0", "--host", "127.0.0.1"]).args(options()));
+    Some((daemon, clock))
+}
+
+#[tokio::test]
+async fn a_ticket_is_401_after_30_s_and_no_failed_identity() {
+    let Some((daemon, clock)) = daemon_with_clock() else { return };
     let ask = async |head: &str, headers: &[(&str, &str)]| {
         crate::harness::Connection::open(daemon.address).await.request(head, headers, b"").await
     };
@@ -297,14 +302,7 @@ async fn beside_a_ticket_the_query_names_the_heartbeat_and_the_cursor() {
 
 #[tokio::test]
 async fn a_used_ticket_stays_used_when_the_wall_clock_is_set_back() {
-    if let Err(error) = wall_clock::faketime() {
-        return wall_clock::skip(&error);
-    }
-    let options = options();
-    let clock = file("clock", "+0");
-    let mut command = wall_clock::command_at("+0");
-    command.env_remove("FAKETIME").env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
-    let daemon = Process::spawn(command.args(["--port", "0", "--host", "127.0.0.1"]).args(&options));
+    let Some((daemon, clock)) = daemon_with_clock() else { return };
     let mut claims = claims("bob/phone");
     claims["exp"] = json!(seconds_from_now(3_600));
     let bearer = format!("Bearer {}", Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims));

@@ -97,9 +97,11 @@ function createSignal(options, resolve, reject) {
   async function post(path, to, event, data, { ttl, signal, repeat } = {}) {
     const headers = { "content-type": "application/json", ...(ttl && { ttl: `${ttl}` }) };
     const body = JSON.stringify({ data, event: event ?? undefined });
+    const sent = { ...to, event: event ?? null, data, ttl };
+    emit("sending", sent);
     const answer = await api.ask("POST", path, { headers, body }, { signal, repeat, wait: SEND_MS });
     const outcome = outcomeOf(answer);
-    emit("sent", { ...to, event: event ?? null, data, outcome, status: answer.status });
+    emit("sent", Object.assign(sent, { outcome, status: answer.status }));
     return [outcome, answer.body];
   }
 
@@ -201,6 +203,7 @@ function createSignal(options, resolve, reject) {
   const link = createLink(api, { frame: receive, state: become, taken }, options.shared && navigator.locks);
   options.signal?.addEventListener("abort", signal.close);
   if (options.signal?.aborted) return signal.close();
+  for (const [name, listener] of Object.entries(options.on ?? {})) signal.on(name, listener);
   link.want("names", names);
   link.start();
 }

@@ -622,7 +622,7 @@ function createLink(api, told, shared) {
       post({ state, error: error && { status: error.status, body: { detail: error.message, code: error.code } } });
     }, past.cursor);
     const presence = () => ["signal.devices", "signal.online", "signal.offline", "signal.ping", "signal.end"];
-    watch = createStream(api, "devices", () => ({ user: users.slice(0, MAX_USERS) }), presence, frame, (state, error) => {
+    watch = createStream(api, "devices", () => ({ user: [...new Set(users)].slice(0, MAX_USERS) }), presence, frame, (state, error) => {
       if (error) frame({ stream: "devices", event: "signal.error", data: JSON.stringify(error), id: "" });
     });
     hooks("addEventListener");
@@ -697,7 +697,7 @@ function createLink(api, told, shared) {
 
 /** An EventSource that comes back: after cuts, silence and refusals, and with a new ticket where tokens are used. */
 function createStream(api, path, query, names, onFrame, onState, cursor) {
-  let source, timer, turn = 0, failures = 0, deadline, wanted, everLive = cursor, renewed;
+  let source, timer, turn = 0, failures = 0, deadline, wanted, everLive = cursor, probed, renewed;
 
   function stop() {
     clearTimeout(timer);
@@ -720,10 +720,11 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
   }
 
   /** Comes back after a random part of the backoff. */
-  function again(probe, least = 0) {
+  function again(least = 0) {
     stop();
+    probed = false;
     onState(everLive ? "reconnecting" : "connecting");
-    timer = setTimeout(() => open(probe), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_BACKOFF_MS));
+    timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_BACKOFF_MS));
   }
 
   /** An EventSource does not say why it was refused: `probe` asks first. `anew` forgets the cursor, and so takes the device over. */
@@ -743,12 +744,14 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
       source = new EventSource(url, { withCredentials: api.credentials === "include" });
       source.onerror = ({ target }) => {
         if (target !== source) return;
-        const final = target.readyState === 2;
-        if (final && !failures++) open(true);
-        else again(final);
+        if (target.readyState < 2 || probed) return again();
+        probed = true;
+        open(true);
       };
       listen();
     } catch (error) {
+      // The request for the ticket has already tried another token.
+      renewed = true;
       if (mine === turn) refused(error);
     }
   }
@@ -762,6 +765,7 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
     if (ready) api.silence = value.heartbeat_ms * 1.5 + 2_000;
     if (type !== "signal.end") {
       failures = renewed = 0;
+      probed = false;
       feed(api.silence);
     }
     onFrame({ stream: path, event: type, data, id: lastEventId }, value);
@@ -773,7 +777,7 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
     if (type !== "signal.end") return;
     if (value.reason === "superseded") return finish(value.reason);
     if (value.reason === "expired") api.renew();
-    again(false, value.reason === "expired" ? 0 : 2_000);
+    again(value.reason === "expired" ? 0 : 2_000);
   }
 
   function finish(state, error) {
@@ -789,7 +793,7 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
       else finish("unauthorised", failure(error));
       // A wrong address is better said at once. A stream that was live once had a right one.
     } else if (!everLive && status >= 400 && status < 500 && status !== 408 && status !== 429) finish("closed", failure(error));
-    else again(false, retryAfter * 1_000);
+    else again(retryAfter * 1_000);
   }
 
   /** The network or the page is back. */
@@ -880,8 +884,10 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
         const again = status === 429 || status === 503 || (repeat && (status === 0 || status === 504));
         const pause = retryAfter * 1_000 || Math.random() * Math.min(500 * 2 ** failures, 4_000);
         if (!again || Date.now() + pause > end) return answer;
-        await new Promise((resolve) => setTimeout(resolve, pause));
-        signal?.throwIfAborted();
+        await new Promise((resolve, reject) => {
+          setTimeout(resolve, pause);
+          signal?.addEventListener("abort", () => reject(signal.reason));
+        });
       }
     },
   };

@@ -14,7 +14,13 @@ pub(super) fn log(options: &ServeOptions) {
     let proxies: Vec<_> = options.trusted_proxies.iter().map(ToString::to_string).collect();
     let trusted_proxies = if proxies.is_empty() { "none named".to_owned() } else { proxies.join(",") };
     let tls = if options.endpoint.tls_cert.is_some() { "on" } else { "off" };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, trusted_proxies, tls, "starting");
+    let ice = match (options.ice.stun.is_empty(), options.ice.turn.is_empty()) {
+        (true, true) => "none",
+        (false, true) => "stun",
+        (true, false) => "turn",
+        (false, false) => "stun and turn",
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, trusted_proxies, tls, ice, "starting");
 }
 
 /// A line for each danger. `addresses` are those of the host.

@@ -1,41 +1,40 @@
-//! Compares documentation with code: the README's tables, the reasons of dependencies, the map in `src/lib.rs`, the image.
+//! Compares documentation with code: the tables of `docs/reference.md`, the reasons of dependencies, the map in `src/lib.rs`, the image.
 
 use std::{collections::BTreeMap, process::Command};
 
 use super::{Faults, files, read, root};
 
+/// The page with the tables of options, errors, limits and metrics.
+const REFERENCE: &str = "docs/reference.md";
+
 /// Line, variable and default of every option, by its flag.
 type Options = BTreeMap<String, (usize, String, String)>;
 
 #[test]
-fn the_readme_has_the_options_of_help_with_their_variables_and_defaults() {
-    let (help, readme) = (help(), readme_options());
+fn the_reference_has_the_options_of_help_with_their_variables_and_defaults() {
+    let (help, page) = (help(), options());
     assert!(help.len() > 5, "--help names only {} options", help.len());
     let mut faults = Faults::default();
     for (flag, (_, variable, default)) in &help {
-        match readme.get(flag) {
+        match page.get(flag) {
             None => {
-                faults.add("README.md", 1, format!("`{flag}` is in --help, but has no row in the table of options"));
+                faults.add(REFERENCE, 1, format!("`{flag}` is in --help, but has no row in the table of options"));
             }
             Some((line, ours, _)) if ours != variable => {
                 faults.add(
-                    "README.md",
+                    REFERENCE,
                     *line,
                     format!("`{flag}` has the variable `{variable}` in --help, here `{ours}`"),
                 );
             }
             Some((line, _, ours)) if ours != default => {
-                faults.add(
-                    "README.md",
-                    *line,
-                    format!("`{flag}` has the default `{default}` in --help, here `{ours}`"),
-                );
+                faults.add(REFERENCE, *line, format!("`{flag}` has the default `{default}` in --help, here `{ours}`"));
             }
             Some(_) => {}
         }
     }
-    for (flag, (line, ..)) in readme.iter().filter(|(flag, _)| !help.contains_key(*flag)) {
-        faults.add("README.md", *line, format!("`{flag}` has a row, but is not in --help"));
+    for (flag, (line, ..)) in page.iter().filter(|(flag, _)| !help.contains_key(*flag)) {
+        faults.add(REFERENCE, *line, format!("`{flag}` has a row, but is not in --help"));
     }
     faults.report();
 }
@@ -66,9 +65,9 @@ fn help() -> Options {
 }
 
 /// The rows `| Flag | Variable | Default | Meaning |`.
-fn readme_options() -> Options {
-    let readme = read("README.md");
-    let rows = readme.lines().enumerate().filter(|(_, line)| line.starts_with("| `--"));
+fn options() -> Options {
+    let page = read(REFERENCE);
+    let rows = page.lines().enumerate().filter(|(_, line)| line.starts_with("| `--"));
     let row = |(index, line): (usize, &str)| {
         let mut cells = line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`').to_owned());
         let mut cell = || cells.next().unwrap_or_default();
@@ -78,30 +77,26 @@ fn readme_options() -> Options {
 }
 
 #[test]
-fn the_readme_names_every_metric() {
-    let (telemetry, readme) = (read("src/telemetry/metrics.rs"), read("README.md"));
+fn the_reference_names_every_metric() {
+    let (telemetry, page) = (read("src/telemetry/metrics.rs"), read(REFERENCE));
     let prefix = between(&telemetry, "with_prefix(\"", '"').next().map_or("", |(_, prefix)| prefix);
     let registered: Vec<_> = between(&telemetry, "register!(\"", '"').collect();
     assert!(!registered.is_empty(), "src/telemetry/metrics.rs:1: no `register!(\"...\"` was found");
     let mut faults = Faults::default();
     let names = |name: &str| [format!("{prefix}_{name}"), format!("{prefix}_{name}_total")];
     for (line, name) in &registered {
-        if !names(name).iter().any(|name| readme.contains(&format!("`{name}`"))) {
+        if !names(name).iter().any(|name| page.contains(&format!("`{name}`"))) {
             faults.add(
                 "src/telemetry/metrics.rs",
                 *line,
-                format!("the metric `{prefix}_{name}` is not named in README.md"),
+                format!("the metric `{prefix}_{name}` is not named in {REFERENCE}"),
             );
         }
     }
-    for (line, rest) in between(&readme, &format!("| `{prefix}_"), '`') {
+    for (line, rest) in between(&page, &format!("| `{prefix}_"), '`') {
         let metric = format!("{prefix}_{rest}");
         if !registered.iter().any(|(_, name)| names(name).contains(&metric)) {
-            faults.add(
-                "README.md",
-                line,
-                format!("the metric `{metric}` is not registered in src/telemetry/metrics.rs"),
-            );
+            faults.add(REFERENCE, line, format!("the metric `{metric}` is not registered in src/telemetry/metrics.rs"));
         }
     }
     faults.report();

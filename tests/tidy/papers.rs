@@ -102,6 +102,52 @@ fn the_reference_names_every_metric() {
     faults.report();
 }
 
+#[test]
+fn the_reference_names_every_code_of_an_error_and_every_limit() {
+    let page = read(REFERENCE);
+    let is_code = |text: &str| !text.is_empty() && text.chars().all(|c| c == '_' || c.is_ascii_lowercase());
+    let mut faults = Faults::default();
+    let mut codes = Vec::new();
+    for file in files("src").into_iter().filter(|file| file.is_in("error")) {
+        for (line, code) in between(&file.text, "=> \"", '"').filter(|(_, code)| is_code(code)) {
+            // A 204 has no body, so nobody sees its code.
+            if code != "superseded" && !page.contains(&format!("`{code}`")) {
+                faults.add(&file.name, line, format!("`{code}` is not named in {REFERENCE}"));
+            }
+            codes.push(code.to_owned());
+        }
+    }
+    assert!(codes.len() > 20, "src/error: only {} codes were found", codes.len());
+    // Status, gRPC, code, meaning.
+    let rows = page.lines().enumerate().skip_while(|(_, line)| !line.starts_with("| Status | gRPC | `code` |")).skip(2);
+    for (index, row) in rows.take_while(|(_, line)| line.starts_with('|')) {
+        let cell = row.split('|').nth(3).unwrap_or_default();
+        for code in cell.split('`').skip(1).step_by(2).filter(|code| !codes.iter().any(|known| known == code)) {
+            faults.add(REFERENCE, index + 1, format!("`{code}` has a row, but is not in src/error"));
+        }
+    }
+    faults.report();
+}
+
+#[test]
+fn docs_http_md_names_every_route() {
+    let page = read("docs/http.md");
+    let mut faults = Faults::default();
+    let mut count = 0;
+    for file in files("src").into_iter().filter(|file| ["rest", "admin", "web"].iter().any(|room| file.is_in(room))) {
+        let constant = between(&file.text, "DEVICE_ROUTE: &str = \"", '"');
+        for (line, path) in between(&file.text, ".route(\"", '"').chain(constant) {
+            count += 1;
+            let named = |end: &str| page.contains(&format!(" {path}{end}"));
+            if !["`", "?"].into_iter().any(named) {
+                faults.add(&file.name, line, format!("the route `{path}` is not named in docs/http.md"));
+            }
+        }
+    }
+    assert!(count >= 9, "only {count} routes were found");
+    faults.report();
+}
+
 /// The text between two marks, at most once in each line, with the number of the line.
 fn between<'a>(text: &'a str, open: &'a str, close: char) -> impl Iterator<Item = (usize, &'a str)> {
     let lines = text.lines().enumerate();

@@ -228,18 +228,25 @@ fn the_log_begins_with_what_decides_who_can_use_the_daemon() {
     let [certificate, key] = tempfiles("start-line", &identity);
     let turn = file("turn-secret", "a secret of TURN servers");
     for (options, fields) in [
-        (&[][..], [r#"identity="claim""#, r#"trusted_proxies="none named""#, r#"tls="off" ice="none""#]),
+        (&[][..], [r#"identity="claim""#, r#"trusted_proxies="none named""#, r#"ice="none""#, r#"console="off""#]),
         (
             &["--trusted-proxies", "127.0.0.0/8,::1", "--tls-cert", &certificate, "--tls-key", &key],
-            [r#"identity="claim""#, r#"trusted_proxies="127.0.0.0/8,::1/128""#, r#"tls="on""#],
+            [r#"identity="claim""#, r#"trusted_proxies="127.0.0.0/8,::1/128""#, r#"tls="on""#, r#"console="off""#],
         ),
-        (&["--stun", "stun:a"], [r#"identity="claim""#, r#"tls="off""#, r#"ice="stun""#]),
-        (&["--turn", "turn:a", "--turn-secret-file", &turn], [r#"identity="claim""#, r#"tls="off""#, r#"ice="turn""#]),
-        (&["--dev"], [r#"identity="none""#, r#"trusted_proxies="none named""#, r#"tls="off""#]),
+        (
+            &["--dev", "--console"],
+            [r#"identity="none""#, r#"trusted_proxies="none named""#, r#"tls="off""#, r#"console="on""#],
+        ),
+        (&["--stun", "stun:a"], [r#"identity="claim""#, r#"tls="off""#, r#"ice="stun""#, r#"console="off""#]),
+        (
+            &["--turn", "turn:a", "--turn-secret-file", &turn],
+            [r#"identity="claim""#, r#"tls="off""#, r#"ice="turn""#, r#"console="off""#],
+        ),
     ] {
         let daemon = Process::start(options);
         let preface = &daemon.preface;
-        assert_eq!(preface.lines().count(), 1, "{preface}");
+        // A console has a line of its own.
+        assert_eq!(preface.lines().count(), 1 + usize::from(preface.contains("the console is at ")), "{preface}");
         for field in fields.iter().chain([&format!(r#"version="{}""#, env!("CARGO_PKG_VERSION")).as_str()]) {
             assert!(preface.contains(field), "{field}: {preface}");
         }

@@ -17,6 +17,7 @@
 //! | [`grpc`] | the gRPC service: methods, conversion, status codes, streams |
 //! | [`serve`] | the transport: accepts connections, speaks HTTP/1.1 and HTTP/2, cuts peers; knows no domain |
 //! | [`admin`] | health, readiness and metrics routes |
+//! | [`web`] | the files for browsers: the console and `client.js` (from the folder `web`), embedded |
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
 //! | [`reload`] | the request to read the files of TLS again (SIGHUP) |
 //! | [`telemetry`] | logs and metrics |
@@ -45,6 +46,7 @@
 //! | a warning at start | `app/start_report.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes) |
+//! | a new file for browsers | the folder `web`; `web.rs` embeds it |
 //! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
 //! | a new claim, or a rule of who may reach whom | `auth/claims.rs` reads it, `auth/permission.rs` puts it into the `Caller`, `Caller::reach` in `auth/caller.rs` decides; its name: `config/permission_options.rs`, `claim_names` in `app/token_setup.rs` |
 //! | a new kind of identity, place of a token or signature algorithm | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`, `auth/challenge.rs`; `app.rs` joins them. A place of a token: `auth/token_source.rs`, the texts in `error/identity_fault.rs`. An algorithm: `auth/signatures.rs` verifies, `auth/key_set.rs` accepts its keys |
@@ -104,3 +106,4 @@ pub mod serve;
 pub mod telemetry;
 pub mod terminal;
 pub mod wall_clock;
+pub mod web;

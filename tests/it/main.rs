@@ -67,3 +67,4 @@ mod tokens;
 mod unread_responses;
 mod user_limits;
 mod wall_clock;
+mod web;

@@ -1,5 +1,6 @@
 // The two pages of a call: the code that a reader of the README writes, and what the test sees and does in them.
 
+import fs from "node:fs";
 import http from "node:http";
 import { until } from "./wait.mjs";
 
@@ -80,16 +81,19 @@ export class Side {
   heard = new Map();
   errors = [];
 
-  constructor(role, cable) {
+  /** `client`: a file to use instead of the daemon's own `client.js`. */
+  constructor(role, cable, client) {
     const [user, device] = { caller: ["ana", "laptop"], callee: ["bob", "phone"] }[role];
-    Object.assign(this, { role, cable, user, device });
+    Object.assign(this, { role, cable, client, user, device });
   }
 
   async start(browser) {
     this.server = http.createServer((request, response) => {
-      // `/client.js` is the daemon's, behind this page's cable.
-      if (request.url === "/client.js") response.writeHead(302, { location: `${this.cable.url}/client.js` }).end();
-      else response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(html(CODE[this.role]));
+      const answer = (type, text) => response.writeHead(200, { "content-type": `${type}; charset=utf-8` }).end(text);
+      if (request.url !== "/client.js") answer("text/html", html(this.#code()));
+      else if (this.client) answer("text/javascript", fs.readFileSync(this.client));
+      // The daemon's own, behind this page's cable.
+      else response.writeHead(302, { location: `${this.cable.url}/client.js` }).end();
     });
     await new Promise((resolve) => this.server.listen(0, "127.0.0.1", resolve));
     this.context = await browser.newContext();
@@ -97,6 +101,10 @@ export class Side {
     await this.context.addInitScript(application);
     this.page = await this.open();
     return this;
+  }
+
+  #code() {
+    return this.client ? CODE[this.role].replace("connect({", `connect({ url: "${this.cable.url}/",`) : CODE[this.role];
   }
 
   /** Opens a tab of this device. */

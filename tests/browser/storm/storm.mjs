@@ -1,9 +1,10 @@
 // A call of two pages that run the ten lines of the README survives every kind of fault, round after round.
 //
-//   CHROMIUM=/usr/bin/chromium node storm.mjs DAEMON_EXECUTABLE [--rounds 3] [--lanes 2] [--seed N]
+//   CHROMIUM=/usr/bin/chromium node storm.mjs DAEMON_EXECUTABLE [--rounds 3] [--lanes 2] [--seed N] [--client FILE]
 //
 // A round starts a daemon and two pages, then brings every fault once, in random order. The seed of a round is that of the first
-// plus the rounds before it, so `--rounds 1 --seed N` repeats one. Lanes run at the same time, because most of it is waiting.
+// plus the rounds before it, so `--rounds 1 --seed N` repeats one. Lanes run at the same time, because most of it is waiting. `--client` tries a
+// `client.js` without building the daemon.
 
 import assert from "node:assert/strict";
 import { parseArgs } from "node:util";
@@ -18,6 +19,7 @@ import { until, within } from "./wait.mjs";
 const { values, positionals: [EXECUTABLE] } = parseArgs({ allowPositionals: true, options: {
   rounds: { type: "string", default: process.env.STORM_ROUNDS ?? "3" },
   lanes: { type: "string", default: process.env.STORM_LANES ?? "3" },
+  client: { type: "string" },
   seed: { type: "string", default: process.env.STORM_SEED ?? String(Date.now() % 1_000_000) },
 } });
 const [ROUNDS, LANES, SEED] = [values.rounds, values.lanes, values.seed].map(Number);
@@ -40,7 +42,7 @@ class Round {
 
   async run(browser) {
     this.daemon = await new Daemon(EXECUTABLE, OPTIONS).start();
-    const sides = ["callee", "caller"].map((role) => new Side(role, new Cable(() => this.daemon.port)));
+    const sides = ["callee", "caller"].map((role) => new Side(role, new Cable(() => this.daemon.port), values.client));
     [this.callee, this.caller] = sides;
     try {
       for (const side of sides) {

@@ -2,6 +2,8 @@
 
 #[path = "tidy/code.rs"]
 mod code;
+#[path = "tidy/links.rs"]
+mod links;
 #[path = "tidy/papers.rs"]
 mod papers;
 

@@ -1,29 +1,28 @@
-// The two pages of a call: the code that a reader of the README writes, and what the test sees and does in them.
+// The two pages of a call: they run the page of the README, and the test sees and does in them what a person does.
 
+import assert from "node:assert/strict";
 import fs from "node:fs";
 import http from "node:http";
 import { until } from "./wait.mjs";
 
-/** The ten lines of both sides. `talk` and `show` are what an application does with its call. */
-const CODE = {
-  caller: `
-    import { connect } from "/client.js";
-    const signal = await connect({ user: "ana", device: "laptop" });
-    signal.on("state", show);
-    const call = signal.call("bob", "phone");
-    talk(signal, call);`,
-  callee: `
-    import { connect } from "/client.js";
-    const signal = await connect({ user: "bob", device: "phone" });
-    signal.on("state", show);
-    signal.on("call", (call) => {
-      call.accept();
-      talk(signal, call);
-    });`,
-};
+const README = new URL("../../../README.md", import.meta.url);
 
-/** The application around them, and what the test needs: it notes what comes, and counts what the page has open. */
-function application() {
+/** The page of the README, with `client.js` of another daemon, or another `client.js` for a daemon. */
+function html(daemon, client) {
+  const blocks = [...fs.readFileSync(README, "utf8").matchAll(/^```html\n([\s\S]*?)^```$/gm)].map(([, block]) => block);
+  const [page, ...more] = blocks.filter((block) => block.includes("signal.call("));
+  assert.deepEqual(more, []);
+  const own = page.replace("http://localhost:1837", client ? "" : daemon);
+  const here = client ? own.replace("connect({", `connect({ url: "${daemon}/",`) : own;
+  const joined = here.replace(/^<\/script>$/m, "  window.storm.join(signal);\n</script>");
+  // A person loads a page again whose module could not be loaded.
+  const loaded = joined.replace('<script type="module">', '<script type="module" onerror="setTimeout(() => location.reload(), 500)">');
+  assert.ok(page !== here && here !== joined && joined !== loaded, "the page of the README looks as expected");
+  return loaded;
+}
+
+/** What the test sees and does in the page: it notes what comes, and counts what the page has open. */
+function watched() {
   const open = { peers: [], streams: [] };
   const counted = (Class, list) => class extends Class {
     constructor(...options) {
@@ -33,23 +32,32 @@ function application() {
   };
   window.RTCPeerConnection = counted(RTCPeerConnection, open.peers);
   window.EventSource = counted(EventSource, open.streams);
-  let [signal, call, chat] = [];
+  let signal;
   const note = (kind, value) => window.note(kind, value);
-  window.show = (state) => note("state", state);
-  window.talk = (newSignal, newCall) => {
-    [signal, call] = [newSignal, newCall];
+  const called = (call) => {
     note("call", null);
-    chat = call.channel("chat");
-    chat.onmessage = ({ data }) => note("heard", data);
     call.on("restart", (why) => note("restart", why));
-    for (const kind of ["frame", "sent"]) signal.on(kind, (what) => note(kind, JSON.stringify(what).slice(0, 300)));
-    signal.on("message:text", ({ data }) => note("heard", data));
   };
   window.storm = {
-    /** Sends over the data channel, if it is open. */
+    /** The page has connected, and makes a call or waits for one. */
+    join: (joined) => {
+      signal = joined;
+      const lines = new MutationObserver((changes) => {
+        for (const { data } of changes.flatMap(({ addedNodes }) => [...addedNodes])) if (data !== "\n") note("heard", data);
+      });
+      lines.observe(document.getElementById("log"), { childList: true });
+      signal.on("state", (state) => note("state", state));
+      for (const kind of ["frame", "sent"]) signal.on(kind, (what) => note(kind, JSON.stringify(what).slice(0, 300)));
+      signal.on("message:text", ({ data }) => note("heard", data));
+      if (location.search === "?bob") signal.on("call", called);
+      else called(signal.call("bob", "laptop"));
+    },
+    /** Writes into the page's field, as a person does. Says nothing while there is no call. */
     say: (text) => {
-      if (chat?.readyState !== "open") return false;
-      chat.send(text);
+      const line = document.getElementById("line");
+      if (!line?.onchange) return false;
+      line.value = text;
+      line.dispatchEvent(new Event("change"));
       return true;
     },
     /** Sends through the daemon, and gives the outcome. */
@@ -57,7 +65,6 @@ function application() {
     takeOver: () => signal.takeOver(),
     open: () => ({
       state: signal?.state,
-      chat: chat?.readyState,
       peers: open.peers.filter(({ connectionState }) => connectionState !== "closed").length,
       streams: open.streams.filter(({ readyState }) => readyState !== EventSource.CLOSED).length,
     }),
@@ -69,42 +76,31 @@ function application() {
   };
 }
 
-const html = (code) => `<!doctype html><title>storm</title>
-<script type="module" onerror="setTimeout(() => location.reload(), 500)">${code}</script>`;
-
 /** One device: its tabs, its cable, and the server of its page. */
 export class Side {
   #number = 0;
   #tabs = [];
-  /** What the other side may hear, and how often this side has heard each text. */
-  said = new Set();
+  /** How often this side has heard each text. */
   heard = new Map();
   errors = [];
 
   /** `client`: a file to use instead of the daemon's own `client.js`. */
   constructor(role, cable, client) {
-    const [user, device] = { caller: ["ana", "laptop"], callee: ["bob", "phone"] }[role];
-    Object.assign(this, { role, cable, client, user, device });
+    Object.assign(this, { role, cable, client, user: { caller: "alice", callee: "bob" }[role], device: "laptop" });
   }
 
   async start(browser) {
     this.server = http.createServer((request, response) => {
       const answer = (type, text) => response.writeHead(200, { "content-type": `${type}; charset=utf-8` }).end(text);
-      if (request.url !== "/client.js") answer("text/html", html(this.#code()));
-      else if (this.client) answer("text/javascript", fs.readFileSync(this.client));
-      // The daemon's own, behind this page's cable.
-      else response.writeHead(302, { location: `${this.cable.url}/client.js` }).end();
+      if (request.url === "/client.js") answer("text/javascript", fs.readFileSync(this.client));
+      else answer("text/html", html(this.cable.url, this.client));
     });
     await new Promise((resolve) => this.server.listen(0, "127.0.0.1", resolve));
     this.context = await browser.newContext();
     await this.context.exposeBinding("note", ({ page }, kind, value) => this.#note(page, kind, value));
-    await this.context.addInitScript(application);
+    await this.context.addInitScript(watched);
     this.page = await this.open();
     return this;
-  }
-
-  #code() {
-    return this.client ? CODE[this.role].replace("connect({", `connect({ url: "${this.cable.url}/",`) : CODE[this.role];
   }
 
   /** Opens a tab of this device. */
@@ -112,7 +108,7 @@ export class Side {
     const page = await this.context.newPage();
     this.#tabs.push({ page, notes: [] });
     page.on("pageerror", (error) => this.errors.push(error.stack ?? String(error)));
-    await page.goto(`http://127.0.0.1:${this.server.address().port}/`, { waitUntil: "commit" });
+    await page.goto(`http://127.0.0.1:${this.server.address().port}/?${this.user}`, { waitUntil: "commit" });
     return page;
   }
 
@@ -141,12 +137,11 @@ export class Side {
     return `${this.role} ${this.#number}`;
   }
 
-  /** Says something new over the data channel. Gives nothing if there is none: a page that loads can be asked too. */
+  /** Says something new in the call. Gives nothing if there is none: a page that loads can be asked too. */
   async say() {
     const text = this.text();
     const said = await this.page.evaluate((text) => window.storm.say(text), text).catch(() => false);
-    if (said) this.said.add(text);
-    return said ? text : null;
+    return said ? `${this.user}: ${text}` : null;
   }
 
   /** Sends something new through the daemon. Gives the text and its outcome. */

@@ -1,4 +1,4 @@
-// A call of two pages that run the ten lines of the README survives every kind of fault, round after round.
+// A call of two pages that run the code of the README survives every kind of fault, round after round.
 //
 //   CHROMIUM=/usr/bin/chromium node storm.mjs DAEMON_EXECUTABLE [--rounds 3] [--lanes 2] [--seed N] [--client FILE]
 //
@@ -14,7 +14,7 @@ import { Daemon } from "./daemon.mjs";
 import { FAULTS } from "./faults.mjs";
 import { Side } from "./page.mjs";
 import { random } from "./random.mjs";
-import { until, within } from "./wait.mjs";
+import { PATIENCE_MS, until, within } from "./wait.mjs";
 
 const { values, positionals: [EXECUTABLE] } = parseArgs({ allowPositionals: true, options: {
   rounds: { type: "string", default: process.env.STORM_ROUNDS ?? "3" },
@@ -53,10 +53,10 @@ class Round {
       for (const kind of this.chance.shuffled(Object.keys(FAULTS))) await this.#fault(kind);
       await this.#settles();
     } catch (error) {
-      const evidence = await Promise.all(sides.map((side) => side.evidence()));
+      const evidence = await Promise.all(sides.map((side) => within("evidence", side.evidence()).catch(String)));
       throw new Error([`${this.name}: ${this.kind}: ${error.stack}`, ...evidence, this.daemon.log()].join("\n"), { cause: error });
     } finally {
-      await Promise.all(sides.map((side) => side.stop()));
+      await within("the pages close", Promise.all(sides.map((side) => side.stop())));
       await this.daemon.stop("SIGKILL");
     }
   }
@@ -65,7 +65,8 @@ class Round {
     this.kind = kind;
     // Messages that the fault may lose. None may come twice.
     const sent = Promise.all([this.caller.send(this.callee), this.callee.send(this.caller)]);
-    await FAULTS[kind]({ ...this, recovers: (what) => this.recovers(`${kind}: ${what}`) });
+    const fault = FAULTS[kind]({ ...this, recovers: (what) => this.recovers(`${kind}: ${what}`) });
+    await within(kind, fault, 4 * PATIENCE_MS);
     await this.recovers(kind);
     await within("the messages from before the fault have an outcome", sent);
     this.#nothingTwice();
@@ -105,8 +106,8 @@ class Round {
     this.kind = "after the storm";
     for (const [speaker, listener] of [[this.caller, this.callee], [this.callee, this.caller]]) {
       await until(`the ${speaker.role} has one call and at most two streams`, async () => {
-        const { state, chat, peers, streams } = await speaker.page.evaluate(() => window.storm.open());
-        return state === "live" && chat === "open" && peers === 1 && streams <= 2;
+        const { state, peers, streams } = await speaker.page.evaluate(() => window.storm.open());
+        return state === "live" && peers === 1 && streams <= 2;
       });
       const text = await speaker.say();
       await until(`the ${listener.role} hears ${text}`, () => listener.heard.has(text));

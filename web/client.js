@@ -328,7 +328,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       channel._add(link);
       if (!known) emit("channel", channel);
     });
-    listen("connectionstatechange", changed);
+    listen("connectionstatechange", () => changed() || (pc?.connectionState === "failed" && check()));
     listen("signalingstatechange", changed);
     for (const [track, streams] of tracks) pc.addTrack(track, ...streams);
     channels.forEach((channel) => channel._connect(pc));
@@ -439,8 +439,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
         return disarm();
       }
     } else if (call.state === "connected") become("reconnecting");
-    if (pc.connectionState === "failed") check();
-    else arm();
+    arm();
   }
 
   function disarm() {

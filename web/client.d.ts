@@ -14,6 +14,8 @@ export interface Options {
   device?: string | null;
   /** Event names to listen for from the start. An EventSource hears only names that it was told. */
   events?: string[];
+  /** Listeners from before the stream opens, by name, as for `signal.on`. */
+  on?: { [K in keyof SignalEvents]?: (value: SignalEvents[K]) => void } & { [name: `message:${string}`]: (message: Message) => void };
   /** As in `fetch`. "include" sends the cookie of a proxy to another origin. */
   credentials?: RequestCredentials;
   /** One device and one stream for all tabs of this origin that ask for it. */
@@ -83,6 +85,7 @@ export interface Sent {
   device: string | null;
   event: string | null;
   data: unknown;
+  ttl: number | undefined;
   outcome: Outcome;
   /** The status of the answer; 0 when there was none. */
   status: number;
@@ -101,6 +104,8 @@ export interface SignalEvents {
   message: Message;
   call: Call;
   frame: Frame;
+  /** A message goes out. The same object comes again as `sent`. */
+  sending: Omit<Sent, "outcome" | "status">;
   sent: Sent;
 }
 
@@ -127,9 +132,11 @@ export interface Signal {
 }
 
 export interface Watch {
-  readonly users: string[];
+  readonly users: readonly string[];
   /** The whole list of a user: at first, and after each reconnect. */
   on(name: "devices", listener: (value: { user: string; devices: string[] }) => void): () => void;
+  /** The server refuses the watch, such as 403: it has ended. */
+  on(name: "error", listener: (error: { status: number; code?: string }) => void): () => void;
   /** `online` for a device that is there already: it has begun a new page. */
   on(name: "online" | "offline", listener: (value: { user: string; device: string }) => void): () => void;
   close(): void;
@@ -179,7 +186,9 @@ export interface Channel extends EventTarget {
   close(): void;
 }
 
-export class SignalError extends Error {
+/** Why a request failed for good. `name` is "SignalError". */
+export interface SignalError extends Error {
   readonly status: number;
-  readonly code: string;
+  /** The `code` of the server's answer, such as "forbidden". */
+  readonly code?: string;
 }

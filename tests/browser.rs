@@ -62,6 +62,15 @@ fn two_pages_make_a_call_through_one_binary_with_tls_and_tokens_of_a_key_set() {
     tools.run("call.mjs", &[&format!("https://{}", daemon.address), &ana, &bob]);
 }
 
+#[test]
+fn the_console_is_usable() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(absent) => return skip(&absent),
+    };
+    tools.run("console.mjs", &[env!("CARGO_BIN_EXE_backend-signal"), concat!(env!("CARGO_TARGET_TMPDIR"), "/console")]);
+}
+
 /// Three rounds; `STORM_ROUNDS` asks for more, and `STORM_SEED` repeats them.
 #[test]
 fn a_call_of_ten_lines_survives_every_kind_of_fault() {
@@ -133,7 +142,7 @@ impl Tools {
             named.or_else(|| on_path(&["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]));
         let chromium =
             chromium.filter(|file| file.is_file()).ok_or("there is no Chromium on the PATH or in $CHROMIUM")?;
-        if !folder().join("node_modules/playwright-core/package.json").is_file() {
+        if ["playwright-core", "axe-core"].iter().any(|name| !folder().join("node_modules").join(name).is_dir()) {
             install()?;
         }
         Ok(Self { node, chromium })

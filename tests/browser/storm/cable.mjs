@@ -1,4 +1,5 @@
-// The cable between one page and the daemon: a TCP proxy that can be cut, can go silent, and can heal.
+// The cable between one page and the daemon: a TCP proxy that can be cut, can go silent, and can heal. The packets of calls
+// follow it (media.mjs).
 
 import net from "node:net";
 
@@ -18,6 +19,10 @@ export class Cable {
     await new Promise((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
     this.url = `http://127.0.0.1:${this.#server.address().port}`;
     return this;
+  }
+
+  get whole() {
+    return this.#state === "whole";
   }
 
   /** Resets all connections, and every new one. */

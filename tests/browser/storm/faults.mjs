@@ -18,6 +18,7 @@ export const FAULTS = {
   "a tab takes the callee over": (storm) => takeOver(storm, storm.callee),
   "SIGTERM restarts the daemon": (storm) => restart(storm, "SIGTERM"),
   "SIGKILL restarts the daemon": (storm) => restart(storm, "SIGKILL"),
+  "no packet of the call passes": mediaCut,
   "a fault while they negotiate": negotiation,
 };
 
@@ -34,6 +35,14 @@ async function silence(side, chance) {
   await side.noted(since, "state", "reconnecting");
   await pause(chance.between(0, 1000));
   side.cable.heal();
+}
+
+/** The signals still pass. */
+async function mediaCut({ caller, callee, media }) {
+  const since = Date.now();
+  media.cut = true;
+  await Promise.any([caller, callee].map((side) => side.noted(since, "restart", "ice_failed")));
+  media.cut = false;
 }
 
 async function restart({ daemon, chance }, signal) {

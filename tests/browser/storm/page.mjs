@@ -30,7 +30,17 @@ function watched() {
       list.push(this);
     }
   };
-  window.RTCPeerConnection = counted(RTCPeerConnection, open.peers);
+  // The peer's addresses lead through the relays of the media path.
+  window.RTCPeerConnection = class extends counted(RTCPeerConnection, open.peers) {
+    async setRemoteDescription({ type, sdp }) {
+      return super.setRemoteDescription({ type, sdp: await window.reroute(sdp) });
+    }
+
+    async addIceCandidate(candidate) {
+      const rerouted = candidate && (await window.reroute(candidate.candidate));
+      return rerouted === "" ? undefined : super.addIceCandidate(candidate && { ...candidate, candidate: rerouted });
+    }
+  };
   window.EventSource = counted(EventSource, open.streams);
   let signal;
   const note = (kind, value) => window.note(kind, value);
@@ -47,7 +57,8 @@ function watched() {
       });
       lines.observe(document.getElementById("log"), { childList: true });
       signal.on("state", (state) => note("state", state));
-      for (const kind of ["frame", "sent"]) signal.on(kind, (what) => note(kind, JSON.stringify(what).slice(0, 300)));
+      signal.on("sent", (sent) => note("sent", JSON.stringify(sent).slice(0, 200)));
+      signal.on("frame", ({ event, data }) => event === "signal.ping" || note(event, data.replaceAll("\\", "").slice(0, 200)));
       signal.on("message:text", ({ data }) => note("heard", data));
       if (location.search === "?bob") signal.on("call", called);
       else called(signal.call("bob", "laptop"));
@@ -85,8 +96,8 @@ export class Side {
   errors = [];
 
   /** `client`: a file to use instead of the daemon's own `client.js`. */
-  constructor(role, cable, client) {
-    Object.assign(this, { role, cable, client, user: { caller: "alice", callee: "bob" }[role], device: "laptop" });
+  constructor(role, cable, media, client) {
+    Object.assign(this, { role, cable, media, client, user: { caller: "alice", callee: "bob" }[role], device: "laptop" });
   }
 
   async start(browser) {
@@ -98,6 +109,7 @@ export class Side {
     await new Promise((resolve) => this.server.listen(0, "127.0.0.1", resolve));
     this.context = await browser.newContext();
     await this.context.exposeBinding("note", ({ page }, kind, value) => this.#note(page, kind, value));
+    await this.context.exposeBinding("reroute", (_, text) => this.media.reroute(text));
     await this.context.addInitScript(watched);
     this.page = await this.open();
     return this;

@@ -12,6 +12,7 @@ import { chromium } from "playwright-core";
 import { Cable } from "./cable.mjs";
 import { Daemon } from "./daemon.mjs";
 import { FAULTS } from "./faults.mjs";
+import { Media } from "./media.mjs";
 import { Side } from "./page.mjs";
 import { random } from "./random.mjs";
 import { PATIENCE_MS, until, within } from "./wait.mjs";
@@ -42,7 +43,9 @@ class Round {
 
   async run(browser) {
     this.daemon = await new Daemon(EXECUTABLE, OPTIONS).start();
-    const sides = ["callee", "caller"].map((role) => new Side(role, new Cable(() => this.daemon.port), values.client));
+    this.media = new Media(() => !this.media.cut && sides.every(({ cable }) => cable.whole));
+    const cable = () => new Cable(() => this.daemon.port);
+    const sides = ["callee", "caller"].map((role) => new Side(role, cable(), this.media, values.client));
     [this.callee, this.caller] = sides;
     try {
       for (const side of sides) {
@@ -57,6 +60,7 @@ class Round {
       throw new Error([`${this.name}: ${this.kind}: ${error.stack}`, ...evidence, this.daemon.log()].join("\n"), { cause: error });
     } finally {
       await within("the pages close", Promise.all(sides.map((side) => side.stop())));
+      this.media.stop();
       await this.daemon.stop("SIGKILL");
     }
   }

@@ -36,7 +36,7 @@ const SCENARIOS = {
   "the older tab of a device is superseded until it takes over": superseded,
   "tabs that share a stream get every message once, also when the tab with the stream closes": sharedStream,
   "ten tabs of one page can all send when they share a stream": tenTabs,
-  "a page that comes out of the back-forward cache gets what it missed": backForwardCache,
+  "a page that one goes back to gets what it missed": goneBack,
   "a token is renewed when it expires, no message is lost, and no token stands in a URL": tickets,
   "a page whose token is refused is unauthorised, and asks no more": unauthorised,
 };
@@ -104,7 +104,7 @@ async function tenTabs({ tab, streams }) {
   for (const one of tabs) assert.deepEqual((await one.gotten(expected.length)).sort(), expected);
 }
 
-async function backForwardCache({ tab, post }) {
+async function goneBack({ tab, post }) {
   const page = await tab();
   await page.connect({ user: "ana", device: "phone" });
   await post("/user/ana/device/phone", "before");
@@ -114,10 +114,15 @@ async function backForwardCache({ tab, post }) {
   });
   await page.away();
   await post("/user/ana/device/phone", "meanwhile", 30);
-  await page.page.evaluate(() => { history.back(); });
-  // A page that was not in the cache is loaded anew, without this.
-  await until("the page comes out of the cache", () => page.page.evaluate(() => window.persisted).catch(() => false));
-  await page.gets(["before", "meanwhile"]);
+  await page.back();
+  if (NAME === "chromium") {
+    assert.equal(await page.page.evaluate(() => window.persisted), true, "the page was in the cache");
+    await page.gets(["before", "meanwhile"]);
+  } else {
+    // Firefox keeps no page that had an EventSource, and loads it anew.
+    await page.connect({ user: "ana", device: "phone" });
+    await page.gets(["meanwhile"]);
+  }
   await page.state("live");
 }
 
@@ -207,6 +212,12 @@ class Tab {
 
   async away() {
     await this.page.goto(`${this.origin}/elsewhere`);
+  }
+
+  async back() {
+    await this.page.evaluate(() => { history.back(); });
+    const there = () => this.page.evaluate(() => location.pathname === "/" && document.readyState === "complete").catch(() => false);
+    await until("the page is back", there);
   }
 
   async duplicate() {

@@ -99,6 +99,7 @@ test("a call that nobody has accepted rings, and connects when it is accepted", 
   const ana = await page("ana", true);
   await pass(40_000);
   assert.equal(rings.length, 1, "an offer that is repeated rings once");
+  assert.equal(world.calls().filter(({ description }) => description).length, 4, "at 0, 5, 15 and 35 s");
   assert.equal(rings[0].state, "ringing");
   assert.ok(["connecting", "waiting"].includes(ana.call.state));
   const chat = rings[0].channel("chat");

@@ -54,7 +54,6 @@ const SCENARIOS = {
 };
 
 async function makesACall({ open, picture, metric }) {
-  const [streams, watches] = [await metric("signal_streams"), await metric("signal_watches")];
   const first = await open("/");
   assert.match(first.url(), /\/console$/);
   await title(first, "Open this page in a second tab");
@@ -85,7 +84,7 @@ async function makesACall({ open, picture, metric }) {
   assert.equal(await offer.getAttribute("aria-expanded"), "true");
   await second.locator("#rows pre:not([hidden])").filter({ hasText: "a=ice-ufrag" }).waitFor();
   await picture(second, "full-text");
-  await until("each tab has two streams", async () => [await metric("signal_streams"), await metric("signal_watches")].join() === [streams + 2, watches + 2].join());
+  await until("each tab has two streams", async () => [await metric("signal_streams"), await metric("signal_watches")].join() === "2,2");
   await second.getByRole("button", { name: "Hang up" }).click();
   await title(first, "The call has ended");
   await first.getByText("The other side hung up.").first().waitFor();
@@ -205,13 +204,14 @@ async function byKeyboard({ two }) {
   assert.match(await focused(second), /The call has ended/, "the focus is not lost with the button");
 }
 
-async function resumesByHand({ open, picture, metric }) {
+async function resumesByHand({ open, as, picture, metric }) {
   const page = await open("/console#stream");
   await state(page, "live");
   const frames = page.locator("#frames");
   await page.locator("#lab").getByLabel("Device").fill("by-hand");
   await page.getByRole("button", { name: "Open", exact: true }).click();
   await frames.getByText('"continuity":"new"').waitFor();
+  await until("a tab has two streams at most", async () => [await metric("signal_streams"), await metric("signal_watches")].join() === "2,0");
   await page.getByRole("button", { name: "Send it a message" }).click();
   await frames.getByText('"data":"message 1"').waitFor();
   await page.getByRole("button", { name: "Cut" }).click();
@@ -224,9 +224,15 @@ async function resumesByHand({ open, picture, metric }) {
   await frames.getByText('"continuity":"resumed","replayed":1').waitFor();
   await frames.getByText('"data":"message 2"').waitFor();
   await picture(page, "stream");
-  const watches = await metric("signal_watches");
   await part(page, "call");
-  await until("the watch comes back when the stream is closed", async () => (await metric("signal_watches")) === watches + 1);
+  await until("the watch comes back when the stream is closed", async () => [await metric("signal_streams"), await metric("signal_watches")].join() === "1,1");
+  const other = await as("demo", "other");
+  await call(page, other);
+  await title(page, "In a call with other");
+  await part(page, "stream");
+  await page.getByRole("button", { name: "Open", exact: true }).click();
+  await page.locator("#lab-state").getByText("Hang up first.").waitFor();
+  assert.deepEqual([await metric("signal_streams"), await metric("signal_watches")], [2, 2], "two tabs with two streams");
 }
 
 async function sends({ open, picture, as }) {
@@ -685,7 +691,7 @@ async function run(name, scenario, browser) {
 /** The picture of the README: two tabs in a call, seen from one of them. */
 async function takePicture(browser, file) {
   const { url, close } = await startDaemon(["--dev"]);
-  const context = await newContext(browser, { viewport: { width: 1180, height: 720 } });
+  const context = await newContext(browser, { viewport: { width: 1180, height: 800 } });
   const [ana, bob] = [await openAt(context, `${url}/console?device=Phone`), await openAt(context, `${url}/console?device=Laptop`)];
   await callAndWait(bob, ana);
   await chat(bob, ana, "Hello phone. Do you hear me without a server?");

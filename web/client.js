@@ -328,7 +328,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       channel._add(link);
       if (!known) emit("channel", channel);
     });
-    listen("connectionstatechange", changed);
+    listen("connectionstatechange", () => changed() || (pc?.connectionState === "failed" && check()));
     listen("signalingstatechange", changed);
     for (const [track, streams] of tracks) pc.addTrack(track, ...streams);
     channels.forEach((channel) => channel._connect(pc));
@@ -391,7 +391,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     if (isOffer) await handleOffer(from, number, description);
     else if (description && offering() && !(answers < offered)) {
       if (theirs && theirs !== from) return restart(PEER_RELOADED, true);
-      theirs = from;
+      pair(from);
       await pc.setRemoteDescription(description);
     }
     if (Array.isArray(candidates)) remote = [...remote, ...candidates.map((candidate) => [from, candidate])].slice(-MAX_CANDIDATES);
@@ -413,13 +413,18 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     if (anew) {
       const why = theirs && PEER_RELOADED;
       if (seq) renew();
-      theirs = from;
+      pair(from);
       if (why) emit("restart", why);
     }
     await pc.setRemoteDescription(description);
     needed = false;
     await pc.setLocalDescription();
     tell({ answers: number, description: pc.localDescription });
+  }
+
+  function pair(from) {
+    if (!theirs) tries = 0;
+    theirs = from;
   }
 
   /** Asks the peer to show that it knows this session: repeats the open offer, or offers an ICE restart. */
@@ -439,8 +444,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
         return disarm();
       }
     } else if (call.state === "connected") become("reconnecting");
-    if (pc.connectionState === "failed") check();
-    else arm();
+    arm();
   }
 
   function disarm() {
@@ -456,9 +460,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
   function check() {
     disarm();
     const failed = theirs && !up() && call.state !== "waiting";
-    if (signal.state !== "live") tries = 0;
-    else if (failed && (++tries > 2 || stable())) run(() => restart("ice_failed", tries > 2));
-    else nudge();
+    // Without a stream of our own no answer can come.
+    tries = signal.state === "live" ? tries + 1 : 0;
+    if (failed && tries && (tries > 2 || stable())) run(() => restart("ice_failed", tries > 2));
+    else if (tries) nudge();
     arm();
   }
 

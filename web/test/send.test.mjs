@@ -157,7 +157,7 @@ test("a request that is never answered is given up", async () => {
     setTimeout(() => controller.abort(new DOMException("late", "TimeoutError")), 10_000);
     return controller.signal;
   });
-  globalThis.fetch = (url, { signal }) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  world.intercept = (_, signal) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   const send = now(ana.send("bob", "phone", null, "one"));
   await pass(9_900);
   assert.equal(send.value, "pending");

@@ -1,11 +1,14 @@
 // A small world for the tests of client.js: a daemon in memory, and the parts of a browser that client.js uses. Time is mocked: it
-// moves only in `pass`. `connect` of a fresh copy of client.js is a page of its own.
+// moves only in `pass`. Each `connect` is a page of its own, with its own copy of client.js, and `leave` ends a page without a word.
 
+import fs from "node:fs";
 import { mock } from "node:test";
 import { FakePeerConnection } from "./rtc.mjs";
 
 const BASE = "http://daemon.test/";
-let pages = 0;
+/** client.js as the body of a function whose parameters are a page's globals. */
+const CODE = fs.readFileSync(new URL("../client.js", import.meta.url), "utf8")
+  .replace("export const connect", "const connect").replaceAll("import.meta.url", JSON.stringify(`${BASE}client.js`));
 
 /** Lets everything happen that waits for no time. */
 export async function settle() {
@@ -35,21 +38,12 @@ export class World {
   heartbeat = 15_000;
   #mailboxes = new Map();
   #page = 0;
+  #ends = new WeakMap();
 
   constructor() {
     mock.timers.enable({ apis: ["setTimeout", "Date"] });
-    const world = this;
     globalThis.location = { href: "http://page.test/" };
-    globalThis.RTCPeerConnection = FakePeerConnection;
     FakePeerConnection.reset();
-    globalThis.EventSource = class extends FakeEventSource {
-      constructor(url, options) {
-        super(url, options);
-        world.sources.push(this);
-        queueMicrotask(() => world.#subscribe(this));
-      }
-    };
-    globalThis.fetch = (url, init = {}) => this.#fetch(new URL(url), init);
   }
 
   close() {
@@ -57,17 +51,48 @@ export class World {
     mock.restoreAll();
   }
 
-  /** Loads client.js as a page does, and connects. */
-  async load() {
-    return import(`../client.js?page=${(pages += 1)}`);
+  /** Loads client.js as a page does. `more` are other globals of this page. */
+  load(more = {}) {
+    const world = this;
+    const page = { alive: true, ends: [] };
+    const globals = {
+      fetch: (url, init = {}) => page.alive ? this.#fetch(new URL(url), init) : new Promise(() => {}),
+      setTimeout: (act, ms) => setTimeout(() => page.alive && act(), ms),
+      EventSource: class extends FakeEventSource {
+        constructor(url, options) {
+          super(url, options);
+          page.ends.push(() => this.close());
+          world.sources.push(this);
+          queueMicrotask(() => world.#subscribe(this));
+        }
+      },
+      RTCPeerConnection: class extends FakePeerConnection {
+        constructor(configuration) {
+          super(configuration);
+          page.ends.push(() => this.close());
+        }
+      },
+      ...more,
+    };
+    const { connect } = new Function(...Object.keys(globals), `${CODE}\nreturn { connect };`)(...Object.values(globals));
+    const end = () => {
+      page.alive = false;
+      for (const end of page.ends) end();
+    };
+    return { connect, end };
   }
 
-  async connect(user, device, options = {}) {
-    const { connect } = await this.load();
+  async connect(user, device, options = {}, more = {}) {
+    const { connect, end } = this.load(more);
     const connecting = connect({ url: BASE, user, device, ...options });
-    connecting.catch(() => {});
+    connecting.then((signal) => { this.#ends.set(signal, end); }, () => {});
     await settle();
     return connecting;
+  }
+
+  /** The browser ends a page without a word: its streams and its calls are gone. */
+  leave(signal) {
+    this.#ends.get(signal)();
   }
 
   /** The stream of a device that is open now. */
@@ -121,7 +146,7 @@ export class World {
     this.requests.push(request);
     await null;
     signal?.throwIfAborted();
-    const answer = (await this.intercept(request)) ?? this.#answer(request);
+    const answer = (await this.intercept(request, signal)) ?? this.#answer(request);
     return new Response(answer.status === 204 ? null : JSON.stringify(answer.body ?? {}), { status: answer.status, headers: answer.headers });
   }
 

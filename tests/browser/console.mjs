@@ -193,7 +193,7 @@ async function byKeyboard({ two }) {
   await second.keyboard.type("no mouse");
   await second.keyboard.press("Enter");
   await first.getByRole("log").getByText("no mouse").waitFor();
-  await tabTo(second, /sent offer to/);
+  await tabTo(second, /^\d\d:\d\d:\d\d sent offer to/);
   await second.keyboard.press("Enter");
   await second.locator("#rows pre:not([hidden])").filter({ hasText: "a=ice-ufrag" }).waitFor();
   const outline = await second.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);

@@ -1,10 +1,10 @@
 // A call of two pages that run the code of the README survives every kind of fault, round after round.
 //
-//   CHROMIUM=/usr/bin/chromium node storm.mjs DAEMON_EXECUTABLE [--rounds 3] [--lanes 2] [--seed N] [--client FILE]
+//   CHROMIUM=/usr/bin/chromium node storm.mjs DAEMON_EXECUTABLE [--rounds 3] [--lanes 2] [--seed N] [--client FILE] [--trace MS]
 //
 // A round starts a daemon and two pages, then brings every fault once, in random order. The seed of a round is that of the first
 // plus the rounds before it, so `--rounds 1 --seed N` repeats one. Lanes run at the same time, because most of it is waiting. `--client` tries a
-// `client.js` without building the daemon.
+// `client.js` without building the daemon, `--trace MS` shows what led to a recovery that took longer.
 
 import assert from "node:assert/strict";
 import { parseArgs } from "node:util";
@@ -21,6 +21,7 @@ const { values, positionals: [EXECUTABLE] } = parseArgs({ allowPositionals: true
   rounds: { type: "string", default: process.env.STORM_ROUNDS ?? "3" },
   lanes: { type: "string", default: process.env.STORM_LANES ?? "3" },
   client: { type: "string" },
+  trace: { type: "string", default: "Infinity" },
   seed: { type: "string", default: process.env.STORM_SEED ?? String(Date.now() % 1_000_000) },
 } });
 const [ROUNDS, LANES, SEED] = [values.rounds, values.lanes, values.seed].map(Number);
@@ -96,6 +97,7 @@ class Round {
     if (!this.times.has(kind)) this.times.set(kind, []);
     this.times.get(kind).push(took);
     console.log(`${this.name}: ${kind}: ${took} ms`);
+    if (took > values.trace) console.log((await Promise.all(sides.map(([side]) => side.evidence()))).join("\n"));
   }
 
   #nothingTwice() {

@@ -221,9 +221,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     accept() {
       if (call.state !== "ringing") return;
       watch = signal.watch([peer.user]);
-      const here = (name, act) => watch.on(name, ({ device, devices = [device] }) => devices.includes(peer.device) && act());
+      const here = (name, act) => watch.on(name, ({ device, devices = [device], late }) => devices.includes(peer.device) && act(late));
       here("online", again);
-      here("devices", () => call.state === "waiting" && again());
+      // A late list does not show whether the peer has reloaded.
+      here("devices", (late) => (call.state === "waiting" ? again() : late && connected && nudge()));
       here("offline", () => up() || become("waiting"));
       become("connecting");
       renew();
@@ -570,7 +571,8 @@ function createLink(api, told, shared) {
   // What the tabs want: event names, users to watch, and the calls that they have.
   const mine = { names: [], users: [], calls: [] }, tabs = new Map();
   const channel = shared && new BroadcastChannel(name);
-  let own, watch, users = [], live;
+  // `early`: the watched users whose first list has not come.
+  let own, watch, users = [], early, live;
   // What a later tab has to know.
   let past = { present: new Map() };
 
@@ -601,6 +603,7 @@ function createLink(api, told, shared) {
   // Watches while the device's own stream is live.
   function rewatch() {
     past.present = new Map();
+    early = new Set(users);
     watch?.close();
     if (live && users.length) watch?.open();
   }
@@ -624,6 +627,7 @@ function createLink(api, told, shared) {
       state: (_, error) => error && frame({ stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" }),
     });
     const names = ["online", "pageshow", "pagehide", "visibilitychange"];
+    api.answered = () => wake({});
     names.forEach((name) => globalThis.addEventListener?.(name, wake, { signal: stop.signal }));
     spread();
     if (!MUTE.test(past.state)) own.open();
@@ -640,7 +644,10 @@ function createLink(api, told, shared) {
       const { stream, event, id } = frame, value = parse(frame.data);
       if (event === "signal.ready") past.frame = frame;
       if (stream === "subscribe") past.cursor = id || past.cursor;
-      else if (value?.user) note(event, value);
+      else if (value?.user) {
+        note(event, value);
+        value.late = event === "signal.devices" && !early?.delete(value.user);
+      }
       told.frame(frame, value);
     }
     if (state) {
@@ -698,13 +705,14 @@ function createLink(api, told, shared) {
 
 /** An EventSource that comes back: after cuts, silence and refusals, and with a new ticket where tokens are used. */
 function createStream(api, path, onFrame, { query, names, cursor, state: onState }) {
-  let source, timer, turn = 0, failures = 0, deadline, wanted, everLive = cursor, probed, renewed;
+  let source, timer, turn = 0, failures = 0, deadline, earliest, wanted, everLive = cursor, probed, renewed;
 
   function stop() {
     clearTimeout(timer);
     source?.close();
     source = undefined;
     deadline = 0;
+    earliest = Infinity;
     return ++turn;
   }
 
@@ -720,9 +728,10 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     timer = setTimeout(() => again(), ms);
   }
 
-  // Comes back after a random part of the backoff.
+  // Comes back after a random part of the backoff. An answer of the server to something else ends the wait, after a second.
   function again(least = 0) {
     stop();
+    earliest = Date.now() + Math.max(least, 1_000);
     probed = false;
     onState(everLive ? "reconnecting" : "connecting");
     timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_MS));
@@ -776,6 +785,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     if (ready || type === "signal.devices") {
       everLive = true;
       onState("live");
+      api.answered();
     }
     if (type !== "signal.end") return;
     const { reason } = value;
@@ -803,7 +813,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
   function wake(type) {
     if (!wanted) return;
     if (type === "pagehide") stop();
-    else if (type === "online" || Date.now() > deadline) open();
+    else if (type === "online" || Date.now() > (type ? deadline : deadline || earliest)) open();
   }
 
   return { open, close, listen, wake };
@@ -819,6 +829,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
   const api = {
     credentials,
     heartbeat,
+    answered() {},
     silence: 60_000,
 
     // The parameters that name the caller.
@@ -852,6 +863,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
       try {
         const answer = await fetch(url, { ...init, credentials, signal: signal ? AbortSignal.any([timeout, signal]) : timeout });
         const { status, headers } = answer;
+        if (status < 500 && status !== 429) api.answered();
         const body = probe && status === 200 ? void answer.body?.cancel() : parse(await answer.text());
         return { status, body: body ?? {}, retryAfter: +headers.get("retry-after") || 0 };
       } catch {

@@ -493,3 +493,23 @@ test("a hundred rounds of reloads on random sides end in a call", async () => {
     await talk(ana, bob);
   }
 });
+
+test("a peer that reloads while the watch is away is noticed as soon as the watch is back", async () => {
+  const [ana, bob] = await inACall();
+  mock.method(Math, "random", () => 0.25);
+  world.sources.findLast(({ path, query, readyState }) => path === "/devices" && query.get("user") === "bob" && readyState === 1).fail();
+  leave(bob);
+  const reloaded = await page("bob", false);
+  await pass(1_500);
+  assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
+  await connected(ana, reloaded);
+  await talk(ana, reloaded);
+});
+
+test("a call is left alone when a watch of somebody else opens the stream of all watches anew", async () => {
+  const [ana] = await inACall();
+  const said = world.calls().length;
+  ana.signal.watch(["eve"]);
+  await pass(1_000);
+  assert.equal(world.calls().length, said);
+});

@@ -319,3 +319,18 @@ test("a closed signal leaves nothing behind", async () => {
   assert.ok(world.sources.every(({ readyState }) => readyState === 2));
   assert.equal(signal.state, "closed");
 });
+
+test("an answer of the server ends the wait of a stream, but not within a second of its failure", async () => {
+  const signal = await world.connect("ana", "laptop");
+  mock.method(Math, "random", () => 0.99);
+  world.stream("ana", "laptop").fail();
+  const seen = world.sources.length;
+  await signal.send("bob", "phone", "text", "one");
+  await pass(900);
+  assert.equal(world.sources.length, seen, "too soon");
+  await pass(200);
+  await signal.send("bob", "phone", "text", "two");
+  assert.equal(world.sources.length, seen + 1);
+  await settle();
+  assert.equal(signal.state, "live");
+});

@@ -152,11 +152,11 @@ const SEND_STREAM: &str = "/backend_signal.v1.Signal/SendStream";
 /// The path of each method of `Signal`, and the identity that the method needs.
 const METHODS: [(&str, Identity); 6] = [
     (SEND, Identity::Caller),
-    (SEND_STREAM, Identity::Caller),
+    (SEND_STREAM, Identity::StreamCaller),
     ("/backend_signal.v1.Signal/Broadcast", Identity::Caller),
     ("/backend_signal.v1.Signal/Subscribe", Identity::Subscriber),
     ("/backend_signal.v1.Signal/ListDevices", Identity::Caller),
-    ("/backend_signal.v1.Signal/WatchDevices", Identity::Caller),
+    ("/backend_signal.v1.Signal/WatchDevices", Identity::StreamCaller),
 ];
 
 /// Whether a path is that of the gRPC health check, which a connection over the limit may still call.

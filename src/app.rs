@@ -59,8 +59,8 @@ impl App {
     async fn listen(options: ServeOptions) -> io::Result<Self> {
         let (metrics, drain, budget) = (Metrics::new(), Drain::new(), Budget::new(options.memory_budget));
         let mut inputs = Inputs::read(&options, &drain).await?;
-        let (tokens, key_refresh) = inputs.tokens.take().unzip();
         let warnings = inputs.warnings(&options);
+        let (tokens, key_refresh) = inputs.tokens.take().unzip();
         let clients =
             ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
         let hosts = inputs.addresses.clone();

@@ -145,6 +145,36 @@ async fn a_secret_in_a_key_set_needs_32_bytes_as_one_in_a_file_does() {
 }
 
 #[tokio::test]
+async fn a_token_that_names_no_key_is_tried_with_the_first_8_keys_of_its_kind_and_a_start_says_so() {
+    let secret = |id: u8| json!({"kty": "oct", "kid": id.to_string(), "k": encode([id; 32])});
+    let others = vec![rsa_jwk("rsa", RSA); 8];
+    let keys: Vec<_> = others.into_iter().chain((0..10).map(secret)).collect();
+    let set = file("set", jwks(&keys));
+    let options = ["--auth", "jwt", "--jwks", &set, "--jwt-audience", "signal"];
+    let server = Server::with(&options).await;
+    for (id, named, status) in [(0, false, 200), (7, false, 200), (8, false, 401), (8, true, 200), (9, true, 200)] {
+        let claims = json!({"userid": "bob", "aud": "signal", "exp": seconds_from_now(60)});
+        let mut header = json!({"alg": "HS256"});
+        if named {
+            header["kid"] = Value::from(id.to_string());
+        }
+        let token = Signer::secret([id; 32]).sign(&header, &claims);
+        assert_eq!(list(server.address, &token).await.status, status, "key {id}, named: {named}");
+    }
+    let few = file("set", jwks(&keys[..16]));
+    for (set, warnings) in [(&set, 1), (&few, 0)] {
+        let (code, _, log) = process::run(
+            &[&["check-config", "--host", "127.0.0.1", "--jwks", set][..], &options[..2], &options[4..]].concat(),
+        );
+        assert_eq!((code, log.matches("only the first 8").count()), (Some(0), warnings), "{log}");
+    }
+    let many: Vec<_> = (0..=255).map(secret).chain([rsa_jwk("rsa", RSA)]).collect();
+    let many = file("set", jwks(&many));
+    let (code, _, log) = process::run(&[&["check-config", "--jwks", &many][..], &options[..2], &options[4..]].concat());
+    assert!(code == Some(2) && log.contains("more than 256 keys"), "{log}");
+}
+
+#[tokio::test]
 async fn a_key_that_is_new_in_the_file_is_found_by_the_first_token_that_names_it() {
     let (a, b) = (Signer::rsa(), Signer::other_rsa());
     let set = file("set", jwks(&[rsa_jwk("a", RSA)]));

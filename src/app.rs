@@ -61,6 +61,7 @@ impl App {
         let mut inputs = Inputs::read(&options, &drain).await?;
         let warnings = inputs.warnings(&options);
         let (tokens, key_refresh) = inputs.tokens.take().unzip();
+        let keys = key_refresh.as_ref().map(KeyRefresh::keys);
         let clients =
             ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
         let hosts = inputs.addresses.clone();
@@ -80,7 +81,7 @@ impl App {
         let service = grpc::SignalMethods { hub: hub.clone(), heartbeat: options.heartbeat, drain: drain.clone() };
         let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
-        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
+        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone(), keys };
         let failed = FailedIdentities {
             failures: IdentityFailures::new(options.identity_failures, clients.clone()),
             metrics: metrics.clone(),

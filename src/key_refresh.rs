@@ -98,6 +98,7 @@ impl KeyRefresh {
             () = drain.started() => {}
             () = self.refresh(&reload, &metrics) => {}
         }
+        self.keys.end();
         std::future::pending::<()>().await;
     }
 
@@ -298,6 +299,27 @@ mod tests {
         write(set("oct"), 1);
         run(2 * FILE_EVERY).await;
         assert!(!Arc::ptr_eq(&before, &keys.current().unwrap()));
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_drain_nobody_waits_for_keys_that_nobody_reads() {
+        let path = secret_file("drain");
+        let drain = Drain::new();
+        let refresh = KeyRefresh::new(KeySource::Secret(path.clone()), Expected::default(), drain.clone()).unwrap();
+        let (keys, began) = (refresh.keys(), Instant::now());
+        // An attempt has begun, and the drain ends it.
+        keys.begin();
+        drain.start();
+        let waiting = keys.read_again();
+        let mut running = Box::pin(refresh.run(Reload::default(), Metrics::new()));
+        tokio::select! {
+            () = running.as_mut() => panic!("it never ends"),
+            () = waiting => {}
+        }
+        keys.read_again().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(keys.current().is_some());
         fs::remove_file(&path).unwrap();
     }
 

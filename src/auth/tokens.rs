@@ -139,7 +139,7 @@ impl Auth {
     /// Takes the result of `identify`. If its key was unknown, has the keys read again and calls `identify` once more.
     ///
     /// # Errors
-    /// Those of `identify`.
+    /// Those of `identify`. In a drain nobody reads keys: an unknown one is [`Error::Draining`].
     pub async fn with_new_keys<T>(
         &self,
         identified: Result<T, Error>,
@@ -150,11 +150,15 @@ impl Auth {
             return identified;
         }
         tokens.keys.read_again().await;
-        identify().inspect_err(|error| {
-            if *error == UNKNOWN_KEY {
+        match identify() {
+            // The key may be a new one, which another server would read. A 401 would end an `EventSource` for good.
+            Err(UNKNOWN_KEY) if tokens.keys.are_final() => Err(Error::DRAINING),
+            Err(UNKNOWN_KEY) => {
                 self.metrics.identity_refused();
+                Err(UNKNOWN_KEY)
             }
-        })
+            identified => identified,
+        }
     }
 
     /// Whether the error may be gone when the keys have been read again.

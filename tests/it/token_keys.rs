@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls};
 
 use crate::harness::{
-    Connection, Process, Response, Server, Sse, process,
+    Connection, Process, Response, Server, Sse, metric, process,
     tokens::{
         OTHER_RSA, OTHER_RSA_PUBLIC, RSA, RSA_PUBLIC, SECRET, Signer, encode, file, jwks, rsa_jwk, seconds_from_now,
         token,
@@ -175,6 +175,24 @@ async fn a_token_that_names_no_key_is_tried_with_the_first_8_keys_of_its_kind_an
 }
 
 #[tokio::test]
+async fn in_a_drain_an_unknown_key_is_503_at_once_and_no_failed_identity() {
+    let set = file("set", jwks(&[rsa_jwk("a", RSA)]));
+    let options = ["--auth", "jwt", "--jwks", &set, "--jwt-audience", "signal", "--drain-window", "20"];
+    let server = Server::with(&options).await;
+    // Keeps the daemon from stopping at once.
+    let open = Sse::open(server.address, &format!("/subscribe?token={}", signed(&Signer::rsa(), "a")), &[]).await;
+    let mut connection = Connection::open(server.address).await;
+    assert_eq!(connection.request("GET /readyz", &[], b"").await.status, 200);
+    server.drain.start();
+    let mut connection = Connection::open(server.address).await;
+    let bearer = format!("Bearer {}", signed(&Signer::other_rsa(), "new"));
+    let answer = connection.request("GET /user/bob/devices", &[("authorization", &bearer)], b"").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "draining"));
+    assert_eq!(metric(&server, "signal_refused_identities_total").await, 0);
+    drop(open);
+}
+
+#[tokio::test]
 async fn a_key_that_is_new_in_the_file_is_found_by_the_first_token_that_names_it() {
     let (a, b) = (Signer::rsa(), Signer::other_rsa());
     let set = file("set", jwks(&[rsa_jwk("a", RSA)]));
@@ -326,7 +344,15 @@ async fn sighup_has_the_keys_read_again_at_once() {
     // The unknown key had the keys read once more.
     until(|| refreshes(daemon.address), |counts| *counts == ["3", "1"]).await;
     assert_eq!(list(daemon.address, &signed(&b, "b")).await.status, 200, "the keys from before stay");
+    assert_eq!(ready(daemon.address).await, (200, DEGRADED.to_owned()));
 }
+
+async fn ready(address: SocketAddr) -> (u16, String) {
+    let answer = Connection::open(address).await.request("GET /readyz", &[], b"").await;
+    (answer.status, answer.text())
+}
+
+const DEGRADED: &str = "degraded: the keys of tokens could not be read\n";
 
 /// Asserts that the daemon answers 503 while the server of its key set has this fault, and accepts tokens afterwards.
 async fn answers_503_until_there_are_keys(fault: &'static str, answer: Answer) {
@@ -341,9 +367,10 @@ async fn answers_503_until_there_are_keys(fault: &'static str, answer: Answer) {
     let later = Connection::open(daemon.address).await.request(&path, &stream, b"").await;
     let text = later.text();
     assert!(later.status == 200 && text.contains("overloaded") && text.contains("retry: "), "{fault}: {text}");
-    assert_eq!(Connection::open(daemon.address).await.request("GET /readyz", &[], b"").await.status, 200);
+    assert_eq!(ready(daemon.address).await, (200, DEGRADED.to_owned()), "{fault}");
     keys.set(ok(&jwks(&[rsa_jwk("a", RSA)])));
     until(|| list(daemon.address, &token), |answer| answer.status == 200).await;
+    assert_eq!(ready(daemon.address).await, (200, "ready\n".to_owned()), "{fault}");
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ use crate::{
     drain::Drain,
     flat_map::FlatMap,
     hub::{Hub, Opening, StreamItem, Subscription, Watch, WatchItem, chosen_heartbeat},
-    model::{EndReason, Start},
+    model::{EndReason, Outcome, Start},
     wall_clock,
 };
 
@@ -208,8 +208,13 @@ impl signal_server::Signal for SignalMethods {
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
         let (to, draft) = convert::send_request(request.into_inner())?;
+        let ttl = self.hub.hold_time(draft.ttl);
         let outcome = self.hub.send(&caller, &to, draft).await?;
-        Ok(Response::new(convert::send_response(outcome)))
+        let mut response = Response::new(convert::send_response(outcome));
+        if outcome == Outcome::Held {
+            response.metadata_mut().insert("ttl", ttl.as_secs().into());
+        }
+        Ok(response)
     }
 
     async fn send_stream(

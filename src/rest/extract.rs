@@ -212,4 +212,5 @@ fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
     Ok(Duration::from_secs(seconds))
 }
 
-const TTL: HeaderName = HeaderName::from_static("ttl");
+/// In a request: how long to hold the message. In an answer: how long it is held.
+pub(super) const TTL: HeaderName = HeaderName::from_static("ttl");

@@ -14,7 +14,7 @@ mod token_setup;
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use self::{dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs};
+use self::{dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs, start_report::SetUp};
 use crate::{
     admin::Admin,
     auth::{self, Auth, Tokens},
@@ -44,6 +44,14 @@ pub struct App {
     warnings: Vec<String>,
     key_refresh: Option<KeyRefresh>,
     options: ServeOptions,
+}
+
+/// A configuration that is valid.
+pub struct Checked {
+    /// One line that says what decides who can use the daemon.
+    pub set_up: String,
+    /// A line for each thing that an operator should look into.
+    pub warnings: Vec<String>,
 }
 
 impl App {
@@ -92,19 +100,20 @@ impl App {
         Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, reload, warnings, key_refresh, options })
     }
 
-    /// Does what [`App::bind`] does up to the point where it would listen. Returns the warnings of a start.
+    /// Does what [`App::bind`] does up to the point where it would listen. Returns what a start would log.
     ///
     /// # Errors
     /// When a host name has no address, or a certificate or key cannot be read.
-    pub fn check(options: &ServeOptions) -> io::Result<Vec<String>> {
+    pub fn check(options: &ServeOptions) -> io::Result<Checked> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let inputs = runtime.block_on(Inputs::read(options, &Drain::new()));
-        Ok(inputs.map_err(|error| with_variables(&options.given, &error))?.warnings(options))
+        let inputs = inputs.map_err(|error| with_variables(&options.given, &error))?;
+        Ok(Checked { set_up: SetUp::of(options).to_string(), warnings: inputs.warnings(options) })
     }
 
     /// Logs how the daemon is set up, what an operator should look into, and where it listens.
     pub fn report(&self) {
-        start_report::log(&self.options);
+        SetUp::of(&self.options).log();
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         self.addresses.iter().for_each(|address| tracing::info!("listening on {address}"));
     }

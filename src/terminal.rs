@@ -17,13 +17,13 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says that the configuration is valid, after a line on standard error for each warning.
+/// Says how the daemon is set up and that this is valid, after a line on standard error for each warning.
 #[must_use]
-pub fn confirm(warnings: &[String]) -> ExitCode {
+pub fn confirm(set_up: &str, warnings: &[String]) -> ExitCode {
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "backend-signal: warning: {warning}");
     }
-    print("the configuration is valid\n")
+    print(&format!("{set_up}\nthe configuration is valid\n"))
 }
 
 /// Writes one line to standard error. Returns `code`, even if the write fails.

@@ -95,7 +95,7 @@ impl App {
             metrics: metrics.clone(),
             drain: drain.clone(),
         };
-        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins, clients, failed);
+        let dispatch = router::join(api, signal, grpc, admin, &options, clients, failed);
         let reload = Reload::default();
         Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, reload, warnings, key_refresh, options })
     }
@@ -115,6 +115,9 @@ impl App {
     pub fn report(&self) {
         SetUp::of(&self.options).log();
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        if let Some(console) = start_report::console(&self.options, &self.addresses) {
+            tracing::info!("the console is at {console}");
+        }
         self.addresses.iter().for_each(|address| tracing::info!("listening on {address}"));
     }
 

@@ -2,6 +2,8 @@
 
 #[path = "tidy/code.rs"]
 mod code;
+#[path = "tidy/links.rs"]
+mod links;
 #[path = "tidy/papers.rs"]
 mod papers;
 
@@ -27,6 +29,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),
     ("rest", &["tonic", "prost", "crate::grpc", "crate::cluster"]),
     ("grpc", &["axum", "crate::rest", "crate::cluster"]),
+    (
+        "web",
+        &[
+            "tokio",
+            "tonic",
+            "prost",
+            "crate::hub",
+            "crate::auth",
+            "crate::rest",
+            "crate::grpc",
+            "crate::serve",
+            "crate::model",
+        ],
+    ),
     ("serve", &["crate::model", "crate::error", "crate::auth", "crate::hub"]),
     ("serve", &["crate::rest", "crate::grpc", "crate::cluster", "crate::admin"]),
 ];

@@ -10,6 +10,7 @@ pub(super) struct SetUp {
     tokens: Option<TokenSetUp>,
     trusted_proxies: String,
     tls: &'static str,
+    console: &'static str,
 }
 
 /// Which tokens are accepted.
@@ -21,39 +22,35 @@ struct TokenSetUp {
 
 impl SetUp {
     pub(super) fn of(options: &ServeOptions) -> Self {
-        let identity = match options.auth {
-            AuthMode::Claim => "claim",
-            AuthMode::Jwt => "jwt",
-            AuthMode::None => "none",
-        };
         let proxies: Vec<_> = options.trusted_proxies.iter().map(ToString::to_string).collect();
         Self {
-            identity,
+            identity: identity(options),
             tokens: (options.auth == AuthMode::Jwt).then(|| TokenSetUp::of(&options.tokens)),
             trusted_proxies: list(&proxies, "none named"),
             tls: if options.endpoint.tls_cert.is_some() { "on" } else { "off" },
+            console: if options.console { "on" } else { "off" },
         }
     }
 
     /// Logs it in one line.
     pub(super) fn log(&self) {
-        let Self { identity, tokens, trusted_proxies, tls } = self;
+        let Self { identity, tokens, trusted_proxies, tls, console } = self;
         let keys = tokens.as_ref().map(|tokens| tokens.keys.as_str());
         let audience = tokens.as_ref().map(|tokens| tokens.audience.as_str());
         let issuer = tokens.as_ref().map(|tokens| tokens.issuer.as_str());
-        tracing::info!(version = VERSION, identity, keys, audience, issuer, trusted_proxies, tls, "starting");
+        tracing::info!(version = VERSION, identity, keys, audience, issuer, trusted_proxies, tls, console, "starting");
     }
 }
 
 /// The fields as the log has them.
 impl fmt::Display for SetUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, tokens, trusted_proxies, tls } = self;
+        let Self { identity, tokens, trusted_proxies, tls, console } = self;
         write!(f, "version={VERSION:?} identity={identity:?}")?;
         if let Some(TokenSetUp { keys, audience, issuer }) = tokens {
             write!(f, " keys={keys:?} audience={audience:?} issuer={issuer:?}")?;
         }
-        write!(f, " trusted_proxies={trusted_proxies:?} tls={tls:?}")
+        write!(f, " trusted_proxies={trusted_proxies:?} tls={tls:?} console={console:?}")
     }
 }
 
@@ -74,6 +71,24 @@ fn list(elements: &[String], instead: &str) -> String {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The value of `--auth`.
+pub(super) fn identity(options: &ServeOptions) -> &'static str {
+    match options.auth {
+        AuthMode::Claim => "claim",
+        AuthMode::Jwt => "jwt",
+        AuthMode::None => "none",
+    }
+}
+
+/// Where a browser on this machine finds the console, if there is one.
+pub(super) fn console(options: &ServeOptions, addresses: &[SocketAddr]) -> Option<String> {
+    let address = addresses.first().filter(|_| options.console)?;
+    let scheme = if options.endpoint.tls_cert.is_some() { "https" } else { "http" };
+    // A browser cannot open 0.0.0.0. It gives a page the camera at localhost, and elsewhere only over https.
+    let local = address.ip().is_unspecified().then(|| format!("localhost:{}", address.port()));
+    Some(format!("{scheme}://{}/", local.unwrap_or_else(|| address.to_string())))
+}
 
 /// A line for each danger. `addresses` are those of the host.
 pub(super) fn warnings(options: &ServeOptions, addresses: &[SocketAddr]) -> Vec<String> {

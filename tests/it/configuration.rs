@@ -143,7 +143,8 @@ fn check_config_says_the_faults_of_a_start_and_listens_nowhere() {
         ["check-config", "--host", "127.0.0.1", "--port", &port, "--tls-cert", &certificate, "--tls-key", &key];
     let valid = |tls: &str| {
         let version = env!("CARGO_PKG_VERSION");
-        let set_up = format!(r#"version="{version}" identity="claim" trusted_proxies="none named" tls="{tls}""#);
+        let set_up =
+            format!(r#"version="{version}" identity="claim" trusted_proxies="none named" tls="{tls}" console="off""#);
         (Some(0), format!("{set_up}\nthe configuration is valid\n"), String::new())
     };
     assert_eq!(run(&options, &[]), valid("on"));
@@ -185,16 +186,20 @@ fn the_log_begins_with_what_decides_who_can_use_the_daemon() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let [certificate, key] = tempfiles("start-line", &identity);
     for (options, fields) in [
-        (&[][..], [r#"identity="claim""#, r#"trusted_proxies="none named""#, r#"tls="off""#]),
+        (&[][..], [r#"identity="claim""#, r#"trusted_proxies="none named""#, r#"tls="off""#, r#"console="off""#]),
         (
             &["--trusted-proxies", "127.0.0.0/8,::1", "--tls-cert", &certificate, "--tls-key", &key],
-            [r#"identity="claim""#, r#"trusted_proxies="127.0.0.0/8,::1/128""#, r#"tls="on""#],
+            [r#"identity="claim""#, r#"trusted_proxies="127.0.0.0/8,::1/128""#, r#"tls="on""#, r#"console="off""#],
         ),
-        (&["--dev"], [r#"identity="none""#, r#"trusted_proxies="none named""#, r#"tls="off""#]),
+        (
+            &["--dev", "--console"],
+            [r#"identity="none""#, r#"trusted_proxies="none named""#, r#"tls="off""#, r#"console="on""#],
+        ),
     ] {
         let daemon = Process::start(options);
         let preface = &daemon.preface;
-        assert_eq!(preface.lines().count(), 1, "{preface}");
+        // A console has a line of its own.
+        assert_eq!(preface.lines().count(), 1 + usize::from(preface.contains("the console is at ")), "{preface}");
         for field in fields.iter().chain([&format!(r#"version="{}""#, env!("CARGO_PKG_VERSION")).as_str()]) {
             assert!(preface.contains(field), "{field}: {preface}");
         }

@@ -1,4 +1,4 @@
-//! The daemon over the wire: every promise of the README, in the real protocols, against a server on a free port.
+//! The daemon over the wire: every promise of the README and of `docs`, in the real protocols, against a server on a free port.
 
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
@@ -67,3 +67,4 @@ mod tokens;
 mod unread_responses;
 mod user_limits;
 mod wall_clock;
+mod web;

@@ -122,7 +122,7 @@ fn keys_of_tokens_that_cannot_be_used_are_one_line_that_names_the_variable() {
 
 #[test]
 fn servers_of_stun_and_turn_that_cannot_be_used_are_one_line_that_names_the_variable() {
-    let long = "s".repeat(64 * 1024 + 1);
+    let large = "s".repeat(64 * 1024 + 1);
     let pem = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n";
     let turn = ["--turn", "turn:turn.example.org"];
     for (variable, value, more, reason) in [
@@ -137,7 +137,7 @@ fn servers_of_stun_and_turn_that_cannot_be_used_are_one_line_that_names_the_vari
         ("SIGNAL_TURN_TTL", "25h".to_owned(), &[], "between"),
         ("SIGNAL_TURN_SECRET_FILE", "/no/such/file".to_owned(), &turn, "No such file"),
         ("SIGNAL_TURN_SECRET_FILE", file("empty", "\n"), &turn, "the file is empty"),
-        ("SIGNAL_TURN_SECRET_FILE", file("long", &long), &turn, "larger than 64 KiB"),
+        ("SIGNAL_TURN_SECRET_FILE", file("large", &large), &turn, "larger than 64 KiB"),
         ("SIGNAL_TURN_SECRET_FILE", file("pem", pem), &turn, "PEM and not a secret"),
     ] {
         for command in ["check-config", "serve"] {

@@ -63,6 +63,20 @@ async function callsWithClient(browser, address) {
   await Promise.all([ana, bob, refused].map((page) => page.context().close()));
 }
 
+/** The snippet of docs/identity.md opens a stream with a ticket, in a page of the daemon's own origin. */
+async function opensAStreamWithATicket(browser) {
+  const text = fs.readFileSync(new URL("../../docs/identity.md", import.meta.url), "utf8");
+  const [, code] = text.match(/^```js\n([\s\S]*?fetch\("\/ticket"[\s\S]*?)^```$/m);
+  const page = await (await browser.newContext()).newPage();
+  await page.goto(`${DAEMON}/client.d.ts`);
+  const before = `const token = ${JSON.stringify(BOB)}, device = "snippet";`;
+  const after = `stream.addEventListener("signal.ready", ({ data }) => { window.ready = JSON.parse(data); });`;
+  await page.addScriptTag({ type: "module", content: before + code + after });
+  await until("a stream", () => page.evaluate(() => Boolean(window.ready)));
+  assert.equal(await page.evaluate(() => window.ready.device), "snippet");
+  await page.context().close();
+}
+
 /** Opens a page of another origin than the daemon's, and notes the tickets in its URLs. */
 async function open(browser, origin, tickets) {
   const page = await (await browser.newContext()).newPage();
@@ -200,12 +214,14 @@ async function main() {
     console.log("ok: a stolen ticket is worth nothing");
     await callsWithClient(browser, address);
     console.log("ok: two pages make a call with client.js");
+    await opensAStreamWithATicket(browser);
+    console.log("ok: the snippet of docs/identity.md opens a stream with a ticket");
   } finally {
     await browser.close();
     pages.close();
     pages.closeAllConnections();
   }
-  console.log("4 passed, 0 failed");
+  console.log("5 passed, 0 failed");
 }
 
 setTimeout(() => {

@@ -103,6 +103,50 @@ async function prints(browser, url, expected) {
   await page.context().close();
 }
 
+/**
+ * Runs the snippet of docs/http.md with this mark in a page of the daemon's own origin, as behind a proxy. `before` and the snippet
+ * are one module. What the snippet calls is made up here, and the page collects the calls in `called`.
+ */
+async function snippet(browser, mark, before, names) {
+  const { page } = await open(browser, `${DAEMON}/client.d.ts`);
+  const text = fs.readFileSync(new URL("../../docs/http.md", import.meta.url), "utf8");
+  const [code, ...more] = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code]) => code).filter((code) => code.includes(mark));
+  assert.ok(code && more.length === 0, `docs/http.md: one block of js with ${mark}`);
+  const made = names.map((name) => `const ${name} = (value) => called.push([${JSON.stringify(name)}, value]);`).join("\n");
+  await page.evaluate(() => { window.called = []; });
+  await page.addScriptTag({ type: "module", content: `${made}\n${before}\n${code}` });
+  const calls = async (count) => {
+    await until(`${count} calls of the snippet with ${mark}`, () => page.evaluate((count) => called.length >= count, count));
+    return page.evaluate(() => called);
+  };
+  return { page, calls };
+}
+
+async function theSnippetsOfHttpMd(browser) {
+  const refused = await snippet(browser, `fetch("/subscribe")`, "", ["showError"]);
+  const [[, problem]] = await refused.calls(1);
+  assert.equal(problem.status, 401);
+
+  const lost = `const stream = new EventSource("/subscribe?user=eve&device=phone&last_event_id=none");`;
+  const broken = await snippet(browser, "restartNegotiation", lost, ["restartNegotiation"]);
+  assert.equal((await broken.calls(1)).length, 1);
+
+  const tab = `const stream = new EventSource("/subscribe?user=eve&device=tab");
+    stream.addEventListener("signal.ready", () => called.push(["ready"]), { once: true });`;
+  const old = await snippet(browser, "showButton", tab, ["showButton"]);
+  await old.calls(1);
+  await old.page.evaluate(() => { window.newer = new EventSource("/subscribe?user=eve&device=tab"); });
+  assert.deepEqual(await old.calls(2), [["ready"], ["showButton", "Use this tab instead"]]);
+
+  const watch = await snippet(browser, "signal.devices", "", ["show", "add", "remove"]);
+  assert.equal((await watch.calls(1))[0][0], "show");
+  await watch.page.evaluate(() => { window.phone = new EventSource("/subscribe?user=bob&device=watched"); });
+  assert.deepEqual((await watch.calls(2))[1], ["add", "watched"]);
+  await watch.page.evaluate(() => window.phone.close());
+  assert.deepEqual((await watch.calls(3))[2], ["remove", "watched"]);
+  await Promise.all([refused, broken, old, watch].map(({ page }) => page.context().close()));
+}
+
 /** Runs a module in Node.js until it has printed these lines, in any order. */
 function nodePrints(code, expected) {
   return new Promise((resolve, reject) => {
@@ -150,6 +194,8 @@ async function main() {
       await prints(browser, url, ["new", "200", "an offer"]);
       ok(`the page of docs/http.md, ${url.split(":")[0]}`);
     }
+    await theSnippetsOfHttpMd(browser);
+    ok("the four snippets of docs/http.md do what it says");
   } finally {
     for (const action of close.reverse()) await action();
   }

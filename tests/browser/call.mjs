@@ -56,6 +56,11 @@ async function callsWithClient(browser, address) {
   };
   const [ana, bob] = [await load(ANA), await load(BOB)];
   for (const page of [ana, bob]) await until("connected", () => page.evaluate(() => Boolean(window.ring)));
+  // Streams of the tests before this one end, too.
+  await until("Bob has one device", async () => {
+    const { body } = await ask("GET", "/user/bob/devices", { authorization: `Bearer ${ANA}` });
+    return JSON.parse(body).length === 1;
+  });
   await ana.evaluate(() => window.ring("bob"));
   for (const page of [ana, bob]) await until("hello", () => page.evaluate(() => texts.includes("hello")));
   const refused = await load("expired");
@@ -170,6 +175,7 @@ async function makesACall(browser, origin) {
   assert.equal(await ana.evaluate(() => window.peer.connectionState), "connected");
   assert.equal(refused(), 1);
   assert.equal(tickets.length, 2, "each page opened one stream");
+  await Promise.all([ana, bob].map((page) => page.context().close()));
   return tickets;
 }
 

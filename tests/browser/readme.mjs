@@ -1,4 +1,5 @@
-// What README.md and docs/http.md show for a page and for Node.js, as a reader pastes it, against a daemon with `--dev`.
+// What README.md and docs/http.md show for a page and for Node.js, as a reader pastes it, against a daemon with `--dev` and
+// `--stun stun:127.0.0.1:9`, where nobody answers.
 //
 //   CHROMIUM=/usr/bin/chromium node readme.mjs http://127.0.0.1:1837
 //
@@ -104,17 +105,17 @@ async function prints(browser, url, expected) {
 }
 
 /**
- * Runs the snippet of docs/http.md with this mark in a page of the daemon's own origin, as behind a proxy. `before` and the snippet
- * are one module. What the snippet calls is made up here, and the page collects the calls in `called`.
+ * Runs the snippet of docs/http.md with this mark in a page of the daemon's own origin, as behind a proxy. `before`, the
+ * snippet and `after` are one module. What the snippet calls is made up here, and the page collects the calls in `called`.
  */
-async function snippet(browser, mark, before, names) {
+async function snippet(browser, mark, before, names, after = "") {
   const { page } = await open(browser, `${DAEMON}/client.d.ts`);
   const text = fs.readFileSync(new URL("../../docs/http.md", import.meta.url), "utf8");
   const [code, ...more] = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code]) => code).filter((code) => code.includes(mark));
   assert.ok(code && more.length === 0, `docs/http.md: one block of js with ${mark}`);
   const made = names.map((name) => `const ${name} = (value) => called.push([${JSON.stringify(name)}, value]);`).join("\n");
   await page.evaluate(() => { window.called = []; });
-  await page.addScriptTag({ type: "module", content: `${made}\n${before}\n${code}` });
+  await page.addScriptTag({ type: "module", content: `${made}\n${before}\n${code}\n${after}` });
   const calls = async (count) => {
     await until(`${count} calls of the snippet with ${mark}`, () => page.evaluate((count) => called.length >= count, count));
     return page.evaluate(() => called);
@@ -126,6 +127,10 @@ async function theSnippetsOfHttpMd(browser) {
   const refused = await snippet(browser, `fetch("/subscribe")`, "", ["showError"]);
   const [[, problem]] = await refused.calls(1);
   assert.equal(problem.status, 401);
+
+  const report = `called.push(["peer", peer.getConfiguration().iceServers[0].urls]);`;
+  const ice = await snippet(browser, `fetch("/ice")`, "", [], report);
+  assert.deepEqual(await ice.calls(1), [["peer", ["stun:127.0.0.1:9"]]]);
 
   const lost = `const stream = new EventSource("/subscribe?user=eve&device=phone&last_event_id=none");`;
   const broken = await snippet(browser, "restartNegotiation", lost, ["restartNegotiation"]);
@@ -144,7 +149,7 @@ async function theSnippetsOfHttpMd(browser) {
   assert.deepEqual((await watch.calls(2))[1], ["add", "watched"]);
   await watch.page.evaluate(() => window.phone.close());
   assert.deepEqual((await watch.calls(3))[2], ["remove", "watched"]);
-  await Promise.all([refused, broken, old, watch].map(({ page }) => page.context().close()));
+  await Promise.all([refused, ice, broken, old, watch].map(({ page }) => page.context().close()));
 }
 
 /** Runs a module in Node.js until it has printed these lines, in any order. */
@@ -195,7 +200,7 @@ async function main() {
       ok(`the page of docs/http.md, ${url.split(":")[0]}`);
     }
     await theSnippetsOfHttpMd(browser);
-    ok("the four snippets of docs/http.md do what it says");
+    ok("the five snippets of docs/http.md do what it says");
   } finally {
     for (const action of close.reverse()) await action();
   }

@@ -99,6 +99,7 @@ test("a call that nobody has accepted rings, and connects when it is accepted", 
   const ana = await page("ana", true);
   await pass(40_000);
   assert.equal(rings.length, 1, "an offer that is repeated rings once");
+  assert.equal(world.calls().filter(({ description }) => description).length, 4, "at 0, 5, 15 and 35 s");
   assert.equal(rings[0].state, "ringing");
   assert.ok(["connecting", "waiting"].includes(ana.call.state));
   const chat = rings[0].channel("chat");
@@ -440,6 +441,12 @@ test("a channel that the peer closed while the connection stays up is closed", a
   await pass(10_000);
   assert.deepEqual([ana.chat.readyState, closed], ["closed", 1]);
   assert.equal(ana.call.state, "connected");
+});
+
+test("without a device nothing is sent: that would be a broadcast", async () => {
+  const ana = await world.connect("ana", "laptop");
+  for (const device of ["", undefined, null]) await assert.rejects(ana.send("bob", device, null, "x"), TypeError);
+  assert.ok(!world.requests.some(({ method }) => method === "POST"));
 });
 
 test("a device cannot call itself", async () => {

@@ -38,7 +38,10 @@ fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let entries = fs::read_dir(root.join("docs")).expect("docs");
     let files = entries.map(|entry| format!("docs/{}", entry.expect("an entry").file_name().display()));
-    let mut names: Vec<_> = files.filter(|name| name.ends_with(".md")).chain(["README.md".to_owned()]).collect();
+    let mut names: Vec<_> = files
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "md"))
+        .chain(["README.md".to_owned()])
+        .collect();
     names.sort();
     let page = |name: String| (name.clone(), fs::read_to_string(root.join(name)).expect("UTF-8"));
     names.into_iter().map(page).collect()

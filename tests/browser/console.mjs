@@ -548,6 +548,7 @@ async function twoAt(context, url) {
 /** Passes on what comes below a prefix. `change(answer, head, response)` passes an answer on in its own way; `head` writes its head. */
 function proxyOf(target, { prefix = "", change = passOn } = {}) {
   return (request, response) => {
+    if (!request.url.startsWith(`${prefix}/`)) return void response.writeHead(404).end();
     const options = { method: request.method, headers: request.headers, agent: false };
     const outward = http.request(target + request.url.slice(prefix.length), options, (answer) => {
       answer.on("error", () => response.destroy());

@@ -26,7 +26,7 @@ export interface Options {
   signal?: AbortSignal;
   /** ICE servers to use instead of what the daemon gives (`GET /ice`). */
   iceServers?: RTCIceServer[];
-  /** More of the configuration of each RTCPeerConnection. */
+  /** More of the configuration of each RTCPeerConnection. ICE servers in it win. */
   rtc?: RTCConfiguration;
 }
 
@@ -86,7 +86,8 @@ export interface Sent {
   event: string | null;
   data: unknown;
   ttl: number | undefined;
-  outcome: Outcome;
+  /** `refused`: the send rejects. */
+  outcome: Outcome | "refused";
   /** The status of the answer; 0 when there was none. */
   status: number;
 }
@@ -181,7 +182,6 @@ export interface Channel extends EventTarget {
   onopen: ((event: Event) => void) | null;
   onmessage: ((event: MessageEvent) => void) | null;
   onclose: ((event: Event) => void) | null;
-  onerror: ((event: Event) => void) | null;
   send(data: string | Blob | ArrayBuffer | ArrayBufferView): void;
   close(): void;
 }

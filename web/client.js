@@ -1,25 +1,23 @@
 // The browser helper of backend-signal: signalling, watching devices, and WebRTC calls that survive reloads and cut networks.
 // One ES module without dependencies, served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
 //
-// Objects are closures and not classes, because a minifier shortens the names of variables, but not those of properties.
-// Reading order: connect and createSignal (what a page uses), createCall, createChannel, then what they stand on: createLink (which
-// tab holds the streams), createStream (an EventSource that comes back), createApi (requests), createEmitter.
+// Objects are closures and not classes: a minifier shortens names of variables, but not of properties. Reading order: createSignal
+// (what a page uses), createCall, createChannel; below them createLink (which tab holds the streams), createStream (an EventSource
+// that comes back), createApi (requests).
 
-/** How long one request may take, and for how long a send is tried again after 429 and 503. */
-const ANSWER_MS = 10_000, SEND_MS = 10_000;
-/** How long an EventSource may take to open. */
-const OPEN_MS = 15_000;
-/** A reconnect waits a random part of this (full jitter). It doubles with each failure, up to the second figure. */
-const BACKOFF_MS = 4_000, MOST_BACKOFF_MS = 30_000;
-/** How long a call may take to connect before it negotiates again. It doubles with each attempt, up to the second figure. */
-const CHECK_MS = 5_000, MOST_CHECK_MS = 30_000;
-/** Candidates that appear within this time share a message. */
+// For one request; for the repeats of a send after 429 and 503; for an EventSource to open.
+const ANSWER_MS = 10_000, SEND_MS = 10_000, OPEN_MS = 15_000;
+// A reconnect waits a random part of the backoff (full jitter). A call that does not connect negotiates again after the check time.
+// Both double with each failure, up to the most.
+const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000;
+// Candidates that appear within this time share a message.
 const COLLECT_MS = 20;
-/** For so many seconds the server holds a call message while the peer has no stream: a short cut of its network loses nothing. */
+// Seconds for which the server holds a call message: a short cut of the peer's network loses nothing.
 const CALL_TTL = 30;
-/** A channel that the peer closed while the connection stays up for this long was closed on purpose. */
+// A channel that the peer closed while the connection stays up for this long was closed on purpose.
 const CHANNEL_GONE_MS = 10_000;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
+const MUTE = /^(superseded|unauthorised)$/;
 const UNKNOWN_SESSION = "unknown_session", PEER_RELOADED = "peer_reloaded";
 
 /** Opens the stream of this device. Resolves at the first `signal.ready`; rejects when the server refuses, or on abort. */
@@ -29,14 +27,15 @@ function createSignal(options, resolve, reject) {
   const [on, emit] = createEmitter();
   const api = createApi(options);
   const queues = new Map(), calls = new Map(), watches = new Set(), names = new Set(options.events);
-  let iceServers = options.iceServers ?? options.rtc?.iceServers, ice, iceTimer;
+  let { iceServers } = options, ice = !!iceServers, iceTimer;
+  const rtc = () => ({ iceServers, ...options.rtc });
 
   const signal = {
     state: "connecting",
     user: null,
     device: null,
 
-    /** `message:NAME` also tells the stream to listen for that name: an EventSource hears only names that it was told. */
+    // An EventSource hears only names that it was told.
     on(name, listener) {
       if (name.startsWith("message:")) link.want("names", names.add(name.slice(8)));
       const off = on(name, listener);
@@ -44,8 +43,9 @@ function createSignal(options, resolve, reject) {
       return off;
     },
 
-    /** Sends one message. Resolves to an outcome, rejects when the request is wrong. Sends to one device keep their order. */
+    // Sends to one device keep their order.
     async send(user, device, event, data, more) {
+      if (!device) throw new TypeError("no device");
       const path = pathOf(user, device), queue = queues.get(path) ?? { length: 0 };
       if (queue.length >= MAX_QUEUED) return "full";
       queues.set(path, queue);
@@ -55,29 +55,31 @@ function createSignal(options, resolve, reject) {
       return (await sent)[0];
     },
 
-    /** Sends to every connected device of a user. */
     async broadcast(user, event, data, more) {
       const [outcome, body] = await post(pathOf(user), { user, device: null }, event, data, more);
       return { outcome, delivered: body.delivered ?? [] };
     },
 
     async devices(user) {
-      const answer = await api.ask("GET", pathOf(user), {}, { repeat: true, wait: SEND_MS });
+      const answer = await api.ask("GET", pathOf(user), { repeat: true, wait: SEND_MS });
       if (answer.status !== 200) throw failure(answer);
       return answer.body;
     },
 
-    /** Watches the devices of some users. All watches share one stream. */
+    // All watches share one stream.
     watch(users) {
       const [on, emit] = createEmitter();
       const watch = { users: [users].flat(), on, _emit: emit, close: () => void (watches.delete(watch) && watched()) };
       if (new Set([...watches, watch].flatMap(({ users }) => users)).size > MAX_USERS) throw new RangeError(`over ${MAX_USERS} users`);
       watches.add(watch);
+      for (const user of watch.users) {
+        const devices = link.present(user);
+        if (devices) queueMicrotask(() => emit("devices", { user, devices }));
+      }
       watched();
       return watch;
     },
 
-    /** Calls a device, or gives the call that there is with it. */
     call(user, device) {
       if (user === signal.user && device === signal.device) throw new TypeError("a device cannot call itself");
       const call = calls.get(pathOf(user, device)) ?? begin(user, device);
@@ -85,10 +87,8 @@ function createSignal(options, resolve, reject) {
       return call;
     },
 
-    /** Opens the stream anew, after `superseded` or `unauthorised`. The other tab is superseded then. */
-    takeOver: () => link.takeOver(),
+    takeOver: () => signal.state === "closed" || link.takeOver(),
 
-    /** Ends the calls, the watches and the stream. */
     close: () => become("closed"),
   };
 
@@ -99,9 +99,10 @@ function createSignal(options, resolve, reject) {
     const body = JSON.stringify({ data, event: event ?? undefined });
     const sent = { ...to, event: event ?? null, data, ttl };
     emit("sending", sent);
-    const answer = await api.ask("POST", path, { headers, body }, { signal, repeat, wait: SEND_MS });
+    const answer = await api.ask("POST", path, { headers, body, signal, repeat, wait: SEND_MS });
     const outcome = outcomeOf(answer);
     emit("sent", Object.assign(sent, { outcome, status: answer.status }));
+    if (outcome === "refused") throw failure(answer);
     return [outcome, answer.body];
   }
 
@@ -109,12 +110,11 @@ function createSignal(options, resolve, reject) {
     const before = signal.state;
     if (before === "closed") return;
     signal.state = state;
-    if (state === "live") resolve(signal);
+    if (state === "live" || state === "superseded") resolve(signal);
     if (state === "closed") {
-      for (const call of calls.values()) call.close();
+      calls.forEach((call) => call.close());
       clearTimeout(iceTimer);
       link.close();
-      options.signal?.removeEventListener("abort", signal.close);
       error ??= options.signal?.reason ?? new DOMException(state, "AbortError");
     }
     if (error) reject(error);
@@ -131,7 +131,7 @@ function createSignal(options, resolve, reject) {
       signal.user = value.user;
       signal.device = value.device;
       emit("ready", value);
-      // The first one of a page (`new`) begins anew. A later one negotiates again only if messages were lost (`broken`).
+      // The first of a page (`new`) begins anew, a later one only if messages were lost (`broken`).
       if (value.continuity !== "resumed") calls.forEach((call) => call._restart(value.continuity === "new"));
     } else if (!event.startsWith("signal.")) {
       const { from, data, sent_at: sentAt } = value;
@@ -147,7 +147,7 @@ function createSignal(options, resolve, reject) {
     let call = calls.get(path);
     if (!call) {
       if (message.description?.type !== "offer" || link.elsewhere(path)) return;
-      // An offer for a page that is gone. Its sender has to begin anew.
+      // For a page that is gone.
       if (message.peer) return say(from, { v: 1, session: random(), seq: 1, peer: message.session, bye: UNKNOWN_SESSION });
       if (calls.size >= MAX_RINGING) return;
       call = begin(from.user, from.device);
@@ -156,7 +156,7 @@ function createSignal(options, resolve, reject) {
     announce(call);
   }
 
-  /** A call that comes before anybody listens waits for the first listener. */
+  // A call waits for the first listener.
   function announce(call) {
     if (call.state === "ringing" && !call._announced) call._announced = emit("call", call);
   }
@@ -169,8 +169,8 @@ function createSignal(options, resolve, reject) {
       peer: { user, device },
       polite: pathOf(signal.user, signal.device) < path,
       say: (message) => say(call.peer, message),
-      rtc: () => ({ ...options.rtc, iceServers }),
-      ice: () => (ice ??= fetchIce().catch(() => {})),
+      rtc,
+      ice: () => (ice ||= fetchIce()),
       begun: own,
       ended: () => calls.delete(path) && own(),
     });
@@ -178,28 +178,21 @@ function createSignal(options, resolve, reject) {
     return call;
   }
 
-  /** Sends a call message. A repeat does no harm, because it has the same `seq`. Never rejects. */
-  const say = ({ user, device }, message) =>
-    signal.state === "superseded"
-      ? Promise.resolve()
-      : signal.send(user, device, "call", message, { ttl: CALL_TTL, repeat: true }).catch((error) => error);
+  // A repeat does no harm: it has the same `seq`. Never rejects.
+  const say = async ({ user, device }, message) =>
+    MUTE.test(signal.state) || signal.send(user, device, "call", message, { ttl: CALL_TTL, repeat: true }).catch((error) => error);
 
-  /** The ICE servers: once for all calls, and again before they expire. */
+  // The ICE servers: once for all calls, and again before they expire.
   async function fetchIce() {
-    if (iceServers && !iceTimer) return;
-    const { status, body } = await api.ask("GET", "ice", {}, { repeat: true, wait: 3_000 });
-    if (signal.state === "closed") return;
-    if (status === 200) {
-      iceServers = body.iceServers;
-      calls.forEach(({ pc }) => pc?.setConfiguration({ ...options.rtc, iceServers }));
-      iceTimer = setTimeout(() => {
-        ice = undefined;
-        if (calls.size) ice = fetchIce().catch(() => {});
-      }, Math.min((body.expires_in || 3_600) * 900, 2e9));
-    } else if (status !== 404) ice = undefined;
+    const { status, body } = await api.ask("GET", "ice", { repeat: true, wait: 3_000 });
+    // 404: none is configured. After another failure the next call asks again.
+    if (status !== 200) return void (ice = status === 404);
+    iceServers = body.iceServers;
+    calls.forEach(({ pc }) => pc?.setConfiguration(rtc()));
+    if (signal.state !== "closed") iceTimer = setTimeout(() => (ice = calls.size && fetchIce()), Math.min(body.expires_in * 900, 2e9));
   }
 
-  const taken = (paths) => paths.forEach((path) => calls.get(path)?._taken());
+  const taken = (path) => calls.get(path)?._taken();
   const link = createLink(api, { frame: receive, state: become, taken }, options.shared && navigator.locks);
   options.signal?.addEventListener("abort", signal.close);
   if (options.signal?.aborted) return signal.close();
@@ -210,7 +203,7 @@ function createSignal(options, resolve, reject) {
 
 /**
  * A call with one device: perfect negotiation over call messages (docs/calls.md). `pc` is replaced when the peer has reloaded or
- * when ICE cannot be repaired. The tracks and channels that the app made come back in the new one.
+ * ICE cannot be repaired. The tracks and channels of the app come back in the new one.
  */
 function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
   const [on, emit] = createEmitter();
@@ -230,10 +223,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     accept() {
       if (call.state !== "ringing") return;
       watch = signal.watch([peer.user]);
-      const here = (act) => (value) => (value.devices ?? [value.device]).includes(peer.device) && act();
-      watch.on("online", here(nudge));
-      watch.on("devices", here(() => call.state === "waiting" && nudge()));
-      watch.on("offline", here(() => up() || become("waiting")));
+      const here = (name, act) => watch.on(name, ({ device, devices = [device] }) => devices.includes(peer.device) && act());
+      here("online", again);
+      here("devices", () => call.state === "waiting" && again());
+      here("offline", () => up() || become("waiting"));
       become("connecting");
       renew();
       begun();
@@ -243,13 +236,13 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
 
     close(reason = "closed") {
       if (call.state === "closed") return;
-      if (seq || theirs || kept[0]) tell({ bye: reason }, theirs ?? kept[0]?.session);
+      const to = theirs ?? kept[0]?.session;
+      if (seq || to) tell({ bye: reason }, to);
       end(reason);
     },
 
     reject: (reason = "rejected") => call.close(reason),
 
-    /** Sends a track, also over connections that replace this one. */
     addTrack(track, ...streams) {
       tracks.set(track, streams);
       pc?.addTrack(track, ...streams);
@@ -257,11 +250,9 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
 
     removeTrack(track) {
       tracks.delete(track);
-      const sender = pc?.getSenders().find((sender) => sender.track === track);
-      if (sender) pc.removeTrack(sender);
+      pc?.getSenders().forEach((sender) => sender.track === track && pc.removeTrack(sender));
     },
 
-    /** The data channel with this label, which lives as long as the call. Both sides may ask for it. */
     channel: (label, init) => channels.get(label) ?? channelOf(label, init, pc),
 
     _receive(message) {
@@ -276,28 +267,25 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
 
     _restart: (anew) => run(() => restart("messages_lost", anew)),
 
-    /** Another tab of a shared link has the call. */
+    // Another tab of a shared link has the call.
     _taken: () => pc || end("answered_elsewhere"),
   };
 
   function channelOf(label, init, pc) {
-    const channel = createChannel(label, init, () => call.pc.connectionState === "connected", () => channels.delete(label));
+    const channel = createChannel(label, init, up, () => channels.delete(label));
     channels.set(label, channel);
     if (pc) channel._connect(pc);
     return channel;
   }
 
-  /**
-   * One thing at a time: offers, answers, candidates and new sessions wait for each other. So no RTCPeerConnection is closed while
-   * a step waits for it: that would never end.
-   */
+  // One step at a time. So no RTCPeerConnection is closed while a step waits for it: that would never end.
   function run(step) {
     work = work.then(() => pc && step()).catch((error) => {
       if (pc) emit("error", error);
     });
   }
 
-  /** Negotiates again, in a new session or in this one. */
+  // Negotiates again, in a new session or in this one.
   function restart(why, anew) {
     emit("restart", why);
     if (!anew) return nudge();
@@ -306,7 +294,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     renew();
   }
 
-  /** Begins a session: a new RTCPeerConnection, with the app's tracks and channels. The browser then asks for an offer. */
+  // Begins a session: a new RTCPeerConnection, with the app's tracks and channels. The browser then asks for an offer.
   function renew() {
     drop();
     session = random();
@@ -328,8 +316,11 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       channel._add(link);
       if (!known) emit("channel", channel);
     });
-    listen("connectionstatechange", () => changed() || (pc?.connectionState === "failed" && check()));
     listen("signalingstatechange", changed);
+    listen("connectionstatechange", () => {
+      changed();
+      if (pc?.connectionState === "failed") check();
+    });
     for (const [track, streams] of tracks) pc.addTrack(track, ...streams);
     channels.forEach((channel) => channel._connect(pc));
     if (call.state === "connected") become("reconnecting");
@@ -344,9 +335,9 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
 
   const stable = () => pc.signalingState === "stable";
   const offering = () => pc.signalingState === "have-local-offer";
-  const up = () => pc.connectionState === "connected";
+  const up = () => pc?.connectionState === "connected";
 
-  /** Makes an offer, or repeats the one that has no answer. */
+  // Makes an offer, or repeats the open one.
   async function offer() {
     const mine = pc;
     if (stable()) {
@@ -359,7 +350,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
 
   async function tell(body, to = theirs) {
     const mine = session;
-    const outcome = await say({ v: 1, session, seq: ++seq, ...(to && { peer: to }), ...body });
+    const outcome = await say({ v: 1, session, seq: ++seq, peer: to, ...body });
     if (mine !== session || !pc) return;
     if (outcome?.status && outcome.status !== 401) {
       emit("error", outcome);
@@ -380,7 +371,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
   async function handle({ session: from, seq: number, peer: to, answers, description, candidates, bye }) {
     const isOffer = description?.type === "offer";
     if (to && to !== session) {
-      // For an earlier session of ours. Only an offer gets an answer: its sender has to begin anew.
+      // For an earlier session of ours. Who offers has to begin anew.
       return isOffer && tell({ bye: UNKNOWN_SESSION }, from);
     }
     if (bye !== undefined) {
@@ -389,25 +380,23 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     }
     present();
     if (isOffer) await handleOffer(from, number, description);
-    else if (description && offering() && !(answers < offered)) {
+    else if (description?.type === "answer" && offering() && !(answers < offered)) {
       if (theirs && theirs !== from) return restart(PEER_RELOADED, true);
       pair(from);
       await pc.setRemoteDescription(description);
     }
     if (Array.isArray(candidates)) remote = [...remote, ...candidates.map((candidate) => [from, candidate])].slice(-MAX_CANDIDATES);
-    // Candidates may come before their offer.
+    // They may come before their offer. The browser refuses those of an offer that we ignored.
     if (!pc?.remoteDescription) return;
-    for (const [of, candidate] of remote.splice(0)) {
-      // The browser refuses candidates of an offer that we ignored.
-      if (of === theirs) await pc.addIceCandidate(candidate).catch(() => {});
-      else if (candidates) remote.push([of, candidate]);
-    }
+    const due = remote.filter(([of]) => of === theirs);
+    remote = remote.filter(([of]) => of !== theirs);
+    for (const [, candidate] of due) await pc.addIceCandidate(candidate).catch(() => {});
   }
 
   async function handleOffer(from, number, description) {
     const anew = from !== theirs;
     if (offering() && !polite && !(anew && theirs)) {
-      // Both offered, and ours stands. The peer may be a new page that has not seen it.
+      // Glare, and ours stands. The peer may be a new page that has not seen it.
       return anew && offer();
     }
     if (anew) {
@@ -427,7 +416,13 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     theirs = from;
   }
 
-  /** Asks the peer to show that it knows this session: repeats the open offer, or offers an ICE restart. */
+  function again() {
+    tries = 0;
+    disarm();
+    nudge();
+  }
+
+  // Asks whether the peer knows this session: repeats the open offer, or offers an ICE restart.
   function nudge() {
     if (!pc) return;
     if (offering()) run(offer);
@@ -453,10 +448,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
   }
 
   function arm() {
-    timer ??= setTimeout(check, Math.min(CHECK_MS * 2 ** tries, MOST_CHECK_MS));
+    timer ??= setTimeout(check, Math.min(CHECK_MS * 2 ** tries, MOST_MS));
   }
 
-  /** Not connected for too long, or an offer has no answer. */
+  // Not connected for too long, or an offer has no answer.
   function check() {
     disarm();
     const failed = theirs && !up() && call.state !== "waiting";
@@ -494,7 +489,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
 
 /**
  * A data channel that outlives its RTCDataChannel. While it is not open, what is sent waits. Both sides may have made one with this
- * label: messages of both are taken, and sends go over the one that opened first, so they stay in order.
+ * label: both are heard, and sends go over the one that opened first, so they stay in order.
  */
 function createChannel(label, init, isUp, gone) {
   const links = new Set();
@@ -506,10 +501,10 @@ function createChannel(label, init, isUp, gone) {
     readyState: "connecting",
 
     send(data) {
-      if (channel.readyState === "closed") throw new DOMException("the channel is closed", "InvalidStateError");
+      if (channel.readyState === "closed") throw new DOMException("closed", "InvalidStateError");
       if (out) return out.send(data);
       const size = data.size ?? data.byteLength ?? `${data}`.length;
-      if (queued + size > MAX_BUFFERED) throw new DOMException("too much waits for the channel to open", "OperationError");
+      if (queued + size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
       queued += size;
       queue.push(data);
     },
@@ -531,7 +526,6 @@ function createChannel(label, init, isUp, gone) {
       const listen = (name, act) => link.addEventListener(name, (event) => links.has(link) && act(event));
       listen("open", opened);
       listen("message", ({ data }) => fire(new MessageEvent("message", { data })));
-      listen("error", ({ error }) => fire(Object.assign(new Event("error"), { error })));
       listen("close", () => {
         links.delete(link);
         if (link !== out) return;
@@ -539,7 +533,7 @@ function createChannel(label, init, isUp, gone) {
         opened();
         if (out) return;
         channel.readyState = "connecting";
-        // The peer has closed its side, or is gone: then a new connection follows.
+        // The peer has closed it, or is gone: then a new connection follows.
         timer = setTimeout(() => isUp() && channel.close(), CHANNEL_GONE_MS);
       });
       opened();
@@ -564,97 +558,95 @@ function createChannel(label, init, isUp, gone) {
     fire(new Event("open"));
   }
 
-  function fire(event) {
-    channel[`on${event.type}`]?.(event);
-    channel.dispatchEvent(event);
-  }
-
+  const fire = (event) => channel.dispatchEvent(event);
+  for (const type of ["open", "message", "close"]) channel.addEventListener(type, (event) => channel[`on${type}`]?.(event));
   return channel;
 }
 
 /**
- * The streams: the device's own, and one for all watches. With `shared` there is one pair for all tabs of an origin: the tab that
- * holds a Web Lock has the streams, and tells the others over a BroadcastChannel. When it goes, the next tab gets the lock, and
- * resumes from the last cursor.
+ * The streams: the device's own, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a
+ * Web Lock tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
  */
 function createLink(api, told, shared) {
   const name = `backend-signal ${api.url("", api.caller())}`, me = random(), stop = new AbortController();
-  // What this tab and the others want: event names, users to watch, and the calls that they have.
+  // What the tabs want: event names, users to watch, and the calls that they have.
   const mine = { names: [], users: [], calls: [] }, tabs = new Map();
   const channel = shared && new BroadcastChannel(name);
   let own, watch, users = [], live;
-  // What a tab that comes later has to know.
-  let past = {};
+  // What a later tab has to know.
+  let past = { present: new Map() };
 
   const lock = (name, act) => shared.request(name, { signal: stop.signal }, act).catch(() => {});
   const closed = () => new Promise((resolve) => stop.signal.addEventListener("abort", resolve));
   const all = (what) => [mine, ...tabs.values()].flatMap((wants) => wants[what]);
 
-  /** To all tabs, this one too. */
   function post(message) {
     channel?.postMessage(message);
     hear(message);
   }
 
   function tell(ask) {
+    if (stop.signal.aborted) return;
     channel?.postMessage({ tab: me, wants: mine, ask });
     spread();
   }
 
-  /** The tab with the streams does what all tabs want. */
+  // The tab with the streams does what all tabs want.
   function spread() {
     own?.listen();
-    const next = all("users");
+    const next = [...new Set(all("users"))].sort().slice(0, MAX_USERS);
     if (next.join("\0") === users.join("\0")) return;
     users = next;
     rewatch();
   }
 
-  /** Watches while the device's own stream is live. */
+  // Watches while the device's own stream is live.
   function rewatch() {
+    past.present = new Map();
     watch?.close();
     if (live && users.length) watch?.open();
   }
 
   function lead() {
     const frame = (frame) => post({ frame });
-    const query = () => ({ format: "envelope", ...api.caller() });
-    const messages = () => ["signal.ready", "signal.ping", "signal.end", "message", "call", ...all("names")];
-    own = createStream(api, "subscribe", query, messages, frame, (state, error) => {
-      const was = live;
-      live = state === "live" || (live && state === "reconnecting");
-      if (live !== was) rewatch();
-      post({ state, error: error && { status: error.status, body: { detail: error.message, code: error.code } } });
-    }, past.cursor);
-    const presence = () => ["signal.devices", "signal.online", "signal.offline", "signal.ping", "signal.end"];
-    watch = createStream(api, "devices", () => ({ user: [...new Set(users)].slice(0, MAX_USERS) }), presence, frame, (state, error) => {
-      if (error) frame({ stream: "devices", event: "signal.error", data: JSON.stringify(error), id: "" });
+    own = createStream(api, "subscribe", frame, {
+      query: () => ({ format: "envelope", ...api.caller() }),
+      names: () => ["signal.ready", "message", "call", ...all("names")],
+      cursor: past.cursor,
+      state(state, error) {
+        const was = live;
+        live = state === "live" || (live && state === "reconnecting");
+        if (live !== was) rewatch();
+        post({ state, error });
+      },
     });
-    hooks("addEventListener");
+    watch = createStream(api, "devices", frame, {
+      query: () => ({ user: users }),
+      names: () => ["signal.devices", "signal.online", "signal.offline"],
+      state: (_, error) => error && frame({ stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" }),
+    });
+    const names = ["online", "pageshow", "pagehide", "visibilitychange"];
+    names.forEach((name) => globalThis.addEventListener?.(name, wake, { signal: stop.signal }));
     spread();
-    if (!/^(superseded|unauthorised)$/.test(past.state)) own.open();
+    if (!MUTE.test(past.state)) own.open();
     return closed();
   }
 
   function wake({ type }) {
     if (type === "visibilitychange" && document.hidden) return;
-    own.wake(type);
-    watch.wake(type);
-  }
-
-  function hooks(change) {
-    for (const name of ["online", "pageshow", "pagehide"]) globalThis[change]?.(name, wake);
-    globalThis.document?.[change]("visibilitychange", wake);
+    for (const stream of [own, watch]) stream.wake(type);
   }
 
   function hear({ frame, state, error, before, tab, wants, ask, takeOver }) {
     if (frame) {
-      if (frame.stream === "subscribe" && frame.id) past.cursor = frame.id;
-      if (frame.event === "signal.ready") past.frame = frame;
-      told.frame(frame, parse(frame.data));
+      const { stream, event, id } = frame, value = parse(frame.data);
+      if (event === "signal.ready") past.frame = frame;
+      if (stream === "subscribe") past.cursor = id || past.cursor;
+      else if (value?.user) note(event, value);
+      told.frame(frame, value);
     }
     if (state) {
-      past.state = state;
+      Object.assign(past, { state, error });
       told.state(state, error && failure(error));
     }
     if (before && !past.state) hear((past = before));
@@ -665,11 +657,17 @@ function createLink(api, told, shared) {
     if (tab) meet(tab, wants, ask);
   }
 
+  // Keeps the lists for watches to come.
+  function note(event, { user, device, devices = past.present.get(user) ?? [] }) {
+    const others = devices.filter((other) => other !== device);
+    past.present.set(user, event === "signal.online" ? [...others, device].sort() : others);
+  }
+
   function meet(tab, wants, ask) {
     // The lock of a tab is free when the tab is gone.
     if (!tabs.has(tab)) lock(name + tab, () => tabs.delete(tab) && spread());
     tabs.set(tab, wants);
-    told.taken(wants.calls);
+    wants.calls.forEach(told.taken);
     spread();
     if (!ask) return;
     tell();
@@ -689,19 +687,19 @@ function createLink(api, told, shared) {
       tell();
     },
     takeOver: () => post({ takeOver: true }),
+    present: (user) => past.present.get(user),
     elsewhere: (path) => [...tabs.values()].some(({ calls }) => calls.includes(path)),
     close() {
       stop.abort();
       channel?.close();
       own?.close();
       watch?.close();
-      hooks("removeEventListener");
     },
   };
 }
 
 /** An EventSource that comes back: after cuts, silence and refusals, and with a new ticket where tokens are used. */
-function createStream(api, path, query, names, onFrame, onState, cursor) {
+function createStream(api, path, onFrame, { query, names, cursor, state: onState }) {
   let source, timer, turn = 0, failures = 0, deadline, wanted, everLive = cursor, probed, renewed;
 
   function stop() {
@@ -717,22 +715,22 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
     wanted = false;
   }
 
-  /** Without a word of the server for this long the stream is dead. */
+  // Without a word for this long the stream is dead.
   function feed(ms) {
     clearTimeout(timer);
     deadline = Date.now() + ms;
     timer = setTimeout(() => again(), ms);
   }
 
-  /** Comes back after a random part of the backoff. */
+  // Comes back after a random part of the backoff.
   function again(least = 0) {
     stop();
     probed = false;
     onState(everLive ? "reconnecting" : "connecting");
-    timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_BACKOFF_MS));
+    timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_MS));
   }
 
-  /** An EventSource does not say why it was refused: `probe` asks first. `anew` forgets the cursor, and so takes the device over. */
+  // `probe` asks first, because an EventSource does not say why it was refused. `anew`: without a cursor, to take over.
   async function open(probe, anew) {
     const mine = stop();
     if (anew) cursor = undefined;
@@ -761,7 +759,9 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
     }
   }
 
-  const listen = () => names().forEach((name) => /^(open|error)$/.test(name) || source?.addEventListener(name, hear));
+  function listen() {
+    for (const name of ["signal.ping", "signal.end", ...names()]) /^(open|error)$/.test(name) || source?.addEventListener(name, hear);
+  }
 
   function hear({ target, type, data, lastEventId }) {
     if (target !== source) return;
@@ -780,9 +780,10 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
       onState("live");
     }
     if (type !== "signal.end") return;
-    if (value.reason === "superseded") return finish(value.reason);
-    if (value.reason === "expired") api.renew();
-    again(value.reason === "expired" ? 0 : 2_000);
+    const { reason } = value;
+    if (reason === "superseded") return finish(reason);
+    if (reason === "expired") api.renew();
+    again(reason === "expired" ? 0 : 2_000);
   }
 
   function finish(state, error) {
@@ -791,17 +792,16 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
   }
 
   function refused(error) {
-    const { status = 0, retryAfter = 0 } = error;
+    const { status = 0, retryAfter = 0 } = error, forbidden = status === 401 || status === 403;
     if (status === 204) finish("superseded");
-    else if (status === 401 || status === 403) {
-      if ((status === 403 && path === "subscribe" && !everLive && api.unbind()) || (!renewed && (renewed = api.renew()))) open();
-      else finish("unauthorised", failure(error));
-      // A wrong address is better said at once. A stream that was live once had a right one.
-    } else if (!everLive && status >= 400 && status < 500 && status !== 408 && status !== 429) finish("closed", failure(error));
+    else if (forbidden && !renewed && (renewed = api.renew())) open();
+    else if (forbidden) finish("unauthorised", error);
+    // A wrong address is said at once. A stream that was live had a right one.
+    else if (!everLive && status >= 400 && status < 500 && status !== 408 && status !== 429) finish("closed", error);
     else again(retryAfter * 1_000);
   }
 
-  /** The network or the page is back. */
+  // The network or the page is back.
   function wake(type) {
     if (!wanted) return;
     if (type === "pagehide") stop();
@@ -815,8 +815,7 @@ function createStream(api, path, query, names, onFrame, onState, cursor) {
 function createApi({ url: base, token, user, device, shared, credentials = "same-origin", heartbeat }) {
   const root = new URL(base ?? ".", base ? globalThis.location?.href : import.meta.url);
   if (!root.pathname.endsWith("/")) root.pathname += "/";
-  const chosen = device !== undefined;
-  if (!chosen) device = deviceId(shared);
+  if (device === undefined) device = deviceId(shared);
   let known;
 
   const api = {
@@ -824,15 +823,8 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
     heartbeat,
     silence: 60_000,
 
-    /** The parameters that name the caller. */
-    caller: () => ({ user, device: device ?? undefined }),
-
-    /** The identity is bound to another device than that of this tab: take that one. Says whether this is worth a try. */
-    unbind() {
-      const bound = !chosen && device;
-      if (bound) device = null;
-      return bound;
-    },
+    // The parameters that name the caller.
+    caller: () => ({ user, device }),
 
     url(path, query) {
       const url = new URL(path, root);
@@ -842,57 +834,53 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
       return url.href;
     },
 
-    /** Forgets the token. Says whether the app can be asked for another. */
+    // Forgets the token. Is there another?
     renew() {
       known = undefined;
       return typeof token === "function";
     },
 
-    /** A ticket for one stream. None where the daemon reads no tokens. */
+    // A ticket for one stream. None where the daemon reads no tokens.
     async ticket() {
       if (!token) return;
-      const answer = await api.ask("POST", "ticket", {}, {});
+      const answer = await api.ask("POST", "ticket", {});
       if (answer.status === 200) return answer.body.ticket;
-      if (answer.status !== 404) throw failure(answer);
+      if (answer.status !== 404) throw answer;
     },
 
-    /** Status 0: there was no answer, and the request may have arrived. */
+    // Status 0: there was no answer, and the request may have arrived.
     async once(url, init, signal, probe) {
+      const timeout = AbortSignal.timeout(ANSWER_MS);
       try {
-        const signals = [AbortSignal.timeout(ANSWER_MS), signal].filter(Boolean);
-        const answer = await fetch(url, { ...init, credentials, cache: "no-store", signal: AbortSignal.any(signals) });
-        const stream = probe && answer.status === 200;
-        const body = (stream ? answer.body.cancel().catch(() => {}) && 0 : parse(await answer.text())) || {};
-        return { status: answer.status, body, retryAfter: Number(answer.headers.get("retry-after")) || 0 };
+        const answer = await fetch(url, { ...init, credentials, signal: signal ? AbortSignal.any([timeout, signal]) : timeout });
+        const { status, headers } = answer;
+        const body = probe && status === 200 ? void answer.body?.cancel() : parse(await answer.text());
+        return { status, body: body ?? {}, retryAfter: +headers.get("retry-after") || 0 };
       } catch {
         signal?.throwIfAborted();
-        return { status: 0, body: {}, retryAfter: 0 };
+        return { status: 0, body: {} };
       }
     },
 
-    /**
-     * A request, repeated after 429 and 503 for as long as `wait` allows; with `repeat` also when its outcome is unknown. A token
-     * that is refused is renewed once.
-     */
-    async ask(method, path, { headers, body }, { signal, repeat, wait = 0 }) {
+    // Repeats after 429 and 503 for as long as `wait` allows; with `repeat` also when the outcome is unknown.
+    async ask(method, path, { headers, body, signal, repeat, wait = 0 }) {
       const end = Date.now() + wait;
       for (let failures = 0, renewed; ; failures++) {
         known ??= Promise.resolve(typeof token === "function" ? token() : token);
-        const bearer = await known.catch((error) => {
-          known = undefined;
-          throw error;
-        });
+        known.catch(api.renew);
+        const bearer = await known;
         const init = { method, body, headers: { ...headers, ...(bearer && { authorization: `Bearer ${bearer}` }) } };
         const answer = await api.once(api.url(path, api.caller()), init, signal);
-        const { status, retryAfter } = answer;
+        const { status, retryAfter = 0 } = answer;
         if (status === 401 && !renewed && (renewed = api.renew())) continue;
         const again = status === 429 || status === 503 || (repeat && (status === 0 || status === 504));
         const pause = retryAfter * 1_000 || Math.random() * Math.min(500 * 2 ** failures, 4_000);
         if (!again || Date.now() + pause > end) return answer;
-        await new Promise((resolve, reject) => {
+        await new Promise((resolve) => {
           setTimeout(resolve, pause);
-          signal?.addEventListener("abort", () => reject(signal.reason));
+          signal?.addEventListener("abort", resolve);
         });
+        signal?.throwIfAborted();
       }
     },
   };
@@ -902,45 +890,34 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
 /** Gives `on`, which returns a function that removes the listener, and `emit`, which says whether there was one. */
 function createEmitter() {
   let listeners = [];
-  return [
-    (name, listener) => {
-      const entry = [name, listener];
-      listeners.push(entry);
-      return () => {
-        listeners = listeners.filter((other) => other !== entry);
-      };
-    },
-    (name, value) => {
-      const found = listeners.filter((entry) => entry[0] === name);
-      for (const [, listener] of found) {
-        try {
-          listener(value);
-        } catch (error) {
-          console.error(error);
-        }
+  const on = (...entry) => {
+    listeners.push(entry);
+    return () => void (listeners = listeners.filter((other) => other !== entry));
+  };
+  const emit = (name, value) =>
+    listeners.filter((entry) => entry[0] === name).map(([, listener]) => {
+      try {
+        listener(value);
+      } catch (error) {
+        console.error(error);
       }
-      return found.length > 0;
-    },
-  ];
+    }).length;
+  return [on, emit];
 }
 
-/** What became of a send. Throws when it can never succeed as it is. */
-function outcomeOf(answer) {
-  const { status, body } = answer;
-  if (status === 200) return "delivered";
-  if (status === 202) return "held";
-  if (status === 404 && body.code === "not_connected") return body.code;
-  if (status === 429) return body.code === "mailbox_full" ? "full" : "limited";
-  if (status === 0 || status === 504) return "unknown";
-  if (status >= 500) return "unavailable";
-  throw failure(answer);
+/** What became of a send. `refused`: it can never succeed as it is. */
+function outcomeOf({ status, body: { code } }) {
+  const outcome = { 0: "unknown", 200: "delivered", 202: "held", 504: "unknown" }[status];
+  if (outcome) return outcome;
+  if (code === "not_connected") return code;
+  if (status === 429) return code === "mailbox_full" ? "full" : "limited";
+  return status >= 500 ? "unavailable" : "refused";
 }
 
 /** An error with the status and the code of an answer. */
 function failure(answer) {
-  if (answer instanceof Error) return answer;
-  const { status, body, retryAfter } = answer;
-  return Object.assign(new Error(body.detail ?? `status ${status}`), { name: "SignalError", status, code: body.code, retryAfter });
+  const { status, body: { detail = `status ${status}`, code } } = answer;
+  return Object.assign(new Error(detail), { name: "SignalError", status, code });
 }
 
 function parse(text) {
@@ -956,8 +933,8 @@ const random = () => [...crypto.getRandomValues(new Uint8Array(8))].map((byte) =
 let tab;
 
 /**
- * The id of this tab. While the page lives, the id is not in the session storage, so a duplicated tab, which gets a copy of the
- * storage, finds none and makes its own. The page puts the id back as it goes, and so a reload finds it.
+ * The id of this tab. While the page lives, its id is not in the session storage, so a duplicated tab, which gets a copy, makes its
+ * own. The page puts the id back as it goes, so a reload finds it.
  */
 function deviceId(shared) {
   const key = "backend-signal.device";
@@ -968,10 +945,8 @@ function deviceId(shared) {
     const take = () => sessionStorage.removeItem(key);
     const leave = () => sessionStorage.setItem(key, tab);
     take();
-    addEventListener("pagehide", leave);
-    addEventListener("pageshow", take);
-    document.addEventListener("freeze", leave);
-    document.addEventListener("resume", take);
+    const events = { pagehide: leave, freeze: leave, pageshow: take, resume: take };
+    for (const name in events) addEventListener(name, events[name], true);
   } catch {}
   return (tab ??= random());
 }

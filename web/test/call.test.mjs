@@ -443,6 +443,12 @@ test("a channel that the peer closed while the connection stays up is closed", a
   assert.equal(ana.call.state, "connected");
 });
 
+test("without a device nothing is sent: that would be a broadcast", async () => {
+  const ana = await world.connect("ana", "laptop");
+  for (const device of ["", undefined, null]) await assert.rejects(ana.send("bob", device, null, "x"), TypeError);
+  assert.ok(!world.requests.some(({ method }) => method === "POST"));
+});
+
 test("a device cannot call itself", async () => {
   const ana = await world.connect("ana", "laptop");
   assert.throws(() => ana.call("ana", "laptop"), TypeError);

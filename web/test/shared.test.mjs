@@ -106,6 +106,21 @@ test("tabs that share have one stream and one watch, and each gets every message
   assert.deepEqual(tabs.map(({ signal }) => [signal.state, signal.user, signal.device]), tabs.map(() => ["live", "ana", "laptop"]));
 });
 
+test("a tab that comes later knows who is there, without a new stream", async () => {
+  const first = await share();
+  first.signal.watch("bob");
+  const bob = await world.connect("bob", "phone");
+  await world.connect("bob", "laptop");
+  bob.close();
+  await pass(300);
+  const opened = world.sources.length;
+  const lists = [];
+  (await share()).signal.watch("bob").on("devices", (list) => lists.push(list));
+  await pass(300);
+  assert.deepEqual(lists, [{ user: "bob", devices: ["laptop"] }]);
+  assert.equal(world.sources.length, opened);
+});
+
 test("the tab with the stream is closed: another resumes, with nothing lost", async () => {
   const [first, second] = [await share(), await share()];
   const texts = [];

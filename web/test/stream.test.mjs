@@ -118,16 +118,17 @@ for (const [status, state] of [[401, "unauthorised"], [403, "unauthorised"], [20
   });
 }
 
-test("a refusal for a while is no end", async () => {
+for (const status of [404, 429, 502]) test(`${status} for a while is no end of a stream that was live`, async () => {
   const signal = await world.connect("ana", "laptop");
-  world.refuse = () => 502;
-  world.intercept = ({ path }) => path === "/subscribe" ? { status: 502 } : undefined;
+  world.refuse = () => status;
+  world.intercept = ({ path }) => path === "/subscribe" ? { status } : undefined;
   world.stream("ana", "laptop").fail();
   await pass(30_000);
   assert.equal(signal.state, "reconnecting");
   world.refuse = world.intercept = () => undefined;
+  const seen = states(signal);
   await pass(31_000);
-  assert.equal(signal.state, "live");
+  assert.equal(seen[0], "live");
 });
 
 test("connect rejects with the answer when the first stream is refused", async () => {
@@ -194,13 +195,12 @@ test("a stream whose token has expired comes back with a new one and its cursor"
   assert.deepEqual(world.sources.map(({ query }) => query.get("ticket")), ["Bearer 1", "Bearer 2"]);
 });
 
-test("a device that the identity does not have is left to the identity", async () => {
-  const refused = (query) => query.get("device") !== null;
-  world.refuse = ({ query }) => refused(query) ? 403 : undefined;
-  world.intercept = ({ path, query }) => path === "/subscribe" && refused(query) ? { status: 403, body: { code: "forbidden" } } : undefined;
-  const signal = await world.connect("ana", undefined);
-  assert.equal(signal.state, "live");
-  await assert.rejects(world.connect("ana", "chosen"), { status: 403 });
+test("without a device of its own the page leaves it to the identity", async () => {
+  world.refuse = ({ query }) => query.get("device") === null ? undefined : 403;
+  world.intercept = ({ path }) => path === "/subscribe" ? { status: 403, body: { code: "forbidden", detail: "another device" } } : undefined;
+  await assert.rejects(world.connect("ana", undefined), { status: 403, message: "another device" });
+  await world.connect("ana", null);
+  assert.equal(world.sources.at(-1).query.get("device"), null);
 });
 
 test("the page is back: a stream that waits opens at once, and a sound one stays", async () => {
@@ -273,6 +273,13 @@ test("all watches share one stream, and each gets its own users", async () => {
   bob.close();
   await settle();
   assert.deepEqual(seen, [["one", "online", "bob", "phone"], ["two", "online", "bob", "phone"], ["one", "offline", "bob", "phone"], ["two", "offline", "bob", "phone"]]);
+  const opened = world.sources.length;
+  const late = [];
+  signal.watch("eve").on("devices", (list) => late.push(list));
+  signal.watch("bob").on("devices", (list) => late.push(list));
+  await settle();
+  assert.deepEqual(late, [{ user: "eve", devices: [] }, { user: "bob", devices: [] }]);
+  assert.equal(world.sources.length, opened, "the stream stays when its users stay");
   assert.throws(() => signal.watch(Array.from({ length: 65 }, (_, n) => `u${n}`)), RangeError);
 });
 

@@ -72,6 +72,15 @@ fn two_pages_make_a_call_through_one_binary_with_tls_and_tokens_of_a_key_set() {
     tools.run("call.mjs", &[&format!("https://{}", daemon.address), &ana, &bob]);
 }
 
+#[test]
+fn the_console_is_usable() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(absent) => return skip(&absent),
+    };
+    tools.run("console.mjs", &[env!("CARGO_BIN_EXE_backend-signal"), concat!(env!("CARGO_TARGET_TMPDIR"), "/console")]);
+}
+
 /// Prints that the test was skipped, past the test harness, which hides the output of passing tests. Fails with CI=true.
 fn skip(absent: &str) {
     assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "with CI=true the test in a browser must run: {absent}");
@@ -110,7 +119,7 @@ impl Tools {
         let chromium =
             chromium.filter(|file| file.is_file()).ok_or("there is no Chromium on the PATH or in $CHROMIUM")?;
         let is_there = |package: &&str| folder().join(format!("node_modules/{package}/package.json")).is_file();
-        if !["eventsource", "playwright-core"].iter().all(is_there) {
+        if !["axe-core", "eventsource", "playwright-core"].iter().all(is_there) {
             install()?;
         }
         Ok(Self { node, chromium })

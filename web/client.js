@@ -272,7 +272,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
   };
 
   function channelOf(label, init, pc) {
-    const channel = createChannel(label, init, () => call.pc.connectionState === "connected", () => channels.delete(label));
+    const channel = createChannel(label, init, up, () => channels.delete(label));
     channels.set(label, channel);
     if (pc) channel._connect(pc);
     return channel;
@@ -335,7 +335,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
 
   const stable = () => pc.signalingState === "stable";
   const offering = () => pc.signalingState === "have-local-offer";
-  const up = () => pc.connectionState === "connected";
+  const up = () => pc?.connectionState === "connected";
 
   // Makes an offer, or repeats the open one.
   async function offer() {
@@ -617,13 +617,13 @@ function createLink(api, told, shared) {
         const was = live;
         live = state === "live" || (live && state === "reconnecting");
         if (live !== was) rewatch();
-        post({ state, error: error && { status: error.status, body: { detail: error.message, code: error.code } } });
+        post({ state, error });
       },
     });
     watch = createStream(api, "devices", frame, {
       query: () => ({ user: users }),
       names: () => ["signal.devices", "signal.online", "signal.offline"],
-      state: (_, error) => error && frame({ stream: "devices", event: "signal.error", data: JSON.stringify(error), id: "" }),
+      state: (_, error) => error && frame({ stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" }),
     });
     const names = ["online", "pageshow", "pagehide", "visibilitychange"];
     names.forEach((name) => globalThis.addEventListener?.(name, wake, { signal: stop.signal }));
@@ -795,9 +795,9 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     const { status = 0, retryAfter = 0 } = error, forbidden = status === 401 || status === 403;
     if (status === 204) finish("superseded");
     else if (forbidden && !renewed && (renewed = api.renew())) open();
-    else if (forbidden) finish("unauthorised", failure(error));
+    else if (forbidden) finish("unauthorised", error);
     // A wrong address is said at once. A stream that was live had a right one.
-    else if (!everLive && status >= 400 && status < 500 && status !== 408 && status !== 429) finish("closed", failure(error));
+    else if (!everLive && status >= 400 && status < 500 && status !== 408 && status !== 429) finish("closed", error);
     else again(retryAfter * 1_000);
   }
 
@@ -845,7 +845,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
       if (!token) return;
       const answer = await api.ask("POST", "ticket", {});
       if (answer.status === 200) return answer.body.ticket;
-      if (answer.status !== 404) throw failure(answer);
+      if (answer.status !== 404) throw answer;
     },
 
     // Status 0: there was no answer, and the request may have arrived.
@@ -916,9 +916,8 @@ function outcomeOf({ status, body: { code } }) {
 
 /** An error with the status and the code of an answer. */
 function failure(answer) {
-  if (answer instanceof Error) return answer;
-  const { status, body: { detail = `status ${status}`, code }, retryAfter } = answer;
-  return Object.assign(new Error(detail), { name: "SignalError", status, code, retryAfter });
+  const { status, body: { detail = `status ${status}`, code } } = answer;
+  return Object.assign(new Error(detail), { name: "SignalError", status, code });
 }
 
 function parse(text) {

@@ -118,10 +118,10 @@ for (const [status, state] of [[401, "unauthorised"], [403, "unauthorised"], [20
   });
 }
 
-test("a refusal for a while is no end", async () => {
+for (const status of [404, 429, 502]) test(`${status} for a while is no end of a stream that was live`, async () => {
   const signal = await world.connect("ana", "laptop");
-  world.refuse = () => 502;
-  world.intercept = ({ path }) => path === "/subscribe" ? { status: 502 } : undefined;
+  world.refuse = () => status;
+  world.intercept = ({ path }) => path === "/subscribe" ? { status } : undefined;
   world.stream("ana", "laptop").fail();
   await pass(30_000);
   assert.equal(signal.state, "reconnecting");

@@ -26,6 +26,8 @@ pub enum Error {
     CrossSite,
     /// The device has no live stream, and the message was not held.
     NotConnected,
+    /// Neither STUN nor TURN servers are configured.
+    NoIceServers,
     /// No route has this path.
     NoRoute,
     /// A ticket is asked for, and this server has none: it verifies no tokens.
@@ -99,6 +101,7 @@ impl Error {
             | Self::NotListed
             | Self::CrossSite
             | Self::NotConnected
+            | Self::NoIceServers
             | Self::NoRoute
             | Self::NoTickets
             | Self::MethodNotAllowed
@@ -123,6 +126,7 @@ impl Error {
             Self::Forbidden | Self::NoTenant | Self::NotListed => "forbidden",
             Self::CrossSite => "cross_site",
             Self::NotConnected => "not_connected",
+            Self::NoIceServers => "no_ice_servers",
             Self::NoRoute | Self::NoTickets => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
@@ -164,6 +168,7 @@ impl Error {
                  --cors-origins. To open a stream with a cookie or a client certificate, send Accept: text/event-stream."
             }
             Self::NotConnected => "Not connected. Send a TTL to have a message to one device held.",
+            Self::NoIceServers => "This server names no STUN or TURN servers (--stun, --turn).",
             Self::NoRoute => "No route has this path.",
             Self::NoTickets => {
                 "This server gives no tickets. A ticket stands for a token, and only with --auth jwt the server verifies tokens."

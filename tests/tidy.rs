@@ -25,6 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["crate::telemetry"]),
     ("auth", &["axum", "tonic", "crate::hub", "crate::rest", "crate::grpc"]),
     ("limits", &["axum", "tonic", "prost", "crate::hub", "crate::rest", "crate::grpc", "crate::serve"]),
+    ("ice", &["tokio", "axum", "http", "tonic", "prost", "Instant::now", "SystemTime::now", "crate::wall_clock"]),
+    ("ice", &["crate::hub", "crate::rest", "crate::grpc", "crate::serve", "crate::drain"]),
     ("cluster", &["axum", "tonic", "crate::rest", "crate::grpc"]),
     ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),
     ("rest", &["tonic", "prost", "crate::grpc", "crate::cluster"]),

@@ -10,6 +10,7 @@ pub(super) struct SetUp {
     tokens: Option<TokenSetUp>,
     trusted_proxies: String,
     tls: &'static str,
+    ice: &'static str,
     console: &'static str,
 }
 
@@ -28,29 +29,41 @@ impl SetUp {
             tokens: (options.auth == AuthMode::Jwt).then(|| TokenSetUp::of(&options.tokens)),
             trusted_proxies: list(&proxies, "none named"),
             tls: if options.endpoint.tls_cert.is_some() { "on" } else { "off" },
+            ice: ice(options),
             console: if options.console { "on" } else { "off" },
         }
     }
 
     /// Logs it in one line.
     pub(super) fn log(&self) {
-        let Self { identity, tokens, trusted_proxies, tls, console } = self;
+        let Self { identity, tokens, trusted_proxies, tls, ice, console } = self;
         let keys = tokens.as_ref().map(|tokens| tokens.keys.as_str());
         let audience = tokens.as_ref().map(|tokens| tokens.audience.as_str());
         let issuer = tokens.as_ref().map(|tokens| tokens.issuer.as_str());
-        tracing::info!(version = VERSION, identity, keys, audience, issuer, trusted_proxies, tls, console, "starting");
+        tracing::info!(
+            version = VERSION,
+            identity,
+            keys,
+            audience,
+            issuer,
+            trusted_proxies,
+            tls,
+            ice,
+            console,
+            "starting"
+        );
     }
 }
 
 /// The fields as the log has them.
 impl fmt::Display for SetUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, tokens, trusted_proxies, tls, console } = self;
+        let Self { identity, tokens, trusted_proxies, tls, ice, console } = self;
         write!(f, "version={VERSION:?} identity={identity:?}")?;
         if let Some(TokenSetUp { keys, audience, issuer }) = tokens {
             write!(f, " keys={keys:?} audience={audience:?} issuer={issuer:?}")?;
         }
-        write!(f, " trusted_proxies={trusted_proxies:?} tls={tls:?} console={console:?}")
+        write!(f, " trusted_proxies={trusted_proxies:?} tls={tls:?} ice={ice:?} console={console:?}")
     }
 }
 
@@ -78,6 +91,16 @@ pub(super) fn identity(options: &ServeOptions) -> &'static str {
         AuthMode::Claim => "claim",
         AuthMode::Jwt => "jwt",
         AuthMode::None => "none",
+    }
+}
+
+/// Which servers for a call are named.
+fn ice(options: &ServeOptions) -> &'static str {
+    match (options.ice.stun.is_empty(), options.ice.turn.is_empty()) {
+        (true, true) => "none",
+        (false, true) => "stun",
+        (true, false) => "turn",
+        (false, false) => "stun and turn",
     }
 }
 

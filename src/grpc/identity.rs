@@ -32,6 +32,8 @@ pub(super) enum Identity {
     StreamCaller,
     /// A `Subscriber`.
     Subscriber,
+    /// A `Caller`, which needs an identity where TURN is configured.
+    IceCaller,
 }
 
 /// Identifies the caller of each call, then calls the generated server.
@@ -62,11 +64,15 @@ fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
     let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
     let Peer { tcp: peer, client } = request.extensions().get().copied().ok_or(Error::Internal)?;
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
-    let lasts = !matches!(needed, Identity::Caller);
+    let lasts = matches!(needed, Identity::StreamCaller | Identity::Subscriber);
     let credentials = Credentials { headers, uri, is_stream_request: false, lasts, peer, client, certificate };
     match needed {
         Identity::Caller | Identity::StreamCaller => {
             let caller = auth.caller(&credentials)?;
+            request.extensions_mut().insert(caller);
+        }
+        Identity::IceCaller => {
+            let caller = auth.ice_caller(&credentials)?;
             request.extensions_mut().insert(caller);
         }
         Identity::Subscriber => {

@@ -8,7 +8,7 @@ use axum::{
 use super::{
     Api, Problem,
     body::is_encoded,
-    extract::{peer_of, post_credentials, with_body},
+    extract::{credentials_without_query, peer_of, with_body},
     json_response,
 };
 use crate::error::Error;
@@ -16,7 +16,7 @@ use crate::error::Error;
 /// The body is read as that of every POST, and then ignored: most requests have none.
 pub(super) async fn issue(State(api): State<Api>, mut request: Request) -> Result<Response, Problem> {
     let head = {
-        let credentials = post_credentials(peer_of(request.extensions())?, &request);
+        let credentials = credentials_without_query(peer_of(request.extensions())?, &request);
         let check = || api.auth.ticket_request(&credentials);
         api.auth.with_new_keys(check(), check).await
     };

@@ -29,12 +29,7 @@ impl SetUp {
             tokens: (options.auth == AuthMode::Jwt).then(|| TokenSetUp::of(&options.tokens)),
             trusted_proxies: list(&proxies, "none named"),
             tls: if options.endpoint.tls_cert.is_some() { "on" } else { "off" },
-            ice: match (options.ice.stun.is_empty(), options.ice.turn.is_empty()) {
-                (true, true) => "none",
-                (false, true) => "stun",
-                (true, false) => "turn",
-                (false, false) => "stun and turn",
-            },
+            ice: ice(options),
             console: if options.console { "on" } else { "off" },
         }
     }
@@ -96,6 +91,16 @@ pub(super) fn identity(options: &ServeOptions) -> &'static str {
         AuthMode::Claim => "claim",
         AuthMode::Jwt => "jwt",
         AuthMode::None => "none",
+    }
+}
+
+/// Which servers for a call are named.
+fn ice(options: &ServeOptions) -> &'static str {
+    match (options.ice.stun.is_empty(), options.ice.turn.is_empty()) {
+        (true, true) => "none",
+        (false, true) => "stun",
+        (true, false) => "turn",
+        (false, false) => "stun and turn",
     }
 }
 

@@ -64,7 +64,7 @@ fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
     let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
     let Peer { tcp: peer, client } = request.extensions().get().copied().ok_or(Error::Internal)?;
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
-    let lasts = !matches!(needed, Identity::Caller);
+    let lasts = matches!(needed, Identity::StreamCaller | Identity::Subscriber);
     let credentials = Credentials { headers, uri, is_stream_request: false, lasts, peer, client, certificate };
     match needed {
         Identity::Caller | Identity::StreamCaller => {

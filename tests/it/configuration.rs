@@ -189,8 +189,9 @@ fn check_config_says_the_faults_of_a_start_and_listens_nowhere() {
         ["check-config", "--host", "127.0.0.1", "--port", &port, "--tls-cert", &certificate, "--tls-key", &key];
     let valid = |tls: &str| {
         let version = env!("CARGO_PKG_VERSION");
-        let set_up =
-            format!(r#"version="{version}" identity="claim" trusted_proxies="none named" tls="{tls}" console="off""#);
+        let set_up = format!(
+            r#"version="{version}" identity="claim" trusted_proxies="none named" tls="{tls}" ice="none" console="off""#
+        );
         (Some(0), format!("{set_up}\nthe configuration is valid\n"), String::new())
     };
     assert_eq!(run(&options, &[]), valid("on"));

@@ -573,8 +573,8 @@ function createLink(api, told, shared) {
   // What the tabs want: event names, users to watch, and the calls that they have.
   const mine = { names: [], users: [], calls: [] }, tabs = new Map();
   const channel = shared && new BroadcastChannel(name);
-  // `early`: the watched users whose first list has not come.
-  let own, watch, users = [], early, live;
+  // `early`: the users whose first list has not come.
+  let own, watch, users = [], early = new Set(), live;
   // What a later tab has to know.
   let past = { present: new Map() };
 
@@ -646,10 +646,7 @@ function createLink(api, told, shared) {
       const { stream, event, id } = frame, value = parse(frame.data);
       if (event === "signal.ready") past.frame = frame;
       if (stream === "subscribe") past.cursor = id || past.cursor;
-      else if (value?.user) {
-        note(event, value);
-        value.late = event === "signal.devices" && !early?.delete(value.user);
-      }
+      else if (value?.user) note(event, value);
       told.frame(frame, value);
     }
     if (state) {
@@ -664,8 +661,10 @@ function createLink(api, told, shared) {
     if (tab) meet(tab, wants, ask);
   }
 
-  // Keeps the lists for watches to come.
-  function note(event, { user, device, devices = past.present.get(user) ?? [] }) {
+  // Keeps the lists for watches to come, and marks those that come late.
+  function note(event, value) {
+    const { user, device, devices = past.present.get(user) ?? [] } = value;
+    value.late = !early.delete(user);
     const others = devices.filter((other) => other !== device);
     past.present.set(user, event === "signal.online" ? [...others, device].sort() : others);
   }
@@ -730,7 +729,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     timer = setTimeout(() => again(), ms);
   }
 
-  // Comes back after a random part of the backoff. An answer of the server to something else ends the wait, after a second.
+  // Comes back after a random part of the backoff. After a second, an answer to something else ends the wait.
   function again(least = 0) {
     stop();
     earliest = Date.now() + Math.max(least, 1_000);

@@ -408,6 +408,32 @@ test("the ICE servers are fetched once, and again before they expire", async () 
   assert.equal(servers().length, 3);
 });
 
+test("without ICE servers for now a call goes on, and the next one asks again", async () => {
+  let asked = 0;
+  let broken = false;
+  world.intercept = ({ path }) => {
+    if (path === "/ticket") return { status: 200, body: { ticket: "t" } };
+    if (path === "/ice") asked += 1;
+    return path === "/ice" ? { status: 500 } : undefined;
+  };
+  const bob = await page("bob", false);
+  const token = () => { if (broken) throw new Error("no token now"); return "token"; };
+  const ana = await page("ana", false, { token });
+  broken = true;
+  ana.signal.on("call", () => {});
+  const errors = [];
+  const call = ana.signal.call("bob", "phone");
+  call.on("error", ({ message }) => errors.push(message));
+  await pass(500);
+  broken = false;
+  call.close();
+  ana.signal.call("bob", "phone").channel("chat");
+  await pass(8_000);
+  assert.equal(bob.call.state, "connected");
+  assert.deepEqual(errors, []);
+  assert.ok(asked >= 2, `${asked}`);
+});
+
 test("ICE servers of the app are used as they are, with the rest of its configuration", async () => {
   const iceServers = [{ urls: ["stun:mine"] }];
   const ana = await page("ana", true, { iceServers, rtc: { iceTransportPolicy: "relay" } });

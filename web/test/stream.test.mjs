@@ -307,9 +307,11 @@ test("frames show every event of both streams as it came", async () => {
 test("a closed signal leaves nothing behind", async () => {
   const signal = await world.connect("ana", "laptop");
   signal.watch("bob");
-  signal.call("bob", "phone").channel("chat");
+  const call = signal.call("bob", "phone");
+  call.channel("chat");
   await settle();
   signal.close();
+  assert.equal(call.state, "closed");
   await pass(500);
   const before = [world.sources.length, world.requests.length];
   await pass(120_000);

@@ -627,7 +627,7 @@ function createLink(api, told, shared) {
       state: (_, error) => error && frame({ stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" }),
     });
     const names = ["online", "pageshow", "pagehide", "visibilitychange"];
-    api.answered = () => wake({});
+    api.answered = () => [own, watch].forEach((stream) => stream.hurry());
     names.forEach((name) => globalThis.addEventListener?.(name, wake, { signal: stop.signal }));
     spread();
     if (!MUTE.test(past.state)) own.open();
@@ -711,7 +711,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     source?.close();
     source = undefined;
     deadline = 0;
-    earliest = Infinity;
+    earliest = 0;
     return ++turn;
   }
 
@@ -727,7 +727,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     timer = setTimeout(() => again(), ms);
   }
 
-  // Comes back after a random part of the backoff. After a second, an answer to something else ends the wait.
+  // Comes back after a random part of the backoff.
   function again(least = 0) {
     stop();
     earliest = Date.now() + Math.max(least, 1_000);
@@ -808,14 +808,21 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     else again(retryAfter * 1_000);
   }
 
+  // An answer to something else ends the backoff, a second after the failure.
+  function hurry() {
+    if (!earliest) return;
+    clearTimeout(timer);
+    timer = setTimeout(() => open(), earliest - Date.now());
+  }
+
   // The network or the page is back.
   function wake(type) {
     if (!wanted) return;
     if (type === "pagehide") stop();
-    else if (type === "online" || Date.now() > (type ? deadline : deadline || earliest)) open();
+    else if (type === "online" || Date.now() > deadline) open();
   }
 
-  return { open, close, listen, wake };
+  return { open, close, listen, wake, hurry };
 }
 
 /** Requests to the daemon, with the caller's identity. */

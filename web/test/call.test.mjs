@@ -62,6 +62,9 @@ test("a call connects, and both sides that ask for a channel have the same one",
   assert.equal(ana.call.channel("chat"), ana.chat);
   assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), []);
   assert.equal(connections().length, 2, "one connection on each side");
+  const types = world.posts("call").map(({ query, body }) => `${query.get("user")} ${body.data.description?.type}`);
+  assert.equal(types.filter((type) => type === "bob answer").length, 1);
+  assert.ok(!types.includes("bob offer"), "the answer has served for the callee's channel too");
 });
 
 test("messages are {v, session, seq} with one of description, candidates, bye, and count from 1", async () => {
@@ -106,6 +109,34 @@ test("a call that nobody has accepted rings, and connects when it is accepted", 
   rings[0].accept();
   await connected(ana, { call: rings[0], log: [], user: "bob" });
   assert.equal(chat.readyState, "open");
+  assert.equal(world.calls().filter(({ description }) => description?.type === "answer").length, 1, "only the last offer is answered");
+});
+
+test("an offer that is refused in glare has ours as its answer, once more", async () => {
+  const ana = await world.connect("ana", "laptop");
+  ana.call("aaa", "pc").channel("chat");
+  await pass(200);
+  const peer = byHand("aaa", "pc");
+  const [{ session }] = peer.heard();
+  peer.say("new page", { description: OFFER });
+  await pass(200);
+  const offers = peer.heard().filter(({ description }) => description);
+  assert.deepEqual(offers.map(({ session, description }) => [session, description.type]), [[session, "offer"], [session, "offer"]]);
+});
+
+test("a side that has nothing to offer asks its peer to begin anew", async () => {
+  const bob = await world.connect("bob", "phone");
+  bob.on("call", (call) => call.accept());
+  const ana = await world.connect("ana", "laptop");
+  const restarts = [];
+  const call = ana.call("bob", "phone");
+  call.on("restart", (why) => restarts.push(why));
+  call.addTrack({ kind: "audio" });
+  await pass(1_000);
+  bob.call("ana", "laptop")._restart(true);
+  await pass(1_000);
+  assert.deepEqual(restarts, ["peer_reloaded"]);
+  assert.equal(call.state, "connected");
 });
 
 test("a call that comes before anybody listens is given to the first listener", async () => {
@@ -252,12 +283,14 @@ test("another page of the device has the call, is closed, and the first takes it
 
 test("a superseded page sends no call messages", async () => {
   const [, bob] = await inACall();
+  const { session } = world.calls().find(({ description }) => description?.type === "answer");
   await world.connect("bob", "phone");
   await settle();
   const { length } = world.calls();
   bob.call.pc.become("failed");
+  bob.call.addTrack({ kind: "audio" });
   await pass(60_000);
-  assert.deepEqual(world.posts("call").slice(length).filter(({ body }) => body.data.session === world.calls()[1].session), []);
+  assert.deepEqual(world.calls().slice(length).filter((message) => message.session === session), []);
 });
 
 test("failed ICE is restarted in the session, and after that anew", async () => {
@@ -301,9 +334,11 @@ test("a call message without an answer is repeated with its seq, and the repeat 
     throw new TypeError("the answer is lost");
   };
   const ana = await page("ana", true);
-  await connected(ana, bob);
+  await pass(2_500);
+  assert.deepEqual([ana.call.state, bob.call.state], ["connected", "connected"], "before an offer without an answer is repeated");
   await talk(ana, bob);
   assert.deepEqual([...ana.log, ...bob.log].filter((line) => /error|restart/.test(line)), []);
+  assert.equal(new Set(world.calls().filter(({ answers }) => answers === 1).map(({ seq }) => seq)).size, 1, "one answer");
 });
 
 test("a peer whom one may not reach ends the call", async () => {

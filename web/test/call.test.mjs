@@ -67,6 +67,28 @@ test("a call connects, and both sides that ask for a channel have the same one",
   assert.ok(!types.includes("bob offer"), "the answer has served for the callee's channel too");
 });
 
+test("an answer that serves for a channel of the callee too is followed by no offer", async () => {
+  world.intercept = async ({ path }) => {
+    if (path === "/ice") await new Promise((resolve) => { setImmediate(() => setImmediate(resolve)); });
+  };
+  await inACall();
+  const types = world.posts("call").map(({ query, body }) => `${query.get("user")} ${body.data.description?.type}`);
+  assert.ok(!types.includes("bob offer"), `${types}`);
+});
+
+test("a call message that the network lost is sent again at once", async () => {
+  const bob = await page("bob", false);
+  let lost = 0;
+  world.intercept = ({ body }) => {
+    if (body?.event === "call" && body.data.description && lost < 2) throw new TypeError(`lost ${lost += 1}`);
+  };
+  const ana = await page("ana", true);
+  await pass(2_500);
+  assert.deepEqual([ana.call.state, bob.call.state, lost], ["connected", "connected", 2]);
+  const offers = world.calls().filter(({ description }) => description?.type === "offer");
+  assert.equal(new Set(offers.map(({ seq }) => seq)).size, 1, "the same message");
+});
+
 test("messages are {v, session, seq} with one of description, candidates, bye, and count from 1", async () => {
   const [ana] = await inACall();
   ana.call.close();
@@ -206,6 +228,7 @@ for (const who of ["callee", "caller", "both"]) {
     await pass(500);
     await connected(ana, bob);
     await talk(ana, bob);
+    assert.deepEqual([...ana.log, ...bob.log].filter((line) => line.startsWith("error")), []);
     if (who === "callee") {
       assert.equal(ana.chat, chat);
       assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
@@ -368,7 +391,7 @@ test("candidates that come before their offer are kept", async () => {
   await pass(200);
   peer.say("s2", { candidates: [{ candidate: "early" }], more: "is ignored" });
   await pass(200);
-  peer.say("s2", { description: OFFER });
+  peer.say("s2", { description: { ...OFFER, of: 1 } });
   await pass(200);
   peer.say("s1", { candidates: [{ candidate: "of the first session" }] });
   peer.say("s2", { candidates: [{ candidate: "late" }, { candidate: "" }] });
@@ -449,7 +472,7 @@ test("without ICE servers for now a call goes on, and the next one asks again", 
   world.intercept = ({ path }) => {
     if (path === "/ticket") return { status: 200, body: { ticket: "t" } };
     if (path === "/ice") asked += 1;
-    return path === "/ice" ? { status: 500 } : undefined;
+    return path === "/ice" ? { status: broken ? 401 : 500 } : undefined;
   };
   const bob = await page("bob", false);
   const token = () => { if (broken) throw new Error("no token now"); return "token"; };

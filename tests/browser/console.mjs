@@ -768,7 +768,7 @@ async function run(name, scenario, browser) {
 /** The picture of the README: two tabs in a call, seen from one of them. */
 async function takePicture(browser, file) {
   const { url, close } = await startDaemon(["--dev"]);
-  const context = await newContext(browser, { viewport: { width: 1180, height: 800 } });
+  const context = await newContext(browser, { viewport: { width: 1180, height: 770 }, reducedMotion: "reduce" });
   const [ana, bob] = [await openAt(context, `${url}/console?device=Phone`), await openAt(context, `${url}/console?device=Laptop`)];
   await callAndWait(bob, ana);
   await chat(bob, ana, "Hello phone. Do you hear me without a server?");

@@ -1,20 +1,19 @@
 // The browser helper of backend-signal: signalling, watching devices, and WebRTC calls that survive reloads and cut networks.
 // One ES module without dependencies, served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
 //
-// Objects are closures and not classes: a minifier shortens names of variables, but not of properties. Reading order: createSignal
-// (what a page uses), createCall, createChannel; below them createLink (which tab holds the streams), createStream (an EventSource
-// that comes back), createApi (requests).
+// Closures and not classes, because a minifier shortens names of variables only. Reading order: createSignal (what a page uses),
+// createCall, createChannel; below them createLink (which tab has the streams), createStream (an EventSource), createApi (requests).
 
 // For one request; for the repeats of a send after 429 and 503; for an EventSource to open.
 const ANSWER_MS = 10_000, SEND_MS = 10_000, OPEN_MS = 15_000;
-// A reconnect waits a random part of the backoff (full jitter). A call that does not connect negotiates again after the check time.
-// Both double with each failure, up to the most.
+// A reconnect waits a random part of the backoff (full jitter), a call negotiates again after the check time. Both double with each
+// failure.
 const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000;
-// Candidates that appear within this time share a message.
+// Candidates of this time share a message.
 const COLLECT_MS = 20;
-// Seconds for which the server holds a call message: a short cut of the peer's network loses nothing.
+// In seconds: a short cut of the peer's network loses no call message.
 const CALL_TTL = 30;
-// A channel that the peer closed while the connection stays up for this long was closed on purpose.
+// A channel that the peer closed while the connection stays up so long was closed on purpose.
 const CHANNEL_GONE_MS = 10_000;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
 const MUTE = /^(superseded|unauthorised)$/;
@@ -134,9 +133,8 @@ function createSignal(options, resolve, reject) {
       // The first of a page (`new`) begins anew, a later one only if messages were lost (`broken`).
       if (value.continuity !== "resumed") calls.forEach((call) => call._restart(value.continuity === "new"));
     } else if (!event.startsWith("signal.")) {
-      const { from, data, sent_at: sentAt } = value;
+      const { from, data, sent_at: sentAt } = value, name = event === "message" ? null : event;
       if (event === "call") hearCall(from, parse(data));
-      const name = event === "message" ? null : event;
       emit(name ? `message:${name}` : event, { event: name, data, from, sentAt: new Date(sentAt), id, json: () => JSON.parse(data) });
     }
   }
@@ -184,7 +182,7 @@ function createSignal(options, resolve, reject) {
 
   // The ICE servers: once for all calls, and again before they expire.
   async function fetchIce() {
-    const { status, body } = await api.ask("GET", "ice", { repeat: true, wait: 3_000 });
+    const { status, body } = await api.ask("GET", "ice", { repeat: true, wait: 3_000 }).catch(() => ({}));
     // 404: none is configured. After another failure the next call asks again.
     if (status !== 200) return void (ice = status === 404);
     iceServers = body.iceServers;
@@ -223,9 +221,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     accept() {
       if (call.state !== "ringing") return;
       watch = signal.watch([peer.user]);
-      const here = (name, act) => watch.on(name, ({ device, devices = [device] }) => devices.includes(peer.device) && act());
+      const here = (name, act) => watch.on(name, ({ device, devices = [device], late }) => devices.includes(peer.device) && act(late));
       here("online", again);
-      here("devices", () => call.state === "waiting" && again());
+      // A late list does not show whether the peer has reloaded.
+      here("devices", (late) => (call.state === "waiting" ? again() : late && connected && nudge()));
       here("offline", () => up() || become("waiting"));
       become("connecting");
       renew();
@@ -503,9 +502,9 @@ function createChannel(label, init, isUp, gone) {
     send(data) {
       if (channel.readyState === "closed") throw new DOMException("closed", "InvalidStateError");
       if (out) return out.send(data);
-      const size = data.size ?? data.byteLength ?? `${data}`.length;
-      if (queued + size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
-      queued += size;
+      const size = queued + (data.size ?? data.byteLength ?? `${data}`.length);
+      if (size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
+      queued = size;
       queue.push(data);
     },
 
@@ -572,7 +571,8 @@ function createLink(api, told, shared) {
   // What the tabs want: event names, users to watch, and the calls that they have.
   const mine = { names: [], users: [], calls: [] }, tabs = new Map();
   const channel = shared && new BroadcastChannel(name);
-  let own, watch, users = [], live;
+  // `early`: the watched users whose first list has not come.
+  let own, watch, users = [], early, live;
   // What a later tab has to know.
   let past = { present: new Map() };
 
@@ -603,6 +603,7 @@ function createLink(api, told, shared) {
   // Watches while the device's own stream is live.
   function rewatch() {
     past.present = new Map();
+    early = new Set(users);
     watch?.close();
     if (live && users.length) watch?.open();
   }
@@ -626,6 +627,7 @@ function createLink(api, told, shared) {
       state: (_, error) => error && frame({ stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" }),
     });
     const names = ["online", "pageshow", "pagehide", "visibilitychange"];
+    api.answered = () => wake({});
     names.forEach((name) => globalThis.addEventListener?.(name, wake, { signal: stop.signal }));
     spread();
     if (!MUTE.test(past.state)) own.open();
@@ -642,7 +644,10 @@ function createLink(api, told, shared) {
       const { stream, event, id } = frame, value = parse(frame.data);
       if (event === "signal.ready") past.frame = frame;
       if (stream === "subscribe") past.cursor = id || past.cursor;
-      else if (value?.user) note(event, value);
+      else if (value?.user) {
+        note(event, value);
+        value.late = event === "signal.devices" && !early?.delete(value.user);
+      }
       told.frame(frame, value);
     }
     if (state) {
@@ -700,13 +705,14 @@ function createLink(api, told, shared) {
 
 /** An EventSource that comes back: after cuts, silence and refusals, and with a new ticket where tokens are used. */
 function createStream(api, path, onFrame, { query, names, cursor, state: onState }) {
-  let source, timer, turn = 0, failures = 0, deadline, wanted, everLive = cursor, probed, renewed;
+  let source, timer, turn = 0, failures = 0, deadline, earliest, wanted, everLive = cursor, probed, renewed;
 
   function stop() {
     clearTimeout(timer);
     source?.close();
     source = undefined;
     deadline = 0;
+    earliest = Infinity;
     return ++turn;
   }
 
@@ -722,9 +728,10 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     timer = setTimeout(() => again(), ms);
   }
 
-  // Comes back after a random part of the backoff.
+  // Comes back after a random part of the backoff. An answer of the server to something else ends the wait, after a second.
   function again(least = 0) {
     stop();
+    earliest = Date.now() + Math.max(least, 1_000);
     probed = false;
     onState(everLive ? "reconnecting" : "connecting");
     timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_MS));
@@ -778,6 +785,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     if (ready || type === "signal.devices") {
       everLive = true;
       onState("live");
+      api.answered();
     }
     if (type !== "signal.end") return;
     const { reason } = value;
@@ -805,7 +813,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
   function wake(type) {
     if (!wanted) return;
     if (type === "pagehide") stop();
-    else if (type === "online" || Date.now() > deadline) open();
+    else if (type === "online" || Date.now() > (type ? deadline : deadline || earliest)) open();
   }
 
   return { open, close, listen, wake };
@@ -821,6 +829,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
   const api = {
     credentials,
     heartbeat,
+    answered() {},
     silence: 60_000,
 
     // The parameters that name the caller.
@@ -840,7 +849,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
       return typeof token === "function";
     },
 
-    // A ticket for one stream. None where the daemon reads no tokens.
+    // For one stream. None where the daemon reads no tokens.
     async ticket() {
       if (!token) return;
       const answer = await api.ask("POST", "ticket", {});
@@ -848,12 +857,13 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
       if (answer.status !== 404) throw answer;
     },
 
-    // Status 0: there was no answer, and the request may have arrived.
+    // Status 0: no answer. The request may have arrived.
     async once(url, init, signal, probe) {
       const timeout = AbortSignal.timeout(ANSWER_MS);
       try {
         const answer = await fetch(url, { ...init, credentials, signal: signal ? AbortSignal.any([timeout, signal]) : timeout });
         const { status, headers } = answer;
+        if (status < 500 && status !== 429) api.answered();
         const body = probe && status === 200 ? void answer.body?.cancel() : parse(await answer.text());
         return { status, body: body ?? {}, retryAfter: +headers.get("retry-after") || 0 };
       } catch {
@@ -869,8 +879,8 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
         known ??= Promise.resolve(typeof token === "function" ? token() : token);
         known.catch(api.renew);
         const bearer = await known;
-        const init = { method, body, headers: { ...headers, ...(bearer && { authorization: `Bearer ${bearer}` }) } };
-        const answer = await api.once(api.url(path, api.caller()), init, signal);
+        const all = bearer ? { ...headers, authorization: `Bearer ${bearer}` } : headers;
+        const answer = await api.once(api.url(path, api.caller()), { method, body, headers: all }, signal);
         const { status, retryAfter = 0 } = answer;
         if (status === 401 && !renewed && (renewed = api.renew())) continue;
         const again = status === 429 || status === 503 || (repeat && (status === 0 || status === 504));
@@ -932,10 +942,7 @@ const random = () => [...crypto.getRandomValues(new Uint8Array(8))].map((byte) =
 
 let tab;
 
-/**
- * The id of this tab. While the page lives, its id is not in the session storage, so a duplicated tab, which gets a copy, makes its
- * own. The page puts the id back as it goes, so a reload finds it.
- */
+/** Not in the session storage while the page lives: a duplicated tab, which gets a copy, makes its own. A reload finds it. */
 function deviceId(shared) {
   const key = "backend-signal.device";
   try {

@@ -1,11 +1,14 @@
 // The browser helper of backend-signal: signalling, watching devices, and WebRTC calls that survive reloads and cut networks.
-// One ES module without dependencies, served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
+// Served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
 //
 // Closures and not classes, because a minifier shortens names of variables only. Reading order: createSignal (what a page uses),
 // createCall, createChannel; below them createLink (which tab has the streams), createStream (an EventSource), createApi (requests).
 
-// For one request; for the repeats of a send after 429 and 503; for an EventSource to open.
-const ANSWER_MS = 10_000, SEND_MS = 10_000, OPEN_MS = 15_000;
+// For an answer, and for the repeats of a send. A channel that the peer closed while the connection stays up so long was closed on
+// purpose.
+const PATIENCE_MS = 10_000;
+// For an EventSource to open.
+const OPEN_MS = 15_000;
 // A reconnect waits a random part of the backoff (full jitter), a call negotiates again after the check time. Both double with each
 // failure.
 const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000;
@@ -13,13 +16,11 @@ const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000;
 const COLLECT_MS = 20;
 // In seconds: a short cut of the peer's network loses no call message.
 const CALL_TTL = 30;
-// A channel that the peer closed while the connection stays up so long was closed on purpose.
-const CHANNEL_GONE_MS = 10_000;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
 const MUTE = /^(superseded|unauthorised)$/;
 const UNKNOWN_SESSION = "unknown_session", PEER_RELOADED = "peer_reloaded";
 
-/** Opens the stream of this device. Resolves at the first `signal.ready`; rejects when the server refuses, or on abort. */
+/** Resolves at the first `signal.ready`. Rejects when the server refuses, or on abort. */
 export const connect = (options = {}) => new Promise((resolve, reject) => createSignal(options, resolve, reject));
 
 function createSignal(options, resolve, reject) {
@@ -60,7 +61,7 @@ function createSignal(options, resolve, reject) {
     },
 
     async devices(user) {
-      const answer = await api.ask("GET", pathOf(user), { repeat: true, wait: SEND_MS });
+      const answer = await api.ask("GET", pathOf(user), { repeat: true, wait: PATIENCE_MS });
       if (answer.status !== 200) throw failure(answer);
       return answer.body;
     },
@@ -98,7 +99,7 @@ function createSignal(options, resolve, reject) {
     const body = JSON.stringify({ data, event: event ?? undefined });
     const sent = { ...to, event: event ?? null, data, ttl };
     emit("sending", sent);
-    const answer = await api.ask("POST", path, { headers, body, signal, repeat, wait: SEND_MS });
+    const answer = await api.ask("POST", path, { headers, body, signal, repeat, wait: PATIENCE_MS });
     const outcome = outcomeOf(answer);
     emit("sent", Object.assign(sent, { outcome, status: answer.status }));
     if (outcome === "refused") throw failure(answer);
@@ -223,7 +224,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       watch = signal.watch([peer.user]);
       const here = (name, act) => watch.on(name, ({ device, devices = [device], late }) => devices.includes(peer.device) && act(late));
       here("online", again);
-      // A late list does not show whether the peer has reloaded.
+      // A list after a loss does not show whether the peer has reloaded.
       here("devices", (late) => (call.state === "waiting" ? again() : late && connected && nudge()));
       here("offline", () => up() || become("waiting"));
       become("connecting");
@@ -284,7 +285,6 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     });
   }
 
-  // Negotiates again, in a new session or in this one.
   function restart(why, anew) {
     emit("restart", why);
     if (!anew) return nudge();
@@ -293,7 +293,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     renew();
   }
 
-  // Begins a session: a new RTCPeerConnection, with the app's tracks and channels. The browser then asks for an offer.
+  // Begins a session, with the app's tracks and channels. The browser then asks for an offer.
   function renew() {
     drop();
     session = random();
@@ -355,7 +355,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       emit("error", outcome);
       end("refused");
     } else if (outcome === "delivered") present();
-    else if (outcome === "held" || outcome === "not_connected") up() || become("waiting");
+    else if (/^(held|not_connected)$/.test(outcome)) up() || become("waiting");
   }
 
   function collect(candidate) {
@@ -399,10 +399,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       return anew && offer();
     }
     if (anew) {
-      const why = theirs && PEER_RELOADED;
+      const paired = theirs;
       if (seq) renew();
       pair(from);
-      if (why) emit("restart", why);
+      if (paired) emit("restart", PEER_RELOADED);
     }
     await pc.setRemoteDescription(description);
     needed = false;
@@ -533,7 +533,7 @@ function createChannel(label, init, isUp, gone) {
         if (out) return;
         channel.readyState = "connecting";
         // The peer has closed it, or is gone: then a new connection follows.
-        timer = setTimeout(() => isUp() && channel.close(), CHANNEL_GONE_MS);
+        timer = setTimeout(() => isUp() && channel.close(), PATIENCE_MS);
       });
       opened();
     },
@@ -563,16 +563,15 @@ function createChannel(label, init, isUp, gone) {
 }
 
 /**
- * The streams: the device's own, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a
- * Web Lock tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
+ * The device's stream, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a Web Lock
+ * tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
  */
 function createLink(api, told, shared) {
   const name = `backend-signal ${api.url("", api.caller())}`, me = random(), stop = new AbortController();
   // What the tabs want: event names, users to watch, and the calls that they have.
   const mine = { names: [], users: [], calls: [] }, tabs = new Map();
   const channel = shared && new BroadcastChannel(name);
-  // `early`: the watched users whose first list has not come.
-  let own, watch, users = [], early, live;
+  let own, watch, users = [], live;
   // What a later tab has to know.
   let past = { present: new Map() };
 
@@ -591,7 +590,7 @@ function createLink(api, told, shared) {
     spread();
   }
 
-  // The tab with the streams does what all tabs want.
+  // Does what all tabs want.
   function spread() {
     own?.listen();
     const next = [...new Set(all("users"))].sort().slice(0, MAX_USERS);
@@ -603,7 +602,6 @@ function createLink(api, told, shared) {
   // Watches while the device's own stream is live.
   function rewatch() {
     past.present = new Map();
-    early = new Set(users);
     watch?.close();
     if (live && users.length) watch?.open();
   }
@@ -627,7 +625,7 @@ function createLink(api, told, shared) {
       state: (_, error) => error && frame({ stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" }),
     });
     const names = ["online", "pageshow", "pagehide", "visibilitychange"];
-    api.answered = () => wake({});
+    api.answered = () => [own, watch].forEach((stream) => stream.hurry());
     names.forEach((name) => globalThis.addEventListener?.(name, wake, { signal: stop.signal }));
     spread();
     if (!MUTE.test(past.state)) own.open();
@@ -641,13 +639,10 @@ function createLink(api, told, shared) {
 
   function hear({ frame, state, error, before, tab, wants, ask, takeOver }) {
     if (frame) {
-      const { stream, event, id } = frame, value = parse(frame.data);
+      const { stream, event, id, late } = frame, value = parse(frame.data);
       if (event === "signal.ready") past.frame = frame;
       if (stream === "subscribe") past.cursor = id || past.cursor;
-      else if (value?.user) {
-        note(event, value);
-        value.late = event === "signal.devices" && !early?.delete(value.user);
-      }
+      else if (value?.user) note(event, Object.assign(value, { late }));
       told.frame(frame, value);
     }
     if (state) {
@@ -703,22 +698,22 @@ function createLink(api, told, shared) {
   };
 }
 
-/** An EventSource that comes back: after cuts, silence and refusals, and with a new ticket where tokens are used. */
+/** An EventSource that comes back, with a new ticket where tokens are used. */
 function createStream(api, path, onFrame, { query, names, cursor, state: onState }) {
-  let source, timer, turn = 0, failures = 0, deadline, earliest, wanted, everLive = cursor, probed, renewed;
+  let source, timer, turn = 0, failures = 0, deadline, earliest, wanted, late, everLive = cursor, probed, renewed;
 
   function stop() {
     clearTimeout(timer);
     source?.close();
     source = undefined;
     deadline = 0;
-    earliest = Infinity;
+    earliest = 0;
     return ++turn;
   }
 
   function close() {
     stop();
-    wanted = false;
+    wanted = late = false;
   }
 
   // Without a word for this long the stream is dead.
@@ -728,11 +723,12 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     timer = setTimeout(() => again(), ms);
   }
 
-  // Comes back after a random part of the backoff. An answer of the server to something else ends the wait, after a second.
+  // Comes back after a random part of the backoff.
   function again(least = 0) {
     stop();
     earliest = Date.now() + Math.max(least, 1_000);
     probed = false;
+    late = true;
     onState(everLive ? "reconnecting" : "connecting");
     timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_MS));
   }
@@ -780,7 +776,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
       probed = false;
       feed(api.silence);
     }
-    onFrame({ stream: path, event: type, data, id: lastEventId }, value);
+    onFrame({ stream: path, event: type, data, id: lastEventId, late });
     if (target !== source) return;
     if (ready || type === "signal.devices") {
       everLive = true;
@@ -800,7 +796,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
   }
 
   function refused(error) {
-    const { status = 0, retryAfter = 0 } = error, forbidden = status === 401 || status === 403;
+    const { status, retryAfter = 0 } = error, forbidden = status === 401 || status === 403;
     if (status === 204) finish("superseded");
     else if (forbidden && !renewed && (renewed = api.renew())) open();
     else if (forbidden) finish("unauthorised", error);
@@ -809,14 +805,21 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     else again(retryAfter * 1_000);
   }
 
+  // An answer to something else ends the backoff, a second after the failure.
+  function hurry() {
+    if (!earliest) return;
+    clearTimeout(timer);
+    timer = setTimeout(() => open(), earliest - Date.now());
+  }
+
   // The network or the page is back.
   function wake(type) {
     if (!wanted) return;
     if (type === "pagehide") stop();
-    else if (type === "online" || Date.now() > (type ? deadline : deadline || earliest)) open();
+    else if (type === "online" || Date.now() > deadline) open();
   }
 
-  return { open, close, listen, wake };
+  return { open, close, listen, wake, hurry };
 }
 
 /** Requests to the daemon, with the caller's identity. */
@@ -859,7 +862,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
 
     // Status 0: no answer. The request may have arrived.
     async once(url, init, signal, probe) {
-      const timeout = AbortSignal.timeout(ANSWER_MS);
+      const timeout = AbortSignal.timeout(PATIENCE_MS);
       try {
         const answer = await fetch(url, { ...init, credentials, signal: signal ? AbortSignal.any([timeout, signal]) : timeout });
         const { status, headers } = answer;
@@ -897,7 +900,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
   return api;
 }
 
-/** Gives `on`, which returns a function that removes the listener, and `emit`, which says whether there was one. */
+/** `on` gives a function that removes the listener, `emit` says whether there is one. */
 function createEmitter() {
   let listeners = [];
   const on = (...entry) => {
@@ -936,7 +939,7 @@ function parse(text) {
   } catch {}
 }
 
-/** The path of a device, or of all devices of a user. It is also the key of an address, and the order of addresses. */
+/** The path of a device, or of all of a user. Also the key and the order of addresses. */
 const pathOf = (user, device) => `user/${encodeURIComponent(user)}/device${device ? `/${encodeURIComponent(device)}` : "s"}`;
 const random = () => [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => (byte + 256).toString(16).slice(1)).join("");
 

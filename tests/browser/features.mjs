@@ -1,9 +1,10 @@
 // What `client.js` promises to a page beside calls, in real browsers: devices of tabs, shared streams, takeover, tickets, bfcache.
 //
 //   node features.mjs DAEMON_EXECUTABLE chromium /usr/bin/chromium
-//   node features.mjs DAEMON_EXECUTABLE firefox /usr/bin/firefox-esr [PART_OF_A_NAME]
+//   node features.mjs DAEMON_EXECUTABLE firefox /usr/bin/firefox-esr [--only PART_OF_A_NAME] [--client FILE]
 //
-// Each scenario has a daemon and a profile of its own. The pages come from another origin than the daemon's.
+// Each scenario has a daemon and a profile of its own. The pages come from another origin than the daemon's. `--client` tries a
+// `client.js` without building the daemon.
 
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
@@ -11,11 +12,15 @@ import fs from "node:fs";
 import http from "node:http";
 import os from "node:os";
 import path from "node:path";
+import { parseArgs } from "node:util";
 import puppeteer from "puppeteer-core";
 import { Daemon } from "./storm/daemon.mjs";
 import { until, within } from "./storm/wait.mjs";
 
-const [EXECUTABLE, NAME, BROWSER, CHOSEN = ""] = process.argv.slice(2);
+const { values: { only, client }, positionals: [EXECUTABLE, NAME, BROWSER] } = parseArgs({ allowPositionals: true, options: {
+  only: { type: "string", default: "" },
+  client: { type: "string" },
+} });
 /** All scenarios together. */
 const WHOLE_MS = 480_000;
 
@@ -196,14 +201,15 @@ class Tab {
 
   /** Connects with `client.js` of the daemon, and gives the device. */
   connect(options) {
-    return within("connected", this.page.evaluate(async ([daemon, options]) => {
-      const { connect } = await import(`${daemon}/client.js`);
+    const module = client ? "/client.js" : `${this.daemon}/client.js`;
+    return within("connected", this.page.evaluate(async ([module, options]) => {
+      const { connect } = await import(module);
       const token = async () => (await fetch("/token?user=ana")).text();
       window.gotten = [];
       window.signal = await connect(options.token ? { ...options, user: undefined, token } : options);
       for (const name of ["message", "message:text"]) window.signal.on(name, ({ data }) => window.gotten.push(data));
       return window.signal.device;
-    }, [this.daemon, options]));
+    }, [module, client ? { ...options, url: `${this.daemon}/` } : options]));
   }
 
   async reload() {
@@ -256,9 +262,10 @@ async function run(name, scenario, browser) {
   const daemon = await new Daemon(EXECUTABLE, [tickets, unauthorised].includes(scenario) ? jwt : DEV).start();
   const pages = http.createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url, "http://localhost");
-    const token = pathname === "/token";
-    response.writeHead(200, { "content-type": token ? "text/plain" : "text/html; charset=utf-8" });
-    response.end(token ? issuer.fetched(searchParams.get("user")) : "<!doctype html><title>test</title>");
+    const answer = (type, text) => response.writeHead(200, { "content-type": `${type}; charset=utf-8` }).end(text);
+    if (pathname === "/token") answer("text/plain", issuer.fetched(searchParams.get("user")));
+    else if (pathname === "/client.js") answer("text/javascript", fs.readFileSync(client));
+    else answer("text/html", "<!doctype html><title>test</title>");
   });
   await new Promise((resolve) => pages.listen(0, "127.0.0.1", resolve));
   const origin = `http://127.0.0.1:${pages.address().port}`;
@@ -297,7 +304,7 @@ async function run(name, scenario, browser) {
 
 async function main() {
   assert.ok(EXECUTABLE && LAUNCH[NAME] && BROWSER, "usage: node features.mjs DAEMON_EXECUTABLE chromium|firefox BROWSER");
-  const chosen = Object.entries(SCENARIOS).filter(([name]) => name.includes(CHOSEN));
+  const chosen = Object.entries(SCENARIOS).filter(([name]) => name.includes(only));
   const browser = await puppeteer.launch({ executablePath: BROWSER, headless: true, ...LAUNCH[NAME] });
   console.log(await browser.version());
   try {

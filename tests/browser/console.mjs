@@ -8,6 +8,7 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import http from "node:http";
+import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { spawn } from "node:child_process";
@@ -45,6 +46,7 @@ const SCENARIOS = {
   "the self-test names a proxy that buffers": testsBuffering,
   "the self-test names a proxy that compresses": testsCompression,
   "the self-test names a proxy that cuts": testsCutting,
+  "the self-test says whether a TURN server gives a relay": testsRelay,
   "ids and messages of other people are only text": onlyText,
   "the code for the reader's own page makes a call from another origin": ownPage,
   "behind a prefix of a proxy everything works too": behindPrefix,
@@ -319,6 +321,28 @@ async function testsCutting({ context, proxy, picture }) {
   assert.match(await page.locator('[data-check="Something cuts the stream."]').innerText(), /ended after [5-7]\.\d s, before the first heartbeat/);
 }
 
+async function testsRelay({ context, daemon, turnServer, picture }) {
+  const secret = secretFile();
+  const runWith = async (port) => {
+    const { url } = await daemon(["--dev", "--turn", `turn:127.0.0.1:${port}?transport=udp`, "--turn-secret-file", secret]);
+    const page = await openAt(context, `${url}/console#test`);
+    await state(page, "live");
+    await runTest(page);
+    return page;
+  };
+  const nothing = await listen(() => {});
+  const without = await runWith(new URL(nothing.url).port);
+  assert.deepEqual(await results(without, "bad"), ["The TURN server gives no relay."]);
+  await picture(without, "self-test-no-relay");
+  await nothing.close();
+  const port = await turnServer(SECRET);
+  if (port === undefined) return;
+  const page = await runWith(port);
+  assert.deepEqual(await results(page, "bad"), []);
+  assert.ok((await results(page, "ok")).includes("The TURN server gives a relay."));
+  fs.rmSync(secret);
+}
+
 async function onlyText({ open, as, picture }) {
   const evil = `<img src=x onerror="window.harmed=1"><b>bold</b>`;
   const page = await open("/");
@@ -359,8 +383,7 @@ async function behindPrefix({ context, proxy }) {
 }
 
 async function withToken({ context, picture, daemon }) {
-  const secret = path.join(os.tmpdir(), `console-test-${process.pid}`);
-  fs.writeFileSync(secret, SECRET);
+  const secret = secretFile();
   const { url } = await daemon(["--auth", "jwt", "--jwt-secret-file", secret, "--console"]);
   fs.rmSync(secret);
   const token = makeToken({ sub: "ana", exp: Math.floor(Date.now() / 1_000) + 600 });
@@ -548,6 +571,7 @@ async function twoAt(context, url) {
 /** Passes on what comes below a prefix. `change(answer, head, response)` passes an answer on in its own way; `head` writes its head. */
 function proxyOf(target, { prefix = "", change = passOn } = {}) {
   return (request, response) => {
+    if (!request.url.startsWith(`${prefix}/`)) return void response.writeHead(404).end();
     const options = { method: request.method, headers: request.headers, agent: false };
     const outward = http.request(target + request.url.slice(prefix.length), options, (answer) => {
       answer.on("error", () => response.destroy());
@@ -617,6 +641,30 @@ async function listen(handler) {
 
 const SECRET = "a secret of the test, which is long enough";
 
+function secretFile() {
+  const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "console-test-")), "secret");
+  fs.writeFileSync(file, SECRET);
+  return file;
+}
+
+/** Starts coturn on a free port. Without coturn it says so, or fails with CI=true. */
+async function startTurnServer(secret) {
+  const free = await listen(() => {});
+  const { port } = new URL(free.url);
+  await free.close();
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "console-test-"));
+  const file = path.join(folder, "turnserver.conf");
+  const own = ["listening-ip=127.0.0.1", "relay-ip=127.0.0.1", "no-tls", "no-dtls", "no-cli", "log-file=stdout", `pidfile=${folder}/pid`, `userdb=${folder}/db`];
+  fs.writeFileSync(file, ["use-auth-secret", `static-auth-secret=${secret}`, "realm=test", `listening-port=${port}`, ...own].join("\n"));
+  const child = spawn("turnserver", ["-c", file], { cwd: folder, stdio: "ignore" });
+  const absent = await new Promise((resolve) => child.on("error", resolve).on("spawn", () => resolve(undefined)));
+  assert.ok(!absent || process.env.CI !== "true", `with CI=true coturn must be there: ${absent}`);
+  if (absent) return console.log("SKIPPED: the relay of a TURN server: coturn is not installed"), undefined;
+  const listens = () => new Promise((resolve) => net.connect(port, "127.0.0.1").on("connect", () => resolve(true)).on("error", () => resolve(false)));
+  await until("coturn listens", listens);
+  return { port, close: async () => void child.kill("SIGKILL") };
+}
+
 function makeToken(claims) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
@@ -661,6 +709,11 @@ function toolsOf(browser, context, url, opened) {
       return Number(new RegExp(`^${name} (\\d+)`, "m").exec(text)[1]);
     },
     daemon: (options) => keep(startDaemon(options)),
+    turnServer: async (secret) => {
+      const server = await startTurnServer(secret);
+      if (server) opened.push(server);
+      return server?.port;
+    },
     proxy: (options) => keep(listen(proxyOf(url, options))),
     serve: async (html) => {
       const server = await keep(listen((_, response) => response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(html)));

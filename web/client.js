@@ -223,7 +223,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       watch = signal.watch([peer.user]);
       const here = (name, act) => watch.on(name, ({ device, devices = [device], late }) => devices.includes(peer.device) && act(late));
       here("online", again);
-      // A late list does not show whether the peer has reloaded.
+      // A list after a loss does not show whether the peer has reloaded.
       here("devices", (late) => (call.state === "waiting" ? again() : late && connected && nudge()));
       here("offline", () => up() || become("waiting"));
       become("connecting");
@@ -284,7 +284,6 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     });
   }
 
-  // Negotiates again, in a new session or in this one.
   function restart(why, anew) {
     emit("restart", why);
     if (!anew) return nudge();
@@ -293,7 +292,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     renew();
   }
 
-  // Begins a session: a new RTCPeerConnection, with the app's tracks and channels. The browser then asks for an offer.
+  // Begins a session, with the app's tracks and channels. The browser then asks for an offer.
   function renew() {
     drop();
     session = random();
@@ -563,16 +562,15 @@ function createChannel(label, init, isUp, gone) {
 }
 
 /**
- * The streams: the device's own, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a
- * Web Lock tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
+ * The device's stream, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a Web Lock
+ * tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
  */
 function createLink(api, told, shared) {
   const name = `backend-signal ${api.url("", api.caller())}`, me = random(), stop = new AbortController();
   // What the tabs want: event names, users to watch, and the calls that they have.
   const mine = { names: [], users: [], calls: [] }, tabs = new Map();
   const channel = shared && new BroadcastChannel(name);
-  // `early`: the users whose first list has not come.
-  let own, watch, users = [], early = new Set(), live;
+  let own, watch, users = [], live;
   // What a later tab has to know.
   let past = { present: new Map() };
 
@@ -591,7 +589,7 @@ function createLink(api, told, shared) {
     spread();
   }
 
-  // The tab with the streams does what all tabs want.
+  // Does what all tabs want.
   function spread() {
     own?.listen();
     const next = [...new Set(all("users"))].sort().slice(0, MAX_USERS);
@@ -603,7 +601,6 @@ function createLink(api, told, shared) {
   // Watches while the device's own stream is live.
   function rewatch() {
     past.present = new Map();
-    early = new Set(users);
     watch?.close();
     if (live && users.length) watch?.open();
   }
@@ -641,10 +638,10 @@ function createLink(api, told, shared) {
 
   function hear({ frame, state, error, before, tab, wants, ask, takeOver }) {
     if (frame) {
-      const { stream, event, id } = frame, value = parse(frame.data);
+      const { stream, event, id, late } = frame, value = parse(frame.data);
       if (event === "signal.ready") past.frame = frame;
       if (stream === "subscribe") past.cursor = id || past.cursor;
-      else if (value?.user) note(event, value);
+      else if (value?.user) note(event, Object.assign(value, { late }));
       told.frame(frame, value);
     }
     if (state) {
@@ -659,10 +656,8 @@ function createLink(api, told, shared) {
     if (tab) meet(tab, wants, ask);
   }
 
-  // Keeps the lists for watches to come, and marks those that come late.
-  function note(event, value) {
-    const { user, device, devices = past.present.get(user) ?? [] } = value;
-    value.late = !early.delete(user);
+  // Keeps the lists for watches to come.
+  function note(event, { user, device, devices = past.present.get(user) ?? [] }) {
     const others = devices.filter((other) => other !== device);
     past.present.set(user, event === "signal.online" ? [...others, device].sort() : others);
   }
@@ -702,25 +697,25 @@ function createLink(api, told, shared) {
   };
 }
 
-/** An EventSource that comes back: after cuts, silence and refusals, and with a new ticket where tokens are used. */
+/** An EventSource that comes back, with a new ticket where tokens are used. */
 function createStream(api, path, onFrame, { query, names, cursor, state: onState }) {
-  let source, timer, turn = 0, failures = 0, deadline, earliest, wanted, everLive = cursor, probed, renewed;
+  let source, timer, turn = 0, failures = 0, deadline, earliest, wanted, late, everLive = cursor, probed, renewed;
 
   function stop() {
     clearTimeout(timer);
     source?.close();
     source = undefined;
-    deadline = 0;
-    earliest = 0;
+    deadline = earliest = 0;
+    late = wanted;
     return ++turn;
   }
 
   function close() {
     stop();
-    wanted = false;
+    wanted = late = false;
   }
 
-  // Without a word for this long the stream is dead.
+  // Without a word for so long the stream is dead.
   function feed(ms) {
     clearTimeout(timer);
     deadline = Date.now() + ms;
@@ -730,7 +725,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
   // Comes back after a random part of the backoff.
   function again(least = 0) {
     stop();
-    earliest = Date.now() + Math.max(least, 1_000);
+    earliest = Date.now() + Math.max(least, 1e3);
     probed = false;
     onState(everLive ? "reconnecting" : "connecting");
     timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_MS));
@@ -779,7 +774,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
       probed = false;
       feed(api.silence);
     }
-    onFrame({ stream: path, event: type, data, id: lastEventId }, value);
+    onFrame({ stream: path, event: type, data, id: lastEventId, late });
     if (target !== source) return;
     if (ready || type === "signal.devices") {
       everLive = true;
@@ -808,7 +803,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     else again(retryAfter * 1_000);
   }
 
-  // An answer to something else ends the backoff, a second after the failure.
+  // After a second, an answer to something else ends the backoff.
   function hurry() {
     if (!earliest) return;
     clearTimeout(timer);
@@ -903,7 +898,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
   return api;
 }
 
-/** Gives `on`, which returns a function that removes the listener, and `emit`, which says whether there was one. */
+/** `on` gives a function that removes the listener, `emit` says whether there is one. */
 function createEmitter() {
   let listeners = [];
   const on = (...entry) => {
@@ -942,7 +937,7 @@ function parse(text) {
   } catch {}
 }
 
-/** The path of a device, or of all devices of a user. It is also the key of an address, and the order of addresses. */
+/** The path of a device, or of all of a user. Also the key and the order of addresses. */
 const pathOf = (user, device) => `user/${encodeURIComponent(user)}/device${device ? `/${encodeURIComponent(device)}` : "s"}`;
 const random = () => [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => (byte + 256).toString(16).slice(1)).join("");
 

@@ -1,11 +1,14 @@
 // The browser helper of backend-signal: signalling, watching devices, and WebRTC calls that survive reloads and cut networks.
-// One ES module without dependencies, served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
+// Served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
 //
 // Closures and not classes, because a minifier shortens names of variables only. Reading order: createSignal (what a page uses),
 // createCall, createChannel; below them createLink (which tab has the streams), createStream (an EventSource), createApi (requests).
 
-// For one request; for the repeats of a send after 429 and 503; for an EventSource to open.
-const ANSWER_MS = 10_000, SEND_MS = 10_000, OPEN_MS = 15_000;
+// For an answer, and for the repeats of a send. A channel that the peer closed while the connection stays up so long was closed on
+// purpose.
+const PATIENCE_MS = 10_000;
+// For an EventSource to open.
+const OPEN_MS = 15_000;
 // A reconnect waits a random part of the backoff (full jitter), a call negotiates again after the check time. Both double with each
 // failure.
 const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000;
@@ -13,13 +16,11 @@ const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000;
 const COLLECT_MS = 20;
 // In seconds: a short cut of the peer's network loses no call message.
 const CALL_TTL = 30;
-// A channel that the peer closed while the connection stays up so long was closed on purpose.
-const CHANNEL_GONE_MS = 10_000;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
 const MUTE = /^(superseded|unauthorised)$/;
 const UNKNOWN_SESSION = "unknown_session", PEER_RELOADED = "peer_reloaded";
 
-/** Opens the stream of this device. Resolves at the first `signal.ready`; rejects when the server refuses, or on abort. */
+/** Resolves at the first `signal.ready`. Rejects when the server refuses, or on abort. */
 export const connect = (options = {}) => new Promise((resolve, reject) => createSignal(options, resolve, reject));
 
 function createSignal(options, resolve, reject) {
@@ -60,7 +61,7 @@ function createSignal(options, resolve, reject) {
     },
 
     async devices(user) {
-      const answer = await api.ask("GET", pathOf(user), { repeat: true, wait: SEND_MS });
+      const answer = await api.ask("GET", pathOf(user), { repeat: true, wait: PATIENCE_MS });
       if (answer.status !== 200) throw failure(answer);
       return answer.body;
     },
@@ -98,7 +99,7 @@ function createSignal(options, resolve, reject) {
     const body = JSON.stringify({ data, event: event ?? undefined });
     const sent = { ...to, event: event ?? null, data, ttl };
     emit("sending", sent);
-    const answer = await api.ask("POST", path, { headers, body, signal, repeat, wait: SEND_MS });
+    const answer = await api.ask("POST", path, { headers, body, signal, repeat, wait: PATIENCE_MS });
     const outcome = outcomeOf(answer);
     emit("sent", Object.assign(sent, { outcome, status: answer.status }));
     if (outcome === "refused") throw failure(answer);
@@ -354,7 +355,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       emit("error", outcome);
       end("refused");
     } else if (outcome === "delivered") present();
-    else if (outcome === "held" || outcome === "not_connected") up() || become("waiting");
+    else if (/^(held|not_connected)$/.test(outcome)) up() || become("waiting");
   }
 
   function collect(candidate) {
@@ -398,10 +399,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       return anew && offer();
     }
     if (anew) {
-      const why = theirs && PEER_RELOADED;
+      const paired = theirs;
       if (seq) renew();
       pair(from);
-      if (why) emit("restart", why);
+      if (paired) emit("restart", PEER_RELOADED);
     }
     await pc.setRemoteDescription(description);
     needed = false;
@@ -532,7 +533,7 @@ function createChannel(label, init, isUp, gone) {
         if (out) return;
         channel.readyState = "connecting";
         // The peer has closed it, or is gone: then a new connection follows.
-        timer = setTimeout(() => isUp() && channel.close(), CHANNEL_GONE_MS);
+        timer = setTimeout(() => isUp() && channel.close(), PATIENCE_MS);
       });
       opened();
     },
@@ -794,7 +795,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
   }
 
   function refused(error) {
-    const { status = 0, retryAfter = 0 } = error, forbidden = status === 401 || status === 403;
+    const { status, retryAfter = 0 } = error, forbidden = status === 401 || status === 403;
     if (status === 204) finish("superseded");
     else if (forbidden && !renewed && (renewed = api.renew())) open();
     else if (forbidden) finish("unauthorised", error);
@@ -860,7 +861,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
 
     // Status 0: no answer. The request may have arrived.
     async once(url, init, signal, probe) {
-      const timeout = AbortSignal.timeout(ANSWER_MS);
+      const timeout = AbortSignal.timeout(PATIENCE_MS);
       try {
         const answer = await fetch(url, { ...init, credentials, signal: signal ? AbortSignal.any([timeout, signal]) : timeout });
         const { status, headers } = answer;

@@ -153,7 +153,7 @@ impl Tools {
         let chromium =
             chromium.filter(|file| file.is_file()).ok_or("there is no Chromium on the PATH or in $CHROMIUM")?;
         let is_there = |package: &&str| folder().join(format!("node_modules/{package}/package.json")).is_file();
-        if !["axe-core", "eventsource", "playwright-core"].iter().all(is_there) {
+        if !["axe-core", "eventsource", "playwright-core", "puppeteer-core"].iter().all(is_there) {
             install()?;
         }
         Ok(Self { node, chromium })

@@ -706,8 +706,8 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     clearTimeout(timer);
     source?.close();
     source = undefined;
-    deadline = 0;
-    earliest = 0;
+    deadline = earliest = 0;
+    late = wanted;
     return ++turn;
   }
 
@@ -716,7 +716,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     wanted = late = false;
   }
 
-  // Without a word for this long the stream is dead.
+  // Without a word for so long the stream is dead.
   function feed(ms) {
     clearTimeout(timer);
     deadline = Date.now() + ms;
@@ -726,9 +726,8 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
   // Comes back after a random part of the backoff.
   function again(least = 0) {
     stop();
-    earliest = Date.now() + Math.max(least, 1_000);
+    earliest = Date.now() + Math.max(least, 1e3);
     probed = false;
-    late = true;
     onState(everLive ? "reconnecting" : "connecting");
     timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_MS));
   }
@@ -805,7 +804,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     else again(retryAfter * 1_000);
   }
 
-  // An answer to something else ends the backoff, a second after the failure.
+  // After a second, an answer to something else ends the backoff.
   function hurry() {
     if (!earliest) return;
     clearTimeout(timer);

@@ -571,3 +571,21 @@ test("a call is left alone when a watch of somebody else opens the stream of all
   await pass(1_000);
   assert.equal(world.calls().length, said);
 });
+
+test("a peer that reloads while this machine sleeps is noticed when the network is back", async () => {
+  const listeners = [];
+  const bob = await page("bob", false);
+  globalThis.addEventListener = (name, listener) => listeners.push({ name, listener });
+  const ana = await page("ana", true);
+  delete globalThis.addEventListener;
+  await connected(ana, bob);
+  // The streams are dead, and nothing says so.
+  const dead = world.sources.filter(({ query, readyState }) => readyState === 1 && query.get("user") !== "ana");
+  for (const source of dead.filter(({ path }) => path === "/devices")) source.dispatchEvent = () => {};
+  leave(bob);
+  const reloaded = await page("bob", false);
+  for (const { name, listener } of listeners) if (name === "online") listener({ type: "online" });
+  await pass(1_500);
+  assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
+  await connected(ana, reloaded);
+});

@@ -155,7 +155,7 @@ async function main() {
   }
   console.log(table(times));
   console.log(`${ROUNDS - failures.length} passed, ${failures.length} failed`);
-  process.exitCode = failures.length > 0 ? 1 : 0;
+  process.exit(failures.length > 0 ? 1 : 0);
 }
 
 await main();

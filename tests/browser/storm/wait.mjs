@@ -7,7 +7,7 @@ export const PATIENCE_MS = 60_000;
 export async function within(what, promise, milliseconds = PATIENCE_MS) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not within ${milliseconds / 1000} s: ${what}`)), milliseconds);
+    timer = setTimeout(() => reject(new Error(`did not come in time: ${what}`)), milliseconds);
   });
   try {
     return await Promise.race([promise, late]);

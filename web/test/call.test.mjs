@@ -408,6 +408,32 @@ test("the ICE servers are fetched once, and again before they expire", async () 
   assert.equal(servers().length, 3);
 });
 
+test("without ICE servers for now a call goes on, and the next one asks again", async () => {
+  let asked = 0;
+  let broken = false;
+  world.intercept = ({ path }) => {
+    if (path === "/ticket") return { status: 200, body: { ticket: "t" } };
+    if (path === "/ice") asked += 1;
+    return path === "/ice" ? { status: 500 } : undefined;
+  };
+  const bob = await page("bob", false);
+  const token = () => { if (broken) throw new Error("no token now"); return "token"; };
+  const ana = await page("ana", false, { token });
+  broken = true;
+  ana.signal.on("call", () => {});
+  const errors = [];
+  const call = ana.signal.call("bob", "phone");
+  call.on("error", ({ message }) => errors.push(message));
+  await pass(500);
+  broken = false;
+  call.close();
+  ana.signal.call("bob", "phone").channel("chat");
+  await pass(8_000);
+  assert.equal(bob.call.state, "connected");
+  assert.deepEqual(errors, []);
+  assert.ok(asked >= 2, `${asked}`);
+});
+
 test("ICE servers of the app are used as they are, with the rest of its configuration", async () => {
   const iceServers = [{ urls: ["stun:mine"] }];
   const ana = await page("ana", true, { iceServers, rtc: { iceTransportPolicy: "relay" } });
@@ -466,4 +492,42 @@ test("a hundred rounds of reloads on random sides end in a call", async () => {
     await connected(ana, bob);
     await talk(ana, bob);
   }
+});
+
+test("a peer that reloads while the watch is away is noticed as soon as the watch is back", async () => {
+  const [ana, bob] = await inACall();
+  mock.method(Math, "random", () => 0.25);
+  world.sources.findLast(({ path, query, readyState }) => path === "/devices" && query.get("user") === "bob" && readyState === 1).fail();
+  leave(bob);
+  const reloaded = await page("bob", false);
+  await pass(1_500);
+  assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
+  await connected(ana, reloaded);
+  await talk(ana, reloaded);
+});
+
+test("a call is left alone when a watch of somebody else opens the stream of all watches anew", async () => {
+  const [ana] = await inACall();
+  const said = world.calls().length;
+  ana.signal.watch(["eve"]);
+  await pass(1_000);
+  assert.equal(world.calls().length, said);
+});
+
+test("a peer that reloads while this machine sleeps is noticed when the network is back", async () => {
+  const listeners = [];
+  const bob = await page("bob", false);
+  globalThis.addEventListener = (name, listener) => listeners.push({ name, listener });
+  const ana = await page("ana", true);
+  delete globalThis.addEventListener;
+  await connected(ana, bob);
+  // The streams are dead, and nothing says so.
+  const dead = world.sources.filter(({ query, readyState }) => readyState === 1 && query.get("user") !== "ana");
+  for (const source of dead.filter(({ path }) => path === "/devices")) source.dispatchEvent = () => {};
+  leave(bob);
+  const reloaded = await page("bob", false);
+  for (const { name, listener } of listeners) if (name === "online") listener({ type: "online" });
+  await pass(1_500);
+  assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
+  await connected(ana, reloaded);
 });

@@ -22,13 +22,14 @@ const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, 
 const CONNECTING = "connecting", LIVE = "live", RECONNECTING = "reconnecting", SUPERSEDED = "superseded", CLOSED = "closed";
 const RINGING = "ringing", WAITING = "waiting", CONNECTED = "connected", OPEN = "open";
 const MUTE = /^(superseded|unauthorised)$/;
+const EVENTS = "signal.ping signal.end signal.ready signal.devices signal.online signal.offline message call";
 const READY = "signal.ready", UNKNOWN_SESSION = "unknown_session", PEER_RELOADED = "peer_reloaded";
 
 /** Resolves at the first `signal.ready`. Rejects when the server refuses, or on abort. */
 export const connect = (options = {}) => new Promise((resolve, reject) => createSignal(options, resolve, reject));
 
 const createSignal = (options, resolve, reject) => {
-  const [on, emit] = createEmitter(), api = createApi(options), refreshIce = createTimer();
+  const [on, emit] = createEmitter(), api = createApi(options);
   const queues = new Map(), calls = new Map(), watches = new Set(), names = new Set(options.events);
   let { iceServers } = options, ice = iceServers, state = CONNECTING;
   const rtc = () => ({ iceServers, ...options.rtc });
@@ -76,7 +77,7 @@ const createSignal = (options, resolve, reject) => {
       watches.add(watch);
       for (const user of watch.users) {
         const devices = link._present(user);
-        if (devices) queueMicrotask(() => _emit("devices", { user, devices }));
+        if (devices) queueMicrotask(() => watch._emit("devices", { user, devices }));
       }
       watched();
       return watch;
@@ -100,9 +101,10 @@ const createSignal = (options, resolve, reject) => {
   const post = async (user, device, event, data, { ttl, ...options } = {}) => {
     const sent = { user, device, event: event ?? null, data, ttl };
     emit("sending", sent);
-    const answer = await api._ask(pathOf(user, device), { body: JSON.stringify({ data, event }), ttl, ...options });
-    const outcome = outcomeOf(answer);
-    emit("sent", Object.assign(sent, { outcome, status: answer.status }));
+    const answer = await api._ask(pathOf(user, device), { ...options, body: JSON.stringify({ data, event }), ttl });
+    const outcome = (sent.outcome = outcomeOf(answer));
+    sent.status = answer.status;
+    emit("sent", sent);
     if (outcome === "refused") throw failure(answer);
     return [outcome, answer.body];
   };
@@ -114,7 +116,6 @@ const createSignal = (options, resolve, reject) => {
     if (next === LIVE || next === SUPERSEDED) resolve(signal);
     if (next === CLOSED) {
       calls.forEach((call) => call.close());
-      refreshIce();
       link._close();
       error ??= options.signal?.reason ?? new DOMException(next, "AbortError");
     }
@@ -129,22 +130,21 @@ const createSignal = (options, resolve, reject) => {
     if (stream === "devices") {
       for (const watch of watches) if (!value.user || watch.users.includes(value.user)) watch._emit(event.slice(7), value);
     } else if (event === READY) {
-      const { user, device, continuity } = value;
-      Object.assign(signal, { user, device });
+      const { continuity } = value;
+      signal.user = value.user;
+      signal.device = value.device;
       emit("ready", value);
       // The first of a page (`new`) begins anew, a later one only if messages were lost (`broken`).
       if (continuity !== "resumed") calls.forEach((call) => call._restart(continuity === "new"));
     } else if (!event.startsWith("signal.")) {
-      const { from, data, sent_at } = value, named = event !== "message";
+      const { from, data, sent_at: sentAt } = value, name = event === "message" ? null : event;
       if (event === "call") hearCall(from, parse(data));
-      emit(named ? `message:${event}` : event, {
-        event: named ? event : null, data, from, sentAt: new Date(sent_at), id, json: () => JSON.parse(data),
-      });
+      emit(name ? `message:${name}` : event, { event: name, data, from, sentAt: new Date(sentAt), id, json: () => JSON.parse(data) });
     }
   };
 
   const hearCall = (from, message) => {
-    if (!from?.device || message?.v !== 1 || typeof message.session !== "string") return;
+    if (!from?.device || message?.v !== 1 || !message.session) return;
     const { user, device } = from, path = pathOf(user, device);
     let call = calls.get(path);
     if (!call) {
@@ -188,12 +188,12 @@ const createSignal = (options, resolve, reject) => {
     if (status !== 200) return void (ice = status === 404);
     iceServers = body.iceServers;
     calls.forEach(({ pc }) => pc?.setConfiguration(rtc()));
-    if (state !== CLOSED) refreshIce(() => (ice = calls.size && fetchIce()), Math.min(body.expires_in * 900, 2e9));
+    setTimeout(() => (ice = calls.size && fetchIce()), Math.min(body.expires_in * 900, 2e9));
   };
 
   const link = createLink(api, options.shared && navigator.locks, receive, become, (path) => calls.get(path)?._taken());
   const { signal: abort } = options;
-  abort?.addEventListener("abort", signal.close);
+  listen(abort, "abort", signal.close);
   if (abort?.aborted) return signal.close();
   for (const name in options.on) signal.on(name, options.on[name]);
   link._want("names", names);
@@ -222,11 +222,13 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     accept() {
       if (state !== RINGING) return;
       watch = signal.watch(peer.user);
-      const here = (name, act) => watch.on(name, ({ device, devices = [device], late }) => devices.includes(peer.device) && act(late));
-      here("online", again);
-      // A list after a loss does not show whether the peer has reloaded.
-      here("devices", (late) => (state === WAITING ? again() : late && connected && nudge()));
-      here("offline", leave);
+      watch._emit = (name, { device, devices = [device], late }) => {
+        if (!devices.includes(peer.device)) return;
+        if (name === "offline") leave();
+        else if (name === "online" || state === WAITING) again();
+        // A list after a loss does not show whether the peer has reloaded.
+        else if (late && connected) nudge();
+      };
       become(CONNECTING);
       renew();
       _begun();
@@ -262,7 +264,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
       if (state !== RINGING) run(() => handle(message));
       else if (description?.type === "offer") kept = [message];
       else if (session !== kept[0]?.session) return;
-      else if (bye) end(`${bye}`);
+      else if (bye) end(bye);
       else if (kept.length < MAX_CANDIDATES) kept.push(message);
     },
 
@@ -288,7 +290,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     emit("restart", why);
     if (!anew) return nudge();
     // Without tracks and channels of our own only the peer can offer.
-    if (tracks.size + channels.size === 0 && theirs) tell({ bye: UNKNOWN_SESSION });
+    if (theirs && !(tracks.size + channels.size)) tell({ bye: UNKNOWN_SESSION });
     renew();
   };
 
@@ -334,13 +336,17 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
   const offering = () => pc.signalingState === "have-local-offer";
   const up = () => pc?.connectionState === CONNECTED;
 
+  const describe = () => {
+    needed = false;
+    return pc.setLocalDescription();
+  };
+
   // Makes an offer, or repeats the open one.
   const offer = async () => {
     const mine = pc;
     if (stable()) {
-      needed = false;
       offered = seq + 1;
-      await pc.setLocalDescription();
+      await describe();
     }
     if (mine === pc && offering()) tell({ description: pc.localDescription });
   };
@@ -369,16 +375,15 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     const isOffer = description?.type === "offer";
     // For an earlier session of ours. Who offers has to begin anew.
     if (to && to !== session) return isOffer && tell({ bye: UNKNOWN_SESSION }, from);
-    if (bye !== undefined) {
+    if (bye != null) {
       if (!to && from !== theirs) return;
-      return bye === UNKNOWN_SESSION ? restart(PEER_RELOADED, true) : end(`${bye}`);
+      return bye === UNKNOWN_SESSION ? restart(PEER_RELOADED, true) : end(bye);
     }
     present();
     if (isOffer) await handleOffer(from, number, description);
     else if (description?.type === "answer" && offering() && !(answers < offered)) {
       if (theirs && theirs !== from) return restart(PEER_RELOADED, true);
-      pair(from);
-      await pc.setRemoteDescription(description);
+      await pair(from, description);
     }
     if (Array.isArray(candidates)) remote = [...remote, ...candidates.map((candidate) => [from, candidate])].slice(-MAX_CANDIDATES);
     // They may come before their offer. The browser refuses those of an offer that we ignored.
@@ -394,20 +399,18 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     // Glare, and ours stands. The peer may be a new page that has not seen it.
     if (offering() && !polite && !(anew && theirs)) return anew && offer();
     if (anew) {
-      const paired = theirs;
+      if (theirs) emit("restart", PEER_RELOADED);
       if (seq) renew();
-      pair(from);
-      if (paired) emit("restart", PEER_RELOADED);
     }
-    await pc.setRemoteDescription(description);
-    needed = false;
-    await pc.setLocalDescription();
+    await pair(from, description);
+    await describe();
     tell({ answers: number, description: pc.localDescription });
   };
 
-  const pair = (from) => {
+  const pair = (from, description) => {
     if (!theirs) tries = 0;
     theirs = from;
+    return pc.setRemoteDescription(description);
   };
 
   const again = () => {
@@ -475,7 +478,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     channels.forEach((channel) => channel.close());
     watch?.close();
     become(CLOSED);
-    emit("bye", reason);
+    emit("bye", `${reason}`);
   };
 
   return call;
@@ -487,15 +490,15 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
  */
 const createChannel = (label, init, isUp, gone) => {
   const links = new Set(), wait = createTimer();
-  let out, queue = [], queued = 0;
+  let out, queue = [], queued = 0, state = CONNECTING;
 
   const channel = Object.assign(new EventTarget(), {
     label,
     binaryType: "arraybuffer",
-    readyState: CONNECTING,
+    readyState: state,
 
     send(data) {
-      if (channel.readyState === CLOSED) throw new DOMException(CLOSED, "InvalidStateError");
+      if (state === CLOSED) throw new DOMException(CLOSED, "InvalidStateError");
       if (out) return out.send(data);
       const size = queued + (data.size ?? data.byteLength ?? `${data}`.length);
       if (size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
@@ -504,10 +507,10 @@ const createChannel = (label, init, isUp, gone) => {
     },
 
     close() {
-      if (channel.readyState === CLOSED) return;
+      if (state === CLOSED) return;
       links.forEach((link) => link.close());
       channel._disconnect();
-      channel.readyState = CLOSED;
+      become(CLOSED);
       gone();
       fire(new Event("close"));
     },
@@ -526,7 +529,7 @@ const createChannel = (label, init, isUp, gone) => {
         out = undefined;
         opened();
         if (out) return;
-        channel.readyState = CONNECTING;
+        become(CONNECTING);
         // The peer has closed it, or is gone: then a new connection follows.
         wait(() => isUp() && channel.close(), PATIENCE_MS);
       });
@@ -537,19 +540,23 @@ const createChannel = (label, init, isUp, gone) => {
       wait();
       links.clear();
       out = undefined;
-      if (channel.readyState === OPEN) channel.readyState = CONNECTING;
+      if (state === OPEN) become(CONNECTING);
     },
   });
   Object.defineProperty(channel, "bufferedAmount", { get: () => queued + (out?.bufferedAmount ?? 0) });
 
   const opened = () => {
     out ??= [...links].find(({ readyState }) => readyState === OPEN);
-    if (!out || channel.readyState === OPEN) return;
+    if (!out || state === OPEN) return;
     wait();
-    channel.readyState = OPEN;
+    become(OPEN);
     for (const data of queue.splice(0)) out.send(data);
     queued = 0;
     fire(new Event(OPEN));
+  };
+
+  const become = (next) => {
+    channel.readyState = state = next;
   };
 
   const fire = (event) => channel.dispatchEvent(event);
@@ -620,14 +627,16 @@ const createLink = (api, locks, onFrame, onState, taken) => {
       if (stream === "subscribe") past.cursor = id || past.cursor;
       else if (value?.user) {
         // Keeps the lists for watches to come.
-        const { user, device, devices = present.get(user) ?? [] } = Object.assign(value, { late });
+        const { user, device, devices = present.get(user) ?? [] } = value;
+        value.late = late;
         const others = devices.filter((other) => other !== device);
         present.set(user, event === "signal.online" ? [...others, device] : others);
       }
       onFrame(frame, value);
     }
     if (state) {
-      Object.assign(past, { state, error });
+      past.state = state;
+      past.error = error;
       onState(state, error && failure(error));
     }
     if (before && !past.state) hear((past = before));
@@ -717,7 +726,7 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
       const ticket = await api._ticket();
       const url = api._url(path, { ...query(), heartbeat: api._heartbeat, ticket, last_event_id: cursor });
       // With our cursor a probe takes the device from no newer page.
-      const answer = probe && (await api._once(url, { headers: { accept: "text/event-stream" } }, undefined, true));
+      const answer = probe && (await api._once(url, { headers: { accept: "text/event-stream" } }, true));
       if (mine !== turn) return;
       if (answer) return answer.status === 200 ? open() : refused(answer);
       source = new EventSource(url, { withCredentials: api._credentials === "include" });
@@ -730,10 +739,7 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
     }
   };
 
-  const hearNames = () => {
-    for (const name of ["ping", "end", "ready", "devices", "online", "offline"]) source?.addEventListener(`signal.${name}`, hear);
-    for (const name of ["message", "call", ...names()]) source?.addEventListener(name, hear);
-  };
+  const hearNames = () => listen(source, `${EVENTS} ${names().join(" ")}`, hear);
 
   // An event without data is the EventSource's own, such as `open`.
   const hear = ({ target, type, data, lastEventId }) => {
@@ -817,25 +823,25 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
     // Forgets the token. Is there another?
     _renew() {
       known = undefined;
-      return !!token?.call;
+      return token?.call;
     },
 
     // For one stream. None where the daemon reads no tokens.
     async _ticket() {
       if (!token) return;
       const answer = await api._ask("ticket", { body: "{}", wait: 0 });
-      if (answer.status === 200) return answer.body.ticket;
-      if (answer.status !== 404) throw answer;
+      if (!/200|404/.test(answer.status)) throw answer;
+      return answer.body.ticket;
     },
 
     // Status 0: no answer. The request may have arrived.
-    async _once(url, init, signal, probe) {
+    async _once(url, { signal, ...init }, probe) {
       const timeout = AbortSignal.timeout(PATIENCE_MS);
       try {
         const answer = await fetch(url, { ...init, credentials, signal: AbortSignal.any([timeout, signal ?? timeout]) });
         const { status, headers } = answer;
         if (status < 500 && status !== 429) api._answered();
-        const body = probe && status === 200 ? void answer.body?.cancel() : parse(await answer.text());
+        const body = probe && status === 200 ? void answer.body.cancel() : parse(await answer.text());
         return { status, body: body ?? {}, retryAfter: headers.get("retry-after") };
       } catch {
         signal?.throwIfAborted();
@@ -855,15 +861,15 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
           ...(ttl && { ttl: `${ttl}` }),
           ...(bearer && { authorization: `Bearer ${bearer}` }),
         };
-        const answer = await api._once(api._url(path, api._caller), { method: body ? "POST" : "GET", body, headers }, signal);
+        const answer = await api._once(api._url(path, api._caller), { method: body ? "POST" : "GET", body, headers, signal });
         const { status, retryAfter } = answer;
         if (status === 401 && !renewed && (renewed = api._renew())) continue;
-        const again = status === 429 || status === 503 || (repeat && (status === 0 || status === 504));
+        const again = [429, 503, repeat && 504, repeat && 0].includes(status);
         const pause = retryAfter * 1_000 || Math.random() * Math.min(500 * 2 ** failures, 4_000);
         if (!again || Date.now() + pause > end) return answer;
         await new Promise((resolve) => {
           setTimeout(resolve, pause);
-          signal?.addEventListener("abort", resolve);
+          listen(signal, "abort", resolve);
         });
       }
     },
@@ -894,12 +900,12 @@ const createTimer = () => {
   let timer;
   return (act, ms) => {
     clearTimeout(timer);
-    timer = act && setTimeout(() => act(), ms);
+    timer = act && setTimeout(act, ms);
   };
 };
 
 const listen = (target, names, act, options) => {
-  for (const name of names.split(" ")) target.addEventListener?.(name, act, options);
+  for (const name of names.split(" ")) target?.addEventListener?.(name, act, options);
 };
 
 /** What became of a send. `refused`: it can never succeed as it is. */

@@ -72,7 +72,11 @@ const createSignal = (options, resolve, reject) => {
     // All watches share one stream.
     watch(users) {
       const [on, _emit] = createEmitter();
-      const watch = { users: [users].flat(), on, _emit, close: () => void (watches.delete(watch) && watched()) };
+      const close = () => {
+        watches.delete(watch);
+        watched();
+      };
+      const watch = { users: [users].flat(), on, close, _emit };
       if (new Set([...watches, watch].flatMap(usersOf)).size > MAX_USERS) throw new RangeError(`over ${MAX_USERS} users`);
       watches.add(watch);
       for (const user of watch.users) {
@@ -238,8 +242,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
 
     close(reason = CLOSED) {
       if (state === CLOSED) return;
-      const to = theirs ?? kept[0]?.session;
-      if (seq || to) tell({ bye: reason }, to);
+      tell({ bye: reason }, theirs ?? kept[0]?.session);
       end(reason);
     },
 
@@ -306,7 +309,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     hear("negotiationneeded", () => {
       needed = true;
       // The answer to an offer of the peer may have served as well.
-      run(() => mine === pc && needed && stable() && offer());
+      run(() => needed && stable() && offer());
     });
     hear("icecandidate", ({ candidate }) => candidate && collect(candidate));
     hear("track", (event) => emit("track", event));
@@ -333,7 +336,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
   };
 
   const stable = () => pc.signalingState === "stable";
-  const offering = () => pc.signalingState === "have-local-offer";
+  const offering = () => pc?.signalingState === "have-local-offer";
   const up = () => pc?.connectionState === CONNECTED;
 
   const describe = () => {
@@ -343,12 +346,11 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
 
   // Makes an offer, or repeats the open one.
   const offer = async () => {
-    const mine = pc;
     if (stable()) {
       offered = seq + 1;
       await describe();
     }
-    if (mine === pc && offering()) tell({ description: pc.localDescription });
+    if (offering()) tell({ description: pc.localDescription });
   };
 
   const tell = async (body, to = theirs) => {
@@ -602,18 +604,15 @@ const createLink = (api, locks, onFrame, onState, taken) => {
   };
 
   const lead = () => {
-    const create = (path, query, onState, cursor) =>
-      createStream(api, path, query, () => all("names"), (frame) => post({ frame }), onState, cursor);
-    const own = create("subscribe", () => ({ format: "envelope", ...api._caller }), (state, error) => {
+    const own = createStream(api, "subscribe", () => ({ format: "envelope", ...api._caller }), (state, error) => {
       live = state === LIVE || (live && state === RECONNECTING);
       spread();
       post({ state, error });
     }, past.cursor);
-    const watch = create("devices", () => ({ user: users }), (_, error) => error && post({
+    const watch = createStream(api, "devices", () => ({ user: users }), (_, error) => error && post({
       frame: { stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" },
     }));
     streams = [own, watch];
-    api._answered = () => streams.forEach((stream) => stream._hurry());
     listen(globalThis, "online pageshow pagehide visibilitychange", ({ type }) => streams.forEach((stream) => stream._wake(type)), { signal });
     if (!MUTE.test(past.state)) own._open();
     return closed();
@@ -656,6 +655,9 @@ const createLink = (api, locks, onFrame, onState, taken) => {
   };
 
   if (channel) channel.onmessage = ({ data }) => hear(data);
+  api._names = () => all("names");
+  api._frame = (frame) => post({ frame });
+  api._answered = () => streams.forEach((stream) => stream._hurry());
   return {
     _start() {
       if (!locks) return lead();
@@ -679,7 +681,7 @@ const createLink = (api, locks, onFrame, onState, taken) => {
 };
 
 /** An EventSource that comes back, with a new ticket where tokens are used. */
-const createStream = (api, path, query, names, onFrame, onState, cursor) => {
+const createStream = (api, path, query, onState, cursor) => {
   const wait = createTimer();
   let source, turn = 0, failures = 0, deadline, earliest, wanted, late, everLive = cursor, probed, renewed;
 
@@ -739,7 +741,7 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
     }
   };
 
-  const hearNames = () => listen(source, `${EVENTS} ${names().join(" ")}`, hear);
+  const hearNames = () => listen(source, `${EVENTS} ${api._names().join(" ")}`, hear);
 
   // An event without data is the EventSource's own, such as `open`.
   const hear = ({ target, type, data, lastEventId }) => {
@@ -752,7 +754,7 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
       probed = false;
       feed(api._silence);
     }
-    onFrame({ stream: path, event: type, data, id: lastEventId, late });
+    api._frame({ stream: path, event: type, data, id: lastEventId, late });
     if (target !== source) return;
     if (ready || type === "signal.devices") {
       everLive = true;
@@ -760,10 +762,12 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
       api._answered();
     }
     if (!ended) return;
-    const { reason } = value, expired = reason === "expired";
-    if (reason === SUPERSEDED) return finish(reason);
-    if (expired) api._renew();
-    again(expired ? 0 : 2_000);
+    const { reason } = value;
+    if (reason === SUPERSEDED) finish(reason);
+    else if (reason === "expired") {
+      api._renew();
+      again();
+    } else again(2_000);
   };
 
   const finish = (state, error) => {
@@ -808,7 +812,6 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
   const api = {
     _credentials: credentials,
     _heartbeat: heartbeat,
-    _answered() {},
     _silence: 60_000,
 
     // The parameters that name the caller.

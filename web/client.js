@@ -89,7 +89,7 @@ const createSignal = (options, resolve, reject) => {
 
     call(user, device) {
       if (user === signal.user && device === signal.device) throw new TypeError("a device cannot call itself");
-      const call = calls.get(pathOf(user, device)) ?? begin(user, device);
+      const path = pathOf(user, device), call = calls.get(path) ?? begin({ user, device }, path);
       call.accept();
       return call;
     },
@@ -149,14 +149,14 @@ const createSignal = (options, resolve, reject) => {
 
   const hearCall = (from, message) => {
     if (!from?.device || message?.v !== 1 || !message.session) return;
-    const { user, device } = from, path = pathOf(user, device);
+    const path = pathOf(from.user, from.device);
     let call = calls.get(path);
     if (!call) {
       if (message.description?.type !== "offer" || link._elsewhere(path)) return;
       // For a page that is gone.
       if (message.peer) return say(from, { v: 1, session: random(), seq: 1, peer: message.session, bye: UNKNOWN_SESSION });
       if (calls.size >= MAX_RINGING) return;
-      call = begin(user, device);
+      call = begin(from, path);
     }
     call._receive(message);
     announce(call);
@@ -167,8 +167,7 @@ const createSignal = (options, resolve, reject) => {
     if (call.state === RINGING && !call._announced) call._announced = emit("call", call);
   };
 
-  const begin = (user, device) => {
-    const path = pathOf(user, device), peer = { user, device };
+  const begin = (peer, path) => {
     const own = () => link._want("calls", [...calls.keys()].filter((path) => calls.get(path).pc));
     const call = createCall(signal, peer, pathOf(signal.user, signal.device) < path, {
       _say: (message) => say(peer, message),
@@ -494,10 +493,14 @@ const createChannel = (label, init, isUp, gone) => {
   const links = new Set(), wait = createTimer();
   let out, queue = [], queued = 0, state = CONNECTING;
 
-  const channel = Object.assign(new EventTarget(), {
-    label,
-    binaryType: "arraybuffer",
-    readyState: state,
+  const channel = new (class extends EventTarget {
+    label = label;
+    binaryType = "arraybuffer";
+    readyState = state;
+
+    get bufferedAmount() {
+      return queued + (out?.bufferedAmount ?? 0);
+    }
 
     send(data) {
       if (state === CLOSED) throw new DOMException(CLOSED, "InvalidStateError");
@@ -506,7 +509,7 @@ const createChannel = (label, init, isUp, gone) => {
       if (size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
       queued = size;
       queue.push(data);
-    },
+    }
 
     close() {
       if (state === CLOSED) return;
@@ -515,9 +518,11 @@ const createChannel = (label, init, isUp, gone) => {
       become(CLOSED);
       gone();
       fire(new Event("close"));
-    },
+    }
 
-    _connect: (pc) => channel._add(pc.createDataChannel(label, init)),
+    _connect(pc) {
+      channel._add(pc.createDataChannel(label, init));
+    }
 
     _add(link) {
       links.add(link);
@@ -536,16 +541,15 @@ const createChannel = (label, init, isUp, gone) => {
         wait(() => isUp() && channel.close(), PATIENCE_MS);
       });
       opened();
-    },
+    }
 
     _disconnect() {
       wait();
       links.clear();
       out = undefined;
       if (state === OPEN) become(CONNECTING);
-    },
-  });
-  Object.defineProperty(channel, "bufferedAmount", { get: () => queued + (out?.bufferedAmount ?? 0) });
+    }
+  })();
 
   const opened = () => {
     out ??= [...links].find(({ readyState }) => readyState === OPEN);

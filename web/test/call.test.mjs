@@ -396,6 +396,7 @@ test("candidates that come before their offer are kept", async () => {
   peer.say("s1", { candidates: [{ candidate: "of the first session" }] });
   peer.say("s2", { candidates: [{ candidate: "late" }, { candidate: "" }] });
   await pass(200);
+  assert.equal(connections().length, 2, "another session has a connection of its own");
   assert.deepEqual(connections().at(-1).candidates.map(({ candidate }) => candidate), ["early", "late", ""]);
 });
 

@@ -492,6 +492,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
  */
 function createChannel(label, init, isUp, gone) {
   const links = new Set();
+  const isOpen = (link) => link?.readyState === "open";
   let out, queue = [], queued = 0, timer;
 
   const channel = Object.assign(new EventTarget(), {
@@ -501,7 +502,7 @@ function createChannel(label, init, isUp, gone) {
 
     send(data) {
       if (channel.readyState === "closed") throw new DOMException("closed", "InvalidStateError");
-      if (out) return out.send(data);
+      if (isOpen(out)) return out.send(data);
       const size = queued + (data.size ?? data.byteLength ?? `${data}`.length);
       if (size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
       queued = size;
@@ -548,12 +549,14 @@ function createChannel(label, init, isUp, gone) {
   Object.defineProperty(channel, "bufferedAmount", { get: () => queued + (out?.bufferedAmount ?? 0) });
 
   function opened() {
-    out ??= [...links].find(({ readyState }) => readyState === "open");
-    if (!out || channel.readyState === "open") return;
+    out ??= [...links].find(isOpen);
+    // One that closes takes nothing more, also before its event `close`.
+    if (!isOpen(out)) return;
     clearTimeout(timer);
-    channel.readyState = "open";
     for (const data of queue.splice(0)) out.send(data);
     queued = 0;
+    if (channel.readyState === "open") return;
+    channel.readyState = "open";
     fire(new Event("open"));
   }
 

@@ -24,14 +24,20 @@ const { values: { only, client }, positionals: [EXECUTABLE, NAME, BROWSER] } = p
 /** All scenarios together. */
 const WHOLE_MS = 480_000;
 
+/** Candidates with the address of this machine: there may be no mDNS, and no network but the loopback. */
+const RTC_FLAGS = ["--disable-features=WebRtcHideLocalIpsWithMdns", "--allow-loopback-in-peer-connection"];
+
 const LAUNCH = {
   chromium: {
     // The driver switches the back-forward cache off.
     ignoreDefaultArgs: ["--disable-back-forward-cache"],
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync"],
+      "--disable-component-update", "--disable-sync", ...RTC_FLAGS],
   },
-  firefox: { browser: "firefox" },
+  firefox: {
+    browser: "firefox",
+    extraPrefsFirefox: { "media.peerconnection.ice.obfuscate_host_addresses": false, "media.peerconnection.ice.loopback": true },
+  },
 };
 
 const DEV = ["--dev", "--heartbeat", "2"];
@@ -42,6 +48,7 @@ const SCENARIOS = {
   "tabs that share a stream get every message once, also when the tab with the stream closes": sharedStream,
   "ten tabs of one page can all send when they share a stream": tenTabs,
   "a page that one goes back to gets what it missed": goneBack,
+  "a call connects, and survives a reload of either side": calls,
   "a token is renewed when it expires, no message is lost, and no token stands in a URL": tickets,
   "a page whose token is refused is unauthorised, and asks no more": unauthorised,
 };
@@ -129,6 +136,42 @@ async function goneBack({ tab, post }) {
     await page.gets(["meanwhile"]);
   }
   await page.state("live");
+}
+
+async function calls({ tab }) {
+  const pages = { ana: await tab(), bob: await tab() };
+  const begin = async (user) => {
+    await pages[user].connect({ user, device: "phone" });
+    await pages[user].page.evaluate((user) => {
+      window.heard = [];
+      const talk = (call) => {
+        window.chat = call.channel("chat");
+        window.chat.onmessage = ({ data }) => window.heard.push(data);
+      };
+      window.signal.on("call", (call) => {
+        call.accept();
+        talk(call);
+      });
+      if (user === "ana") talk(window.signal.call("bob", "phone"));
+    }, user);
+  };
+  /** What one says, from now on, comes to the other. What is said while the other loads its page may be lost. */
+  const hears = async (listener, speaker, time) => {
+    await until(`${listener} hears ${speaker}, ${time}`, async () => {
+      await pages[speaker].page.evaluate((text) => window.chat?.send(text), `${speaker}, ${time}`);
+      return pages[listener].page.evaluate((text) => window.heard.includes(text), `${speaker}, ${time}`);
+    });
+  };
+  await begin("bob");
+  await begin("ana");
+  for (const time of ["at first", "after a reload of ana", "after a reload of bob"]) {
+    const [, reloaded] = time.split("reload of ");
+    if (reloaded) {
+      await pages[reloaded].reload();
+      await begin(reloaded);
+    }
+    await Promise.all([hears("bob", "ana", time), hears("ana", "bob", time)]);
+  }
 }
 
 async function tickets({ tab, issuer, service }) {

@@ -1,5 +1,5 @@
 //! With the feature `generate`, writes `proto/generated` anew from the proto file. Otherwise does nothing: those files are committed,
-//! because a first build would spend an eighth of its work on the crates that make them.
+//! because a first build would spend an eighth of its time on the crates that make them.
 
 #[cfg(not(feature = "generate"))]
 fn main() {

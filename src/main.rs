@@ -9,11 +9,14 @@ use backend_signal::{
     healthcheck, telemetry,
     terminal::{confirm, fail, print},
 };
-use tokio::runtime::Builder;
+#[cfg(not(feature = "jemalloc"))]
+use mimalloc::MiMalloc as Allocator;
+#[cfg(feature = "jemalloc")]
+use tikv_jemallocator::Jemalloc as Allocator;
 
-/// The system's allocator takes three times as much memory for an idle stream, and does not free it after a spike of connections.
+/// Both take a third of the system's memory for an idle stream. jemalloc takes a fifth less and ships; mimalloc builds in seconds.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     // First: before this, SIGTERM ends the process without a drain, and the system drops it if the process is PID 1.
@@ -37,7 +40,7 @@ fn check_health(Endpoint { host, port, tls_cert }: &Endpoint, mut signals: StopS
 }
 
 fn serve(options: ServeOptions, signals: StopSignals) -> io::Result<ExitCode> {
-    let runtime = Builder::new_multi_thread().worker_threads(options.threads()).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(options.threads()).enable_all().build()?;
     let code = runtime.block_on(run(options, signals));
     // Dropping the runtime would wait for its thread that may still resolve the host name.
     runtime.shutdown_background();

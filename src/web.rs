@@ -29,7 +29,9 @@ pub fn routes(console: Option<Console>) -> Router {
     let Some(Console { identity }) = console else { return files };
     // Relative, so that it also works behind a proxy that puts a prefix before every path.
     let to_console = get(async || Redirect::temporary("console"));
-    files.route("/console", served(File::page(CONSOLE.replace(IDENTITY, &format!("data-identity=\"{identity}\""))))).route("/", to_console)
+    files
+        .route("/console", served(File::page(CONSOLE.replace(IDENTITY, &format!("data-identity=\"{identity}\"")))))
+        .route("/", to_console)
 }
 
 fn served(file: File) -> MethodRouter {

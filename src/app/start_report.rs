@@ -10,8 +10,15 @@ pub(super) fn log(options: &ServeOptions) {
     let proxies: Vec<_> = options.trusted_proxies.iter().map(ToString::to_string).collect();
     let trusted_proxies = if proxies.is_empty() { "none named".to_owned() } else { proxies.join(",") };
     let tls = if options.endpoint.tls_cert.is_some() { "on" } else { "off" };
+    let ice = match (options.ice.stun.is_empty(), options.ice.turn.is_empty()) {
+        (true, true) => "none",
+        (false, true) => "stun",
+        (true, false) => "turn",
+        (false, false) => "stun and turn",
+    };
     let console = if options.console { "on" } else { "off" };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, trusted_proxies, tls, console, "starting");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, identity, trusted_proxies, tls, ice, console, "starting");
 }
 
 /// The value of `--auth`.

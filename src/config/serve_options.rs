@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum, builder::BoolishValueParser};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, Given, PermissionOptions, TokenOptions, contradictions,
+    Endpoint, Given, IceOptions, PermissionOptions, TokenOptions, contradictions,
     values::{body_limit, bytes, count, network, origin, seconds, stall_timeout, whole},
 };
 use crate::{
@@ -59,6 +59,10 @@ pub struct ServeOptions {
     /// Who may signal whom.
     #[command(flatten)]
     pub permissions: PermissionOptions,
+
+    /// Which servers clients are told of for their calls.
+    #[command(flatten)]
+    pub ice: IceOptions,
 
     /// Origins whose pages may call with credentials. Empty: any origin, without credentials; set this if a session is a cookie
     #[arg(long, env = "SIGNAL_CORS_ORIGINS", value_name = "ORIGIN,...", value_delimiter = ',', value_parser = origin)]

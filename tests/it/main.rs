@@ -30,6 +30,7 @@ mod healthcheck;
 mod hold;
 mod http1_streams;
 mod http_requirements;
+mod ice;
 mod identity;
 mod idle;
 mod limits;

@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode};
 
 use backend_signal::{
-    app::App,
+    app::{App, Checked},
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
     drain::StopSignals,
     healthcheck, telemetry,
@@ -24,7 +24,9 @@ fn main() -> ExitCode {
     match Arguments::from_process() {
         Ok(Command::Serve(options)) => serve(*options, signals).unwrap_or_else(|error| fail(2, error)),
         Ok(Command::CheckConfig(options)) => {
-            App::check(&options).map_or_else(|error| fail(2, error), |found| confirm(&found, options.console))
+            let checked = App::check(&options);
+            let confirmed = |found: Checked| confirm(&found.set_up, &found.warnings, options.console);
+            checked.map_or_else(|error| fail(2, error), confirmed)
         }
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
         Err(EarlyExit::Print(text)) => print(&text),

@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode};
 
 use backend_signal::{
-    app::{App, Checked},
+    app::App,
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
     drain::StopSignals,
     healthcheck, telemetry,
@@ -23,11 +23,10 @@ fn main() -> ExitCode {
     let Ok(signals) = StopSignals::install() else { return fail(2, "cannot handle signals") };
     match Arguments::from_process() {
         Ok(Command::Serve(options)) => serve(*options, signals).unwrap_or_else(|error| fail(2, error)),
-        Ok(Command::CheckConfig(options)) => {
-            let checked = App::check(&options);
-            let confirmed = |found: Checked| confirm(&found.set_up, &found.warnings, options.console);
-            checked.map_or_else(|error| fail(2, error), confirmed)
-        }
+        Ok(Command::CheckConfig(options)) => match App::check(&options) {
+            Ok(found) => confirm(&found.set_up, &found.warnings, options.console),
+            Err(error) => fail(2, error),
+        },
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
         Err(EarlyExit::Print(text)) => print(&text),
         Err(EarlyExit::Fail(reason)) => fail(2, reason),
@@ -35,10 +34,9 @@ fn main() -> ExitCode {
 }
 
 fn check_health(Endpoint { host, port, tls_cert }: &Endpoint, mut signals: StopSignals) -> ExitCode {
-    match healthcheck::run(host, *port, tls_cert.is_some(), signals.next()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(1, format!("the daemon on --host {host} --port {port} is not healthy: {error}")),
-    }
+    let outcome = healthcheck::run(host, *port, tls_cert.is_some(), signals.next());
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    fail(1, format!("the daemon on --host {host} --port {port} is not healthy: {error}"))
 }
 
 fn serve(options: ServeOptions, signals: StopSignals) -> io::Result<ExitCode> {

@@ -3,28 +3,30 @@
 use std::{io, process::ExitCode};
 
 use backend_signal::{
-    app::{App, Checked},
+    app::App,
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
     drain::StopSignals,
     healthcheck, telemetry,
     terminal::{confirm, fail, print},
 };
-use tokio::runtime::Builder;
+#[cfg(not(feature = "jemalloc"))]
+use mimalloc::MiMalloc as Allocator;
+#[cfg(feature = "jemalloc")]
+use tikv_jemallocator::Jemalloc as Allocator;
 
-/// The system's allocator takes three times as much memory for an idle stream, and does not free it after a spike of connections.
+/// Both take a third of the system's memory for an idle stream. jemalloc takes a fifth less and ships; mimalloc builds in seconds.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     // First: before this, SIGTERM ends the process without a drain, and the system drops it if the process is PID 1.
     let Ok(signals) = StopSignals::install() else { return fail(2, "cannot handle signals") };
     match Arguments::from_process() {
         Ok(Command::Serve(options)) => serve(*options, signals).unwrap_or_else(|error| fail(2, error)),
-        Ok(Command::CheckConfig(options)) => {
-            let checked = App::check(&options);
-            let confirmed = |found: Checked| confirm(&found.set_up, &found.warnings, options.console);
-            checked.map_or_else(|error| fail(2, error), confirmed)
-        }
+        Ok(Command::CheckConfig(options)) => match App::check(&options) {
+            Ok(found) => confirm(&found.set_up, &found.warnings, options.console),
+            Err(error) => fail(2, error),
+        },
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
         Err(EarlyExit::Print(text)) => print(&text),
         Err(EarlyExit::Fail(reason)) => fail(2, reason),
@@ -32,14 +34,13 @@ fn main() -> ExitCode {
 }
 
 fn check_health(Endpoint { host, port, tls_cert }: &Endpoint, mut signals: StopSignals) -> ExitCode {
-    match healthcheck::run(host, *port, tls_cert.is_some(), signals.next()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(1, format!("the daemon on --host {host} --port {port} is not healthy: {error}")),
-    }
+    let outcome = healthcheck::run(host, *port, tls_cert.is_some(), signals.next());
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    fail(1, format!("the daemon on --host {host} --port {port} is not healthy: {error}"))
 }
 
 fn serve(options: ServeOptions, signals: StopSignals) -> io::Result<ExitCode> {
-    let runtime = Builder::new_multi_thread().worker_threads(options.threads()).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(options.threads()).enable_all().build()?;
     let code = runtime.block_on(run(options, signals));
     // Dropping the runtime would wait for its thread that may still resolve the host name.
     runtime.shutdown_background();

@@ -491,6 +491,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
  */
 const createChannel = (label, init, isUp, gone) => {
   const links = new Set(), wait = createTimer();
+  const isOpen = (link) => link?.readyState === OPEN;
   let out, queue = [], queued = 0, state = CONNECTING;
 
   const channel = new (class extends EventTarget {
@@ -504,7 +505,7 @@ const createChannel = (label, init, isUp, gone) => {
 
     send(data) {
       if (state === CLOSED) throw new DOMException(CLOSED, "InvalidStateError");
-      if (out) return out.send(data);
+      if (isOpen(out)) return out.send(data);
       const size = queued + (data.size ?? data.byteLength ?? `${data}`.length);
       if (size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
       queued = size;
@@ -552,12 +553,14 @@ const createChannel = (label, init, isUp, gone) => {
   })();
 
   const opened = () => {
-    out ??= [...links].find(({ readyState }) => readyState === OPEN);
-    if (!out || state === OPEN) return;
+    out ??= [...links].find(isOpen);
+    // One that closes takes nothing more, also before its event `close`.
+    if (!isOpen(out)) return;
     wait();
-    become(OPEN);
     for (const data of queue.splice(0)) out.send(data);
     queued = 0;
+    if (state === OPEN) return;
+    become(OPEN);
     fire(new Event(OPEN));
   };
 

@@ -7,14 +7,12 @@
 // `client.js` without building the daemon.
 
 import assert from "node:assert/strict";
-import crypto from "node:crypto";
 import fs from "node:fs";
 import http from "node:http";
-import os from "node:os";
-import path from "node:path";
 import { parseArgs } from "node:util";
 import puppeteer from "puppeteer-core";
 import { Daemon } from "./storm/daemon.mjs";
+import { Issuer } from "./storm/issuer.mjs";
 import { until, within } from "./storm/wait.mjs";
 
 const { values: { only, client }, positionals: [EXECUTABLE, NAME, BROWSER] } = parseArgs({ allowPositionals: true, options: {
@@ -24,14 +22,20 @@ const { values: { only, client }, positionals: [EXECUTABLE, NAME, BROWSER] } = p
 /** All scenarios together. */
 const WHOLE_MS = 480_000;
 
+/** Candidates with the address of this machine: there may be no mDNS, and no network but the loopback. */
+const RTC_FLAGS = ["--disable-features=WebRtcHideLocalIpsWithMdns", "--allow-loopback-in-peer-connection"];
+
 const LAUNCH = {
   chromium: {
     // The driver switches the back-forward cache off.
     ignoreDefaultArgs: ["--disable-back-forward-cache"],
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync"],
+      "--disable-component-update", "--disable-sync", ...RTC_FLAGS],
   },
-  firefox: { browser: "firefox" },
+  firefox: {
+    browser: "firefox",
+    extraPrefsFirefox: { "media.peerconnection.ice.obfuscate_host_addresses": false, "media.peerconnection.ice.loopback": true },
+  },
 };
 
 const DEV = ["--dev", "--heartbeat", "2"];
@@ -42,6 +46,7 @@ const SCENARIOS = {
   "tabs that share a stream get every message once, also when the tab with the stream closes": sharedStream,
   "ten tabs of one page can all send when they share a stream": tenTabs,
   "a page that one goes back to gets what it missed": goneBack,
+  "a call connects, and survives a reload of either side": calls,
   "a token is renewed when it expires, no message is lost, and no token stands in a URL": tickets,
   "a page whose token is refused is unauthorised, and asks no more": unauthorised,
 };
@@ -131,6 +136,42 @@ async function goneBack({ tab, post }) {
   await page.state("live");
 }
 
+async function calls({ tab }) {
+  const pages = { ana: await tab(), bob: await tab() };
+  const begin = async (user) => {
+    await pages[user].connect({ user, device: "phone" });
+    await pages[user].page.evaluate((user) => {
+      window.heard = [];
+      const talk = (call) => {
+        window.chat = call.channel("chat");
+        window.chat.onmessage = ({ data }) => window.heard.push(data);
+      };
+      window.signal.on("call", (call) => {
+        call.accept();
+        talk(call);
+      });
+      if (user === "ana") talk(window.signal.call("bob", "phone"));
+    }, user);
+  };
+  /** What one says, from now on, comes to the other. What is said while the other loads its page may be lost. */
+  const hears = async (listener, speaker, time) => {
+    await until(`${listener} hears ${speaker}, ${time}`, async () => {
+      await pages[speaker].page.evaluate((text) => window.chat?.send(text), `${speaker}, ${time}`);
+      return pages[listener].page.evaluate((text) => window.heard.includes(text), `${speaker}, ${time}`);
+    });
+  };
+  await begin("bob");
+  await begin("ana");
+  for (const time of ["at first", "after a reload of ana", "after a reload of bob"]) {
+    const [, reloaded] = time.split("reload of ");
+    if (reloaded) {
+      await pages[reloaded].reload();
+      await begin(reloaded);
+    }
+    await Promise.all([hears("bob", "ana", time), hears("ana", "bob", time)]);
+  }
+}
+
 async function tickets({ tab, issuer, service }) {
   issuer.lifetime = 6;
   const page = await tab();
@@ -163,31 +204,6 @@ async function unauthorised({ tab, issuer }) {
   await assert.rejects(refused.connect({ user: "ana", device: "tablet", token: "fetched" }), /The token has expired/);
   assert.equal(await page.page.evaluate(() => window.signal.state), "unauthorised");
   assert.ok(issuer.tokens.length <= asked + 2, "a refused token is fetched anew once");
-}
-
-/** Signs tokens, as an identity provider does. */
-class Issuer {
-  #keys = crypto.generateKeyPairSync("rsa", { modulusLength: 2048 });
-  /** How many seconds a token lives. */
-  lifetime = 600;
-  /** Those that pages have fetched. */
-  tokens = [];
-
-  jwks() {
-    return JSON.stringify({ keys: [{ ...this.#keys.publicKey.export({ format: "jwk" }), kid: "one", alg: "RS256", use: "sig" }] });
-  }
-
-  sign(user, lifetime) {
-    const part = (object) => Buffer.from(JSON.stringify(object)).toString("base64url");
-    const claims = { sub: user, aud: "signal", exp: Math.floor(Date.now() / 1000) + lifetime };
-    const signed = `${part({ alg: "RS256", typ: "JWT", kid: "one" })}.${part(claims)}`;
-    return `${signed}.${crypto.sign("sha256", Buffer.from(signed), this.#keys.privateKey).toString("base64url")}`;
-  }
-
-  fetched(user) {
-    this.tokens.push(this.sign(user, this.lifetime));
-    return this.tokens.at(-1);
-  }
 }
 
 /** One tab of the browser. */
@@ -256,10 +272,7 @@ class Tab {
 
 async function run(name, scenario, browser) {
   const issuer = new Issuer();
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "signal-keys-"));
-  fs.writeFileSync(path.join(folder, "jwks.json"), issuer.jwks());
-  const jwt = ["--auth", "jwt", "--jwks", path.join(folder, "jwks.json"), "--jwt-audience", "signal"];
-  const daemon = await new Daemon(EXECUTABLE, [tickets, unauthorised].includes(scenario) ? jwt : DEV).start();
+  const daemon = await new Daemon(EXECUTABLE, [tickets, unauthorised].includes(scenario) ? issuer.options() : DEV).start();
   const pages = http.createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url, "http://localhost");
     const answer = (type, text) => response.writeHead(200, { "content-type": `${type}; charset=utf-8` }).end(text);
@@ -298,7 +311,7 @@ async function run(name, scenario, browser) {
     pages.close();
     pages.closeAllConnections();
     await daemon.stop("SIGKILL");
-    fs.rmSync(folder, { recursive: true });
+    issuer.stop();
   }
 }
 

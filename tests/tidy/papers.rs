@@ -199,6 +199,19 @@ fn dependency_lines() -> Vec<(usize, String)> {
 }
 
 #[test]
+fn the_generated_code_is_of_the_proto_file() {
+    let code = read("proto/generated/backend_signal.v1.rs");
+    // The same hash as in `build.rs`.
+    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = read("proto/backend_signal/v1/signal.proto").bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    let mut faults = Faults::default();
+    if !code.lines().next().is_some_and(|line| line.ends_with(&format!(" {hash:016x}."))) {
+        faults.add("proto/generated", 1, "the proto file has changed; run `cargo check --features generate`");
+    }
+    faults.report();
+}
+
+#[test]
 fn the_map_names_every_room() {
     let map = read("src/lib.rs");
     let mut faults = Faults::default();

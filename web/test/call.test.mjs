@@ -590,3 +590,26 @@ test("a peer that reloads while this machine sleeps is noticed when the network 
   assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
   await connected(ana, reloaded);
 });
+
+test("what is said while the channel closes waits for the next one, and nothing is thrown", async () => {
+  const [ana, bob] = await inACall();
+  leave(bob);
+  ana.chat.send("meanwhile");
+  const reloaded = await page("bob", false);
+  await connected(ana, reloaded);
+  await pass(300);
+  assert.deepEqual(reloaded.texts, ["meanwhile"]);
+});
+
+for (const index of [0, 1]) {
+  test(`what is said while one of two channels closes goes over the other (${index})`, async () => {
+    const [ana, bob] = await inACall();
+    const links = ana.call.pc.channels.filter(({ label }) => label === "chat");
+    assert.equal(links.length, 2, "each side has made one");
+    links[index].close();
+    ana.chat.send("meanwhile");
+    await pass(300);
+    assert.equal(bob.texts.filter((text) => text === "meanwhile").length, 1);
+    assert.equal(ana.chat.readyState, "open");
+  });
+}

@@ -20,8 +20,8 @@ const CALL_TTL = 30;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
 // States of a signal, a call or a channel.
 const CONNECTING = "connecting", LIVE = "live", RECONNECTING = "reconnecting", SUPERSEDED = "superseded", CLOSED = "closed";
+const UNAUTHORISED = "unauthorised", MUTE = [SUPERSEDED, UNAUTHORISED];
 const RINGING = "ringing", WAITING = "waiting", CONNECTED = "connected", OPEN = "open";
-const MUTE = /^(superseded|unauthorised)$/;
 const EVENTS = "signal.ping signal.end signal.ready signal.devices signal.online signal.offline message call";
 const READY = "signal.ready", UNKNOWN_SESSION = "unknown_session", PEER_RELOADED = "peer_reloaded";
 
@@ -182,7 +182,7 @@ const createSignal = (options, resolve, reject) => {
 
   // A repeat does no harm: it has the same `seq`. Never rejects.
   const say = async ({ user, device }, message) =>
-    MUTE.test(state) || signal.send(user, device, "call", message, { ttl: CALL_TTL, repeat: true }).catch((error) => error);
+    MUTE.includes(state) || signal.send(user, device, "call", message, { ttl: CALL_TTL, repeat: true }).catch((error) => error);
 
   // The ICE servers: once for all calls, and again before they expire.
   const fetchIce = async () => {
@@ -373,17 +373,26 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
   };
 
   const handle = async ({ session: from, seq: number, peer: to, answers, description, candidates, bye }) => {
-    const isOffer = description?.type === "offer";
+    const isOffer = description?.type === "offer", anew = from !== theirs;
     // For an earlier session of ours. Who offers has to begin anew.
     if (to && to !== session) return isOffer && tell({ bye: UNKNOWN_SESSION }, from);
     if (bye != null) {
-      if (!to && from !== theirs) return;
+      if (!to && anew) return;
       return bye === UNKNOWN_SESSION ? restart(PEER_RELOADED, true) : end(bye);
     }
     present();
-    if (isOffer) await handleOffer(from, number, description);
-    else if (description?.type === "answer" && offering() && !(answers < offered)) {
-      if (theirs && theirs !== from) return restart(PEER_RELOADED, true);
+    if (isOffer) {
+      // Glare, and ours stands. The peer may be a new page that has not seen it.
+      if (offering() && !polite && !(anew && theirs)) return anew && offer();
+      if (anew) {
+        if (theirs) emit("restart", PEER_RELOADED);
+        if (seq) renew();
+      }
+      await pair(from, description);
+      await describe();
+      tell({ answers: number, description: pc.localDescription });
+    } else if (description?.type === "answer" && offering() && !(answers < offered)) {
+      if (theirs && anew) return restart(PEER_RELOADED, true);
       await pair(from, description);
     }
     if (Array.isArray(candidates)) remote = [...remote, ...candidates.map((candidate) => [from, candidate])].slice(-MAX_CANDIDATES);
@@ -393,19 +402,6 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
       if (of === theirs) await pc.addIceCandidate(candidate).catch(() => {});
       else remote.push([of, candidate]);
     }
-  };
-
-  const handleOffer = async (from, number, description) => {
-    const anew = from !== theirs;
-    // Glare, and ours stands. The peer may be a new page that has not seen it.
-    if (offering() && !polite && !(anew && theirs)) return anew && offer();
-    if (anew) {
-      if (theirs) emit("restart", PEER_RELOADED);
-      if (seq) renew();
-    }
-    await pair(from, description);
-    await describe();
-    tell({ answers: number, description: pc.localDescription });
   };
 
   const pair = (from, description) => {
@@ -621,7 +617,7 @@ const createLink = (api, locks, onFrame, onState, taken) => {
     }));
     streams = [own, watch];
     listen(globalThis, "online pageshow pagehide visibilitychange", ({ type }) => streams.forEach((stream) => stream._wake(type)), { signal });
-    if (!MUTE.test(past.state)) own._open();
+    if (!MUTE.includes(past.state)) own._open();
     return closed();
   };
 
@@ -786,7 +782,7 @@ const createStream = (api, path, query, onState, cursor) => {
     const { status, retryAfter } = error, forbidden = status === 401 || status === 403;
     if (status === 204) finish(SUPERSEDED);
     else if (forbidden && !renewed && (renewed = api._renew())) open();
-    else if (forbidden) finish("unauthorised", error);
+    else if (forbidden) finish(UNAUTHORISED, error);
     // A wrong address is said at once. A stream that was live had a right one.
     else if (!everLive && /^4(?!08|29)/.test(status)) finish(CLOSED, error);
     else again(retryAfter * 1_000 || 0);
@@ -935,7 +931,7 @@ const parse = (text) => {
 
 /** The path of a device, or of all of a user. Also the key and the order of addresses. */
 const pathOf = (user, device) => `user/${encodeURIComponent(user)}/device${device ? `/${encodeURIComponent(device)}` : "s"}`;
-const random = () => crypto.getRandomValues(new BigUint64Array(1))[0].toString(16).padStart(16, "0");
+const random = () => crypto.getRandomValues(new BigUint64Array(1))[0].toString(16).padStart(16, 0);
 
 let tab;
 

@@ -298,6 +298,8 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
 
   // Begins a session, with the app's tracks and channels. The browser then asks for an offer.
   const renew = () => {
+    // The app may have closed the call when it heard of the restart.
+    if (state === CLOSED) return;
     drop();
     session = random();
     theirs = needed = undefined;

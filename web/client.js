@@ -737,7 +737,9 @@ const createStream = (api, path, query, onState, cursor) => {
       if (mine !== turn) return;
       if (answer) return answer.status === 200 ? open() : refused(answer);
       source = new EventSource(url, { withCredentials: api._credentials === "include" });
-      source.onerror = () => (source.readyState < 2 || probed ? again() : open((probed = true)));
+      source.onerror = ({ target }) => {
+        if (target === source) target.readyState < 2 || probed ? again() : open((probed = true));
+      };
       hearNames();
     } catch (error) {
       // The request for the ticket has already tried another token.

@@ -4,6 +4,7 @@ use std::{io, process::ExitCode};
 
 use backend_signal::{
     app::App,
+    cli,
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
     drain::StopSignals,
     healthcheck, telemetry,
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
             App::check(&options).map_or_else(|error| fail(2, error), |found| confirm(&found))
         }
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
+        Ok(Command::Client(command)) => cli::run(*command, signals),
         Err(EarlyExit::Print(text)) => print(&text),
         Err(EarlyExit::Fail(reason)) => fail(2, reason),
     }

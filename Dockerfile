@@ -11,6 +11,7 @@ COPY proto proto
 COPY benches benches
 COPY src src
 COPY vendor vendor
+COPY web web
 # `benches/pgo` builds the daemon with a profile of it under load. The caches keep built dependencies for the next build. Builds for
 # several platforms share `target`, so it is locked, and each build copies the daemon of its own platform.
 RUN --mount=type=cache,target=/src/target,sharing=locked --mount=type=cache,target=/usr/local/cargo/registry \

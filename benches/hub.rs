@@ -43,6 +43,7 @@ impl Stage {
         let auth = Auth {
             mode: Mode::None,
             require_all: false,
+            require_for_ice: false,
             claims,
             tokens: None,
             trusted_proxies,

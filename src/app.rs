@@ -23,6 +23,7 @@ use crate::{
     drain::{Died, Drain},
     grpc,
     hub::{Hub, Limits, Local},
+    ice::IceServers,
     key_refresh::KeyRefresh,
     limits::{ClientAddresses, IdentityFailures, SendRates},
     reload::Reload,
@@ -43,6 +44,7 @@ pub struct App {
     reload: Reload,
     warnings: Vec<String>,
     key_refresh: Option<KeyRefresh>,
+    ice: Arc<IceServers>,
     options: ServeOptions,
 }
 
@@ -60,7 +62,7 @@ impl App {
         let (metrics, drain, budget) = (Metrics::new(), Drain::new(), Budget::new(options.memory_budget));
         let mut inputs = Inputs::read(&options, &drain).await?;
         let (tokens, key_refresh) = inputs.tokens.take().unzip();
-        let warnings = inputs.warnings(&options);
+        let (warnings, ice) = (inputs.warnings(&options), inputs.ice.clone());
         let clients =
             ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
         let hosts = inputs.addresses.clone();
@@ -76,8 +78,13 @@ impl App {
             body_timeout: options.body_timeout,
             heartbeat: options.heartbeat,
         };
-        let api = Api { hub: hub.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
-        let service = grpc::SignalMethods { hub: hub.clone(), heartbeat: options.heartbeat, drain: drain.clone() };
+        let api = Api { hub: hub.clone(), ice: ice.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
+        let service = grpc::SignalMethods {
+            hub: hub.clone(),
+            ice: ice.clone(),
+            heartbeat: options.heartbeat,
+            drain: drain.clone(),
+        };
         let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
         let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
@@ -86,9 +93,22 @@ impl App {
             metrics: metrics.clone(),
             drain: drain.clone(),
         };
-        let dispatch = router::join(api, signal, grpc, admin, &options.cors_origins, clients, failed);
+        let dispatch = router::join(api, signal, grpc, admin, &options, clients, failed);
         let reload = Reload::default();
-        Ok(Self { server, addresses, dispatch, hub, health, metrics, drain, reload, warnings, key_refresh, options })
+        Ok(Self {
+            server,
+            addresses,
+            dispatch,
+            hub,
+            health,
+            metrics,
+            drain,
+            reload,
+            warnings,
+            key_refresh,
+            ice,
+            options,
+        })
     }
 
     /// Does what [`App::bind`] does up to the point where it would listen. Returns the warnings of a start.
@@ -105,6 +125,9 @@ impl App {
     pub fn report(&self) {
         start_report::log(&self.options);
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        if let Some(console) = start_report::console(&self.options, &self.addresses) {
+            tracing::info!("the console is at {console}");
+        }
         self.addresses.iter().for_each(|address| tracing::info!("listening on {address}"));
     }
 
@@ -142,12 +165,16 @@ impl App {
 
     /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, dispatch, hub, health, drain, metrics, reload, key_refresh, options, .. } = self;
+        let Self { server, dispatch, hub, health, drain, metrics, reload, key_refresh, ice, options, .. } = self;
         grpc::set_health(&health, true).await;
         let mut supervised: Vec<(&str, Task)> =
             vec![(TIMEKEEPER, Box::pin(hub.clone().keep_time())), (WATCHDOG, Box::pin(server.run_watchdog()))];
         if let Some(task) = server.keep_certificates_current(reload.clone()) {
             supervised.push((CERTIFICATES, Box::pin(task)));
+        }
+        if let Some(turn) = &ice.turn {
+            let task = turn.secret.clone().keep_current(reload.clone(), metrics.clone());
+            supervised.push((TURN_SECRET, Box::pin(task)));
         }
         supervised.push((ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))));
         supervised.extend(key_refresh.map(|refresh| (KEY_REFRESH, Box::pin(refresh.run(reload, metrics)) as Task)));
@@ -181,6 +208,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 const TIMEKEEPER: &str = "timekeeper of the hub";
 const WATCHDOG: &str = "write watchdog";
 const CERTIFICATES: &str = "reader of changed certificates";
+const TURN_SECRET: &str = "reader of a changed secret of TURN";
 const ACCEPT_LOOP: &str = "accept loop";
 const KEY_REFRESH: &str = "refresh of the keys of tokens";
 
@@ -227,6 +255,7 @@ fn auth(options: &ServeOptions, tokens: Option<Tokens>, metrics: Metrics) -> Aut
             AuthMode::Jwt => auth::Mode::Jwt,
         },
         require_all: options.require_claim == RequireClaim::All,
+        require_for_ice: !options.ice.turn.is_empty(),
         claims: token_setup::claim_names(options),
         tokens,
         trusted_proxies: options.trusted_proxies.clone(),

@@ -60,6 +60,8 @@ pub struct Auth {
     pub mode: Mode,
     /// Sending, listing and watching need an identity too, not only subscribing. [`Mode::Jwt`] implies this.
     pub require_all: bool,
+    /// TURN is configured: whoever asks for ICE servers needs an identity.
+    pub require_for_ice: bool,
     /// The claims that are read.
     pub claims: ClaimNames,
     /// What verifies tokens in [`Mode::Jwt`].
@@ -99,6 +101,15 @@ impl Auth {
     /// identity does not allow is an error of [`Caller::reach`].
     pub fn caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
         let needs_identity = self.require_all || self.mode == Mode::Jwt;
+        self.named_caller(credentials, None, needs_identity)
+    }
+
+    /// Identifies the caller of a request for ICE servers.
+    ///
+    /// # Errors
+    /// As [`Auth::caller`].
+    pub fn ice_caller(&self, credentials: &Credentials<'_>) -> Result<Caller, Error> {
+        let needs_identity = self.require_for_ice || self.require_all || self.mode == Mode::Jwt;
         self.named_caller(credentials, None, needs_identity)
     }
 
@@ -195,6 +206,7 @@ mod tests {
         Auth {
             mode,
             require_all: false,
+            require_for_ice: false,
             claims: ClaimNames::default(),
             tokens: None,
             trusted_proxies: Vec::new(),

@@ -3,6 +3,7 @@
 mod contradictions;
 mod environment;
 mod given;
+mod ice_options;
 mod permission_options;
 mod refusal;
 mod serve_options;
@@ -19,6 +20,7 @@ use clap::{
 use self::environment::{token, unknown_variables, without_empty_variables};
 pub use self::{
     given::Given,
+    ice_options::IceOptions,
     permission_options::PermissionOptions,
     serve_options::{AuthMode, RequireClaim, ServeOptions},
     token_options::{Jwks, TokenOptions},

@@ -26,6 +26,8 @@ pub enum Error {
     CrossSite,
     /// The device has no live stream, and the message was not held.
     NotConnected,
+    /// Neither STUN nor TURN servers are configured.
+    NoIceServers,
     /// No route has this path.
     NoRoute,
     /// The route does not have this method.
@@ -97,6 +99,7 @@ impl Error {
             | Self::NotListed
             | Self::CrossSite
             | Self::NotConnected
+            | Self::NoIceServers
             | Self::NoRoute
             | Self::MethodNotAllowed
             | Self::TooLarge
@@ -120,6 +123,7 @@ impl Error {
             Self::Forbidden | Self::NoTenant | Self::NotListed => "forbidden",
             Self::CrossSite => "cross_site",
             Self::NotConnected => "not_connected",
+            Self::NoIceServers => "no_ice_servers",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
@@ -161,6 +165,7 @@ impl Error {
                  --cors-origins. To open a stream with a cookie or a client certificate, send Accept: text/event-stream."
             }
             Self::NotConnected => "Not connected. Send a TTL to have a message to one device held.",
+            Self::NoIceServers => "This server names no STUN or TURN servers (--stun, --turn).",
             Self::NoRoute => "No route has this path.",
             Self::MethodNotAllowed => "This path does not have this method. The header Allow lists its methods.",
             Self::TooLarge => "The request is larger than the limit of this server (--body-limit).",

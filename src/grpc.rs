@@ -35,8 +35,9 @@ pub use self::{
 use self::{
     identity::Identity,
     proto::{
-        BroadcastRequest, BroadcastResponse, ListDevicesRequest, ListDevicesResponse, SendRequest, SendResponse,
-        SendStreamRequest, SubscribeRequest, SubscribeResponse, WatchDevicesRequest, WatchDevicesResponse,
+        BroadcastRequest, BroadcastResponse, GetIceServersRequest, GetIceServersResponse, ListDevicesRequest,
+        ListDevicesResponse, SendRequest, SendResponse, SendStreamRequest, SubscribeRequest, SubscribeResponse,
+        WatchDevicesRequest, WatchDevicesResponse,
         signal_server::{self, SignalServer},
     },
     send_stream::SendResponses,
@@ -46,6 +47,7 @@ use crate::{
     drain::Drain,
     flat_map::FlatMap,
     hub::{Hub, Opening, StreamItem, Subscription, Watch, WatchItem, chosen_heartbeat},
+    ice::IceServers,
     model::{EndReason, Start},
     wall_clock,
 };
@@ -69,6 +71,8 @@ pub mod proto {
 pub struct SignalMethods {
     /// The hub of this process.
     pub hub: Hub,
+    /// The STUN and TURN servers.
+    pub ice: Arc<IceServers>,
     /// How long a stream may be silent before it gets a ping.
     pub heartbeat: Duration,
     /// Ends `SendStream` calls on a drain. The hub ends the other streams.
@@ -150,13 +154,14 @@ pub const SEND: &str = "/backend_signal.v1.Signal/Send";
 const SEND_STREAM: &str = "/backend_signal.v1.Signal/SendStream";
 
 /// The path of each method of `Signal`, and the identity that the method needs.
-const METHODS: [(&str, Identity); 6] = [
+const METHODS: [(&str, Identity); 7] = [
     (SEND, Identity::Caller),
     (SEND_STREAM, Identity::Caller),
     ("/backend_signal.v1.Signal/Broadcast", Identity::Caller),
     ("/backend_signal.v1.Signal/Subscribe", Identity::Subscriber),
     ("/backend_signal.v1.Signal/ListDevices", Identity::Caller),
     ("/backend_signal.v1.Signal/WatchDevices", Identity::Caller),
+    ("/backend_signal.v1.Signal/GetIceServers", Identity::IceCaller),
 ];
 
 /// Whether a path is that of the gRPC health check, which a connection over the limit may still call.
@@ -250,6 +255,15 @@ impl signal_server::Signal for SignalMethods {
             with_end(convert::watch_item(&item, wall_clock::now()), end)
         };
         Ok(Response::new(FlatMap::new(VecDeque::new(), watch, to_responses)))
+    }
+
+    async fn get_ice_servers(
+        &self,
+        request: Request<GetIceServersRequest>,
+    ) -> Result<Response<GetIceServersResponse>, Status> {
+        let caller: Caller = identity::of(&request)?;
+        let configuration = self.ice.for_caller(&caller, wall_clock::now())?;
+        Ok(Response::new(convert::ice_configuration(configuration)))
     }
 }
 

@@ -13,12 +13,14 @@
 //! | [`limits`] | rates and counts by caller and by address; finds the address of a client behind proxies |
 //! | [`auth`] | identifies the caller from headers, URI and IP address; only this room can make a `Caller` |
 //! | [`hub`] | the domain: send, subscribe, list, watch; knows no protocol |
+//! | [`ice`] | the STUN and TURN servers that callers are told of, and credentials for TURN |
 //! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems |
 //! | [`grpc`] | the gRPC service: methods, conversion, status codes, streams |
 //! | [`serve`] | the transport: accepts connections, speaks HTTP/1.1 and HTTP/2, cuts peers; knows no domain |
 //! | [`admin`] | health, readiness and metrics routes |
+//! | [`web`] | the files for browsers: the console and `client.js` (from the folder `web`), embedded |
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
-//! | [`reload`] | the request to read the files of TLS again (SIGHUP) |
+//! | [`reload`] | the request to read files again (SIGHUP) |
 //! | [`telemetry`] | logs and metrics |
 //! | [`key_refresh`] | reads the keys of tokens from their file or URL, again and again |
 //! | [`secret_file`] | reads files with secrets and keys |
@@ -42,11 +44,12 @@
 //! | a peer that does not read is cut | `serve/write_watchdog.rs` decides; `serve/watched_socket.rs` ends a connection, `serve/http2/stream_tasks.rs` an HTTP/2 stream |
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
-//! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a README row. A subcommand: `config.rs`, `main.rs` |
+//! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`, STUN and TURN: `config/ice_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a row in `docs/reference.md`. A subcommand: `config.rs`, `main.rs` |
 //! | a new client command | `cli/client_commands.rs` and a file beside it; a section in `docs/cli.md` |
 //! | a warning at start | `app/start_report.rs` |
-//! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a README row |
-//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes) |
+//! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a row in `docs/reference.md` |
+//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes); a row in `docs/http.md` |
+//! | a new file for browsers | the folder `web`; `web.rs` embeds it |
 //! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
 //! | a new claim, or a rule of who may reach whom | `auth/claims.rs` reads it, `auth/permission.rs` puts it into the `Caller`, `Caller::reach` in `auth/caller.rs` decides; its name: `config/permission_options.rs`, `claim_names` in `app/token_setup.rs` |
 //! | a new kind of identity, place of a token or signature algorithm | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`, `auth/challenge.rs`; `app.rs` joins them. A place of a token: `auth/token_source.rs`, the texts in `error/identity_fault.rs`. An algorithm: `auth/signatures.rs` verifies, `auth/key_set.rs` accepts its keys |
@@ -56,8 +59,8 @@
 //! | a new limit of memory | `budget.rs`; `hub/eviction.rs` drops messages, `serve/write_watchdog.rs` cuts streams |
 //! | which address a connection has | `serve/connection.rs` admits it, `serve/proxy_protocol.rs` reads what a TCP proxy says |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
-//! | a new file that is read again when it changes, or on SIGHUP | its room gets a `Reload` of `reload.rs`, as `serve/tls.rs` does |
-//! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: also `Levels` there and `admin.rs`; a README row |
+//! | a new file that is read again when it changes, or on SIGHUP | its room gets a `Reload` of `reload.rs`, as `serve/tls.rs` and `ice/turn_secret.rs` do |
+//! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: also `Levels` there and `admin.rs`; a row in `docs/reference.md` |
 //! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands the hub one observer, so combine two into one |
 //!
 //! # A message's way
@@ -95,6 +98,7 @@ mod form;
 pub mod grpc;
 pub mod healthcheck;
 pub mod hub;
+pub mod ice;
 mod json;
 pub mod key_refresh;
 pub mod limits;
@@ -107,3 +111,4 @@ pub mod serve;
 pub mod telemetry;
 pub mod terminal;
 pub mod wall_clock;
+pub mod web;

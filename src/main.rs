@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match Arguments::from_process() {
         Ok(Command::Serve(options)) => serve(*options, signals).unwrap_or_else(|error| fail(2, error)),
         Ok(Command::CheckConfig(options)) => {
-            App::check(&options).map_or_else(|error| fail(2, error), |found| confirm(&found))
+            App::check(&options).map_or_else(|error| fail(2, error), |found| confirm(&found, options.console))
         }
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
         Ok(Command::Client(command)) => cli::run(*command, signals),

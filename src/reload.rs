@@ -1,4 +1,4 @@
-//! The request to read the files of TLS again, which SIGHUP makes. Keys of tokens have their own task in `key_refresh`.
+//! The request to read the files of TLS and the secret of TURN again, which SIGHUP makes. Keys of tokens have their own task in `key_refresh`.
 
 use std::time::Duration;
 

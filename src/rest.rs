@@ -5,6 +5,7 @@ mod devices;
 mod event_data;
 mod events;
 mod extract;
+mod ice_route;
 mod leftover_body;
 mod many_users;
 mod problem;
@@ -28,7 +29,7 @@ use serde::Serialize;
 
 use self::extract::{MessagePost, PathSegments, parse_address};
 pub use self::{events::accepts_events, leftover_body::discard_leftover, problem::Problem};
-use crate::{auth::Auth, error::Error, hub::Hub, model::Address, serve::Peer, telemetry::Metrics};
+use crate::{auth::Auth, error::Error, hub::Hub, ice::IceServers, model::Address, serve::Peer, telemetry::Metrics};
 
 /// The options of the HTTP API.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,8 @@ pub struct Settings {
 pub struct Api {
     /// The hub of this process.
     pub hub: Hub,
+    /// The STUN and TURN servers.
+    pub ice: Arc<IceServers>,
     /// Identifies callers.
     pub auth: Arc<Auth>,
     /// Counts requests.
@@ -65,6 +68,7 @@ pub fn routes(api: Api) -> Router {
         .route("/subscribe/{user}/device/{device}", subscribe())
         .route("/user/{user}/devices", get(devices::list_or_watch).post(send::broadcast))
         .route("/ticket", post(ticket_route::issue))
+        .route("/ice", get(ice_route::servers))
         .route("/devices", get(many_users::list_or_watch))
         .route(DEVICE_ROUTE, post(send::to_device))
         .with_state(api)

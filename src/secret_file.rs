@@ -15,7 +15,10 @@ pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     let mut secret = read(path)?;
     if secret.starts_with(b"-----BEGIN ") {
         // The daemon's public key as a secret would let everybody sign.
-        return Err(unusable(path, &"the file is PEM and not a secret; for a public key use --jwt-public-key"));
+        return Err(unusable(
+            path,
+            &"the file is PEM and not a secret; a public key of tokens belongs to --jwt-public-key",
+        ));
     }
     if secret.ends_with(b"\n") {
         let end = if secret.ends_with(b"\r\n") { 2 } else { 1 };

@@ -23,13 +23,13 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says that the configuration is valid, after a line on standard error for each warning.
+/// Says that the configuration is valid and whether the console is on, after a line on standard error for each warning.
 #[must_use]
-pub fn confirm(warnings: &[String]) -> ExitCode {
+pub fn confirm(warnings: &[String], has_console: bool) -> ExitCode {
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "backend-signal: warning: {warning}");
     }
-    print("the configuration is valid\n")
+    print(if has_console { "the configuration is valid; the console is on\n" } else { "the configuration is valid\n" })
 }
 
 /// Writes one line to standard error. Returns `code`, even if the write fails.

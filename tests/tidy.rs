@@ -2,6 +2,8 @@
 
 #[path = "tidy/code.rs"]
 mod code;
+#[path = "tidy/links.rs"]
+mod links;
 #[path = "tidy/papers.rs"]
 mod papers;
 
@@ -23,11 +25,27 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["crate::telemetry"]),
     ("auth", &["axum", "tonic", "crate::hub", "crate::rest", "crate::grpc"]),
     ("limits", &["axum", "tonic", "prost", "crate::hub", "crate::rest", "crate::grpc", "crate::serve"]),
+    ("ice", &["tokio", "axum", "http", "tonic", "prost", "Instant::now", "SystemTime::now", "crate::wall_clock"]),
+    ("ice", &["crate::hub", "crate::rest", "crate::grpc", "crate::serve", "crate::drain"]),
     ("cluster", &["axum", "tonic", "crate::rest", "crate::grpc"]),
     ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),
     ("rest", &["tonic", "prost", "crate::grpc", "crate::cluster"]),
     ("grpc", &["axum", "crate::rest", "crate::cluster"]),
     ("cli", &["axum", "crate::app", "crate::hub", "crate::rest", "crate::serve"]),
+    (
+        "web",
+        &[
+            "tokio",
+            "tonic",
+            "prost",
+            "crate::hub",
+            "crate::auth",
+            "crate::rest",
+            "crate::grpc",
+            "crate::serve",
+            "crate::model",
+        ],
+    ),
     ("serve", &["crate::model", "crate::error", "crate::auth", "crate::hub"]),
     ("serve", &["crate::rest", "crate::grpc", "crate::cluster", "crate::admin"]),
 ];

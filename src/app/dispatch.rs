@@ -283,6 +283,7 @@ mod tests {
         budget::Budget,
         drain::Drain,
         hub,
+        ice::IceServers,
         limits::{AddressScope, AddressSource, IdentityFailures},
         telemetry::{Levels, Metrics},
     };
@@ -294,6 +295,7 @@ mod tests {
         let auth = auth::Auth {
             mode: auth::Mode::None,
             require_all: false,
+            require_for_ice: false,
             claims: auth::ClaimNames::default(),
             tokens: None,
             trusted_proxies: Vec::new(),
@@ -305,8 +307,9 @@ mod tests {
         let addresses = ClientAddresses::new(Vec::new(), AddressSource::XForwardedFor, AddressScope::Public);
         let failures = IdentityFailures::new(0, addresses.clone());
         let failed = FailedIdentities { failures, metrics: metrics.clone(), drain: drain.clone() };
-        let service = grpc::SignalMethods { hub: hub.clone(), heartbeat: second, drain };
-        let api = Api { hub, auth: auth.clone(), metrics: metrics.clone(), settings };
+        let ice = Arc::new(IceServers { stun: Vec::new(), turn: None });
+        let service = grpc::SignalMethods { hub: hub.clone(), ice: ice.clone(), heartbeat: second, drain };
+        let api = Api { hub, ice, auth: auth.clone(), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
         let dispatch = Dispatch::new(routes, api, grpc::signal_service(service, auth, 0), &[], addresses, failed);
         let peer = Peer { tcp: [127, 0, 0, 1].into(), client: [127, 0, 0, 1].into() };

@@ -1,13 +1,14 @@
 //! Reads what options point to: files, and the addresses of the host. This happens before the daemon listens, so
 //! that `check-config` finds the same faults as a start.
 
-use std::{fmt::Display, io, net::SocketAddr};
+use std::{fmt::Display, io, net::SocketAddr, sync::Arc};
 
 use super::{max_connections::MaxConnections, start_report, token_setup};
 use crate::{
     auth::Tokens,
-    config::{Endpoint, ServeOptions},
+    config::{Endpoint, IceOptions, ServeOptions},
     drain::Drain,
+    ice::{IceServers, Turn, TurnSecret},
     key_refresh::KeyRefresh,
     serve::{CertificateFile, CertificateFiles, Tls},
 };
@@ -19,6 +20,7 @@ pub(super) struct Inputs {
     pub(super) max_connections: MaxConnections,
     /// What verifies tokens, and the task that reads its keys again.
     pub(super) tokens: Option<(Tokens, KeyRefresh)>,
+    pub(super) ice: Arc<IceServers>,
 }
 
 impl Inputs {
@@ -27,6 +29,7 @@ impl Inputs {
         let max_connections = MaxConnections::new(options.max_connections)?;
         let tls = certificate_files(options).map(read_tls).transpose()?;
         let tokens = token_setup::tokens(options, drain)?;
+        let ice = Arc::new(ice_servers(&options.ice)?);
         let addresses = resolve(&options.endpoint).await?;
         if let Some(address) = addresses.iter().find(|address| options.dev && !is_loopback(address)) {
             let address = address.ip().to_canonical();
@@ -34,13 +37,14 @@ impl Inputs {
                 "--dev identifies nobody, so it serves only this machine: --host must be a loopback address, and {address} is none"
             )));
         }
-        Ok(Self { tls, addresses, max_connections, tokens })
+        Ok(Self { tls, addresses, max_connections, tokens, ice })
     }
 
     /// Everything that an operator should look into.
     pub(super) fn warnings(&self, options: &ServeOptions) -> Vec<String> {
         let mut warnings = start_report::warnings(options, &self.addresses);
         warnings.extend(self.max_connections.warning());
+        warnings.extend(self.ice.turn.as_ref().filter(|turn| turn.secret.is_short()).map(|_| SHORT_SECRET.to_owned()));
         warnings
     }
 }
@@ -82,6 +86,13 @@ fn read_tls(files: CertificateFiles) -> io::Result<Tls> {
     })
 }
 
+fn ice_servers(options: &IceOptions) -> io::Result<IceServers> {
+    let secret = options.turn_secret_file.clone().map(TurnSecret::read).transpose();
+    let secret = secret.map_err(|error| about("--turn-secret-file", &error))?;
+    let turn = secret.map(|secret| Turn { urls: options.turn.clone(), secret, ttl: options.turn_ttl });
+    Ok(IceServers { stun: options.stun.clone(), turn })
+}
+
 /// The error of a start that cannot listen.
 pub(super) fn cannot_listen(Endpoint { host, port, .. }: &Endpoint, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on --host {host} --port {port}: {error}"))
@@ -91,3 +102,6 @@ pub(super) fn cannot_listen(Endpoint { host, port, .. }: &Endpoint, error: &io::
 pub(super) fn about(option: &str, error: &dyn Display) -> io::Error {
     io::Error::other(format!("{option}: {error}"))
 }
+
+const SHORT_SECRET: &str = "the secret in --turn-secret-file is shorter than 16 bytes: whoever gets credentials once can find it by \
+                            trying, and then make credentials without end. `openssl rand -hex 32` makes a good one";

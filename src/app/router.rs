@@ -8,20 +8,22 @@ use axum::{
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
-use http::{Extensions, HeaderMap, HeaderValue, Uri};
+use http::{Extensions, HeaderMap, Uri};
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
-use super::{dispatch::Dispatch, failed_identities::FailedIdentities};
+use super::{dispatch::Dispatch, failed_identities::FailedIdentities, start_report};
 use crate::{
     admin::{self, Admin},
     auth::{Auth, Credentials},
+    config::ServeOptions,
     drain::Drain,
     error::Error,
     grpc::{self, CallType, SignalService, WebBody},
     limits::ClientAddresses,
     rest::{self, Api, Problem},
     serve::Peer,
+    web::{self, Console},
 };
 
 pub(super) fn join(
@@ -29,7 +31,7 @@ pub(super) fn join(
     signal: SignalService,
     grpc: Routes,
     admin: Admin,
-    origins: &[HeaderValue],
+    options: &ServeOptions,
     addresses: ClientAddresses,
     failed: FailedIdentities,
 ) -> Dispatch {
@@ -41,12 +43,14 @@ pub(super) fn join(
         .route_layer(from_fn_with_state((admin.drain.clone(), api.clone()), limit_call))
         .route_layer(GrpcWebLayer::new())
         .route_layer(from_fn(only_grpc));
+    let console = options.console.then(|| Console { identity: start_report::identity(options) });
     let routes = rest::routes(api.clone())
         .merge(admin::routes(admin))
+        .merge(web::routes(console))
         .merge(grpc)
         .fallback(no_route)
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
-    Dispatch::new(routes, api, signal, origins, addresses, failed)
+    Dispatch::new(routes, api, signal, &options.cors_origins, addresses, failed)
 }
 
 /// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a

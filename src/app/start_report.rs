@@ -6,15 +6,37 @@ use crate::config::{AuthMode, ServeOptions};
 
 /// Logs in one line what decides who can use the daemon.
 pub(super) fn log(options: &ServeOptions) {
-    let identity = match options.auth {
-        AuthMode::Claim => "claim",
-        AuthMode::Jwt => "jwt",
-        AuthMode::None => "none",
-    };
+    let identity = identity(options);
     let proxies: Vec<_> = options.trusted_proxies.iter().map(ToString::to_string).collect();
     let trusted_proxies = if proxies.is_empty() { "none named".to_owned() } else { proxies.join(",") };
     let tls = if options.endpoint.tls_cert.is_some() { "on" } else { "off" };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, trusted_proxies, tls, "starting");
+    let ice = match (options.ice.stun.is_empty(), options.ice.turn.is_empty()) {
+        (true, true) => "none",
+        (false, true) => "stun",
+        (true, false) => "turn",
+        (false, false) => "stun and turn",
+    };
+    let console = if options.console { "on" } else { "off" };
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, identity, trusted_proxies, tls, ice, console, "starting");
+}
+
+/// The value of `--auth`.
+pub(super) fn identity(options: &ServeOptions) -> &'static str {
+    match options.auth {
+        AuthMode::Claim => "claim",
+        AuthMode::Jwt => "jwt",
+        AuthMode::None => "none",
+    }
+}
+
+/// Where a browser on this machine finds the console, if there is one.
+pub(super) fn console(options: &ServeOptions, addresses: &[SocketAddr]) -> Option<String> {
+    let address = addresses.first().filter(|_| options.console)?;
+    let scheme = if options.endpoint.tls_cert.is_some() { "https" } else { "http" };
+    // A browser cannot open 0.0.0.0. It gives a page the camera at localhost, and elsewhere only over https.
+    let local = address.ip().is_unspecified().then(|| format!("localhost:{}", address.port()));
+    Some(format!("{scheme}://{}/", local.unwrap_or_else(|| address.to_string())))
 }
 
 /// A line for each danger. `addresses` are those of the host.

@@ -42,6 +42,12 @@ const CONTRADICTIONS: &[Contradiction] = &[
         |o| o.client_address != AddressSource::XForwardedFor && o.trusted_proxies.is_empty(),
         "--client-address needs --trusted-proxies: no other peer is believed",
     ),
+    (
+        |o| !o.ice.turn.is_empty() && o.ice.turn_secret_file.is_none(),
+        "--turn needs --turn-secret-file: a TURN server without credentials relays for everybody",
+    ),
+    (|o| o.ice.turn.is_empty() && o.ice.turn_secret_file.is_some(), "--turn-secret-file needs --turn"),
+    (|o| o.ice.turn.is_empty() && o.given.has("--turn-ttl"), "--turn-ttl needs --turn"),
     (|o| o.endpoint.tls_cert.is_some() && o.tls_key.is_none(), "--tls-cert needs --tls-key"),
     (|o| o.endpoint.tls_cert.is_none() && o.tls_key.is_some(), "--tls-key needs --tls-cert"),
     (

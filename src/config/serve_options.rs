@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum, builder::BoolishValueParser};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, Given, PermissionOptions, TokenOptions, contradictions,
+    Endpoint, Given, IceOptions, PermissionOptions, TokenOptions, contradictions,
     values::{body_limit, bytes, count, network, origin, seconds, stall_timeout, whole},
 };
 use crate::{
@@ -21,16 +21,21 @@ pub struct ServeOptions {
     #[command(flatten)]
     pub endpoint: Endpoint,
 
-    /// For development on one machine: --auth none, and 127.0.0.1 as the default of --host. An address that other machines can reach
-    /// is refused
+    /// For development on one machine: --auth none, --console, and 127.0.0.1 as the default of --host. An address that other machines
+    /// can reach is refused
     #[arg(long, env = "SIGNAL_DEV", value_parser = BoolishValueParser::new())]
     pub dev: bool,
+
+    /// Serve a page for people at /console, to which / leads: two tabs call each other, streams are shown live. It needs no identity
+    /// itself, and whoever opens it can do only what they may do without it
+    #[arg(long, env = "SIGNAL_CONSOLE", value_parser = BoolishValueParser::new())]
+    pub console: bool,
 
     /// Where an identity comes from
     #[arg(long, env = "SIGNAL_AUTH", value_enum, default_value = "claim")]
     pub auth: AuthMode,
 
-    /// Which routes require an identity: subscribing, or all but health, metrics and reflection
+    /// Which routes require an identity: subscribing, or all but health, metrics, reflection and the files for browsers
     #[arg(long, env = "SIGNAL_REQUIRE_CLAIM", value_enum, default_value = "subscribe")]
     pub require_claim: RequireClaim,
 
@@ -39,7 +44,7 @@ pub struct ServeOptions {
     pub tokens: TokenOptions,
 
     /// Networks of the proxies whose claims and client addresses are believed; with --auth claim, a request from any other address
-    /// is refused, except for health, metrics and reflection. Empty: every claim is believed, and no client address
+    /// is refused, except for health, metrics, reflection and the files for browsers. Empty: every claim is believed, and no client address
     #[arg(long, env = "SIGNAL_TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
@@ -54,6 +59,10 @@ pub struct ServeOptions {
     /// Who may signal whom.
     #[command(flatten)]
     pub permissions: PermissionOptions,
+
+    /// Which servers clients are told of for their calls.
+    #[command(flatten)]
+    pub ice: IceOptions,
 
     /// Origins whose pages may call with credentials. Empty: any origin, without credentials; set this if a session is a cookie
     #[arg(long, env = "SIGNAL_CORS_ORIGINS", value_name = "ORIGIN,...", value_delimiter = ',', value_parser = origin)]
@@ -202,7 +211,7 @@ pub enum AuthMode {
 pub enum RequireClaim {
     /// Subscribing
     Subscribe,
-    /// Every route but health, metrics and reflection
+    /// Every route but health, metrics, reflection and the files for browsers
     All,
 }
 
@@ -217,6 +226,9 @@ impl ServeOptions {
     pub(super) fn complete(&mut self, given: Given) -> Result<(), String> {
         if self.dev && !given.has("--auth") {
             self.auth = AuthMode::None;
+        }
+        if self.dev && !given.has("--console") {
+            self.console = true;
         }
         if self.dev && !given.has("--host") {
             "127.0.0.1".clone_into(&mut self.endpoint.host);

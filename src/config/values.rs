@@ -58,6 +58,12 @@ pub(super) fn stall_timeout(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// `--turn-ttl`: whole [`seconds`], because the time in a username of TURN has no fraction.
+pub(super) fn turn_ttl(text: &str) -> Result<Duration, String> {
+    let duration = seconds(text)?;
+    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be a whole number of seconds".to_owned()) }
+}
+
 /// A whole number, zero or more.
 pub(super) fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|error: ParseIntError| match error.kind() {
@@ -318,6 +324,11 @@ mod tests {
             "99999999999999999999m",
         ] {
             assert!(seconds(given).is_err(), "{given}: {:?}", seconds(given));
+        }
+        for (given, expected) in
+            [("1", Some(1)), ("2m", Some(120)), ("24h", Some(86_400)), ("0.5", None), ("1500ms", None)]
+        {
+            assert_eq!(turn_ttl(given).ok(), expected.map(Duration::from_secs), "{given}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Error, IdentityFault, RetryAfter};
 
-/// A limit that was reached. Each is an option (but `UsedTickets`), a row of the README and a value of the metrics label `limit`.
+/// A limit that was reached. Each is an option (but `UsedTickets`), a row of `docs/reference.md` and a value of the metrics label `limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// Devices of one user.

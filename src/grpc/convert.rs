@@ -10,6 +10,7 @@ use crate::{
     auth::TenantUser,
     error::{Error, Invalid},
     hub::{Change, Draft, Ready, StreamItem, UserSet, WatchItem},
+    ice::{Credentials, IceConfiguration, IceServer, IceUrl},
     model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
 };
 
@@ -116,6 +117,22 @@ pub(super) fn watch_item(item: &WatchItem, now: SystemTime) -> Vec<proto::WatchD
         WatchItem::End(reason) => vec![Kind::End(end(*reason))],
     };
     kinds.into_iter().map(|kind| proto::WatchDevicesResponse { kind: Some(kind) }).collect()
+}
+
+/// The credentials of a STUN server are empty texts.
+pub(super) fn ice_configuration(configuration: IceConfiguration<'_>) -> proto::GetIceServersResponse {
+    let server = |IceServer { urls, credentials }: IceServer<'_>| {
+        let (username, credential) = credentials.map(|Credentials { username, password }| (username, password)).unzip();
+        proto::IceServer {
+            urls: urls.iter().map(IceUrl::as_str).map(str::to_owned).collect(),
+            username: username.unwrap_or_default(),
+            credential: credential.unwrap_or_default(),
+        }
+    };
+    proto::GetIceServersResponse {
+        ice_servers: configuration.servers.into_iter().map(server).collect(),
+        expires_in: prost_types::Duration::try_from(configuration.expires_in).ok(),
+    }
 }
 
 pub(super) fn ids(devices: &[DeviceId]) -> Vec<String> {

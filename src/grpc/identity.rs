@@ -30,6 +30,8 @@ pub(super) enum Identity {
     Caller,
     /// A `Subscriber`.
     Subscriber,
+    /// A `Caller`, which needs an identity where TURN is configured.
+    IceCaller,
 }
 
 /// Identifies the caller of each call, then calls the generated server.
@@ -64,6 +66,10 @@ fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
     match needed {
         Identity::Caller => {
             let caller = auth.caller(&credentials)?;
+            request.extensions_mut().insert(caller);
+        }
+        Identity::IceCaller => {
+            let caller = auth.ice_caller(&credentials)?;
             request.extensions_mut().insert(caller);
         }
         Identity::Subscriber => {

@@ -62,7 +62,7 @@ pub(super) fn code(error: Error) -> Code {
         Error::Invalid(_) => Code::InvalidArgument,
         Error::Unauthenticated(_) => Code::Unauthenticated,
         Error::Forbidden | Error::NoTenant | Error::NotListed | Error::CrossSite => Code::PermissionDenied,
-        Error::NotConnected => Code::NotFound,
+        Error::NotConnected | Error::NoIceServers => Code::NotFound,
         Error::TooLarge => Code::OutOfRange,
         Error::MailboxFull(_) | Error::TooMany(..) | Error::RateLimited(..) | Error::UnreadResponses => {
             Code::ResourceExhausted

@@ -104,7 +104,7 @@ impl<T: FromPath> MessagePost<T> {
         B: HttpBody<Data = Bytes> + Unpin,
     {
         let caller = {
-            let credentials = post_credentials(peer, request);
+            let credentials = credentials_without_query(peer, request);
             let identify = || api.auth.caller(&credentials);
             api.auth.with_new_keys(identify(), identify).await
         };
@@ -128,8 +128,8 @@ impl<T: FromPath> MessagePost<T> {
     }
 }
 
-/// The credentials of a POST: its query is not read for a token.
-pub(super) fn post_credentials<B>(Peer { tcp: peer, client }: Peer, request: &Request<B>) -> Credentials<'_> {
+/// The credentials of a request that opens no stream: its query is not read for a token or a ticket.
+pub(super) fn credentials_without_query<B>(Peer { tcp: peer, client }: Peer, request: &Request<B>) -> Credentials<'_> {
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
     Credentials { headers, uri, is_stream_request: false, peer, client, certificate }
 }

@@ -5,10 +5,10 @@ use axum::{
     response::Response,
 };
 
-use super::{Api, Problem, extract::peer_of, extract::post_credentials, json_response};
+use super::{Api, Problem, extract::credentials_without_query, extract::peer_of, json_response};
 
 pub(super) async fn issue(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
-    let credentials = post_credentials(peer_of(request.extensions())?, &request);
+    let credentials = credentials_without_query(peer_of(request.extensions())?, &request);
     let issue = || api.auth.issue_ticket(&credentials);
     Ok(json_response(&api.auth.with_new_keys(issue(), issue).await?))
 }

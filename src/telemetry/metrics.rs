@@ -52,6 +52,7 @@ struct Families {
     flooded_connections: Counter,
     certificate_reloads: Reloads,
     key_refreshes: Reloads,
+    turn_secret_reloads: Reloads,
     panics: Counter,
 }
 
@@ -129,6 +130,7 @@ impl Metrics {
             flooded_connections: register!("flooded_connections", "Connections cut for too many control frames"),
             certificate_reloads: register!("certificate_reloads", CERTIFICATE_RELOADS, reloads()),
             key_refreshes: register!("key_refreshes", KEY_REFRESHES, reloads()),
+            turn_secret_reloads: register!("turn_secret_reloads", TURN_SECRET_RELOADS, reloads()),
             panics: register!("panics", "Panics"),
             registry,
         }))
@@ -265,6 +267,8 @@ const CONNECTIONS_OVER_LIMIT: &str = "Connections accepted over the limit, for a
 const CERTIFICATE_RELOADS: &str =
     "Times that the files of TLS were read again because they changed or on SIGHUP, by outcome";
 const KEY_REFRESHES: &str = "Times that the keys of tokens were read again, by outcome";
+const TURN_SECRET_RELOADS: &str =
+    "Times that the secret of TURN was read again because it changed or on SIGHUP, by outcome";
 const REQUESTS: &str = "Requests, by route and status: the HTTP status or, for a gRPC error, its name";
 const SEND_LATENCY: &str =
     "Time from the acceptance of a message until its stream has written it; of one live message in 16";

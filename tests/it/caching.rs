@@ -32,6 +32,7 @@ async fn no_answer_may_be_stored_and_one_that_depends_on_accept_says_so() {
         ("HEAD /subscribe", &[identity], "", 405),
         ("HEAD /user/bob/devices", &[], "", 200),
         ("GET /nowhere", &[], "", 404),
+        ("GET /ice", &[], "", 404),
         (POST, &[FORM_TYPE], "data=x", 200),
         ("POST /user/eve/device/phone", &[FORM_TYPE, ("ttl", "5")], "data=x", 202),
         ("POST /user/eve/device/watch", &[FORM_TYPE], "data=x", 404),

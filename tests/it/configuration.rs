@@ -37,6 +37,10 @@ const CONTRADICTIONS: &[(&[&str], &[&str])] = &[
     (&["--jwt-device-claim", "a"], &["--jwt-device-claim needs --auth jwt"]),
     (&["--auth", "none", "--token-cookie", "a"], &["--token-cookie needs --auth jwt"]),
     (&["--ticket-key-file", "x"], &["--ticket-key-file needs --auth jwt"]),
+    (&["--turn", "turn:a"], &["--turn needs --turn-secret-file"]),
+    (&["--turn-secret-file", "x"], &["--turn-secret-file needs --turn"]),
+    (&["--stun", "stun:a", "--turn-secret-file", "x"], &["--turn-secret-file needs --turn"]),
+    (&["--stun", "stun:a", "--turn-ttl", "3600"], &["--turn-ttl needs --turn"]),
     (&["--client-address", "forwarded"], &["--client-address needs --trusted-proxies"]),
     (&["--dev", "--host", "192.0.2.1"], &["--dev", "--host", "192.0.2.1"]),
     (&["--dev", "--host", "0.0.0.0"], &["--dev", "--host", "0.0.0.0"]),
@@ -117,6 +121,48 @@ fn keys_of_tokens_that_cannot_be_used_are_one_line_that_names_the_variable() {
 }
 
 #[test]
+fn servers_of_stun_and_turn_that_cannot_be_used_are_one_line_that_names_the_variable() {
+    let long = "s".repeat(64 * 1024 + 1);
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n";
+    let turn = ["--turn", "turn:turn.example.org"];
+    for (variable, value, more, reason) in [
+        ("SIGNAL_STUN", "stun.example.org".to_owned(), &[][..], "such as stun:stun.example.org:3478"),
+        ("SIGNAL_STUN", "stun:a,turn:b".to_owned(), &[], "belongs to --turn"),
+        ("SIGNAL_STUN", "stun:a,".to_owned(), &[], "such as stun:stun.example.org:3478"),
+        ("SIGNAL_STUN", "stun:2001:db8::1".to_owned(), &[], "[2001:db8::1]"),
+        ("SIGNAL_TURN", "turn:a?transport=tls".to_owned(), &[], "?transport=udp or ?transport=tcp"),
+        ("SIGNAL_TURN", "turn:a".to_owned(), &[], "--turn needs --turn-secret-file"),
+        ("SIGNAL_TURN_TTL", "0".to_owned(), &[], "between"),
+        ("SIGNAL_TURN_TTL", "1.5".to_owned(), &[], "a whole number of seconds"),
+        ("SIGNAL_TURN_TTL", "25h".to_owned(), &[], "between"),
+        ("SIGNAL_TURN_SECRET_FILE", "/no/such/file".to_owned(), &turn, "No such file"),
+        ("SIGNAL_TURN_SECRET_FILE", file("empty", "\n"), &turn, "the file is empty"),
+        ("SIGNAL_TURN_SECRET_FILE", file("long", &long), &turn, "larger than 64 KiB"),
+        ("SIGNAL_TURN_SECRET_FILE", file("pem", pem), &turn, "PEM and not a secret"),
+    ] {
+        for command in ["check-config", "serve"] {
+            let options = [&[command, "--host", "127.0.0.1", "--port", "0"], more].concat();
+            let (code, out, log) = run(&options, &[(variable, value.as_str())]);
+            assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{command} {variable}: {log}");
+            assert!(log.ends_with(&format!(" (from the variable {variable})\n")), "{command} {variable}: {log}");
+            assert!(log.contains(reason), "{command} {variable} {value}: {log}");
+        }
+    }
+}
+
+#[test]
+fn a_short_secret_of_turn_is_a_warning_that_does_not_show_it() {
+    for (secret, warns) in [("fifteen bytes!!", true), ("sixteen bytes!!!", false), ("fifteen bytes!!\n", true)] {
+        let secret_file = file("turn-secret", secret);
+        let turn = ["--host", "127.0.0.1", "--turn", "turn:turn.example.org", "--turn-secret-file", &secret_file];
+        let (code, _, log) = run(&[&["check-config"], &turn[..]].concat(), &[]);
+        assert_eq!((code, log.lines().count()), (Some(0), usize::from(warns)), "{secret:?}: {log}");
+        assert_eq!(log.contains("--turn-secret-file is shorter than 16 bytes"), warns, "{log}");
+        assert!(!log.contains(secret.trim()), "{log}");
+    }
+}
+
+#[test]
 fn check_config_says_the_faults_of_a_start_and_listens_nowhere() {
     let nowhere = format!("{}/nothing.pem", env!("CARGO_TARGET_TMPDIR"));
     for options in [
@@ -180,17 +226,27 @@ fn check_config_and_a_start_say_the_same_warnings_one_line_each() {
 fn the_log_begins_with_what_decides_who_can_use_the_daemon() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let [certificate, key] = tempfiles("start-line", &identity);
+    let turn = file("turn-secret", "a secret of TURN servers");
     for (options, fields) in [
-        (&[][..], [r#"identity="claim""#, r#"trusted_proxies="none named""#, r#"tls="off""#]),
+        (&[][..], [r#"identity="claim""#, r#"trusted_proxies="none named""#, r#"ice="none""#, r#"console="off""#]),
         (
             &["--trusted-proxies", "127.0.0.0/8,::1", "--tls-cert", &certificate, "--tls-key", &key],
-            [r#"identity="claim""#, r#"trusted_proxies="127.0.0.0/8,::1/128""#, r#"tls="on""#],
+            [r#"identity="claim""#, r#"trusted_proxies="127.0.0.0/8,::1/128""#, r#"tls="on""#, r#"console="off""#],
         ),
-        (&["--dev"], [r#"identity="none""#, r#"trusted_proxies="none named""#, r#"tls="off""#]),
+        (
+            &["--dev", "--console"],
+            [r#"identity="none""#, r#"trusted_proxies="none named""#, r#"tls="off""#, r#"console="on""#],
+        ),
+        (&["--stun", "stun:a"], [r#"identity="claim""#, r#"tls="off""#, r#"ice="stun""#, r#"console="off""#]),
+        (
+            &["--turn", "turn:a", "--turn-secret-file", &turn],
+            [r#"identity="claim""#, r#"tls="off""#, r#"ice="turn""#, r#"console="off""#],
+        ),
     ] {
         let daemon = Process::start(options);
         let preface = &daemon.preface;
-        assert_eq!(preface.lines().count(), 1, "{preface}");
+        // A console has a line of its own.
+        assert_eq!(preface.lines().count(), 1 + usize::from(preface.contains("the console is at ")), "{preface}");
         for field in fields.iter().chain([&format!(r#"version="{}""#, env!("CARGO_PKG_VERSION")).as_str()]) {
             assert!(preface.contains(field), "{field}: {preface}");
         }

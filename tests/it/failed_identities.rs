@@ -139,6 +139,7 @@ async fn guessed_tokens_and_tickets_wait_on_every_route_that_takes_one_and_in_re
     let routes = [
         ("POST /ticket", bearer),
         ("GET /user/bob/devices", bearer),
+        ("GET /ice", bearer),
         ("POST /user/bob/device/phone", bearer),
         ("GET /subscribe?token=guess", nothing),
         ("GET /subscribe?ticket=guess", nothing),
@@ -155,6 +156,7 @@ async fn guessed_tokens_and_tickets_wait_on_every_route_that_takes_one_and_in_re
     let methods = [
         "backend_signal.v1.Signal/Send",
         "backend_signal.v1.Signal/Subscribe",
+        "backend_signal.v1.Signal/GetIceServers",
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ];
@@ -168,7 +170,7 @@ async fn guessed_tokens_and_tickets_wait_on_every_route_that_takes_one_and_in_re
         }
     }
     assert_waited(asked).await;
-    assert_eq!(limited(&server).await, 18);
+    assert_eq!(limited(&server).await, 21);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ pub mod routes;
 pub mod sse;
 pub mod tokens;
 pub mod tunnel;
+pub mod turn;
 
 use std::{net::SocketAddr, time::Duration};
 

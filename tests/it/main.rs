@@ -1,4 +1,4 @@
-//! The daemon over the wire: every promise of the README, in the real protocols, against a server on a free port.
+//! The daemon over the wire: every promise of the README and of `docs`, in the real protocols, against a server on a free port.
 
 #![expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 #![expect(unreachable_pub, reason = "everything in a test binary is")]
@@ -34,6 +34,7 @@ mod healthcheck;
 mod hold;
 mod http1_streams;
 mod http_requirements;
+mod ice;
 mod identity;
 mod idle;
 mod limits;
@@ -71,3 +72,4 @@ mod tokens;
 mod unread_responses;
 mod user_limits;
 mod wall_clock;
+mod web;

@@ -3,6 +3,7 @@
 mod alone;
 mod behind_nginx;
 mod traefik;
+mod turn_server;
 
 use std::sync::Arc;
 
@@ -26,15 +27,22 @@ fn blocks(section: &'static str, language: &str) -> Vec<&'static str> {
 
 /// Starts the daemon as a section shows it, but on this port of the loopback address and with its files in this folder.
 fn daemon(section: &'static str, port: u16, folder: &str) -> Process {
-    let shown = blocks(section, "sh")[0].replace("\\\n", " ").replace("/etc/backend-signal", folder);
-    let words = shown.strip_prefix("backend-signal ").expect("the daemon's command").split_whitespace();
-    let mut options: Vec<_> = words.map(str::to_owned).collect();
+    Process::spawn(process::command().args(options(section, port, folder)))
+}
+
+/// The options of that daemon.
+fn options(section: &'static str, port: u16, folder: &str) -> Vec<String> {
+    let commands = blocks(section, "sh");
+    let shown = commands.iter().find_map(|command| command.strip_prefix("backend-signal ")).expect("its command");
+    let shown = shown.replace("\\\n", " ").replace("/etc/backend-signal", folder);
+    // Quotation marks stand only around a whole word.
+    let mut options: Vec<_> = shown.split_whitespace().map(|word| word.trim_matches('"').to_owned()).collect();
     let given = options.iter().position(|word| word == "--port").expect("--port");
     options[given + 1] = port.to_string();
     if !options.iter().any(|word| word == "--host") {
         options.extend(["--host", "127.0.0.1"].map(str::to_owned));
     }
-    Process::spawn(process::command().args(options))
+    options
 }
 
 /// Asks for a protocol in the handshake.

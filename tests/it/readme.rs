@@ -1,8 +1,9 @@
-//! Every curl and grpcurl command of the README, run as it is written.
+//! Every curl and grpcurl command of the README and of the pages in `docs`, run as it is written.
 
 use std::{
+    fs,
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -13,22 +14,51 @@ use tokio::{
 
 use crate::harness::{Process, within};
 
-/// One block of the README: a command, and lines that must appear in its output in this order.
+/// Pages whose commands need a set-up of their own, and what runs them.
+const ELSEWHERE: &[(&str, &str)] = &[("docs/production.md", "tests/it/production/alone.rs")];
+
+/// One `console` block of a page: a command, and lines that must appear in its output in this order.
 struct Example {
     command: String,
     expected: Vec<String>,
 }
 
-/// The `console` blocks of the README.
-fn examples() -> Vec<Example> {
-    let readme = include_str!("../../README.md");
-    let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+impl Example {
+    fn is_stream(&self) -> bool {
+        self.command.contains("ubscribe") || self.command.starts_with("curl -sN")
+    }
+
+    fn tool(&self) -> &str {
+        self.command.split(' ').next().unwrap_or_default()
+    }
+}
+
+/// The README and the pages in `docs`: name and text.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = fs::read_dir(root.join("docs")).expect("docs");
+    let files = entries.map(|entry| format!("docs/{}", entry.expect("an entry").file_name().display()));
+    let mut names: Vec<_> = files.filter(|name| name.ends_with(".md")).chain(["README.md".to_owned()]).collect();
+    names.sort();
+    let page = |name: String| (name.clone(), fs::read_to_string(root.join(name)).expect("UTF-8"));
+    names.into_iter().map(page).collect()
+}
+
+/// The `console` blocks of a page.
+fn examples(page: &str) -> Vec<Example> {
+    let blocks = page.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
     let examples = blocks.map(|block| {
         let mut lines = block.lines();
         let command = lines.next().and_then(|line| line.strip_prefix("$ ")).expect("a command after `$ `");
         Example { command: command.to_owned(), expected: lines.map(str::to_owned).collect() }
     });
     examples.collect()
+}
+
+/// The options with which a page starts the daemon: what its first `cargo run --release -- ...` says, or none.
+fn options(page: &str) -> Vec<&str> {
+    let command = page.lines().find_map(|line| line.strip_prefix("cargo run --release -- "));
+    command.unwrap_or_default().split_whitespace().collect()
 }
 
 /// `...` stands for anything.
@@ -98,37 +128,57 @@ fn is_there(tool: &str, path: &str) -> bool {
     assert!(found || variable("CI").is_none(), "{tool} is not installed");
     if !found {
         // Written directly, because the test harness hides what a passing test prints.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the README's {tool} commands: {tool} is not installed");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {tool} commands of README.md and docs: {tool} is not installed");
     }
     found
 }
 
 #[tokio::test]
-async fn every_command_of_the_readme_does_what_it_says() {
-    let (process, path) = (Process::start(&[]), path());
+async fn every_command_of_the_readme_and_the_docs_does_what_it_says() {
+    let path = path();
     let tools: Vec<_> = ["curl", "grpcurl"].into_iter().filter(|tool| is_there(tool, &path)).collect();
-    // Without grpcurl the laptop does not subscribe, so the examples with the laptop cannot run.
-    let complete = tools.len() == 2;
-    let (mut streams, mut run) = (Vec::new(), 0);
-    for example in examples() {
-        let about_the_laptop = example.command.contains("laptop") || example.expected.concat().contains("laptop");
-        if !tools.iter().any(|tool| example.command.starts_with(tool)) || (!complete && about_the_laptop) {
+    let mut run = 0;
+    for (name, page) in pages().iter().filter(|(name, _)| ELSEWHERE.iter().all(|(page, _)| page != name)) {
+        let examples = examples(page);
+        // Other commands of the page send to its streams. So without their tool none of them can run.
+        let missing = |example: &Example| !tools.contains(&example.tool());
+        if examples.is_empty() || examples.iter().any(|example| example.is_stream() && missing(example)) {
             continue;
         }
+        println!("{name}");
+        let process = Process::start(&options(page));
+        run += run_page(examples.into_iter().filter(|example| !missing(example)), &process, &path).await;
+    }
+    assert!(tools.len() < 2 || run >= 12, "only {run} commands");
+}
+
+/// Runs the commands of one page, and gives their number.
+async fn run_page(examples: impl Iterator<Item = Example>, process: &Process, path: &str) -> usize {
+    let (mut streams, mut run) = (Vec::new(), 0);
+    for example in examples {
         run += 1;
-        let is_stream = example.command.contains("ubscribe");
+        let is_stream = example.is_stream();
         let first = if is_stream { 3 } else { example.expected.len() };
-        let mut running = Running::start(example, &process, &path);
+        let mut running = Running::start(example, process, path);
         running.expect(first).await;
         if is_stream {
             streams.push(running);
         }
     }
-    if complete {
-        assert!(run >= 12, "only {run} commands");
-        for mut stream in streams {
-            let rest = stream.example.expected.len();
-            stream.expect(rest).await;
-        }
+    // What the other commands have sent.
+    for mut stream in streams {
+        let rest = stream.example.expected.len();
+        stream.expect(rest).await;
+    }
+    run
+}
+
+#[test]
+fn every_page_whose_commands_run_elsewhere_exists_and_has_some() {
+    let pages = pages();
+    for (name, test) in ELSEWHERE {
+        let page = pages.iter().find(|(page, _)| page == name).unwrap_or_else(|| panic!("{name} does not exist"));
+        assert!(!examples(&page.1).is_empty(), "{name} has no commands");
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(test).exists(), "{test} does not exist");
     }
 }

@@ -18,6 +18,7 @@ use self::requests::{Ask, Identity};
 use crate::harness::{
     Connection, claim, process,
     tokens::{SECRET, Signer, file, seconds_from_now},
+    until,
 };
 
 /// A daemon that logs everything, and its log.
@@ -166,6 +167,40 @@ async fn claims_are_in_no_log_metric_or_answer() {
         Identity::header("x_user_claim", &broken, &[broken[broken.len() - 20..].to_owned()]),
     ];
     assert_keeps_secrets(daemon, identities, &user, &STATUSES).await;
+}
+
+#[tokio::test]
+async fn the_secret_of_turn_and_the_credentials_are_in_no_log_or_metric() {
+    let (turn, next, user) = (secret(), secret(), secret());
+    let key = file("turn", &turn);
+    let daemon = Logging::start(&["--turn", "turn:turn.example.org", "--turn-secret-file", &key]);
+    let claim = claim(&format!("{user}/phone"));
+    let mut secrets = BTreeSet::from([turn, next.clone(), user]);
+    let ask = async |head: &str, claim: &str, body: &[u8]| {
+        let headers = [("x-user-claim", claim), ("content-type", "application/grpc-web+proto")];
+        Connection::open(daemon.address).await.request(head, &headers, body).await
+    };
+    let credential = async || {
+        let answer = ask("GET /ice", &claim, b"").await;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+        answer["iceServers"][0]["credential"].as_str().expect("a credential").to_owned()
+    };
+    let metrics = async || Connection::open(daemon.address).await.request("GET /metrics", &[], b"").await.text();
+    let reloads = |outcome: &str| format!("signal_turn_secret_reloads_total{{outcome=\"{outcome}\"}} 1");
+    let (used, refused) = (reloads("used"), reloads("refused"));
+    secrets.insert(credential().await);
+    // The lines about a new secret are in the log, too.
+    std::fs::write(&key, &next).expect("writable");
+    until(metrics, |text| text.contains(&used)).await;
+    secrets.insert(credential().await);
+    std::fs::write(&key, "").expect("writable");
+    let grpc = ask("POST /backend_signal.v1.Signal/GetIceServers", &claim, b"\0\0\0\0\0").await;
+    assert!(String::from_utf8_lossy(&grpc.body).contains("turn:turn.example.org"), "{grpc:?}");
+    assert_eq!(ask("GET /ice", "nonsense", b"").await.status, 401);
+    let metrics = until(metrics, |text| text.contains(&refused)).await;
+    let log = daemon.stop();
+    assert!(log.contains("read again") && log.contains("the file is empty"), "{log}");
+    assert_none(&secrets, [("the log", log.as_str()), ("the metrics", metrics.as_str())]);
 }
 
 /// The test below runs this test in a process of its own.

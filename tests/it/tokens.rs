@@ -339,7 +339,7 @@ async fn every_route_needs_a_token_but_health_metrics_and_options() {
     for route in routes::routes() {
         assert_eq!(routes::answer(&server, &route, &[], "bob", "phone", "hi").await.status, 401, "{route}");
     }
-    for head in ["POST /ticket", "GET /user/bob/devices"] {
+    for head in ["POST /ticket", "GET /user/bob/devices", "GET /ice"] {
         let answer = server.request(head, &[], b"").await;
         assert_eq!((answer.status, answer.problem().as_str()), (401, "unauthenticated"), "{head}");
         assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="backend-signal""#);

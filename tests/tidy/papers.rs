@@ -1,41 +1,40 @@
-//! Compares documentation with code: the README's tables, the reasons of dependencies, the map in `src/lib.rs`, the image.
+//! Compares documentation with code: the tables of `docs/reference.md`, the reasons of dependencies, the map in `src/lib.rs`, the image.
 
 use std::{collections::BTreeMap, process::Command};
 
 use super::{Faults, files, read, root};
 
+/// The page with the tables of options, errors, limits and metrics.
+const REFERENCE: &str = "docs/reference.md";
+
 /// Line, variable and default of every option, by its flag.
 type Options = BTreeMap<String, (usize, String, String)>;
 
 #[test]
-fn the_readme_has_the_options_of_help_with_their_variables_and_defaults() {
-    let (help, readme) = (help(), readme_options());
+fn the_reference_has_the_options_of_help_with_their_variables_and_defaults() {
+    let (help, page) = (help(), options());
     assert!(help.len() > 5, "--help names only {} options", help.len());
     let mut faults = Faults::default();
     for (flag, (_, variable, default)) in &help {
-        match readme.get(flag) {
+        match page.get(flag) {
             None => {
-                faults.add("README.md", 1, format!("`{flag}` is in --help, but has no row in the table of options"));
+                faults.add(REFERENCE, 1, format!("`{flag}` is in --help, but has no row in the table of options"));
             }
             Some((line, ours, _)) if ours != variable => {
                 faults.add(
-                    "README.md",
+                    REFERENCE,
                     *line,
                     format!("`{flag}` has the variable `{variable}` in --help, here `{ours}`"),
                 );
             }
             Some((line, _, ours)) if ours != default => {
-                faults.add(
-                    "README.md",
-                    *line,
-                    format!("`{flag}` has the default `{default}` in --help, here `{ours}`"),
-                );
+                faults.add(REFERENCE, *line, format!("`{flag}` has the default `{default}` in --help, here `{ours}`"));
             }
             Some(_) => {}
         }
     }
-    for (flag, (line, ..)) in readme.iter().filter(|(flag, _)| !help.contains_key(*flag)) {
-        faults.add("README.md", *line, format!("`{flag}` has a row, but is not in --help"));
+    for (flag, (line, ..)) in page.iter().filter(|(flag, _)| !help.contains_key(*flag)) {
+        faults.add(REFERENCE, *line, format!("`{flag}` has a row, but is not in --help"));
     }
     faults.report();
 }
@@ -66,9 +65,9 @@ fn help() -> Options {
 }
 
 /// The rows `| Flag | Variable | Default | Meaning |`.
-fn readme_options() -> Options {
-    let readme = read("README.md");
-    let rows = readme.lines().enumerate().filter(|(_, line)| line.starts_with("| `--"));
+fn options() -> Options {
+    let page = read(REFERENCE);
+    let rows = page.lines().enumerate().filter(|(_, line)| line.starts_with("| `--"));
     let row = |(index, line): (usize, &str)| {
         let mut cells = line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`').to_owned());
         let mut cell = || cells.next().unwrap_or_default();
@@ -159,32 +158,74 @@ fn client_rows(section: &str) -> Vec<Row> {
 }
 
 #[test]
-fn the_readme_names_every_metric() {
-    let (telemetry, readme) = (read("src/telemetry/metrics.rs"), read("README.md"));
+fn the_reference_names_every_metric() {
+    let (telemetry, page) = (read("src/telemetry/metrics.rs"), read(REFERENCE));
     let prefix = between(&telemetry, "with_prefix(\"", '"').next().map_or("", |(_, prefix)| prefix);
     let registered: Vec<_> = between(&telemetry, "register!(\"", '"').collect();
     assert!(!registered.is_empty(), "src/telemetry/metrics.rs:1: no `register!(\"...\"` was found");
     let mut faults = Faults::default();
     let names = |name: &str| [format!("{prefix}_{name}"), format!("{prefix}_{name}_total")];
     for (line, name) in &registered {
-        if !names(name).iter().any(|name| readme.contains(&format!("`{name}`"))) {
+        if !names(name).iter().any(|name| page.contains(&format!("`{name}`"))) {
             faults.add(
                 "src/telemetry/metrics.rs",
                 *line,
-                format!("the metric `{prefix}_{name}` is not named in README.md"),
+                format!("the metric `{prefix}_{name}` is not named in {REFERENCE}"),
             );
         }
     }
-    for (line, rest) in between(&readme, &format!("| `{prefix}_"), '`') {
+    for (line, rest) in between(&page, &format!("| `{prefix}_"), '`') {
         let metric = format!("{prefix}_{rest}");
         if !registered.iter().any(|(_, name)| names(name).contains(&metric)) {
-            faults.add(
-                "README.md",
-                line,
-                format!("the metric `{metric}` is not registered in src/telemetry/metrics.rs"),
-            );
+            faults.add(REFERENCE, line, format!("the metric `{metric}` is not registered in src/telemetry/metrics.rs"));
         }
     }
+    faults.report();
+}
+
+#[test]
+fn the_reference_names_every_code_of_an_error_and_every_limit() {
+    let page = read(REFERENCE);
+    let is_code = |text: &str| !text.is_empty() && text.chars().all(|c| c == '_' || c.is_ascii_lowercase());
+    let mut faults = Faults::default();
+    let mut codes = Vec::new();
+    for file in files("src").into_iter().filter(|file| file.is_in("error")) {
+        for (line, code) in between(&file.text, "=> \"", '"').filter(|(_, code)| is_code(code)) {
+            // A 204 has no body, so nobody sees its code.
+            if code != "superseded" && !page.contains(&format!("`{code}`")) {
+                faults.add(&file.name, line, format!("`{code}` is not named in {REFERENCE}"));
+            }
+            codes.push(code.to_owned());
+        }
+    }
+    assert!(codes.len() > 20, "src/error: only {} codes were found", codes.len());
+    // Status, gRPC, code, meaning.
+    let rows = page.lines().enumerate().skip_while(|(_, line)| !line.starts_with("| Status | gRPC | `code` |")).skip(2);
+    for (index, row) in rows.take_while(|(_, line)| line.starts_with('|')) {
+        let cell = row.split('|').nth(3).unwrap_or_default();
+        for code in cell.split('`').skip(1).step_by(2).filter(|code| !codes.iter().any(|known| known == code)) {
+            faults.add(REFERENCE, index + 1, format!("`{code}` has a row, but is not in src/error"));
+        }
+    }
+    faults.report();
+}
+
+#[test]
+fn docs_http_md_names_every_route() {
+    let page = read("docs/http.md");
+    let mut faults = Faults::default();
+    let mut count = 0;
+    for file in files("src").into_iter().filter(|file| ["rest", "admin", "web"].iter().any(|room| file.is_in(room))) {
+        let constant = between(&file.text, "DEVICE_ROUTE: &str = \"", '"');
+        for (line, path) in between(&file.text, ".route(\"", '"').chain(constant) {
+            count += 1;
+            let named = |end: &str| page.contains(&format!(" {path}{end}"));
+            if !["`", "?"].into_iter().any(named) {
+                faults.add(&file.name, line, format!("the route `{path}` is not named in docs/http.md"));
+            }
+        }
+    }
+    assert!(count >= 9, "only {count} routes were found");
     faults.report();
 }
 

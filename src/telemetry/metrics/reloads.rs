@@ -26,6 +26,11 @@ impl Metrics {
     pub fn keys_refreshed(&self, used: bool) {
         count(&self.0.key_refreshes, used);
     }
+
+    /// The secret of TURN was read again. `used`: from now on it signs credentials.
+    pub fn turn_secret_reloaded(&self, used: bool) {
+        count(&self.0.turn_secret_reloads, used);
+    }
 }
 
 fn count(reloads: &Reloads, used: bool) {

@@ -43,7 +43,7 @@ pub fn routes() -> Vec<String> {
 }
 
 /// Routes that name no user.
-const NAME_NO_USER: [&str; 1] = ["POST /ticket"];
+const NAME_NO_USER: [&str; 3] = ["POST /ticket", "GET /ice", "GetIceServers"];
 
 /// Calls a route. A subscribe is for the caller's own user. A send sends `data`.
 pub async fn answer(

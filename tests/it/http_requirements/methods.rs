@@ -5,7 +5,7 @@ use http::Request;
 use crate::harness::{Connection, Response, Server, http2::Http2};
 
 /// Each route, and the methods that its 405 names.
-const ROUTES: [(&str, &[&str]); 8] = [
+const ROUTES: [(&str, &[&str]); 12] = [
     // A HEAD would connect a device whose stream nobody reads.
     ("/subscribe", &["GET"]),
     ("/subscribe/bob/device/phone", &["GET"]),
@@ -15,6 +15,10 @@ const ROUTES: [(&str, &[&str]); 8] = [
     ("/healthz", &["GET", "HEAD"]),
     ("/readyz", &["GET", "HEAD"]),
     ("/metrics", &["GET", "HEAD"]),
+    ("/", &["GET", "HEAD"]),
+    ("/console", &["GET", "HEAD"]),
+    ("/client.js", &["GET", "HEAD"]),
+    ("/client.d.ts", &["GET", "HEAD"]),
 ];
 
 /// Not met (RFC 9110, 9.1): a method that the server does not know is 405, like a known one, and not 501.
@@ -26,7 +30,7 @@ fn allowed(answer: &Response) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_405_names_exactly_the_methods_that_the_route_has() {
-    let server = Server::start().await;
+    let server = Server::with(&["--console"]).await;
     let mut connection = Connection::open(server.address).await;
     for (path, methods) in ROUTES {
         for method in METHODS {
@@ -46,7 +50,7 @@ async fn a_405_names_exactly_the_methods_that_the_route_has() {
 
 #[tokio::test]
 async fn over_http_2_a_405_names_the_same_methods() {
-    let server = Server::start().await;
+    let server = Server::with(&["--console"]).await;
     let mut connection = Http2::open(server.address).await;
     for (path, methods) in ROUTES {
         let request = Request::builder().method("PROPFIND").uri(connection.uri(path)).body(axum::body::Body::empty());

@@ -59,7 +59,7 @@ const AS_JSON: (&str, &str) = ("content-type", JSON);
 const AS_GRPC_WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
 
 /// `USER` is the caller. The device `phone` connects with the first shape.
-const SHAPES: [Shape; 34] = [
+const SHAPES: [Shape; 35] = [
     Shape("GET /subscribe?device=phone", &[EVENTS], ""),
     Shape("GET /subscribe", &[EVENTS], ""),
     Shape("GET /subscribe/USER/device/phone?last_event_id={}&x={}", &[EVENTS], ""),
@@ -68,6 +68,7 @@ const SHAPES: [Shape; 34] = [
     Shape("GET /user/USER/devices", &[EVENTS, ("last-event-id", "{}")], ""),
     Shape("GET /user/USER/devices", &[("cookie", "theme={}"), ("referer", "https://x/{}")], ""),
     Shape("GET /devices?user=USER&x={}", &[("user-agent", "{}")], ""),
+    Shape("GET /ice?user=USER&ticket={}", &[EVENTS, ("x-signal-tenant", "{}")], ""),
     Shape("GET /user/{}%00/devices", &[], ""),
     Shape("GET /{}", &[("x-{}", "{}")], ""),
     Shape("HEAD /subscribe?x={}", &[], ""),

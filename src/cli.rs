@@ -1,4 +1,4 @@
-//! The client commands: `subscribe`, `send`, `broadcast`, `devices`, `watch`, `call-test` and `token`, over gRPC.
+//! The client commands: `subscribe`, `send`, `broadcast`, `devices`, `watch`, `ice`, `call-test` and `token`, over gRPC.
 //!
 //! A command writes results to standard output and states to standard error. Its exit code says what came of it.
 
@@ -6,6 +6,7 @@ mod call_test;
 mod channel;
 mod client_commands;
 mod exit;
+mod ice_command;
 mod id_text;
 mod printer;
 mod reconnect;
@@ -71,6 +72,7 @@ async fn execute(command: ClientCommand) -> Result<Exit, Failure> {
         ClientCommand::Broadcast(options) => send_command::broadcast(channel(&options.server)?, options).await,
         ClientCommand::Devices(options) => watch_command::list(channel(&options.server)?, options).await,
         ClientCommand::Watch(options) => watch_command::watch(channel(&options.server)?, options).await,
+        ClientCommand::Ice(options) => ice_command::run(channel(&options.server)?).await,
         ClientCommand::CallTest(options) => call_test::run(channel(&options.server)?, options).await,
         ClientCommand::Token(options) => token_command::run(options).await,
     }

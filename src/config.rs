@@ -1,6 +1,7 @@
 //! The command line and the environment, parsed into types; the only room that reads the environment.
 
 mod contradictions;
+mod documents;
 mod environment;
 mod given;
 mod ice_options;
@@ -16,6 +17,7 @@ use clap::{
     ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable,
     error::ErrorKind, parser::ValueSource,
 };
+use clap_complete::Shell;
 
 use self::environment::{token, unknown_variables, without_empty_variables};
 pub use self::{
@@ -37,9 +39,26 @@ use crate::cli::ClientCommand;
 #[command(name = "backend-signal", version, max_term_width = 120)]
 pub struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Request>,
     #[command(flatten)]
     serve: ServeOptions,
+}
+
+/// What the process is asked for.
+#[derive(Clone, Debug, Subcommand)]
+enum Request {
+    #[command(flatten)]
+    Run(Command),
+    /// Write completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man page, or that of a subcommand: backend-signal man send | man -l -
+    Man {
+        /// The subcommand
+        subcommand: Option<String>,
+    },
 }
 
 /// What the process does, with the options for it.
@@ -104,7 +123,7 @@ impl Arguments {
     pub fn parse_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Command, EarlyExit> {
         let args: Vec<OsString> =
             [OsString::from("backend-signal")].into_iter().chain(args.into_iter().map(Into::into)).collect();
-        let whole = if is_client(&args) { without_daemon(Self::command()) } else { Self::command() };
+        let whole = if is_without_daemon(&args) { without_daemon(Self::command()) } else { Self::command() };
         let mut definition = without_empty_variables(whole.clone());
         let matches = definition.try_get_matches_from_mut(&args).map_err(|error| match error.kind() {
             // Help names all variables, also the empty ones.
@@ -118,7 +137,17 @@ impl Arguments {
         }
         let parsed = Self::from_arg_matches(&matches).map_err(|error| EarlyExit::of(&error, &definition, &args));
         let Self { command, serve } = parsed?;
-        let mut command = command.unwrap_or_else(|| Command::Serve(Box::new(serve)));
+        let mut command = match command {
+            None => Command::Serve(Box::new(serve)),
+            Some(Request::Run(command)) => command,
+            Some(Request::Completions { shell }) => {
+                return Err(EarlyExit::Print(documents::completions(Self::command(), shell)));
+            }
+            Some(Request::Man { subcommand }) => {
+                let page = documents::man_page(Self::command(), subcommand.as_deref());
+                return Err(page.map_or_else(EarlyExit::Fail, EarlyExit::Print));
+            }
+        };
         match &mut command {
             Command::Serve(options) | Command::CheckConfig(options) => {
                 options.unknown_variables = unknown_variables(&Self::command());
@@ -131,17 +160,17 @@ impl Arguments {
     }
 }
 
-/// Whether the first word, or the first after `help`, is a client command.
-fn is_client(args: &[OsString]) -> bool {
+/// Whether the first word, or the first after `help`, is a subcommand without the options of the daemon.
+fn is_without_daemon(args: &[OsString]) -> bool {
     let mut words = args.iter().skip(1).filter_map(|word| word.to_str()).skip_while(|word| *word == "help");
-    words.next().is_some_and(is_client_command)
+    words.next().is_some_and(has_no_daemon_options)
 }
 
-fn is_client_command(name: &str) -> bool {
-    ClientCommand::has_subcommand(name)
+fn has_no_daemon_options(subcommand: &str) -> bool {
+    ClientCommand::has_subcommand(subcommand) || ["completions", "man"].contains(&subcommand)
 }
 
-/// Without the options of the daemon: a client command has none of them, and must not fail because of their variables.
+/// Without the options of the daemon, for a subcommand that has none of them and must not fail because of their variables.
 fn without_daemon(definition: clap::Command) -> clap::Command {
     definition.mut_args(|option| option.global(false).env(Resettable::Reset).hide(true))
 }
@@ -149,14 +178,14 @@ fn without_daemon(definition: clap::Command) -> clap::Command {
 /// Options before the subcommand that it does not take from there. clap accepts them, but the subcommand has its own options, or
 /// others: the value would be lost without a word.
 fn misplaced(definition: &clap::Command, matches: &ArgMatches, subcommand: &str) -> Option<String> {
-    let is_client = is_client_command(subcommand);
-    if !is_client && !["serve", "check-config"].contains(&subcommand) {
+    let takes_none = has_no_daemon_options(subcommand);
+    if !takes_none && !["serve", "check-config"].contains(&subcommand) {
         return None;
     }
     let explicit = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let options = definition.get_arguments().filter(|option| is_client || !option.is_global_set());
+    let options = definition.get_arguments().filter(|option| takes_none || !option.is_global_set());
     let flag = options.filter(|option| explicit(option.get_id().as_str())).find_map(clap::Arg::get_long)?;
-    Some(if is_client {
+    Some(if takes_none {
         format!("--{flag} is an option of the daemon; `{subcommand}` does not have it")
     } else {
         format!("--{flag} must stand after `{subcommand}`")

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::{
     call_test::CallTestOptions,
+    ice_command::IceCommandOptions,
     send_command::{BroadcastOptions, SendOptions},
     server_options::ServerOptions,
     subscribe_command::SubscribeOptions,
@@ -29,6 +30,9 @@ pub enum ClientCommand {
     /// List the connected devices of users, then every change until a signal comes
     #[command(after_help = EXIT_CODES)]
     Watch(WatchOptions),
+    /// Show the STUN and TURN servers for a call, as JSON that `new RTCPeerConnection` takes
+    #[command(after_help = EXIT_CODES)]
+    Ice(IceCommandOptions),
     /// Check a deploy: two devices set up a call, resume after a cut, and use HTTP; a verdict with times
     #[command(after_help = EXIT_CODES)]
     CallTest(CallTestOptions),
@@ -54,6 +58,7 @@ impl ClientCommand {
             Self::Broadcast(options) => Some(&mut options.server),
             Self::Devices(options) => Some(&mut options.server),
             Self::Watch(options) => Some(&mut options.server),
+            Self::Ice(options) => Some(&mut options.server),
             Self::CallTest(options) => Some(&mut options.server),
             Self::Token(_) => None,
         }

@@ -1,14 +1,17 @@
 //! The client commands that send and list: their lines and their exit codes.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, process::Stdio};
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::{
-    Server,
+    Server, claim,
     cli::{self, command, output, run, run_with_input},
     grpc::message,
-    process, within,
+    process,
+    tokens::{SECRET, file},
+    until, within,
 };
 
 fn json_of(text: &str) -> Value {
@@ -156,6 +159,10 @@ async fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         &["token", "--as", "bob"],
         &["token", "--as", "bob", "--secret-file", &nowhere],
         &["call-test", "--as", "bob/phone"],
+        &["completions"],
+        &["completions", "tcsh"],
+        &["completions", "--port", "1", "bash"],
+        &["man", "nothing"],
     ] {
         let (exit, out, err) = output(&mut command(arguments)).await;
         assert_eq!((exit, out.as_str(), err.lines().count()), (2, "", 1), "{arguments:?}: {err}");
@@ -198,7 +205,66 @@ async fn help_of_a_client_command_has_its_options_its_exit_codes_and_no_value_of
         }
     }
     let (_, out, _) = output(&mut command(&["--help"])).await;
-    for name in ["subscribe", "send", "broadcast", "devices", "watch", "call-test", "token"] {
+    for name in ["subscribe", "send", "broadcast", "devices", "watch", "ice", "call-test", "token"] {
         assert!(out.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "{name}: {out}");
     }
+}
+
+#[tokio::test]
+async fn ice_writes_what_the_http_api_answers() {
+    let secret = file("cli-turn-secret", SECRET);
+    let turn =
+        ["--stun", "stun:a.example:3478", "--turn", "turn:a.example?transport=udp", "--turn-secret-file", &secret];
+    let server = Server::with(&turn).await;
+    let bob = claim("bob/phone");
+    let (written, answered) = until(
+        async || {
+            let written = run(server.address, &["ice", "--as", "bob/phone"]).await;
+            let answer = server.request("GET /ice", &[("x-user-claim", &bob)], b"").await.text();
+            assert_eq!((written.0, written.2.as_str()), (0, ""));
+            (json_of(&written.1), json_of(&answer))
+        },
+        // The second in which the credentials expire is in their name, so both have to be made in the same one.
+        |(written, answered)| written == answered,
+    )
+    .await;
+    assert_eq!((written["iceServers"].as_array().map(Vec::len), &written), (Some(2), &answered));
+    let only_stun = Server::with(&["--stun", "stun:a.example"]).await;
+    let written = json_of(&run(only_stun.address, &["ice"]).await.1);
+    assert_eq!(written["iceServers"], json!([{"urls": ["stun:a.example"]}]));
+    assert_eq!(run(server.address, &["ice"]).await.0, 5, "TURN needs an identity");
+    let none = Server::start().await;
+    let (exit, out, err) = run(none.address, &["ice", "--as", "bob"]).await;
+    assert_eq!((exit, out.as_str(), err.lines().count()), (4, "", 1), "{err}");
+}
+
+#[tokio::test]
+async fn completions_and_man_pages_know_the_options_of_each_subcommand() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (exit, out, err) = output(command(&["completions", shell]).env("PORT", "x")).await;
+        assert_eq!((exit, err.as_str()), (0, ""), "{shell}");
+        for word in ["call-test", "token-file", "trusted-proxies"] {
+            assert!(out.contains(word), "{shell}: {word}");
+        }
+    }
+    let check = "source /dev/stdin; function=$(complete -p backend-signal); function=${function#*-F }; \
+                 COMP_WORDS=(backend-signal send --t) COMP_CWORD=2; ${function%% *} backend-signal --t send; \
+                 echo ${COMPREPLY[*]}";
+    let (_, script, _) = output(&mut command(&["completions", "bash"])).await;
+    let mut bash = tokio::process::Command::new("bash");
+    bash.args(["-c", check]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut bash = bash.spawn().expect("bash");
+    let mut input = bash.stdin.take().expect("standard input");
+    within(input.write_all(script.as_bytes())).await.expect("reads");
+    drop(input);
+    let completed = within(bash.wait_with_output()).await.expect("ends");
+    let completed = String::from_utf8(completed.stdout).expect("UTF-8");
+    assert_eq!(completed.split_whitespace().collect::<Vec<_>>(), ["--ttl", "--token-file"], "no option of the daemon");
+
+    let (exit, page, err) = output(command(&["man"]).env("SIGNAL_AUTH", "secret-value")).await;
+    assert_eq!((exit, err.as_str()), (0, ""));
+    assert!(page.contains(".TH backend\\-signal") || page.contains(".TH backend-signal"), "{page}");
+    assert!(page.contains("SIGNAL_AUTH") && page.contains("trusted") && !page.contains("secret-value"), "{page}");
+    let (exit, page, _) = output(&mut command(&["man", "send"])).await;
+    assert!(exit == 0 && page.contains("ttl") && !page.contains("PORT") && page.contains("Exit codes"), "{page}");
 }

@@ -11,7 +11,9 @@ const PROGRAM: &str = "backend-signal";
 pub(super) fn completions(definition: Command, shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut for_readers(definition), PROGRAM, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    let script = String::from_utf8_lossy(&script).into_owned();
+    // The library writes the hyphen of a program's name in two ways, so bash would complete no option of a subcommand (clap issue 6421).
+    script.replace("backend__subcmd__signal", "backend__signal")
 }
 
 /// The man page of the program, or of one of its subcommands.

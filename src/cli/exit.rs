@@ -60,6 +60,9 @@ impl From<Status> for Failure {
         // Only an error of the connection has a source. Its last cause says most: refused, unknown host, bad certificate.
         let mut line = match status.source() {
             Some(source) => format!("no connection to the daemon: {}", last_cause(source)),
+            None if status.message().contains(NOT_GRPC) => {
+                "the answer is not gRPC; is the URL that of a daemon?".to_owned()
+            }
             None if status.message().is_empty() => status.code().description().to_owned(),
             None => status.message().to_owned(),
         };
@@ -113,6 +116,9 @@ pub(super) fn last_cause(error: &dyn Error) -> String {
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+/// What the library says of the page of another server, whose first character it takes for a flag.
+const NOT_GRPC: &str = "invalid compression flag";
 
 #[cfg(test)]
 mod tests {

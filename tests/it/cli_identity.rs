@@ -145,4 +145,5 @@ async fn the_path_of_the_url_goes_before_the_paths_of_the_daemon() {
     let elsewhere = ["devices", "--url", &at(""), "--ca", &certificate, "bob"];
     let (exit, _, err) = output(&mut command(&elsewhere)).await;
     assert_eq!((exit, err.lines().count()), (7, 1), "without the path it is not the daemon: {err}");
+    assert!(err.contains("the answer is not gRPC"), "{err}");
 }

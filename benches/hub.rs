@@ -73,7 +73,7 @@ impl Stage {
 
 /// Credentials that name nobody.
 fn nobody<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Credentials<'a> {
-    Credentials { headers, uri, is_stream_request: true, peer: PEER, client: PEER, certificate: None }
+    Credentials { headers, uri, is_stream_request: true, lasts: true, peer: PEER, client: PEER, certificate: None }
 }
 
 /// The messages that a stream has ready.

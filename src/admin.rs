@@ -1,5 +1,7 @@
 //! The routes for operators: health, readiness and metrics. They need no identity.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::State,
@@ -9,6 +11,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
+    auth::Keys,
     budget::Budget,
     drain::Drain,
     error::Error,
@@ -29,6 +32,8 @@ pub struct Admin {
     pub budget: Budget,
     /// Tells whether this daemon still takes new work.
     pub drain: Drain,
+    /// The keys of tokens, if the daemon verifies tokens.
+    pub keys: Option<Arc<Keys>>,
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.
@@ -51,7 +56,12 @@ async fn healthy() -> &'static str {
 }
 
 async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
-    if admin.drain.has_started() { Err(Error::DRAINING.into()) } else { Ok("ready\n") }
+    if admin.drain.has_started() {
+        return Err(Error::DRAINING.into());
+    }
+    // 200 all the same: other nodes read the same keys, so a load balancer could send the clients nowhere better.
+    let lacks_keys = admin.keys.is_some_and(|keys| keys.are_unreadable());
+    Ok(if lacks_keys { "degraded: the keys of tokens could not be read\n" } else { "ready\n" })
 }
 
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Result<Response, Problem> {

@@ -14,7 +14,7 @@ mod token_setup;
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use self::{dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs};
+use self::{dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs, start_report::SetUp};
 use crate::{
     admin::Admin,
     auth::{self, Auth, Tokens},
@@ -48,6 +48,14 @@ pub struct App {
     options: ServeOptions,
 }
 
+/// A configuration that is valid.
+pub struct Checked {
+    /// One line that says what decides who can use the daemon.
+    pub set_up: String,
+    /// A line for each thing that an operator should look into.
+    pub warnings: Vec<String>,
+}
+
 impl App {
     /// Joins the rooms and listens on every address of the host.
     ///
@@ -61,8 +69,9 @@ impl App {
     async fn listen(options: ServeOptions) -> io::Result<Self> {
         let (metrics, drain, budget) = (Metrics::new(), Drain::new(), Budget::new(options.memory_budget));
         let mut inputs = Inputs::read(&options, &drain).await?;
-        let (tokens, key_refresh) = inputs.tokens.take().unzip();
         let (warnings, ice) = (inputs.warnings(&options), inputs.ice.clone());
+        let (tokens, key_refresh) = inputs.tokens.take().unzip();
+        let keys = key_refresh.as_ref().map(KeyRefresh::keys);
         let clients =
             ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
         let hosts = inputs.addresses.clone();
@@ -87,7 +96,7 @@ impl App {
         };
         let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
-        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone() };
+        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone(), keys };
         let failed = FailedIdentities {
             failures: IdentityFailures::new(options.identity_failures, clients.clone()),
             metrics: metrics.clone(),
@@ -111,19 +120,20 @@ impl App {
         })
     }
 
-    /// Does what [`App::bind`] does up to the point where it would listen. Returns the warnings of a start.
+    /// Does what [`App::bind`] does up to the point where it would listen. Returns what a start would log.
     ///
     /// # Errors
     /// When a host name has no address, or a certificate or key cannot be read.
-    pub fn check(options: &ServeOptions) -> io::Result<Vec<String>> {
+    pub fn check(options: &ServeOptions) -> io::Result<Checked> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let inputs = runtime.block_on(Inputs::read(options, &Drain::new()));
-        Ok(inputs.map_err(|error| with_variables(&options.given, &error))?.warnings(options))
+        let inputs = inputs.map_err(|error| with_variables(&options.given, &error))?;
+        Ok(Checked { set_up: SetUp::of(options).to_string(), warnings: inputs.warnings(options) })
     }
 
     /// Logs how the daemon is set up, what an operator should look into, and where it listens.
     pub fn report(&self) {
-        start_report::log(&self.options);
+        SetUp::of(&self.options).log();
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         if let Some(console) = start_report::console(&self.options, &self.addresses) {
             tracing::info!("the console is at {console}");

@@ -31,7 +31,7 @@ pub use self::{
     keys::Keys,
     tenant::{TenantAddress, TenantUser},
     ticket::{Issued, Reservation, Tickets},
-    tokens::Tokens,
+    tokens::{TicketRequest, Tokens},
     user_list::UserList,
 };
 use self::{claims::Claims, named::Named, tokens::Token};
@@ -81,6 +81,9 @@ pub struct Credentials<'a> {
     pub uri: &'a Uri,
     /// Whether the request asks for an event stream. Only then the query can carry a token or a ticket.
     pub is_stream_request: bool,
+    /// Whether the answer lasts until the token expires: a stream, a watch, or a call of gRPC with many messages. Its token must not
+    /// have expired. Otherwise it would take a device over, and end at once.
+    pub lasts: bool,
     /// The IP address of the TCP peer, which must be a trusted proxy if there are any.
     pub peer: IpAddr,
     /// The IP address of the client, which may stand behind proxies.
@@ -140,10 +143,20 @@ impl Auth {
         if needs_identity && claims.is_none() && self.mode != Mode::None {
             return Err(self.absent().into());
         }
+        let caller = self.caller_with(claims, credentials, path)?.with_token(token.flatten());
+        if needs_identity && caller.user().is_none() { Err(self.absent().into()) } else { Ok(caller) }
+    }
+
+    /// The caller with these claims, or an anonymous one, and with what the request names.
+    fn caller_with(
+        &self,
+        claims: Option<Claims>,
+        credentials: &Credentials<'_>,
+        path: Option<Result<Address, Error>>,
+    ) -> Result<Caller, Error> {
         let named = Named::read(credentials, self.mode, path.transpose()?, self.claims.tenant.is_some())?;
         self.check_named(&named, claims.as_ref()).inspect_err(|error| self.count(*error))?;
-        let caller = self.caller_of(claims, named, credentials.client.to_canonical()).with_token(token.flatten());
-        if needs_identity && caller.user().is_none() { Err(self.absent().into()) } else { Ok(caller) }
+        Ok(self.caller_of(claims, named, credentials.client.to_canonical()))
     }
 
     /// The claims of the identity, if there is one, and the token that they come from. Counts the identities that are not valid.
@@ -220,8 +233,8 @@ mod tests {
         headers.extend(claim.map(|claim| (claim::NAME, HeaderValue::from_static(claim))));
         let uri = Uri::from_static("/subscribe?token=y");
         let (peer, client) = ("192.0.2.200".parse().unwrap(), "::ffff:192.0.2.7".parse().unwrap());
-        let credentials =
-            Credentials { headers: &headers, uri: &uri, is_stream_request: true, peer, client, certificate: None };
+        let (headers, uri, certificate) = (&headers, &uri, None);
+        let credentials = Credentials { headers, uri, is_stream_request: true, lasts: true, peer, client, certificate };
         let path = path.map(|device| Ok(Address::new("bob", device).unwrap()));
         let subscriber = auth.subscriber(&credentials, path);
         let same = |subscriber: Subscriber| {

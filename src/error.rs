@@ -30,6 +30,8 @@ pub enum Error {
     NoIceServers,
     /// No route has this path.
     NoRoute,
+    /// A ticket is asked for, and this server has none: it verifies no tokens.
+    NoTickets,
     /// The route does not have this method.
     MethodNotAllowed,
     /// The body or the message is over the size limit.
@@ -101,6 +103,7 @@ impl Error {
             | Self::NotConnected
             | Self::NoIceServers
             | Self::NoRoute
+            | Self::NoTickets
             | Self::MethodNotAllowed
             | Self::TooLarge
             | Self::UnsupportedMedia
@@ -124,7 +127,7 @@ impl Error {
             Self::CrossSite => "cross_site",
             Self::NotConnected => "not_connected",
             Self::NoIceServers => "no_ice_servers",
-            Self::NoRoute => "no_route",
+            Self::NoRoute | Self::NoTickets => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia => "unsupported_media_type",
@@ -167,6 +170,9 @@ impl Error {
             Self::NotConnected => "Not connected. Send a TTL to have a message to one device held.",
             Self::NoIceServers => "This server names no STUN or TURN servers (--stun, --turn).",
             Self::NoRoute => "No route has this path.",
+            Self::NoTickets => {
+                "This server gives no tickets. A ticket stands for a token, and only with --auth jwt the server verifies tokens."
+            }
             Self::MethodNotAllowed => "This path does not have this method. The header Allow lists its methods.",
             Self::TooLarge => "The request is larger than the limit of this server (--body-limit).",
             Self::UnsupportedMedia => {

@@ -48,7 +48,7 @@ use crate::{
     flat_map::FlatMap,
     hub::{Hub, Opening, StreamItem, Subscription, Watch, WatchItem, chosen_heartbeat},
     ice::IceServers,
-    model::{EndReason, Start},
+    model::{EndReason, Outcome, Start},
     wall_clock,
 };
 
@@ -156,11 +156,11 @@ const SEND_STREAM: &str = "/backend_signal.v1.Signal/SendStream";
 /// The path of each method of `Signal`, and the identity that the method needs.
 const METHODS: [(&str, Identity); 7] = [
     (SEND, Identity::Caller),
-    (SEND_STREAM, Identity::Caller),
+    (SEND_STREAM, Identity::StreamCaller),
     ("/backend_signal.v1.Signal/Broadcast", Identity::Caller),
     ("/backend_signal.v1.Signal/Subscribe", Identity::Subscriber),
     ("/backend_signal.v1.Signal/ListDevices", Identity::Caller),
-    ("/backend_signal.v1.Signal/WatchDevices", Identity::Caller),
+    ("/backend_signal.v1.Signal/WatchDevices", Identity::StreamCaller),
     ("/backend_signal.v1.Signal/GetIceServers", Identity::IceCaller),
 ];
 
@@ -213,8 +213,13 @@ impl signal_server::Signal for SignalMethods {
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
         let caller: Caller = identity::of(&request)?;
         let (to, draft) = convert::send_request(request.into_inner())?;
+        let ttl = self.hub.hold_time(draft.ttl);
         let outcome = self.hub.send(&caller, &to, draft).await?;
-        Ok(Response::new(convert::send_response(outcome)))
+        let mut response = Response::new(convert::send_response(outcome));
+        if outcome == Outcome::Held {
+            response.metadata_mut().insert("ttl", ttl.as_secs().into());
+        }
+        Ok(response)
     }
 
     async fn send_stream(

@@ -48,6 +48,8 @@ pub struct KeyRefresh {
     is_good: bool,
     /// Why the keys could not be read last.
     refused: Option<String>,
+    /// What is odd about the keys that were read last.
+    warning: Option<&'static str>,
     drain: Drain,
 }
 
@@ -65,15 +67,22 @@ impl KeyRefresh {
             _ => None,
         };
         let (keys, good_at) = (Arc::new(Keys::unread()), Instant::now());
-        let mut refresh =
-            Self { source, expected, keys, client, version: None, good_at, is_good: false, refused: None, drain };
+        let (version, is_good, refused, warning) = (None, false, None, None);
+        let mut refresh = Self { source, expected, keys, client, version, good_at, is_good, refused, warning, drain };
         if let Some(path) = refresh.source.path() {
-            refresh.version = version(path);
+            refresh.version = version_of(path);
             let set = refresh.source.read_file(path, &refresh.expected)?;
             refresh.is_good = true;
+            refresh.warning = set.warning();
             refresh.keys.finish(Some(set));
         }
         Ok(refresh)
+    }
+
+    /// A line for an operator about the keys of a file. [`KeyRefresh::run`] logs what it finds later.
+    #[must_use]
+    pub fn warning(&self) -> Option<&'static str> {
+        self.warning
     }
 
     /// The keys as they were read last.
@@ -89,6 +98,7 @@ impl KeyRefresh {
             () = drain.started() => {}
             () = self.refresh(&reload, &metrics) => {}
         }
+        self.keys.end();
         std::future::pending::<()>().await;
     }
 
@@ -124,7 +134,7 @@ impl KeyRefresh {
     /// readable and changes nothing else.
     fn may_have_changed(&mut self) -> bool {
         let Some(path) = self.source.path() else { return true };
-        let is_unchanged = self.is_good && version(path) == self.version;
+        let is_unchanged = self.is_good && version_of(path) == self.version;
         if is_unchanged {
             self.good_at = Instant::now();
         }
@@ -140,7 +150,7 @@ impl KeyRefresh {
             (source, _) => {
                 let path = source.path().ok_or("no file")?;
                 // Taken before the read, so that a change during the read is noticed next time.
-                self.version = version(path);
+                self.version = version_of(path);
                 // A pipe would block the thread until somebody writes to it. At the start it may be one.
                 if !fs::metadata(path).is_ok_and(|file| file.is_file()) {
                     return Err(format!("{}: not a regular file", path.display()));
@@ -161,6 +171,9 @@ impl KeyRefresh {
             self.warn(reason.as_deref());
         }
         self.refused = reason;
+        if let Ok(set) = &read {
+            self.warn_of(set.warning());
+        }
         self.keys.finish(read.ok());
     }
 
@@ -174,6 +187,14 @@ impl KeyRefresh {
             }
             (None, _) => tracing::info!("the keys of tokens can be read again"),
         }
+    }
+
+    /// A line for each change, and not for each attempt.
+    fn warn_of(&mut self, found: Option<&'static str>) {
+        if let Some(found) = found.filter(|_| found != self.warning) {
+            tracing::warn!("{found}");
+        }
+        self.warning = found;
     }
 
     fn forget_old_keys(&self) {
@@ -202,7 +223,7 @@ impl KeySource {
     }
 }
 
-fn version(path: &Path) -> Option<Version> {
+fn version_of(path: &Path) -> Option<Version> {
     let file = fs::metadata(path).ok()?;
     Some((file.dev(), file.ino(), file.len(), file.modified().ok()))
 }
@@ -278,6 +299,27 @@ mod tests {
         write(set("oct"), 1);
         run(2 * FILE_EVERY).await;
         assert!(!Arc::ptr_eq(&before, &keys.current().unwrap()));
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_drain_nobody_waits_for_keys_that_nobody_reads() {
+        let path = secret_file("drain");
+        let drain = Drain::new();
+        let refresh = KeyRefresh::new(KeySource::Secret(path.clone()), Expected::default(), drain.clone()).unwrap();
+        let (keys, began) = (refresh.keys(), Instant::now());
+        // An attempt has begun, and the drain ends it.
+        keys.begin();
+        drain.start();
+        let waiting = keys.read_again();
+        let mut running = Box::pin(refresh.run(Reload::default(), Metrics::new()));
+        tokio::select! {
+            () = running.as_mut() => panic!("it never ends"),
+            () = waiting => {}
+        }
+        keys.read_again().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(keys.current().is_some());
         fs::remove_file(&path).unwrap();
     }
 

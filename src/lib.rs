@@ -50,7 +50,7 @@
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a row in `docs/reference.md` |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes); a row in `docs/http.md` |
 //! | a new file for browsers | the folder `web`; `web.rs` embeds it |
-//! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs` |
+//! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs`; a row in `docs/grpc.md` |
 //! | a new claim, or a rule of who may reach whom | `auth/claims.rs` reads it, `auth/permission.rs` puts it into the `Caller`, `Caller::reach` in `auth/caller.rs` decides; its name: `config/permission_options.rs`, `claim_names` in `app/token_setup.rs` |
 //! | a new kind of identity, place of a token or signature algorithm | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`, `auth/challenge.rs`; `app.rs` joins them. A place of a token: `auth/token_source.rs`, the texts in `error/identity_fault.rs`. An algorithm: `auth/signatures.rs` verifies, `auth/key_set.rs` accepts its keys |
 //! | a new limit of a user or device | `Limits` in `hub/limit_settings.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |

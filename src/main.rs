@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode};
 
 use backend_signal::{
-    app::App,
+    app::{App, Checked},
     cli,
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
     drain::StopSignals,
@@ -21,9 +21,10 @@ fn main() -> ExitCode {
     let Ok(signals) = StopSignals::install() else { return fail(2, "cannot handle signals") };
     match Arguments::from_process() {
         Ok(Command::Serve(options)) => serve(*options, signals).unwrap_or_else(|error| fail(2, error)),
-        Ok(Command::CheckConfig(options)) => {
-            App::check(&options).map_or_else(|error| fail(2, error), |found| confirm(&found, options.console))
-        }
+        Ok(Command::CheckConfig(options)) => match App::check(&options) {
+            Ok(Checked { set_up, warnings }) => confirm(&set_up, &warnings, options.console),
+            Err(error) => fail(2, error),
+        },
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
         Ok(Command::Client(command)) => cli::run(*command, signals),
         Err(EarlyExit::Print(text)) => print(&text),

@@ -23,13 +23,14 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says that the configuration is valid and whether the console is on, after a line on standard error for each warning.
+/// Says how the daemon is set up, that this is valid, and whether the console is on, after a line on standard error for each warning.
 #[must_use]
-pub fn confirm(warnings: &[String], has_console: bool) -> ExitCode {
+pub fn confirm(set_up: &str, warnings: &[String], has_console: bool) -> ExitCode {
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "backend-signal: warning: {warning}");
     }
-    print(if has_console { "the configuration is valid; the console is on\n" } else { "the configuration is valid\n" })
+    let console = if has_console { "; the console is on" } else { "" };
+    print(&format!("{set_up}\nthe configuration is valid{console}\n"))
 }
 
 /// Writes one line to standard error. Returns `code`, even if the write fails.

@@ -114,8 +114,15 @@ fn policy(page: &str) -> String {
 /// A source for each element of this name: the hash of its text.
 fn hashes(page: &str, element: &str) -> String {
     let (open, close) = (format!("<{element}"), format!("</{element}>"));
-    let elements = page.split(&open).skip(1).filter_map(|rest| rest.split_once('>')?.1.split_once(&close));
-    elements.map(|(text, _)| format!(" 'sha256-{}'", sha256(text.as_bytes()))).collect()
+    let (mut rest, mut sources) = (page, String::new());
+    // An element ends at its first closing tag. Before that, its text may name an element.
+    while let Some((text, after)) =
+        rest.split_once(&open).and_then(|(_, tag)| tag.split_once('>')?.1.split_once(&close))
+    {
+        sources.extend([" 'sha256-", &sha256(text.as_bytes()), "'"]);
+        rest = after;
+    }
+    sources
 }
 
 /// The SHA-256 in base64.

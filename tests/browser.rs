@@ -31,6 +31,16 @@ fn a_browser_gets_what_the_contract_promises() {
 }
 
 #[test]
+fn what_the_readme_shows_for_pages_and_node_works_as_pasted() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(absent) => return skip(&absent),
+    };
+    let daemon = Daemon::start(&["--dev", "--stun", "stun:127.0.0.1:9"]);
+    tools.run("readme.mjs", &[&format!("http://{}", daemon.address)]);
+}
+
+#[test]
 fn two_pages_make_a_call_through_one_binary_with_tls_and_tokens_of_a_key_set() {
     let tools = match Tools::find() {
         Ok(tools) => tools,
@@ -60,6 +70,15 @@ fn two_pages_make_a_call_through_one_binary_with_tls_and_tokens_of_a_key_set() {
         Signer::rsa().sign(&json!({"alg": "RS256", "typ": "JWT", "kid": "one"}), &claims)
     });
     tools.run("call.mjs", &[&format!("https://{}", daemon.address), &ana, &bob]);
+}
+
+#[test]
+fn the_console_is_usable() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(absent) => return skip(&absent),
+    };
+    tools.run("console.mjs", &[env!("CARGO_BIN_EXE_backend-signal"), concat!(env!("CARGO_TARGET_TMPDIR"), "/console")]);
 }
 
 /// Prints that the test was skipped, past the test harness, which hides the output of passing tests. Fails with CI=true.
@@ -99,14 +118,15 @@ impl Tools {
             named.or_else(|| on_path(&["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]));
         let chromium =
             chromium.filter(|file| file.is_file()).ok_or("there is no Chromium on the PATH or in $CHROMIUM")?;
-        if !folder().join("node_modules/playwright-core/package.json").is_file() {
+        let is_there = |package: &&str| folder().join(format!("node_modules/{package}/package.json")).is_file();
+        if !["axe-core", "eventsource", "playwright-core"].iter().all(is_there) {
             install()?;
         }
         Ok(Self { node, chromium })
     }
 }
 
-/// Brings the driver of the browser, in the version and with the checksum of the lock file.
+/// Brings the packages of the scripts, in the versions and with the checksums of the lock file.
 fn install() -> Result<(), String> {
     let npm = on_path(&["npm"]).ok_or("there is no npm on the PATH")?;
     let output = Command::new(npm)

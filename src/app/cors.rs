@@ -35,7 +35,7 @@ pub(super) fn constant_headers(origins: &[HeaderValue]) -> HeaderMap {
 }
 
 /// The response headers that a page may read, in addition to the few that CORS always allows.
-const EXPOSED: &str = "retry-after,grpc-status,grpc-message,grpc-status-details-bin";
+const EXPOSED: &str = "retry-after,ttl,grpc-status,grpc-message,grpc-status-details-bin";
 
 /// The request headers that the answer depends on when origins are configured.
 const VARY: &str = "origin, access-control-request-headers";

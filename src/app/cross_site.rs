@@ -75,7 +75,8 @@ fn browser_identifies<B>(auth: &Auth, Peer { tcp: peer, client }: Peer, request:
     // A GET has an effect only if it opens a stream.
     let is_stream_request = request.method() == Method::GET;
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
-    let credentials = Credentials { headers, uri, is_stream_request, peer, client, certificate };
+    let lasts = is_stream_request;
+    let credentials = Credentials { headers, uri, is_stream_request, lasts, peer, client, certificate };
     auth.browser_identifies(&credentials)
 }
 

@@ -44,6 +44,7 @@ impl Inputs {
     pub(super) fn warnings(&self, options: &ServeOptions) -> Vec<String> {
         let mut warnings = start_report::warnings(options, &self.addresses);
         warnings.extend(self.max_connections.warning());
+        warnings.extend(self.tokens.as_ref().and_then(|(_, refresh)| refresh.warning()).map(str::to_owned));
         warnings.extend(self.ice.turn.as_ref().filter(|turn| turn.secret.is_short()).map(|_| SHORT_SECRET.to_owned()));
         warnings
     }

@@ -95,7 +95,7 @@ async fn reflection_expires(
     }
     let Peer { tcp: peer, client } = extensions.get().copied().ok_or(Error::Internal)?;
     let certificate = extensions.get();
-    let credentials = Credentials { headers, uri, is_stream_request: false, peer, client, certificate };
+    let credentials = Credentials { headers, uri, is_stream_request: false, lasts: true, peer, client, certificate };
     let identify = || auth.caller(&credentials);
     Ok(auth.with_new_keys(identify(), identify).await?.expires())
 }

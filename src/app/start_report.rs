@@ -1,25 +1,89 @@
 //! What an operator should know before the daemon serves: how it is set up, and who could misuse it.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
-use crate::config::{AuthMode, ServeOptions};
+use crate::config::{AuthMode, Jwks, ServeOptions, TokenOptions};
 
-/// Logs in one line what decides who can use the daemon.
-pub(super) fn log(options: &ServeOptions) {
-    let identity = identity(options);
-    let proxies: Vec<_> = options.trusted_proxies.iter().map(ToString::to_string).collect();
-    let trusted_proxies = if proxies.is_empty() { "none named".to_owned() } else { proxies.join(",") };
-    let tls = if options.endpoint.tls_cert.is_some() { "on" } else { "off" };
-    let ice = match (options.ice.stun.is_empty(), options.ice.turn.is_empty()) {
-        (true, true) => "none",
-        (false, true) => "stun",
-        (true, false) => "turn",
-        (false, false) => "stun and turn",
-    };
-    let console = if options.console { "on" } else { "off" };
-    let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, identity, trusted_proxies, tls, ice, console, "starting");
+/// What decides who can use the daemon. No secret, and of a key set only the host that it is fetched from.
+pub(super) struct SetUp {
+    identity: &'static str,
+    tokens: Option<TokenSetUp>,
+    trusted_proxies: String,
+    tls: &'static str,
+    ice: &'static str,
+    console: &'static str,
 }
+
+/// Which tokens are accepted.
+struct TokenSetUp {
+    keys: String,
+    audience: String,
+    issuer: String,
+}
+
+impl SetUp {
+    pub(super) fn of(options: &ServeOptions) -> Self {
+        let proxies: Vec<_> = options.trusted_proxies.iter().map(ToString::to_string).collect();
+        Self {
+            identity: identity(options),
+            tokens: (options.auth == AuthMode::Jwt).then(|| TokenSetUp::of(&options.tokens)),
+            trusted_proxies: list(&proxies, "none named"),
+            tls: if options.endpoint.tls_cert.is_some() { "on" } else { "off" },
+            ice: ice(options),
+            console: if options.console { "on" } else { "off" },
+        }
+    }
+
+    /// Logs it in one line.
+    pub(super) fn log(&self) {
+        let Self { identity, tokens, trusted_proxies, tls, ice, console } = self;
+        let keys = tokens.as_ref().map(|tokens| tokens.keys.as_str());
+        let audience = tokens.as_ref().map(|tokens| tokens.audience.as_str());
+        let issuer = tokens.as_ref().map(|tokens| tokens.issuer.as_str());
+        tracing::info!(
+            version = VERSION,
+            identity,
+            keys,
+            audience,
+            issuer,
+            trusted_proxies,
+            tls,
+            ice,
+            console,
+            "starting"
+        );
+    }
+}
+
+/// The fields as the log has them.
+impl fmt::Display for SetUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { identity, tokens, trusted_proxies, tls, ice, console } = self;
+        write!(f, "version={VERSION:?} identity={identity:?}")?;
+        if let Some(TokenSetUp { keys, audience, issuer }) = tokens {
+            write!(f, " keys={keys:?} audience={audience:?} issuer={issuer:?}")?;
+        }
+        write!(f, " trusted_proxies={trusted_proxies:?} tls={tls:?} ice={ice:?} console={console:?}")
+    }
+}
+
+impl TokenSetUp {
+    fn of(options: &TokenOptions) -> Self {
+        let keys = match (&options.jwks, &options.jwt_public_key) {
+            (Some(Jwks::Url(url)), _) => format!("key set of {}", url.host().unwrap_or_default()),
+            (Some(Jwks::File(_)), _) => "key set in a file".to_owned(),
+            (None, Some(_)) => "public key in a file".to_owned(),
+            (None, None) => "secret in a file".to_owned(),
+        };
+        Self { keys, audience: list(&options.jwt_audience, "none"), issuer: list(&options.jwt_issuer, "any") }
+    }
+}
+
+fn list(elements: &[String], instead: &str) -> String {
+    if elements.is_empty() { instead.to_owned() } else { elements.join(",") }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The value of `--auth`.
 pub(super) fn identity(options: &ServeOptions) -> &'static str {
@@ -27,6 +91,16 @@ pub(super) fn identity(options: &ServeOptions) -> &'static str {
         AuthMode::Claim => "claim",
         AuthMode::Jwt => "jwt",
         AuthMode::None => "none",
+    }
+}
+
+/// Which servers for a call are named.
+fn ice(options: &ServeOptions) -> &'static str {
+    match (options.ice.stun.is_empty(), options.ice.turn.is_empty()) {
+        (true, true) => "none",
+        (false, true) => "stun",
+        (true, false) => "turn",
+        (false, false) => "stun and turn",
     }
 }
 

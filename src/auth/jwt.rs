@@ -27,9 +27,11 @@ struct Times {
 
 /// Verifies a token. The answer to a token that is not valid does not say which check failed; the log does, at `debug`.
 ///
+/// `leeway`: for how long after its `exp` the token is good.
+///
 /// # Errors
 /// The fault never contains a part of the token.
-pub(super) fn verify(token: &[u8], keys: &KeySet) -> Result<Verified, IdentityFault> {
+pub(super) fn verify(token: &[u8], keys: &KeySet, leeway: Duration) -> Result<Verified, IdentityFault> {
     // Before any cryptography, so that a long token costs nothing.
     if token.len() > MAX_LENGTH {
         return Err(refuse("length"));
@@ -45,7 +47,7 @@ pub(super) fn verify(token: &[u8], keys: &KeySet) -> Result<Verified, IdentityFa
     let claims = decoded.ok_or_else(|| refuse(failed))?.claims;
     let times: Times = json::object(claims.get().as_bytes()).map_err(|_| refuse("times"))?;
     let (expires, begins, now) = (time(times.exp), time(times.nbf), wall_clock::now());
-    if now > expires + LEEWAY {
+    if now >= expires + leeway {
         refuse("exp");
         return Err(IdentityFault::ExpiredToken);
     }

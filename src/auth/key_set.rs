@@ -91,6 +91,9 @@ impl KeySet {
     /// When it is not a JWKS, or has no key that can verify a token.
     pub fn jwks(json: &[u8], readers: Readers, expected: &Expected) -> Result<Self, &'static str> {
         let jwks: Jwks<'_> = serde_json::from_slice(json).map_err(|_| NO_SET)?;
+        if jwks.keys.len() > MOST_KEYS {
+            return Err("the set has more than 256 keys");
+        }
         let keys: Vec<_> = jwks.keys.iter().filter_map(|key| Key::of_jwk(key, readers, expected)).collect();
         if keys.is_empty() {
             return Err(
@@ -100,7 +103,16 @@ impl KeySet {
         Ok(Self { keys, has_ids: true })
     }
 
-    /// The keys that may have signed a token with this header.
+    /// Says so when the set has more keys of one family than are tried for a token that names none.
+    #[must_use]
+    pub fn warning(&self) -> Option<&'static str> {
+        let of = |family| self.keys.iter().filter(|key| key.decoding.family() == family).count();
+        self.keys.iter().any(|key| of(key.decoding.family()) > MOST_TRIED).then_some(
+            "the key set has more than 8 keys of one kind: for a token without a kid only the first 8 of its kind are tried",
+        )
+    }
+
+    /// The keys that may have signed a token with this header: the one that it names, or the first [`MOST_TRIED`] of its family.
     pub(super) fn for_header<'a>(&'a self, header: &'a Header) -> Result<impl Iterator<Item = &'a Key>, IdentityFault> {
         let id = header.kid.as_deref().filter(|_| self.has_ids);
         let is_named = move |key: &&Key| id.is_none() || key.id.as_deref() == id;
@@ -108,7 +120,7 @@ impl KeySet {
             return Err(IdentityFault::UnknownKey);
         }
         let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
-        Ok(self.keys.iter().filter(is_named).filter(fits))
+        Ok(self.keys.iter().filter(is_named).filter(fits).take(MOST_TRIED))
     }
 }
 
@@ -160,6 +172,12 @@ fn is_on_known_curve(pem: &[u8]) -> bool {
     key.is_ok_and(|key| [P256, P384].iter().any(|curve| memchr::memmem::find(&key, curve).is_some()))
 }
 
+/// How many keys are tried for one token. Each costs a computation, and a stranger's token fails with all of them.
+const MOST_TRIED: usize = 8;
+
+/// Identity providers have a handful of keys. More are a mistake, and each token is looked up among all of them.
+const MOST_KEYS: usize = 256;
+
 /// Says how to get the key out of a certificate.
 const CERTIFICATE: &str = "this is a certificate; give its public key (openssl x509 -pubkey -noout)";
 
@@ -169,3 +187,43 @@ const NO_SET: &str = r#"not a JSON Web Key Set: it needs {"keys":[...]}"#;
 /// The object identifiers of the curves, in DER (RFC 5480, section 2.1.1.1).
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A set of secrets with the ids `0`, `1` and so on, after `others` keys of another family.
+    fn set(secrets: usize, others: usize) -> Result<KeySet, &'static str> {
+        let other = serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": "other", "x": "A".repeat(43)});
+        let secret = |id: usize| serde_json::json!({"kty": "oct", "kid": id.to_string(), "k": "A".repeat(43)});
+        let keys: Vec<_> = (0..others).map(|_| other.clone()).chain((0..secrets).map(secret)).collect();
+        let json = serde_json::json!({ "keys": keys }).to_string();
+        KeySet::jwks(json.as_bytes(), Readers::Operator, &Expected::default())
+    }
+
+    /// The ids of the keys that are tried for a token.
+    fn tried(set: &KeySet, algorithm: Algorithm, id: Option<&str>) -> Vec<String> {
+        let header = Header { kid: id.map(str::to_owned), ..Header::new(algorithm) };
+        set.for_header(&header).unwrap().map(|key| key.id.clone().unwrap()).collect()
+    }
+
+    #[test]
+    fn for_a_token_that_names_no_key_at_most_8_of_its_family_are_tried() {
+        let set = set(140, 20).unwrap();
+        let first_8: Vec<_> = (0..8).map(|id| id.to_string()).collect();
+        assert_eq!(tried(&set, Algorithm::HS256, None), first_8);
+        assert_eq!(tried(&set, Algorithm::EdDSA, None), ["other"; 8]);
+        assert_eq!(tried(&set, Algorithm::HS256, Some("139")), ["139"]);
+        // Several keys may have the same id.
+        assert_eq!(tried(&set, Algorithm::EdDSA, Some("other")), ["other"; 8]);
+        assert_eq!(tried(&set, Algorithm::RS256, None), [""; 0]);
+    }
+
+    #[test]
+    fn a_set_with_keys_that_are_never_tried_is_a_warning_and_one_with_too_many_keys_is_refused() {
+        for (secrets, others, warns) in [(1, 0, false), (8, 8, false), (9, 0, true), (1, 9, true), (256, 0, true)] {
+            assert_eq!(set(secrets, others).unwrap().warning().is_some(), warns, "{secrets} and {others}");
+        }
+        assert_eq!(set(200, 57).err(), Some("the set has more than 256 keys"));
+    }
+}

@@ -22,13 +22,17 @@ struct State {
     set: Option<Arc<KeySet>>,
     reading: bool,
     asked_at: Option<Instant>,
+    /// Whether the last attempt gave keys.
+    is_good: bool,
+    /// Nobody reads the keys any more, because the daemon drains.
+    is_final: bool,
 }
 
 impl Keys {
     /// No keys yet. Requests wait for the first attempt to read them.
     #[must_use]
     pub fn unread() -> Self {
-        let state = State { set: None, reading: true, asked_at: None };
+        let state = State { set: None, reading: true, asked_at: None, is_good: false, is_final: false };
         Self { state: Mutex::new(state), wanted: Notify::new(), read: watch::Sender::new(()) }
     }
 
@@ -41,11 +45,26 @@ impl Keys {
     pub fn finish(&self, set: Option<KeySet>) {
         let mut state = self.state.lock();
         state.reading = false;
+        state.is_good = set.is_some();
         if let Some(set) = set {
             state.set = Some(Arc::new(set));
         }
         drop(state);
         self.read.send_replace(());
+    }
+
+    /// Says that there will be no further attempt. Requests no longer wait for one.
+    pub fn end(&self) {
+        let mut state = self.state.lock();
+        (state.reading, state.is_final) = (false, true);
+        drop(state);
+        self.read.send_replace(());
+    }
+
+    /// Whether the last attempt to read the keys failed, or none has ended yet.
+    #[must_use]
+    pub fn are_unreadable(&self) -> bool {
+        !self.state.lock().is_good
     }
 
     /// Forgets the keys, because they are too old to be trusted.
@@ -64,9 +83,14 @@ impl Keys {
         self.state.lock().set.clone()
     }
 
+    /// Whether nobody reads the keys any more.
+    pub(super) fn are_final(&self) -> bool {
+        self.state.lock().is_final
+    }
+
     /// Has the keys read again and waits for that. Returns at once if a request asked less than [`ASK_EVERY`] ago, so that
-    /// strangers with invented keys cannot make the daemon ask all the time.
-    pub(super) async fn read_again(&self) {
+    /// strangers with invented keys cannot make the daemon ask all the time; and in a drain.
+    pub(crate) async fn read_again(&self) {
         let mut read = self.read.subscribe();
         if self.ask() {
             // If the keys did not come in time, the old ones decide.
@@ -80,7 +104,7 @@ impl Keys {
         if state.reading {
             return true;
         }
-        if state.asked_at.is_some_and(|at| at.elapsed() < ASK_EVERY) {
+        if state.is_final || state.asked_at.is_some_and(|at| at.elapsed() < ASK_EVERY) {
             return false;
         }
         (state.asked_at, state.reading) = (Some(Instant::now()), true);

@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
-    jwt::{LEEWAY, MAX_LENGTH, Verified, time},
+    jwt::{MAX_LENGTH, Verified, time},
     signatures,
 };
 use crate::{
@@ -127,7 +127,7 @@ impl Tickets {
     pub(super) fn issue(&self, token: &Verified, is_read: impl Fn(&str) -> bool) -> Result<Issued, Error> {
         let (now, mut claims) = (wall_clock::now(), members(&token.claims)?);
         claims.retain(|name, _| is_read(name));
-        let until = (now + LIFETIME).min(token.expires + LEEWAY);
+        let until = (now + LIFETIME).min(token.expires);
         let contents = Contents {
             id: (millis(since_1970(until)), fastrand::u64(..)),
             issued: (self.issuer, millis(self.began.elapsed())),
@@ -152,7 +152,8 @@ impl Tickets {
         let Contents { id, issued: (issuer, at), expires, claims } =
             contents.map_err(|_| IdentityFault::InvalidToken)?.claims;
         let expires = time(expires);
-        if wall_clock::now() > expires + LEEWAY {
+        // No leeway: a ticket opens a stream, which would end at once.
+        if wall_clock::now() >= expires {
             return Err(IdentityFault::ExpiredToken);
         }
         let is_own = issuer == self.issuer;
@@ -280,6 +281,16 @@ mod tests {
         assert_eq!(verified.claims.get(), r#"{"contacts":["ana"],"sub":"bob"}"#);
         let left = verified.expires.duration_since(wall_clock::now()).unwrap();
         assert!((55..=60).contains(&left.as_secs()), "{left:?}");
+    }
+
+    #[test]
+    fn a_ticket_lives_for_30_s_but_never_longer_than_its_token() {
+        let tickets = Tickets::new(None).unwrap();
+        let lives = |seconds| tickets.issue(&token(seconds), |_| false).unwrap().expires_in;
+        assert_eq!((lives(600), lives(31)), (30, 30));
+        for seconds in [0, 1, 2, 20, 29] {
+            assert!(lives(seconds) <= seconds, "{} of {seconds} s", lives(seconds));
+        }
     }
 
     #[test]

@@ -111,7 +111,8 @@ mod tests {
         }
         let (uri, peer) = (Uri::from_static(uri), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let (headers, uri, certificate) = (&headers, &uri, None);
-        let credentials = Credentials { headers, uri, peer, client: peer, is_stream_request: stream, certificate };
+        let credentials =
+            Credentials { headers, uri, peer, client: peer, is_stream_request: stream, lasts: stream, certificate };
         Ok(match find(&credentials, Some("session"))? {
             None => String::new(),
             Some(Bearer::Token(token)) => format!("token {}", token.escape_ascii()),

@@ -1,13 +1,16 @@
 //! Identifies callers by tokens and tickets.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::value::RawValue;
 
 use super::{
-    Auth, Credentials, Mode, certificate, claim,
+    Auth, Caller, Credentials, Mode, certificate, claim,
     claims::{ClaimNames, Claims},
-    jwt::{self, Verified},
+    jwt::{self, LEEWAY, Verified},
     keys::Keys,
     ticket::{Issued, Tickets, Unused},
     token_source::{self, Bearer},
@@ -32,12 +35,18 @@ pub(super) struct Token {
     pub(super) ticket: Option<Unused>,
 }
 
+/// A request for a ticket whose identity and shape were checked.
+pub struct TicketRequest {
+    token: Verified,
+    caller: Caller,
+}
+
 impl Tokens {
     /// `None` when the request has neither a token nor a ticket.
     fn identify(&self, credentials: &Credentials<'_>, names: &ClaimNames) -> Result<Option<(Claims, Token)>, Error> {
         let Some(bearer) = token_source::find(credentials, self.cookie.as_deref())? else { return Ok(None) };
         let (Verified { claims, expires }, ticket) = match bearer {
-            Bearer::Token(token) => (self.verify(&token)?, None),
+            Bearer::Token(token) => (self.verify(&token, credentials.lasts)?, None),
             Bearer::Ticket(ticket) => {
                 let (verified, unused) = self.tickets.verify(&ticket)?;
                 (verified, Some(unused))
@@ -46,23 +55,26 @@ impl Tokens {
         Ok(Some((checked(&claims, names)?, Token { expires, ticket })))
     }
 
-    /// A ticket for the caller that the token of a request names. `None` when the request has no token.
-    fn issue_ticket(&self, credentials: &Credentials<'_>, names: &ClaimNames) -> Result<Option<Issued>, Error> {
+    /// The token of a request for a ticket, and what it says. `None` when the request has no token.
+    fn of_ticket_request(
+        &self,
+        credentials: &Credentials<'_>,
+        names: &ClaimNames,
+    ) -> Result<Option<(Verified, Claims)>, Error> {
         match token_source::find(credentials, self.cookie.as_deref())? {
             Some(Bearer::Token(token)) => {
-                let verified = self.verify(&token)?;
-                // A ticket that its own check would refuse is none.
-                checked(&verified.claims, names)?;
-                self.tickets.issue(&verified, |claim| names.contains(claim)).map(Some)
+                let verified = self.verify(&token, LASTS)?;
+                let claims = checked(&verified.claims, names)?;
+                Ok(Some((verified, claims)))
             }
             // A ticket must not give a new ticket: otherwise one leaked URL would work until the token expires.
             Some(Bearer::Ticket(_)) | None => Ok(None),
         }
     }
 
-    fn verify(&self, token: &[u8]) -> Result<Verified, Error> {
+    fn verify(&self, token: &[u8], lasts: bool) -> Result<Verified, Error> {
         let keys = self.keys.current().ok_or(Error::NO_KEYS)?;
-        Ok(jwt::verify(token, &keys)?)
+        Ok(jwt::verify(token, &keys, if lasts { Duration::ZERO } else { LEEWAY })?)
     }
 }
 
@@ -96,14 +108,26 @@ impl Auth {
         }
     }
 
-    /// Issues a ticket for the caller that a token names. In every mode but [`Mode::Jwt`] there are no tickets.
+    /// Checks a request for a ticket. In every mode but [`Mode::Jwt`] there are no tickets.
     ///
     /// # Errors
-    /// [`Error::NoRoute`] when there are no tickets; [`Error::Unauthenticated`] when there is no token, or it is not valid.
-    pub fn issue_ticket(&self, credentials: &Credentials<'_>) -> Result<Issued, Error> {
-        let tokens = self.tokens.as_ref().ok_or(Error::NoRoute)?;
-        let issued = tokens.issue_ticket(credentials, &self.claims).inspect_err(|error| self.count(*error))?;
-        issued.ok_or_else(|| IdentityFault::NoToken.into())
+    /// [`Error::NoTickets`]; [`Error::Unauthenticated`] when there is no token, or it is not valid; [`Error::Invalid`] as for
+    /// [`Auth::caller`].
+    pub fn ticket_request(&self, credentials: &Credentials<'_>) -> Result<TicketRequest, Error> {
+        let tokens = self.tokens.as_ref().ok_or(Error::NoTickets)?;
+        let asked = tokens.of_ticket_request(credentials, &self.claims).inspect_err(|error| self.count(*error))?;
+        let (token, claims) = asked.ok_or(IdentityFault::NoToken)?;
+        Ok(TicketRequest { token, caller: self.caller_with(Some(claims), credentials, None)? })
+    }
+
+    /// Issues a ticket for the caller that the token of a request names.
+    ///
+    /// # Errors
+    /// As [`Caller::reach`] for the caller's own user: a ticket with which no stream can be opened is none.
+    pub fn issue_ticket(&self, TicketRequest { token, caller }: &TicketRequest) -> Result<Issued, Error> {
+        let tokens = self.tokens.as_ref().ok_or(Error::NoTickets)?;
+        caller.user().map(|user| caller.reach(user)).transpose()?;
+        tokens.tickets.issue(token, |claim| self.claims.contains(claim))
     }
 
     /// Whether a call that only describes the service needs an identity too.
@@ -115,7 +139,7 @@ impl Auth {
     /// Takes the result of `identify`. If its key was unknown, has the keys read again and calls `identify` once more.
     ///
     /// # Errors
-    /// Those of `identify`.
+    /// Those of `identify`. In a drain nobody reads keys: an unknown one is [`Error::Draining`].
     pub async fn with_new_keys<T>(
         &self,
         identified: Result<T, Error>,
@@ -126,11 +150,15 @@ impl Auth {
             return identified;
         }
         tokens.keys.read_again().await;
-        identify().inspect_err(|error| {
-            if *error == UNKNOWN_KEY {
+        match identify() {
+            // The key may be a new one, which another server would read. A 401 would end an `EventSource` for good.
+            Err(UNKNOWN_KEY) if tokens.keys.are_final() => Err(Error::DRAINING),
+            Err(UNKNOWN_KEY) => {
                 self.metrics.identity_refused();
+                Err(UNKNOWN_KEY)
             }
-        })
+            identified => identified,
+        }
     }
 
     /// Whether the error may be gone when the keys have been read again.
@@ -146,5 +174,8 @@ impl Auth {
         }
     }
 }
+
+/// A ticket opens a stream, and so its token has to be good for one.
+const LASTS: bool = true;
 
 const UNKNOWN_KEY: Error = Error::Unauthenticated(IdentityFault::UnknownKey);

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::values::{claim, listed};
+
 /// Which claims of an identity limit whom its caller may reach.
 #[derive(Args, Clone, Debug)]
 pub struct PermissionOptions {
@@ -16,14 +18,4 @@ pub struct PermissionOptions {
     /// Claim that is true for a backend. --allow does not limit it, and if it has no tenant, it may name one in X-Signal-Tenant
     #[arg(long, env = "SIGNAL_SERVICE_CLAIM", value_name = "CLAIM", value_parser = claim)]
     pub service_claim: Option<String>,
-}
-
-/// The name of a claim.
-fn claim(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() { Err("not the name of a claim".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-/// The claim in `listed:CLAIM`.
-fn listed(text: &str) -> Result<String, String> {
-    claim(text.strip_prefix("listed:").ok_or("not listed:CLAIM")?)
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     Endpoint, Given, IceOptions, PermissionOptions, TokenOptions, contradictions,
-    values::{body_limit, bytes, count, network, origin, seconds, stall_timeout, whole},
+    values::{body_limit, bytes, count, network, origin, seconds, stall_timeout, threads, whole},
 };
 use crate::{
     limits::{AddressScope, AddressSource},
@@ -161,8 +161,8 @@ pub struct ServeOptions {
           action = ArgAction::Set)]
     pub http1_takeover: bool,
 
-    /// Worker threads of the runtime [default: one for each processor]
-    #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = count::<usize>)]
+    /// Worker threads of the runtime, at most 1024 [default: one for each processor]
+    #[arg(long, env = "SIGNAL_WORKER_THREADS", value_name = "COUNT", value_parser = threads)]
     pub worker_threads: Option<usize>,
 
     /// How long streams and requests in hand may take to end after SIGTERM or SIGINT; connections get 1 s more for their last bytes

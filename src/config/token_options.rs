@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use http::Uri;
 
-use super::values::{cookie_name, jwks, not_empty};
+use super::values::{claim, cookie_name, element, jwks};
 
 /// Which tokens are accepted, and which of their claims say who the caller is.
 #[derive(Args, Clone, Debug)]
@@ -24,20 +24,20 @@ pub struct TokenOptions {
     pub jwks: Option<Jwks>,
 
     /// A token must be for one of these (claim `aud`)
-    #[arg(long, env = "SIGNAL_JWT_AUDIENCE", value_name = "AUDIENCE,...", value_delimiter = ',', value_parser = not_empty)]
+    #[arg(long, env = "SIGNAL_JWT_AUDIENCE", value_name = "AUDIENCE,...", value_delimiter = ',', value_parser = element)]
     pub jwt_audience: Vec<String>,
 
     /// A token must come from one of these (claim `iss`). Empty: from anybody who has the key
-    #[arg(long, env = "SIGNAL_JWT_ISSUER", value_name = "ISSUER,...", value_delimiter = ',', value_parser = not_empty)]
+    #[arg(long, env = "SIGNAL_JWT_ISSUER", value_name = "ISSUER,...", value_delimiter = ',', value_parser = element)]
     pub jwt_issuer: Vec<String>,
 
     /// Claim that names the user. Without this option: userid, or sub where there is no userid
-    #[arg(long, env = "SIGNAL_JWT_USER_CLAIM", value_name = "CLAIM", value_parser = not_empty)]
+    #[arg(long, env = "SIGNAL_JWT_USER_CLAIM", value_name = "CLAIM", value_parser = claim)]
     pub jwt_user_claim: Option<String>,
 
     /// Claim that names the only device that the caller may be; a token without it leaves the device to the request
     #[arg(long, env = "SIGNAL_JWT_DEVICE_CLAIM", value_name = "CLAIM", default_value = "clientid",
-          value_parser = not_empty)]
+          value_parser = claim)]
     pub jwt_device_claim: String,
 
     /// Cookie that may have the token

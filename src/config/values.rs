@@ -82,9 +82,33 @@ pub(super) fn port(text: &str) -> Result<u16, &'static str> {
     text.parse().map_err(|_| "not a whole number from 0 to 65535")
 }
 
-/// Any text but none.
-pub(super) fn not_empty(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("empty".to_owned()) } else { Ok(text.to_owned()) }
+/// The number of worker threads. More than this many help no machine, and the system may refuse to start them.
+pub(super) fn threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=MOST_THREADS).contains(threads));
+    threads.ok_or_else(|| format!("not a whole number from 1 to {MOST_THREADS}"))
+}
+
+/// An element of a list, such as an audience. Space around it does not belong to it.
+pub(super) fn element(text: &str) -> Result<String, &'static str> {
+    trimmed(text).map(str::to_owned)
+}
+
+/// An element of a list without the space around it. An empty one is a mistake: a comma too many, or a variable that is not set.
+fn trimmed(text: &str) -> Result<&str, &'static str> {
+    Some(text.trim()).filter(|text| !text.is_empty()).ok_or("an element of the list is empty")
+}
+
+/// The name of a claim. Space around it is a mistake: no claim would have the name.
+pub(super) fn claim(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.trim() != text {
+        return Err("not the name of a claim: it is empty, or begins or ends with a space");
+    }
+    Ok(text.to_owned())
+}
+
+/// The claim in `listed:CLAIM`.
+pub(super) fn listed(text: &str) -> Result<String, &'static str> {
+    claim(text.strip_prefix("listed:").ok_or("not listed:CLAIM")?)
 }
 
 /// The name of a cookie (RFC 6265, section 4.1.1).
@@ -129,7 +153,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
 /// A network, or one address. An IPv4-mapped IPv6 network becomes the IPv4 network, because peers' addresses do, too. A
 /// wider network that is written as an IPv4-mapped one, or has only such addresses, is refused: it would match no IPv4 peer.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    let text = text.trim();
+    let text = trimmed(text)?;
     let address = text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse().or(address).map_err(|_| "not a network such as 10.0.0.0/8")?;
     let mapped = |network: ipnet::Ipv6Net| {
@@ -152,7 +176,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
 
 /// An origin as a browser sends it in `Origin`: scheme, host and perhaps a port (RFC 6454).
 pub(super) fn origin(text: &str) -> Result<http::HeaderValue, String> {
-    let canonical = canonical_origin(text.trim())?;
+    let canonical = canonical_origin(trimmed(text)?)?;
     http::HeaderValue::from_str(&canonical).map_err(|_| NO_ORIGIN.to_owned())
 }
 
@@ -246,6 +270,9 @@ const MAPPED: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
 /// From this prefix length on, a network around the IPv4-mapped addresses has no other address that a peer can have.
 const ONLY_MAPPED_PREFIX: u8 = 81;
 
+/// More than any machine has processors.
+const MOST_THREADS: usize = 1_024;
+
 const SHORTEST: Duration = Duration::from_millis(1);
 /// One day: a longer time is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -329,6 +356,40 @@ mod tests {
             [("1", Some(1)), ("2m", Some(120)), ("24h", Some(86_400)), ("0.5", None), ("1500ms", None)]
         {
             assert_eq!(turn_ttl(given).ok(), expected.map(Duration::from_secs), "{given}");
+        }
+    }
+
+    #[test]
+    fn an_element_of_a_list_has_no_space_around_it_and_is_not_empty() {
+        for (given, element) in [("signal", "signal"), (" https://id.example ", "https://id.example"), ("a b", "a b")] {
+            assert_eq!(super::element(given).as_deref(), Ok(element), "{given:?}");
+        }
+        for empty in ["", " ", "\t"] {
+            let reason = "an element of the list is empty";
+            assert_eq!(element(empty), Err(reason), "{empty:?}");
+            assert_eq!(network(empty), Err(reason.to_owned()), "{empty:?}");
+            assert_eq!(origin(empty), Err(reason.to_owned()), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_claim_is_not_empty_and_has_no_space_around_it() {
+        for name in ["org", "https://x.example/org", "two words"] {
+            assert_eq!((claim(name), listed(&format!("listed:{name}"))), (Ok(name.to_owned()), Ok(name.to_owned())));
+        }
+        for name in ["", " ", " org", "org ", "org\n"] {
+            assert!(claim(name).is_err() && listed(&format!("listed:{name}")).is_err(), "{name:?}");
+        }
+        for text in ["org", "list:org", "Listed:org", " listed:org"] {
+            assert!(listed(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn worker_threads_are_1_to_1024() {
+        assert_eq!(["1", "1024"].map(threads), [Ok(1), Ok(1_024)]);
+        for given in ["0", "1025", "1000000000", "99999999999999999999", "-1", "two", ""] {
+            assert!(threads(given).is_err_and(|error| error.contains("from 1 to 1024")), "{given}");
         }
     }
 

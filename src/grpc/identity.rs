@@ -28,6 +28,8 @@ use crate::{
 pub(super) enum Identity {
     /// A `Caller`.
     Caller,
+    /// A `Caller` of a call that lasts until its token expires.
+    StreamCaller,
     /// A `Subscriber`.
     Subscriber,
     /// A `Caller`, which needs an identity where TURN is configured.
@@ -62,9 +64,10 @@ fn identify<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), Error> {
     let Some(needed) = needed_identity(request.uri().path()) else { return Ok(()) };
     let Peer { tcp: peer, client } = request.extensions().get().copied().ok_or(Error::Internal)?;
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
-    let credentials = Credentials { headers, uri, is_stream_request: false, peer, client, certificate };
+    let lasts = matches!(needed, Identity::StreamCaller | Identity::Subscriber);
+    let credentials = Credentials { headers, uri, is_stream_request: false, lasts, peer, client, certificate };
     match needed {
-        Identity::Caller => {
+        Identity::Caller | Identity::StreamCaller => {
             let caller = auth.caller(&credentials)?;
             request.extensions_mut().insert(caller);
         }

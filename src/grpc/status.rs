@@ -74,6 +74,7 @@ pub(super) fn code(error: Error) -> Code {
         | Error::NoKeys(_) => Code::Unavailable,
         Error::SlowRequest | Error::UnknownOutcome => Code::DeadlineExceeded,
         Error::NoRoute
+        | Error::NoTickets
         | Error::MethodNotAllowed
         | Error::UnsupportedMedia
         | Error::UnsupportedCoding

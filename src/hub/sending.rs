@@ -39,7 +39,7 @@ impl Hub {
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
         let to = &caller.reach_device(to)?;
         self.admit(caller).inspect_err(|error| self.observe_sent(to, Err(*error)))?;
-        let ttl_ms = millis(draft.ttl.min(self.0.core.limits.hold));
+        let ttl_ms = millis(self.hold_time(draft.ttl));
         let elapsed = self.elapsed();
         let parcel = self.parcel(message(caller, draft), 1, elapsed);
         let mut answer = self.push(to, &parcel, Millis::new(elapsed));
@@ -51,6 +51,12 @@ impl Hub {
         }
         self.observe_sent(to, answer);
         answer
+    }
+
+    /// For how long the hub holds a message whose sender asks for a time.
+    #[must_use]
+    pub fn hold_time(&self, asked: Duration) -> Duration {
+        asked.min(self.0.core.limits.hold)
     }
 
     /// Sends one message to every connected device of a user, on all nodes. Counts as one message. Returns the receivers, sorted.

@@ -88,7 +88,7 @@ fn host_of(host: &str) -> Result<String, String> {
     if !host.is_ascii() {
         return Err("write the host in ASCII (xn--...)".to_owned());
     }
-    let labels = host.strip_suffix('.').unwrap_or(host).split('.');
+    let mut labels = host.strip_suffix('.').unwrap_or(host).split('.');
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
@@ -97,7 +97,7 @@ fn host_of(host: &str) -> Result<String, String> {
         return Err("the URL has no valid host name or address".to_owned());
     }
     // A browser takes a host with a number at its end for an IPv4 address.
-    let last = labels.last().unwrap_or_default();
+    let last = labels.next_back().unwrap_or_default();
     if last.bytes().all(|byte| byte.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_err() {
         return Err(format!("{host} is not an IPv4 address with four decimal numbers"));
     }

@@ -109,13 +109,18 @@ impl ClientAddresses {
         counts.then(|| AddressKey::of(address))
     }
 
+    /// Warns that the connection of an untrusted peer is closed, because it begins with a header of the PROXY protocol.
+    pub fn warn_of_closed(&self, peer: IpAddr) {
+        self.warn_untrusted(peer, "a header of the PROXY protocol", "closes its connection");
+    }
+
     /// Warns once in this process that an untrusted peer names a client: a proxy that is not in the option, or a client that
     /// hopes to be believed.
-    pub fn warn_untrusted(&self, peer: IpAddr, what: &'static str) {
+    fn warn_untrusted(&self, peer: IpAddr, what: &'static str, effect: &'static str) {
         if !self.0.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 %peer,
-                "{what} from a peer that is not in --trusted-proxies is ignored; if the peer is your proxy, list it (this is said once)"
+                "{what} from a peer that is not in --trusted-proxies {effect}; if the peer is your proxy, list it (this is said once)"
             );
         }
     }
@@ -125,12 +130,15 @@ impl ClientAddresses {
             return;
         }
         if headers.contains_key(X_FORWARDED_FOR) {
-            self.warn_untrusted(peer, "X-Forwarded-For");
+            self.warn_untrusted(peer, "X-Forwarded-For", IGNORED);
         } else if headers.contains_key(header::FORWARDED) {
-            self.warn_untrusted(peer, "Forwarded");
+            self.warn_untrusted(peer, "Forwarded", IGNORED);
         }
     }
 }
+
+/// The effect of a header of HTTP.
+const IGNORED: &str = "is ignored";
 
 #[cfg(test)]
 mod tests {

@@ -89,7 +89,7 @@ pub(super) fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<
 }
 
 /// Whether the body has a content coding. `identity`, in any letters' case, stands for none.
-fn is_encoded(headers: &HeaderMap) -> bool {
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(header::CONTENT_ENCODING).iter();
     let mut codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     codings.any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"identity"))

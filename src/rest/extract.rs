@@ -109,29 +109,40 @@ impl<T: FromPath> MessagePost<T> {
             api.auth.with_new_keys(identify(), identify).await
         };
         let head = caller.and_then(|caller| Ok((caller, to?, ttl(request.headers())?)));
-        // The client waits before it sends its body. Reading the body would send `100 Continue` (RFC 9110, section 10.1.1).
-        if let Err(error) = head
-            && expects_continue(request.headers())
-            && !request.body().is_end_stream()
-        {
-            return Err(Problem::from(error).and_close(request.version()));
-        }
-        // Read the body of a refused request too, so that the connection can carry another request.
-        let body = read_body(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
-        match (head, body) {
-            (Ok((caller, to, ttl)), Ok(bytes)) => {
-                Ok(Self { caller, to, draft: draft(request.headers(), ttl, &bytes)? })
-            }
-            (Err(error), Ok(_)) => Err(error.into()),
-            (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(Problem::from(error).and_close(request.version())),
-        }
+        let ((caller, to, ttl), bytes) = with_body(head, request, api).await?;
+        Ok(Self { caller, to, draft: draft(request.headers(), ttl, &bytes)? })
+    }
+}
+
+/// Reads the body of a POST. `head` is what its head says, or why it is refused.
+pub(super) async fn with_body<T, B>(
+    head: Result<T, Error>,
+    request: &mut Request<B>,
+    api: &Api,
+) -> Result<(T, Bytes), Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    // The client waits before it sends its body. Reading the body would send `100 Continue` (RFC 9110, section 10.1.1).
+    if let Err(error) = head
+        && expects_continue(request.headers())
+        && !request.body().is_end_stream()
+    {
+        return Err(Problem::from(error).and_close(request.version()));
+    }
+    // Read the body of a refused request too, so that the connection can carry another request.
+    let body = read_body(request.body_mut(), api.settings.body_limit, api.settings.body_timeout).await;
+    match (head, body) {
+        (Ok(head), Ok(bytes)) => Ok((head, bytes)),
+        (Err(error), Ok(_)) => Err(error.into()),
+        (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(Problem::from(error).and_close(request.version())),
     }
 }
 
 /// The credentials of a request that opens no stream: its query is not read for a token or a ticket.
 pub(super) fn credentials_without_query<B>(Peer { tcp: peer, client }: Peer, request: &Request<B>) -> Credentials<'_> {
     let (headers, uri, certificate) = (request.headers(), request.uri(), request.extensions().get());
-    Credentials { headers, uri, is_stream_request: false, peer, client, certificate }
+    Credentials { headers, uri, is_stream_request: false, lasts: false, peer, client, certificate }
 }
 
 /// The parameters of a path, not decoded yet.
@@ -179,7 +190,8 @@ impl<'a> Iterator for PathSegments<'a> {
 fn credentials(parts: &Parts, is_stream_request: bool) -> Result<Credentials<'_>, Error> {
     let Peer { tcp: peer, client } = peer_of(&parts.extensions)?;
     let certificate = parts.extensions.get();
-    Ok(Credentials { headers: &parts.headers, uri: &parts.uri, is_stream_request, peer, client, certificate })
+    let (headers, uri, lasts) = (&parts.headers, &parts.uri, is_stream_request);
+    Ok(Credentials { headers, uri, is_stream_request, lasts, peer, client, certificate })
 }
 
 /// The peer of a request. `app/dispatch.rs` stores it in an extension before it calls the router.
@@ -200,4 +212,5 @@ fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
     Ok(Duration::from_secs(seconds))
 }
 
-const TTL: HeaderName = HeaderName::from_static("ttl");
+/// In a request: how long to hold the message. In an answer: how long it is held.
+pub(super) const TTL: HeaderName = HeaderName::from_static("ttl");

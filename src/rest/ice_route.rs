@@ -6,7 +6,11 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Api, Problem, extract::credentials_without_query, extract::peer_of, json_response};
+use super::{
+    Api, Problem,
+    extract::{credentials_without_query, peer_of},
+    json_response,
+};
 use crate::{
     ice::{IceConfiguration, IceServer, IceUrl},
     wall_clock,

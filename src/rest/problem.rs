@@ -75,7 +75,7 @@ fn status(error: Error) -> StatusCode {
         Error::Invalid(_) => StatusCode::BAD_REQUEST,
         Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
         Error::Forbidden | Error::NoTenant | Error::NotListed | Error::CrossSite => StatusCode::FORBIDDEN,
-        Error::NotConnected | Error::NoIceServers | Error::NoRoute => StatusCode::NOT_FOUND,
+        Error::NotConnected | Error::NoIceServers | Error::NoRoute | Error::NoTickets => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Error::SlowRequest => StatusCode::REQUEST_TIMEOUT,
         Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

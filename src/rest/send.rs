@@ -1,15 +1,17 @@
 //! `POST /user/{user}/device/{device}` and `POST /user/{user}/devices`: send a message to one device, or to all devices of a user.
 
+use std::time::Duration;
+
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::{
     Api, Problem,
-    extract::{MessagePost, PathUser},
+    extract::{MessagePost, PathUser, TTL},
     json_response,
     sse::ids,
 };
@@ -21,7 +23,8 @@ pub(super) async fn to_device(State(api): State<Api>, post: MessagePost<Address>
 
 pub(super) async fn deliver(api: &Api, post: MessagePost<Address>) -> Result<Sent, Problem> {
     let MessagePost { caller, to, draft } = post;
-    Ok(Sent(api.hub.send(&caller, &to, draft).await?))
+    let ttl = api.hub.hold_time(draft.ttl);
+    Ok(Sent { outcome: api.hub.send(&caller, &to, draft).await?, ttl })
 }
 
 pub(super) async fn broadcast(State(api): State<Api>, post: MessagePost<PathUser>) -> Result<Response, Problem> {
@@ -36,14 +39,18 @@ struct BroadcastAnswer<'a> {
     delivered: Vec<&'a str>,
 }
 
-/// The outcome of a send, as a status with an empty body.
-pub(super) struct Sent(Outcome);
+/// The outcome of a send, as a status with an empty body. A held message has a `TTL`: for how long it is held, which may be less than
+/// its sender asked for (RFC 8030, section 5.2).
+pub(super) struct Sent {
+    outcome: Outcome,
+    ttl: Duration,
+}
 
 impl IntoResponse for Sent {
     fn into_response(self) -> Response {
-        match self.0 {
+        match self.outcome {
             Outcome::Delivered => StatusCode::OK.into_response(),
-            Outcome::Held => StatusCode::ACCEPTED.into_response(),
+            Outcome::Held => (StatusCode::ACCEPTED, [(TTL, HeaderValue::from(self.ttl.as_secs()))]).into_response(),
         }
     }
 }

@@ -49,7 +49,7 @@ impl<H> ServerState<H> {
         }
         let counted = self.count(tcp)?;
         if proxy_protocol::is_next(socket).await? {
-            addresses.warn_untrusted(tcp, "a header of the PROXY protocol");
+            addresses.warn_of_closed(tcp);
             return Err(io::Error::other("a header of the PROXY protocol from a peer that is not trusted"));
         }
         Ok((Peer { tcp, client: tcp }, counted))

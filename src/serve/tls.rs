@@ -20,7 +20,10 @@ pub use self::{
     client_certificate::ClientCertificate,
 };
 use super::{protocol_detection::Rewound, watched_socket::WatchedSocket};
-use crate::{reload::Reload, telemetry::Metrics};
+use crate::{
+    reload::Reload,
+    telemetry::{LogThrottle, Metrics},
+};
 
 /// A connection with or without TLS. TLS is boxed, because its state is large and most connections have none.
 pub(super) type MaybeTls = Either<Box<TlsStream<WatchedSocket>>, WatchedSocket>;
@@ -34,6 +37,8 @@ struct Inner {
     /// For new connections. Each connection keeps the configuration of its handshake.
     current: RwLock<Current>,
     turns: Turns,
+    /// For the line about refused client certificates, which a peer can cause.
+    refusals: LogThrottle,
 }
 
 struct Current {
@@ -53,7 +58,8 @@ impl Tls {
     /// Outside of a runtime.
     pub fn read(files: CertificateFiles) -> Result<Self, CertificateFileError> {
         let current = Current::of(&files, files.read()?)?;
-        Ok(Self(Arc::new(Inner { files, current: RwLock::new(current), turns: Turns::for_this_runtime() })))
+        let (current, turns) = (RwLock::new(current), Turns::for_this_runtime());
+        Ok(Self(Arc::new(Inner { files, current, turns, refusals: LogThrottle::default() })))
     }
 
     /// Reads the files every few seconds, and when a request comes. Never ends. If new files cannot be used, the old
@@ -103,7 +109,19 @@ pub(super) async fn accept(tls: Option<&Tls>, client: HandshakeClient, socket: W
         // Boxed: the future of the handshake is larger than the connection.
         Box::pin(async { tls.turns.run(client, pin!(acceptor.accept(socket))).await }).await
     });
-    Ok(Either::Left(Box::new(stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)))
+    let stream = stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+    Ok(Either::Left(Box::new(stream.inspect_err(|error| tls.warn_of_refusal(error))?)))
+}
+
+impl Inner {
+    /// Logs that a client certificate was refused: its owner only sees that the connection fails.
+    fn warn_of_refusal(&self, handshake: &io::Error) {
+        if let Some(reason) = client_certificate::refusal(handshake)
+            && let Some(left_out) = self.refusals.admit()
+        {
+            tracing::warn!(reason, left_out, "a client certificate was refused");
+        }
+    }
 }
 
 /// What the client of a connection has proven in the handshake.

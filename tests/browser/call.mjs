@@ -1,4 +1,5 @@
-// Two pages make a call through the daemon with nothing but EventSource, fetch and a token, and a stolen ticket is worth nothing.
+// Two pages make a call through the daemon with a token: with client.js, and with nothing but EventSource and fetch. A stolen ticket
+// is worth nothing.
 //
 //   CHROMIUM=/usr/bin/chromium node call.mjs https://127.0.0.1:1837 TOKEN_OF_ANA TOKEN_OF_BOB
 //
@@ -29,6 +30,56 @@ function code() {
   const [block, ...more] = blocks.filter((block) => block.includes("function call("));
   assert.deepEqual(more, []);
   return block;
+}
+
+/** The page of the documentation that uses client.js. What the page of a reader has is made up here. */
+function pageWithClient(token) {
+  const page = fs.readFileSync(new URL("../../docs/production.md", import.meta.url), "utf8");
+  const [, script] = page.match(/^```html\n([\s\S]*?signal\.call\([\s\S]*?)^```$/m);
+  assert.ok(script.includes("https://signal.example.org/client.js"));
+  return `<!doctype html><script>
+    const user = { getIdToken: async () => ${JSON.stringify(token)} };
+    const logIn = () => { window.loggedOut = true; };
+    const texts = [];
+    function show(channel) {
+      channel.addEventListener("message", ({ data }) => texts.push(data));
+      channel.send("hello");
+    }
+  </script>${script.replace("https://signal.example.org", DAEMON)}`;
+}
+
+async function callsWithClient(browser, address) {
+  const load = async (token) => {
+    const page = await (await browser.newContext()).newPage();
+    await page.goto(address(pageWithClient(token)));
+    return page;
+  };
+  const [ana, bob] = [await load(ANA), await load(BOB)];
+  for (const page of [ana, bob]) await until("connected", () => page.evaluate(() => Boolean(window.ring)));
+  // Streams of the tests before this one end, too.
+  await until("Bob has one device", async () => {
+    const { body } = await ask("GET", "/user/bob/devices", { authorization: `Bearer ${ANA}` });
+    return JSON.parse(body).length === 1;
+  });
+  await ana.evaluate(() => window.ring("bob"));
+  for (const page of [ana, bob]) await until("hello", () => page.evaluate(() => texts.includes("hello")));
+  const refused = await load("expired");
+  await until("logged out", () => refused.evaluate(() => window.loggedOut));
+  await Promise.all([ana, bob, refused].map((page) => page.context().close()));
+}
+
+/** The snippet of docs/identity.md opens a stream with a ticket, in a page of the daemon's own origin. */
+async function opensAStreamWithATicket(browser) {
+  const text = fs.readFileSync(new URL("../../docs/identity.md", import.meta.url), "utf8");
+  const [, code] = text.match(/^```js\n([\s\S]*?fetch\("\/ticket"[\s\S]*?)^```$/m);
+  const page = await (await browser.newContext()).newPage();
+  await page.goto(`${DAEMON}/client.d.ts`);
+  const before = `const token = ${JSON.stringify(BOB)}, device = "snippet";`;
+  const after = `stream.addEventListener("signal.ready", ({ data }) => { window.ready = JSON.parse(data); });`;
+  await page.addScriptTag({ type: "module", content: before + code + after });
+  await until("a stream", () => page.evaluate(() => Boolean(window.ready)));
+  assert.equal(await page.evaluate(() => window.ready.device), "snippet");
+  await page.context().close();
 }
 
 /** Opens a page of another origin than the daemon's, and notes the tickets in its URLs. */
@@ -124,6 +175,7 @@ async function makesACall(browser, origin) {
   assert.equal(await ana.evaluate(() => window.peer.connectionState), "connected");
   assert.equal(refused(), 1);
   assert.equal(tickets.length, 2, "each page opened one stream");
+  await Promise.all([ana, bob].map((page) => page.context().close()));
   return tickets;
 }
 
@@ -148,27 +200,34 @@ async function stolenTicketsAreWorthNothing(used, old, madeAt) {
 
 async function main() {
   assert.ok(DAEMON?.startsWith("https://") && ANA && BOB, "usage: node call.mjs https://HOST:PORT TOKEN_OF_ANA TOKEN_OF_BOB");
-  const pages = http.createServer((_, response) => {
-    response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end("<!doctype html><title>test</title>");
+  const texts = ["<!doctype html><title>test</title>"];
+  const pages = http.createServer((request, response) => {
+    response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(texts[Number(request.url.slice(1))]);
   });
   await new Promise((resolve) => pages.listen(0, "127.0.0.1", resolve));
+  const origin = `http://127.0.0.1:${pages.address().port}`;
+  const address = (text) => `${origin}/${texts.push(text) - 1}`;
   const executablePath = process.env.CHROMIUM || "/usr/bin/chromium";
   const browser = await chromium.launch({ executablePath, headless: true, chromiumSandbox: false, args: FLAGS });
   try {
     const madeAt = Date.now();
     const { body } = await ask("POST", "/ticket", { authorization: `Bearer ${BOB}` });
-    const used = await makesACall(browser, `http://127.0.0.1:${pages.address().port}`);
+    const used = await makesACall(browser, origin);
     console.log("ok: two pages make a call");
-    await learnsThatItIsLoggedOut(browser, `http://127.0.0.1:${pages.address().port}`);
+    await learnsThatItIsLoggedOut(browser, origin);
     console.log("ok: a page learns that its token is refused");
     await stolenTicketsAreWorthNothing(used, JSON.parse(body).ticket, madeAt);
     console.log("ok: a stolen ticket is worth nothing");
+    await callsWithClient(browser, address);
+    console.log("ok: two pages make a call with client.js");
+    await opensAStreamWithATicket(browser);
+    console.log("ok: the snippet of docs/identity.md opens a stream with a ticket");
   } finally {
     await browser.close();
     pages.close();
     pages.closeAllConnections();
   }
-  console.log("3 passed, 0 failed");
+  console.log("5 passed, 0 failed");
 }
 
 setTimeout(() => {

@@ -11,7 +11,7 @@ use tonic::{Code, transport::Channel};
 
 use crate::{
     harness::{
-        Connection, FORM, Response, Server, Sse, claim,
+        Connection, FORM, Process, Response, Server, Sse, claim,
         grpc::{Client, claimed, framed, message},
         http2::Http2,
         process,
@@ -26,9 +26,13 @@ pub type Issuer = CertifiedIssuer<'static, KeyPair>;
 pub type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 pub fn issuer() -> Issuer {
+    issuer_named("Example CA")
+}
+
+fn issuer_named(name: &str) -> Issuer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "Example CA");
+    params.distinguished_name.push(DnType::CommonName, name);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
 }
 
@@ -41,6 +45,17 @@ pub fn client(issuer: &Issuer, common_names: &[&str]) -> Identity {
     for (kind, name) in types.into_iter().zip(common_names) {
         params.distinguished_name.push(kind, DnValue::Utf8String((*name).to_owned()));
     }
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+}
+
+/// A client certificate that expired at the beginning of a year.
+fn client_until(issuer: &Issuer, common_name: &str, year: i32) -> Identity {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
     let key = KeyPair::generate().expect("a key");
     let certificate = params.signed_by(&key, issuer).expect("a certificate");
     (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
@@ -268,6 +283,33 @@ async fn a_certificate_of_another_authority_gets_no_connection() {
     let mut connection = Connection::open(stranger.address).await;
     connection.ask("GET /healthz", &[]).await;
     assert_eq!(connection.closed().await, b"");
+}
+
+#[tokio::test]
+async fn a_refused_certificate_is_a_warning_with_the_reason_and_without_its_owner() {
+    let (issuer, anew, other) = (issuer(), issuer(), issuer_named("Other CA"));
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let [certificate, key] = tempfiles("client-refused", &identity);
+    let ca = file("ca.pem", issuer.pem());
+    for (refused, reason) in [
+        (client(&other, &["s3cret"]), "none of the known authorities"),
+        (client(&anew, &["s3cret"]), "another authority with a known name"),
+        (client_until(&issuer, "s3cret", 2020), "it has expired"),
+    ] {
+        let options = ["--tls-cert", &certificate, "--tls-key", &key, "--tls-client-ca", &ca, "--drain-window", "1"];
+        let daemon = Process::start(&options);
+        let stranger = Tunnel::open(daemon.address, connector(identity.cert.der(), Some(refused))).await;
+        for _ in 0..3 {
+            let mut connection = Connection::open(stranger.address).await;
+            connection.ask("GET /healthz", &[]).await;
+            assert_eq!(connection.closed().await, b"");
+        }
+        daemon.signal("TERM");
+        let (_, log) = daemon.exited();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("a client certificate was refused")).collect();
+        assert!(lines.first().is_some_and(|line| line.contains("WARN") && line.contains(reason)), "{log}");
+        assert!(!log.contains("s3cret"), "{log}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use crate::{
     harness::{
         Process, process,
-        tokens::{SECRET, file},
+        tokens::{RSA, RSA_PUBLIC, SECRET, file, jwks, rsa_jwk},
     },
     serve::tempfiles,
 };
@@ -122,7 +122,7 @@ fn keys_of_tokens_that_cannot_be_used_are_one_line_that_names_the_variable() {
 
 #[test]
 fn servers_of_stun_and_turn_that_cannot_be_used_are_one_line_that_names_the_variable() {
-    let long = "s".repeat(64 * 1024 + 1);
+    let large = "s".repeat(64 * 1024 + 1);
     let pem = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n";
     let turn = ["--turn", "turn:turn.example.org"];
     for (variable, value, more, reason) in [
@@ -137,7 +137,7 @@ fn servers_of_stun_and_turn_that_cannot_be_used_are_one_line_that_names_the_vari
         ("SIGNAL_TURN_TTL", "25h".to_owned(), &[], "between"),
         ("SIGNAL_TURN_SECRET_FILE", "/no/such/file".to_owned(), &turn, "No such file"),
         ("SIGNAL_TURN_SECRET_FILE", file("empty", "\n"), &turn, "the file is empty"),
-        ("SIGNAL_TURN_SECRET_FILE", file("long", &long), &turn, "larger than 64 KiB"),
+        ("SIGNAL_TURN_SECRET_FILE", file("large", &large), &turn, "larger than 64 KiB"),
         ("SIGNAL_TURN_SECRET_FILE", file("pem", pem), &turn, "PEM and not a secret"),
     ] {
         for command in ["check-config", "serve"] {
@@ -187,9 +187,15 @@ fn check_config_says_the_faults_of_a_start_and_listens_nowhere() {
     let port = daemon.address.port().to_string();
     let options =
         ["check-config", "--host", "127.0.0.1", "--port", &port, "--tls-cert", &certificate, "--tls-key", &key];
-    let valid = (Some(0), "the configuration is valid\n".to_owned(), String::new());
-    assert_eq!(run(&options, &[]), valid);
-    assert_eq!(run(&["--port", &port, "check-config"], &[("SIGNAL_HOST", "127.0.0.1")]), valid);
+    let valid = |tls: &str| {
+        let version = env!("CARGO_PKG_VERSION");
+        let set_up = format!(
+            r#"version="{version}" identity="claim" trusted_proxies="none named" tls="{tls}" ice="none" console="off""#
+        );
+        (Some(0), format!("{set_up}\nthe configuration is valid\n"), String::new())
+    };
+    assert_eq!(run(&options, &[]), valid("on"));
+    assert_eq!(run(&["--port", &port, "check-config"], &[("SIGNAL_HOST", "127.0.0.1")]), valid("off"));
 }
 
 type Variables = &'static [(&'static str, &'static str)];
@@ -254,6 +260,30 @@ fn the_log_begins_with_what_decides_who_can_use_the_daemon() {
     let daemon = Process::start(&["--log-format", "json"]);
     let line: serde_json::Value = serde_json::from_str(daemon.preface.trim_end()).expect("JSON");
     assert_eq!((line["identity"].as_str(), line["message"].as_str()), (Some("claim"), Some("starting")));
+}
+
+#[test]
+fn the_start_and_check_config_say_which_tokens_are_accepted_and_no_secret() {
+    let [secret, public, set] =
+        [file("s3cret", SECRET), file("public.pem", RSA_PUBLIC), file("set", jwks(&[rsa_jwk("a", RSA)]))];
+    let url = "https://id.example:8443/s3cret?s3cret=1";
+    for (options, fields) in [
+        (&["--jwt-secret-file", &*secret][..], r#"keys="secret in a file" audience="none" issuer="any""#),
+        (
+            &["--jwt-public-key", &public, "--jwt-issuer", "https://a.example, https://b.example"],
+            r#"keys="public key in a file" audience="none" issuer="https://a.example,https://b.example""#,
+        ),
+        (&["--jwks", &set, "--jwt-audience", "a, b"], r#"keys="key set in a file" audience="a,b" issuer="any""#),
+        (&["--jwks", url, "--jwt-audience", "a"], r#"keys="key set of id.example" audience="a" issuer="any""#),
+    ] {
+        let options = [&["--host", "127.0.0.1", "--port", "0", "--auth", "jwt"], options].concat();
+        let (code, out, log) = run(&[&["check-config"], &options[..]].concat(), &[]);
+        assert_eq!((code, out.lines().count(), log.as_str()), (Some(0), 2, ""), "{options:?}: {out}");
+        assert!(out.contains(&format!(r#" identity="jwt" {fields} "#)) && !out.contains("s3cret"), "{out}");
+        let daemon = Process::spawn(process::command().args(&options));
+        let start = daemon.preface.lines().next().expect("a line");
+        assert!(start.contains(&format!(r#" identity="jwt" {fields} "#)) && !start.contains("s3cret"), "{start}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use backend_signal::grpc::proto::{Continuity, Outcome, SendRequest};
 use tonic::Code;
 
-use crate::harness::{Connection, Server, claim, grpc::message, until, within};
+use crate::harness::{Connection, FORM, Response, Server, claim, grpc::message, until, within};
 
 async fn send(server: &Server, data: &str, seconds: i64) -> Result<Outcome, Code> {
     let ttl = Some(prost_types::Duration { seconds, nanos: 0 });
@@ -79,6 +79,34 @@ async fn the_server_limits_how_long_it_holds() {
     assert_eq!(server.post_with_ttl("bob/phone", "x", "99999999999999999999999").await.status, 202);
     until(|| server.metrics(), |text| text.contains("signal_expired_total 1")).await;
     assert_eq!(server.sse("bob/phone").await.ready["replayed"], 0);
+}
+
+#[tokio::test]
+async fn the_answer_says_for_how_long_the_message_is_held() {
+    let server = Server::with(&["--hold-limit", "90.5"]).await;
+    let is_exposed =
+        |answer: &Response| answer.header("access-control-expose-headers").split(',').any(|name| name == "ttl");
+    for (asked, held) in [("30", "30"), ("90", "90"), ("91", "90"), ("99999999999999999999999", "90")] {
+        let answer = server.post_with_ttl("bob/phone", "x", asked).await;
+        assert_eq!((answer.status, answer.header("ttl")), (202, held), "{asked}");
+        assert!(is_exposed(&answer), "{answer:?}");
+        // A request of a page takes the router.
+        let headers = [("content-type", FORM), ("ttl", asked), ("origin", "https://a.example")];
+        let answer = server.request("POST /user/bob/device/phone", &headers, b"data=x").await;
+        assert_eq!((answer.status, answer.header("ttl")), (202, held), "{asked} from a page");
+        assert!(is_exposed(&answer), "{answer:?}");
+        let seconds = asked.parse().unwrap_or(i64::MAX);
+        let request =
+            SendRequest { ttl: Some(prost_types::Duration { seconds, nanos: 0 }), ..message("bob/phone", "", "x") };
+        let sent = within(server.grpc().await.send(request)).await.expect("held");
+        assert_eq!(sent.metadata().get("ttl").expect("a time"), held, "{asked} over gRPC");
+    }
+    let _phone = server.sse("bob/phone").await;
+    assert_eq!(server.post_with_ttl("bob/phone", "x", "30").await.header("ttl"), "", "delivered");
+    let request =
+        SendRequest { ttl: Some(prost_types::Duration { seconds: 30, nanos: 0 }), ..message("bob/phone", "", "x") };
+    let sent = within(server.grpc().await.send(request)).await.expect("delivered");
+    assert!(sent.metadata().get("ttl").is_none());
 }
 
 #[tokio::test]

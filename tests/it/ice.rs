@@ -6,7 +6,7 @@ use backend_signal::grpc::proto::{GetIceServersRequest, IceServer};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::hmac;
 use serde_json::{Value, json};
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::harness::{
     Response, Server, claim, metric,
@@ -157,7 +157,7 @@ async fn turn_needs_an_identity_and_stun_alone_needs_none_where_no_other_route_d
             if status == 401 {
                 let metadata = grpc.expect_err("refused").metadata().get("www-authenticate").cloned();
                 let challenge = answer.header("www-authenticate");
-                assert_eq!(metadata.as_ref().map(|value| value.as_bytes()), Some(challenge.as_bytes()), "{options:?}");
+                assert_eq!(metadata.as_ref().map(MetadataValue::as_bytes), Some(challenge.as_bytes()), "{options:?}");
                 assert!(!challenge.is_empty(), "{options:?}");
             }
         }

@@ -38,6 +38,12 @@ fn a_bad_option_is_one_line_and_exit_code_2() {
         &["--auth", "none", "serve"],
         &["healthcheck", "--port", "x"],
         &["healthcheck", "--auth", "none"],
+        &["check-config", "--allow", "listed: contacts"],
+        &["check-config", "--tenant-claim", "org "],
+        &["check-config", "--trusted-proxies", "10.0.0.1,"],
+        &["check-config", "--cors-origins", "https://a.example,,https://b.example"],
+        &["check-config", "--worker-threads", "1025"],
+        &["check-config", "--worker-threads", "0"],
     ] {
         let (code, out, log) = process::run(options);
         assert_eq!((code, out.as_str(), log.lines().count()), (Some(2), "", 1), "{options:?}: {log}");

@@ -12,7 +12,7 @@ use tokio::{
     process::{Child, ChildStdout},
 };
 
-use crate::harness::{Process, within};
+use crate::harness::{Process, process, within};
 
 /// Pages whose commands need a set-up of their own, and what runs them.
 const ELSEWHERE: &[(&str, &str)] = &[("docs/production.md", "tests/it/production/alone.rs")];
@@ -38,7 +38,10 @@ fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let entries = fs::read_dir(root.join("docs")).expect("docs");
     let files = entries.map(|entry| format!("docs/{}", entry.expect("an entry").file_name().display()));
-    let mut names: Vec<_> = files.filter(|name| name.ends_with(".md")).chain(["README.md".to_owned()]).collect();
+    let mut names: Vec<_> = files
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "md"))
+        .chain(["README.md".to_owned()])
+        .collect();
     names.sort();
     let page = |name: String| (name.clone(), fs::read_to_string(root.join(name)).expect("UTF-8"));
     names.into_iter().map(page).collect()
@@ -171,6 +174,31 @@ async fn run_page(examples: impl Iterator<Item = Example>, process: &Process, pa
         stream.expect(rest).await;
     }
     run
+}
+
+/// The options of every command in a page that starts the daemon with some.
+fn starts(page: &str) -> Vec<Vec<&str>> {
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let words = blocks.flat_map(str::lines).filter_map(|line| {
+        let prefixes = ["cargo run --release -- ", "backend-signal "];
+        Some(prefixes.iter().find_map(|prefix| line.strip_prefix(prefix))?.split_whitespace().collect::<Vec<_>>())
+    });
+    // Another first word is a subcommand.
+    words.filter(|words| words[0].starts_with("--")).collect()
+}
+
+#[test]
+fn every_command_that_starts_the_daemon_has_options_that_it_takes() {
+    let mut count = 0;
+    for (name, page) in pages().iter().filter(|(name, _)| ELSEWHERE.iter().all(|(page, _)| page != name)) {
+        for options in starts(page) {
+            count += 1;
+            let output = process::command().arg("check-config").args(&options).output().expect("the executable");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{name}: {}: {said}", options.join(" "));
+        }
+    }
+    assert!(count >= 3, "only {count} commands");
 }
 
 #[test]

@@ -187,11 +187,11 @@ async fn the_secret_of_turn_and_the_credentials_are_in_no_log_or_metric() {
     };
     let metrics = async || Connection::open(daemon.address).await.request("GET /metrics", &[], b"").await.text();
     let reloads = |outcome: &str| format!("signal_turn_secret_reloads_total{{outcome=\"{outcome}\"}} 1");
-    let (used, refused) = (reloads("used"), reloads("refused"));
+    let (taken, refused) = (reloads("used"), reloads("refused"));
     secrets.insert(credential().await);
     // The lines about a new secret are in the log, too.
     std::fs::write(&key, &next).expect("writable");
-    until(metrics, |text| text.contains(&used)).await;
+    until(metrics, |text| text.contains(&taken)).await;
     secrets.insert(credential().await);
     std::fs::write(&key, "").expect("writable");
     let grpc = ask("POST /backend_signal.v1.Signal/GetIceServers", &claim, b"\0\0\0\0\0").await;

@@ -3,11 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Process, Response, Server, Sse, metric,
+    Process, Response, Server, Sse,
+    http2::Http2,
+    metric,
     tokens::{SECRET, Signer, claims, encode, file, seconds_from_now, token},
     until, within,
 };
-use crate::wall_clock;
+use crate::{token_expiry, wall_clock};
 
 /// The options of a daemon that verifies tokens with [`SECRET`].
 fn options() -> [String; 4] {
@@ -174,20 +176,99 @@ async fn a_ticket_needs_a_valid_token() {
     let cookie = format!("session={}", token("bob/phone"));
     assert_eq!(server.request("POST /ticket", &[("cookie", &cookie)], b"").await.status, 200);
     assert_eq!(server.request("GET /ticket", &[], b"").await.status, 405);
-    assert_eq!(Server::start().await.request("POST /ticket", &[], b"").await.status, 404, "without --auth jwt");
+    for auth in ["claim", "none"] {
+        let without = Server::with(&["--auth", auth]).await.request("POST /ticket", &[], b"").await;
+        assert_eq!((without.status, without.problem().as_str()), (404, "no_route"), "{auth}");
+        assert!(without.text().contains("only with --auth jwt"), "{}", without.text());
+    }
 }
 
 #[tokio::test]
 async fn a_stream_that_a_ticket_opened_ends_when_its_token_does() {
     let server = server(&[]).await;
-    let mut claims = claims("bob/phone");
-    claims["exp"] = json!(seconds_from_now(3));
-    let answer = post(&server, &Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims)).await;
-    let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    assert!(answer["expires_in"].as_u64().is_some_and(|seconds| seconds < 10), "{answer}");
-    let path = format!("/subscribe?ticket={}", answer["ticket"].as_str().expect("a ticket"));
-    let stream = Sse::open(server.address, &path, &[]).await;
+    let stream = token_expiry::opened(async |seconds| {
+        let answer = post(&server, &token_expiry::short_lived("bob/phone", seconds)).await;
+        if answer.status == 401 {
+            return None;
+        }
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert!(answer["expires_in"].as_i64().is_some_and(|left| left <= seconds), "{seconds}: {answer}");
+        let path = format!("/subscribe?ticket={}", answer["ticket"].as_str().expect("a ticket"));
+        token_expiry::try_open(&server, &path, &[]).await
+    })
+    .await;
     assert_eq!(within(stream.end()).await, "expired");
+}
+
+#[tokio::test]
+async fn the_body_of_a_request_for_a_ticket_is_read_as_that_of_any_post_and_ignored() {
+    let server = server(&[]).await;
+    let bearer = format!("Bearer {}", token("bob/phone"));
+    let (limit, json) = (102_400, ("content-type", "application/json"));
+    let bodies: [(&[(&str, &str)], usize, u16); _] = [
+        (&[], 0, 200),
+        (&[json], 0, 200),
+        (&[], 7, 200),
+        (&[json], limit, 200),
+        (&[("content-type", "text/plain")], 7, 200),
+        (&[("content-encoding", "identity")], 7, 200),
+        (&[("content-encoding", "gzip")], 7, 415),
+        (&[json], limit + 1, 413),
+        (&[], limit + 1, 413),
+    ];
+    for (headers, length, status) in bodies {
+        let (headers, body) = ([headers, &[("authorization", &bearer)]].concat(), vec![b'x'; length]);
+        let answer = server.request("POST /ticket", &headers, &body).await;
+        assert_eq!(answer.status, status, "{length} bytes with {:?}", &headers[..headers.len() - 1]);
+        let mut http2 = Http2::open(server.address).await;
+        let mut request = http::Request::post(http2.uri("/ticket"));
+        for (name, value) in &headers {
+            request = request.header(*name, *value);
+        }
+        let answer = http2.send(request.body(body.into()).expect("a request")).await;
+        assert_eq!(answer.status(), status, "{length} bytes with {:?} over HTTP/2", &headers[..headers.len() - 1]);
+    }
+    // As on every route, a fault of the identity comes first.
+    let refused = server.request("POST /ticket", &[("content-encoding", "gzip")], &[b'x'; 7]).await;
+    assert_eq!(refused.status, 401);
+}
+
+#[tokio::test]
+async fn a_request_for_a_ticket_names_its_caller_as_every_other_request_does() {
+    let server = server(&["--tenant-claim", "org", "--service-claim", "backend"]).await;
+    let sign = |claims: Value| {
+        let mut claims = claims;
+        claims["exp"] = json!(seconds_from_now(60));
+        format!("Bearer {}", Signer::secret(SECRET).sign(&json!({"alg": "HS256"}), &claims))
+    };
+    let bound = sign(json!({"userid": "bob", "clientid": "phone", "org": "a"}));
+    let nowhere = sign(json!({"userid": "bob"}));
+    let service = sign(json!({"userid": "bob", "backend": true}));
+    let rows: [(&str, &str, &[(&str, &str)], Result<(), (u16, &str)>); _] = [
+        (&bound, "", &[], Ok(())),
+        (&bound, "?device=phone", &[("x-signal-device", "phone"), ("x-signal-tenant", "a")], Ok(())),
+        (&bound, "?user=ana&ticket=x", &[], Ok(())),
+        (&bound, "?device=tv", &[], Err((403, "forbidden"))),
+        (&bound, "", &[("x-signal-device", "tv")], Err((403, "forbidden"))),
+        (&bound, "", &[("x-signal-tenant", "b")], Err((403, "forbidden"))),
+        (&bound, "?device=tv", &[("x-signal-device", "phone")], Err((400, "invalid_device"))),
+        (&bound, "", &[("x-signal-device", "%ff")], Err((400, "invalid_device"))),
+        (&bound, "", &[("x-signal-device", "phone"), ("x-signal-device", "phone")], Err((400, "invalid_device"))),
+        (&bound, "", &[("x-signal-tenant", "%00")], Err((400, "invalid_tenant"))),
+        (&nowhere, "", &[], Err((403, "forbidden"))),
+        (&nowhere, "", &[("x-signal-tenant", "a")], Err((403, "forbidden"))),
+        (&service, "", &[], Err((403, "forbidden"))),
+        (&service, "", &[("x-signal-tenant", "a")], Ok(())),
+    ];
+    for (bearer, query, headers, expected) in rows {
+        let headers = [headers, &[("authorization", bearer)]].concat();
+        for route in ["POST /ticket", "GET /user/bob/devices"] {
+            let answer = server.request(&format!("{route}{query}"), &headers, b"").await;
+            let found = if answer.status == 200 { Ok(()) } else { Err((answer.status, answer.problem())) };
+            let named = found.as_ref().map(|()| ()).map_err(|(status, code)| (*status, code.as_str()));
+            assert_eq!(named, expected, "{route}{query} {:?}", &headers[..headers.len() - 1]);
+        }
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls};
 
 use crate::harness::{
-    Connection, Process, Response, Server, Sse, process,
+    Connection, Process, Response, Server, Sse, metric, process,
     tokens::{
         OTHER_RSA, OTHER_RSA_PUBLIC, RSA, RSA_PUBLIC, SECRET, Signer, encode, file, jwks, rsa_jwk, seconds_from_now,
         token,
@@ -142,6 +142,54 @@ async fn a_secret_in_a_key_set_needs_32_bytes_as_one_in_a_file_does() {
         let token = Signer::secret(vec![7; bytes]).sign(&json!({"alg": "HS256", "kid": bytes.to_string()}), &claims);
         assert_eq!(list(server.address, &token).await.status, status, "{bytes} bytes");
     }
+}
+
+#[tokio::test]
+async fn a_token_that_names_no_key_is_tried_with_the_first_8_keys_of_its_kind_and_a_start_says_so() {
+    let secret = |id: u8| json!({"kty": "oct", "kid": id.to_string(), "k": encode([id; 32])});
+    let others = vec![rsa_jwk("rsa", RSA); 8];
+    let keys: Vec<_> = others.into_iter().chain((0..10).map(secret)).collect();
+    let set = file("set", jwks(&keys));
+    let options = ["--auth", "jwt", "--jwks", &set, "--jwt-audience", "signal"];
+    let server = Server::with(&options).await;
+    for (id, named, status) in [(0, false, 200), (7, false, 200), (8, false, 401), (8, true, 200), (9, true, 200)] {
+        let claims = json!({"userid": "bob", "aud": "signal", "exp": seconds_from_now(60)});
+        let mut header = json!({"alg": "HS256"});
+        if named {
+            header["kid"] = Value::from(id.to_string());
+        }
+        let token = Signer::secret([id; 32]).sign(&header, &claims);
+        assert_eq!(list(server.address, &token).await.status, status, "key {id}, named: {named}");
+    }
+    let few = file("set", jwks(&keys[..16]));
+    for (set, warnings) in [(&set, 1), (&few, 0)] {
+        let (code, _, log) = process::run(
+            &[&["check-config", "--host", "127.0.0.1", "--jwks", set][..], &options[..2], &options[4..]].concat(),
+        );
+        assert_eq!((code, log.matches("only the first 8").count()), (Some(0), warnings), "{log}");
+    }
+    let many: Vec<_> = (0..=255).map(secret).chain([rsa_jwk("rsa", RSA)]).collect();
+    let many = file("set", jwks(&many));
+    let (code, _, log) = process::run(&[&["check-config", "--jwks", &many][..], &options[..2], &options[4..]].concat());
+    assert!(code == Some(2) && log.contains("more than 256 keys"), "{log}");
+}
+
+#[tokio::test]
+async fn in_a_drain_an_unknown_key_is_503_at_once_and_no_failed_identity() {
+    let set = file("set", jwks(&[rsa_jwk("a", RSA)]));
+    let options = ["--auth", "jwt", "--jwks", &set, "--jwt-audience", "signal", "--drain-window", "20"];
+    let server = Server::with(&options).await;
+    // Keeps the daemon from stopping at once.
+    let open = Sse::open(server.address, &format!("/subscribe?token={}", signed(&Signer::rsa(), "a")), &[]).await;
+    let mut connection = Connection::open(server.address).await;
+    assert_eq!(connection.request("GET /readyz", &[], b"").await.status, 200);
+    server.drain.start();
+    let mut connection = Connection::open(server.address).await;
+    let bearer = format!("Bearer {}", signed(&Signer::other_rsa(), "new"));
+    let answer = connection.request("GET /user/bob/devices", &[("authorization", &bearer)], b"").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "draining"));
+    assert_eq!(metric(&server, "signal_refused_identities_total").await, 0);
+    drop(open);
 }
 
 #[tokio::test]
@@ -296,7 +344,15 @@ async fn sighup_has_the_keys_read_again_at_once() {
     // The unknown key had the keys read once more.
     until(|| refreshes(daemon.address), |counts| *counts == ["3", "1"]).await;
     assert_eq!(list(daemon.address, &signed(&b, "b")).await.status, 200, "the keys from before stay");
+    assert_eq!(ready(daemon.address).await, (200, DEGRADED.to_owned()));
 }
+
+async fn ready(address: SocketAddr) -> (u16, String) {
+    let answer = Connection::open(address).await.request("GET /readyz", &[], b"").await;
+    (answer.status, answer.text())
+}
+
+const DEGRADED: &str = "degraded: the keys of tokens could not be read\n";
 
 /// Asserts that the daemon answers 503 while the server of its key set has this fault, and accepts tokens afterwards.
 async fn answers_503_until_there_are_keys(fault: &'static str, answer: Answer) {
@@ -311,9 +367,10 @@ async fn answers_503_until_there_are_keys(fault: &'static str, answer: Answer) {
     let later = Connection::open(daemon.address).await.request(&path, &stream, b"").await;
     let text = later.text();
     assert!(later.status == 200 && text.contains("overloaded") && text.contains("retry: "), "{fault}: {text}");
-    assert_eq!(Connection::open(daemon.address).await.request("GET /readyz", &[], b"").await.status, 200);
+    assert_eq!(ready(daemon.address).await, (200, DEGRADED.to_owned()), "{fault}");
     keys.set(ok(&jwks(&[rsa_jwk("a", RSA)])));
     until(|| list(daemon.address, &token), |answer| answer.status == 200).await;
+    assert_eq!(ready(daemon.address).await, (200, "ready\n".to_owned()), "{fault}");
 }
 
 #[tokio::test]

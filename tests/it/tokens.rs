@@ -25,7 +25,8 @@ async fn with_secret(options: &[&str]) -> Server {
 /// A daemon with a JWKS of one RSA key with the id `a`, for the audience `signal` and the issuer `https://id.example`.
 async fn with_key_set() -> Server {
     let set = file("jwks", jwks(&[rsa_jwk("a", RSA)]));
-    let options = ["--jwt-audience", "other,signal", "--jwt-issuer", "https://id.example"];
+    // Space after a comma belongs to no name.
+    let options = ["--jwt-audience", "other, signal", "--jwt-issuer", "https://elsewhere.example , https://id.example"];
     Server::with(&[&["--auth", "jwt", "--jwks", &set][..], &options].concat()).await
 }
 

@@ -211,6 +211,18 @@ fn the_reference_names_every_code_of_an_error_and_every_limit() {
 }
 
 #[test]
+fn docs_grpc_md_has_a_row_for_every_method() {
+    let (page, proto) = (read("docs/grpc.md"), "proto/backend_signal/v1/signal.proto");
+    let mut faults = Faults::default();
+    for (line, method) in between(&read(proto), "  rpc ", '(') {
+        if !page.contains(&format!("| `{method}` |")) {
+            faults.add(proto, line, format!("`{method}` has no row in docs/grpc.md"));
+        }
+    }
+    faults.report();
+}
+
+#[test]
 fn docs_http_md_names_every_route() {
     let page = read("docs/http.md");
     let mut faults = Faults::default();

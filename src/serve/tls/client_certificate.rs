@@ -1,8 +1,8 @@
 //! What a client certificate says about its owner.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::{CertificateError, Error, pki_types::CertificateDer};
 use x509_cert::{
     Certificate,
     der::{Decode as _, asn1::ObjectIdentifier},
@@ -32,6 +32,20 @@ impl ClientCertificate {
     pub(crate) fn with_common_name(name: Option<&str>) -> Self {
         Self(name.map(Into::into))
     }
+}
+
+/// Why a handshake refused the certificate of its client, without anything that the certificate says. `None`: it failed otherwise.
+pub(super) fn refusal(handshake: &io::Error) -> Option<&'static str> {
+    let Error::InvalidCertificate(fault) = handshake.get_ref()?.downcast_ref()? else { return None };
+    Some(match fault {
+        CertificateError::UnknownIssuer => "none of the known authorities has signed it",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => "it is not for clients",
+        // An authority that was made anew has the name of the old one and another key.
+        CertificateError::BadSignature => "a signature is wrong, or that of another authority with a known name",
+        _ => "it is not valid",
+    })
 }
 
 fn only_common_name(certificate: &[u8]) -> Option<Arc<str>> {

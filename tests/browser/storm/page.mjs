@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import http from "node:http";
-import { until } from "./wait.mjs";
+import { until, within } from "./wait.mjs";
 
 const README = new URL("../../../README.md", import.meta.url);
 
@@ -127,7 +127,7 @@ export class Side {
   }
 
   reload() {
-    return this.page.reload({ waitUntil: "commit" });
+    return within(`the page of the ${this.role} reloads`, this.page.reload({ waitUntil: "commit" }));
   }
 
   #note(page, kind, value) {
@@ -173,7 +173,8 @@ export class Side {
       lines.push(`${this.role}: ${JSON.stringify(await page.evaluate(() => window.storm.evidence()).catch(String))}`);
       for (const { at, kind, value } of notes.slice(-40)) lines.push(`  ${new Date(at).toISOString().slice(14, 23)} ${kind} ${value ?? ""}`);
     }
-    return [...lines, ...this.errors].join("\n");
+    const health = await fetch(`${this.cable.url}/healthz`, { signal: AbortSignal.timeout(5_000) }).catch(String);
+    return [`${this.cable}; over it the daemon says ${health.status ?? health}`, ...lines, ...this.errors].join("\n");
   }
 
   async stop() {

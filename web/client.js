@@ -12,12 +12,12 @@ const PATIENCE_MS = 10_000;
 const OPEN_MS = 15_000;
 // A reconnect waits a random part of the backoff (full jitter), a call negotiates again after the check time. Both double with each
 // failure.
-const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000;
+const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000, SUSPECT_MS = 60_000, RING_MS = 45_000;
 // Candidates of this time share a message.
 const COLLECT_MS = 20;
 // In seconds: a short cut of the peer's network loses no call message.
 const CALL_TTL = 30;
-const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
+const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_RINGS = 8, MAX_KEPT = 1 << 18, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
 // States of a signal, a call or a channel.
 const CONNECTING = "connecting", LIVE = "live", RECONNECTING = "reconnecting", SUPERSEDED = "superseded", CLOSED = "closed";
 const UNAUTHORISED = "unauthorised", MUTE = [SUPERSEDED, UNAUTHORISED];
@@ -30,9 +30,9 @@ export const connect = (options = {}) => new Promise((resolve, reject) => create
 
 const createSignal = (options, resolve, reject) => {
   const [on, emit] = createEmitter(), api = createApi(options);
-  const queues = new Map(), calls = new Map(), watches = new Set(), names = new Set(options.events);
-  let { iceServers } = options, ice = iceServers, state = CONNECTING;
-  const rtc = () => ({ iceServers, ...options.rtc });
+  const queues = new Map(), calls = new Map(), watches = new Set(), recent = new Map(), names = new Set(options.events);
+  let { iceServers } = options, ice = iceServers, iceEnds = Infinity, state = CONNECTING, known;
+  const refresh = createTimer(), rtc = () => ({ iceServers, ...options.rtc });
 
   const signal = {
     state,
@@ -88,6 +88,7 @@ const createSignal = (options, resolve, reject) => {
     },
 
     call(user, device) {
+      if (!device || state === CLOSED) throw new TypeError(device ? CLOSED : "no device");
       if (user === signal.user && device === signal.device) throw new TypeError("a device cannot call itself");
       const path = pathOf(user, device), call = calls.get(path) ?? begin({ user, device }, path);
       call.accept();
@@ -117,7 +118,7 @@ const createSignal = (options, resolve, reject) => {
     const before = state;
     if (before === CLOSED) return;
     signal.state = state = next;
-    if (next === LIVE || next === SUPERSEDED) resolve(signal);
+    if (next === LIVE || next === SUPERSEDED) resolve((known = signal));
     if (next === CLOSED) {
       calls.forEach((call) => call.close());
       link._close();
@@ -125,6 +126,7 @@ const createSignal = (options, resolve, reject) => {
     }
     if (error) reject(error);
     if (next !== before) emit("state", next);
+    if (error && !known) become(CLOSED, error);
   };
 
   const receive = (frame, value) => {
@@ -148,18 +150,28 @@ const createSignal = (options, resolve, reject) => {
   };
 
   const hearCall = (from, message) => {
-    if (!from?.device || message?.v !== 1 || !message.session) return;
+    if (!from?.device || message?.v !== 1 || !/^.{1,64}$/.test(message.session ?? "") || typeof (message.bye ?? "") !== "string") return;
     const path = pathOf(from.user, from.device);
     let call = calls.get(path);
     if (!call) {
       if (message.description?.type !== "offer" || link._elsewhere(path)) return;
       // For a page that is gone.
-      if (message.peer) return say(from, { v: 1, session: random(), seq: 1, peer: message.session, bye: UNKNOWN_SESSION });
-      if (calls.size >= MAX_RINGING) return;
+      if (message.peer) return once(path, 4e3) && say(from, { v: 1, session: random(), seq: 1, peer: message.session, bye: UNKNOWN_SESSION });
+      const rings = [...calls.values()].filter((call) => call.state === RINGING);
+      if (rings.length >= MAX_RINGING || rings.filter(({ peer }) => peer.user === from.user).length >= MAX_RINGS) return;
+      // A repeat of an offer whose call is over.
+      if (recent.get(path + message.session) > Date.now()) return;
       call = begin(from, path);
     }
     call._receive(message);
     announce(call);
+  };
+
+  // Not twice within `ms`. A stranger fills no memory.
+  const once = (key, ms) => {
+    if (recent.get(key) > Date.now()) return;
+    recent.set(key, Date.now() + ms);
+    return recent.size < MAX_QUEUED || recent.delete(recent.keys().next().value);
   };
 
   // A call waits for the first listener.
@@ -172,9 +184,15 @@ const createSignal = (options, resolve, reject) => {
     const call = createCall(signal, peer, pathOf(signal.user, signal.device) < path, {
       _say: (message) => say(peer, message),
       _rtc: rtc,
-      _ice: () => (ice ||= fetchIce()),
+      // A timer is late when the machine has slept.
+      _ice: () => (ice = (Date.now() < iceEnds && ice) || fetchIce()),
+      _claim: (act) => link._claim(path, act),
       _begun: own,
-      _ended: () => calls.delete(path) && own(),
+      _ended(session) {
+        once(path + session, 6e4);
+        calls.delete(path);
+        own();
+      },
     });
     calls.set(path, call);
     return call;
@@ -186,15 +204,19 @@ const createSignal = (options, resolve, reject) => {
 
   // The ICE servers: once for all calls, and again before they expire.
   const fetchIce = async () => {
-    const { status, body } = await api._ask("ice", { wait: 3_000 }).catch(() => ({}));
-    // 404: none is configured. After another failure the next call asks again.
-    if (status !== 200) return void (ice = status === 404);
+    const { status, body } = await api._ask("ice", { wait: 3_000 }).catch(() => ({ body: {} }));
+    // None is configured.
+    if (status === 404) return;
+    const ms = Math.min(Math.max(body.expires_in * 900 || 0, 3e4), 2e9);
+    iceEnds = Date.now() + ms;
+    refresh(() => (ice = calls.size && fetchIce()), ms);
+    // Without an answer the next call asks again.
+    if (!Array.isArray(body.iceServers)) return void (ice = iceServers);
     iceServers = body.iceServers;
     calls.forEach(({ pc }) => pc?.setConfiguration(rtc()));
-    setTimeout(() => (ice = calls.size && fetchIce()), Math.min(body.expires_in * 900, 2e9));
   };
 
-  const link = createLink(api, options.shared && navigator.locks, receive, become, (path) => calls.get(path)?._taken());
+  const link = createLink(api, options.shared, options.shared && navigator.locks, receive, become, (path) => calls.get(path)?._taken());
   const { signal: abort } = options;
   listen(abort, "abort", signal.close);
   if (abort?.aborted) return signal.close();
@@ -207,14 +229,14 @@ const createSignal = (options, resolve, reject) => {
  * A call with one device: perfect negotiation over call messages (docs/calls.md). `pc` is replaced when the peer has reloaded or
  * ICE cannot be repaired. The tracks and channels of the app come back in the new one.
  */
-const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) => {
+const createCall = (signal, peer, polite, { _say, _rtc, _ice, _claim, _begun, _ended }) => {
   const [on, emit] = createEmitter();
   const tracks = new Map(), channels = new Map();
   // `session` is ours, `theirs` the peer's that it is paired with. `offered`: the `seq` of the first message with the open offer.
   let session = random(), theirs, seq = 0, offered, heard = {};
   // Messages that wait for `accept`. Candidates that wait to be sent, and that wait for their offer.
   let kept = [], local = [], remote = [];
-  let work = Promise.resolve(), state = RINGING, watch, pc, needed, timer, collecting, connected, tries = 0;
+  let work = Promise.resolve(), state = RINGING, watch, pc, needed, timer, collecting, connected, release, tries = 0, renewed = -Infinity, pending = 0;
 
   const call = {
     state,
@@ -233,10 +255,15 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
         else if (late && connected) nudge();
       };
       become(CONNECTING);
-      renew();
-      _begun();
-      run(_ice);
-      for (const message of kept) run(() => handle(message));
+      disarm();
+      _claim(() => {
+        if (state === CLOSED) return;
+        renew();
+        _begun();
+        run(_ice);
+        for (const message of kept) run(() => handle(message));
+        return new Promise((resolve) => (release = resolve));
+      });
     },
 
     close(reason = CLOSED) {
@@ -263,11 +290,16 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
       const { session, seq, description, bye } = message;
       if (session === heard.session && seq <= heard.seq) return;
       heard = message;
-      if (state !== RINGING) run(() => handle(message));
+      if (pc) pending < MAX_QUEUED && run(() => handle(message));
       else if (description?.type === "offer") kept = [message];
       else if (session !== kept[0]?.session) return;
-      else if (bye) end(bye);
-      else if (kept.length < MAX_CANDIDATES) kept.push(message);
+      else if (bye) return end(bye);
+      else if (JSON.stringify(kept).length < MAX_KEPT) kept.push(message);
+      // A caller who is there repeats its offer.
+      if (state === RINGING) {
+        disarm();
+        timer = setTimeout(() => end("lost"), RING_MS);
+      }
     },
 
     _restart: (anew) => run(() => restart("messages_lost", anew)),
@@ -285,14 +317,16 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
 
   // One step at a time. So no RTCPeerConnection is closed while a step waits for it: that would never end.
   const run = (step) => {
-    work = work.then(() => pc && step()).catch((error) => pc && emit("error", error));
+    pending++;
+    work = work.then(() => pc && step()).catch((error) => pc && emit("error", error)).then(() => pending--);
   };
 
-  const restart = (why, anew) => {
+  const restart = async (why, anew) => {
     emit("restart", why);
     if (!anew) return nudge();
+    await ready();
     // Without tracks and channels of our own only the peer can offer.
-    if (theirs && !(tracks.size + channels.size)) tell({ bye: UNKNOWN_SESSION });
+    if (pc && theirs && !(tracks.size + channels.size)) tell({ bye: UNKNOWN_SESSION });
     renew();
   };
 
@@ -300,12 +334,21 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
   const renew = () => {
     // The app may have closed the call when it heard of the restart.
     if (state === CLOSED) return;
+    let mine;
+    try {
+      mine = new RTCPeerConnection(_rtc());
+    } catch (error) {
+      return queueMicrotask(() => {
+        emit("error", error);
+        end("failed");
+      });
+    }
     drop();
     session = random();
     theirs = needed = undefined;
     seq = 0;
     local = [];
-    const mine = (call.pc = pc = new RTCPeerConnection(_rtc()));
+    call.pc = pc = mine;
     const hear = (name, act) => listen(mine, name, (event) => mine === pc && act(event));
     hear("negotiationneeded", () => {
       needed = true;
@@ -316,6 +359,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     hear("track", (event) => emit("track", event));
     hear("datachannel", ({ channel: link }) => {
       const known = channels.get(link.label);
+      if (!known && channels.size >= MAX_USERS) return link.close();
       const channel = known ?? channelOf(link.label);
       channel._add(link);
       if (!known) emit("channel", channel);
@@ -329,6 +373,15 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     channels.forEach((channel) => channel._connect(pc));
     if (state === CONNECTED) become(RECONNECTING);
     arm();
+    return mine;
+  };
+
+  // Before a session begins: ICE servers that are valid, and a time without one, because a peer may ask for many.
+  const ready = async () => {
+    await _ice();
+    renewed = Math.max(renewed, Date.now() - 3e3) + 1e3;
+    const ms = renewed - Date.now();
+    if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
   };
 
   const drop = () => {
@@ -358,9 +411,9 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     const mine = session;
     const outcome = await _say({ v: 1, session, seq: ++seq, peer: to, ...body });
     if (mine !== session || !pc) return;
-    if (outcome?.status && outcome.status !== 401) {
+    if (outcome?.status) {
       emit("error", outcome);
-      end("refused");
+      if (/403|413/.test(outcome.status)) end("refused");
     } else if (outcome === "delivered") present();
     else if (/^(held|not_connected)$/.test(outcome)) leave();
   };
@@ -388,7 +441,10 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
       if (offering() && !polite && !(anew && theirs)) return anew && offer();
       if (anew) {
         if (theirs) emit("restart", PEER_RELOADED);
-        if (seq) renew();
+        if (seq) {
+          await ready();
+          if (!renew()) return;
+        }
       }
       await pair(from, description);
       await describe();
@@ -421,8 +477,11 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
   // Asks whether the peer knows this session: repeats the open offer, or offers an ICE restart.
   const nudge = () => {
     if (!pc) return;
-    if (offering()) run(offer);
-    else if (pc.remoteDescription) pc.restartIce();
+    run(async () => {
+      if (offering()) return offer();
+      await _ice();
+      if (pc?.remoteDescription) pc.restartIce();
+    });
     arm();
   };
 
@@ -472,7 +531,8 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
   const end = (reason) => {
     if (state === CLOSED) return;
     drop();
-    _ended();
+    _ended(reason === "lost" || (theirs ?? kept[0]?.session));
+    release?.();
     disarm();
     channels.forEach((channel) => channel.close());
     watch?.close();
@@ -506,8 +566,8 @@ const createChannel = (label, init, isUp, gone) => {
       if (isOpen(out)) return out.send(data);
       const size = queued + (data.size ?? data.byteLength ?? `${data}`.length);
       if (size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
+      queue.push([data, size - queued]);
       queued = size;
-      queue.push(data);
     }
 
     close() {
@@ -555,8 +615,16 @@ const createChannel = (label, init, isUp, gone) => {
     // One that closes takes nothing more, also before its event `close`.
     if (!isOpen(out)) return;
     wait();
-    for (const data of queue.splice(0)) out.send(data);
-    queued = 0;
+    while (queue[0] && isOpen(out)) {
+      const [data, size] = queue.shift();
+      queued -= size;
+      // One that is too long for the peer harms no other.
+      try {
+        out.send(data);
+      } catch (error) {
+        console.error(error);
+      }
+    }
     if (state === OPEN) return;
     become(OPEN);
     fire(new Event(OPEN));
@@ -575,16 +643,30 @@ const createChannel = (label, init, isUp, gone) => {
  * The device's stream, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a Web Lock
  * tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
  */
-const createLink = (api, locks, onFrame, onState, taken) => {
-  const name = `backend-signal ${api._url("", api._caller)}`, me = random(), stop = new AbortController(), { signal } = stop;
+const createLink = (api, shared, locks, onFrame, onState, taken) => {
+  const name = `backend-signal ${shared} ${api._url("", api._caller)}`, me = random(), stop = new AbortController(), { signal } = stop;
   // What the tabs want: event names, users to watch, and the calls that they have.
   const mine = { names: [], users: [], calls: [] }, tabs = new Map([[me, mine]]);
   const channel = locks && new BroadcastChannel(name);
+  const wait = createTimer();
   let streams = [], users = [], live;
   // What a later tab has to know.
   let past = { present: new Map() };
 
   const lock = (name, act) => locks.request(name, { signal }, act).catch(() => {});
+  // Leads as soon as no other tab does. With `steal` from a tab that stands still: when it wakes up, it is in line again.
+  const stand = (how = { signal }) => locks.request(name, how, lead).catch(() => {
+    if (signal.aborted || !streams[0]) return;
+    quiet();
+    streams = [];
+    stand();
+  });
+  const quiet = () => streams.forEach((stream) => stream._close());
+  // A leader answers when it is asked.
+  const suspect = () => {
+    tell(true);
+    wait(() => stand({ steal: true }), PATIENCE_MS * (1 + Math.random()));
+  };
   const closed = () => new Promise((resolve) => listen(signal, "abort", resolve));
   const all = (what) => [...tabs.values()].flatMap((wants) => wants[what]);
 
@@ -609,6 +691,9 @@ const createLink = (api, locks, onFrame, onState, taken) => {
   };
 
   const lead = () => {
+    wait();
+    users = [];
+    live = false;
     const own = createStream(api, "subscribe", () => ({ format: "envelope", ...api._caller }), (state, error) => {
       live = state === LIVE || (live && state === RECONNECTING);
       spread();
@@ -618,14 +703,13 @@ const createLink = (api, locks, onFrame, onState, taken) => {
       frame: { stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" },
     }));
     streams = [own, watch];
-    const wake = ({ type }) => streams.forEach((stream) => stream._wake(type));
-    listen(globalThis, "online pageshow pagehide visibilitychange", wake, { signal });
     if (!MUTE.includes(past.state)) own._open();
     return closed();
   };
 
   const hear = ({ frame, state, error, before, tab, wants, ask, takeOver }) => {
     const { present } = past, [own] = streams;
+    if (locks && !own && (frame || state || before)) wait(suspect, SUSPECT_MS);
     if (frame) {
       const { stream, event, id, late } = frame, value = parse(frame.data);
       if (event === READY) past.frame = frame;
@@ -644,7 +728,8 @@ const createLink = (api, locks, onFrame, onState, taken) => {
       past.error = error;
       onState(state, error && failure(error));
     }
-    if (before && !past.state) hear((past = before));
+    // A new tab may have a better token.
+    if (before && !past.state) before.state === UNAUTHORISED ? post({ takeOver: true }) : hear((past = before));
     if (takeOver && own) {
       api._renew();
       own._open(false, true);
@@ -666,22 +751,31 @@ const createLink = (api, locks, onFrame, onState, taken) => {
   api._answered = () => streams.forEach((stream) => stream._hurry());
   return {
     _start() {
+      const wake = ({ type }) => streams.forEach((stream) => stream._wake(type));
+      listen(globalThis, "online pageshow pagehide visibilitychange", wake, { signal });
       if (!locks) return lead();
       lock(name + me, closed);
-      lock(name, lead);
-      tell(true);
+      stand();
+      suspect();
     },
     _want(what, list) {
       mine[what] = [...list];
       tell();
+    },
+    // One tab has a call: the one with its lock. The others hear of it, and give it up.
+    _claim(path, act) {
+      if (!locks) return act();
+      lock(name + path, act);
+      tell(true);
     },
     _takeOver: () => post({ takeOver: true }),
     _present: (user) => past.present.get(user),
     _elsewhere: (path) => all("calls").includes(path),
     _close() {
       stop.abort();
+      wait();
       channel?.close();
-      streams.forEach((stream) => stream._close());
+      quiet();
     },
   };
 };
@@ -790,7 +884,7 @@ const createStream = (api, path, query, onState, cursor) => {
     else if (forbidden) finish(UNAUTHORISED, error);
     // A wrong address is said at once. A stream that was live had a right one.
     else if (!everLive && /^4(?!08|29)/.test(status)) finish(CLOSED, error);
-    else again(retryAfter * 1_000 || 0);
+    else again(retryAfter > 0 ? retryAfter : 0);
   };
 
   return {
@@ -799,7 +893,7 @@ const createStream = (api, path, query, onState, cursor) => {
     _listen: hearNames,
 
     // After a second, an answer to something else ends the backoff.
-    _hurry: () => earliest && wait(open, earliest - Date.now()),
+    _hurry: () => earliest && wait(open, earliest - Date.now() + Math.random() * 1e3),
 
     // The network or the page is back.
     _wake(type) {
@@ -814,8 +908,17 @@ const createStream = (api, path, query, onState, cursor) => {
 const createApi = ({ url: base, token, user, device, shared, credentials, heartbeat }) => {
   const root = new URL(base ?? ".", base ? globalThis.location?.href : import.meta.url);
   if (!root.pathname.endsWith("/")) root.pathname += "/";
-  if (device === undefined) device = deviceId(shared);
-  let known;
+  if (device === undefined) device = deviceId(shared && navigator.locks);
+  let known, down;
+
+  // One that does not come is asked for again. The app's own error has nothing to do with the daemon's answers.
+  const bearerOf = async () => {
+    try {
+      return token?.call ? await Promise.race([token(), new Promise((_, reject) => setTimeout(reject, PATIENCE_MS))]) : token;
+    } catch (cause) {
+      throw new Error("token", { cause });
+    }
+  };
 
   const api = {
     _credentials: credentials,
@@ -851,9 +954,10 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
       try {
         const answer = await fetch(url, { ...init, credentials, signal: AbortSignal.any([timeout, signal ?? timeout]) });
         const { status, headers } = answer;
-        if (status < 500 && status !== 429) api._answered();
-        const body = probe && status === 200 ? void answer.body.cancel() : parse(await answer.text());
-        return { status, body: body ?? {}, retryAfter: headers.get("retry-after") };
+        const found = probe && status === 200;
+        if (found && !/event-stream/.test(headers.get("content-type"))) return { status: 404, body: { detail: `no daemon at ${root}` } };
+        const body = found ? void answer.body.cancel() : parse(await answer.text());
+        return { status, body: body ?? {}, retryAfter: Math.min(headers.get("retry-after") * 1e3, 6e5) };
       } catch {
         signal?.throwIfAborted();
         return { status: 0, body: {} };
@@ -864,9 +968,9 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
     async _ask(path, { body, ttl, signal, repeat = !body, wait = PATIENCE_MS } = {}) {
       const end = Date.now() + wait;
       for (let failures = 0, renewed; ; failures++) {
-        known ??= Promise.resolve(token?.call ? token() : token);
-        known.catch(api._renew);
-        const bearer = await known;
+        const asked = (known ??= bearerOf());
+        asked.catch(() => (known = known === asked ? undefined : known));
+        const bearer = await asked;
         const headers = {
           ...(body && { "content-type": "application/json" }),
           ...(ttl && { ttl: `${ttl}` }),
@@ -874,9 +978,12 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
         };
         const answer = await api._once(api._url(path, api._caller), { method: body ? "POST" : "GET", body, headers, signal });
         const { status, retryAfter } = answer;
+        // The network is back. A ticket (it has no `wait`) says nothing of the stream.
+        if (!status) down = true;
+        else if (down && wait && status < 500 && status !== 429) down = api._answered();
         if (status === 401 && !renewed && (renewed = api._renew())) continue;
-        const again = [429, 503, repeat && 504, repeat && 0].includes(status);
-        const pause = retryAfter * 1_000 || Math.random() * Math.min(500 * 2 ** failures, 4_000);
+        const again = (repeat ? [0, 408, 425, 429, 503, 504] : [429, 503]).includes(status);
+        const pause = retryAfter > 0 ? retryAfter : Math.random() * Math.min(500 * 2 ** failures, 4_000);
         if (!again || Date.now() + pause > end) return answer;
         await new Promise((resolve) => {
           setTimeout(resolve, pause);
@@ -921,11 +1028,11 @@ const listen = (target, names, act, options) => {
 
 /** What became of a send. `refused`: it can never succeed as it is. */
 const outcomeOf = ({ status, body: { code } }) =>
-  ({ 0: "unknown", 200: "delivered", 202: "held", 504: "unknown", 429: code === "mailbox_full" ? "full" : "limited" })[status] ??
+  ({ 0: "unknown", 200: "delivered", 202: "held", 408: "unknown", 425: "unknown", 504: "unknown", 429: code === "mailbox_full" ? "full" : "limited" })[status] ??
   (code === "not_connected" ? code : status < 500 ? "refused" : "unavailable");
 
 /** An error with the status and the code of an answer. */
-const failure = ({ status, body: { detail = `status ${status}`, code } }) =>
+const failure = ({ status, body: { detail = `status ${status}`, code } = {} }) =>
   Object.assign(new Error(detail), { name: "SignalError", status, code });
 
 const parse = (text) => {

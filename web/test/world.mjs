@@ -162,7 +162,7 @@ export class World {
       for (const device of delivered) this.deliver(null, parts[2], device, body);
       return { status: delivered.length ? 200 : 404, body: delivered.length ? { delivered } : { code: "not_connected" } };
     }
-    if (path === "/subscribe") return { status: 200 };
+    if (path === "/subscribe") return { status: 200, headers: { "content-type": "text/event-stream" } };
     if (parts[3] === "devices") return { status: 200, body: this.#devices(parts[2]) };
     return { status: 404, body: { code: "no_route" } };
   }

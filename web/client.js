@@ -20,15 +20,16 @@ const CALL_TTL = 30;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
 // States of a signal, a call or a channel.
 const CONNECTING = "connecting", LIVE = "live", RECONNECTING = "reconnecting", SUPERSEDED = "superseded", CLOSED = "closed";
+const UNAUTHORISED = "unauthorised", MUTE = [SUPERSEDED, UNAUTHORISED];
 const RINGING = "ringing", WAITING = "waiting", CONNECTED = "connected", OPEN = "open";
-const MUTE = /^(superseded|unauthorised)$/;
+const EVENTS = "signal.ping signal.end signal.ready signal.devices signal.online signal.offline message call";
 const READY = "signal.ready", UNKNOWN_SESSION = "unknown_session", PEER_RELOADED = "peer_reloaded";
 
 /** Resolves at the first `signal.ready`. Rejects when the server refuses, or on abort. */
 export const connect = (options = {}) => new Promise((resolve, reject) => createSignal(options, resolve, reject));
 
 const createSignal = (options, resolve, reject) => {
-  const [on, emit] = createEmitter(), api = createApi(options), refreshIce = createTimer();
+  const [on, emit] = createEmitter(), api = createApi(options);
   const queues = new Map(), calls = new Map(), watches = new Set(), names = new Set(options.events);
   let { iceServers } = options, ice = iceServers, state = CONNECTING;
   const rtc = () => ({ iceServers, ...options.rtc });
@@ -71,12 +72,16 @@ const createSignal = (options, resolve, reject) => {
     // All watches share one stream.
     watch(users) {
       const [on, _emit] = createEmitter();
-      const watch = { users: [users].flat(), on, _emit, close: () => void (watches.delete(watch) && watched()) };
+      const close = () => {
+        watches.delete(watch);
+        watched();
+      };
+      const watch = { users: [users].flat(), on, close, _emit };
       if (new Set([...watches, watch].flatMap(usersOf)).size > MAX_USERS) throw new RangeError(`over ${MAX_USERS} users`);
       watches.add(watch);
       for (const user of watch.users) {
         const devices = link._present(user);
-        if (devices) queueMicrotask(() => _emit("devices", { user, devices }));
+        if (devices) queueMicrotask(() => watch._emit("devices", { user, devices }));
       }
       watched();
       return watch;
@@ -84,7 +89,7 @@ const createSignal = (options, resolve, reject) => {
 
     call(user, device) {
       if (user === signal.user && device === signal.device) throw new TypeError("a device cannot call itself");
-      const call = calls.get(pathOf(user, device)) ?? begin(user, device);
+      const path = pathOf(user, device), call = calls.get(path) ?? begin({ user, device }, path);
       call.accept();
       return call;
     },
@@ -100,9 +105,10 @@ const createSignal = (options, resolve, reject) => {
   const post = async (user, device, event, data, { ttl, ...options } = {}) => {
     const sent = { user, device, event: event ?? null, data, ttl };
     emit("sending", sent);
-    const answer = await api._ask(pathOf(user, device), { body: JSON.stringify({ data, event }), ttl, ...options });
-    const outcome = outcomeOf(answer);
-    emit("sent", Object.assign(sent, { outcome, status: answer.status }));
+    const answer = await api._ask(pathOf(user, device), { ...options, body: JSON.stringify({ data, event }), ttl });
+    const outcome = (sent.outcome = outcomeOf(answer));
+    sent.status = answer.status;
+    emit("sent", sent);
     if (outcome === "refused") throw failure(answer);
     return [outcome, answer.body];
   };
@@ -114,7 +120,6 @@ const createSignal = (options, resolve, reject) => {
     if (next === LIVE || next === SUPERSEDED) resolve(signal);
     if (next === CLOSED) {
       calls.forEach((call) => call.close());
-      refreshIce();
       link._close();
       error ??= options.signal?.reason ?? new DOMException(next, "AbortError");
     }
@@ -129,30 +134,29 @@ const createSignal = (options, resolve, reject) => {
     if (stream === "devices") {
       for (const watch of watches) if (!value.user || watch.users.includes(value.user)) watch._emit(event.slice(7), value);
     } else if (event === READY) {
-      const { user, device, continuity } = value;
-      Object.assign(signal, { user, device });
+      const { continuity } = value;
+      signal.user = value.user;
+      signal.device = value.device;
       emit("ready", value);
       // The first of a page (`new`) begins anew, a later one only if messages were lost (`broken`).
       if (continuity !== "resumed") calls.forEach((call) => call._restart(continuity === "new"));
     } else if (!event.startsWith("signal.")) {
-      const { from, data, sent_at } = value, named = event !== "message";
+      const { from, data, sent_at: sentAt } = value, name = event === "message" ? null : event;
       if (event === "call") hearCall(from, parse(data));
-      emit(named ? `message:${event}` : event, {
-        event: named ? event : null, data, from, sentAt: new Date(sent_at), id, json: () => JSON.parse(data),
-      });
+      emit(name ? `message:${name}` : event, { event: name, data, from, sentAt: new Date(sentAt), id, json: () => JSON.parse(data) });
     }
   };
 
   const hearCall = (from, message) => {
-    if (!from?.device || message?.v !== 1 || typeof message.session !== "string") return;
-    const { user, device } = from, path = pathOf(user, device);
+    if (!from?.device || message?.v !== 1 || !message.session) return;
+    const path = pathOf(from.user, from.device);
     let call = calls.get(path);
     if (!call) {
       if (message.description?.type !== "offer" || link._elsewhere(path)) return;
       // For a page that is gone.
       if (message.peer) return say(from, { v: 1, session: random(), seq: 1, peer: message.session, bye: UNKNOWN_SESSION });
       if (calls.size >= MAX_RINGING) return;
-      call = begin(user, device);
+      call = begin(from, path);
     }
     call._receive(message);
     announce(call);
@@ -163,8 +167,7 @@ const createSignal = (options, resolve, reject) => {
     if (call.state === RINGING && !call._announced) call._announced = emit("call", call);
   };
 
-  const begin = (user, device) => {
-    const path = pathOf(user, device), peer = { user, device };
+  const begin = (peer, path) => {
     const own = () => link._want("calls", [...calls.keys()].filter((path) => calls.get(path).pc));
     const call = createCall(signal, peer, pathOf(signal.user, signal.device) < path, {
       _say: (message) => say(peer, message),
@@ -179,7 +182,7 @@ const createSignal = (options, resolve, reject) => {
 
   // A repeat does no harm: it has the same `seq`. Never rejects.
   const say = async ({ user, device }, message) =>
-    MUTE.test(state) || signal.send(user, device, "call", message, { ttl: CALL_TTL, repeat: true }).catch((error) => error);
+    MUTE.includes(state) || signal.send(user, device, "call", message, { ttl: CALL_TTL, repeat: true }).catch((error) => error);
 
   // The ICE servers: once for all calls, and again before they expire.
   const fetchIce = async () => {
@@ -188,12 +191,12 @@ const createSignal = (options, resolve, reject) => {
     if (status !== 200) return void (ice = status === 404);
     iceServers = body.iceServers;
     calls.forEach(({ pc }) => pc?.setConfiguration(rtc()));
-    if (state !== CLOSED) refreshIce(() => (ice = calls.size && fetchIce()), Math.min(body.expires_in * 900, 2e9));
+    setTimeout(() => (ice = calls.size && fetchIce()), Math.min(body.expires_in * 900, 2e9));
   };
 
   const link = createLink(api, options.shared && navigator.locks, receive, become, (path) => calls.get(path)?._taken());
   const { signal: abort } = options;
-  abort?.addEventListener("abort", signal.close);
+  listen(abort, "abort", signal.close);
   if (abort?.aborted) return signal.close();
   for (const name in options.on) signal.on(name, options.on[name]);
   link._want("names", names);
@@ -222,11 +225,13 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     accept() {
       if (state !== RINGING) return;
       watch = signal.watch(peer.user);
-      const here = (name, act) => watch.on(name, ({ device, devices = [device], late }) => devices.includes(peer.device) && act(late));
-      here("online", again);
-      // A list after a loss does not show whether the peer has reloaded.
-      here("devices", (late) => (state === WAITING ? again() : late && connected && nudge()));
-      here("offline", leave);
+      watch._emit = (name, { device, devices = [device], late }) => {
+        if (!devices.includes(peer.device)) return;
+        if (name === "offline") leave();
+        else if (name === "online" || state === WAITING) again();
+        // A list after a loss does not show whether the peer has reloaded.
+        else if (late && connected) nudge();
+      };
       become(CONNECTING);
       renew();
       _begun();
@@ -236,8 +241,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
 
     close(reason = CLOSED) {
       if (state === CLOSED) return;
-      const to = theirs ?? kept[0]?.session;
-      if (seq || to) tell({ bye: reason }, to);
+      tell({ bye: reason }, theirs ?? kept[0]?.session);
       end(reason);
     },
 
@@ -262,7 +266,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
       if (state !== RINGING) run(() => handle(message));
       else if (description?.type === "offer") kept = [message];
       else if (session !== kept[0]?.session) return;
-      else if (bye) end(`${bye}`);
+      else if (bye) end(bye);
       else if (kept.length < MAX_CANDIDATES) kept.push(message);
     },
 
@@ -288,12 +292,14 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     emit("restart", why);
     if (!anew) return nudge();
     // Without tracks and channels of our own only the peer can offer.
-    if (tracks.size + channels.size === 0 && theirs) tell({ bye: UNKNOWN_SESSION });
+    if (theirs && !(tracks.size + channels.size)) tell({ bye: UNKNOWN_SESSION });
     renew();
   };
 
   // Begins a session, with the app's tracks and channels. The browser then asks for an offer.
   const renew = () => {
+    // The app may have closed the call when it heard of the restart.
+    if (state === CLOSED) return;
     drop();
     session = random();
     theirs = needed = undefined;
@@ -304,7 +310,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     hear("negotiationneeded", () => {
       needed = true;
       // The answer to an offer of the peer may have served as well.
-      run(() => mine === pc && needed && stable() && offer());
+      run(() => needed && stable() && offer());
     });
     hear("icecandidate", ({ candidate }) => candidate && collect(candidate));
     hear("track", (event) => emit("track", event));
@@ -331,18 +337,21 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
   };
 
   const stable = () => pc.signalingState === "stable";
-  const offering = () => pc.signalingState === "have-local-offer";
+  const offering = () => pc?.signalingState === "have-local-offer";
   const up = () => pc?.connectionState === CONNECTED;
+
+  const describe = () => {
+    needed = false;
+    return pc.setLocalDescription();
+  };
 
   // Makes an offer, or repeats the open one.
   const offer = async () => {
-    const mine = pc;
     if (stable()) {
-      needed = false;
       offered = seq + 1;
-      await pc.setLocalDescription();
+      await describe();
     }
-    if (mine === pc && offering()) tell({ description: pc.localDescription });
+    if (offering()) tell({ description: pc.localDescription });
   };
 
   const tell = async (body, to = theirs) => {
@@ -366,19 +375,27 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
   };
 
   const handle = async ({ session: from, seq: number, peer: to, answers, description, candidates, bye }) => {
-    const isOffer = description?.type === "offer";
+    const isOffer = description?.type === "offer", anew = from !== theirs;
     // For an earlier session of ours. Who offers has to begin anew.
     if (to && to !== session) return isOffer && tell({ bye: UNKNOWN_SESSION }, from);
-    if (bye !== undefined) {
-      if (!to && from !== theirs) return;
-      return bye === UNKNOWN_SESSION ? restart(PEER_RELOADED, true) : end(`${bye}`);
+    if (bye != null) {
+      if (!to && anew) return;
+      return bye === UNKNOWN_SESSION ? restart(PEER_RELOADED, true) : end(bye);
     }
     present();
-    if (isOffer) await handleOffer(from, number, description);
-    else if (description?.type === "answer" && offering() && !(answers < offered)) {
-      if (theirs && theirs !== from) return restart(PEER_RELOADED, true);
-      pair(from);
-      await pc.setRemoteDescription(description);
+    if (isOffer) {
+      // Glare, and ours stands. The peer may be a new page that has not seen it.
+      if (offering() && !polite && !(anew && theirs)) return anew && offer();
+      if (anew) {
+        if (theirs) emit("restart", PEER_RELOADED);
+        if (seq) renew();
+      }
+      await pair(from, description);
+      await describe();
+      tell({ answers: number, description: pc.localDescription });
+    } else if (description?.type === "answer" && offering() && !(answers < offered)) {
+      if (theirs && anew) return restart(PEER_RELOADED, true);
+      await pair(from, description);
     }
     if (Array.isArray(candidates)) remote = [...remote, ...candidates.map((candidate) => [from, candidate])].slice(-MAX_CANDIDATES);
     // They may come before their offer. The browser refuses those of an offer that we ignored.
@@ -389,25 +406,10 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     }
   };
 
-  const handleOffer = async (from, number, description) => {
-    const anew = from !== theirs;
-    // Glare, and ours stands. The peer may be a new page that has not seen it.
-    if (offering() && !polite && !(anew && theirs)) return anew && offer();
-    if (anew) {
-      const paired = theirs;
-      if (seq) renew();
-      pair(from);
-      if (paired) emit("restart", PEER_RELOADED);
-    }
-    await pc.setRemoteDescription(description);
-    needed = false;
-    await pc.setLocalDescription();
-    tell({ answers: number, description: pc.localDescription });
-  };
-
-  const pair = (from) => {
+  const pair = (from, description) => {
     if (!theirs) tries = 0;
     theirs = from;
+    return pc.setRemoteDescription(description);
   };
 
   const again = () => {
@@ -475,7 +477,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
     channels.forEach((channel) => channel.close());
     watch?.close();
     become(CLOSED);
-    emit("bye", reason);
+    emit("bye", `${reason}`);
   };
 
   return call;
@@ -486,33 +488,40 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _begun, _ended }) 
  * label: both are heard, and sends go over the one that opened first, so they stay in order.
  */
 const createChannel = (label, init, isUp, gone) => {
-  const links = new Set(), wait = createTimer(), isOpen = (link) => link?.readyState === OPEN;
-  let out, queue = [], queued = 0;
+  const links = new Set(), wait = createTimer();
+  const isOpen = (link) => link?.readyState === OPEN;
+  let out, queue = [], queued = 0, state = CONNECTING;
 
-  const channel = Object.assign(new EventTarget(), {
-    label,
-    binaryType: "arraybuffer",
-    readyState: CONNECTING,
+  const channel = new (class extends EventTarget {
+    label = label;
+    binaryType = "arraybuffer";
+    readyState = state;
+
+    get bufferedAmount() {
+      return queued + (out?.bufferedAmount ?? 0);
+    }
 
     send(data) {
-      if (channel.readyState === CLOSED) throw new DOMException(CLOSED, "InvalidStateError");
+      if (state === CLOSED) throw new DOMException(CLOSED, "InvalidStateError");
       if (isOpen(out)) return out.send(data);
       const size = queued + (data.size ?? data.byteLength ?? `${data}`.length);
       if (size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
       queued = size;
       queue.push(data);
-    },
+    }
 
     close() {
-      if (channel.readyState === CLOSED) return;
+      if (state === CLOSED) return;
       links.forEach((link) => link.close());
       channel._disconnect();
-      channel.readyState = CLOSED;
+      become(CLOSED);
       gone();
       fire(new Event("close"));
-    },
+    }
 
-    _connect: (pc) => channel._add(pc.createDataChannel(label, init)),
+    _connect(pc) {
+      channel._add(pc.createDataChannel(label, init));
+    }
 
     _add(link) {
       links.add(link);
@@ -526,21 +535,20 @@ const createChannel = (label, init, isUp, gone) => {
         out = undefined;
         opened();
         if (out) return;
-        channel.readyState = CONNECTING;
+        become(CONNECTING);
         // The peer has closed it, or is gone: then a new connection follows.
         wait(() => isUp() && channel.close(), PATIENCE_MS);
       });
       opened();
-    },
+    }
 
     _disconnect() {
       wait();
       links.clear();
       out = undefined;
-      if (channel.readyState === OPEN) channel.readyState = CONNECTING;
-    },
-  });
-  Object.defineProperty(channel, "bufferedAmount", { get: () => queued + (out?.bufferedAmount ?? 0) });
+      if (state === OPEN) become(CONNECTING);
+    }
+  })();
 
   const opened = () => {
     out ??= [...links].find(isOpen);
@@ -549,9 +557,13 @@ const createChannel = (label, init, isUp, gone) => {
     wait();
     for (const data of queue.splice(0)) out.send(data);
     queued = 0;
-    if (channel.readyState === OPEN) return;
-    channel.readyState = OPEN;
+    if (state === OPEN) return;
+    become(OPEN);
     fire(new Event(OPEN));
+  };
+
+  const become = (next) => {
+    channel.readyState = state = next;
   };
 
   const fire = (event) => channel.dispatchEvent(event);
@@ -597,20 +609,17 @@ const createLink = (api, locks, onFrame, onState, taken) => {
   };
 
   const lead = () => {
-    const create = (path, query, onState, cursor) =>
-      createStream(api, path, query, () => all("names"), (frame) => post({ frame }), onState, cursor);
-    const own = create("subscribe", () => ({ format: "envelope", ...api._caller }), (state, error) => {
+    const own = createStream(api, "subscribe", () => ({ format: "envelope", ...api._caller }), (state, error) => {
       live = state === LIVE || (live && state === RECONNECTING);
       spread();
       post({ state, error });
     }, past.cursor);
-    const watch = create("devices", () => ({ user: users }), (_, error) => error && post({
+    const watch = createStream(api, "devices", () => ({ user: users }), (_, error) => error && post({
       frame: { stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" },
     }));
     streams = [own, watch];
-    api._answered = () => streams.forEach((stream) => stream._hurry());
     listen(globalThis, "online pageshow pagehide visibilitychange", ({ type }) => streams.forEach((stream) => stream._wake(type)), { signal });
-    if (!MUTE.test(past.state)) own._open();
+    if (!MUTE.includes(past.state)) own._open();
     return closed();
   };
 
@@ -622,14 +631,16 @@ const createLink = (api, locks, onFrame, onState, taken) => {
       if (stream === "subscribe") past.cursor = id || past.cursor;
       else if (value?.user) {
         // Keeps the lists for watches to come.
-        const { user, device, devices = present.get(user) ?? [] } = Object.assign(value, { late });
+        const { user, device, devices = present.get(user) ?? [] } = value;
+        value.late = late;
         const others = devices.filter((other) => other !== device);
         present.set(user, event === "signal.online" ? [...others, device] : others);
       }
       onFrame(frame, value);
     }
     if (state) {
-      Object.assign(past, { state, error });
+      past.state = state;
+      past.error = error;
       onState(state, error && failure(error));
     }
     if (before && !past.state) hear((past = before));
@@ -649,6 +660,9 @@ const createLink = (api, locks, onFrame, onState, taken) => {
   };
 
   if (channel) channel.onmessage = ({ data }) => hear(data);
+  api._names = () => all("names");
+  api._frame = (frame) => post({ frame });
+  api._answered = () => streams.forEach((stream) => stream._hurry());
   return {
     _start() {
       if (!locks) return lead();
@@ -672,7 +686,7 @@ const createLink = (api, locks, onFrame, onState, taken) => {
 };
 
 /** An EventSource that comes back, with a new ticket where tokens are used. */
-const createStream = (api, path, query, names, onFrame, onState, cursor) => {
+const createStream = (api, path, query, onState, cursor) => {
   const wait = createTimer();
   let source, turn = 0, failures = 0, deadline, earliest, wanted, late, everLive = cursor, probed, renewed;
 
@@ -719,7 +733,7 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
       const ticket = await api._ticket();
       const url = api._url(path, { ...query(), heartbeat: api._heartbeat, ticket, last_event_id: cursor });
       // With our cursor a probe takes the device from no newer page.
-      const answer = probe && (await api._once(url, { headers: { accept: "text/event-stream" } }, undefined, true));
+      const answer = probe && (await api._once(url, { headers: { accept: "text/event-stream" } }, true));
       if (mine !== turn) return;
       if (answer) return answer.status === 200 ? open() : refused(answer);
       source = new EventSource(url, { withCredentials: api._credentials === "include" });
@@ -732,10 +746,7 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
     }
   };
 
-  const hearNames = () => {
-    for (const name of ["ping", "end", "ready", "devices", "online", "offline"]) source?.addEventListener(`signal.${name}`, hear);
-    for (const name of ["message", "call", ...names()]) source?.addEventListener(name, hear);
-  };
+  const hearNames = () => listen(source, `${EVENTS} ${api._names().join(" ")}`, hear);
 
   // An event without data is the EventSource's own, such as `open`.
   const hear = ({ target, type, data, lastEventId }) => {
@@ -748,7 +759,7 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
       probed = false;
       feed(api._silence);
     }
-    onFrame({ stream: path, event: type, data, id: lastEventId, late });
+    api._frame({ stream: path, event: type, data, id: lastEventId, late });
     if (target !== source) return;
     if (ready || type === "signal.devices") {
       everLive = true;
@@ -756,10 +767,12 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
       api._answered();
     }
     if (!ended) return;
-    const { reason } = value, expired = reason === "expired";
-    if (reason === SUPERSEDED) return finish(reason);
-    if (expired) api._renew();
-    again(expired ? 0 : 2_000);
+    const { reason } = value;
+    if (reason === SUPERSEDED) finish(reason);
+    else if (reason === "expired") {
+      api._renew();
+      again();
+    } else again(2_000);
   };
 
   const finish = (state, error) => {
@@ -771,7 +784,7 @@ const createStream = (api, path, query, names, onFrame, onState, cursor) => {
     const { status, retryAfter } = error, forbidden = status === 401 || status === 403;
     if (status === 204) finish(SUPERSEDED);
     else if (forbidden && !renewed && (renewed = api._renew())) open();
-    else if (forbidden) finish("unauthorised", error);
+    else if (forbidden) finish(UNAUTHORISED, error);
     // A wrong address is said at once. A stream that was live had a right one.
     else if (!everLive && /^4(?!08|29)/.test(status)) finish(CLOSED, error);
     else again(retryAfter * 1_000 || 0);
@@ -804,7 +817,6 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
   const api = {
     _credentials: credentials,
     _heartbeat: heartbeat,
-    _answered() {},
     _silence: 60_000,
 
     // The parameters that name the caller.
@@ -819,25 +831,25 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
     // Forgets the token. Is there another?
     _renew() {
       known = undefined;
-      return !!token?.call;
+      return token?.call;
     },
 
     // For one stream. None where the daemon reads no tokens.
     async _ticket() {
       if (!token) return;
       const answer = await api._ask("ticket", { body: "{}", wait: 0 });
-      if (answer.status === 200) return answer.body.ticket;
-      if (answer.status !== 404) throw answer;
+      if (!/200|404/.test(answer.status)) throw answer;
+      return answer.body.ticket;
     },
 
     // Status 0: no answer. The request may have arrived.
-    async _once(url, init, signal, probe) {
+    async _once(url, { signal, ...init }, probe) {
       const timeout = AbortSignal.timeout(PATIENCE_MS);
       try {
         const answer = await fetch(url, { ...init, credentials, signal: AbortSignal.any([timeout, signal ?? timeout]) });
         const { status, headers } = answer;
         if (status < 500 && status !== 429) api._answered();
-        const body = probe && status === 200 ? void answer.body?.cancel() : parse(await answer.text());
+        const body = probe && status === 200 ? void answer.body.cancel() : parse(await answer.text());
         return { status, body: body ?? {}, retryAfter: headers.get("retry-after") };
       } catch {
         signal?.throwIfAborted();
@@ -857,15 +869,15 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
           ...(ttl && { ttl: `${ttl}` }),
           ...(bearer && { authorization: `Bearer ${bearer}` }),
         };
-        const answer = await api._once(api._url(path, api._caller), { method: body ? "POST" : "GET", body, headers }, signal);
+        const answer = await api._once(api._url(path, api._caller), { method: body ? "POST" : "GET", body, headers, signal });
         const { status, retryAfter } = answer;
         if (status === 401 && !renewed && (renewed = api._renew())) continue;
-        const again = status === 429 || status === 503 || (repeat && (status === 0 || status === 504));
+        const again = [429, 503, repeat && 504, repeat && 0].includes(status);
         const pause = retryAfter * 1_000 || Math.random() * Math.min(500 * 2 ** failures, 4_000);
         if (!again || Date.now() + pause > end) return answer;
         await new Promise((resolve) => {
           setTimeout(resolve, pause);
-          signal?.addEventListener("abort", resolve);
+          listen(signal, "abort", resolve);
         });
       }
     },
@@ -896,12 +908,12 @@ const createTimer = () => {
   let timer;
   return (act, ms) => {
     clearTimeout(timer);
-    timer = act && setTimeout(() => act(), ms);
+    timer = act && setTimeout(act, ms);
   };
 };
 
 const listen = (target, names, act, options) => {
-  for (const name of names.split(" ")) target.addEventListener?.(name, act, options);
+  for (const name of names.split(" ")) target?.addEventListener?.(name, act, options);
 };
 
 /** What became of a send. `refused`: it can never succeed as it is. */
@@ -921,7 +933,7 @@ const parse = (text) => {
 
 /** The path of a device, or of all of a user. Also the key and the order of addresses. */
 const pathOf = (user, device) => `user/${encodeURIComponent(user)}/device${device ? `/${encodeURIComponent(device)}` : "s"}`;
-const random = () => crypto.getRandomValues(new BigUint64Array(1))[0].toString(16).padStart(16, "0");
+const random = () => crypto.getRandomValues(new BigUint64Array(1))[0].toString(16).padStart(16, 0);
 
 let tab;
 

@@ -539,6 +539,18 @@ test("a device cannot call itself", async () => {
   assert.throws(() => ana.call("ana", "laptop"), TypeError);
 });
 
+for (const who of ["callee", "caller"]) {
+  test(`a call that the app closes when it hears that the ${who} has reloaded stays closed`, async () => {
+    const [ana, bob] = await inACall();
+    const { call } = who === "callee" ? ana : bob;
+    call.on("restart", () => call.close());
+    leave(who === "callee" ? bob : ana);
+    await page(who === "callee" ? "bob" : "ana", who === "caller");
+    await pass(2_000);
+    assert.deepEqual([call.state, call.pc.signalingState], ["closed", "closed"]);
+  });
+}
+
 test("a hundred rounds of reloads on random sides end in a call", async () => {
   let [ana, bob] = await inACall();
   let seed = 7;

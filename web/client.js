@@ -1,24 +1,16 @@
 // The browser helper of backend-signal: signalling, watching devices, and WebRTC calls that survive reloads and cut networks.
-// Served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
-//
-// A minifier shortens the names of variables, so the state is in closures. Names of properties that begin with `_` are internal: it may
-// shorten them too. Reading order: createSignal (what a page uses), createCall, createChannel; below them createLink (which tab has the
-// streams), createStream (an EventSource), createApi (requests).
+// Types: client.d.ts. The messages of a call: docs/calls.md. Names with `_` are internal: a minifier may shorten them.
 
-// For an answer, and for the repeats of a send. A channel that the peer closed while the connection stays up so long was closed on
-// purpose.
+// For an answer, and the repeats of a send. A peer that closed a channel, and stays connected so long, meant it.
 const PATIENCE_MS = 10_000;
-// For an EventSource to open.
 const OPEN_MS = 15_000;
-// A reconnect waits a random part of the backoff (full jitter), a call negotiates again after the check time. Both double with each
-// failure.
+// A reconnect waits a random part of the backoff, a call negotiates again after the check time. Both double with each failure.
 const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000, SUSPECT_MS = 60_000, RING_MS = 45_000;
 // Candidates of this time share a message.
 const COLLECT_MS = 20;
 // In seconds: a short cut of the peer's network loses no call message.
 const CALL_TTL = 30;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_RINGS = 8, MAX_KEPT = 1 << 18, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
-// States of a signal, a call or a channel.
 const CONNECTING = "connecting", LIVE = "live", RECONNECTING = "reconnecting", SUPERSEDED = "superseded", CLOSED = "closed";
 const UNAUTHORISED = "unauthorised", MUTE = [SUPERSEDED, UNAUTHORISED];
 const RINGING = "ringing", WAITING = "waiting", CONNECTED = "connected", OPEN = "open";
@@ -39,14 +31,12 @@ const createSignal = (options, resolve, reject) => {
     user: null,
     device: null,
 
-    // An EventSource hears only names that it was told.
     on(name, listener) {
       if (name.startsWith("message:")) link._want("names", names.add(name.slice(8)));
       if (name === "call") queueMicrotask(() => calls.forEach(announce));
       return on(name, listener);
     },
 
-    // Sends to one device keep their order.
     async send(user, device, ...message) {
       if (!device) throw new TypeError("no device");
       const path = pathOf(user, device), queue = queues.get(path) ?? { _length: 0 };
@@ -69,7 +59,6 @@ const createSignal = (options, resolve, reject) => {
       return answer.body;
     },
 
-    // All watches share one stream.
     watch(users) {
       const [on, _emit] = createEmitter();
       const close = () => {
@@ -157,8 +146,8 @@ const createSignal = (options, resolve, reject) => {
       if (message.description?.type !== "offer" || link._elsewhere(path)) return;
       // For a page that is gone.
       if (message.peer) return once(path, 4e3) && say(from, { v: 1, session: random(), seq: 1, peer: message.session, bye: UNKNOWN_SESSION });
-      const rings = [...calls.values()].filter((call) => call.state === RINGING);
-      if (rings.length >= MAX_RINGING || rings.filter(({ peer }) => peer.user === from.user).length >= MAX_RINGS) return;
+      const rings = [...calls.values()].filter(({ state }) => state === RINGING);
+      if (rings.length >= MAX_RINGING || rings.filter(({ peer }) => peer.user === from.user)[MAX_RINGS - 1]) return;
       // A repeat of an offer whose call is over.
       if (recent.get(path + message.session) > Date.now()) return;
       call = begin(from, path);
@@ -205,8 +194,7 @@ const createSignal = (options, resolve, reject) => {
   // The ICE servers: once for all calls, and again before they expire.
   const fetchIce = async () => {
     const { status, body } = await api._ask("ice", { wait: 3_000 }).catch(() => ({ body: {} }));
-    // None is configured.
-    if (status === 404) return;
+    if (status === 404) return; // none is configured
     const ms = Math.min(Math.max(body.expires_in * 900 || 0, 3e4), 2e9);
     iceEnds = Date.now() + ms;
     refresh(() => (ice = calls.size && fetchIce()), ms);
@@ -226,8 +214,8 @@ const createSignal = (options, resolve, reject) => {
 };
 
 /**
- * A call with one device: perfect negotiation over call messages (docs/calls.md). `pc` is replaced when the peer has reloaded or
- * ICE cannot be repaired. The tracks and channels of the app come back in the new one.
+ * A call with one device: perfect negotiation. When the peer has reloaded or ICE cannot be repaired, a new `pc` has the tracks and
+ * channels of the old one.
  */
 const createCall = (signal, peer, polite, { _say, _rtc, _ice, _claim, _begun, _ended }) => {
   const [on, emit] = createEmitter();
@@ -315,7 +303,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _claim, _begun, _e
     return channel;
   };
 
-  // One step at a time. So no RTCPeerConnection is closed while a step waits for it: that would never end.
+  // One step at a time: one that waits for an RTCPeerConnection that is closed would never end.
   const run = (step) => {
     pending++;
     work = work.then(() => pc && step()).catch((error) => pc && emit("error", error)).then(() => pending--);
@@ -332,16 +320,12 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _claim, _begun, _e
 
   // Begins a session, with the app's tracks and channels. The browser then asks for an offer.
   const renew = () => {
-    // The app may have closed the call when it heard of the restart.
     if (state === CLOSED) return;
     let mine;
     try {
       mine = new RTCPeerConnection(_rtc());
     } catch (error) {
-      return queueMicrotask(() => {
-        emit("error", error);
-        end("failed");
-      });
+      return queueMicrotask(() => fail(error, "failed"));
     }
     drop();
     session = random();
@@ -376,7 +360,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _claim, _begun, _e
     return mine;
   };
 
-  // Before a session begins: ICE servers that are valid, and a time without one, because a peer may ask for many.
+  // Before a new session: fresh ICE servers, and a pause, because a peer may ask for many.
   const ready = async () => {
     await _ice();
     renewed = Math.max(renewed, Date.now() - 3e3) + 1e3;
@@ -411,10 +395,9 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _claim, _begun, _e
     const mine = session;
     const outcome = await _say({ v: 1, session, seq: ++seq, peer: to, ...body });
     if (mine !== session || !pc) return;
-    if (outcome?.status) {
-      emit("error", outcome);
-      if (/403|413/.test(outcome.status)) end("refused");
-    } else if (outcome === "delivered") present();
+    if (/403|413/.test(outcome?.status)) fail(outcome, "refused");
+    else if (outcome?.status) emit("error", outcome);
+    else if (outcome === "delivered") present();
     else if (/^(held|not_connected)$/.test(outcome)) leave();
   };
 
@@ -528,6 +511,11 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _claim, _begun, _e
     emit("state", next);
   };
 
+  const fail = (error, reason) => {
+    emit("error", error);
+    end(reason);
+  };
+
   const end = (reason) => {
     if (state === CLOSED) return;
     drop();
@@ -543,10 +531,7 @@ const createCall = (signal, peer, polite, { _say, _rtc, _ice, _claim, _begun, _e
   return call;
 };
 
-/**
- * A data channel that outlives its RTCDataChannel. While it is not open, what is sent waits. Both sides may have made one with this
- * label: both are heard, and sends go over the one that opened first, so they stay in order.
- */
+/** Outlives its RTCDataChannel. There may be one of each side: both are heard, and sends stay in order on the one that opened first. */
 const createChannel = (label, init, isUp, gone) => {
   const links = new Set(), wait = createTimer();
   const isOpen = (link) => link?.readyState === OPEN;
@@ -618,7 +603,7 @@ const createChannel = (label, init, isUp, gone) => {
     while (queue[0] && isOpen(out)) {
       const [data, size] = queue.shift();
       queued -= size;
-      // One that is too long for the peer harms no other.
+      // It may be too long.
       try {
         out.send(data);
       } catch (error) {
@@ -640,8 +625,8 @@ const createChannel = (label, init, isUp, gone) => {
 };
 
 /**
- * The device's stream, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a Web Lock
- * tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
+ * The device's stream, and one for all watches. With `shared` the tab with a Web Lock has them, and tells the others over a
+ * BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
  */
 const createLink = (api, shared, locks, onFrame, onState, taken) => {
   const name = `backend-signal ${shared} ${api._url("", api._caller)}`, me = random(), stop = new AbortController(), { signal } = stop;
@@ -650,19 +635,20 @@ const createLink = (api, shared, locks, onFrame, onState, taken) => {
   const channel = locks && new BroadcastChannel(name);
   const wait = createTimer();
   let streams = [], users = [], live;
-  // What a later tab has to know.
   let past = { present: new Map() };
 
   const lock = (name, act) => locks.request(name, { signal }, act).catch(() => {});
-  // Leads as soon as no other tab does. With `steal` from a tab that stands still: when it wakes up, it is in line again.
+  // A tab that stands still is robbed, and in line again when it wakes up.
   const stand = (how = { signal }) => locks.request(name, how, lead).catch(() => {
     if (signal.aborted || !streams[0]) return;
     quiet();
-    streams = [];
     stand();
   });
-  const quiet = () => streams.forEach((stream) => stream._close());
-  // A leader answers when it is asked.
+  const quiet = () => {
+    streams.forEach((stream) => stream._close());
+    streams = users = [];
+    live = false;
+  };
   const suspect = () => {
     tell(true);
     wait(() => stand({ steal: true }), PATIENCE_MS * (1 + Math.random()));
@@ -692,8 +678,6 @@ const createLink = (api, shared, locks, onFrame, onState, taken) => {
 
   const lead = () => {
     wait();
-    users = [];
-    live = false;
     const own = createStream(api, "subscribe", () => ({ format: "envelope", ...api._caller }), (state, error) => {
       live = state === LIVE || (live && state === RECONNECTING);
       spread();
@@ -715,7 +699,6 @@ const createLink = (api, shared, locks, onFrame, onState, taken) => {
       if (event === READY) past.frame = frame;
       if (stream === "subscribe") past.cursor = id || past.cursor;
       else if (value?.user) {
-        // Keeps the lists for watches to come.
         const { user, device, devices = present.get(user) ?? [] } = value;
         value.late = late;
         const others = devices.filter((other) => other !== device);
@@ -762,7 +745,7 @@ const createLink = (api, shared, locks, onFrame, onState, taken) => {
       mine[what] = [...list];
       tell();
     },
-    // One tab has a call: the one with its lock. The others hear of it, and give it up.
+    // The tab with its lock has the call. The others hear so.
     _claim(path, act) {
       if (!locks) return act();
       lock(name + path, act);
@@ -884,7 +867,7 @@ const createStream = (api, path, query, onState, cursor) => {
     else if (forbidden) finish(UNAUTHORISED, error);
     // A wrong address is said at once. A stream that was live had a right one.
     else if (!everLive && /^4(?!08|29)/.test(status)) finish(CLOSED, error);
-    else again(retryAfter > 0 ? retryAfter : 0);
+    else again(retryAfter || 0);
   };
 
   return {
@@ -892,10 +875,9 @@ const createStream = (api, path, query, onState, cursor) => {
     _close: close,
     _listen: hearNames,
 
-    // After a second, an answer to something else ends the backoff.
+    // An answer to something else ends the backoff.
     _hurry: () => earliest && wait(open, earliest - Date.now() + Math.random() * 1e3),
 
-    // The network or the page is back.
     _wake(type) {
       if (!wanted) return;
       if (type === "pagehide") stop();
@@ -904,14 +886,13 @@ const createStream = (api, path, query, onState, cursor) => {
   };
 };
 
-/** Requests to the daemon, with the caller's identity. */
 const createApi = ({ url: base, token, user, device, shared, credentials, heartbeat }) => {
   const root = new URL(base ?? ".", base ? globalThis.location?.href : import.meta.url);
   if (!root.pathname.endsWith("/")) root.pathname += "/";
   if (device === undefined) device = deviceId(shared && navigator.locks);
   let known, down;
 
-  // One that does not come is asked for again. The app's own error has nothing to do with the daemon's answers.
+  // One that does not come is asked for again. An error of the app is no answer of the daemon.
   const bearerOf = async () => {
     try {
       return token?.call ? await Promise.race([token(), new Promise((_, reject) => setTimeout(reject, PATIENCE_MS))]) : token;
@@ -925,7 +906,6 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
     _heartbeat: heartbeat,
     _silence: 60_000,
 
-    // The parameters that name the caller.
     _caller: { user, device },
 
     _url(path, query) {
@@ -957,7 +937,7 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
         const found = probe && status === 200;
         if (found && !/event-stream/.test(headers.get("content-type"))) return { status: 404, body: { detail: `no daemon at ${root}` } };
         const body = found ? void answer.body.cancel() : parse(await answer.text());
-        return { status, body: body ?? {}, retryAfter: Math.min(headers.get("retry-after") * 1e3, 6e5) };
+        return { status, body: body ?? {}, retryAfter: Math.min(Math.max(headers.get("retry-after") * 1e3, 0), 6e5) };
       } catch {
         signal?.throwIfAborted();
         return { status: 0, body: {} };
@@ -969,7 +949,7 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
       const end = Date.now() + wait;
       for (let failures = 0, renewed; ; failures++) {
         const asked = (known ??= bearerOf());
-        asked.catch(() => (known = known === asked ? undefined : known));
+        asked.catch(() => known === asked && api._renew());
         const bearer = await asked;
         const headers = {
           ...(body && { "content-type": "application/json" }),
@@ -978,12 +958,12 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
         };
         const answer = await api._once(api._url(path, api._caller), { method: body ? "POST" : "GET", body, headers, signal });
         const { status, retryAfter } = answer;
-        // The network is back. A ticket (it has no `wait`) says nothing of the stream.
+        // The network is back. Tickets, without `wait`, say nothing of streams.
         if (!status) down = true;
         else if (down && wait && status < 500 && status !== 429) down = api._answered();
         if (status === 401 && !renewed && (renewed = api._renew())) continue;
         const again = (repeat ? [0, 408, 425, 429, 503, 504] : [429, 503]).includes(status);
-        const pause = retryAfter > 0 ? retryAfter : Math.random() * Math.min(500 * 2 ** failures, 4_000);
+        const pause = retryAfter || Math.random() * Math.min(500 * 2 ** failures, 4_000);
         if (!again || Date.now() + pause > end) return answer;
         await new Promise((resolve) => {
           setTimeout(resolve, pause);
@@ -1031,7 +1011,6 @@ const outcomeOf = ({ status, body: { code } }) =>
   ({ 0: "unknown", 200: "delivered", 202: "held", 408: "unknown", 425: "unknown", 504: "unknown", 429: code === "mailbox_full" ? "full" : "limited" })[status] ??
   (code === "not_connected" ? code : status < 500 ? "refused" : "unavailable");
 
-/** An error with the status and the code of an answer. */
 const failure = ({ status, body: { detail = `status ${status}`, code } = {} }) =>
   Object.assign(new Error(detail), { name: "SignalError", status, code });
 
@@ -1047,7 +1026,7 @@ const random = () => crypto.getRandomValues(new BigUint64Array(1))[0].toString(1
 
 let tab;
 
-/** Not in the session storage while the page lives: a duplicated tab, which gets a copy, makes its own. A reload finds it. */
+/** A reload finds it in the session storage; a duplicated tab, which gets a copy while the page lives, does not. */
 const deviceId = (shared) => {
   const key = "backend-signal.device";
   try {

@@ -16,10 +16,10 @@ export async function settle() {
 }
 
 /** Moves time on, in steps, so that what one timer starts gets its own timers. */
-export async function pass(ms) {
+export async function pass(ms, step = 100) {
   await settle();
-  for (let left = ms; left > 0; left -= 100) {
-    mock.timers.tick(Math.min(100, left));
+  for (let left = ms; left > 0; left -= step) {
+    mock.timers.tick(Math.min(step, left));
     await settle();
   }
 }

@@ -19,6 +19,7 @@ const ROUTES: [(&str, &[&str]); 12] = [
     ("/console", &["GET", "HEAD"]),
     ("/client.js", &["GET", "HEAD"]),
     ("/client.d.ts", &["GET", "HEAD"]),
+    ("/openapi.json", &["GET", "HEAD"]),
 ];
 
 /// Not met (RFC 9110, 9.1): a method that the server does not know is 405, like a known one, and not 501.

@@ -82,7 +82,7 @@ async fn without_the_option_there_is_no_console_but_the_client() {
             let answer = get(&server, path, &[]).await;
             assert_eq!((answer.status, answer.problem().as_str()), (404, "no_route"), "{path}");
         }
-        for path in ["/client.js", "/client.d.ts"] {
+        for path in ["/client.js", "/client.d.ts", "/openapi.json"] {
             assert_eq!(get(&server, path, &[]).await.status, 200, "{path}");
         }
     }

@@ -3,7 +3,7 @@
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
-# The build of the allocator needs make. The base image has a C compiler.
+# The build of jemalloc needs make. The base image has a C compiler.
 RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY .cargo .cargo
@@ -15,7 +15,7 @@ COPY web web
 # `benches/pgo` builds the daemon with a profile of it under load. The caches keep built dependencies for the next build. Builds for
 # several platforms share `target`, so it is locked, and each build copies the daemon of its own platform.
 RUN --mount=type=cache,target=/src/target,sharing=locked --mount=type=cache,target=/usr/local/cargo/registry \
-    benches/pgo && cp "target/$(rustc --print host-tuple)/release/backend-signal" /backend-signal
+    benches/pgo && cp "target/$(rustc --print host-tuple)/dist/backend-signal" /backend-signal
 
 # Only the libraries that a Rust program needs: no shell, no package manager, no root.
 FROM gcr.io/distroless/cc-debian12:nonroot

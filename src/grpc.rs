@@ -52,7 +52,8 @@ use crate::{
     wall_clock,
 };
 
-/// The messages, the client and the server that the build generates from `proto/backend_signal/v1/signal.proto`.
+/// The messages, the client and the server, generated from `proto/backend_signal/v1/signal.proto`. After a change of that file:
+/// `cargo check --features generate`.
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes,
@@ -60,10 +61,10 @@ use crate::{
     reason = "generated; the comments of the proto document it"
 )]
 pub mod proto {
-    tonic::include_proto!("backend_signal.v1");
+    include!("../proto/generated/backend_signal.v1.rs");
 
     /// The descriptors of the whole file, for reflection.
-    pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/signal.bin"));
+    pub(super) const DESCRIPTORS: &[u8] = include_bytes!("../proto/generated/signal.bin");
 }
 
 /// The state that the methods share.

@@ -26,6 +26,7 @@
 //! | [`secret_file`] | reads files with secrets and keys |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
 //! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
+//! | [`cli`] | the client commands, such as `send` and `subscribe`: a gRPC client of a running daemon |
 //! | [`healthcheck`] | the subcommand that asks a running daemon whether it is alive |
 //! | [`terminal`] | writes to standard output and standard error before the process exits |
 //! | [`wall_clock`] | the time of day, safe to format |
@@ -44,11 +45,12 @@
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
 //! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`, STUN and TURN: `config/ice_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a row in `docs/reference.md`. A subcommand: `config.rs`, `main.rs` |
+//! | a new client command | `cli/client_commands.rs` and a file beside it; a section in `docs/cli.md` |
 //! | a warning at start | `app/start_report.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a row in `docs/reference.md`, a code in `web/openapi.json` |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes); a row in `docs/http.md`, an operation in `web/openapi.json` |
 //! | a new file for browsers | the folder `web`; `web.rs` embeds it |
-//! | a new gRPC method | `proto/backend_signal/v1/signal.proto`, `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs`; a row in `docs/grpc.md` |
+//! | a new gRPC method | `proto/backend_signal/v1/signal.proto` (then `cargo check --features generate`), `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs`; a row in `docs/grpc.md` |
 //! | a new claim, or a rule of who may reach whom | `auth/claims.rs` reads it, `auth/permission.rs` puts it into the `Caller`, `Caller::reach` in `auth/caller.rs` decides; its name: `config/permission_options.rs`, `claim_names` in `app/token_setup.rs` |
 //! | a new kind of identity, place of a token or signature algorithm | `AuthMode` in `config/serve_options.rs`, `Mode` in `auth.rs`, a file beside `auth/claim.rs`, `auth/challenge.rs`; `app.rs` joins them. A place of a token: `auth/token_source.rs`, the texts in `error/identity_fault.rs`. An algorithm: `auth/signatures.rs` verifies, `auth/key_set.rs` accepts its keys |
 //! | a new limit of a user or device | `Limits` in `hub/limit_settings.rs`, from `app.rs`; `hub/user_devices.rs`, `hub/presence.rs` or `hub/log.rs` counts |
@@ -87,6 +89,7 @@ pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod budget;
+pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod error;

@@ -3,17 +3,21 @@
 use std::{io, process::ExitCode};
 
 use backend_signal::{
-    app::{App, Checked},
+    app::App,
+    cli,
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
     drain::StopSignals,
     healthcheck, telemetry,
     terminal::{confirm, fail, print},
 };
-use tokio::runtime::Builder;
+#[cfg(not(feature = "jemalloc"))]
+use mimalloc::MiMalloc as Allocator;
+#[cfg(feature = "jemalloc")]
+use tikv_jemallocator::Jemalloc as Allocator;
 
-/// The system's allocator takes three times as much memory for an idle stream, and does not free it after a spike of connections.
+/// Both take a third of the system's memory for an idle stream. jemalloc takes a fifth less and ships; mimalloc builds in seconds.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     // First: before this, SIGTERM ends the process without a drain, and the system drops it if the process is PID 1.
@@ -21,25 +25,23 @@ fn main() -> ExitCode {
     match Arguments::from_process() {
         Ok(Command::Serve(options)) => serve(*options, signals).unwrap_or_else(|error| fail(2, error)),
         Ok(Command::CheckConfig(options)) => {
-            let checked = App::check(&options);
-            let confirmed = |found: Checked| confirm(&found.set_up, &found.warnings, options.console);
-            checked.map_or_else(|error| fail(2, error), confirmed)
+            App::check(&options).map_or_else(|error| fail(2, error), |found| confirm(&found.set_up, &found.warnings))
         }
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
+        Ok(Command::Client(command)) => cli::run(*command, signals),
         Err(EarlyExit::Print(text)) => print(&text),
         Err(EarlyExit::Fail(reason)) => fail(2, reason),
     }
 }
 
 fn check_health(Endpoint { host, port, tls_cert }: &Endpoint, mut signals: StopSignals) -> ExitCode {
-    match healthcheck::run(host, *port, tls_cert.is_some(), signals.next()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(1, format!("the daemon on --host {host} --port {port} is not healthy: {error}")),
-    }
+    let outcome = healthcheck::run(host, *port, tls_cert.is_some(), signals.next());
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    fail(1, format!("the daemon on --host {host} --port {port} is not healthy: {error}"))
 }
 
 fn serve(options: ServeOptions, signals: StopSignals) -> io::Result<ExitCode> {
-    let runtime = Builder::new_multi_thread().worker_threads(options.threads()).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(options.threads()).enable_all().build()?;
     let code = runtime.block_on(run(options, signals));
     // Dropping the runtime would wait for its thread that may still resolve the host name.
     runtime.shutdown_background();
@@ -48,12 +50,11 @@ fn serve(options: ServeOptions, signals: StopSignals) -> io::Result<ExitCode> {
 
 async fn run(options: ServeOptions, mut signals: StopSignals) -> io::Result<ExitCode> {
     let (level, format) = (options.log, options.log_format);
-    let Some(bound) = signals.unless_first(App::bind(options)).await else { return Ok(ExitCode::SUCCESS) };
-    let app = bound?;
+    let Some(app) = signals.unless_first(App::bind(options)).await.transpose()? else { return Ok(ExitCode::SUCCESS) };
     let _log = telemetry::start(level, format);
     telemetry::count_panics(app.metrics());
     signals.reload_with(app.reload());
     app.report();
-    let ended = signals.drain_on_first(&app.drain(), app.run()).await;
-    Ok(if ended == Some(Ok(())) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_whole = signals.drain_on_first(&app.drain(), app.run()).await == Some(Ok(()));
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

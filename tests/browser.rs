@@ -81,6 +81,35 @@ fn the_console_is_usable() {
     tools.run("console.mjs", &[env!("CARGO_BIN_EXE_backend-signal"), concat!(env!("CARGO_TARGET_TMPDIR"), "/console")]);
 }
 
+/// Three rounds; `STORM_ROUNDS` asks for more, and `STORM_SEED` repeats them.
+#[test]
+fn a_call_of_ten_lines_survives_every_kind_of_fault() {
+    match Tools::find() {
+        Ok(tools) => tools.run("storm/storm.mjs", &[env!("CARGO_BIN_EXE_backend-signal")]),
+        Err(absent) => skip(&absent),
+    }
+}
+
+#[test]
+fn client_js_keeps_its_promises_in_chromium() {
+    match Tools::find() {
+        Ok(tools) => tools.run_features("chromium", &tools.chromium),
+        Err(absent) => skip(&absent),
+    }
+}
+
+#[test]
+fn client_js_keeps_its_promises_in_firefox() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(absent) => return skip(&absent),
+    };
+    match on_path(&["firefox-esr", "firefox"]) {
+        Some(firefox) => tools.run_features("firefox", &firefox),
+        None => skip("there is no Firefox on the PATH"),
+    }
+}
+
 /// Prints that the test was skipped, past the test harness, which hides the output of passing tests. Fails with CI=true.
 fn skip(absent: &str) {
     assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "with CI=true the test in a browser must run: {absent}");
@@ -111,6 +140,11 @@ impl Tools {
         assert!(said.contains(" passed, 0 failed"), "the script has run to its end");
     }
 
+    fn run_features(&self, name: &str, browser: &Path) {
+        let browser = browser.to_str().expect("UTF-8");
+        self.run("features.mjs", &[env!("CARGO_BIN_EXE_backend-signal"), name, browser]);
+    }
+
     fn find() -> Result<Self, String> {
         let node = on_path(&["node"]).ok_or("there is no Node.js (node) on the PATH")?;
         let named = env::var_os("CHROMIUM").map(PathBuf::from);
@@ -119,7 +153,7 @@ impl Tools {
         let chromium =
             chromium.filter(|file| file.is_file()).ok_or("there is no Chromium on the PATH or in $CHROMIUM")?;
         let is_there = |package: &&str| folder().join(format!("node_modules/{package}/package.json")).is_file();
-        if !["axe-core", "eventsource", "playwright-core"].iter().all(is_there) {
+        if !["axe-core", "eventsource", "playwright-core", "puppeteer-core"].iter().all(is_there) {
             install()?;
         }
         Ok(Self { node, chromium })

@@ -77,6 +77,8 @@ export interface Frame {
   event: string;
   data: string;
   id: string;
+  /** The stream has come back after a loss. */
+  late?: boolean;
 }
 
 /** A message that this page sent, with its outcome. `device` is null for a broadcast. */

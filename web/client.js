@@ -1,26 +1,26 @@
 // The browser helper of backend-signal: signalling, watching devices, and WebRTC calls that survive reloads and cut networks.
-// One ES module without dependencies, served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
+// Served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
 //
-// Objects are closures and not classes: a minifier shortens names of variables, but not of properties. Reading order: createSignal
-// (what a page uses), createCall, createChannel; below them createLink (which tab holds the streams), createStream (an EventSource
-// that comes back), createApi (requests).
+// Closures and not classes, because a minifier shortens names of variables only. Reading order: createSignal (what a page uses),
+// createCall, createChannel; below them createLink (which tab has the streams), createStream (an EventSource), createApi (requests).
 
-// For one request; for the repeats of a send after 429 and 503; for an EventSource to open.
-const ANSWER_MS = 10_000, SEND_MS = 10_000, OPEN_MS = 15_000;
-// A reconnect waits a random part of the backoff (full jitter). A call that does not connect negotiates again after the check time.
-// Both double with each failure, up to the most.
+// For an answer, and for the repeats of a send. A channel that the peer closed while the connection stays up so long was closed on
+// purpose.
+const PATIENCE_MS = 10_000;
+// For an EventSource to open.
+const OPEN_MS = 15_000;
+// A reconnect waits a random part of the backoff (full jitter), a call negotiates again after the check time. Both double with each
+// failure.
 const BACKOFF_MS = 4_000, CHECK_MS = 5_000, MOST_MS = 30_000;
-// Candidates that appear within this time share a message.
+// Candidates of this time share a message.
 const COLLECT_MS = 20;
-// Seconds for which the server holds a call message: a short cut of the peer's network loses nothing.
+// In seconds: a short cut of the peer's network loses no call message.
 const CALL_TTL = 30;
-// A channel that the peer closed while the connection stays up for this long was closed on purpose.
-const CHANNEL_GONE_MS = 10_000;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
 const MUTE = /^(superseded|unauthorised)$/;
 const UNKNOWN_SESSION = "unknown_session", PEER_RELOADED = "peer_reloaded";
 
-/** Opens the stream of this device. Resolves at the first `signal.ready`; rejects when the server refuses, or on abort. */
+/** Resolves at the first `signal.ready`. Rejects when the server refuses, or on abort. */
 export const connect = (options = {}) => new Promise((resolve, reject) => createSignal(options, resolve, reject));
 
 function createSignal(options, resolve, reject) {
@@ -61,7 +61,7 @@ function createSignal(options, resolve, reject) {
     },
 
     async devices(user) {
-      const answer = await api.ask("GET", pathOf(user), { repeat: true, wait: SEND_MS });
+      const answer = await api.ask("GET", pathOf(user), { repeat: true, wait: PATIENCE_MS });
       if (answer.status !== 200) throw failure(answer);
       return answer.body;
     },
@@ -99,7 +99,7 @@ function createSignal(options, resolve, reject) {
     const body = JSON.stringify({ data, event: event ?? undefined });
     const sent = { ...to, event: event ?? null, data, ttl };
     emit("sending", sent);
-    const answer = await api.ask("POST", path, { headers, body, signal, repeat, wait: SEND_MS });
+    const answer = await api.ask("POST", path, { headers, body, signal, repeat, wait: PATIENCE_MS });
     const outcome = outcomeOf(answer);
     emit("sent", Object.assign(sent, { outcome, status: answer.status }));
     if (outcome === "refused") throw failure(answer);
@@ -134,9 +134,8 @@ function createSignal(options, resolve, reject) {
       // The first of a page (`new`) begins anew, a later one only if messages were lost (`broken`).
       if (value.continuity !== "resumed") calls.forEach((call) => call._restart(value.continuity === "new"));
     } else if (!event.startsWith("signal.")) {
-      const { from, data, sent_at: sentAt } = value;
+      const { from, data, sent_at: sentAt } = value, name = event === "message" ? null : event;
       if (event === "call") hearCall(from, parse(data));
-      const name = event === "message" ? null : event;
       emit(name ? `message:${name}` : event, { event: name, data, from, sentAt: new Date(sentAt), id, json: () => JSON.parse(data) });
     }
   }
@@ -184,7 +183,7 @@ function createSignal(options, resolve, reject) {
 
   // The ICE servers: once for all calls, and again before they expire.
   async function fetchIce() {
-    const { status, body } = await api.ask("GET", "ice", { repeat: true, wait: 3_000 });
+    const { status, body } = await api.ask("GET", "ice", { repeat: true, wait: 3_000 }).catch(() => ({}));
     // 404: none is configured. After another failure the next call asks again.
     if (status !== 200) return void (ice = status === 404);
     iceServers = body.iceServers;
@@ -223,9 +222,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     accept() {
       if (call.state !== "ringing") return;
       watch = signal.watch([peer.user]);
-      const here = (name, act) => watch.on(name, ({ device, devices = [device] }) => devices.includes(peer.device) && act());
+      const here = (name, act) => watch.on(name, ({ device, devices = [device], late }) => devices.includes(peer.device) && act(late));
       here("online", again);
-      here("devices", () => call.state === "waiting" && again());
+      // A list after a loss does not show whether the peer has reloaded.
+      here("devices", (late) => (call.state === "waiting" ? again() : late && connected && nudge()));
       here("offline", () => up() || become("waiting"));
       become("connecting");
       renew();
@@ -285,7 +285,6 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     });
   }
 
-  // Negotiates again, in a new session or in this one.
   function restart(why, anew) {
     emit("restart", why);
     if (!anew) return nudge();
@@ -294,7 +293,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
     renew();
   }
 
-  // Begins a session: a new RTCPeerConnection, with the app's tracks and channels. The browser then asks for an offer.
+  // Begins a session, with the app's tracks and channels. The browser then asks for an offer.
   function renew() {
     drop();
     session = random();
@@ -356,7 +355,7 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       emit("error", outcome);
       end("refused");
     } else if (outcome === "delivered") present();
-    else if (outcome === "held" || outcome === "not_connected") up() || become("waiting");
+    else if (/^(held|not_connected)$/.test(outcome)) up() || become("waiting");
   }
 
   function collect(candidate) {
@@ -400,10 +399,10 @@ function createCall({ signal, peer, polite, say, rtc, ice, begun, ended }) {
       return anew && offer();
     }
     if (anew) {
-      const why = theirs && PEER_RELOADED;
+      const paired = theirs;
       if (seq) renew();
       pair(from);
-      if (why) emit("restart", why);
+      if (paired) emit("restart", PEER_RELOADED);
     }
     await pc.setRemoteDescription(description);
     needed = false;
@@ -503,9 +502,9 @@ function createChannel(label, init, isUp, gone) {
     send(data) {
       if (channel.readyState === "closed") throw new DOMException("closed", "InvalidStateError");
       if (out) return out.send(data);
-      const size = data.size ?? data.byteLength ?? `${data}`.length;
-      if (queued + size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
-      queued += size;
+      const size = queued + (data.size ?? data.byteLength ?? `${data}`.length);
+      if (size > MAX_BUFFERED) throw new DOMException("too much waits", "OperationError");
+      queued = size;
       queue.push(data);
     },
 
@@ -534,7 +533,7 @@ function createChannel(label, init, isUp, gone) {
         if (out) return;
         channel.readyState = "connecting";
         // The peer has closed it, or is gone: then a new connection follows.
-        timer = setTimeout(() => isUp() && channel.close(), CHANNEL_GONE_MS);
+        timer = setTimeout(() => isUp() && channel.close(), PATIENCE_MS);
       });
       opened();
     },
@@ -564,8 +563,8 @@ function createChannel(label, init, isUp, gone) {
 }
 
 /**
- * The streams: the device's own, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a
- * Web Lock tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
+ * The device's stream, and one for all watches. With `shared` all tabs of an origin have one pair: the tab that holds a Web Lock
+ * tells the others over a BroadcastChannel. When it goes, the next gets the lock, and resumes from the last cursor.
  */
 function createLink(api, told, shared) {
   const name = `backend-signal ${api.url("", api.caller())}`, me = random(), stop = new AbortController();
@@ -591,7 +590,7 @@ function createLink(api, told, shared) {
     spread();
   }
 
-  // The tab with the streams does what all tabs want.
+  // Does what all tabs want.
   function spread() {
     own?.listen();
     const next = [...new Set(all("users"))].sort().slice(0, MAX_USERS);
@@ -626,6 +625,7 @@ function createLink(api, told, shared) {
       state: (_, error) => error && frame({ stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" }),
     });
     const names = ["online", "pageshow", "pagehide", "visibilitychange"];
+    api.answered = () => [own, watch].forEach((stream) => stream.hurry());
     names.forEach((name) => globalThis.addEventListener?.(name, wake, { signal: stop.signal }));
     spread();
     if (!MUTE.test(past.state)) own.open();
@@ -639,10 +639,10 @@ function createLink(api, told, shared) {
 
   function hear({ frame, state, error, before, tab, wants, ask, takeOver }) {
     if (frame) {
-      const { stream, event, id } = frame, value = parse(frame.data);
+      const { stream, event, id, late } = frame, value = parse(frame.data);
       if (event === "signal.ready") past.frame = frame;
       if (stream === "subscribe") past.cursor = id || past.cursor;
-      else if (value?.user) note(event, value);
+      else if (value?.user) note(event, Object.assign(value, { late }));
       told.frame(frame, value);
     }
     if (state) {
@@ -698,24 +698,25 @@ function createLink(api, told, shared) {
   };
 }
 
-/** An EventSource that comes back: after cuts, silence and refusals, and with a new ticket where tokens are used. */
+/** An EventSource that comes back, with a new ticket where tokens are used. */
 function createStream(api, path, onFrame, { query, names, cursor, state: onState }) {
-  let source, timer, turn = 0, failures = 0, deadline, wanted, everLive = cursor, probed, renewed;
+  let source, timer, turn = 0, failures = 0, deadline, earliest, wanted, late, everLive = cursor, probed, renewed;
 
   function stop() {
     clearTimeout(timer);
     source?.close();
     source = undefined;
-    deadline = 0;
+    deadline = earliest = 0;
+    late = wanted;
     return ++turn;
   }
 
   function close() {
     stop();
-    wanted = false;
+    wanted = late = false;
   }
 
-  // Without a word for this long the stream is dead.
+  // Without a word for so long the stream is dead.
   function feed(ms) {
     clearTimeout(timer);
     deadline = Date.now() + ms;
@@ -725,6 +726,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
   // Comes back after a random part of the backoff.
   function again(least = 0) {
     stop();
+    earliest = Date.now() + Math.max(least, 1e3);
     probed = false;
     onState(everLive ? "reconnecting" : "connecting");
     timer = setTimeout(() => open(), least + Math.random() * Math.min(BACKOFF_MS * 2 ** failures++, MOST_MS));
@@ -773,11 +775,12 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
       probed = false;
       feed(api.silence);
     }
-    onFrame({ stream: path, event: type, data, id: lastEventId }, value);
+    onFrame({ stream: path, event: type, data, id: lastEventId, late });
     if (target !== source) return;
     if (ready || type === "signal.devices") {
       everLive = true;
       onState("live");
+      api.answered();
     }
     if (type !== "signal.end") return;
     const { reason } = value;
@@ -792,13 +795,20 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
   }
 
   function refused(error) {
-    const { status = 0, retryAfter = 0 } = error, forbidden = status === 401 || status === 403;
+    const { status, retryAfter = 0 } = error, forbidden = status === 401 || status === 403;
     if (status === 204) finish("superseded");
     else if (forbidden && !renewed && (renewed = api.renew())) open();
     else if (forbidden) finish("unauthorised", error);
     // A wrong address is said at once. A stream that was live had a right one.
     else if (!everLive && status >= 400 && status < 500 && status !== 408 && status !== 429) finish("closed", error);
     else again(retryAfter * 1_000);
+  }
+
+  // After a second, an answer to something else ends the backoff.
+  function hurry() {
+    if (!earliest) return;
+    clearTimeout(timer);
+    timer = setTimeout(() => open(), earliest - Date.now());
   }
 
   // The network or the page is back.
@@ -808,7 +818,7 @@ function createStream(api, path, onFrame, { query, names, cursor, state: onState
     else if (type === "online" || Date.now() > deadline) open();
   }
 
-  return { open, close, listen, wake };
+  return { open, close, listen, wake, hurry };
 }
 
 /** Requests to the daemon, with the caller's identity. */
@@ -821,6 +831,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
   const api = {
     credentials,
     heartbeat,
+    answered() {},
     silence: 60_000,
 
     // The parameters that name the caller.
@@ -840,7 +851,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
       return typeof token === "function";
     },
 
-    // A ticket for one stream. None where the daemon reads no tokens.
+    // For one stream. None where the daemon reads no tokens.
     async ticket() {
       if (!token) return;
       const answer = await api.ask("POST", "ticket", {});
@@ -848,12 +859,13 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
       if (answer.status !== 404) throw answer;
     },
 
-    // Status 0: there was no answer, and the request may have arrived.
+    // Status 0: no answer. The request may have arrived.
     async once(url, init, signal, probe) {
-      const timeout = AbortSignal.timeout(ANSWER_MS);
+      const timeout = AbortSignal.timeout(PATIENCE_MS);
       try {
         const answer = await fetch(url, { ...init, credentials, signal: signal ? AbortSignal.any([timeout, signal]) : timeout });
         const { status, headers } = answer;
+        if (status < 500 && status !== 429) api.answered();
         const body = probe && status === 200 ? void answer.body?.cancel() : parse(await answer.text());
         return { status, body: body ?? {}, retryAfter: +headers.get("retry-after") || 0 };
       } catch {
@@ -869,8 +881,8 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
         known ??= Promise.resolve(typeof token === "function" ? token() : token);
         known.catch(api.renew);
         const bearer = await known;
-        const init = { method, body, headers: { ...headers, ...(bearer && { authorization: `Bearer ${bearer}` }) } };
-        const answer = await api.once(api.url(path, api.caller()), init, signal);
+        const all = bearer ? { ...headers, authorization: `Bearer ${bearer}` } : headers;
+        const answer = await api.once(api.url(path, api.caller()), { method, body, headers: all }, signal);
         const { status, retryAfter = 0 } = answer;
         if (status === 401 && !renewed && (renewed = api.renew())) continue;
         const again = status === 429 || status === 503 || (repeat && (status === 0 || status === 504));
@@ -887,7 +899,7 @@ function createApi({ url: base, token, user, device, shared, credentials = "same
   return api;
 }
 
-/** Gives `on`, which returns a function that removes the listener, and `emit`, which says whether there was one. */
+/** `on` gives a function that removes the listener, `emit` says whether there is one. */
 function createEmitter() {
   let listeners = [];
   const on = (...entry) => {
@@ -926,16 +938,13 @@ function parse(text) {
   } catch {}
 }
 
-/** The path of a device, or of all devices of a user. It is also the key of an address, and the order of addresses. */
+/** The path of a device, or of all of a user. Also the key and the order of addresses. */
 const pathOf = (user, device) => `user/${encodeURIComponent(user)}/device${device ? `/${encodeURIComponent(device)}` : "s"}`;
 const random = () => [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => (byte + 256).toString(16).slice(1)).join("");
 
 let tab;
 
-/**
- * The id of this tab. While the page lives, its id is not in the session storage, so a duplicated tab, which gets a copy, makes its
- * own. The page puts the id back as it goes, so a reload finds it.
- */
+/** Not in the session storage while the page lives: a duplicated tab, which gets a copy, makes its own. A reload finds it. */
 function deviceId(shared) {
   const key = "backend-signal.device";
   try {

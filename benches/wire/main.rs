@@ -1,5 +1,5 @@
-//! The daemon under load, over real sockets: `cargo bench --bench wire -- [memory | throughput | latency | opening |
-//! million | idle | attacks]`.
+//! The daemon that ships under load, over real sockets: `cargo bench --features jemalloc --bench wire -- [memory | throughput |
+//! latency | opening | million | idle | attacks]`.
 //!
 //! This process makes the load, and every server runs in a process of its own: the daemon, a bare hyper that answers empty posts
 //! and delivers nothing (the ceiling), and a plain axum server with its event streams and a channel for each of them. They
@@ -89,6 +89,9 @@ fn main() -> io::Result<()> {
         limits: if limits.is_empty() { vec![Limits::Default] } else { limits },
         runs: number("--rounds").unwrap_or(3),
     };
+    if !cfg!(feature = "jemalloc") && option(&words, "--daemon").is_none() {
+        eprintln!("note: without `--features jemalloc` the daemon does not have the allocator of what ships");
+    }
     rlimit::increase_nofile_limit(u64::MAX)?;
     let parts: [(&str, Part); 7] = [
         ("memory", memory::idle_and_busy),

@@ -41,6 +41,7 @@ const SCENARIOS = {
   "a call is made and ended with the keyboard alone": byKeyboard,
   "a stream is opened, cut and resumed by hand": resumesByHand,
   "devices are listed and watched, and a send shows its answer": sends,
+  "a tab in the background leaves a connection to the others": yields,
   "metrics are shown": metrics,
   "the self-test finds nothing where nothing is": testsNothing,
   "the self-test names a proxy that buffers": testsBuffering,
@@ -263,6 +264,29 @@ async function sends({ open, picture, as }) {
   await page.getByText("The same with curl").click();
   assert.match(await page.locator("#curl").textContent(), /^curl -i 'http.*absent'\\''s' -H 'Content-Type: application\/json' -d '\{"event":"invite","data":\{"hello":"there"\}\}'$/);
   await picture(page, "devices");
+}
+
+async function yields({ two, open, metric }) {
+  const [first, second] = await two();
+  const watches = (count) => until(`${count} watches`, async () => (await metric("signal_watches")) === count);
+  const hide = (page, hidden) => page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
+  await watches(2);
+  await hide(first, true);
+  await watches(1);
+  const third = await open("/");
+  await title(third, "Call another tab");
+  await third.getByText("a browser has six connections").waitFor();
+  await hide(second, true);
+  await watches(1);
+  await call(third, second);
+  await title(second, `In a call with ${await name(third)}`);
+  await chat(third, second, "to a tab in the background");
+  await hide(first, false);
+  await title(first, "Call another tab");
+  await first.getByRole("button", { name: `Call ${await name(third)}` }).waitFor();
 }
 
 async function metrics({ two, picture }) {
@@ -744,7 +768,7 @@ async function run(name, scenario, browser) {
 /** The picture of the README: two tabs in a call, seen from one of them. */
 async function takePicture(browser, file) {
   const { url, close } = await startDaemon(["--dev"]);
-  const context = await newContext(browser, { viewport: { width: 1180, height: 800 } });
+  const context = await newContext(browser, { viewport: { width: 1180, height: 770 }, reducedMotion: "reduce" });
   const [ana, bob] = [await openAt(context, `${url}/console?device=Phone`), await openAt(context, `${url}/console?device=Laptop`)];
   await callAndWait(bob, ana);
   await chat(bob, ana, "Hello phone. Do you hear me without a server?");

@@ -22,7 +22,7 @@ struct Method {
 
 /// The streaming methods of the service, of health, and of both versions of reflection.
 fn streaming() -> Vec<Method> {
-    let ours = include_bytes!(concat!(env!("OUT_DIR"), "/signal.bin"));
+    let ours = include_bytes!("../../proto/generated/signal.bin");
     let sets =
         [&ours[..], tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
     let mut methods = Vec::new();

@@ -150,9 +150,9 @@ async fn serve_is_the_default_subcommand() {
 }
 
 /// The thread frees the memory of a spike even when the daemon allocates nothing more.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "jemalloc"))]
 #[tokio::test]
-async fn the_allocator_has_a_thread_of_its_own() {
+async fn the_allocator_that_ships_has_a_thread_of_its_own() {
     let process = Process::start(&[]);
     until(async || process.threads(), |threads| threads.iter().any(|name| name == "jemalloc_bg_thd")).await;
 }

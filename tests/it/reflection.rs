@@ -15,6 +15,7 @@ SendStream(stream SendStreamRequest) stream SendStreamResponse
 Broadcast(BroadcastRequest) BroadcastResponse
 ListDevices(ListDevicesRequest) ListDevicesResponse
 WatchDevices(WatchDevicesRequest) stream WatchDevicesResponse
+GetIceServers(GetIceServersRequest) GetIceServersResponse
 Address: string user = 1, string device = 2
 SubscribeRequest: string cursor = 1, Duration heartbeat = 2
 SubscribeResponse: Ready ready = 1, Message message = 2, Ping ping = 3, End end = 4
@@ -34,6 +35,9 @@ ListDevicesResponse: repeated string devices = 1
 WatchDevicesRequest: repeated string users = 1, Duration heartbeat = 2
 WatchDevicesResponse: DeviceList devices = 1, Address online = 2, Address offline = 3, Ping ping = 4, End end = 5
 DeviceList: string user = 1, repeated string devices = 2
+IceServer: repeated string urls = 1, string username = 2, string credential = 3
+GetIceServersRequest: 
+GetIceServersResponse: repeated IceServer ice_servers = 1, Duration expires_in = 2
 Continuity: CONTINUITY_UNSPECIFIED = 0, CONTINUITY_NEW = 1, CONTINUITY_RESUMED = 2, CONTINUITY_BROKEN = 3
 EndReason: END_REASON_UNSPECIFIED = 0, END_REASON_SUPERSEDED = 1, END_REASON_DRAINING = 2, END_REASON_EXPIRED = 3
 Outcome: OUTCOME_UNSPECIFIED = 0, OUTCOME_DELIVERED = 1, OUTCOME_HELD = 2";

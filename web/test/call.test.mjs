@@ -62,6 +62,31 @@ test("a call connects, and both sides that ask for a channel have the same one",
   assert.equal(ana.call.channel("chat"), ana.chat);
   assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), []);
   assert.equal(connections().length, 2, "one connection on each side");
+  const types = world.posts("call").map(({ query, body }) => `${query.get("user")} ${body.data.description?.type}`);
+  assert.equal(types.filter((type) => type === "bob answer").length, 1);
+  assert.ok(!types.includes("bob offer"), "the answer has served for the callee's channel too");
+});
+
+test("an answer that serves for a channel of the callee too is followed by no offer", async () => {
+  world.intercept = async ({ path }) => {
+    if (path === "/ice") await new Promise((resolve) => { setImmediate(() => setImmediate(resolve)); });
+  };
+  await inACall();
+  const types = world.posts("call").map(({ query, body }) => `${query.get("user")} ${body.data.description?.type}`);
+  assert.ok(!types.includes("bob offer"), `${types}`);
+});
+
+test("a call message that the network lost is sent again at once", async () => {
+  const bob = await page("bob", false);
+  let lost = 0;
+  world.intercept = ({ body }) => {
+    if (body?.event === "call" && body.data.description && lost < 2) throw new TypeError(`lost ${lost += 1}`);
+  };
+  const ana = await page("ana", true);
+  await pass(2_500);
+  assert.deepEqual([ana.call.state, bob.call.state, lost], ["connected", "connected", 2]);
+  const offers = world.calls().filter(({ description }) => description?.type === "offer");
+  assert.equal(new Set(offers.map(({ seq }) => seq)).size, 1, "the same message");
 });
 
 test("messages are {v, session, seq} with one of description, candidates, bye, and count from 1", async () => {
@@ -106,6 +131,34 @@ test("a call that nobody has accepted rings, and connects when it is accepted", 
   rings[0].accept();
   await connected(ana, { call: rings[0], log: [], user: "bob" });
   assert.equal(chat.readyState, "open");
+  assert.equal(world.calls().filter(({ description }) => description?.type === "answer").length, 1, "only the last offer is answered");
+});
+
+test("an offer that is refused in glare has ours as its answer, once more", async () => {
+  const ana = await world.connect("ana", "laptop");
+  ana.call("aaa", "pc").channel("chat");
+  await pass(200);
+  const peer = byHand("aaa", "pc");
+  const [{ session }] = peer.heard();
+  peer.say("new page", { description: OFFER });
+  await pass(200);
+  const offers = peer.heard().filter(({ description }) => description);
+  assert.deepEqual(offers.map(({ session, description }) => [session, description.type]), [[session, "offer"], [session, "offer"]]);
+});
+
+test("a side that has nothing to offer asks its peer to begin anew", async () => {
+  const bob = await world.connect("bob", "phone");
+  bob.on("call", (call) => call.accept());
+  const ana = await world.connect("ana", "laptop");
+  const restarts = [];
+  const call = ana.call("bob", "phone");
+  call.on("restart", (why) => restarts.push(why));
+  call.addTrack({ kind: "audio" });
+  await pass(1_000);
+  bob.call("ana", "laptop")._restart(true);
+  await pass(1_000);
+  assert.deepEqual(restarts, ["peer_reloaded"]);
+  assert.equal(call.state, "connected");
 });
 
 test("a call that comes before anybody listens is given to the first listener", async () => {
@@ -175,6 +228,7 @@ for (const who of ["callee", "caller", "both"]) {
     await pass(500);
     await connected(ana, bob);
     await talk(ana, bob);
+    assert.deepEqual([...ana.log, ...bob.log].filter((line) => line.startsWith("error")), []);
     if (who === "callee") {
       assert.equal(ana.chat, chat);
       assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
@@ -252,12 +306,14 @@ test("another page of the device has the call, is closed, and the first takes it
 
 test("a superseded page sends no call messages", async () => {
   const [, bob] = await inACall();
+  const { session } = world.calls().find(({ description }) => description?.type === "answer");
   await world.connect("bob", "phone");
   await settle();
   const { length } = world.calls();
   bob.call.pc.become("failed");
+  bob.call.addTrack({ kind: "audio" });
   await pass(60_000);
-  assert.deepEqual(world.posts("call").slice(length).filter(({ body }) => body.data.session === world.calls()[1].session), []);
+  assert.deepEqual(world.calls().slice(length).filter((message) => message.session === session), []);
 });
 
 test("failed ICE is restarted in the session, and after that anew", async () => {
@@ -301,9 +357,11 @@ test("a call message without an answer is repeated with its seq, and the repeat 
     throw new TypeError("the answer is lost");
   };
   const ana = await page("ana", true);
-  await connected(ana, bob);
+  await pass(2_500);
+  assert.deepEqual([ana.call.state, bob.call.state], ["connected", "connected"], "before an offer without an answer is repeated");
   await talk(ana, bob);
   assert.deepEqual([...ana.log, ...bob.log].filter((line) => /error|restart/.test(line)), []);
+  assert.equal(new Set(world.calls().filter(({ answers }) => answers === 1).map(({ seq }) => seq)).size, 1, "one answer");
 });
 
 test("a peer whom one may not reach ends the call", async () => {
@@ -333,11 +391,12 @@ test("candidates that come before their offer are kept", async () => {
   await pass(200);
   peer.say("s2", { candidates: [{ candidate: "early" }], more: "is ignored" });
   await pass(200);
-  peer.say("s2", { description: OFFER });
+  peer.say("s2", { description: { ...OFFER, of: 1 } });
   await pass(200);
   peer.say("s1", { candidates: [{ candidate: "of the first session" }] });
   peer.say("s2", { candidates: [{ candidate: "late" }, { candidate: "" }] });
   await pass(200);
+  assert.equal(connections().length, 2, "another session has a connection of its own");
   assert.deepEqual(connections().at(-1).candidates.map(({ candidate }) => candidate), ["early", "late", ""]);
 });
 
@@ -408,6 +467,32 @@ test("the ICE servers are fetched once, and again before they expire", async () 
   assert.equal(servers().length, 3);
 });
 
+test("without ICE servers for now a call goes on, and the next one asks again", async () => {
+  let asked = 0;
+  let broken = false;
+  world.intercept = ({ path }) => {
+    if (path === "/ticket") return { status: 200, body: { ticket: "t" } };
+    if (path === "/ice") asked += 1;
+    return path === "/ice" ? { status: broken ? 401 : 500 } : undefined;
+  };
+  const bob = await page("bob", false);
+  const token = () => { if (broken) throw new Error("no token now"); return "token"; };
+  const ana = await page("ana", false, { token });
+  broken = true;
+  ana.signal.on("call", () => {});
+  const errors = [];
+  const call = ana.signal.call("bob", "phone");
+  call.on("error", ({ message }) => errors.push(message));
+  await pass(500);
+  broken = false;
+  call.close();
+  ana.signal.call("bob", "phone").channel("chat");
+  await pass(8_000);
+  assert.equal(bob.call.state, "connected");
+  assert.deepEqual(errors, []);
+  assert.ok(asked >= 2, `${asked}`);
+});
+
 test("ICE servers of the app are used as they are, with the rest of its configuration", async () => {
   const iceServers = [{ urls: ["stun:mine"] }];
   const ana = await page("ana", true, { iceServers, rtc: { iceTransportPolicy: "relay" } });
@@ -466,4 +551,42 @@ test("a hundred rounds of reloads on random sides end in a call", async () => {
     await connected(ana, bob);
     await talk(ana, bob);
   }
+});
+
+test("a peer that reloads while the watch is away is noticed as soon as the watch is back", async () => {
+  const [ana, bob] = await inACall();
+  mock.method(Math, "random", () => 0.25);
+  world.sources.findLast(({ path, query, readyState }) => path === "/devices" && query.get("user") === "bob" && readyState === 1).fail();
+  leave(bob);
+  const reloaded = await page("bob", false);
+  await pass(1_500);
+  assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
+  await connected(ana, reloaded);
+  await talk(ana, reloaded);
+});
+
+test("a call is left alone when a watch of somebody else opens the stream of all watches anew", async () => {
+  const [ana] = await inACall();
+  const said = world.calls().length;
+  ana.signal.watch(["eve"]);
+  await pass(1_000);
+  assert.equal(world.calls().length, said);
+});
+
+test("a peer that reloads while this machine sleeps is noticed when the network is back", async () => {
+  const listeners = [];
+  const bob = await page("bob", false);
+  globalThis.addEventListener = (name, listener) => listeners.push({ name, listener });
+  const ana = await page("ana", true);
+  delete globalThis.addEventListener;
+  await connected(ana, bob);
+  // The streams are dead, and nothing says so.
+  const dead = world.sources.filter(({ query, readyState }) => readyState === 1 && query.get("user") !== "ana");
+  for (const source of dead.filter(({ path }) => path === "/devices")) source.dispatchEvent = () => {};
+  leave(bob);
+  const reloaded = await page("bob", false);
+  for (const { name, listener } of listeners) if (name === "online") listener({ type: "online" });
+  await pass(1_500);
+  assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
+  await connected(ana, reloaded);
 });

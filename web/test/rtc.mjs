@@ -114,6 +114,8 @@ export class FakePeerConnection extends EventTarget {
     await null;
     this.#alive();
     if (!description?.sdp) throw new DOMException("no sdp", "OperationError");
+    // Another certificate cannot come into a connection that is there.
+    if (this.remoteDescription && description.of !== this.remoteDescription.of) throw new DOMException("another peer", "OperationError");
     if (description.type === "offer") {
       // Rollback of our own offer, as browsers do it.
       if (this.signalingState === "have-local-offer") this.localDescription = null;

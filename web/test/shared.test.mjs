@@ -181,11 +181,14 @@ test("all sharing tabs are superseded, and any of them takes over", async () => 
   await world.connect("ana", "laptop");
   await pass(300);
   assert.deepEqual(tabs.map(({ signal }) => signal.state), ["superseded", "superseded"]);
-  const late = share();
+  const late = await share();
+  assert.equal(late.signal.state, "superseded", "so that a page can offer to take over");
+  tabs.shift().end();
+  await pass(10_000);
+  assert.deepEqual([...tabs, late].map(({ signal }) => signal.state), ["superseded", "superseded"], "the next tab with the lock is quiet");
+  tabs[0].signal.takeOver();
   await pass(300);
-  tabs[1].signal.takeOver();
-  await pass(300);
-  assert.deepEqual([...tabs, await late].map(({ signal }) => signal.state), ["live", "live", "live"]);
+  assert.deepEqual([...tabs, late].map(({ signal }) => signal.state), ["live", "live"]);
 });
 
 test("sharing tabs have one device by default", async () => {
@@ -203,6 +206,7 @@ test("a device that is left out is of the tab: kept over a reload, new in a dupl
   assert.notEqual(await connect(browser.tab(copy)), device, "a duplicate, while the first lives");
   tab.fire("pagehide");
   assert.equal(await connect(browser.tab(session)), device, "the next page of the tab");
+  assert.notEqual(await connect(browser.tab(storage(session))), device, "a duplicate of the page that was reloaded");
   assert.notEqual(await connect(browser.tab()), device, "another tab");
 });
 

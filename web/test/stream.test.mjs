@@ -307,13 +307,27 @@ test("frames show every event of both streams as it came", async () => {
 test("a closed signal leaves nothing behind", async () => {
   const signal = await world.connect("ana", "laptop");
   signal.watch("bob");
-  signal.call("bob", "phone").channel("chat");
+  const call = signal.call("bob", "phone");
+  call.channel("chat");
   await settle();
   signal.close();
+  assert.equal(call.state, "closed");
   await pass(500);
   const before = [world.sources.length, world.requests.length];
   await pass(120_000);
   assert.deepEqual([world.sources.length, world.requests.length], before);
   assert.ok(world.sources.every(({ readyState }) => readyState === 2));
   assert.equal(signal.state, "closed");
+});
+
+test("an answer of the server ends the wait of a stream, but not within a second of its failure", async () => {
+  const signal = await world.connect("ana", "laptop");
+  mock.method(Math, "random", () => 0.99);
+  world.stream("ana", "laptop").fail();
+  const seen = world.sources.length;
+  await signal.send("bob", "phone", "text", "one");
+  await pass(900);
+  assert.equal(world.sources.length, seen, "too soon");
+  await pass(100);
+  assert.deepEqual([world.sources.length, signal.state], [seen + 1, "live"]);
 });

@@ -5,7 +5,7 @@ use http::Request;
 use crate::harness::{Connection, Response, Server, http2::Http2};
 
 /// Each route, and the methods that its 405 names.
-const ROUTES: [(&str, &[&str]); 12] = [
+const ROUTES: [(&str, &[&str]); 13] = [
     // A HEAD would connect a device whose stream nobody reads.
     ("/subscribe", &["GET"]),
     ("/subscribe/bob/device/phone", &["GET"]),

@@ -268,7 +268,7 @@ async fn a_request_for_a_ticket_names_its_caller_as_every_other_request_does() {
         for route in ["POST /ticket", "GET /user/bob/devices"] {
             let answer = server.request(&format!("{route}{query}"), &headers, b"").await;
             let found = if answer.status == 200 { Ok(()) } else { Err((answer.status, answer.problem())) };
-            let named = found.as_ref().map_err(|(status, code)| (*status, code.as_str()));
+            let named = found.as_ref().copied().map_err(|(status, code)| (*status, code.as_str()));
             assert_eq!(named, expected, "{route}{query} {:?}", &headers[..headers.len() - 1]);
         }
     }

@@ -5,6 +5,7 @@ mod certificate;
 mod challenge;
 mod claim;
 mod claims;
+mod development_token;
 mod jwt;
 mod key_set;
 mod keys;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 pub use self::{
     caller::{Caller, CallerKey, Subscriber},
     claims::ClaimNames,
+    development_token::development_token,
     key_set::{Expected, KeySet, Readers},
     keys::Keys,
     tenant::{TenantAddress, TenantUser},

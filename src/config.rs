@@ -1,6 +1,7 @@
 //! The command line and the environment, parsed into types; the only room that reads the environment.
 
 mod contradictions;
+mod documents;
 mod environment;
 mod given;
 mod ice_options;
@@ -12,9 +13,13 @@ mod values;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind, parser::ValueSource};
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable,
+    error::ErrorKind, parser::ValueSource,
+};
+use clap_complete::Shell;
 
-use self::environment::{unknown_variables, without_empty_variables};
+use self::environment::{token, unknown_variables, without_empty_variables};
 pub use self::{
     given::Given,
     ice_options::IceOptions,
@@ -22,6 +27,7 @@ pub use self::{
     serve_options::{AuthMode, RequireClaim, ServeOptions},
     token_options::{Jwks, TokenOptions},
 };
+use crate::cli::ClientCommand;
 
 /// The daemon through which two devices find each other before a WebRTC call: server-sent events and gRPC on one port.
 ///
@@ -33,9 +39,26 @@ pub use self::{
 #[command(name = "backend-signal", version, max_term_width = 120)]
 pub struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Request>,
     #[command(flatten)]
     serve: ServeOptions,
+}
+
+/// What the process is asked for.
+#[derive(Clone, Debug, Subcommand)]
+enum Request {
+    #[command(flatten)]
+    Run(Command),
+    /// Write completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man page, or that of a subcommand: backend-signal man send | man -l -
+    Man {
+        /// The subcommand
+        subcommand: Option<String>,
+    },
 }
 
 /// What the process does, with the options for it.
@@ -47,6 +70,9 @@ pub enum Command {
     CheckConfig(Box<ServeOptions>),
     /// Ask a daemon that runs with the same options whether it is alive: exit code 0, or 1 and a line that says why not
     Healthcheck(Endpoint),
+    /// A command of the client.
+    #[command(flatten)]
+    Client(Box<ClientCommand>),
 }
 
 /// Where the daemon listens. `serve` and `healthcheck` both need this, so its options may stand before or after the subcommand.
@@ -97,29 +123,73 @@ impl Arguments {
     pub fn parse_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Command, EarlyExit> {
         let args: Vec<OsString> =
             [OsString::from("backend-signal")].into_iter().chain(args.into_iter().map(Into::into)).collect();
-        let mut definition = without_empty_variables(Self::command());
+        let whole = if is_without_daemon(&args) { without_daemon(Self::command()) } else { Self::command() };
+        let mut definition = without_empty_variables(whole.clone());
         let matches = definition.try_get_matches_from_mut(&args).map_err(|error| match error.kind() {
             // Help names all variables, also the empty ones.
-            ErrorKind::DisplayHelp => Self::command().try_get_matches_from(&args).err().unwrap_or(error),
+            ErrorKind::DisplayHelp => whole.clone().try_get_matches_from(&args).err().unwrap_or(error),
             _ => error,
         });
         let matches = matches.map_err(|error| EarlyExit::of(&error, &definition, &args))?;
         let (subcommand, inner) = matches.subcommand().unwrap_or(("", &matches));
-        let explicit = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        let misplaced = definition.get_arguments().find(|arg| !arg.is_global_set() && explicit(arg.get_id().as_str()));
-        if let ("serve" | "check-config", Some(flag)) = (subcommand, misplaced.and_then(clap::Arg::get_long)) {
-            // clap accepts the flag here, but the subcommand has its own copy of the options: the value would be lost without a word.
-            return Err(EarlyExit::Fail(format!("--{flag} must stand after `{subcommand}`")));
+        if let Some(line) = misplaced(&definition, &matches, subcommand) {
+            return Err(EarlyExit::Fail(line));
         }
         let parsed = Self::from_arg_matches(&matches).map_err(|error| EarlyExit::of(&error, &definition, &args));
         let Self { command, serve } = parsed?;
-        let mut command = command.unwrap_or_else(|| Command::Serve(Box::new(serve)));
-        if let Command::Serve(options) | Command::CheckConfig(options) = &mut command {
-            options.unknown_variables = unknown_variables(&Self::command());
-            options.complete(Given::of(inner, &definition)).map_err(EarlyExit::Fail)?;
+        let mut command = match command {
+            None => Command::Serve(Box::new(serve)),
+            Some(Request::Run(command)) => command,
+            Some(Request::Completions { shell }) => {
+                return Err(EarlyExit::Print(documents::completions(Self::command(), shell)));
+            }
+            Some(Request::Man { subcommand }) => {
+                let page = documents::man_page(Self::command(), subcommand.as_deref());
+                return Err(page.map_or_else(EarlyExit::Fail, EarlyExit::Print));
+            }
+        };
+        match &mut command {
+            Command::Serve(options) | Command::CheckConfig(options) => {
+                options.unknown_variables = unknown_variables(&Self::command());
+                options.complete(Given::of(inner, &definition)).map_err(EarlyExit::Fail)?;
+            }
+            Command::Client(client) => client.complete(token()).map_err(EarlyExit::Fail)?,
+            Command::Healthcheck(_) => {}
         }
         Ok(command)
     }
+}
+
+/// Whether the first word, or the first after `help`, is a subcommand without the options of the daemon.
+fn is_without_daemon(args: &[OsString]) -> bool {
+    let mut words = args.iter().skip(1).filter_map(|word| word.to_str()).skip_while(|word| *word == "help");
+    words.next().is_some_and(has_no_daemon_options)
+}
+
+fn has_no_daemon_options(subcommand: &str) -> bool {
+    ClientCommand::has_subcommand(subcommand) || ["completions", "man"].contains(&subcommand)
+}
+
+/// Without the options of the daemon, for a subcommand that has none of them and must not fail because of their variables.
+fn without_daemon(definition: clap::Command) -> clap::Command {
+    definition.mut_args(|option| option.global(false).env(Resettable::Reset).hide(true))
+}
+
+/// Options before the subcommand that it does not take from there. clap accepts them, but the subcommand has its own options, or
+/// others: the value would be lost without a word.
+fn misplaced(definition: &clap::Command, matches: &ArgMatches, subcommand: &str) -> Option<String> {
+    let takes_none = has_no_daemon_options(subcommand);
+    if !takes_none && !["serve", "check-config"].contains(&subcommand) {
+        return None;
+    }
+    let explicit = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let options = definition.get_arguments().filter(|option| takes_none || !option.is_global_set());
+    let flag = options.filter(|option| explicit(option.get_id().as_str())).find_map(clap::Arg::get_long)?;
+    Some(if takes_none {
+        format!("--{flag} is an option of the daemon; `{subcommand}` does not have it")
+    } else {
+        format!("--{flag} must stand after `{subcommand}`")
+    })
 }
 
 impl EarlyExit {

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::rt::Executor;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::AbortHandle,
@@ -137,6 +138,13 @@ impl Drain {
     }
 }
 
+/// The HTTP clients of the libraries start the tasks of their connections with it.
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Drain {
+    fn execute(&self, task: F) {
+        self.spawn(task);
+    }
+}
+
 /// The output of a future; `None` if it panics.
 pub async fn catch_panic<T>(mut future: Pin<&mut (impl Future<Output = T> + Send)>) -> Option<T> {
     // Unwind safe: the future is not polled again after a panic, so nothing reads its broken state.
@@ -190,6 +198,15 @@ impl StopSignals {
                     self.reload.request();
                 }
             }
+        }
+    }
+
+    /// Waits for the next signal that ends a client command. SIGHUP is one: the terminal of the command has closed.
+    pub async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 

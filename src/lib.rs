@@ -26,6 +26,7 @@
 //! | [`secret_file`] | reads files with secrets and keys |
 //! | [`config`] | parses the command line and the environment; no other room reads the environment |
 //! | [`app`] | builds the daemon from the rooms; refuses or routes each request, for both protocols |
+//! | [`cli`] | the client commands, such as `send` and `subscribe`: a gRPC client of a running daemon |
 //! | [`healthcheck`] | the subcommand that asks a running daemon whether it is alive |
 //! | [`terminal`] | writes to standard output and standard error before the process exits |
 //! | [`wall_clock`] | the time of day, safe to format |
@@ -44,6 +45,7 @@
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
 //! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`, STUN and TURN: `config/ice_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a row in `docs/reference.md`. A subcommand: `config.rs`, `main.rs` |
+//! | a new client command | `cli/client_commands.rs` and a file beside it; a section in `docs/cli.md` |
 //! | a warning at start | `app/start_report.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a row in `docs/reference.md` |
 //! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes); a row in `docs/http.md` |
@@ -87,6 +89,7 @@ pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod budget;
+pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod error;

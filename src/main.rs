@@ -4,6 +4,7 @@ use std::{io, process::ExitCode};
 
 use backend_signal::{
     app::App,
+    cli,
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
     drain::StopSignals,
     healthcheck, telemetry,
@@ -23,11 +24,11 @@ fn main() -> ExitCode {
     let Ok(signals) = StopSignals::install() else { return fail(2, "cannot handle signals") };
     match Arguments::from_process() {
         Ok(Command::Serve(options)) => serve(*options, signals).unwrap_or_else(|error| fail(2, error)),
-        Ok(Command::CheckConfig(options)) => match App::check(&options) {
-            Ok(found) => confirm(&found.set_up, &found.warnings, options.console),
-            Err(error) => fail(2, error),
-        },
+        Ok(Command::CheckConfig(options)) => {
+            App::check(&options).map_or_else(|error| fail(2, error), |found| confirm(&found.set_up, &found.warnings))
+        }
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
+        Ok(Command::Client(command)) => cli::run(*command, signals),
         Err(EarlyExit::Print(text)) => print(&text),
         Err(EarlyExit::Fail(reason)) => fail(2, reason),
     }
@@ -49,12 +50,11 @@ fn serve(options: ServeOptions, signals: StopSignals) -> io::Result<ExitCode> {
 
 async fn run(options: ServeOptions, mut signals: StopSignals) -> io::Result<ExitCode> {
     let (level, format) = (options.log, options.log_format);
-    let Some(bound) = signals.unless_first(App::bind(options)).await else { return Ok(ExitCode::SUCCESS) };
-    let app = bound?;
+    let Some(app) = signals.unless_first(App::bind(options)).await.transpose()? else { return Ok(ExitCode::SUCCESS) };
     let _log = telemetry::start(level, format);
     telemetry::count_panics(app.metrics());
     signals.reload_with(app.reload());
     app.report();
-    let ended = signals.drain_on_first(&app.drain(), app.run()).await;
-    Ok(if ended == Some(Ok(())) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_whole = signals.drain_on_first(&app.drain(), app.run()).await == Some(Ok(()));
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

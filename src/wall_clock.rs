@@ -30,7 +30,8 @@ impl TimeProvider for RustlsClock {
     }
 }
 
-fn clamp(time: SystemTime) -> SystemTime {
+/// The nearest time that can be formatted.
+pub(crate) fn clamp(time: SystemTime) -> SystemTime {
     time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST)
 }
 

@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &["crate::hub::mailbox", "crate::hub::log", "crate::hub::registry", "crate::hub::slot"]),
     ("rest", &["tonic", "prost", "crate::grpc", "crate::cluster"]),
     ("grpc", &["axum", "crate::rest", "crate::cluster"]),
+    ("cli", &["axum", "crate::app", "crate::hub", "crate::rest", "crate::serve"]),
     (
         "web",
         &[

@@ -10,6 +10,12 @@ pub(super) fn variable(option: &Arg) -> Option<OsString> {
     std::env::var_os(option.get_env()?)
 }
 
+/// The token of the client commands, if it is UTF-8 and not empty.
+#[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
+pub(super) fn token() -> Option<String> {
+    std::env::var(TOKEN).ok().filter(|token| !token.is_empty())
+}
+
 /// Without the variables that are empty: clap would parse the empty text.
 pub(super) fn without_empty_variables(definition: Command) -> Command {
     let unless_empty = |option: Arg| {
@@ -21,15 +27,22 @@ pub(super) fn without_empty_variables(definition: Command) -> Command {
 /// A line for each variable that looks like one of the daemon's but is none: its value would be ignored without a word.
 #[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
 pub(super) fn unknown_variables(definition: &Command) -> Vec<String> {
-    let known: Vec<_> = definition.get_arguments().filter_map(|option| option.get_env()?.to_str()).collect();
+    let known = variables_of(definition);
+    let of_clients: Vec<_> = definition.get_subcommands().flat_map(variables_of).chain([TOKEN]).collect();
     let variables = std::env::vars_os().filter(|(_, value)| !value.is_empty());
     let texts = variables.map(|(name, value)| (text(&name), text(&value)));
     let mut lines: Vec<_> = texts
-        .filter(|(name, value)| !known.contains(&name.as_str()) && !is_service_link(name, value))
+        .filter(|(name, value)| {
+            ![&known[..], &of_clients[..]].concat().contains(&name.as_str()) && !is_service_link(name, value)
+        })
         .filter_map(|(name, _)| warning(&name, &known))
         .collect();
     lines.sort();
     lines
+}
+
+fn variables_of(definition: &Command) -> Vec<&str> {
+    definition.get_arguments().filter_map(|option| option.get_env()?.to_str()).collect()
 }
 
 fn text(text: &std::ffi::OsStr) -> String {
@@ -64,6 +77,9 @@ fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 const PREFIX: &str = "SIGNAL_";
+
+/// Not the variable of an option: a token in a flag could be seen by everybody on the machine.
+const TOKEN: &str = "SIGNAL_TOKEN";
 
 /// clap's own bound for the tips about mistyped flags.
 const SIMILAR: f64 = 0.7;

@@ -35,7 +35,10 @@ fn source(error: &Error, definition: &Command, args: &[OsString]) -> Option<Stri
     if is_given {
         return None;
     }
-    let option = definition.get_arguments().find(|option| option.get_long() == flag.strip_prefix("--"))?;
+    let names = |name: &str| args.iter().skip(1).any(|arg| arg == name);
+    let subcommand = definition.get_subcommands().find(|subcommand| names(subcommand.get_name()));
+    let mut options = subcommand.into_iter().chain([definition]).flat_map(Command::get_arguments);
+    let option = options.find(|option| option.get_long() == flag.strip_prefix("--"))?;
     variable(option).filter(|value| !value.is_empty())?;
     option.get_env()?.to_str().map(str::to_owned)
 }

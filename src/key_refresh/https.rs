@@ -3,10 +3,7 @@
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use http::{Request, StatusCode, Uri, header};
-use hyper::{
-    body::{Body as _, Incoming},
-    rt::Executor,
-};
+use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use tokio_rustls::rustls::{ClientConfig, crypto::ring};
@@ -16,23 +13,13 @@ use crate::{drain::Drain, wall_clock::RustlsClock};
 /// A client that trusts the system's authorities, keeps no connection, and follows no redirect.
 pub(super) struct HttpsClient(Client<HttpsConnector<HttpConnector>, String>);
 
-/// Starts the tasks of the client.
-#[derive(Clone)]
-struct Tasks(Drain);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
-    fn execute(&self, task: F) {
-        self.0.spawn(task);
-    }
-}
-
 impl HttpsClient {
     pub(super) fn new(drain: Drain) -> io::Result<Self> {
         let tls = ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(RustlsClock));
         let tls = tls.with_safe_default_protocol_versions().map_err(io::Error::other)?;
         let tls = tls.with_native_roots()?.with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
-        Ok(Self(Client::builder(Tasks(drain)).pool_max_idle_per_host(0).build(connector)))
+        Ok(Self(Client::builder(drain).pool_max_idle_per_host(0).build(connector)))
     }
 
     /// Fetches a document. An error if it is larger than `largest` bytes or does not come in time.

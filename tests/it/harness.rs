@@ -1,5 +1,6 @@
 //! A server on a free port, and clients that speak its protocols.
 
+pub mod cli;
 pub mod event_stream;
 pub mod every_protocol;
 pub mod frames;

@@ -77,6 +77,87 @@ fn options() -> Options {
 }
 
 #[test]
+fn the_page_of_the_command_line_has_the_options_of_every_client_command() {
+    let page = read("docs/cli.md");
+    let sections: Vec<_> = page.split("\n## ").skip(1).collect();
+    let common = sections.iter().find(|section| section.starts_with("Options of every command")).expect("a section");
+    let mut faults = Faults::default();
+    let commands = client_commands();
+    assert!(commands.len() >= 7, "--help names only {commands:?}");
+    for command in &commands {
+        let name = format!("{command}\n");
+        let Some(section) = sections.iter().find(|section| section.starts_with(&name)) else {
+            faults.add("docs/cli.md", 1, format!("has no section `## {command}`"));
+            continue;
+        };
+        let help = client_help(command);
+        let mut ours = client_rows(section);
+        if help.iter().any(|row| row.0 == "--url") {
+            ours.extend(client_rows(common));
+        }
+        ours.sort();
+        for row in help.iter().filter(|row| !ours.contains(row)) {
+            faults.add("docs/cli.md", 1, format!("{command}: no row with the flag, variable and default {row:?}"));
+        }
+        for row in ours.iter().filter(|row| !help.contains(row)) {
+            faults.add("docs/cli.md", 1, format!("{command}: --help has no option {row:?}"));
+        }
+    }
+    faults.report();
+}
+
+/// The flag, the variable and the default of an option.
+type Row = (String, String, String);
+
+/// The subcommands whose help lists exit codes.
+fn client_commands() -> Vec<String> {
+    let help = output(&["--help"]);
+    let list = help.split("Commands:").nth(1).and_then(|rest| rest.split("Options:").next()).unwrap_or_default();
+    let names = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned);
+    names.filter(|name| name != "help" && output(&[name, "--help"]).contains("Exit codes: ")).collect()
+}
+
+fn output(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_backend-signal")).args(arguments).env_clear().output();
+    String::from_utf8(output.expect("the executable").stdout).expect("UTF-8")
+}
+
+fn client_help(command: &str) -> Vec<Row> {
+    let help = output(&[command, "--help"]).replace("Exit codes:", "\n--end");
+    let mut options: Vec<String> = Vec::new();
+    for line in help.split("Options:").nth(1).unwrap_or_default().lines().map(str::trim) {
+        if line.starts_with("--") || line.starts_with("-h") {
+            options.push(line.to_owned());
+        } else if let Some(option) = options.last_mut() {
+            option.push(' ');
+            option.push_str(line);
+        }
+    }
+    let part = |option: &str, mark: &str| {
+        let rest = option.split_once(mark).map_or("", |(_, rest)| rest);
+        rest.split(['=', ']']).next().unwrap_or_default().to_owned()
+    };
+    let row = |option: &String| {
+        let flag = option.split(' ').next().unwrap_or_default().to_owned();
+        (flag, part(option, "[env: "), part(option, "[default: "))
+    };
+    let mut rows: Vec<_> = options.iter().map(row).filter(|row| !["-h,", "--end"].contains(&row.0.as_str())).collect();
+    rows.sort();
+    rows
+}
+
+fn client_rows(section: &str) -> Vec<Row> {
+    let rows = section.lines().filter(|line| line.starts_with("| `--"));
+    let row = |line: &str| {
+        let mut cells = line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`').to_owned());
+        let mut cell = || cells.next().unwrap_or_default();
+        (cell(), cell(), cell())
+    };
+    rows.map(row).collect()
+}
+
+#[test]
 fn the_reference_names_every_metric() {
     let (telemetry, page) = (read("src/telemetry/metrics.rs"), read(REFERENCE));
     let prefix = between(&telemetry, "with_prefix(\"", '"').next().map_or("", |(_, prefix)| prefix);

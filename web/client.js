@@ -1,9 +1,9 @@
 // The browser helper of backend-signal: signalling, watching devices, and WebRTC calls that survive reloads and cut networks.
 // Served as it is written. Types: client.d.ts. What calls say to each other: docs/calls.md.
 //
-// Small when minified: closures and not classes, because a minifier shortens names of variables and not of properties, except, where it
-// is told so, of those that begin with `_`: they are internal. Reading order: createSignal (what a page uses), createCall,
-// createChannel; below them createLink (which tab has the streams), createStream (an EventSource), createApi (requests).
+// A minifier shortens the names of variables, so the state is in closures. Names of properties that begin with `_` are internal: it may
+// shorten them too. Reading order: createSignal (what a page uses), createCall, createChannel; below them createLink (which tab has the
+// streams), createStream (an EventSource), createApi (requests).
 
 // For an answer, and for the repeats of a send. A channel that the peer closed while the connection stays up so long was closed on
 // purpose.
@@ -618,7 +618,8 @@ const createLink = (api, locks, onFrame, onState, taken) => {
       frame: { stream: "devices", event: "signal.error", data: JSON.stringify({ status: error.status, ...error.body }), id: "" },
     }));
     streams = [own, watch];
-    listen(globalThis, "online pageshow pagehide visibilitychange", ({ type }) => streams.forEach((stream) => stream._wake(type)), { signal });
+    const wake = ({ type }) => streams.forEach((stream) => stream._wake(type));
+    listen(globalThis, "online pageshow pagehide visibilitychange", wake, { signal });
     if (!MUTE.includes(past.state)) own._open();
     return closed();
   };
@@ -737,7 +738,9 @@ const createStream = (api, path, query, onState, cursor) => {
       if (mine !== turn) return;
       if (answer) return answer.status === 200 ? open() : refused(answer);
       source = new EventSource(url, { withCredentials: api._credentials === "include" });
-      source.onerror = () => (source.readyState < 2 || probed ? again() : open((probed = true)));
+      source.onerror = ({ target }) => {
+        if (target === source) target.readyState < 2 || probed ? again() : open((probed = true));
+      };
       hearNames();
     } catch (error) {
       // The request for the ticket has already tried another token.

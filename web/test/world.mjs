@@ -57,7 +57,8 @@ export class World {
     const page = { alive: true, ends: [] };
     const globals = {
       fetch: (url, init = {}) => page.alive ? this.#fetch(new URL(url), init) : new Promise(() => {}),
-      setTimeout: (act, ms) => setTimeout(() => page.alive && act(), ms),
+      // As in a browser: 32 bits, and none for what is no number.
+      setTimeout: (act, ms) => setTimeout(() => page.alive && act(), Math.max(ms | 0, 0)),
       EventSource: class extends FakeEventSource {
         constructor(url, options) {
           super(url, options);

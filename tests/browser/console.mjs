@@ -49,6 +49,11 @@ const SCENARIOS = {
   "the self-test names a proxy that cuts": testsCutting,
   "the self-test says whether a TURN server gives a relay": testsRelay,
   "ids and messages of other people are only text": onlyText,
+  "a page that takes the place of the peer is sent no camera unasked": keepsCamera,
+  "a flood lays the page out once a frame, draws nothing in hidden parts, and stays small": floods,
+  "a stranger is named, and forges and removes no row": strangers,
+  "ids that cannot be read are shown with escapes": unreadable,
+  "many devices scroll, and are announced together": crowd,
   "the code for the reader's own page makes a call from another origin": ownPage,
   "behind a prefix of a proxy everything works too": behindPrefix,
   "without an identity the page says how to connect, and with a token it does": withToken,
@@ -298,6 +303,12 @@ async function metrics({ two, picture }) {
   await first.getByRole("table", { name: "Sends by outcome" }).getByText("delivered").waitFor();
   await first.getByRole("table", { name: "Requests by route" }).getByText("/user/{user}/device/{device}").first().waitFor();
   await picture(first, "metrics");
+  // Of another version of the daemon, and after a long time.
+  const body = "signal_streams 12345678\nsignal_sends_total 7\nsignal_requests_total 8\n";
+  await second.route("**/metrics", (route) => route.fulfill({ contentType: "text/plain", body }));
+  await part(second, "metrics");
+  await second.locator("#figures").getByText("12.3M", { exact: true }).waitFor();
+  await second.getByRole("table", { name: "Sends by outcome" }).getByText("other").waitFor();
 }
 
 async function testsNothing({ open, picture }) {
@@ -375,7 +386,7 @@ async function onlyText({ open, as, picture }) {
   await title(page, "Call the other tab");
   await page.getByText(evil).first().waitFor();
   await call(page, other);
-  await title(page, `In a call with ${evil}`);
+  await title(page, `In a call with ${short(evil)}`);
   await chat(other, page, evil);
   await chat(page, other, evil);
   await part(page, "devices");
@@ -386,6 +397,130 @@ async function onlyText({ open, as, picture }) {
     const found = await one.evaluate(() => [window.harmed ?? 0, document.querySelectorAll("main img, #presence b, #rows b, #texts b, h1 b").length]);
     assert.deepEqual(found, [0, 0], "nothing of it became an element");
   }
+}
+
+async function keepsCamera({ two, context, serve, url, picture }) {
+  const [first, second] = await two();
+  const user = "demo", [mine, theirs] = await Promise.all([first, second].map(idOf));
+  await callAndWait(second, first);
+  await first.getByRole("button", { name: "Turn on camera and microphone" }).click();
+  await second.waitForFunction(() => document.querySelector("#their-video").videoWidth > 0, null, { timeout: PATIENCE_MS });
+  const origin = await serve(`<!doctype html><script type="module">
+    import { connect } from ${JSON.stringify(`${url}/client.js`)};
+    const signal = await connect(${JSON.stringify({ user, device: theirs })});
+    const call = signal.call(${JSON.stringify(user)}, ${JSON.stringify(mine)});
+    window.tracks = [];
+    call.on("track", ({ track }) => window.tracks.push(track.kind));
+    call.channel("chat").onopen = () => { window.isOpen = true; };
+  </script>`);
+  const stranger = await openAt(context, origin);
+  await stranger.waitForFunction(() => window.isOpen, null, { timeout: PATIENCE_MS });
+  await first.getByRole("log").getByText("Another page may have taken the place of the other tab.").waitFor();
+  assert.deepEqual(await stranger.evaluate(() => window.tracks), [], "nothing is sent to the new page");
+  assert.equal(await first.evaluate(() => document.querySelector("#own-video").srcObject), null, "and the camera is off");
+  await picture(first, "stranger-in-the-call");
+  await first.getByRole("button", { name: "Turn on camera and microphone" }).click();
+  await stranger.waitForFunction(() => window.tracks.includes("video"), null, { timeout: PATIENCE_MS });
+}
+
+async function floods({ two, url, picture }) {
+  const [first, second] = await two();
+  const mine = await idOf(first);
+  await first.evaluate(() => {
+    window.counts = { frames: 0, reads: 0, hidden: 0 };
+    const real = requestAnimationFrame;
+    window.requestAnimationFrame = (draw) => real((at) => { window.counts.frames += 1; draw(at); });
+    const { get } = Object.getOwnPropertyDescriptor(Element.prototype, "scrollHeight");
+    Object.defineProperty(Element.prototype, "scrollHeight", { get() { window.counts.reads += 1; return get.call(this); } });
+    const view = document.querySelector('[data-view="call"]');
+    new MutationObserver(() => { window.counts.hidden += view.hidden ? 1 : 0; }).observe(document.querySelector("#rows"), { childList: true });
+  });
+  const flood = (name) => Promise.all(Array.from({ length: 40 }, (_, index) => post(url, { from: "demo/flood", to: `demo/${mine}`, event: name, data: `${index}` })));
+  await flood("hello");
+  await until("40 rows", async () => (await first.locator('#rows [data-label^="hello"]').count()) === 40);
+  const { frames, reads } = await first.evaluate(() => window.counts);
+  assert.ok(reads <= 3 * frames, `${reads} heights were read in ${frames} frames`);
+  await part(first, "devices");
+  await flood("invite");
+  await first.locator("#send").getByLabel("Device").fill(mine);
+  await first.locator("#send").getByRole("button", { name: "Send" }).click();
+  await first.locator("#answer-of-send").getByText("200 delivered").waitFor();
+  assert.equal(await first.evaluate(() => window.counts.hidden), 0, "no row while the part is hidden");
+  await part(first, "call");
+  await until("40 rows when it is shown", async () => (await first.locator('#rows [data-label^="invite"]').count()) === 40);
+  await callAndWait(second, first);
+  const sendTexts = (texts) => second.evaluate((texts) => {
+    for (const text of texts) {
+      document.querySelector("#text").value = text;
+      document.querySelector("#say").requestSubmit();
+    }
+  }, texts);
+  await second.waitForFunction(() => !document.querySelector("#text").disabled, null, { timeout: PATIENCE_MS });
+  await sendTexts(["x".repeat(100_000)]);
+  for (const page of [second, first]) await page.getByRole("log").getByText(/^x{4000}… 96,000 more$/).waitFor();
+  await sendTexts(Array.from({ length: 70 }, (_, index) => `${index} `.padEnd(4_000, "y")));
+  await first.getByRole("log").getByText(/^69 y/).waitFor();
+  for (const list of ["#texts", "#rows"]) {
+    const size = await first.evaluate((list) => document.querySelector(list).textContent.length, list);
+    assert.ok(size < 250_000, `${size} characters in ${list}`);
+  }
+  await picture(first, "flooded");
+}
+
+async function strangers({ context, daemon, picture }) {
+  const { url } = await daemon(["--dev", "--heartbeat", "4"]);
+  const page = await openAt(context, `${url}/console?device=target`);
+  await state(page, "live");
+  const send = (event, data) => post(url, { from: "eve/phone", to: "demo/target", event, data });
+  await send("invite", "hello");
+  await row(page, "in", /^invite ← eve’s phone$/);
+  await send("call", { description: { type: "connected: from here on directly" } });
+  await row(page, "in", /^description/);
+  await send("call", { candidates: { length: 7 } });
+  await row(page, "in", /^call/);
+  await send("call", { description: { type: "heartbeat × 7" } });
+  await page.locator("#rows [data-beats]").first().waitFor({ state: "attached" });
+  assert.equal(await page.locator('#rows [data-kind="in"]').count(), 4, "a heartbeat replaces no row of a sender");
+  assert.equal(await page.locator('#rows [data-label*="connected"], #rows [data-label*="× 8"]').count(), 0);
+  await picture(page, "stranger");
+}
+
+async function unreadable({ open, as, picture }) {
+  const page = await open("/console?device=reader");
+  await state(page, "live");
+  const shown = { "ana\u200b": "ana\\u200b", "ana\u202e": "ana\\u202e", "ana\\u200b": "ana\\u005cu200b", " ana": "\\u0020ana", "Amber Fox": "Amber Fox (a chosen id)", "👩‍👧 tablet": "👩‍👧 tablet" };
+  const pages = [];
+  for (const device of Object.keys(shown)) {
+    pages.push(await as("demo", device));
+    await page.locator(`#peers .named b`).getByText(shown[device], { exact: true }).waitFor();
+    // A browser has six connections to one daemon.
+    if (device !== "👩‍👧 tablet") await pages.at(-1).close();
+  }
+  const peer = page.locator("#peers li").filter({ hasText: "tablet" });
+  assert.equal(await peer.locator(".face").textContent(), "👩T", "the initial is a whole character");
+  assert.equal(await peer.locator("b").evaluate((name) => getComputedStyle(name).unicodeBidi), "isolate");
+  await picture(page, "unreadable");
+}
+
+async function crowd({ open, url, picture }) {
+  const page = await open("/");
+  await state(page, "live");
+  await page.evaluate(() => {
+    window.said = [];
+    const status = document.querySelector("#said");
+    new MutationObserver(() => window.said.push(status.textContent)).observe(status, { childList: true });
+  });
+  const leave = new AbortController();
+  const devices = Array.from({ length: 40 }, (_, index) => `d${index}`);
+  const headers = { accept: "text/event-stream" };
+  await Promise.all(devices.map((device) => fetch(`${url}/subscribe?user=demo&device=${device}`, { headers, signal: leave.signal })));
+  await until("40 devices", async () => (await page.locator("#peers li").count()) === 40);
+  const said = await until("they are announced", () => page.evaluate(() => window.said.some((text) => / more devices are online\.$/.test(text)) && window.said));
+  assert.ok(said.length < 40, `${said.length} announcements`);
+  const [height, whole] = await page.locator("#peers").evaluate((list) => [list.clientHeight, list.scrollHeight]);
+  assert.ok(height <= 20 * 16 && whole > height, `${height} of ${whole} pixels`);
+  await picture(page, "crowd");
+  leave.abort();
 }
 
 async function ownPage({ open, context, serve, url }) {
@@ -417,6 +552,7 @@ async function withToken({ context, picture, daemon }) {
   const connect = async (typed) => {
     await page.getByRole("button", { name: "Connect …" }).click();
     const dialog = page.getByRole("dialog", { name: "Connect as …" });
+    assert.equal(await dialog.getByLabel("Token", { exact: true }).getAttribute("autocomplete"), "one-time-code", "no password to keep");
     await dialog.getByLabel("Token", { exact: true }).fill(typed);
     await picture(page, "connect-as");
     await dialog.getByRole("button", { name: "Connect", exact: true }).click();
@@ -455,7 +591,7 @@ async function accessible({ browser, picture, url }) {
 
 async function onAPhone({ browser, picture, url }) {
   const context = await newContext(browser, { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, hasTouch: true, reducedMotion: "reduce" });
-  const [first, second] = await twoAt(context, `${url}/`);
+  const [first, second] = await twoAt(context, ...["d", "e"].map((letter) => `${url}/console?device=${letter.repeat(256)}`));
   const fits = async (page, what) => {
     const wide = await page.evaluate(() => [...document.querySelectorAll("body *")].filter((element) => {
       const { right, width } = element.getBoundingClientRect();
@@ -486,6 +622,25 @@ const part = async (page, wanted) => {
   await page.locator(`[data-view="${wanted}"]`).waitFor();
 };
 
+/** How a long name stands in a title. */
+const short = (name) => (name.length > 40 ? `${name.slice(0, 39)}…` : name);
+
+/** The id of the device of a tab. It is in the address of the part for streams. */
+async function idOf(page) {
+  await part(page, "stream");
+  const id = new URL(await page.locator("#twin").evaluate(({ href }) => href)).searchParams.get("device");
+  await part(page, "call");
+  return id;
+}
+
+/** Sends a message, as anybody can with `--dev`. Addresses are `user/device`. */
+async function post(url, { from, to, event, data }) {
+  const [[user, device], [toUser, toDevice]] = [from, to].map((address) => address.split("/"));
+  const target = `${url}/user/${toUser}/device/${toDevice}?${new URLSearchParams({ user, device })}`;
+  const answer = await fetch(target, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ event, data }) });
+  assert.equal(answer.status, 200, await answer.text());
+}
+
 /** How other tabs call this one. */
 async function name(page) {
   await page.locator("#who-name").filter({ hasText: "/" }).waitFor();
@@ -499,8 +654,8 @@ async function call(caller, callee) {
 
 async function callAndWait(caller, callee) {
   await call(caller, callee);
-  await title(caller, `In a call with ${await name(callee)}`);
-  await title(callee, `In a call with ${await name(caller)}`);
+  await title(caller, `In a call with ${short(await name(callee))}`);
+  await title(callee, `In a call with ${short(await name(caller))}`);
 }
 
 async function chat(from, to, text) {
@@ -581,10 +736,10 @@ async function openAt(context, url) {
   return page;
 }
 
-async function twoAt(context, url) {
+async function twoAt(context, url, other = url) {
   const first = await openAt(context, url);
   await state(first, "live");
-  const second = await openAt(context, url);
+  const second = await openAt(context, other);
   await title(second, "Call the other tab");
   await title(first, "Call the other tab");
   return [first, second];

@@ -114,6 +114,7 @@ async function showsVideo({ two, picture }) {
     assert.equal(await page.evaluate(() => document.querySelector("#their-video").muted), true, "two tabs on one machine would howl");
   }
   await picture(second, "video");
+  assert.ok(await second.getByRole("button", { name: "Hang up" }).evaluate((button) => button.getBoundingClientRect().bottom < innerHeight), "without scrolling a call can be ended");
   await second.getByRole("button", { name: "Unmute" }).click();
   await second.getByRole("button", { name: "Mute", exact: true }).waitFor();
   await first.getByRole("button", { name: "Turn off camera and microphone" }).click();

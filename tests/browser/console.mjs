@@ -717,7 +717,7 @@ async function onAPhone({ browser, picture, url }) {
   const fits = async (page, what) => {
     const wide = await page.evaluate(() => [...document.querySelectorAll("body *")].filter((element) => {
       const { right, width } = element.getBoundingClientRect();
-      return width > 0 && right > innerWidth + 1 && !element.closest(".scrolls, pre, .log, .hidden-text, .skip");
+      return width > 0 && right > innerWidth + 1 && !element.closest(".scrolls, pre, .log, .hidden-text, .skip, bdi");
     }).map((element) => element.outerHTML.slice(0, 120)));
     assert.deepEqual(wide, [], what);
     assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${what}: no part sticks out`);

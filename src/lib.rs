@@ -18,7 +18,7 @@
 //! | [`grpc`] | the gRPC service: methods, conversion, status codes, streams |
 //! | [`serve`] | the transport: accepts connections, speaks HTTP/1.1 and HTTP/2, cuts peers; knows no domain |
 //! | [`admin`] | health, readiness and metrics routes |
-//! | [`web`] | the files for browsers: the console and `client.js` (from the folder `web`), embedded |
+//! | [`web`] | the files for browsers and tools: the console, `client.js` and the description of the API (from the folder `web`), embedded |
 //! | [`drain`] | stops the daemon; every task is spawned through it; supervises those that must not die |
 //! | [`reload`] | the request to read files again (SIGHUP) |
 //! | [`telemetry`] | logs and metrics |
@@ -47,8 +47,8 @@
 //! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`, STUN and TURN: `config/ice_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a row in `docs/reference.md`. A subcommand: `config.rs`, `main.rs` |
 //! | a new client command | `cli/client_commands.rs` and a file beside it; a section in `docs/cli.md` |
 //! | a warning at start | `app/start_report.rs` |
-//! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a row in `docs/reference.md` |
-//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes); a row in `docs/http.md` |
+//! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a row in `docs/reference.md`, a code in `web/openapi.json` |
+//! | a new route | `rest.rs`, or `admin.rs` for operators; a GET with an effect also in `app/cross_site.rs`, a new HTTP method in `app/cors.rs` and `app/cross_site.rs` (`app/router.rs` joins the routes); a row in `docs/http.md`, an operation in `web/openapi.json` |
 //! | a new file for browsers | the folder `web`; `web.rs` embeds it |
 //! | a new gRPC method | `proto/backend_signal/v1/signal.proto` (then `cargo check --features generate`), `grpc.rs` (`METHODS` says which identity it needs), `grpc/convert.rs`; a row in `docs/grpc.md` |
 //! | a new claim, or a rule of who may reach whom | `auth/claims.rs` reads it, `auth/permission.rs` puts it into the `Caller`, `Caller::reach` in `auth/caller.rs` decides; its name: `config/permission_options.rs`, `claim_names` in `app/token_setup.rs` |

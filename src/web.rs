@@ -1,5 +1,5 @@
-//! The files for browsers, embedded: `client.js` with its types, and the console. They are the same for everybody, so they need no
-//! identity.
+//! The files for browsers and tools, embedded: `client.js` with its types, the description of the HTTP API, and the console. They are
+//! the same for everybody, so they need no identity.
 
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ pub fn routes(console: Option<Console>) -> Router {
     let files = Router::new()
         .route("/client.js", served(File::new(CLIENT, "text/javascript; charset=utf-8")))
         // As plain text a browser shows it, and Deno goes by the name.
-        .route("/client.d.ts", served(File::new(CLIENT_TYPES, "text/plain; charset=utf-8")));
+        .route("/client.d.ts", served(File::new(CLIENT_TYPES, "text/plain; charset=utf-8")))
+        .route("/openapi.json", served(File::new(DESCRIPTION, "application/json")));
     let Some(Console { identity }) = console else { return files };
     // Relative, so that it also works behind a proxy that puts a prefix before every path.
     let to_console = get(async || Redirect::temporary("console"));
@@ -144,4 +145,6 @@ const IDENTITY: &str = "data-identity=\"\"";
 
 const CLIENT: &str = include_str!("../web/client.js");
 const CLIENT_TYPES: &str = include_str!("../web/client.d.ts");
+/// The HTTP API in OpenAPI. Written by hand, and checked against the code by `tests/tidy/description.rs`.
+const DESCRIPTION: &str = include_str!("../web/openapi.json");
 const CONSOLE: &str = include_str!("../web/console.html");

@@ -2,6 +2,8 @@
 
 #[path = "tidy/code.rs"]
 mod code;
+#[path = "tidy/description.rs"]
+mod description;
 #[path = "tidy/links.rs"]
 mod links;
 #[path = "tidy/papers.rs"]

@@ -4,12 +4,17 @@
 //! page of another site. CORS only stops the page from reading the response. The browser says in `Origin` and `Sec-Fetch-Site`
 //! which site asked, and no page can forge these headers. It may say neither over plain HTTP, but then it says in `Accept` what an
 //! image wants, which is not an event stream.
+//!
+//! With `--dev` there is no identity, and any page may call. A page whose name leads to this machine (DNS rebinding) would even count
+//! as the daemon's own, so there a request must be for a name of this machine.
+
+use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, header, uri::Authority};
 
 use crate::{
     auth::{Auth, Credentials},
-    error::Error,
+    error::{Error, Invalid},
     rest,
     serve::Peer,
 };
@@ -19,20 +24,27 @@ use crate::{
 /// With an empty list, only requests are checked to which a browser adds the identity by itself: a cookie of the daemon's own
 /// (`--token-cookie`) or a client certificate. The daemon cannot see whether a proxy made a claim from a cookie, so the operator
 /// of such a proxy must list origins.
-pub(super) struct AllowedOrigins(Vec<HeaderValue>);
+pub(super) struct AllowedOrigins {
+    origins: Vec<HeaderValue>,
+    /// Whether a request must be for this machine (`--dev`).
+    only_local: bool,
+}
 
 impl AllowedOrigins {
-    pub(super) fn new(origins: &[HeaderValue]) -> Self {
-        Self(origins.to_vec())
+    pub(super) fn new(origins: &[HeaderValue], only_local: bool) -> Self {
+        Self { origins: origins.to_vec(), only_local }
     }
 
     /// The error, if a page of another site made this request and the request has an effect.
     pub(super) fn error<B>(&self, auth: &Auth, peer: Peer, request: &Request<B>) -> Option<Error> {
+        if self.only_local && host(request).is_some_and(|host| !is_local(host)) {
+            return Some(Invalid::ForeignHost.into());
+        }
         if !has_effect(request) {
             return None;
         }
         let by_browser = browser_identifies(auth, peer, request);
-        let is_checked = by_browser || !self.0.is_empty();
+        let is_checked = by_browser || !self.origins.is_empty();
         let refused = (is_checked && !self.is_from_allowed_page(request)) || (by_browser && may_be_an_image(request));
         refused.then_some(Error::CrossSite)
     }
@@ -40,7 +52,7 @@ impl AllowedOrigins {
     fn is_from_allowed_page<B>(&self, request: &Request<B>) -> bool {
         let headers = request.headers();
         let absent = !headers.contains_key(header::ORIGIN);
-        if !absent && headers.get_all(header::ORIGIN).iter().all(|origin| self.0.contains(origin)) {
+        if !absent && headers.get_all(header::ORIGIN).iter().all(|origin| self.origins.contains(origin)) {
             return true;
         }
         match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
@@ -99,6 +111,15 @@ fn is_own<B>(request: &Request<B>) -> bool {
 /// The authority of the URI (HTTP/2, or HTTP/1.1 in absolute form), else `Host`.
 fn host<B>(request: &Request<B>) -> Option<&str> {
     request.uri().authority().map(Authority::as_str).or_else(|| single(request.headers(), header::HOST))
+}
+
+/// Whether an authority is `localhost`, a name below it, which browsers never look up elsewhere (RFC 6761, section 6.3), or a
+/// loopback address.
+fn is_local(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
+    let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|it| it.to_canonical().is_loopback())
 }
 
 /// The value of a header that occurs exactly once.

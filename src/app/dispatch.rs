@@ -77,6 +77,7 @@ impl Dispatch {
         api: Api,
         signal: SignalService,
         origins: &[HeaderValue],
+        allowed_origins: AllowedOrigins,
         addresses: ClientAddresses,
         failed: FailedIdentities,
     ) -> Self {
@@ -90,7 +91,7 @@ impl Dispatch {
             api,
             signal,
             constant_headers,
-            allowed_origins: AllowedOrigins::new(origins),
+            allowed_origins,
             addresses,
             failed,
             post,
@@ -311,7 +312,8 @@ mod tests {
         let service = grpc::SignalMethods { hub: hub.clone(), ice: ice.clone(), heartbeat: second, drain };
         let api = Api { hub, ice, auth: auth.clone(), metrics: metrics.clone(), settings };
         let routes = Router::new().route("/panic", get(async || -> &'static str { panic!("as if by a bug") }));
-        let dispatch = Dispatch::new(routes, api, grpc::signal_service(service, auth, 0), &[], addresses, failed);
+        let (service, origins) = (grpc::signal_service(service, auth, 0), AllowedOrigins::new(&[], false));
+        let dispatch = Dispatch::new(routes, api, service, &[], origins, addresses, failed);
         let peer = Peer { tcp: [127, 0, 0, 1].into(), client: [127, 0, 0, 1].into() };
         let request = Request::get("/panic").header("host", "x").body(Body::empty()).expect("a request");
         let response = dispatch.handle(peer, request).await;

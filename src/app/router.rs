@@ -12,7 +12,7 @@ use http::{Extensions, HeaderMap, Uri};
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
-use super::{dispatch::Dispatch, failed_identities::FailedIdentities, start_report};
+use super::{cross_site::AllowedOrigins, dispatch::Dispatch, failed_identities::FailedIdentities, start_report};
 use crate::{
     admin::{self, Admin},
     auth::{Auth, Credentials},
@@ -50,7 +50,8 @@ pub(super) fn join(
         .merge(grpc)
         .fallback(no_route)
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed));
-    Dispatch::new(routes, api, signal, &options.cors_origins, addresses, failed)
+    let allowed_origins = AllowedOrigins::new(&options.cors_origins, options.dev);
+    Dispatch::new(routes, api, signal, &options.cors_origins, allowed_origins, addresses, failed)
 }
 
 /// Refuses what is not a gRPC call that this server can read. tonic accepts any content type, so a page of another site could call a

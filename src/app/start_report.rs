@@ -83,6 +83,10 @@ fn list(elements: &[String], instead: &str) -> String {
     if elements.is_empty() { instead.to_owned() } else { elements.join(",") }
 }
 
+/// Also on a loopback address: the browser of this machine asks for whatever page is open in it.
+const RELAY_FOR_ANYBODY: &str = "anybody who can pose as anybody gets credentials for the servers of --turn, also any page that is open \
+    in a browser on this machine; give the daemon an identity to check (--auth jwt, or --trusted-proxies)";
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The value of `--auth`.
@@ -116,13 +120,17 @@ pub(super) fn console(options: &ServeOptions, addresses: &[SocketAddr]) -> Optio
 /// A line for each danger. `addresses` are those of the host.
 pub(super) fn warnings(options: &ServeOptions, addresses: &[SocketAddr]) -> Vec<String> {
     let mut warnings = options.unknown_variables.clone();
+    let trusts_everybody =
+        options.trusted_proxies.is_empty() || options.trusted_proxies.iter().any(|network| network.prefix_len() == 0);
+    let anybody = options.auth == AuthMode::None || (options.auth == AuthMode::Claim && trusts_everybody);
+    if anybody && !options.ice.turn.is_empty() {
+        warnings.push(RELAY_FOR_ANYBODY.to_owned());
+    }
     // `::ffff:127.0.0.1` is a loopback address, too.
     let Some(open) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback()) else {
         return warnings;
     };
     let open = open.ip();
-    let trusts_everybody =
-        options.trusted_proxies.is_empty() || options.trusted_proxies.iter().any(|network| network.prefix_len() == 0);
     match options.auth {
         AuthMode::None => warnings.push(format!(
             "anybody who reaches {open} can pose as anybody, because of --auth none; it is for development on a loopback address"
@@ -140,6 +148,28 @@ pub(super) fn warnings(options: &ServeOptions, addresses: &[SocketAddr]) -> Vec<
 mod tests {
     use super::*;
     use crate::config::{Arguments, Command};
+
+    fn warnings_of(arguments: &[&str], addresses: &[SocketAddr]) -> Vec<String> {
+        let Ok(Command::Serve(options)) = Arguments::parse_args(arguments) else { panic!("options of serving") };
+        warnings(&options, addresses)
+    }
+
+    #[test]
+    fn a_relay_for_anybody_is_a_warning_also_on_a_loopback_address() {
+        let loopback = [SocketAddr::from(([127, 0, 0, 1], 1837))];
+        let turn = ["--turn", "turn:turn.example.org", "--turn-secret-file", "secret"];
+        for (arguments, count) in [
+            (&["--dev"][..], 1),
+            (&["--auth", "none"], 1),
+            (&[], 1),
+            (&["--trusted-proxies", "127.0.0.1"], 0),
+            (&["--auth", "jwt", "--jwt-secret-file", "x"], 0),
+        ] {
+            let found = warnings_of(&[arguments, &turn].concat(), &loopback);
+            assert_eq!(found.iter().filter(|line| line.contains("--turn")).count(), count, "{arguments:?}: {found:?}");
+            assert!(warnings_of(arguments, &loopback).is_empty(), "{arguments:?}");
+        }
+    }
 
     #[test]
     fn a_daemon_on_which_anybody_could_pose_as_anybody_warns_in_one_line() {
@@ -159,9 +189,8 @@ mod tests {
             (&["--auth", "none"], "127.0.0.1", None),
             (&["--dev"], "127.0.0.1", None),
         ] {
-            let Ok(Command::Serve(options)) = Arguments::parse_args(arguments) else { panic!("options of serving") };
             let addresses = ["127.0.0.1", address].map(|ip| SocketAddr::new(ip.parse().unwrap(), 1837));
-            let warnings = warnings(&options, &addresses);
+            let warnings = warnings_of(arguments, &addresses);
             assert_eq!(warnings.len(), usize::from(warned_about.is_some()), "{arguments:?} {address}: {warnings:?}");
             if let Some(option) = warned_about {
                 assert!(warnings[0].contains(address) && warnings[0].contains(option), "{warnings:?}");

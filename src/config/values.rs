@@ -60,8 +60,8 @@ pub(super) fn stall_timeout(text: &str) -> Result<Duration, String> {
 
 /// `--turn-ttl`: whole [`seconds`], because the time in a username of TURN has no fraction.
 pub(super) fn turn_ttl(text: &str) -> Result<Duration, String> {
-    let duration = seconds(text)?;
-    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be a whole number of seconds".to_owned()) }
+    let whole = seconds(text).ok().filter(|duration| duration.subsec_nanos() == 0);
+    whole.ok_or_else(|| format!("must be a whole number of seconds between 1 and {}", LONGEST.as_secs()))
 }
 
 /// A whole number, zero or more.

@@ -29,6 +29,8 @@ pub enum Invalid {
     Format,
     /// The request names no host, more than one, or a host that is not valid.
     Host,
+    /// With `--dev`: the request is for a host that is not this machine.
+    ForeignHost,
 }
 
 impl Invalid {
@@ -45,7 +47,7 @@ impl Invalid {
             Self::Ttl => "invalid_ttl",
             Self::Users => "invalid_users",
             Self::Format => "invalid_format",
-            Self::Host => "invalid_host",
+            Self::Host | Self::ForeignHost => "invalid_host",
         }
     }
 
@@ -79,6 +81,10 @@ impl Invalid {
             Self::Body => "The body must be a JSON object, a form or a protobuf message with the documented fields.",
             Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
             Self::Host => "The request must have one Host header with one valid host.",
+            Self::ForeignHost => {
+                "With --dev this server answers only for localhost and loopback addresses, so that no page of another site can \
+                 reach it by a name that leads to this machine (DNS rebinding). For another name use --auth none without --dev."
+            }
             Self::Format => "The format must be plain, envelope or legacy.",
         }
     }

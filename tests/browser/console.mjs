@@ -141,6 +141,7 @@ async function rings({ two, picture }) {
   assert.equal(await focused(first), "Answer", "with a keyboard one key answers");
   await second.getByText("Ringing. Somebody has to answer there.").waitFor();
   await row(first, "in", /^offer, again$/);
+  assert.equal(await first.locator('#rows [data-kind="in"][data-label="offer"]').count(), 1, "an offer that repeats says so");
   assert.match(await first.title(), /calls/);
   await picture(first, "incoming");
   await picture(second, "calling");

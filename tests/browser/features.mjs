@@ -7,14 +7,12 @@
 // `client.js` without building the daemon.
 
 import assert from "node:assert/strict";
-import crypto from "node:crypto";
 import fs from "node:fs";
 import http from "node:http";
-import os from "node:os";
-import path from "node:path";
 import { parseArgs } from "node:util";
 import puppeteer from "puppeteer-core";
 import { Daemon } from "./storm/daemon.mjs";
+import { Issuer } from "./storm/issuer.mjs";
 import { until, within } from "./storm/wait.mjs";
 
 const { values: { only, client }, positionals: [EXECUTABLE, NAME, BROWSER] } = parseArgs({ allowPositionals: true, options: {
@@ -208,31 +206,6 @@ async function unauthorised({ tab, issuer }) {
   assert.ok(issuer.tokens.length <= asked + 2, "a refused token is fetched anew once");
 }
 
-/** Signs tokens, as an identity provider does. */
-class Issuer {
-  #keys = crypto.generateKeyPairSync("rsa", { modulusLength: 2048 });
-  /** How many seconds a token lives. */
-  lifetime = 600;
-  /** Those that pages have fetched. */
-  tokens = [];
-
-  jwks() {
-    return JSON.stringify({ keys: [{ ...this.#keys.publicKey.export({ format: "jwk" }), kid: "one", alg: "RS256", use: "sig" }] });
-  }
-
-  sign(user, lifetime) {
-    const part = (object) => Buffer.from(JSON.stringify(object)).toString("base64url");
-    const claims = { sub: user, aud: "signal", exp: Math.floor(Date.now() / 1000) + lifetime };
-    const signed = `${part({ alg: "RS256", typ: "JWT", kid: "one" })}.${part(claims)}`;
-    return `${signed}.${crypto.sign("sha256", Buffer.from(signed), this.#keys.privateKey).toString("base64url")}`;
-  }
-
-  fetched(user) {
-    this.tokens.push(this.sign(user, this.lifetime));
-    return this.tokens.at(-1);
-  }
-}
-
 /** One tab of the browser. */
 class Tab {
   errors = [];
@@ -299,10 +272,7 @@ class Tab {
 
 async function run(name, scenario, browser) {
   const issuer = new Issuer();
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "signal-keys-"));
-  fs.writeFileSync(path.join(folder, "jwks.json"), issuer.jwks());
-  const jwt = ["--auth", "jwt", "--jwks", path.join(folder, "jwks.json"), "--jwt-audience", "signal"];
-  const daemon = await new Daemon(EXECUTABLE, [tickets, unauthorised].includes(scenario) ? jwt : DEV).start();
+  const daemon = await new Daemon(EXECUTABLE, [tickets, unauthorised].includes(scenario) ? issuer.options() : DEV).start();
   const pages = http.createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url, "http://localhost");
     const answer = (type, text) => response.writeHead(200, { "content-type": `${type}; charset=utf-8` }).end(text);
@@ -341,7 +311,7 @@ async function run(name, scenario, browser) {
     pages.close();
     pages.closeAllConnections();
     await daemon.stop("SIGKILL");
-    fs.rmSync(folder, { recursive: true });
+    issuer.stop();
   }
 }
 

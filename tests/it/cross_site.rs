@@ -319,3 +319,30 @@ async fn requests_that_only_read_are_not_refused_as_cross_site() {
         assert_eq!(answer.status, 200, "{path}");
     }
 }
+
+#[tokio::test]
+async fn with_dev_a_request_must_be_for_this_machine() {
+    let server = Server::with(&["--dev"]).await;
+    let port = server.address.port();
+    let own = ["localhost", "LOCALHOST.", "app.localhost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"];
+    let foreign =
+        ["evil.example", "localhost.evil.example", "notlocalhost", "192.0.2.1", "[::]", "127.0.0.1.evil.example"];
+    let hosts = own.map(|host| (host, true)).into_iter().chain(foreign.map(|host| (host, false)));
+    let mut http2 = Http2::open(server.address).await;
+    for (host, is_own) in
+        hosts.flat_map(|(host, is_own)| [(host.to_owned(), is_own), (format!("{host}:{port}"), is_own)])
+    {
+        for head in ["GET /user/bob/devices", "POST /user/bob/device/phone", "GET /console", "GET /healthz"] {
+            let mut connection = Connection::open(server.address).await;
+            // As a page that the name leads to, which counts as the daemon's own.
+            let origin = format!("origin: http://{host}\r\nsec-fetch-site: same-origin\r\n");
+            connection.write(format!("{head} HTTP/1.1\r\nhost: {host}\r\n{origin}\r\n").as_bytes()).await;
+            let answer = connection.response(false).await;
+            let is_refused = answer.status == 400 && answer.problem() == "invalid_host";
+            assert_eq!(is_refused, !is_own, "{head} for {host}: {} {}", answer.status, answer.text());
+        }
+        let request = http::Request::get(format!("http://{host}/user/bob/devices")).body(Default::default());
+        let status = http2.send(request.expect("a request")).await.status().as_u16();
+        assert_eq!(status, if is_own { 200 } else { 400 }, "HTTP/2 {host}");
+    }
+}

@@ -37,8 +37,11 @@ async fn the_limits_of_http_2_are_announced() {
     }
 }
 
-/// Floods a process again and again. After the first flood its peak memory must not grow by 1 MiB: a flood must leave nothing
-/// behind.
+/// How much the peak memory of a process may grow although every flood leaves nothing behind: what the allocator keeps for later.
+/// mimalloc keeps pages for each thread.
+const KEPT: usize = if cfg!(feature = "jemalloc") { 1024 * 1024 } else { 8 * 1024 * 1024 };
+
+/// Floods a process again and again. After the first flood its peak memory must not grow by [`KEPT`].
 async fn assert_flat(process: &Process, floods: usize, mut flood: impl AsyncFnMut()) {
     flood().await;
     let before = process.peak_memory();
@@ -46,7 +49,7 @@ async fn assert_flat(process: &Process, floods: usize, mut flood: impl AsyncFnMu
         flood().await;
     }
     let growth = process.peak_memory().saturating_sub(before);
-    assert!(growth < 1024 * 1024, "{growth} bytes");
+    assert!(growth < KEPT, "{growth} bytes");
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ use crate::harness::{
 };
 use crate::{token_expiry, wall_clock};
 
+/// Names and values of a request's headers.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// The options of a daemon that verifies tokens with [`SECRET`].
 fn options() -> [String; 4] {
     ["--auth", "jwt", "--jwt-secret-file", &file("secret", SECRET)].map(str::to_owned)
@@ -205,7 +208,7 @@ async fn the_body_of_a_request_for_a_ticket_is_read_as_that_of_any_post_and_igno
     let server = server(&[]).await;
     let bearer = format!("Bearer {}", token("bob/phone"));
     let (limit, json) = (102_400, ("content-type", "application/json"));
-    let bodies: [(&[(&str, &str)], usize, u16); _] = [
+    let bodies: [(Headers<'_>, usize, u16); _] = [
         (&[], 0, 200),
         (&[json], 0, 200),
         (&[], 7, 200),
@@ -244,7 +247,7 @@ async fn a_request_for_a_ticket_names_its_caller_as_every_other_request_does() {
     let bound = sign(json!({"userid": "bob", "clientid": "phone", "org": "a"}));
     let nowhere = sign(json!({"userid": "bob"}));
     let service = sign(json!({"userid": "bob", "backend": true}));
-    let rows: [(&str, &str, &[(&str, &str)], Result<(), (u16, &str)>); _] = [
+    let rows: [(&str, &str, Headers<'_>, Result<(), (u16, &str)>); _] = [
         (&bound, "", &[], Ok(())),
         (&bound, "?device=phone", &[("x-signal-device", "phone"), ("x-signal-tenant", "a")], Ok(())),
         (&bound, "?user=ana&ticket=x", &[], Ok(())),
@@ -265,7 +268,7 @@ async fn a_request_for_a_ticket_names_its_caller_as_every_other_request_does() {
         for route in ["POST /ticket", "GET /user/bob/devices"] {
             let answer = server.request(&format!("{route}{query}"), &headers, b"").await;
             let found = if answer.status == 200 { Ok(()) } else { Err((answer.status, answer.problem())) };
-            let named = found.as_ref().map(|()| ()).map_err(|(status, code)| (*status, code.as_str()));
+            let named = found.as_ref().copied().map_err(|(status, code)| (*status, code.as_str()));
             assert_eq!(named, expected, "{route}{query} {:?}", &headers[..headers.len() - 1]);
         }
     }

@@ -10,9 +10,10 @@ use crate::harness::{
     tokens::{SECRET, file},
 };
 
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 4] = [
     ("/client.js", "text/javascript; charset=utf-8", include_str!("../../web/client.js")),
     ("/client.d.ts", "text/plain; charset=utf-8", include_str!("../../web/client.d.ts")),
+    ("/openapi.json", "application/json", include_str!("../../web/openapi.json")),
     ("/console", "text/html; charset=utf-8", include_str!("../../web/console.html")),
 ];
 
@@ -81,7 +82,7 @@ async fn without_the_option_there_is_no_console_but_the_client() {
             let answer = get(&server, path, &[]).await;
             assert_eq!((answer.status, answer.problem().as_str()), (404, "no_route"), "{path}");
         }
-        for path in ["/client.js", "/client.d.ts"] {
+        for path in ["/client.js", "/client.d.ts", "/openapi.json"] {
             assert_eq!(get(&server, path, &[]).await.status, 200, "{path}");
         }
     }
@@ -156,7 +157,7 @@ async fn the_console_runs_its_own_script_and_nothing_else() {
 
 #[tokio::test]
 async fn the_console_names_no_other_host() {
-    let page = FILES[2].2;
+    let page = FILES[3].2;
     for outside in ["src=\"http", "href=\"http", "url(http", "from \"http", "import(\"http", "//cdn", "@import"] {
         assert!(!page.contains(outside), "{outside}: one file, nothing from elsewhere");
     }

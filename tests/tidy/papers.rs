@@ -242,7 +242,7 @@ fn docs_http_md_names_every_route() {
 }
 
 /// The text between two marks, at most once in each line, with the number of the line.
-fn between<'a>(text: &'a str, open: &'a str, close: char) -> impl Iterator<Item = (usize, &'a str)> {
+pub(super) fn between<'a>(text: &'a str, open: &'a str, close: char) -> impl Iterator<Item = (usize, &'a str)> {
     let lines = text.lines().enumerate();
     lines.filter_map(move |(index, line)| Some((index + 1, line.split_once(open)?.1.split(close).next()?)))
 }

@@ -539,6 +539,18 @@ test("a device cannot call itself", async () => {
   assert.throws(() => ana.call("ana", "laptop"), TypeError);
 });
 
+for (const who of ["callee", "caller"]) {
+  test(`a call that the app closes when it hears that the ${who} has reloaded stays closed`, async () => {
+    const [ana, bob] = await inACall();
+    const { call } = who === "callee" ? ana : bob;
+    call.on("restart", () => call.close());
+    leave(who === "callee" ? bob : ana);
+    await page(who === "callee" ? "bob" : "ana", who === "caller");
+    await pass(2_000);
+    assert.deepEqual([call.state, call.pc.signalingState], ["closed", "closed"]);
+  });
+}
+
 test("a hundred rounds of reloads on random sides end in a call", async () => {
   let [ana, bob] = await inACall();
   let seed = 7;
@@ -590,3 +602,26 @@ test("a peer that reloads while this machine sleeps is noticed when the network 
   assert.deepEqual(ana.log.filter((line) => line.startsWith("restart")), ["restart peer_reloaded"]);
   await connected(ana, reloaded);
 });
+
+test("what is said while the channel closes waits for the next one, and nothing is thrown", async () => {
+  const [ana, bob] = await inACall();
+  leave(bob);
+  ana.chat.send("meanwhile");
+  const reloaded = await page("bob", false);
+  await connected(ana, reloaded);
+  await pass(300);
+  assert.deepEqual(reloaded.texts, ["meanwhile"]);
+});
+
+for (const index of [0, 1]) {
+  test(`what is said while one of two channels closes goes over the other (${index})`, async () => {
+    const [ana, bob] = await inACall();
+    const links = ana.call.pc.channels.filter(({ label }) => label === "chat");
+    assert.equal(links.length, 2, "each side has made one");
+    links[index].close();
+    ana.chat.send("meanwhile");
+    await pass(300);
+    assert.equal(bob.texts.filter((text) => text === "meanwhile").length, 1);
+    assert.equal(ana.chat.readyState, "open");
+  });
+}

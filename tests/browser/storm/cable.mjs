@@ -25,6 +25,12 @@ export class Cable {
     return this.#state === "whole";
   }
 
+  toString() {
+    const side = ({ readyState, bytesRead, bytesWritten }) => `${readyState} ${bytesRead}/${bytesWritten}`;
+    const pairs = [...this.#pairs].map(({ page, daemon }) => `${side(page)} - ${side(daemon)}`);
+    return `the cable ${this.url} is ${this.#state}, with ${pairs.join(", ") || "nothing"}`;
+  }
+
   /** Resets all connections, and every new one. */
   cut() {
     this.#state = "cut";

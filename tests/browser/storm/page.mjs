@@ -3,21 +3,22 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import http from "node:http";
-import { until } from "./wait.mjs";
+import { until, within } from "./wait.mjs";
 
 const README = new URL("../../../README.md", import.meta.url);
 
-/** The page of the README, with `client.js` of another daemon, or another `client.js` for a daemon. */
-function html(daemon, client) {
+/** The page of the README, with `client.js` of another daemon, or another `client.js` for a daemon; as in production with `tokens`. */
+function html(daemon, client, tokens) {
   const blocks = [...fs.readFileSync(README, "utf8").matchAll(/^```html\n([\s\S]*?)^```$/gm)].map(([, block]) => block);
   const [page, ...more] = blocks.filter((block) => block.includes("signal.call("));
   assert.deepEqual(more, []);
   const own = page.replace("http://localhost:1837", client ? "" : daemon);
   const here = client ? own.replace("connect({", `connect({ url: "${daemon}/",`) : own;
-  const joined = here.replace(/^<\/script>$/m, "  window.storm.join(signal);\n</script>");
+  const known = tokens ? here.replace("user: me", 'token: async () => (await fetch(`/token?${me}`)).text()') : here;
+  const joined = known.replace(/^<\/script>$/m, "  window.storm.join(signal);\n</script>");
   // A person loads a page again whose module could not be loaded.
   const loaded = joined.replace('<script type="module">', '<script type="module" onerror="setTimeout(() => location.reload(), 500)">');
-  assert.ok(page !== here && here !== joined && joined !== loaded, "the page of the README looks as expected");
+  assert.ok(page !== here && (!tokens || here !== known) && known !== joined && joined !== loaded, "the page of the README looks as expected");
   return loaded;
 }
 
@@ -98,16 +99,17 @@ export class Side {
   heard = new Map();
   errors = [];
 
-  /** `client`: a file to use instead of the daemon's own `client.js`. */
-  constructor(role, cable, media, client) {
-    Object.assign(this, { role, cable, media, client, user: { caller: "alice", callee: "bob" }[role], device: "laptop" });
+  /** `client`: a file to use instead of the daemon's own `client.js`. `issuer`: signs tokens, where there are some. */
+  constructor(role, { cable, media, client, issuer }) {
+    Object.assign(this, { role, cable, media, client, issuer, user: { caller: "alice", callee: "bob" }[role], device: "laptop" });
   }
 
   async start(browser) {
     this.server = http.createServer((request, response) => {
       const answer = (type, text) => response.writeHead(200, { "content-type": `${type}; charset=utf-8` }).end(text);
       if (request.url === "/client.js") answer("text/javascript", fs.readFileSync(this.client));
-      else answer("text/html", html(this.cable.url, this.client));
+      else if (request.url.startsWith("/token?")) answer("text/plain", this.issuer.fetched(request.url.split("?")[1]));
+      else answer("text/html", html(this.cable.url, this.client, this.issuer));
     });
     await new Promise((resolve) => this.server.listen(0, "127.0.0.1", resolve));
     this.context = await browser.newContext();
@@ -128,7 +130,7 @@ export class Side {
   }
 
   reload() {
-    return this.page.reload({ waitUntil: "commit" });
+    return within(`the page of the ${this.role} reloads`, this.page.reload({ waitUntil: "commit" }));
   }
 
   #note(page, kind, value) {
@@ -174,7 +176,8 @@ export class Side {
       lines.push(`${this.role}: ${JSON.stringify(await page.evaluate(() => window.storm.evidence()).catch(String))}`);
       for (const { at, kind, value } of notes.slice(-40)) lines.push(`  ${new Date(at).toISOString().slice(14, 23)} ${kind} ${value ?? ""}`);
     }
-    return [...lines, ...this.errors].join("\n");
+    const health = await fetch(`${this.cable.url}/healthz`, { signal: AbortSignal.timeout(5_000) }).catch(String);
+    return [`${this.cable}; over it the daemon says ${health.status ?? health}`, ...lines, ...this.errors].join("\n");
   }
 
   async stop() {

@@ -2,9 +2,10 @@
 //
 //   CHROMIUM=/usr/bin/chromium node storm.mjs DAEMON_EXECUTABLE [--rounds 3] [--lanes 2] [--seed N] [--client FILE] [--trace MS]
 //
-// A round starts a daemon and two pages, then brings every fault once, in random order. The seed of a round is that of the first
-// plus the rounds before it, so `--rounds 1 --seed N` repeats one. Lanes run at the same time, because most of it is waiting. `--client` tries a
-// `client.js` without building the daemon, `--trace MS` shows what led to a recovery that took longer.
+// A round starts a daemon and two pages, then brings every fault once, in random order. Rounds with odd seeds use tokens, as in
+// production. The seed of a round is that of the first plus the rounds before it, so `--rounds 1 --seed N` repeats one. Lanes run at
+// the same time, because most of it is waiting. `--client` tries a `client.js` without building the daemon, `--trace MS` shows what
+// led to a recovery that took longer.
 
 import assert from "node:assert/strict";
 import { parseArgs } from "node:util";
@@ -12,6 +13,7 @@ import { chromium } from "playwright-core";
 import { Cable } from "./cable.mjs";
 import { Daemon } from "./daemon.mjs";
 import { FAULTS } from "./faults.mjs";
+import { Issuer } from "./issuer.mjs";
 import { Media } from "./media.mjs";
 import { Side } from "./page.mjs";
 import { random } from "./random.mjs";
@@ -30,8 +32,8 @@ const FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-b
   "--disable-component-update", "--disable-sync",
   // Candidates with the address of this machine: there may be no mDNS, and no network but the loopback.
   "--disable-features=WebRtcHideLocalIpsWithMdns", "--allow-loopback-in-peer-connection"];
-/** A short heartbeat, so that a silent cable is noticed soon. */
-const OPTIONS = ["--dev", "--heartbeat", "2"];
+/** Every other round has tokens that expire in the storm. */
+const TOKEN_SECONDS = 20;
 
 /** One daemon, two pages, and every fault once. Notes the times of recovery in `times`. */
 class Round {
@@ -43,10 +45,15 @@ class Round {
   }
 
   async run(browser) {
-    this.daemon = await new Daemon(EXECUTABLE, OPTIONS).start();
+    const issuer = this.seed % 2 === 1 ? new Issuer(TOKEN_SECONDS) : null;
+    // A short heartbeat, so that a silent cable is noticed soon.
+    this.daemon = await new Daemon(EXECUTABLE, [...(issuer?.options() ?? ["--dev"]), "--heartbeat", "2"]).start();
     this.media = new Media(() => !this.media.cut && sides.every(({ cable }) => cable.whole));
-    const cable = () => new Cable(() => this.daemon.port);
-    const sides = ["callee", "caller"].map((role) => new Side(role, cable(), this.media, values.client));
+    const { media } = this;
+    const sides = ["callee", "caller"].map((role) => {
+      const cable = new Cable(() => this.daemon.port);
+      return new Side(role, { cable, media, issuer, client: values.client });
+    });
     [this.callee, this.caller] = sides;
     try {
       for (const side of sides) {
@@ -61,7 +68,8 @@ class Round {
       throw new Error([`${this.name}: ${this.kind}: ${error.stack}`, ...evidence, this.daemon.log()].join("\n"), { cause: error });
     } finally {
       await within("the pages close", Promise.all(sides.map((side) => side.stop())));
-      this.media.stop();
+      media.stop();
+      issuer?.stop();
       await this.daemon.stop("SIGKILL");
     }
   }

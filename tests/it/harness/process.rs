@@ -45,6 +45,7 @@ impl Process {
     }
 
     /// The names of its threads, from Linux.
+    #[cfg(feature = "jemalloc")]
     pub fn threads(&self) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("Linux");
         let name =

@@ -5,7 +5,7 @@ use http::Request;
 use crate::harness::{Connection, Response, Server, http2::Http2};
 
 /// Each route, and the methods that its 405 names.
-const ROUTES: [(&str, &[&str]); 12] = [
+const ROUTES: [(&str, &[&str]); 13] = [
     // A HEAD would connect a device whose stream nobody reads.
     ("/subscribe", &["GET"]),
     ("/subscribe/bob/device/phone", &["GET"]),
@@ -19,6 +19,7 @@ const ROUTES: [(&str, &[&str]); 12] = [
     ("/console", &["GET", "HEAD"]),
     ("/client.js", &["GET", "HEAD"]),
     ("/client.d.ts", &["GET", "HEAD"]),
+    ("/openapi.json", &["GET", "HEAD"]),
 ];
 
 /// Not met (RFC 9110, 9.1): a method that the server does not know is 405, like a known one, and not 501.

@@ -118,7 +118,8 @@ async fn coturn_gives_a_relay_to_every_user_whatever_the_ids() {
 
 /// A character as JSON may write it.
 fn escaped(c: char) -> String {
-    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    let units: Vec<_> = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
+    units.concat()
 }
 
 #[tokio::test]

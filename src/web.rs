@@ -73,6 +73,8 @@ impl File {
             (header::REFERRER_POLICY, "no-referrer"),
             // For browsers that do not know `frame-ancestors`.
             (header::X_FRAME_OPTIONS, "DENY"),
+            // A page that opened this one, or was opened by it, gets no handle of its window.
+            (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
             (
                 HeaderName::from_static("permissions-policy"),
                 "camera=(self), microphone=(self), display-capture=(), geolocation=(), payment=(), usb=()",

@@ -73,6 +73,8 @@ impl File {
             (header::REFERRER_POLICY, "no-referrer"),
             // For browsers that do not know `frame-ancestors`.
             (header::X_FRAME_OPTIONS, "DENY"),
+            // A page that opened this one, or was opened by it, gets no handle of its window.
+            (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
             (
                 HeaderName::from_static("permissions-policy"),
                 "camera=(self), microphone=(self), display-capture=(), geolocation=(), payment=(), usb=()",
@@ -143,6 +145,6 @@ const IDENTITY: &str = "data-identity=\"\"";
 
 const CLIENT: &str = include_str!("../web/client.js");
 const CLIENT_TYPES: &str = include_str!("../web/client.d.ts");
-/// The HTTP API in OpenAPI. Written by hand, and checked against the code by `tests/tidy/description.rs`.
+/// The description of the HTTP API (`OpenAPI`). Written by hand, and checked against the code by `tests/tidy/description.rs`.
 const DESCRIPTION: &str = include_str!("../web/openapi.json");
 const CONSOLE: &str = include_str!("../web/console.html");

@@ -37,7 +37,7 @@ fn what_the_readme_shows_for_pages_and_node_works_as_pasted() {
         Err(absent) => return skip(&absent),
     };
     let daemon = Daemon::start(&["--dev", "--stun", "stun:127.0.0.1:9"]);
-    tools.run("readme.mjs", &[&format!("http://{}", daemon.address)]);
+    tools.run("readme.mjs", &[&format!("http://{}", daemon.address), env!("CARGO_BIN_EXE_backend-signal")]);
 }
 
 #[test]

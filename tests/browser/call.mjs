@@ -32,46 +32,46 @@ function code() {
   return block;
 }
 
-/** The page of the documentation that uses client.js. What the page of a reader has is made up here. */
-function pageWithClient(token) {
-  const page = fs.readFileSync(new URL("../../docs/production.md", import.meta.url), "utf8");
-  const [, script] = page.match(/^```html\n([\s\S]*?signal\.call\([\s\S]*?)^```$/m);
-  assert.ok(script.includes("https://signal.example.org/client.js"));
-  return `<!doctype html><script>
-    const user = { getIdToken: async () => ${JSON.stringify(token)} };
-    const logIn = () => { window.loggedOut = true; };
-    const texts = [];
-    function show(channel) {
-      channel.addEventListener("message", ({ data }) => texts.push(data));
-      channel.send("hello");
-    }
-  </script>${script.replace("https://signal.example.org", DAEMON)}`;
+/** The page of docs/production.md: that of the README with two lines changed, and what gets the token. */
+function pageWithClient() {
+  const read = (name) => fs.readFileSync(new URL(`../../${name}`, import.meta.url), "utf8").match(/^```html\n([^]*?signal\.call\([^]*?)^```$/m)[1];
+  const [page, readme] = [read("docs/production.md"), read("README.md")];
+  assert.ok(page.includes("https://signal.example.org/client.js"));
+  const lines = page.split("\n").map((line) => line.trim());
+  const absent = readme.split("\n").filter((line) => !lines.includes(line.trim()));
+  assert.deepEqual(absent.map((line) => /import|connect\(/.exec(line)?.[0]), ["import", "connect("], "two lines of the README's page are changed");
+  return page.replace("https://signal.example.org", DAEMON);
 }
 
 async function callsWithClient(browser, address) {
-  const load = async (token) => {
+  const url = address(pageWithClient());
+  const load = async (user, token) => {
     const page = await (await browser.newContext()).newPage();
-    await page.goto(address(pageWithClient(token)));
+    page.on("pageerror", (error) => errors.push(error.message));
+    await page.route("**/token", (route) => route.fulfill({ body: token }));
+    await page.goto(`${url}?${user}`);
     return page;
   };
-  const [ana, bob] = [await load(ANA), await load(BOB)];
-  for (const page of [ana, bob]) await until("connected", () => page.evaluate(() => Boolean(window.ring)));
-  // Streams of the tests before this one end, too.
-  await until("Bob has one device", async () => {
-    const { body } = await ask("GET", "/user/bob/devices", { authorization: `Bearer ${ANA}` });
-    return JSON.parse(body).length === 1;
+  const errors = [];
+  const [bob, ana] = [await load("bob", BOB), await load("alice", ANA)];
+  for (const page of [ana, bob]) await page.getByText(/: call connected$/).waitFor({ timeout: PATIENCE_MS });
+  const log = bob.locator("#log");
+  await until("Bob reads what Ana writes", async () => {
+    await ana.fill("#line", "hello");
+    await ana.press("#line", "Enter");
+    return (await log.textContent()).includes("alice: hello");
   });
-  await ana.evaluate(() => window.ring("bob"));
-  for (const page of [ana, bob]) await until("hello", () => page.evaluate(() => texts.includes("hello")));
-  const refused = await load("expired");
-  await until("logged out", () => refused.evaluate(() => window.loggedOut));
+  const refused = await load("alice", "expired");
+  await refused.getByText("alice: The token is not valid").waitFor({ timeout: PATIENCE_MS });
+  assert.deepEqual(errors, []);
   await Promise.all([ana, bob, refused].map((page) => page.context().close()));
 }
 
 /** The snippet of docs/identity.md opens a stream with a ticket, in a page of the daemon's own origin. */
 async function opensAStreamWithATicket(browser) {
   const text = fs.readFileSync(new URL("../../docs/identity.md", import.meta.url), "utf8");
-  const [, code] = text.match(/^```js\n([\s\S]*?fetch\("\/ticket"[\s\S]*?)^```$/m);
+  const blocks = [...text.matchAll(/^```js\n([^]*?)^```$/gm)].map(([, block]) => block);
+  const code = blocks.find((block) => block.includes(`fetch("/ticket"`));
   const page = await (await browser.newContext()).newPage();
   await page.goto(`${DAEMON}/client.d.ts`);
   const before = `const token = ${JSON.stringify(BOB)}, device = "snippet";`;
@@ -202,7 +202,7 @@ async function main() {
   assert.ok(DAEMON?.startsWith("https://") && ANA && BOB, "usage: node call.mjs https://HOST:PORT TOKEN_OF_ANA TOKEN_OF_BOB");
   const texts = ["<!doctype html><title>test</title>"];
   const pages = http.createServer((request, response) => {
-    response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(texts[Number(request.url.slice(1))]);
+    response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(texts[Number.parseInt(request.url.slice(1), 10)]);
   });
   await new Promise((resolve) => pages.listen(0, "127.0.0.1", resolve));
   const origin = `http://127.0.0.1:${pages.address().port}`;

@@ -35,7 +35,11 @@ const SCENARIOS = {
   "one click makes a call between two tabs, and the diagram shows every signal": makesACall,
   "no camera before its button is pressed, then video in both directions, then none": showsVideo,
   "a tab that does not answer without asking rings, and may decline or answer": rings,
+  "a ring ends as a missed call when its caller has gone": missesACall,
+  "a tab that has gone is away, and one that has only lost the daemon is not": seesAnAbsentPeer,
+  "after a reload the camera is offered again, and the other side knows": cameraAfterReload,
   "a reload of either tab does not end the call": survivesReload,
+  "a restart of the daemon does not end the call, and is named": daemonRestarts,
   "the call goes on while the daemon is away, and the page comes back by itself": daemonAway,
   "a page that was taken over says so, stays quiet, and can take the device back": takenOver,
   "a call is made and ended with the keyboard alone": byKeyboard,
@@ -49,9 +53,15 @@ const SCENARIOS = {
   "the self-test names a proxy that cuts": testsCutting,
   "the self-test says whether a TURN server gives a relay": testsRelay,
   "ids and messages of other people are only text": onlyText,
+  "a page that takes the place of the peer is sent no camera unasked": keepsCamera,
+  "a flood lays the page out once a frame, draws nothing in hidden parts, and stays small": floods,
+  "a stranger is named, and forges and removes no row": strangers,
+  "ids that cannot be read are shown with escapes": unreadable,
+  "many devices scroll, and are announced together": crowd,
   "the code for the reader's own page makes a call from another origin": ownPage,
   "behind a prefix of a proxy everything works too": behindPrefix,
   "without an identity the page says how to connect, and with a token it does": withToken,
+  "a token that is none or has expired is named": badTokens,
   "every part can be used by people who do not see it, in light and dark": accessible,
   "on a phone nothing is wider than the screen": onAPhone,
 };
@@ -109,6 +119,9 @@ async function showsVideo({ two, picture }) {
     assert.equal(await page.evaluate(() => document.querySelector("#their-video").muted), true, "two tabs on one machine would howl");
   }
   await picture(second, "video");
+  assert.ok(await second.getByRole("button", { name: "Hang up" }).evaluate((button) => button.getBoundingClientRect().bottom < innerHeight), "without scrolling a call can be ended");
+  await second.getByRole("button", { name: "Unmute" }).click();
+  await second.getByRole("button", { name: "Mute", exact: true }).waitFor();
   await first.getByRole("button", { name: "Turn off camera and microphone" }).click();
   await second.waitForFunction(() => document.querySelector("#theirs").hidden, null, { timeout: PATIENCE_MS });
   assert.equal(await second.evaluate(() => document.querySelector("#own").hidden), false, "the own camera stays on");
@@ -122,17 +135,89 @@ async function rings({ two, picture }) {
   const [first, second] = await two();
   assert.equal(await first.getByLabel("Answer without asking").isChecked(), true, "with --dev a tab answers");
   await first.getByLabel("Answer without asking").uncheck();
+  await first.evaluate(() => document.activeElement.blur());
   await call(second, first);
   await title(first, `${await name(second)} calls`);
+  assert.equal(await focused(first), "Answer", "with a keyboard one key answers");
+  await second.getByText("Ringing. Somebody has to answer there.").waitFor();
+  await row(first, "in", /^offer, again$/);
+  assert.equal(await first.locator('#rows [data-kind="in"][data-label="offer"]').count(), 1, "an offer that repeats says so");
   assert.match(await first.title(), /calls/);
   await picture(first, "incoming");
   await picture(second, "calling");
   await first.getByRole("button", { name: "Decline" }).click();
   await second.getByText("The other side declined.").first().waitFor();
+  await first.getByText("You declined.").first().waitFor();
   await call(second, first);
   await first.getByRole("button", { name: "Answer", exact: true }).click();
   await title(second, `In a call with ${await name(first)}`);
   await chat(second, first, "thank you for answering");
+}
+
+async function missesACall({ two, picture }) {
+  const [first, second] = await two();
+  const caller = await name(second);
+  await first.getByLabel("Answer without asking").uncheck();
+  await call(second, first);
+  await title(first, `${caller} calls`);
+  await second.close();
+  await title(first, "Missed call");
+  await first.getByText(`Missed call from ${caller}.`).first().waitFor();
+  await picture(first, "missed");
+}
+
+async function seesAnAbsentPeer({ context, open, proxy, picture }) {
+  const relay = await proxy();
+  const first = await open("/"), second = await openAt(context, `${relay.url}/`);
+  const other = await name(second);
+  await callAndWait(second, first);
+  const figure = first.locator("#path").getByText("there and back");
+  await figure.waitFor();
+  await relay.close();
+  await first.getByText(`${other} has lost the daemon. You still talk directly.`).waitFor();
+  await chat(second, first, "directly");
+  await relay.open();
+  await first.getByText("You can chat.").waitFor();
+  await figure.waitFor();
+  await second.close();
+  await first.getByText(`${other} is away. Waiting until it comes back`).waitFor();
+  assert.equal(await first.locator("#path").textContent(), "", "no figure of a peer that has gone");
+  await picture(first, "peer-away");
+}
+
+async function cameraAfterReload({ two, picture }) {
+  const [first, second] = await two();
+  await callAndWait(second, first);
+  await second.getByRole("button", { name: "Turn on camera and microphone" }).click();
+  const plays = () => document.querySelector("#their-video").videoWidth > 0 && !document.querySelector("#theirs").hidden;
+  await first.waitForFunction(plays, null, { timeout: PATIENCE_MS });
+  await second.reload();
+  await title(second, `In a call with ${await name(first)}`);
+  await second.getByText("The reload has turned your camera off.").waitFor();
+  await first.getByRole("log").getByText("Its camera is off until it is turned on again.").waitFor();
+  assert.equal(await first.locator("#theirs").isVisible(), false, "no frozen picture");
+  assert.equal(await second.evaluate(() => window.asked), 0, "no camera before its button is pressed");
+  await picture(second, "camera-again");
+  await second.getByRole("button", { name: "Turn the camera on again" }).click();
+  await first.waitForFunction(plays, null, { timeout: PATIENCE_MS });
+  await second.getByRole("button", { name: "Turn off camera and microphone" }).click();
+  await second.reload();
+  await title(second, `In a call with ${await name(first)}`);
+  await second.getByRole("button", { name: "Turn on camera and microphone" }).waitFor();
+}
+
+async function daemonRestarts({ context, url, daemon, keep }) {
+  const next = await daemon(["--dev"]);
+  let target = url;
+  const relay = await keep(listen((request, response) => proxyOf(target)(request, response)));
+  const [first, second] = await twoAt(context, `${relay.url}/`);
+  await callAndWait(second, first);
+  await relay.close();
+  await state(first, "reconnecting");
+  target = next.url;
+  await relay.open();
+  for (const page of [first, second]) await page.getByRole("log").getByText("The daemon was restarted. The call goes on.").first().waitFor();
+  await chat(second, first, "after the restart");
 }
 
 async function survivesReload({ two }) {
@@ -146,6 +231,7 @@ async function survivesReload({ two }) {
     assert.match(await reloaded.locator("#who-name").textContent(), /./);
     await chat(other, reloaded, "after the reload");
     await chat(reloaded, other, "and back");
+    await row(other, "in", /^my old call has gone$/);
   }
   assert.equal(await name(first), before, "a reload keeps the device");
 }
@@ -244,6 +330,10 @@ async function sends({ open, picture, as }) {
   await page.getByLabel("Users, separated by commas").fill("eve, nobody");
   await page.getByRole("button", { name: "List", exact: true }).click();
   await page.locator("#presence").getByText("nobody: no device").waitFor();
+  await page.getByLabel("Users, separated by commas").fill("demo");
+  await page.getByRole("button", { name: "List", exact: true }).click();
+  await page.locator("#presence").getByText(new RegExp(`demo: ${await name(page)} \\([0-9a-f]{16}\\)`)).waitFor();
+  await page.getByLabel("Users, separated by commas").fill("eve, nobody");
   await page.getByRole("button", { name: "Watch", exact: true }).click();
   const eve = await as("eve", "eves-phone");
   await page.locator("#presence").getByText("eve: eves-phone is online").waitFor();
@@ -278,6 +368,7 @@ async function yields({ two, open, metric }) {
   await watches(1);
   const third = await open("/");
   await title(third, "Call another tab");
+  await third.getByText("2 other tabs are open: choose the one to talk with.").waitFor();
   await third.getByText("a browser has six connections").waitFor();
   await hide(second, true);
   await watches(1);
@@ -295,9 +386,16 @@ async function metrics({ two, picture }) {
   await part(first, "metrics");
   const figure = (term) => first.locator("#figures div").filter({ hasText: term }).locator("dd").innerText();
   await until("figures", async () => Number.parseInt(await figure("Streams"), 10) >= 2 && Number.parseInt(await figure("Sends"), 10) >= 3);
+  assert.match(await figure("Delivery, median"), /^(none yet|≤)/);
   await first.getByRole("table", { name: "Sends by outcome" }).getByText("delivered").waitFor();
   await first.getByRole("table", { name: "Requests by route" }).getByText("/user/{user}/device/{device}").first().waitFor();
   await picture(first, "metrics");
+  // Of another version of the daemon, and after a long time.
+  const body = "signal_streams 12345678\nsignal_sends_total 7\nsignal_requests_total 8\n";
+  await second.route("**/metrics", (route) => route.fulfill({ contentType: "text/plain", body }));
+  await part(second, "metrics");
+  await second.locator("#figures").getByText("12.3M", { exact: true }).waitFor();
+  await second.getByRole("table", { name: "Sends by outcome" }).getByText("other").waitFor();
 }
 
 async function testsNothing({ open, picture }) {
@@ -375,7 +473,7 @@ async function onlyText({ open, as, picture }) {
   await title(page, "Call the other tab");
   await page.getByText(evil).first().waitFor();
   await call(page, other);
-  await title(page, `In a call with ${evil}`);
+  await title(page, `In a call with ${short(evil)}`);
   await chat(other, page, evil);
   await chat(page, other, evil);
   await part(page, "devices");
@@ -388,14 +486,146 @@ async function onlyText({ open, as, picture }) {
   }
 }
 
+async function keepsCamera({ two, context, serve, url, picture }) {
+  const [first, second] = await two();
+  const user = "demo", [mine, theirs] = await Promise.all([first, second].map(idOf));
+  await callAndWait(second, first);
+  await first.getByRole("button", { name: "Turn on camera and microphone" }).click();
+  await second.waitForFunction(() => document.querySelector("#their-video").videoWidth > 0, null, { timeout: PATIENCE_MS });
+  const origin = await serve(`<!doctype html><script type="module">
+    import { connect } from ${JSON.stringify(`${url}/client.js`)};
+    const signal = await connect(${JSON.stringify({ user, device: theirs })});
+    const call = signal.call(${JSON.stringify(user)}, ${JSON.stringify(mine)});
+    window.tracks = [];
+    call.on("track", ({ track }) => window.tracks.push(track.kind));
+    call.channel("chat").onopen = () => { window.isOpen = true; };
+  </script>`);
+  const stranger = await openAt(context, origin);
+  await stranger.waitForFunction(() => window.isOpen, null, { timeout: PATIENCE_MS });
+  await first.getByText("Another page may have taken the place of the other tab.").waitFor();
+  assert.deepEqual(await stranger.evaluate(() => window.tracks), [], "nothing is sent to the new page");
+  assert.equal(await first.evaluate(() => document.querySelector("#own-video").srcObject), null, "and the camera is off");
+  await picture(first, "stranger-in-the-call");
+  await first.getByRole("button", { name: "Turn on camera and microphone" }).click();
+  await stranger.waitForFunction(() => window.tracks.includes("video"), null, { timeout: PATIENCE_MS });
+}
+
+async function floods({ two, url, picture }) {
+  const [first, second] = await two();
+  const mine = await idOf(first);
+  await first.evaluate(() => {
+    window.counts = { frames: 0, reads: 0, hidden: 0 };
+    const real = requestAnimationFrame;
+    window.requestAnimationFrame = (draw) => real((at) => { window.counts.frames += 1; draw(at); });
+    const { get } = Object.getOwnPropertyDescriptor(Element.prototype, "scrollHeight");
+    Object.defineProperty(Element.prototype, "scrollHeight", { get() { window.counts.reads += 1; return get.call(this); } });
+    const view = document.querySelector('[data-view="call"]');
+    new MutationObserver(() => { window.counts.hidden += view.hidden ? 1 : 0; }).observe(document.querySelector("#rows"), { childList: true });
+  });
+  const flood = (name) => Promise.all(Array.from({ length: 40 }, (_, index) => post(url, { from: "demo/flood", to: `demo/${mine}`, event: name, data: `${index}` })));
+  await flood("hello");
+  await until("40 rows", async () => (await first.locator('#rows [data-label^="hello"]').count()) === 40);
+  const { frames, reads } = await first.evaluate(() => window.counts);
+  assert.ok(reads <= 3 * frames, `${reads} heights were read in ${frames} frames`);
+  await part(first, "devices");
+  await flood("invite");
+  await first.locator("#send").getByLabel("Device").fill(mine);
+  await first.locator("#send").getByRole("button", { name: "Send" }).click();
+  await first.locator("#answer-of-send").getByText("200 delivered").waitFor();
+  assert.equal(await first.evaluate(() => window.counts.hidden), 0, "no row while the part is hidden");
+  await part(first, "call");
+  await until("40 rows when it is shown", async () => (await first.locator('#rows [data-label^="invite"]').count()) === 40);
+  await callAndWait(second, first);
+  const sendTexts = (texts) => second.evaluate((texts) => {
+    for (const text of texts) {
+      document.querySelector("#text").value = text;
+      document.querySelector("#say").requestSubmit();
+    }
+  }, texts);
+  await second.waitForFunction(() => !document.querySelector("#text").disabled, null, { timeout: PATIENCE_MS });
+  await sendTexts(["x".repeat(100_000)]);
+  for (const page of [second, first]) await page.getByRole("log").getByText(/^x{4000}… 96,000 more$/).waitFor();
+  await sendTexts(Array.from({ length: 70 }, (_, index) => `${index} `.padEnd(4_000, "y")));
+  await first.getByRole("log").getByText(/^69 y/).waitFor();
+  for (const list of ["#texts", "#rows"]) {
+    const size = await first.evaluate((list) => document.querySelector(list).textContent.length, list);
+    assert.ok(size < 250_000, `${size} characters in ${list}`);
+  }
+  await picture(first, "flooded");
+}
+
+async function strangers({ context, daemon, picture }) {
+  const { url } = await daemon(["--dev", "--heartbeat", "4"]);
+  const page = await openAt(context, `${url}/console?device=target`);
+  await state(page, "live");
+  const send = (event, data) => post(url, { from: "eve/phone", to: "demo/target", event, data });
+  await send("invite", "hello");
+  await row(page, "in", /^invite ← eve’s phone$/);
+  await send("call", { description: { type: "connected: from here on directly" } });
+  await row(page, "in", /^description/);
+  await send("call", { candidates: { length: 7 } });
+  await row(page, "in", /^call/);
+  await send("call", { description: { type: "heartbeat × 7" } });
+  await page.locator("#rows [data-beats]").first().waitFor({ state: "attached" });
+  assert.equal(await page.locator('#rows [data-kind="in"]').count(), 4, "a heartbeat replaces no row of a sender");
+  assert.equal(await page.locator('#rows [data-label*="connected"], #rows [data-label*="× 8"]').count(), 0);
+  await picture(page, "stranger");
+}
+
+async function unreadable({ open, as, picture }) {
+  const page = await open("/console?device=reader");
+  await state(page, "live");
+  const shown = { "ana\u200b": "ana\\u200b", "ana\u202e": "ana\\u202e", "ana\\u200b": "ana\\u005cu200b", " ana": "\\u0020ana", "Amber Fox": "Amber Fox (a chosen id)", "👩‍👧 tablet": "👩‍👧 tablet" };
+  const pages = [];
+  for (const device of Object.keys(shown)) {
+    pages.push(await as("demo", device));
+    await page.locator(`#peers .named b`).getByText(shown[device], { exact: true }).waitFor();
+    // A browser has six connections to one daemon.
+    if (device !== "👩‍👧 tablet") await pages.at(-1).close();
+  }
+  const peer = page.locator("#peers li").filter({ hasText: "tablet" });
+  assert.equal(await peer.locator(".face").textContent(), "👩T", "the initial is a whole character");
+  assert.equal(await peer.locator("b").evaluate((name) => getComputedStyle(name).unicodeBidi), "isolate");
+  await picture(page, "unreadable");
+}
+
+async function crowd({ open, url, picture }) {
+  const page = await open("/");
+  await state(page, "live");
+  await page.evaluate(() => {
+    window.said = [];
+    const status = document.querySelector("#said");
+    new MutationObserver(() => window.said.push(status.textContent)).observe(status, { childList: true });
+  });
+  const leave = new AbortController();
+  const devices = Array.from({ length: 40 }, (_, index) => `d${index}`);
+  const headers = { accept: "text/event-stream" };
+  await Promise.all(devices.map((device) => fetch(`${url}/subscribe?user=demo&device=${device}`, { headers, signal: leave.signal })));
+  await until("40 devices", async () => (await page.locator("#peers li").count()) === 40);
+  const said = await until("they are announced", () => page.evaluate(() => window.said.some((text) => / more devices are online\.$/.test(text)) && window.said));
+  assert.ok(said.length < 40, `${said.length} announcements`);
+  const [height, whole] = await page.locator("#peers").evaluate((list) => [list.clientHeight, list.scrollHeight]);
+  assert.ok(height <= 20 * 16 && whole > height, `${height} of ${whole} pixels`);
+  await picture(page, "crowd");
+  leave.abort();
+}
+
 async function ownPage({ open, context, serve, url }) {
   const page = await open("/console#code");
   await state(page, "live");
   const code = await page.locator("#sample").textContent();
-  assert.ok(code.includes(`import { connect } from "${url}/client.js"`), code);
+  const readme = fs.readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  const [, shown] = /^```html\n([^]*?)^```$/m.exec(readme);
+  assert.equal(code, shown.replace("http://localhost:1837", url), "the console shows the page of the README");
   const origin = await serve(code);
-  const pages = [await openAt(context, origin), await openAt(context, origin)];
-  for (const one of pages) await one.getByText(/hello from [0-9a-f]+/).waitFor();
+  const [alice, bob] = [await openAt(context, `${origin}/?alice`), await openAt(context, `${origin}/?bob`)];
+  for (const [one, name] of [[alice, "alice"], [bob, "bob"]]) await one.getByText(`${name}: call connected`).waitFor();
+  await alice.locator("#line").fill("hello from another origin");
+  await alice.keyboard.press("Enter");
+  for (const one of [alice, bob]) await one.locator("#log").getByText("alice: hello from another origin").waitFor();
+  const third = await openAt(context, origin);
+  await third.getByText(/^alice: (live|call)/).waitFor();
+  await alice.getByText("alice: superseded").waitFor();
 }
 
 async function behindPrefix({ context, proxy }) {
@@ -406,26 +636,55 @@ async function behindPrefix({ context, proxy }) {
   await chat(second, first, "behind a prefix");
 }
 
-async function withToken({ context, picture, daemon }) {
+/** A daemon that wants tokens. */
+async function withTokens(daemon) {
   const secret = secretFile();
   const { url } = await daemon(["--auth", "jwt", "--jwt-secret-file", secret, "--console"]);
   fs.rmSync(secret);
+  return url;
+}
+
+async function connectWith(page, token) {
+  await page.getByRole("button", { name: "Connect …" }).click();
+  const dialog = page.getByRole("dialog", { name: "Connect as …" });
+  assert.equal(await dialog.getByLabel("Token", { exact: true }).getAttribute("autocomplete"), "one-time-code", "no password to keep");
+  await dialog.getByLabel("Token", { exact: true }).fill(token);
+  await dialog.getByRole("button", { name: "Connect", exact: true }).click();
+}
+
+async function badTokens({ context, picture, daemon }) {
+  const page = await openAt(context, `${await withTokens(daemon)}/`);
+  await title(page, "Connect to begin");
+  await connectWith(page, "");
+  const dialog = page.getByRole("dialog", { name: "Connect as …" });
+  assert.equal(await dialog.isVisible(), true, "without a token there is nothing to send");
+  assert.equal(await dialog.getByText("Nobody: I choose a name").isVisible(), false, "this daemon believes no name");
+  await picture(page, "connect-as-token");
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await connectWith(page, "rubbish");
+  await page.locator("#stage-lead").getByText("This is not a token.").waitFor();
+  await picture(page, "no-token");
+  const exp = Math.floor(Date.now() / 1_000) + 6;
+  await connectWith(page, makeToken({ sub: "ana", exp }));
+  await state(page, "live");
+  await title(page, "Your token has expired");
+  await page.locator("#stage-lead").getByText("Paste a new one.").waitFor();
+  assert.equal(await page.locator("#said").textContent(), "Your token has expired. Paste a new one.");
+  await row(page, "told", /^end · expired$/);
+  await picture(page, "expired");
+}
+
+async function withToken({ context, picture, daemon }) {
+  const url = await withTokens(daemon);
   const token = makeToken({ sub: "ana", exp: Math.floor(Date.now() / 1_000) + 600 });
   const page = await openAt(context, `${url}/`);
   await title(page, "Connect to begin");
   await picture(page, "no-identity");
-  const connect = async (typed) => {
-    await page.getByRole("button", { name: "Connect …" }).click();
-    const dialog = page.getByRole("dialog", { name: "Connect as …" });
-    await dialog.getByLabel("Token", { exact: true }).fill(typed);
-    await picture(page, "connect-as");
-    await dialog.getByRole("button", { name: "Connect", exact: true }).click();
-  };
-  await connect("not.a.token");
+  await connectWith(page, makeToken({ sub: "ana", exp: Math.floor(Date.now() / 1_000) + 600 }).slice(0, -4));
   await title(page, "Not connected");
   await page.getByText("The token is not valid").waitFor();
   await picture(page, "unauthorised");
-  await connect(token);
+  await connectWith(page, token);
   await state(page, "live");
   assert.equal(await page.getByLabel("Answer without asking").isChecked(), false, "in production nobody answers unasked");
   const stored = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, location.href, document.cookie]));
@@ -455,16 +714,17 @@ async function accessible({ browser, picture, url }) {
 
 async function onAPhone({ browser, picture, url }) {
   const context = await newContext(browser, { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, hasTouch: true, reducedMotion: "reduce" });
-  const [first, second] = await twoAt(context, `${url}/`);
+  const [first, second] = await twoAt(context, ...["d", "e"].map((letter) => `${url}/console?device=${letter.repeat(256)}`));
   const fits = async (page, what) => {
     const wide = await page.evaluate(() => [...document.querySelectorAll("body *")].filter((element) => {
       const { right, width } = element.getBoundingClientRect();
-      return width > 0 && right > innerWidth + 1 && !element.closest(".scrolls, pre, .log, .hidden-text, .skip");
+      return width > 0 && right > innerWidth + 1 && !element.closest(".scrolls, pre, .log, .hidden-text, .skip, bdi");
     }).map((element) => element.outerHTML.slice(0, 120)));
     assert.deepEqual(wide, [], what);
-    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), what);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${what}: no part sticks out`);
   };
   await fits(second, "before the call");
+  assert.equal(await second.evaluate(() => new Set([...document.querySelectorAll("nav a")].map(({ offsetTop }) => offsetTop)).size), 1, "the menu is one line");
   await callAndWait(second, first);
   await chat(second, first, `a long word: ${"o".repeat(200)}`);
   for (const wanted of PARTS) {
@@ -486,6 +746,25 @@ const part = async (page, wanted) => {
   await page.locator(`[data-view="${wanted}"]`).waitFor();
 };
 
+/** How a long name stands in a title. */
+const short = (name) => (name.length > 40 ? `${name.slice(0, 39)}…` : name);
+
+/** The id of the device of a tab. It is in the address of the part for streams. */
+async function idOf(page) {
+  await part(page, "stream");
+  const id = new URL(await page.locator("#twin").evaluate(({ href }) => href)).searchParams.get("device");
+  await part(page, "call");
+  return id;
+}
+
+/** Sends a message, as anybody can with `--dev`. Addresses are `user/device`. */
+async function post(url, { from, to, event, data }) {
+  const [[user, device], [toUser, toDevice]] = [from, to].map((address) => address.split("/"));
+  const target = `${url}/user/${toUser}/device/${toDevice}?${new URLSearchParams({ user, device })}`;
+  const answer = await fetch(target, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ event, data }) });
+  assert.equal(answer.status, 200, await answer.text());
+}
+
 /** How other tabs call this one. */
 async function name(page) {
   await page.locator("#who-name").filter({ hasText: "/" }).waitFor();
@@ -499,8 +778,8 @@ async function call(caller, callee) {
 
 async function callAndWait(caller, callee) {
   await call(caller, callee);
-  await title(caller, `In a call with ${await name(callee)}`);
-  await title(callee, `In a call with ${await name(caller)}`);
+  await title(caller, `In a call with ${short(await name(callee))}`);
+  await title(callee, `In a call with ${short(await name(caller))}`);
 }
 
 async function chat(from, to, text) {
@@ -581,10 +860,10 @@ async function openAt(context, url) {
   return page;
 }
 
-async function twoAt(context, url) {
+async function twoAt(context, url, other = url) {
   const first = await openAt(context, url);
   await state(first, "live");
-  const second = await openAt(context, url);
+  const second = await openAt(context, other);
   await title(second, "Call the other tab");
   await title(first, "Call the other tab");
   return [first, second];
@@ -732,6 +1011,7 @@ function toolsOf(browser, context, url, opened) {
       const text = await (await fetch(`${url}/metrics`)).text();
       return Number(new RegExp(`^${name} (\\d+)`, "m").exec(text)[1]);
     },
+    keep,
     daemon: (options) => keep(startDaemon(options)),
     turnServer: async (secret) => {
       const server = await startTurnServer(secret);

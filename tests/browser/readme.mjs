@@ -1,12 +1,14 @@
 // What README.md and docs/http.md show for a page and for Node.js, as a reader pastes it, against a daemon with `--dev` and
 // `--stun stun:127.0.0.1:9`, where nobody answers.
 //
-//   CHROMIUM=/usr/bin/chromium node readme.mjs http://127.0.0.1:1837
+//   CHROMIUM=/usr/bin/chromium node readme.mjs http://127.0.0.1:1837 target/debug/backend-signal
+//
+// The executable is for what docs/identity.md says about tokens of one's own, which needs a daemon of its own.
 //
 // Each page is opened twice: from a file, and from a server of another origin than the daemon's.
 
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import fs from "node:fs";
 import http from "node:http";
 import os from "node:os";
@@ -14,12 +16,13 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
 
-const [DAEMON] = process.argv.slice(2);
+const [DAEMON, EXECUTABLE] = process.argv.slice(2);
 const PATIENCE_MS = 60_000;
 const FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
   // Candidates with the address of this machine: there may be no mDNS, and no network but the loopback.
-  "--disable-features=WebRtcHideLocalIpsWithMdns", "--allow-loopback-in-peer-connection"];
+  "--disable-features=WebRtcHideLocalIpsWithMdns", "--allow-loopback-in-peer-connection",
+  "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
 
 /** The only block of a page in this language that contains the mark, with the daemon's real address. */
 function block(page, language, mark) {
@@ -83,6 +86,7 @@ async function hears(from, to, what, lines) {
 
 async function twoPagesTalk(browser, url) {
   const [alice, bob] = [await open(browser, `${url}?alice`), await open(browser, `${url}?bob`)];
+  for (const { page } of [alice, bob]) await page.getByText(/^(alice|bob): call connected$/).waitFor({ timeout: PATIENCE_MS });
   const both = async (when) => {
     await hears(alice.page, bob.page, `Bob hears Alice ${when}`, [alice.lines, bob.lines]);
     await hears(bob.page, alice.page, `Alice hears Bob ${when}`, [alice.lines, bob.lines]);
@@ -94,6 +98,50 @@ async function twoPagesTalk(browser, url) {
   await both("after Alice's page was loaded again");
   assert.deepEqual([...alice.lines, ...bob.lines].filter((line) => line.startsWith("error: ")), []);
   await Promise.all([alice, bob].map(({ page }) => page.context().close()));
+}
+
+/** The README's lines for camera and microphone, in its page: each side sees the other. */
+async function twoPagesSeeEachOther(browser, page, close) {
+  const readme = fs.readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  const [, element] = /`(<video [^`]*>)`/.exec(readme);
+  const [, lines] = /^```js\n([^`]*getUserMedia[^`]*)^```$/m.exec(readme);
+  const begin = "  function talk(call) {\n";
+  assert.ok(page.includes(begin));
+  const [, url] = await places(page.replace(begin, begin + lines).replace("<script", `${element}\n<script`), close);
+  const pages = [await open(browser, `${url}?alice`), await open(browser, `${url}?bob`)];
+  for (const { page } of pages) await page.waitForFunction(() => document.querySelector("video").videoWidth > 0, null, { timeout: PATIENCE_MS });
+  await Promise.all(pages.map(({ page }) => page.context().close()));
+}
+
+/** docs/identity.md from its secret to the call: its commands, its program, and the README's page with its line. */
+async function ownTokens(browser, page, close) {
+  const text = fs.readFileSync(new URL("../../docs/identity.md", import.meta.url), "utf8");
+  const part = text.split("\n## ").find((part) => part.startsWith("From --dev to tokens of your own\n"));
+  const code = (language, mark) => [...part.matchAll(new RegExp(`^\`\`\`${language}\\n([^]*?)^\`\`\`$`, "gm"))].map(([, code]) => code).find((code) => code.includes(mark));
+  const cwd = fs.mkdtempSync(path.join(os.tmpdir(), "readme-"));
+  close.push(() => fs.rmSync(cwd, { recursive: true }));
+  const [secret, start] = code("sh", "openssl").trim().split("\n");
+  execFileSync("/bin/sh", ["-c", secret], { cwd });
+  const options = start.split(" -- ")[1].split(" ");
+  const child = spawn(path.resolve(EXECUTABLE), ["--host", "127.0.0.1", "--port", "0", ...options], { cwd, env: {}, stdio: ["ignore", "ignore", "pipe"] });
+  close.push(() => child.kill("SIGKILL"));
+  let log = "";
+  child.stderr.on("data", (chunk) => { log += chunk; });
+  await until("the daemon listens", () => /listening on \S+\n/.test(log) || assert.equal(child.exitCode, null, log));
+  const daemon = `http://${/listening on (\S+)/.exec(log)[1]}`;
+  fs.writeFileSync(path.join(cwd, "sign.mjs"), code("js", "createHmac"));
+  const token = (user) => execFileSync(process.execPath, ["sign.mjs", user], { cwd, encoding: "utf8" }).trim();
+  const connects = /^  const signal = await connect\(.*\n/m;
+  const own = page.replace(DAEMON, daemon).replace(connects, code("js", "connect("));
+  assert.notEqual(own, page.replace(DAEMON, daemon));
+  for (const url of await places(own, close)) {
+    const at = (user) => open(browser, `${url}?${user}#${token(user)}`);
+    const [alice, bob] = [await at("alice"), await at("bob")];
+    await hears(alice.page, bob.page, "Bob hears Alice", [alice.lines, bob.lines]);
+    const refused = await open(browser, `${url}?alice#no-token`);
+    await refused.page.getByText("alice: unauthorised").waitFor({ timeout: PATIENCE_MS });
+    await Promise.all([alice, bob, refused].map(({ page }) => page.context().close()));
+  }
 }
 
 /** The page prints these lines and no other. A message may come before the answer to the request that sent it. */
@@ -171,7 +219,7 @@ function nodePrints(code, expected) {
 }
 
 async function main() {
-  assert.ok(DAEMON?.startsWith("http://"), "usage: node readme.mjs http://HOST:PORT");
+  assert.ok(DAEMON?.startsWith("http://") && EXECUTABLE, "usage: node readme.mjs http://HOST:PORT EXECUTABLE");
   const executablePath = process.env.CHROMIUM || "/usr/bin/chromium";
   const browser = await chromium.launch({ executablePath, headless: true, chromiumSandbox: false, args: FLAGS });
   const close = [() => browser.close()];
@@ -183,6 +231,10 @@ async function main() {
       await twoPagesTalk(browser, url);
       ok(`two copies of the README's page talk, ${url.split(":")[0]}`);
     }
+    await twoPagesSeeEachOther(browser, call, close);
+    ok("two copies with the README's lines for the camera see each other");
+    await ownTokens(browser, call, close);
+    ok("with the commands, the program and the line of docs/identity.md they talk with tokens");
     const backend = block("README.md", "js", `from "eventsource"`);
     await nodePrints(backend, ["200", "hello from myself"]);
     ok("the README's backend in Node.js gets its own message");

@@ -54,7 +54,10 @@ function watched() {
     join: (joined) => {
       signal = joined;
       const lines = new MutationObserver((changes) => {
-        for (const { data } of changes.flatMap(({ addedNodes }) => [...addedNodes])) if (data !== "\n") note("heard", data);
+        for (const { data } of changes.flatMap(({ addedNodes }) => [...addedNodes])) {
+          // The page also shows what it says itself.
+          if (data !== "\n" && !data.startsWith(`${location.search.slice(1)}: `)) note("heard", data);
+        }
       });
       lines.observe(document.getElementById("log"), { childList: true });
       signal.on("state", (state) => note("state", state));

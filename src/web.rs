@@ -145,6 +145,6 @@ const IDENTITY: &str = "data-identity=\"\"";
 
 const CLIENT: &str = include_str!("../web/client.js");
 const CLIENT_TYPES: &str = include_str!("../web/client.d.ts");
-/// The HTTP API in OpenAPI. Written by hand, and checked against the code by `tests/tidy/description.rs`.
+/// The description of the HTTP API (`OpenAPI`). Written by hand, and checked against the code by `tests/tidy/description.rs`.
 const DESCRIPTION: &str = include_str!("../web/openapi.json");
 const CONSOLE: &str = include_str!("../web/console.html");

@@ -6,7 +6,7 @@ export function connect(options?: Options): Promise<Signal>;
 export interface Options {
   /** The base address of the daemon. Default: the folder that client.js was loaded from. */
   url?: string | URL;
-  /** A token for `--auth jwt`, or a function that gives one. It is called again when the server refuses a token or one expires. */
+  /** A token for `--auth jwt`, or a function that gives one. It is called again when the server refuses a token or one expires, and when it rejects or takes longer than 10 s. */
   token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
   /** With `--dev` only: who this is. */
   user?: string;
@@ -18,8 +18,11 @@ export interface Options {
   on?: { [K in keyof SignalEvents]?: (value: SignalEvents[K]) => void } & { [name: `message:${string}`]: (message: Message) => void };
   /** As in `fetch`. "include" sends the cookie of a proxy to another origin. */
   credentials?: RequestCredentials;
-  /** One device and one stream for all tabs of this origin that ask for it. */
-  shared?: boolean;
+  /**
+   * One device and one stream for all tabs of this origin that ask for it with the same value. Where tabs may have different logins,
+   * give a text of the login, such as the user's id.
+   */
+  shared?: boolean | string;
   /** Seconds of silence after which the server sends a ping: 4 to 60. */
   heartbeat?: number;
   /** Closes the signal. */
@@ -40,7 +43,7 @@ export type State = "connecting" | "live" | "reconnecting" | "superseded" | "una
 /**
  * What became of a send.
  * `delivered`: the device is connected and has the message in its mailbox. `held`: it is absent, and the message waits for it.
- * `not_connected`: it is absent; nothing was kept. `full`: its mailbox is full. `limited`: you send too much. `unavailable`: the
+ * `not_connected`: it is absent; nothing was kept. `full`: its mailbox is full, or 256 of your sends wait. `limited`: you send too much. `unavailable`: the
  * server cannot take it now. After `unknown` it may have been delivered: there was no answer.
  */
 export type Outcome = "delivered" | "held" | "not_connected" | "full" | "limited" | "unavailable" | "unknown";
@@ -155,7 +158,10 @@ export interface CallEvents {
   /** The call negotiates again. */
   restart: "peer_reloaded" | "messages_lost" | "ice_failed";
   error: Error;
-  /** The call is over: "closed", "rejected", "refused", "answered_elsewhere", or the peer's own word. */
+  /**
+   * The call is over: "closed", "rejected", "refused" (403, 413), "failed" (no RTCPeerConnection can be made), "lost" (it rang, and its
+   * caller said nothing for 45 s), "answered_elsewhere" (another tab has it), or the peer's own word.
+   */
   bye: string;
 }
 

@@ -17,7 +17,7 @@ afterEach(() => {
 
 /** Web Locks, BroadcastChannels and storage of one origin. */
 class Browser {
-  #held = new Map();
+  #locks = new Map();
   #channels = new Set();
   #localStorage = storage();
 
@@ -27,6 +27,7 @@ class Browser {
     const releases = new Set();
     const channels = new Set();
     const window = new EventTarget();
+    let frozen = false;
     return {
       globals: {
         globalThis: window,
@@ -39,11 +40,18 @@ class Browser {
           constructor(name) {
             super(name);
             this.unref();
+            this.addEventListener("message", (event) => frozen && event.stopImmediatePropagation());
             channels.add(this);
             browser.#channels.add(this);
           }
+
+          postMessage(message) {
+            if (!frozen) super.postMessage(message);
+          }
         },
       },
+      /** A suspended tab keeps its locks, and neither hears nor says anything. */
+      freeze: (still) => { frozen = still; },
       fire: (name) => window.dispatchEvent(new Event(name)),
       end() {
         for (const channel of channels) channel.close();
@@ -52,20 +60,34 @@ class Browser {
     };
   }
 
-  async #request(name, { signal }, act, releases) {
-    const before = this.#held.get(name) ?? Promise.resolve();
-    let release;
-    const held = new Promise((resolve) => { release = resolve; });
-    this.#held.set(name, before.then(() => held));
-    releases.add(release);
-    const aborted = new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
-    aborted.catch(() => {});
-    try {
-      await Promise.race([before, aborted]);
-      await Promise.race([act(), held]);
-    } finally {
-      release();
-    }
+  #request(name, { signal, steal }, act, releases) {
+    if (!this.#locks.has(name)) this.#locks.set(name, { queue: [] });
+    const lock = this.#locks.get(name);
+    const next = () => {
+      lock.holder = lock.queue.shift();
+      lock.holder?.start();
+    };
+    return new Promise((resolve, reject) => {
+      const start = () => Promise.resolve().then(() => lock.holder === entry && act()).then(resolve, reject).finally(release);
+      const entry = { start, robbed: () => reject(new DOMException("stolen", "AbortError")) };
+      const release = () => {
+        lock.queue = lock.queue.filter((other) => other !== entry);
+        if (lock.holder === entry) next();
+      };
+      releases.add(release);
+      signal?.addEventListener("abort", () => {
+        if (lock.holder === entry) return;
+        release();
+        reject(signal.reason);
+      });
+      if (!steal) {
+        lock.queue.push(entry);
+        return lock.holder ?? next();
+      }
+      lock.holder?.robbed();
+      lock.holder = entry;
+      start();
+    });
   }
 
   close() {
@@ -83,7 +105,7 @@ function storage(entries = {}) {
 async function share(options = {}) {
   const tab = browser.tab();
   const signal = await world.connect("ana", "laptop", { shared: true, ...options }, tab.globals);
-  return { signal, end() { world.leave(signal); tab.end(); } };
+  return { signal, freeze: tab.freeze, end() { world.leave(signal); tab.end(); } };
 }
 
 const open = (path) => world.sources.filter((source) => source.path === path && source.readyState === 1);
@@ -223,4 +245,117 @@ test("a closed signal leaves the stream to the other tabs", async () => {
   await settle();
   assert.equal(second.signal.state, "live");
   assert.equal(open("/subscribe").length, 1);
+});
+
+/** Calls of tabs that accept at once, with what they hear of the end. */
+function accepting(tabs) {
+  const calls = [];
+  tabs.forEach(({ signal }, index) => signal.on("call", (call) => {
+    calls.push(call);
+    call.accept();
+    call.channel("chat");
+    call.on("bye", (reason) => byes.push([index, reason]));
+  }));
+  const byes = [];
+  return { calls, byes };
+}
+
+test("tabs that all accept at once: one has the call, the others hear answered_elsewhere", async () => {
+  const tabs = [await share(), await share(), await share()];
+  const { calls, byes } = accepting(tabs);
+  await pass(200);
+  const bob = await world.connect("bob", "phone");
+  const call = bob.call("ana", "laptop");
+  const restarts = [];
+  call.on("restart", (why) => restarts.push(why));
+  call.channel("chat");
+  await pass(30_000);
+  assert.deepEqual(restarts, []);
+  assert.equal(call.state, "connected");
+  assert.deepEqual(calls.map(({ state }) => state).sort(), ["closed", "closed", "connected"]);
+  assert.deepEqual(byes.map(([, reason]) => reason), ["answered_elsewhere", "answered_elsewhere"]);
+});
+
+test("tabs that both call a device: one has the call, also after it was closed and made again", async () => {
+  const tabs = [await share(), await share()];
+  const bob = await world.connect("bob", "phone");
+  const { calls } = accepting([{ signal: bob }]);
+  const both = tabs.map(({ signal }) => signal.call("bob", "phone"));
+  for (const call of both) call.channel("chat");
+  await pass(30_000);
+  assert.deepEqual(both.map(({ state }) => state).sort(), ["closed", "connected"]);
+  assert.deepEqual(calls.map(({ state }) => state), ["connected"]);
+  const index = both.findIndex(({ state }) => state === "connected");
+  both[index].close();
+  const again = tabs[index].signal.call("bob", "phone");
+  again.channel("chat");
+  await pass(5_000);
+  assert.equal(again.state, "connected");
+});
+
+test("a tab that stands still loses the stream to another, and has its messages again when it wakes up", async () => {
+  const tabs = [await share(), await share()];
+  const texts = tabs.map(() => []);
+  tabs.forEach(({ signal }, index) => signal.on("message", ({ data }) => texts[index].push(data)));
+  await pass(200);
+  tabs[0].freeze(true);
+  await pass(82_000);
+  world.deliver(null, "ana", "laptop", { data: "one" });
+  await pass(200);
+  assert.deepEqual(texts[1], ["one"]);
+  assert.equal(open("/subscribe").length, 1);
+  tabs[0].freeze(false);
+  world.deliver(null, "ana", "laptop", { data: "two" });
+  await pass(200);
+  assert.deepEqual(texts.map((heard) => heard.at(-1)), ["two", "two"]);
+  tabs[1].end();
+  await pass(5_000);
+  assert.equal(open("/subscribe").length, 1, "it is in line again");
+});
+
+test("a new tab connects although the tab with the stream stands still", async () => {
+  const first = await share();
+  await pass(200);
+  first.freeze(true);
+  const { connect } = world.load(browser.tab().globals);
+  let signal;
+  connect({ url: "http://daemon.test/", user: "ana", device: "laptop", shared: true }).then((it) => { signal = it; });
+  await pass(21_000);
+  assert.equal(signal?.state, "live");
+});
+
+test("tabs that live ask for no stream of their own in a quiet time", async () => {
+  const tabs = [await share(), await share()];
+  world.heartbeat = 1e6;
+  const opened = world.sources.length;
+  tabs[0].signal.takeOver();
+  await pass(300_000);
+  assert.equal(world.sources.length, opened + 1);
+});
+
+test("a tab that was refused at first leaves the stream to the next, and a new tab tries its own token", async () => {
+  const good = new Set(["good"]);
+  world.intercept = ({ path, headers }) => path === "/ticket"
+    ? good.has(headers.authorization.slice(7)) ? { status: 200, body: { ticket: "t" } } : { status: 401, body: { code: "unauthenticated" } } : undefined;
+  const tab = browser.tab();
+  await assert.rejects(world.connect("ana", "laptop", { token: "bad", shared: true }, tab.globals), { status: 401 });
+  assert.equal((await share({ token: "good" })).signal.state, "live", "the first holds no lock");
+});
+
+test("shared tabs with another key have a stream of their own", async () => {
+  await share({ shared: "ana" });
+  await share({ shared: "ana" });
+  await share({ shared: "eve", device: "other" });
+  const paths = () => world.sources.filter(({ path }) => path === "/subscribe").length;
+  assert.equal(paths(), 2);
+  await share({ shared: "zoe" });
+  assert.equal(paths(), 3);
+});
+
+test("without Web Locks a shared tab has a device of its own", async () => {
+  const tabs = [browser.tab(), browser.tab()];
+  const signals = [];
+  for (const { globals } of tabs) signals.push(await world.connect("ana", undefined, { shared: true }, { ...globals, navigator: {} }));
+  assert.notEqual(signals[0].device, signals[1].device);
+  assert.deepEqual(signals.map(({ state }) => state), ["live", "live"]);
 });

@@ -16,10 +16,10 @@ export async function settle() {
 }
 
 /** Moves time on, in steps, so that what one timer starts gets its own timers. */
-export async function pass(ms) {
+export async function pass(ms, step = 100) {
   await settle();
-  for (let left = ms; left > 0; left -= 100) {
-    mock.timers.tick(Math.min(100, left));
+  for (let left = ms; left > 0; left -= step) {
+    mock.timers.tick(Math.min(step, left));
     await settle();
   }
 }
@@ -162,7 +162,7 @@ export class World {
       for (const device of delivered) this.deliver(null, parts[2], device, body);
       return { status: delivered.length ? 200 : 404, body: delivered.length ? { delivered } : { code: "not_connected" } };
     }
-    if (path === "/subscribe") return { status: 200 };
+    if (path === "/subscribe") return { status: 200, headers: { "content-type": "text/event-stream" } };
     if (parts[3] === "devices") return { status: 200, body: this.#devices(parts[2]) };
     return { status: 404, body: { code: "no_route" } };
   }

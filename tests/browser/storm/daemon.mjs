@@ -4,6 +4,10 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { within } from "./wait.mjs";
 
+/** The daemons that run. None outlives this process. */
+const running = new Set();
+process.once("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+
 export class Daemon {
   #executable;
   #options;
@@ -25,6 +29,8 @@ export class Daemon {
     const child = spawn(this.#executable, ["--host", "127.0.0.1", ...this.#options],
       { env: { PORT: String(this.port) }, stdio: ["ignore", "ignore", "pipe"] });
     this.#child = child;
+    running.add(child);
+    child.once("exit", () => running.delete(child));
     let text = "";
     await within("the daemon listens", new Promise((resolve, reject) => {
       child.stderr.setEncoding("utf8").on("data", (chunk) => {

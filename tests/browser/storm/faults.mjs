@@ -1,6 +1,6 @@
 // The kinds of fault. Each ends when the call can recover: the cable is whole, the daemon is there, the page loads.
 
-import { pause } from "./wait.mjs";
+import { pause, until } from "./wait.mjs";
 
 /**
  * Each gets `caller`, `callee`, the `daemon`, `chance` (random numbers) and `recovers(what)`, which waits until the call works and
@@ -30,9 +30,8 @@ async function cut({ cable }, chance) {
 
 /** The page has to notice by itself that no heartbeat comes. */
 async function silence(side, chance) {
-  const since = Date.now();
   side.cable.silence();
-  await side.noted(since, "state", "reconnecting");
+  await until(`the ${side.role} notices the silence`, async () => (await side.state()) !== "live");
   await pause(chance.between(0, 1000));
   side.cable.heal();
 }
@@ -69,7 +68,7 @@ async function negotiation(storm) {
   const since = Date.now();
   const side = chance.pick([caller, callee]);
   await side.reload();
-  await side.noted(since, "call");
+  await side.noted(since, "talks");
   await pause(chance.between(0, 300));
   const other = side === caller ? callee : caller;
   const faults = [() => side.reload(), () => other.reload(), () => cut(side, chance), () => cut(other, chance),

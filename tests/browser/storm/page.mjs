@@ -46,7 +46,7 @@ function watched() {
   let signal;
   const note = (kind, value) => window.note(kind, value);
   const called = (call) => {
-    note("call", null);
+    note("talks", "");
     call.on("restart", (why) => note("restart", why));
   };
   window.storm = {
@@ -62,7 +62,7 @@ function watched() {
       lines.observe(document.getElementById("log"), { childList: true });
       signal.on("state", (state) => note("state", state));
       signal.on("sent", (sent) => note("sent", JSON.stringify(sent).slice(0, 200)));
-      signal.on("frame", ({ event, data }) => event === "signal.ping" || note(event, data.replaceAll("\\", "").slice(0, 200)));
+      signal.on("frame", ({ event, data }) => event === "signal.ping" || note("frame", `${event} ${data.replaceAll("\\", "").slice(0, 200)}`));
       signal.on("message:text", ({ data }) => note("heard", data));
       if (location.search === "?bob") signal.on("call", called);
       else called(signal.call("bob", "laptop"));
@@ -148,6 +148,11 @@ export class Side {
     return until(`${this.role}: ${kind} ${value ?? ""}`, () => this.#notes(page).find(fits));
   }
 
+  /** The state of the signal. None while the page loads. */
+  state() {
+    return this.page.evaluate(() => window.storm.open().state).catch(() => undefined);
+  }
+
   /** A text that nobody has used before. */
   text() {
     this.#number += 1;
@@ -174,7 +179,7 @@ export class Side {
     const lines = [];
     for (const { page, notes } of this.#tabs.filter(({ page }) => !page.isClosed())) {
       lines.push(`${this.role}: ${JSON.stringify(await page.evaluate(() => window.storm.evidence()).catch(String))}`);
-      for (const { at, kind, value } of notes.slice(-40)) lines.push(`  ${new Date(at).toISOString().slice(14, 23)} ${kind} ${value ?? ""}`);
+      for (const { at, kind, value } of notes.slice(-40)) lines.push(`  ${new Date(at).toISOString().slice(14, 23)} ${kind} ${value}`);
     }
     const health = await fetch(`${this.cable.url}/healthz`, { signal: AbortSignal.timeout(5_000) }).catch(String);
     return [`${this.cable}; over it the daemon says ${health.status ?? health}`, ...lines, ...this.errors].join("\n");

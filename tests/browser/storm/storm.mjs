@@ -142,7 +142,10 @@ function table(times) {
 async function main() {
   assert.ok(EXECUTABLE && ROUNDS > 0 && LANES > 0 && SEED >= 0, "usage: node storm.mjs DAEMON_EXECUTABLE [--rounds N]");
   const executablePath = process.env.CHROMIUM || "/usr/bin/chromium";
-  const browser = await chromium.launch({ executablePath, headless: true, chromiumSandbox: false, args: FLAGS });
+  // Whoever ends this process ends the browser and the daemons too.
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+  const browser = await chromium.launch({ executablePath, headless: true, chromiumSandbox: false, args: FLAGS,
+    handleSIGINT: false, handleSIGTERM: false });
   const times = new Map();
   const failures = [];
   let next = 0;

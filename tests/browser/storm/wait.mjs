@@ -19,11 +19,12 @@ export async function within(what, promise, milliseconds = PATIENCE_MS) {
 /** Asks again and again until the condition gives something true, and gives that. */
 export async function until(what, condition) {
   const deadline = Date.now() + PATIENCE_MS;
-  for (;;) {
-    const found = await within(what, condition(), Math.max(1, deadline - Date.now()));
+  while (Date.now() < deadline) {
+    const found = await within(what, condition(), deadline - Date.now());
     if (found) return found;
     await pause(50);
   }
+  throw new Error(`did not come in time: ${what}`);
 }
 
 export function pause(milliseconds) {

@@ -144,11 +144,9 @@ async fn the_console_runs_its_own_script_and_nothing_else() {
         assert!(policy.contains(&directive), "{directive} in {policy:?}");
     }
     assert_eq!(page.matches("<script").count(), 1, "every script is named by its hash");
-    for (name, value) in [
-        ("referrer-policy", "no-referrer"),
-        ("x-frame-options", "DENY"),
-        ("cross-origin-opener-policy", "same-origin"),
-    ] {
+    for (name, value) in
+        [("referrer-policy", "no-referrer"), ("x-frame-options", "DENY"), ("cross-origin-opener-policy", "same-origin")]
+    {
         assert_eq!(answer.header(name), value, "{name}");
     }
     let permissions = answer.header("permissions-policy");

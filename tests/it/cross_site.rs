@@ -341,7 +341,7 @@ async fn with_dev_a_request_must_be_for_this_machine() {
             let is_refused = answer.status == 400 && answer.problem() == "invalid_host";
             assert_eq!(is_refused, !is_own, "{head} for {host}: {} {}", answer.status, answer.text());
         }
-        let request = http::Request::get(format!("http://{host}/user/bob/devices")).body(Default::default());
+        let request = http::Request::get(format!("http://{host}/user/bob/devices")).body(axum::body::Body::empty());
         let status = http2.send(request.expect("a request")).await.status().as_u16();
         assert_eq!(status, if is_own { 200 } else { 400 }, "HTTP/2 {host}");
     }

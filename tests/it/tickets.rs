@@ -13,6 +13,8 @@ use crate::{token_expiry, wall_clock};
 
 /// Names and values of a request's headers.
 type Headers<'a> = &'a [(&'a str, &'a str)];
+/// Token, query, headers, and status and code of a refusal.
+type Row<'a> = (&'a str, &'a str, Headers<'a>, Result<(), (u16, &'a str)>);
 
 /// The options of a daemon that verifies tokens with [`SECRET`].
 fn options() -> [String; 4] {
@@ -247,7 +249,7 @@ async fn a_request_for_a_ticket_names_its_caller_as_every_other_request_does() {
     let bound = sign(json!({"userid": "bob", "clientid": "phone", "org": "a"}));
     let nowhere = sign(json!({"userid": "bob"}));
     let service = sign(json!({"userid": "bob", "backend": true}));
-    let rows: [(&str, &str, Headers<'_>, Result<(), (u16, &str)>); _] = [
+    let rows: [Row<'_>; _] = [
         (&bound, "", &[], Ok(())),
         (&bound, "?device=phone", &[("x-signal-device", "phone"), ("x-signal-tenant", "a")], Ok(())),
         (&bound, "?user=ana&ticket=x", &[], Ok(())),

@@ -1,14 +1,14 @@
-// The browser helper of backend-signal: signalling, watching devices, and WebRTC calls that survive reloads and cut networks.
-// Types: client.d.ts. The messages of a call: docs/calls.md. Names with `_` are internal: a minifier may shorten them.
+// The browser helper of backend-signal: signalling, watching, and WebRTC calls that survive reloads and cut networks.
+// Types: client.d.ts. Messages of a call: docs/calls.md. Names with `_` are internal: a minifier may shorten them.
 
 // For an answer, and the repeats of a send. A peer that closed a channel, and stays connected so long, meant it.
 const PATIENCE_MS = 1e4;
-const OPEN_MS = 15_000;
-// A reconnect waits a random part of the backoff, a call negotiates again after the check time. Both double with each failure.
-const BACKOFF_MS = 4e3, CHECK_MS = 5e3, MOST_MS = 3e4, SUSPECT_MS = 6e4, RING_MS = 45_000;
+const OPEN_MS = 15e3;
+// A reconnect waits a random part of the backoff, a call negotiates again after the check time. Failures double both.
+const BACKOFF_MS = 4e3, CHECK_MS = 5e3, MOST_MS = 3e4, SUSPECT_MS = 6e4, RING_MS = 45e3;
 // Candidates of this time share a message.
 const COLLECT_MS = 20;
-// In seconds: a short cut of the peer's network loses no call message.
+// Seconds: a short cut of the peer's network loses no call message.
 const CALL_TTL = 30;
 const MAX_USERS = 64, MAX_QUEUED = 256, MAX_RINGING = 64, MAX_RINGS = 8, MAX_KEPT = 1 << 18, MAX_CANDIDATES = 256, MAX_BUFFERED = 1 << 20;
 const CONNECTING = "connecting", LIVE = "live", RECONNECTING = "reconnecting", SUPERSEDED = "superseded", CLOSED = "closed";
@@ -113,7 +113,8 @@ const createSignal = (options, resolve, reject) => {
 			error ??= options.signal?.reason ?? new DOMException(next, "AbortError");
 		}
 		if (error) reject(error);
-		if (next !== before) emit("state", next);
+		// A refused page shows why.
+		if (next !== before && (known || before !== UNAUTHORISED)) emit("state", next);
 		if (error && !known) become(CLOSED, error);
 	};
 
@@ -638,7 +639,7 @@ const createLink = (api, shared, onFrame, onState, taken) => {
 	let past = { present: new Map() };
 
 	const lock = (name, act) => locks.request(name, { signal }, act).catch(() => {});
-	// A tab that stands still is robbed, and in line again when it wakes up.
+	// A tab that stands still is robbed, and queues again.
 	const stand = (how = { signal }) => locks.request(name, how, lead).catch(() => {
 		if (signal.aborted || !streams[0]) return;
 		quiet();

@@ -154,7 +154,9 @@ fn servers_of_stun_and_turn_that_cannot_be_used_are_one_line_that_names_the_vari
 fn a_short_secret_of_turn_is_a_warning_that_does_not_show_it() {
     for (secret, warns) in [("fifteen bytes!!", true), ("sixteen bytes!!!", false), ("fifteen bytes!!\n", true)] {
         let secret_file = file("turn-secret", secret);
-        let turn = ["--host", "127.0.0.1", "--turn", "turn:turn.example.org", "--turn-secret-file", &secret_file];
+        // With a trusted proxy, because a relay for anybody is a warning of its own.
+        let identified = ["--host", "127.0.0.1", "--trusted-proxies", "127.0.0.1"];
+        let turn = [&identified[..], &["--turn", "turn:turn.example.org", "--turn-secret-file", &secret_file]].concat();
         let (code, _, log) = run(&[&["check-config"], &turn[..]].concat(), &[]);
         assert_eq!((code, log.lines().count()), (Some(0), usize::from(warns)), "{secret:?}: {log}");
         assert_eq!(log.contains("--turn-secret-file is shorter than 16 bytes"), warns, "{log}");
@@ -245,7 +247,7 @@ fn the_log_begins_with_what_decides_who_can_use_the_daemon() {
         ),
         (&["--stun", "stun:a"], [r#"identity="claim""#, r#"tls="off""#, r#"ice="stun""#, r#"console="off""#]),
         (
-            &["--turn", "turn:a", "--turn-secret-file", &turn],
+            &["--turn", "turn:a", "--turn-secret-file", &turn, "--trusted-proxies", "127.0.0.1"],
             [r#"identity="claim""#, r#"tls="off""#, r#"ice="turn""#, r#"console="off""#],
         ),
     ] {

@@ -190,10 +190,19 @@ fn starts(page: &str) -> Vec<Vec<&str>> {
 #[test]
 fn every_command_that_starts_the_daemon_has_options_that_it_takes() {
     let mut count = 0;
+    // The page makes the file `secret` first.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("secret"), "0123456789abcdef".repeat(4)).expect("a file");
     for (name, page) in pages().iter().filter(|(name, _)| ELSEWHERE.iter().all(|(page, _)| page != name)) {
         for options in starts(page) {
             count += 1;
-            let output = process::command().arg("check-config").args(&options).output().expect("the executable");
+            let output = process::command()
+                .arg("check-config")
+                .args(&options)
+                .current_dir(&folder)
+                .output()
+                .expect("the executable");
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{name}: {}: {said}", options.join(" "));
         }

@@ -526,7 +526,8 @@ async function floods({ two, url, picture }) {
   await flood("hello");
   await until("40 rows", async () => (await first.locator('#rows [data-label^="hello"]').count()) === 40);
   const { frames, reads } = await first.evaluate(() => window.counts);
-  assert.ok(reads <= 3 * frames, `${reads} heights were read in ${frames} frames`);
+  // One frame may have been asked for before they were counted.
+  assert.ok(reads <= 3 * (frames + 1), `${reads} heights were read in ${frames} frames`);
   await part(first, "devices");
   await flood("invite");
   await first.locator("#send").getByLabel("Device").fill(mine);

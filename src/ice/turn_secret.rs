@@ -54,10 +54,10 @@ impl TurnSecret {
             metrics.turn_secret_reloaded(read.is_ok());
             match read {
                 Ok(secret) => {
-                    if secret.len() < SHORTEST {
+                    *self.0.current.write() = Current::of(secret);
+                    if self.is_short() {
                         tracing::warn!("the secret of TURN that was read again is shorter than {SHORTEST} bytes");
                     }
-                    *self.0.current.write() = Current::of(secret);
                     tracing::info!("new credentials for TURN are made with the secret that was read again");
                 }
                 Err(reason) => {

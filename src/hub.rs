@@ -12,11 +12,11 @@ mod limit_settings;
 mod log;
 mod mailbox;
 mod observer;
-mod parcel;
 mod presence;
 mod registry;
 mod schedule;
 mod sending;
+mod shared_message;
 mod shutdown;
 mod slot;
 mod subscription;
@@ -46,8 +46,8 @@ pub use self::{
     heartbeat::chosen_heartbeat,
     limit_settings::Limits,
     observer::{Event, Evicted, Observer},
-    parcel::Parcel,
     sending::Draft,
+    shared_message::SharedMessage,
     subscription::{Ready, StreamItem, Subscription},
     user_set::UserSet,
     watch::{Watch, WatchItem},
@@ -250,7 +250,7 @@ impl Hub {
 impl Inbound for Hub {
     fn deliver(&self, to: &TenantAddress, message: Message) -> Result<Outcome, Error> {
         let elapsed = self.elapsed();
-        self.push(to, &self.parcel(message, 1, elapsed), Millis::new(elapsed))
+        self.push(to, &self.share(message, 1, elapsed), Millis::new(elapsed))
     }
 
     fn local_devices(&self, user: &TenantUser) -> Vec<DeviceId> {

@@ -93,7 +93,7 @@ pub(super) fn ready(ready: &Ready, heartbeat: Duration) -> proto::SubscribeRespo
 
 pub(super) fn event(event: &StreamItem, now: SystemTime) -> proto::SubscribeResponse {
     response(match event {
-        StreamItem::Message(cursor, parcel) => Kind::Message(message(*cursor, parcel)),
+        StreamItem::Message(cursor, shared) => Kind::Message(message(*cursor, shared)),
         StreamItem::Ping => Kind::Ping(ping(now)),
         StreamItem::End(reason) => Kind::End(end(*reason)),
     })

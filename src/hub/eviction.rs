@@ -12,7 +12,7 @@ use super::{
 use crate::{auth::TenantAddress, error::Error, model::Message};
 
 impl Hub {
-    /// Makes room for `more` bytes. A message asks only for [`ENTRY_BYTES`]: its own bytes count since its `Parcel` was made.
+    /// Makes room for `more` bytes. A message asks only for [`ENTRY_BYTES`]: its own bytes count since its `SharedMessage` was made.
     ///
     /// First drops messages that are kept for replay, the oldest first, until messages and unsent responses together fit into the
     /// memory budget. Then drops the waiting messages of absent devices, mailbox by mailbox, roughly in the order in which they

@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{parcel::Parcel, time::Millis};
+use super::{shared_message::SharedMessage, time::Millis};
 use crate::{error::Error, model::Message};
 
 /// How many messages may wait for a stream. One more is refused.
@@ -52,7 +52,7 @@ struct Stored {
 #[derive(Debug)]
 struct Entry {
     seq: u64,
-    parcel: Arc<Parcel>,
+    shared: Arc<SharedMessage>,
     /// When the message was pushed or, once handed over, first handed over.
     at: Millis,
     /// How long the message is held for an absent device. 0 for a message to a live stream: if the stream leaves without it, it waits
@@ -63,7 +63,7 @@ struct Entry {
 impl Entry {
     /// The bytes of memory that the message takes while it is held. 0 when it is not held.
     fn held(&self) -> usize {
-        if self.ttl_ms > 0 { held_bytes(&self.parcel) } else { 0 }
+        if self.ttl_ms > 0 { held_bytes(&self.shared) } else { 0 }
     }
 
     /// When the message expires, if it is held.
@@ -81,7 +81,7 @@ pub(super) fn held_bytes(message: &Message) -> usize {
 #[derive(Debug)]
 pub(super) struct HandedOver {
     pub(super) seq: u64,
-    pub(super) parcel: Arc<Parcel>,
+    pub(super) shared: Arc<SharedMessage>,
     /// The message was sent to a live stream and is handed over for the first time: not held, not replayed.
     pub(super) live: bool,
     /// Whether an earlier stream got this message, so that it is a replay now.
@@ -151,15 +151,15 @@ impl Log {
     }
 
     /// Gives a message the next number and keeps it.
-    pub(super) fn push(&mut self, parcel: Arc<Parcel>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
-        let (bytes, full) = (parcel.payload_bytes(), self.waiting() >= WAITING);
+    pub(super) fn push(&mut self, shared: Arc<SharedMessage>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
+        let (bytes, full) = (shared.payload_bytes(), self.waiting() >= WAITING);
         let stored = self.stored.get_or_insert_default();
         if full || stored.waiting_bytes + bytes > WAITING_BYTES {
             return Err(Error::MAILBOX_FULL);
         }
         self.last += 1;
         stored.waiting_bytes += bytes;
-        let entry = Entry { seq: self.last, parcel, at: now, ttl_ms };
+        let entry = Entry { seq: self.last, shared, at: now, ttl_ms };
         stored.held_bytes += entry.held();
         stored.entries.push_back(entry);
         Ok(())
@@ -182,13 +182,13 @@ impl Log {
         let first = entry.seq > self.handed_over;
         if first {
             self.handed_over = entry.seq;
-            stored.waiting_bytes -= entry.parcel.payload_bytes();
-            stored.replay_bytes += entry.parcel.payload_bytes();
+            stored.waiting_bytes -= entry.shared.payload_bytes();
+            stored.replay_bytes += entry.shared.payload_bytes();
             stored.held_bytes -= entry.held();
             entry.at = now;
         }
         let live = first && entry.ttl_ms == 0;
-        Some(HandedOver { seq: entry.seq, parcel: entry.parcel.clone(), live, replayed: !first })
+        Some(HandedOver { seq: entry.seq, shared: entry.shared.clone(), live, replayed: !first })
     }
 
     /// Drops messages kept for replay, with numbers up to `limit`, while they are too many, too large or too old. Calls `aged` for
@@ -246,7 +246,7 @@ impl Log {
             let dropped = entry.seq > self.handed_over && is_over(entry);
             if dropped {
                 self.last_missing = self.last_missing.max(entry.seq);
-                *waiting_bytes -= entry.parcel.payload_bytes();
+                *waiting_bytes -= entry.shared.payload_bytes();
                 *held_bytes -= entry.held();
             }
             !dropped
@@ -265,7 +265,7 @@ impl Stored {
     /// Drops the oldest message, which must have been handed over.
     fn pop_replay(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
-            self.replay_bytes -= entry.parcel.payload_bytes();
+            self.replay_bytes -= entry.shared.payload_bytes();
         }
     }
 

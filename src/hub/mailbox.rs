@@ -12,7 +12,7 @@ use super::{
     heartbeat::Heartbeat,
     latency::{AcceptedAt, is_sampled},
     log::{HandedOver, Log},
-    parcel::Parcel,
+    shared_message::SharedMessage,
     time::{Millis, Tick},
 };
 use crate::{
@@ -81,7 +81,7 @@ pub(super) enum Next {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outgoing {
     pub(super) cursor: Cursor,
-    pub(super) message: Arc<Parcel>,
+    pub(super) message: Arc<SharedMessage>,
     /// The log has another message for the stream.
     pub(super) has_more: bool,
     /// When the hub accepted the message, if its latency is measured.
@@ -143,12 +143,12 @@ impl Mailbox {
     }
 
     /// Numbers a message and stores it for the live stream. Without a live stream, holds it for at most `ttl_ms`.
-    pub(super) fn push(&mut self, parcel: Arc<Parcel>, ttl_ms: u64, now: Millis) -> Result<Outcome, Error> {
+    pub(super) fn push(&mut self, shared: Arc<SharedMessage>, ttl_ms: u64, now: Millis) -> Result<Outcome, Error> {
         let live = self.is_live();
         if !live && ttl_ms == 0 {
             return Err(Error::NotConnected);
         }
-        self.log.push(parcel, if live { 0 } else { ttl_ms }, now)?;
+        self.log.push(shared, if live { 0 } else { ttl_ms }, now)?;
         Ok(if live { Outcome::Delivered } else { Outcome::Held })
     }
 
@@ -222,7 +222,7 @@ impl Mailbox {
 
     /// Moves the stream past a message, trims the log, and makes what the stream writes.
     fn hand_to_stream(&mut self, handed: HandedOver, page: u32, now: Millis) -> Outgoing {
-        let HandedOver { seq, parcel, live, replayed } = handed;
+        let HandedOver { seq, shared, live, replayed } = handed;
         if let Some(stream) = &mut self.stream {
             stream.position = seq;
             if replayed {
@@ -230,10 +230,10 @@ impl Mailbox {
             }
         }
         self.trim_replay(now);
-        let measured = (live && is_sampled(self.epoch, seq)).then_some(parcel.accepted_at);
+        let measured = (live && is_sampled(self.epoch, seq)).then_some(shared.accepted_at);
         Outgoing {
             cursor: Cursor { epoch: self.epoch, page, seq },
-            message: parcel,
+            message: shared,
             has_more: self.log.count_after(seq) > 0,
             measured,
         }

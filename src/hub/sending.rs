@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Event, Hub,
     log::ENTRY_BYTES,
-    parcel::Parcel,
+    shared_message::SharedMessage,
     slot::{Gone, Slot},
     time::{Millis, millis},
     user_devices::{DeviceLimits, Purpose},
@@ -41,13 +41,13 @@ impl Hub {
         self.admit(caller).inspect_err(|error| self.observe_sent(to, Err(*error)))?;
         let ttl_ms = millis(self.hold_time(draft.ttl));
         let elapsed = self.elapsed();
-        let parcel = self.parcel(message(caller, draft), 1, elapsed);
-        let mut answer = self.push(to, &parcel, Millis::new(elapsed));
+        let shared = self.share(message(caller, draft), 1, elapsed);
+        let mut answer = self.push(to, &shared, Millis::new(elapsed));
         if answer == Err(Error::NotConnected) {
-            answer = self.0.backplane.send(to, &parcel).await;
+            answer = self.0.backplane.send(to, &shared).await;
         }
         if answer == Err(Error::NotConnected) && ttl_ms > 0 {
-            answer = self.hold(to, &parcel, ttl_ms, self.0.core.limits.of(caller).devices);
+            answer = self.hold(to, &shared, ttl_ms, self.0.core.limits.of(caller).devices);
         }
         self.observe_sent(to, answer);
         answer
@@ -69,10 +69,10 @@ impl Hub {
         self.admit(caller).and_then(|()| self.refuse_when_draining()).inspect_err(observe_refused)?;
         let slots = self.0.core.registry.live(user);
         let elapsed = self.elapsed();
-        let parcel = self.parcel(message(caller, draft), slots.len(), elapsed);
+        let shared = self.share(message(caller, draft), slots.len(), elapsed);
         let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
         for slot in slots {
-            let outcome = self.push_to(&slot, &parcel, Millis::new(elapsed));
+            let outcome = self.push_to(&slot, &shared, Millis::new(elapsed));
             match outcome {
                 // The device left while the message was on its way.
                 Err(Error::NotConnected) => continue,
@@ -81,7 +81,7 @@ impl Hub {
             }
             self.observe_sent(&slot.address, outcome);
         }
-        delivered.extend(self.0.backplane.broadcast(user, &parcel).await?);
+        delivered.extend(self.0.backplane.broadcast(user, &shared).await?);
         delivered.sort();
         delivered.dedup();
         if delivered.is_empty() {
@@ -103,40 +103,40 @@ impl Hub {
     }
 
     /// Makes a message for a number of devices of this node.
-    pub(super) fn parcel(&self, message: Message, devices: usize, elapsed: Duration) -> Arc<Parcel> {
-        Arc::new(Parcel::new(message, devices, elapsed, self.0.core.budget.clone()))
+    pub(super) fn share(&self, message: Message, devices: usize, elapsed: Duration) -> Arc<SharedMessage> {
+        Arc::new(SharedMessage::new(message, devices, elapsed, self.0.core.budget.clone()))
     }
 
     /// Puts a message into the mailbox of a device, if the device is connected to this node.
-    pub(super) fn push(&self, to: &TenantAddress, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
+    pub(super) fn push(&self, to: &TenantAddress, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
         match self.0.core.registry.find(to) {
-            Some(slot) => self.push_to(&slot, parcel, now),
+            Some(slot) => self.push_to(&slot, shared, now),
             // A node that drains says so, also when the device is not connected.
             None => self.refuse_when_draining().and(Err(Error::NotConnected)),
         }
     }
 
-    fn push_to(&self, slot: &Arc<Slot>, parcel: &Arc<Parcel>, now: Millis) -> Result<Outcome, Error> {
+    fn push_to(&self, slot: &Arc<Slot>, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
         self.make_room(ENTRY_BYTES)?;
         // `Gone`: the mailbox was removed meanwhile.
-        slot.push(&self.0.core, parcel.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
+        slot.push(&self.0.core, shared.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Holds a message for an absent device. Makes the mailbox if there is none.
     fn hold(
         &self,
         to: &TenantAddress,
-        parcel: &Arc<Parcel>,
+        shared: &Arc<SharedMessage>,
         ttl_ms: u64,
         limits: DeviceLimits,
     ) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
-        self.admit_held(to, parcel)?;
+        self.admit_held(to, shared)?;
         loop {
             let now = self.now();
             let slot = self.find_or_insert(to, Purpose::Hold, limits, now)?;
-            match slot.push(&self.0.core, parcel.clone(), ttl_ms, now) {
+            match slot.push(&self.0.core, shared.clone(), ttl_ms, now) {
                 Err(Gone) => self.0.core.registry.remove(&slot, &self.0.core.totals),
                 Ok(answer) => return answer,
             }

@@ -14,8 +14,8 @@ use super::{
     Core, Evicted,
     deadlines::DeadlineKind,
     mailbox::{Attachment, Checked, Mailbox, Next, Outgoing},
-    parcel::Parcel,
     schedule::Schedule,
+    shared_message::SharedMessage,
     time::{Millis, Tick},
     user_devices::Purpose,
 };
@@ -90,11 +90,11 @@ impl Slot {
     pub(super) fn push(
         self: &Arc<Self>,
         core: &Core,
-        parcel: Arc<Parcel>,
+        shared: Arc<SharedMessage>,
         ttl_ms: u64,
         now: Millis,
     ) -> Result<Result<Outcome, Error>, Gone> {
-        self.change(core, now, |mailbox| mailbox.push(parcel, ttl_ms, now))
+        self.change(core, now, |mailbox| mailbox.push(shared, ttl_ms, now))
     }
 
     /// See [`Mailbox::attach`]. Wakes the stream that was attached before, so that it ends.

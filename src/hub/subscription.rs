@@ -13,7 +13,7 @@ use super::{
     Event, Hub,
     latency::AcceptedAt,
     mailbox::{Next, Outgoing},
-    parcel::Parcel,
+    shared_message::SharedMessage,
     slot::Slot,
     time::Millis,
 };
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum StreamItem {
     /// A message, and the cursor with which the device resumes after it.
-    Message(Cursor, Arc<Parcel>),
+    Message(Cursor, Arc<SharedMessage>),
     /// Nothing else was sent for the time of a heartbeat.
     Ping,
     /// The last event: the server ends the stream.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::event_data;
 use crate::{
     error::Invalid,
-    hub::{Change, Parcel, Ready, StreamItem, WatchItem},
+    hub::{Change, Ready, SharedMessage, StreamItem, WatchItem},
     model::{Cursor, DeviceId, EndReason, EventName, Message, Start},
 };
 
@@ -78,7 +78,7 @@ impl Format {
         after_drain: impl FnOnce() -> Duration,
     ) -> EventText {
         EventText::Own(match (self, event) {
-            (_, StreamItem::Message(cursor, parcel)) => return self.message(*cursor, parcel),
+            (_, StreamItem::Message(cursor, shared)) => return self.message(*cursor, shared),
             (Self::Legacy, StreamItem::Ping) => LEGACY_COMMENT.to_owned(),
             (Self::Legacy, StreamItem::End(_)) => String::new(),
             (_, StreamItem::Ping) => ping(now()),
@@ -88,14 +88,14 @@ impl Format {
 
     /// Writes the line with the cursor last, for two reasons: a client that is cut inside the message does not store the cursor of
     /// a message that it has not got, and streams can share the lines before the cursor.
-    fn message(self, cursor: Cursor, parcel: &Parcel) -> EventText {
+    fn message(self, cursor: Cursor, shared: &SharedMessage) -> EventText {
         let id = if self == Self::Legacy { String::new() } else { cursor.to_string() };
-        if let Some(text) = parcel.text(self as usize, |message| self.lines(message, 0)) {
+        if let Some(text) = shared.text(self as usize, |message| self.lines(message, 0)) {
             let mut end = String::new();
             push_end(&mut end, &id);
             return EventText::Shared(text, end);
         }
-        let mut text = self.lines(parcel, "id: \n\n".len() + id.len());
+        let mut text = self.lines(shared, "id: \n\n".len() + id.len());
         push_end(&mut text, &id);
         EventText::Own(text)
     }

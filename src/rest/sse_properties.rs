@@ -47,7 +47,10 @@ fn message(event: Option<&str>, data: &str) -> hub::StreamItem {
     let from = Some(Sender { user, device: Some(device) });
     let data = Data::new(data).expect("not empty");
     let message = Message { from, event, data, sent_at: SystemTime::UNIX_EPOCH };
-    hub::StreamItem::Message(CURSOR, hub::Parcel::new(message, 2, Duration::ZERO, Budget::new(usize::MAX)).into())
+    hub::StreamItem::Message(
+        CURSOR,
+        hub::SharedMessage::new(message, 2, Duration::ZERO, Budget::new(usize::MAX)).into(),
+    )
 }
 
 /// The whole text of an event, with the part that streams share.

@@ -11,7 +11,7 @@ use super::super::{
     deadlines::DeadlineKind,
     log::{ENTRY_BYTES, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
     mailbox::{Mailbox, Next, Outgoing},
-    parcel::Parcel,
+    shared_message::SharedMessage,
     time::Millis,
 };
 use crate::{
@@ -279,9 +279,9 @@ impl World {
     }
 }
 
-pub(in crate::hub) fn message(data: Data) -> Arc<Parcel> {
+pub(in crate::hub) fn message(data: Data) -> Arc<SharedMessage> {
     let message = Message { from: None, event: None, data, sent_at: SystemTime::UNIX_EPOCH };
-    Arc::new(Parcel::new(message, 1, Duration::ZERO, Budget::new(usize::MAX)))
+    Arc::new(SharedMessage::new(message, 1, Duration::ZERO, Budget::new(usize::MAX)))
 }
 
 proptest! {

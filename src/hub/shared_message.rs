@@ -10,7 +10,7 @@ use crate::{budget::Budget, model::Message};
 
 /// A message that counts against the memory budget until the last mailbox and the last stream drop it.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct SharedMessage {
     message: Message,
     budget: Budget,
     /// The texts that streams share, by format. `None` for a small message or a single device: there a copy costs less.
@@ -19,7 +19,7 @@ pub struct Parcel {
     pub(super) accepted_at: AcceptedAt,
 }
 
-impl Parcel {
+impl SharedMessage {
     /// Makes a message for a number of devices. The hub accepted the message at `elapsed`, the time since the hub began.
     pub(crate) fn new(message: Message, devices: usize, elapsed: Duration, budget: Budget) -> Self {
         budget.add_messages(message.memory_bytes());
@@ -35,7 +35,7 @@ impl Parcel {
     }
 }
 
-impl Deref for Parcel {
+impl Deref for SharedMessage {
     type Target = Message;
 
     fn deref(&self) -> &Message {
@@ -43,15 +43,15 @@ impl Deref for Parcel {
     }
 }
 
-impl PartialEq for Parcel {
+impl PartialEq for SharedMessage {
     fn eq(&self, other: &Self) -> bool {
         self.message == other.message
     }
 }
 
-impl Eq for Parcel {}
+impl Eq for SharedMessage {}
 
-impl Drop for Parcel {
+impl Drop for SharedMessage {
     fn drop(&mut self) {
         self.budget.remove_messages(self.message.memory_bytes());
     }
@@ -97,12 +97,12 @@ mod tests {
     #[test]
     fn the_text_of_a_large_message_is_made_once_and_counted_until_the_last_stream_drops_it() {
         let budget = Budget::new(usize::MAX);
-        let parcel = Parcel::new(message(10_000), 2, Duration::ZERO, budget.clone());
+        let shared = SharedMessage::new(message(10_000), 2, Duration::ZERO, budget.clone());
         let alone = budget.messages();
-        let first = parcel.text(0, |_| "y".repeat(11_000)).expect("shared");
-        let second = parcel.text(0, |_| unreachable!("made already")).expect("shared");
+        let first = shared.text(0, |_| "y".repeat(11_000)).expect("shared");
+        let second = shared.text(0, |_| unreachable!("made already")).expect("shared");
         assert_eq!((first.as_ptr(), budget.messages()), (second.as_ptr(), alone + 11_000));
-        drop(parcel);
+        drop(shared);
         drop(first);
         assert_eq!(budget.messages(), 11_000);
         drop(second);
@@ -113,8 +113,8 @@ mod tests {
     fn a_message_for_one_device_or_a_small_one_is_not_shared() {
         let budget = Budget::new(usize::MAX);
         for (bytes, devices) in [(10_000, 1), (100, 2)] {
-            let parcel = Parcel::new(message(bytes), devices, Duration::ZERO, budget.clone());
-            assert!(parcel.text(0, |_| unreachable!("not shared")).is_none());
+            let shared = SharedMessage::new(message(bytes), devices, Duration::ZERO, budget.clone());
+            assert!(shared.text(0, |_| unreachable!("not shared")).is_none());
         }
     }
 }

@@ -12,6 +12,7 @@ mod limit_settings;
 mod log;
 mod mailbox;
 mod observer;
+mod parcel;
 mod presence;
 mod registry;
 mod schedule;
@@ -40,12 +41,13 @@ use tokio::time::Instant;
 
 pub(crate) use self::log::{REPLAY_MS, WAITING_BYTES};
 pub use self::{
-    backplane::{Backplane, Inbound, Local, Reply},
+    backplane::{Backplane, BroadcastFault, Brought, Inbound, Local, Page, Placed, Reply, Standing, Taken, Term},
     board::{Change, Changes},
     census::Census,
     heartbeat::chosen_heartbeat,
     limit_settings::Limits,
     observer::{Event, Evicted, Observer},
+    parcel::{Parcel, ParcelEntry, Repeat, Waiting},
     sending::Draft,
     shared_message::SharedMessage,
     subscription::{Ready, StreamItem, Subscription},
@@ -176,8 +178,8 @@ impl Hub {
     /// As [`Caller::reach`]; [`Error::Unreachable`] when other nodes cannot be asked.
     pub async fn devices(&self, caller: &Caller, user: &UserId) -> Result<Vec<DeviceId>, Error> {
         let user = &caller.reach(user)?;
-        let mut devices = self.local_devices(user);
-        devices.extend(self.0.backplane.devices(user).await?);
+        let mut devices = self.0.backplane.devices(user).await?;
+        devices.extend(self.0.core.registry.live(user).iter().map(|slot| slot.address.device.clone()));
         devices.sort();
         devices.dedup();
         Ok(devices)
@@ -248,13 +250,41 @@ impl Hub {
 }
 
 impl Inbound for Hub {
-    fn deliver(&self, to: &TenantAddress, message: Message) -> Result<Outcome, Error> {
-        let elapsed = self.elapsed();
-        self.push(to, &self.share(message, 1, elapsed), Millis::new(elapsed))
+    fn standing(&self, _: &TenantAddress) -> Option<Standing> {
+        unimplemented!()
     }
-
-    fn local_devices(&self, user: &TenantUser) -> Vec<DeviceId> {
-        self.0.core.registry.live(user).iter().map(|slot| slot.address.device.clone()).collect()
+    fn push_here(&self, _: &TenantAddress, _: &Arc<SharedMessage>, _: u64) -> Option<Result<Outcome, Error>> {
+        unimplemented!()
+    }
+    fn receive(&self, message: Message) -> Arc<SharedMessage> {
+        self.share(message, 1, self.elapsed())
+    }
+    fn take(&self, _: &TenantAddress, _: Option<Start>, _: Term) -> Taken {
+        unimplemented!()
+    }
+    fn give_up(&self, _: &TenantAddress, _: Term) -> Option<Box<Parcel>> {
+        unimplemented!()
+    }
+    fn hole(&self, _: &TenantAddress, _: u64, _: Vec<Waiting>) -> bool {
+        unimplemented!()
+    }
+    fn place(&self, _: &TenantAddress, _: Placed, _: Term, _: u32) -> Result<(), Placed> {
+        unimplemented!()
+    }
+    fn confirm(&self, _: &TenantAddress, _: Term, _: Term, _: u32) -> bool {
+        unimplemented!()
+    }
+    fn of_user(&self, _: &TenantUser) -> Vec<(DeviceId, Standing)> {
+        unimplemented!()
+    }
+    fn of_part(&self, _: usize) -> Option<Vec<(TenantAddress, Standing)>> {
+        unimplemented!()
+    }
+    fn admit_parcel(&self, _: usize) -> Result<(), Error> {
+        unimplemented!()
+    }
+    fn changed(&self, _: &TenantAddress) {
+        unimplemented!()
     }
 }
 

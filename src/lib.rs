@@ -90,6 +90,7 @@ pub mod app;
 pub mod auth;
 pub mod budget;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod drain;
 pub mod error;

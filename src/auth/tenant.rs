@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::model::{DeviceId, TenantId, UserId};
+use crate::{
+    error::Invalid,
+    model::{DeviceId, TenantId, UserId},
+};
 
 /// A user in its tenant. Users with equal ids in two tenants are two users.
 ///
@@ -31,6 +34,24 @@ impl TenantUser {
     pub(super) fn new(tenant: Option<&TenantId>, user: &UserId) -> Self {
         let Some(tenant) = tenant else { return Self(user.shared()) };
         Self(format!("{}{SEPARATOR}{}", tenant.as_str(), user.as_str()).into())
+    }
+
+    /// The text of [`TenantUser::as_text`], which another node sent: its `Caller::reach` made the value.
+    ///
+    /// # Errors
+    /// When the text has no valid ids.
+    pub fn from_node(text: &str) -> Result<Self, Invalid> {
+        let user = match text.split_once(SEPARATOR) {
+            Some((tenant, user)) => TenantId::new(tenant).map(|_| user)?,
+            None => text,
+        };
+        UserId::new(user).map(|_| Self(text.into()))
+    }
+
+    /// Tenant and user as one text, for other nodes.
+    #[must_use]
+    pub fn as_text(&self) -> &str {
+        &self.0
     }
 
     /// The user's id, as it is shown to clients: without the tenant.

@@ -44,7 +44,7 @@ impl Hub {
         let shared = self.share(message(caller, draft), 1, elapsed);
         let mut answer = self.push(to, &shared, Millis::new(elapsed));
         if answer == Err(Error::NotConnected) {
-            answer = self.0.backplane.send(to, &shared).await;
+            answer = self.0.backplane.push(to, &shared, ttl_ms).await;
         }
         if answer == Err(Error::NotConnected) && ttl_ms > 0 {
             answer = self.hold(to, &shared, ttl_ms, self.0.core.limits.of(caller).devices);
@@ -81,7 +81,7 @@ impl Hub {
             }
             self.observe_sent(&slot.address, outcome);
         }
-        delivered.extend(self.0.backplane.broadcast(user, &shared).await?);
+        delivered.extend(self.0.backplane.broadcast(user, &shared).await.map_err(|fault| fault.error)?);
         delivered.sort();
         delivered.dedup();
         if delivered.is_empty() {

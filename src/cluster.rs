@@ -1,0 +1,148 @@
+//! More than one node: the same answers on every node, over Redis or Valkey. The design is in `docs/cluster.md`.
+
+pub mod directory;
+pub mod wire;
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use self::{
+    directory::{Member, NodeId},
+    wire::Engine,
+};
+use crate::hub::Inbound;
+
+/// What the node code needs from outside, so that a model can run it on virtual time.
+pub trait Surroundings: Send + Sync + 'static {
+    /// Starts a task.
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
+
+    /// The clock of this machine, in milliseconds since 1970.
+    fn wall_clock_ms(&self) -> u64;
+
+    /// What happened, for metrics.
+    fn observe(&self, happened: Happened);
+}
+
+/// One thing that happened in the node code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// The link came up.
+    LinkUp,
+    /// The link went down.
+    LinkDown,
+    /// A mailbox came to this node: how.
+    Moved(Move),
+    /// A request to another node ended, after a time.
+    Asked(RequestKind, RequestOutcome, Duration),
+    /// A mailbox was given up, because another node has a newer one.
+    GaveUp,
+    /// A hole was put into a mailbox of this node.
+    Hole,
+    /// A parcel of which nobody said that it was opened is mourned.
+    Mourned,
+    /// Mailboxes were told to the directory.
+    Told(usize),
+}
+
+/// How a mailbox came to this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    /// Nobody had it.
+    New,
+    /// Another node gave it.
+    Parcel,
+    /// It was taken from a node that did not answer or was dead.
+    Forced,
+    /// The link was down: it was made without asking.
+    Alone,
+    /// Its parcel was not opened by others and is this node's again.
+    Revived,
+    /// A node that stops gave it.
+    Adopted,
+}
+
+/// A request between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RequestKind {
+    /// A message.
+    Push,
+    /// A mailbox.
+    Take,
+    /// A hole.
+    Hole,
+    /// Mailboxes of a node that stops.
+    Adopt,
+    /// A list.
+    Live,
+    /// A broadcast.
+    Broadcast,
+}
+
+/// How a request between nodes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RequestOutcome {
+    /// It was answered.
+    Answered,
+    /// It was not answered in time.
+    Silent,
+    /// No node listened.
+    NoLink,
+    /// The link was down or went down.
+    Down,
+}
+
+/// What an operator sees of the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Why the link is down. `None`: it is up.
+    pub down: Option<String>,
+    /// The generation of the directory.
+    pub generation: u64,
+    /// The nodes of the last beat.
+    pub members: Vec<Member>,
+    /// Whether this node owes.
+    pub owes: bool,
+}
+
+/// This node of the cluster: the [`Backplane`](crate::hub::Backplane) of its hub. A cheap handle.
+#[derive(Clone)]
+pub struct Cluster(Arc<()>);
+
+impl Cluster {
+    /// A node that is not linked yet.
+    #[must_use]
+    pub fn new(_id: NodeId, _engine: Arc<dyn Engine>, _surroundings: Arc<dyn Surroundings>) -> Self {
+        unimplemented!()
+    }
+
+    /// Gives the node its hub, once, before [`Cluster::run`].
+    pub fn join(&self, _hub: Arc<dyn Inbound>) {
+        unimplemented!()
+    }
+
+    /// Keeps the link and everything that depends on time. Never returns.
+    pub async fn run(self) {
+        unimplemented!()
+    }
+
+    /// Says that this node takes no new mailboxes, before the hub drains.
+    pub async fn begin_leaving(&self) {
+        unimplemented!()
+    }
+
+    /// Gives all mailboxes to other nodes, for at most `limit`, and leaves the cluster. The hub has drained.
+    pub async fn leave(&self, _limit: Duration) {
+        unimplemented!()
+    }
+
+    /// Breaks the circle of hub and node, after [`Cluster::leave`] or in a test.
+    pub fn forget_hub(&self) {
+        unimplemented!()
+    }
+
+    /// What an operator sees of the link.
+    #[must_use]
+    pub fn status(&self) -> LinkStatus {
+        unimplemented!()
+    }
+}

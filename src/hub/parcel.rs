@@ -1,0 +1,84 @@
+//! A mailbox on its way to another node: what it holds, with ages instead of points in time. Plain data.
+
+use crate::model::{Message, Outcome};
+
+/// A mailbox that left its node. Whoever has the higher term of its device may open it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// The random number of the mailbox, which its cursors carry.
+    pub epoch: u64,
+    /// The number of the newest page. 0: no stream was ever attached.
+    pub newest_page: u32,
+    /// The page of the newest stream.
+    pub page: u32,
+    /// The number of the newest stream.
+    pub generation: u32,
+    /// The highest number that any message got.
+    pub last: u64,
+    /// The highest number that was ever given to a stream.
+    pub handed_over: u64,
+    /// The highest number of a message that is missing.
+    pub last_missing: u64,
+    /// The lowest number that the device is not known to have got past.
+    pub unconfirmed: u64,
+    /// For how long the device has been away, in milliseconds.
+    pub away_ms: u64,
+    /// The messages of the log, in the order of their numbers.
+    pub entries: Vec<ParcelEntry>,
+    /// The outcomes of sends with an idempotency key, oldest first.
+    pub repeats: Vec<Repeat>,
+}
+
+/// One message of a parcel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParcelEntry {
+    /// The number of the message.
+    pub seq: u64,
+    /// The message.
+    pub message: Message,
+    /// How long ago it was pushed or, once handed over, first handed over, in milliseconds.
+    pub age_ms: u64,
+    /// For how long it is held, in milliseconds. 0: it was sent to a live stream.
+    pub ttl_ms: u64,
+}
+
+/// A message that waits, on its way to a newer mailbox of its device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The message.
+    pub message: Message,
+    /// For how much longer it is held, in milliseconds.
+    pub ttl_ms: u64,
+    /// The key under which its sender may repeat it.
+    pub key: Option<u128>,
+}
+
+/// The outcome of a send with an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeat {
+    /// 128 bits of a hash over the caller and the key.
+    pub key: u128,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// How long ago, in milliseconds.
+    pub age_ms: u64,
+}
+
+impl Parcel {
+    /// Whether messages were accepted of which nobody knows that the device has them.
+    #[must_use]
+    pub fn may_lose(&self) -> bool {
+        self.handed_over >= self.unconfirmed || self.last_missing >= self.unconfirmed || self.last > self.handed_over
+    }
+
+    /// The messages that no stream was given, with the rest of their time. `window_ms`: how long the others wait.
+    #[must_use]
+    pub fn waiting(&self, window_ms: u64) -> Vec<Waiting> {
+        let waiting = self.entries.iter().filter(|entry| entry.seq > self.handed_over);
+        let rest = |entry: &ParcelEntry| match entry.ttl_ms {
+            0 => window_ms,
+            ttl_ms => ttl_ms.saturating_sub(entry.age_ms),
+        };
+        waiting.map(|entry| Waiting { message: entry.message.clone(), ttl_ms: rest(entry), key: None }).collect()
+    }
+}

@@ -81,4 +81,70 @@ impl Parcel {
         };
         waiting.map(|entry| Waiting { message: entry.message.clone(), ttl_ms: rest(entry), key: None }).collect()
     }
+
+    /// About how many bytes the messages take on their way.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.message.memory_bytes()).sum()
+    }
+
+    /// Drops the oldest messages that are kept for replay, until the messages take at most `most` bytes. A device that lacks one of them
+    /// is told.
+    pub fn shrink_to(&mut self, most: usize) {
+        let (mut bytes, mut dropped) = (self.bytes(), 0);
+        for entry in self.entries.iter().take_while(|entry| entry.seq <= self.handed_over) {
+            if bytes <= most {
+                break;
+            }
+            bytes -= entry.message.memory_bytes();
+            self.last_missing = self.last_missing.max(entry.seq);
+            dropped += 1;
+        }
+        self.entries.drain(..dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::Data;
+
+    fn parcel(handed_over: u64) -> Parcel {
+        let data = || Data::new("x".repeat(1_000)).expect("not empty");
+        let message = || Message { from: None, event: None, data: data(), sent_at: SystemTime::UNIX_EPOCH };
+        let entries = (1..=4).map(|seq| ParcelEntry { seq, message: message(), age_ms: 7, ttl_ms: 0 });
+        Parcel {
+            epoch: 1,
+            newest_page: 1,
+            page: 1,
+            generation: 1,
+            last: 4,
+            handed_over,
+            last_missing: 0,
+            unconfirmed: 1,
+            away_ms: 0,
+            entries: entries.collect(),
+            repeats: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_parcel_that_is_too_large_drops_its_oldest_replay_and_nothing_that_waits() {
+        for (handed_over, most, first, missing) in [(3, 4_600, 1, 0), (3, 2_500, 3, 2), (3, 0, 4, 3), (0, 0, 1, 0)] {
+            let mut parcel = parcel(handed_over);
+            parcel.shrink_to(most);
+            let seqs: Vec<_> = parcel.entries.iter().map(|entry| entry.seq).collect();
+            assert_eq!((seqs, parcel.last_missing), ((first..=4).collect(), missing), "{handed_over} within {most}");
+        }
+    }
+
+    #[test]
+    fn what_waits_in_a_parcel_has_the_rest_of_its_time() {
+        let mut parcel = parcel(2);
+        parcel.entries[3].ttl_ms = 10;
+        let times: Vec<_> = parcel.waiting(500).iter().map(|waiting| waiting.ttl_ms).collect();
+        assert_eq!(times, [500, 3]);
+    }
 }

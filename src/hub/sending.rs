@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Event, Hub, Sending,
     log::ENTRY_BYTES,
+    repeats::digest,
     shared_message::SharedMessage,
     slot::{Gone, Slot},
     time::{Millis, millis},
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::{
     auth::{Caller, TenantAddress},
-    error::Error,
-    model::{Address, Data, DeviceId, EventName, Message, Outcome, UserId},
+    error::{Error, Invalid},
+    model::{Address, Data, DeviceId, EventName, IdempotencyKey, Message, Outcome, UserId},
     wall_clock,
 };
 
@@ -26,11 +27,14 @@ pub struct Draft {
     pub data: Data,
     /// How long to hold the message for a device that is not connected. Zero: do not hold it.
     pub ttl: Duration,
+    /// Names the send, so that its sender can repeat it. Not for a broadcast.
+    pub key: Option<IdempotencyKey>,
 }
 
 impl Hub {
     /// Sends one message to one device, on this node or another one. Holds the message for an absent device if the sender asked for
-    /// that.
+    /// that. A repeat with the key of a message that the device's mailbox accepted in the last minute gets that outcome, and is not
+    /// delivered.
     ///
     /// # Errors
     /// As [`Caller::reach`]; [`Error::RateLimited`], [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`],
@@ -40,14 +44,15 @@ impl Hub {
         let to = &caller.reach_device(to)?;
         self.admit(caller).inspect_err(|error| self.observe_sent(to, Err(*error)))?;
         let ttl_ms = millis(self.hold_time(draft.ttl));
+        let key = draft.key.as_ref().map(|key| digest(caller, key));
         let elapsed = self.elapsed();
         let shared = self.share(message(caller, draft), 1, elapsed);
-        let mut answer = self.push(to, &shared, Millis::new(elapsed));
+        let mut answer = self.push(to, &shared, key, Millis::new(elapsed));
         if answer == Err(Error::NotConnected) {
-            answer = self.0.backplane.push(to, &shared, Sending { ttl_ms, key: None }).await;
+            answer = self.0.backplane.push(to, &shared, Sending { ttl_ms, key }).await;
         }
         if answer == Err(Error::NotConnected) && ttl_ms > 0 {
-            answer = self.hold(to, &shared, ttl_ms, self.0.core.limits.of(caller).devices);
+            answer = self.hold(to, &shared, Sending { ttl_ms, key }, self.0.core.limits.of(caller).devices);
         }
         self.observe_sent(to, answer);
         answer
@@ -63,7 +68,11 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Hub::send`], when no device got the message, or when other nodes fail: devices of this node may have got it then.
+    /// [`Invalid::BroadcastKey`] for a message with a key.
     pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
+        if draft.key.is_some() {
+            return Err(Invalid::BroadcastKey.into());
+        }
         let user = &caller.reach(user)?;
         let observe_refused = |error: &Error| self.observe(&Event::BroadcastRefused { to: user, error: *error });
         self.admit(caller).and_then(|()| self.refuse_when_draining()).inspect_err(observe_refused)?;
@@ -72,7 +81,7 @@ impl Hub {
         let shared = self.share(message(caller, draft), slots.len(), elapsed);
         let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
         for slot in slots {
-            let outcome = self.push_to(&slot, &shared, Millis::new(elapsed));
+            let outcome = self.push_to(&slot, &shared, None, Millis::new(elapsed));
             match outcome {
                 // The device left while the message was on its way.
                 Err(Error::NotConnected) => continue,
@@ -108,19 +117,31 @@ impl Hub {
     }
 
     /// Puts a message into the mailbox of a device, if the device is connected to this node.
-    pub(super) fn push(&self, to: &TenantAddress, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
+    pub(super) fn push(
+        &self,
+        to: &TenantAddress,
+        shared: &Arc<SharedMessage>,
+        key: Option<u128>,
+        now: Millis,
+    ) -> Result<Outcome, Error> {
         match self.0.core.registry.find(to) {
-            Some(slot) => self.push_to(&slot, shared, now),
+            Some(slot) => self.push_to(&slot, shared, key, now),
             // A node that drains says so, also when the device is not connected.
             None => self.refuse_when_draining().and(Err(Error::NotConnected)),
         }
     }
 
-    fn push_to(&self, slot: &Arc<Slot>, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
+    fn push_to(
+        &self,
+        slot: &Arc<Slot>,
+        shared: &Arc<SharedMessage>,
+        key: Option<u128>,
+        now: Millis,
+    ) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
         self.make_room(ENTRY_BYTES)?;
         // `Gone`: the mailbox was removed meanwhile.
-        slot.push(&self.0.core, shared.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
+        slot.push(&self.0.core, shared.clone(), Sending { ttl_ms: 0, key }, now).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Holds a message for an absent device. Makes the mailbox if there is none.
@@ -128,7 +149,7 @@ impl Hub {
         &self,
         to: &TenantAddress,
         shared: &Arc<SharedMessage>,
-        ttl_ms: u64,
+        sending: Sending,
         limits: DeviceLimits,
     ) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
@@ -136,7 +157,7 @@ impl Hub {
         loop {
             let now = self.now();
             let slot = self.find_or_insert(to, Purpose::Hold, limits, now)?;
-            match slot.push(&self.0.core, shared.clone(), ttl_ms, now) {
+            match slot.push(&self.0.core, shared.clone(), sending, now) {
                 Err(Gone) => self.0.core.registry.remove(&slot, &self.0.core.totals),
                 Ok(answer) => return answer,
             }

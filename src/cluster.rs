@@ -1,6 +1,7 @@
 //! More than one node: the same answers on every node, over Redis or Valkey. The design is in `docs/cluster.md`.
 
 pub mod directory;
+mod peer_messages;
 pub mod wire;
 
 use std::{pin::Pin, sync::Arc, time::Duration};

@@ -1,7 +1,10 @@
 //! More than one node: the same answers on every node, over Redis or Valkey. The design is in `docs/cluster.md`.
 
 pub mod directory;
+mod asking;
+mod link;
 mod peer_messages;
+mod turns;
 pub mod wire;
 
 use std::{pin::Pin, sync::Arc, time::Duration};

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    directory::{Beat, Directory, Fault, Member, NodeId, Phase},
+    directory::{Beat, Directory, Member, NodeId, Phase},
     wire::{Connection, Wire},
 };
 
@@ -146,7 +146,7 @@ impl Link {
     }
 
     /// The link is up. The hello of this connection was answered.
-    pub(super) fn came_up(&self, connection: &Connection, generation: u64, debt: Option<u64>) {
+    pub(super) fn came_up(&self, connection: &Connection, generation: u64, debt: Option<u64>) -> Arc<Up> {
         let known = self.generation.swap(generation, Ordering::AcqRel);
         let up = Up {
             directory: connection.directory.clone(),
@@ -155,8 +155,10 @@ impl Link {
             back_since: (known != 0).then(Instant::now),
         };
         self.note_debt(debt);
-        *self.up.lock() = Ok(Arc::new(up));
+        let up = Arc::new(up);
+        *self.up.lock() = Ok(up.clone());
         self.doubt();
+        up
     }
 
     /// The link of this number is down. Says whether it was up.
@@ -236,8 +238,8 @@ impl Link {
 impl DirectoryClock {
     /// Adds what a beat showed. Says whether the directory's clock jumped.
     fn add(&mut self, time_ms: u64, sent: u64, answered: u64) -> bool {
-        let offset = i64::try_from(time_ms).unwrap_or(i64::MAX)
-            - i64::try_from(sent.midpoint(answered)).unwrap_or(i64::MAX);
+        let offset =
+            i64::try_from(time_ms).unwrap_or(i64::MAX) - i64::try_from(sent.midpoint(answered)).unwrap_or(i64::MAX);
         let jumped = self.samples.back().is_some_and(|(_, before)| before.abs_diff(offset) > JUMP_MS);
         if jumped {
             self.samples.clear();
@@ -263,21 +265,3 @@ const JUMP_MS: u64 = 3_000;
 const YOUNG: Duration = Duration::from_secs(2);
 /// How many beats the clock of the directory is read from.
 const SAMPLES: usize = 10;
-
-/// How a call of the directory failed, for a flow that wants to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failed {
-    /// It had no effect.
-    Down,
-    /// Nobody knows whether it had an effect.
-    Late,
-}
-
-impl From<&Fault> for Failed {
-    fn from(fault: &Fault) -> Self {
-        match fault {
-            Fault::Down(_) | Fault::Reborn => Self::Down,
-            Fault::Late(_) => Self::Late,
-        }
-    }
-}

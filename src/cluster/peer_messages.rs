@@ -11,7 +11,7 @@ use super::directory::NodeId;
 use crate::{
     auth::{TenantAddress, TenantUser},
     error::Error,
-    hub::{Parcel, ParcelEntry, Repeat, Standing, Term, Waiting},
+    hub::{Parcel, ParcelEntry, Repeat, Sending, Standing, Term, Waiting},
     model::{Cursor, Data, DeviceId, EventName, Message, Outcome, Sender, Start, UserId},
     wall_clock,
 };
@@ -45,8 +45,8 @@ pub(super) enum Ask {
     Hole(HoleAsk),
     #[prost(message, tag = "13")]
     Adopt(AdoptAsk),
-    #[prost(string, tag = "14")]
-    Live(String),
+    #[prost(message, tag = "14")]
+    Live(LiveAsk),
     #[prost(message, tag = "15")]
     Broadcast(BroadcastAsk),
 }
@@ -61,6 +61,9 @@ pub(super) struct PushAsk {
     pub(super) message: WireMessage,
     #[prost(uint64, tag = "4")]
     pub(super) ttl_ms: u64,
+    /// 16 bytes, or none.
+    #[prost(bytes = "vec", tag = "5")]
+    key: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -97,6 +100,15 @@ pub(super) struct Adopted {
     pub(super) term: u64,
     #[prost(message, required, tag = "3")]
     pub(super) parcel: WireParcel,
+}
+
+/// Which of these devices are live.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct LiveAsk {
+    #[prost(string, tag = "1")]
+    pub(super) user: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) devices: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -159,8 +171,8 @@ pub(super) struct WireWaiting {
     message: WireMessage,
     #[prost(uint64, tag = "2")]
     ttl_ms: u64,
-    #[prost(bytes = "vec", tag = "3")]
-    key: Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    repeat: Option<WireRepeat>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -209,6 +221,8 @@ pub(super) struct WireRepeat {
     held: bool,
     #[prost(uint64, tag = "3")]
     age_ms: u64,
+    #[prost(uint64, tag = "4")]
+    seq: u64,
 }
 
 /// The answer to a request.
@@ -461,14 +475,43 @@ impl WireMessage {
 
 impl From<&Waiting> for WireWaiting {
     fn from(waiting: &Waiting) -> Self {
-        let key = waiting.key.map(|key| key.to_be_bytes().to_vec()).unwrap_or_default();
-        Self { message: (&waiting.message).into(), ttl_ms: waiting.ttl_ms, key }
+        Self {
+            message: (&waiting.message).into(),
+            ttl_ms: waiting.ttl_ms,
+            repeat: waiting.repeat.as_ref().map(WireRepeat::from),
+        }
     }
 }
 
 impl WireWaiting {
     pub(super) fn read(self) -> Option<Waiting> {
-        Some(Waiting { message: self.message.read()?, ttl_ms: self.ttl_ms, key: key(&self.key) })
+        let repeat = self.repeat.and_then(|repeat| repeat.read());
+        Some(Waiting { message: self.message.read()?, ttl_ms: self.ttl_ms, repeat })
+    }
+}
+
+impl From<&Repeat> for WireRepeat {
+    fn from(repeat: &Repeat) -> Self {
+        let Repeat { key, seq, outcome, age_ms } = *repeat;
+        Self { key: key.to_be_bytes().to_vec(), held: outcome == Outcome::Held, age_ms, seq }
+    }
+}
+
+impl WireRepeat {
+    fn read(&self) -> Option<Repeat> {
+        let outcome = if self.held { Outcome::Held } else { Outcome::Delivered };
+        Some(Repeat { key: key(&self.key)?, seq: self.seq, outcome, age_ms: self.age_ms })
+    }
+}
+
+impl PushAsk {
+    pub(super) fn new(address: &TenantAddress, term: Term, message: &Message, sending: Sending) -> Self {
+        let key = sending.key.map(|key| key.to_be_bytes().to_vec()).unwrap_or_default();
+        Self { address: address.into(), term, message: message.into(), ttl_ms: sending.ttl_ms, key }
+    }
+
+    pub(super) fn sending(&self) -> Sending {
+        Sending { ttl_ms: self.ttl_ms, key: key(&self.key) }
     }
 }
 
@@ -484,11 +527,6 @@ impl From<&Parcel> for WireParcel {
             age_ms: entry.age_ms,
             ttl_ms: entry.ttl_ms,
         };
-        let repeat = |repeat: &Repeat| WireRepeat {
-            key: repeat.key.to_be_bytes().to_vec(),
-            held: repeat.outcome == Outcome::Held,
-            age_ms: repeat.age_ms,
-        };
         Self {
             epoch: parcel.epoch,
             newest_page: parcel.newest_page,
@@ -500,7 +538,7 @@ impl From<&Parcel> for WireParcel {
             unconfirmed: parcel.unconfirmed,
             away_ms: parcel.away_ms,
             entries: parcel.entries.iter().map(entry).collect(),
-            repeats: parcel.repeats.iter().map(repeat).collect(),
+            repeats: parcel.repeats.iter().map(WireRepeat::from).collect(),
         }
     }
 }
@@ -518,10 +556,6 @@ impl WireParcel {
                 None => last_missing = last_missing.max(entry.seq),
             }
         }
-        let repeat = |repeat: WireRepeat| {
-            let outcome = if repeat.held { Outcome::Held } else { Outcome::Delivered };
-            Some(Repeat { key: key(&repeat.key)?, outcome, age_ms: repeat.age_ms })
-        };
         Parcel {
             epoch: self.epoch,
             newest_page: self.newest_page,
@@ -533,7 +567,7 @@ impl WireParcel {
             unconfirmed: self.unconfirmed,
             away_ms: self.away_ms,
             entries,
-            repeats: self.repeats.into_iter().filter_map(repeat).collect(),
+            repeats: self.repeats.iter().filter_map(WireRepeat::read).collect(),
         }
     }
 }

@@ -107,8 +107,17 @@ pub(super) struct Adopted {
 pub(super) struct LiveAsk {
     #[prost(string, tag = "1")]
     pub(super) user: String,
-    #[prost(string, repeated, tag = "2")]
-    pub(super) devices: Vec<String>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) devices: Vec<WantedDevice>,
+}
+
+/// A device, and the term of the entry that names the node that is asked.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct WantedDevice {
+    #[prost(string, tag = "1")]
+    pub(super) device: String,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

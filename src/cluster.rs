@@ -1,6 +1,8 @@
 //! More than one node: the same answers on every node, over Redis or Valkey. The design is in `docs/cluster.md`.
 
 pub mod directory;
+#[cfg(test)]
+pub(crate) mod memory_engine;
 pub mod wire;
 
 use std::{pin::Pin, sync::Arc, time::Duration};

@@ -3,12 +3,13 @@
 pub mod directory;
 #[cfg(test)]
 pub(crate) mod memory_engine;
+pub mod survey;
 pub mod wire;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use self::{
-    directory::{Member, NodeId},
+    directory::{About, Member, NodeId},
     wire::Engine,
 };
 use crate::hub::Inbound;
@@ -21,17 +22,31 @@ pub trait Surroundings: Send + Sync + 'static {
     /// The clock of this machine, in milliseconds since 1970.
     fn wall_clock_ms(&self) -> u64;
 
-    /// What happened, for metrics.
-    fn observe(&self, happened: Happened);
+    /// What the next beat says of this node, for operators.
+    fn about(&self) -> About;
+
+    /// What happened, for metrics and the log. Called with no lock held; returns at once.
+    fn observe(&self, happened: Happened<'_>);
 }
 
 /// One thing that happened in the node code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happened {
+pub enum Happened<'a> {
     /// The link came up.
-    LinkUp,
-    /// The link went down.
-    LinkDown,
+    LinkUp {
+        /// The generation of the directory.
+        generation: u64,
+    },
+    /// The link went down, or could not come up.
+    LinkDown {
+        /// Why.
+        reason: &'a str,
+    },
+    /// A beat was answered.
+    Beat {
+        /// All nodes, this one too.
+        members: &'a [Member],
+    },
     /// A mailbox came to this node: how.
     Moved(Move),
     /// A request to another node ended, after a time.
@@ -139,6 +154,11 @@ impl Cluster {
 
     /// Breaks the circle of hub and node, after [`Cluster::leave`] or in a test.
     pub fn forget_hub(&self) {
+        unimplemented!()
+    }
+
+    /// Marks a ticket as used, for all nodes. `Some(false)`: it was used already. `None`: the link is down.
+    pub async fn use_ticket(&self, _ticket: &[u8]) -> Option<bool> {
         unimplemented!()
     }
 

@@ -49,8 +49,8 @@ pub struct Waiting {
     pub message: Message,
     /// For how much longer it is held, in milliseconds.
     pub ttl_ms: u64,
-    /// The key under which its sender may repeat it.
-    pub key: Option<u128>,
+    /// Its outcome, if its sender may repeat it.
+    pub repeat: Option<Repeat>,
 }
 
 /// The outcome of a send with an idempotency key.
@@ -60,6 +60,8 @@ pub struct Repeat {
     pub key: u128,
     /// The outcome.
     pub outcome: Outcome,
+    /// The number of the message in the mailbox that took it.
+    pub seq: u64,
     /// How long ago, in milliseconds.
     pub age_ms: u64,
 }
@@ -79,6 +81,9 @@ impl Parcel {
             0 => window_ms,
             ttl_ms => ttl_ms.saturating_sub(entry.age_ms),
         };
-        waiting.map(|entry| Waiting { message: entry.message.clone(), ttl_ms: rest(entry), key: None }).collect()
+        let repeat = |entry: &ParcelEntry| self.repeats.iter().find(|repeat| repeat.seq == entry.seq).copied();
+        waiting
+            .map(|entry| Waiting { message: entry.message.clone(), ttl_ms: rest(entry), repeat: repeat(entry) })
+            .collect()
     }
 }

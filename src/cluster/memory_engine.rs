@@ -26,7 +26,7 @@ use self::{
     memory_tables::Script,
 };
 use super::{
-    directory::{Answer, Beat, Claim, Directory, Entry, Fault, Found, Hello, Listed, NodeId, Phase, TELL, Told},
+    directory::{About, Answer, Beat, Claim, Directory, Entry, Fault, Found, Hello, Listed, NodeId, Phase, TELL, Told},
     wire::{Channel, Connection, Engine, Pushed, Wire},
 };
 use crate::{
@@ -155,8 +155,9 @@ impl Directory for NodeEnd {
         })
     }
 
-    fn beat(&self, phase: Phase) -> Answer<'_, Beat> {
-        self.run(move |script| script.beat(phase))
+    fn beat<'a>(&'a self, phase: Phase, about: &'a About) -> Answer<'a, Beat> {
+        let about = about.clone();
+        self.run(move |script| script.beat(phase, &about))
     }
 
     fn told(&self, debt: u64) -> Answer<'_, ()> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     auth::{TenantAddress, TenantUser},
-    cluster::directory::{Beat, Claim, DEAD_MS, Entry, Fault, Found, Hello, Listed, Member, NodeId, Phase, Told},
+    cluster::directory::{
+        About, Beat, Claim, DEAD_MS, Entry, Fault, Found, Hello, Listed, Member, NodeId, Phase, Told,
+    },
     hub::Term,
     model::DeviceId,
 };
@@ -19,10 +21,17 @@ pub(super) struct Tables {
     /// The last term that was granted.
     last_term: Term,
     last_debt: u64,
-    members: BTreeMap<NodeId, (u64, Phase)>,
+    members: BTreeMap<NodeId, Row>,
     debts: BTreeMap<NodeId, Debt>,
     users: BTreeMap<TenantUser, Devices>,
     tickets: BTreeMap<Vec<u8>, u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    at_ms: u64,
+    phase: Phase,
+    about: About,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,31 +73,32 @@ impl Script<'_> {
             }
         }
         let returned = known > 0 && (self.is_dead(self.node) || known != self.tables.generation);
-        let phase = self.tables.members.get(&self.node).map_or(Phase::Joining, |row| row.1);
-        self.tables.members.insert(self.node, (self.time_ms(), phase));
+        let at_ms = self.time_ms();
+        let row = Row { at_ms, phase: Phase::Joining, about: About::default() };
+        self.tables.members.entry(self.node).or_insert(row).at_ms = at_ms;
         if owes || returned {
             self.indebt(self.node);
         }
         Hello { generation: self.tables.generation, debt: self.debt() }
     }
 
-    pub(super) fn beat(&mut self, phase: Phase) -> Beat {
+    pub(super) fn beat(&mut self, phase: Phase, about: &About) -> Beat {
         let now = self.time_ms();
         let was_dead = self.is_dead(self.node);
-        self.tables.members.insert(self.node, (now, phase));
+        self.tables.members.insert(self.node, Row { at_ms: now, phase, about: about.clone() });
         if was_dead {
             self.indebt(self.node);
         }
-        self.tables.members.retain(|_, (at, _)| now.saturating_sub(*at) <= FORGOTTEN_MS);
         let Tables { members, debts, .. } = &mut *self.tables;
+        members.retain(|_, row| now.saturating_sub(row.at_ms) <= FORGOTTEN_MS);
         debts.retain(|node, debt| members.contains_key(node) || now.saturating_sub(debt.since_ms) < DEAD_MS);
-        let member = |(node, (at, phase)): (&NodeId, &(u64, Phase))| Member {
+        let members = members.iter().map(|(node, row)| Member {
             node: *node,
-            phase: *phase,
-            age_ms: now.saturating_sub(*at),
-        };
-        let members = self.tables.members.iter().map(member).collect();
-        Beat { members, time_ms: now, debt: self.debt() }
+            phase: row.phase,
+            age_ms: now.saturating_sub(row.at_ms),
+            about: row.about.clone(),
+        });
+        Beat { members: members.collect(), time_ms: now, debt: self.debt() }
     }
 
     pub(super) fn told(&mut self, number: u64) {
@@ -258,8 +268,8 @@ impl Script<'_> {
     }
 
     fn is_dead(&self, node: NodeId) -> bool {
-        let beat = self.tables.members.get(&node);
-        beat.is_none_or(|(at, _)| self.time_ms().saturating_sub(*at) >= DEAD_MS)
+        let row = self.tables.members.get(&node);
+        row.is_none_or(|row| self.time_ms().saturating_sub(row.at_ms) >= DEAD_MS)
     }
 
     fn notify(&mut self, node: NodeId, kind: u8, term: Term, address: &TenantAddress) {

@@ -18,7 +18,7 @@ impl Linked {
         let (sender, inbox) = mpsc::channel(64);
         let link = server.connect(node, sender).await.ok().expect("a connection");
         link.directory.hello(0, false).await.expect("a hello");
-        link.directory.beat(Phase::Up).await.expect("a beat");
+        link.directory.beat(Phase::Up, &About::default()).await.expect("a beat");
         Self { link, inbox }
     }
 

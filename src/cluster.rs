@@ -4,13 +4,14 @@ mod answering;
 mod arrival;
 mod asking;
 mod attached;
-
 pub mod directory;
 mod follow;
 mod holes;
 mod leaving;
 mod link;
 mod linking;
+#[cfg(test)]
+pub(crate) mod memory_engine;
 mod node;
 mod peer_messages;
 mod remote_send;
@@ -173,6 +174,11 @@ impl Cluster {
     /// Breaks the circle of hub and node, after [`Cluster::leave`] or in a test.
     pub fn forget_hub(&self) {
         self.0.set_hub(Arc::new(NoHub));
+    }
+
+    /// Marks a ticket as used, for all nodes. `Some(false)`: it was used already. `None`: the link is down.
+    pub async fn use_ticket(&self, _ticket: &[u8]) -> Option<bool> {
+        unimplemented!()
     }
 
     /// What an operator sees of the link.

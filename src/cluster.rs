@@ -176,11 +176,6 @@ impl Cluster {
         self.0.set_hub(Arc::new(NoHub));
     }
 
-    /// Marks a ticket as used, for all nodes. `Some(false)`: it was used already. `None`: the link is down.
-    pub async fn use_ticket(&self, _ticket: &[u8]) -> Option<bool> {
-        unimplemented!()
-    }
-
     /// What an operator sees of the link.
     #[must_use]
     pub fn status(&self) -> LinkStatus {

@@ -57,6 +57,13 @@ struct Remembered {
 }
 
 impl Repeats {
+    /// The outcomes of a mailbox that has moved.
+    pub(super) fn restore(repeats: Vec<Repeat>, now: Millis) -> Self {
+        let mut remembered = Self::default();
+        repeats.into_iter().for_each(|repeat| remembered.remember(repeat, now));
+        remembered
+    }
+
     /// The outcome of an earlier message with this key.
     pub(super) fn outcome(&self, key: u128, now: Millis) -> Option<Outcome> {
         let remembered = self.iter().find(|remembered| remembered.key == halves(key) && remembered.until > now)?;
@@ -141,8 +148,7 @@ mod tests {
         let moved = repeats.to_parcel(Millis(131_000));
         assert_eq!(moved, [repeat(u128::MAX - 1, 31_000), repeat(1, 1_000)]);
         // The other clock is younger than the outcomes.
-        let mut there = Repeats::default();
-        moved.into_iter().for_each(|repeat| there.remember(repeat, Millis(5)));
+        let mut there = Repeats::restore(moved, Millis(5));
         assert_eq!(
             [28_999, 29_000].map(|rest| there.outcome(u128::MAX - 1, Millis(5 + rest)).is_some()),
             [true, false]

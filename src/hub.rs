@@ -16,6 +16,7 @@ mod observer;
 mod parcel;
 mod presence;
 mod registry;
+mod repeats;
 mod schedule;
 mod sending;
 mod shared_message;
@@ -46,7 +47,9 @@ pub(crate) use self::log::{REPLAY_MS, WAITING_BYTES};
 #[cfg(test)]
 pub(crate) use self::tests::stub_nodes::StubNodes;
 pub use self::{
-    backplane::{Backplane, BroadcastFault, Brought, Inbound, Local, Page, Placed, Reply, Standing, Taken, Term},
+    backplane::{
+        Backplane, BroadcastFault, Brought, Inbound, Local, Page, Placed, Reply, Sending, Standing, Taken, Term,
+    },
     board::{Change, Changes},
     census::Census,
     heartbeat::chosen_heartbeat,

@@ -9,6 +9,8 @@ mod moved_mailbox;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod observing;
 mod other_nodes;
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+mod repeating;
 pub(super) mod stub_nodes;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod two_hubs;
@@ -92,7 +94,7 @@ fn address(device: &str) -> Address {
 }
 
 fn draft(bytes: usize, ttl: Duration) -> Draft {
-    Draft { event: None, data: Data::new("x".repeat(bytes)).expect("not empty"), ttl }
+    Draft { event: None, data: Data::new("x".repeat(bytes)).expect("not empty"), ttl, key: None }
 }
 
 fn poll<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Option<S::Item> {

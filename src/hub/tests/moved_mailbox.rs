@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, option, prelude::*};
 
 use super::{
     super::{
-        Parcel, ParcelEntry,
+        Parcel, ParcelEntry, Sending,
         deadlines::DeadlineKind,
         log::{ENTRY_BYTES, REPLAY, WAITING},
         mailbox::{Attachment, Checked, Mailbox, Next, Outgoing},
@@ -25,6 +25,7 @@ enum Op {
     Push {
         bytes: usize,
         ttl_ms: u64,
+        key: Option<u128>,
     },
     Attach(Beginning),
     Read(usize),
@@ -60,15 +61,14 @@ fn op() -> impl Strategy<Value = Op> {
         ]
     };
     prop_oneof![
-        8 => (prop_oneof![4 => 1..300usize, 1 => 40_000..100_000usize], prop_oneof![Just(0), 1..50_000u64])
-            .prop_map(|(bytes, ttl_ms)| Op::Push { bytes, ttl_ms }),
+        8 => (prop_oneof![4 => 1..300usize, 1 => 40_000..100_000usize], prop_oneof![Just(0), 1..50_000u64], option::weighted(0.2, 0..9u128)).prop_map(|(bytes, ttl_ms, key)| Op::Push { bytes, ttl_ms, key }),
         2 => beginning().prop_map(Op::Attach),
         6 => (1..100usize).prop_map(Op::Read),
         1 => Just(Op::Detach),
         3 => prop_oneof![0..3_000u64, 10_000..70_000u64].prop_map(Op::Wait),
         1 => Just(Op::EvictReplay),
         1 => Just(Op::DropWaiting),
-        3 => (0..40_000u64, proptest::option::of(beginning())).prop_map(|(clock, to)| Op::Move { clock, to }),
+        3 => (0..40_000u64, option::of(beginning())).prop_map(|(clock, to)| Op::Move { clock, to }),
     ]
 }
 
@@ -128,9 +128,9 @@ impl World {
 
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Push { bytes, ttl_ms } => {
+            Op::Push { bytes, ttl_ms, key } => {
                 let shared = message(Data::new("x".repeat(bytes)).expect("not empty"));
-                self.both(|mailbox, now| mailbox.push(shared.clone(), ttl_ms, now)).ok();
+                self.both(|mailbox, now| mailbox.push(shared.clone(), Sending { ttl_ms, key }, now)).ok();
             }
             Op::Attach(ref beginning) => {
                 let start = self.start(beginning);
@@ -253,7 +253,7 @@ fn open(parcel: Parcel) -> Mailbox {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_mailbox_that_moves_at_any_moment_does_what_one_that_stays_does(ops in vec(op(), 1..150)) {
@@ -281,7 +281,7 @@ proptest! {
         let stream = mailbox.attach(Start::Anew, 15_000, Millis(OLDEST)).expect("free");
         for number in 1..=count {
             let shared = message(Data::new(number.to_string()).expect("not empty"));
-            mailbox.push(shared, 0, Millis(OLDEST)).expect("room");
+            mailbox.push(shared, Sending::default(), Millis(OLDEST)).expect("room");
         }
         for _ in 0..handed_over {
             read((&mut mailbox, Millis(OLDEST)), stream);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    super::{BroadcastFault, Brought, Hub, Inbound as _, Limits, Opening, Placed, StubNodes, UserSet},
+    super::{BroadcastFault, Brought, Hub, Inbound as _, Limits, Opening, Placed, Sending, StubNodes, UserSet},
     HOLD, NO_TTL, TestHub, WINDOW, address, draft, place, read_all, user,
 };
 use crate::{
@@ -12,6 +12,8 @@ use crate::{
     error::Error,
     model::{Continuity, DeviceId, Outcome, Start},
 };
+
+const TEN_SECONDS: Sending = Sending { ttl_ms: 10_000, key: None };
 
 fn with(nodes: StubNodes) -> TestHub {
     let budget = Budget::new(1 << 20);
@@ -115,7 +117,7 @@ async fn of_two_mailboxes_of_a_device_the_one_with_the_higher_term_stays() {
         assert!(test.hub.give_up(&phone, term).is_none());
     }
     let message = test.hub.receive(draft_message());
-    assert_eq!(test.hub.push_here(&phone, &message, 10_000), Some(Ok(Outcome::Held)));
+    assert_eq!(test.hub.push_here(&phone, &message, TEN_SECONDS), Some(Ok(Outcome::Held)));
     assert!(test.hub.place(&phone, fresh(), 6, 3).is_ok());
     assert!(test.hub.standing(&phone).expect("it is here").epoch != standing.epoch, "another mailbox");
     assert!(!test.hub.confirm(&phone, 5, 9, 4) && test.hub.confirm(&phone, 6, 7, 4));
@@ -124,13 +126,13 @@ async fn of_two_mailboxes_of_a_device_the_one_with_the_higher_term_stays() {
     assert_eq!(test.hub.of_user(&phone.user), [(phone.device.clone(), confirmed)]);
     let parts: Vec<_> = (0..).map_while(|part| test.hub.of_part(part)).flatten().collect();
     assert_eq!(parts, [(phone.clone(), confirmed)]);
-    assert_eq!(test.hub.push_here(&phone, &message, 10_000), Some(Ok(Outcome::Held)));
+    assert_eq!(test.hub.push_here(&phone, &message, TEN_SECONDS), Some(Ok(Outcome::Held)));
     let lost = test.hub.give_up(&phone, 8).expect("a newer one is elsewhere");
     assert!(lost.may_lose());
     assert_eq!(lost.waiting(1).len(), 1);
     drop((message, lost));
     assert_eq!(
-        (test.hub.standing(&phone), test.hub.push_here(&phone, &test.hub.receive(draft_message()), 1)),
+        (test.hub.standing(&phone), test.hub.push_here(&phone, &test.hub.receive(draft_message()), TEN_SECONDS)),
         (None, None)
     );
     let nothing = (test.hub.census().mailboxes, test.hub.census().held_bytes, test.budget.messages());

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::super::{Backplane, BroadcastFault, Brought, Page, Reply, SharedMessage, Standing, Term};
+use super::super::{Backplane, BroadcastFault, Brought, Page, Reply, Sending, SharedMessage, Standing, Term};
 use crate::{
     auth::{TenantAddress, TenantUser},
     error::Error,
@@ -59,7 +59,7 @@ impl Backplane for StubNodes {
         &'a self,
         _: &'a TenantAddress,
         _: &'a Arc<SharedMessage>,
-        _: u64,
+        _: Sending,
     ) -> Reply<'a, Result<Outcome, Error>> {
         self.after_a_while(self.pushed)
     }

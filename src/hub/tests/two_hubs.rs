@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::{
     super::{
         Backplane, BroadcastFault, Brought, Change, Draft, Hub, Inbound as _, Limits, Opening, Page, Placed, Ready,
-        Reply, SharedMessage, Standing, StreamItem, Subscription, Taken, Term, UserSet, WatchItem,
+        Reply, Sending, SharedMessage, Standing, StreamItem, Subscription, Taken, Term, UserSet, WatchItem,
     },
     HOLD, NO_TTL, WINDOW, address, draft, place, poll, read_all,
 };
@@ -131,7 +131,7 @@ impl Backplane for Way {
         &'a self,
         to: &'a TenantAddress,
         message: &'a Arc<SharedMessage>,
-        ttl_ms: u64,
+        sending: Sending,
     ) -> Reply<'a, Result<Outcome, Error>> {
         Box::pin(async move {
             loop {
@@ -145,7 +145,7 @@ impl Backplane for Way {
                     continue;
                 }
                 let copy = hub.receive(Message::clone(message));
-                if let Some(answer) = hub.push_here(to, &copy, ttl_ms) {
+                if let Some(answer) = hub.push_here(to, &copy, sending) {
                     return answer;
                 }
             }
@@ -178,7 +178,7 @@ impl Backplane for Way {
         let other = self.between.hub(1 - self.here);
         let delivered = other.of_user(user).into_iter().filter(|(device, _)| {
             let to = TenantAddress { user: user.clone(), device: device.clone() };
-            other.push_here(&to, message, 0) == Some(Ok(Outcome::Delivered))
+            other.push_here(&to, message, Sending::default()) == Some(Ok(Outcome::Delivered))
         });
         Box::pin(std::future::ready(Ok(delivered.map(|(device, _)| device).collect())))
     }
@@ -235,7 +235,7 @@ impl Pair {
 
     async fn send(&self, hub: usize, device: &str, number: usize, ttl: Duration) -> Result<Outcome, Error> {
         let data = Data::new(number.to_string()).expect("not empty");
-        self.hub(hub).send(&self.caller, &address(device), Draft { event: None, data, ttl }).await
+        self.hub(hub).send(&self.caller, &address(device), Draft { event: None, data, ttl, key: None }).await
     }
 }
 

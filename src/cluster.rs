@@ -3,6 +3,7 @@
 pub mod directory;
 #[cfg(test)]
 pub(crate) mod memory_engine;
+pub mod redis_engine;
 pub mod survey;
 pub mod wire;
 

@@ -41,7 +41,9 @@ use tokio::time::Instant;
 
 pub(crate) use self::log::{REPLAY_MS, WAITING_BYTES};
 pub use self::{
-    backplane::{Backplane, BroadcastFault, Brought, Inbound, Local, Page, Placed, Reply, Standing, Taken, Term},
+    backplane::{
+        Backplane, BroadcastFault, Brought, Inbound, Local, Page, Placed, Reply, Sending, Standing, Taken, Term,
+    },
     board::{Change, Changes},
     census::Census,
     heartbeat::chosen_heartbeat,
@@ -253,7 +255,7 @@ impl Inbound for Hub {
     fn standing(&self, _: &TenantAddress) -> Option<Standing> {
         unimplemented!()
     }
-    fn push_here(&self, _: &TenantAddress, _: &Arc<SharedMessage>, _: u64) -> Option<Result<Outcome, Error>> {
+    fn push_here(&self, _: &TenantAddress, _: &Arc<SharedMessage>, _: Sending) -> Option<Result<Outcome, Error>> {
         unimplemented!()
     }
     fn receive(&self, message: Message) -> Arc<SharedMessage> {

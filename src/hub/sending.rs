@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Event, Hub,
+    Event, Hub, Sending,
     log::ENTRY_BYTES,
     shared_message::SharedMessage,
     slot::{Gone, Slot},
@@ -44,7 +44,7 @@ impl Hub {
         let shared = self.share(message(caller, draft), 1, elapsed);
         let mut answer = self.push(to, &shared, Millis::new(elapsed));
         if answer == Err(Error::NotConnected) {
-            answer = self.0.backplane.push(to, &shared, ttl_ms).await;
+            answer = self.0.backplane.push(to, &shared, Sending { ttl_ms, key: None }).await;
         }
         if answer == Err(Error::NotConnected) && ttl_ms > 0 {
             answer = self.hold(to, &shared, ttl_ms, self.0.core.limits.of(caller).devices);

@@ -4,13 +4,14 @@ mod answering;
 mod arrival;
 mod asking;
 mod attached;
-
 pub mod directory;
 mod follow;
 mod holes;
 mod leaving;
 mod link;
 mod linking;
+#[cfg(test)]
+pub(crate) mod memory_engine;
 mod node;
 mod peer_messages;
 mod remote_send;

@@ -288,33 +288,39 @@ mod tests {
         ] {
             cluster.observe(&happened);
         }
-        assert_has(&metrics, &[
-            "signal_cluster_link_up 1",
-            r#"signal_cluster_link_changes_total{to="up"} 1"#,
-            r#"signal_cluster_link_changes_total{to="down"} 0"#,
-            "signal_cluster_generation 8",
-            r#"signal_cluster_nodes{phase="up"} 2"#,
-            r#"signal_cluster_nodes{phase="joining"} 0"#,
-            r#"signal_cluster_nodes{phase="leaving"} 1"#,
-            r#"signal_cluster_nodes{phase="dead"} 1"#,
-            "signal_cluster_entries 12",
-            r#"signal_cluster_moves_total{kind="parcel"} 1"#,
-            r#"signal_cluster_moves_total{kind="forced"} 0"#,
-            r#"signal_cluster_requests_total{kind="push",outcome="answered"} 2"#,
-            r#"signal_cluster_requests_total{kind="take",outcome="no_link"} 1"#,
-            r#"signal_cluster_requests_total{kind="hole",outcome="silent"} 0"#,
-            r#"signal_cluster_request_seconds_count{kind="push"} 1"#,
-            "signal_cluster_gave_up_total 1",
-            "signal_cluster_holes_total 1",
-            "signal_cluster_mourned_total 1",
-            "signal_cluster_told_total 66",
-        ]);
+        assert_has(
+            &metrics,
+            &[
+                "signal_cluster_link_up 1",
+                r#"signal_cluster_link_changes_total{to="up"} 1"#,
+                r#"signal_cluster_link_changes_total{to="down"} 0"#,
+                "signal_cluster_generation 8",
+                r#"signal_cluster_nodes{phase="up"} 2"#,
+                r#"signal_cluster_nodes{phase="joining"} 0"#,
+                r#"signal_cluster_nodes{phase="leaving"} 1"#,
+                r#"signal_cluster_nodes{phase="dead"} 1"#,
+                "signal_cluster_entries 12",
+                r#"signal_cluster_moves_total{kind="parcel"} 1"#,
+                r#"signal_cluster_moves_total{kind="forced"} 0"#,
+                r#"signal_cluster_requests_total{kind="push",outcome="answered"} 2"#,
+                r#"signal_cluster_requests_total{kind="take",outcome="no_link"} 1"#,
+                r#"signal_cluster_requests_total{kind="hole",outcome="silent"} 0"#,
+                r#"signal_cluster_request_seconds_count{kind="push"} 1"#,
+                "signal_cluster_gave_up_total 1",
+                "signal_cluster_holes_total 1",
+                "signal_cluster_mourned_total 1",
+                "signal_cluster_told_total 66",
+            ],
+        );
         cluster.observe(&Happened::LinkDown { reason: "gone" });
-        assert_has(&metrics, &[
-            "signal_cluster_link_up 0",
-            r#"signal_cluster_link_changes_total{to="down"} 1"#,
-            r#"signal_cluster_nodes{phase="up"} 0"#,
-            "signal_cluster_entries 0",
-        ]);
+        assert_has(
+            &metrics,
+            &[
+                "signal_cluster_link_up 0",
+                r#"signal_cluster_link_changes_total{to="down"} 1"#,
+                r#"signal_cluster_nodes{phase="up"} 0"#,
+                "signal_cluster_entries 0",
+            ],
+        );
     }
 }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::{
     cluster::{
         Happened,
-        directory::{Member, NodeId, Phase},
+        directory::{Member, NodeId},
     },
     telemetry::{LogThrottle, phase_name},
 };
@@ -83,8 +83,7 @@ impl Known {
         let gone = self.nodes.iter().filter(|(node, _)| !now.contains_key(node));
         let gone = gone.map(|(node, phase)| Change::Gone(*node, phase));
         let other = others().filter(|member| self.nodes.get(&member.node) != Some(&phase_name(member)));
-        let other =
-            other.map(|member| Change::Is(member.node, phase_name(member), member.about.version.clone()));
+        let other = other.map(|member| Change::Is(member.node, phase_name(member), member.about.version.clone()));
         let changes = gone.chain(other).collect();
         self.nodes = now;
         changes
@@ -106,7 +105,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::directory::{About, DEAD_MS};
+    use crate::cluster::directory::{About, DEAD_MS, Phase};
 
     fn member(id: u64, phase: Phase, age_ms: u64) -> Member {
         let about = About { version: "0.1.0".to_owned(), ..About::default() };
@@ -124,7 +123,10 @@ mod tests {
             (rows(&[member(2, Phase::Joining, 0)]), vec![is(2, "joining")]),
             (rows(&[member(2, Phase::Up, 0), member(3, Phase::Up, 0)]), vec![is(2, "up"), is(3, "up")]),
             (rows(&[member(2, Phase::Up, 5_999), member(3, Phase::Up, 999)]), vec![]),
-            (rows(&[member(2, Phase::Up, DEAD_MS), member(3, Phase::Leaving, 0)]), vec![is(2, "dead"), is(3, "leaving")]),
+            (
+                rows(&[member(2, Phase::Up, DEAD_MS), member(3, Phase::Leaving, 0)]),
+                vec![is(2, "dead"), is(3, "leaving")],
+            ),
             (rows(&[member(2, Phase::Up, 0)]), vec![Change::Gone(NodeId(3), "leaving"), is(2, "up")]),
             (rows(&[]), vec![Change::Gone(NodeId(2), "up")]),
         ] {

@@ -1,5 +1,6 @@
 //! A mailbox on its way to another node: what it holds, with ages instead of points in time. Plain data.
 
+use super::log::ENTRY_BYTES;
 use crate::model::{Message, Outcome};
 
 /// A mailbox that left its node. Whoever has the higher term of its device may open it.
@@ -67,6 +68,27 @@ pub struct Repeat {
 }
 
 impl Parcel {
+    /// About how many bytes the parcel has.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let entries = self.entries.iter().map(|entry| entry.message.memory_bytes() + ENTRY_BYTES);
+        ENTRY_BYTES + entries.sum::<usize>()
+    }
+
+    /// Drops the oldest messages that were handed over, until the parcel has at most `most` bytes: the mailbox then has a gap.
+    pub fn shrink_to(&mut self, most: usize) {
+        let (mut bytes, mut dropped) = (self.memory_bytes(), 0);
+        for entry in &self.entries {
+            if bytes <= most || entry.seq > self.handed_over {
+                break;
+            }
+            bytes -= entry.message.memory_bytes() + ENTRY_BYTES;
+            self.last_missing = self.last_missing.max(entry.seq);
+            dropped += 1;
+        }
+        self.entries.drain(..dropped);
+    }
+
     /// Whether messages were accepted of which nobody knows that the device has them.
     #[must_use]
     pub fn may_lose(&self) -> bool {

@@ -16,6 +16,8 @@ pub(crate) mod memory_engine;
 mod node;
 mod peer_messages;
 mod remote_send;
+#[cfg(test)]
+mod simulation;
 mod stubs;
 pub mod survey;
 mod sweep;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Event, Hub, Sending,
+    Brought, Event, Hub, Sending,
     log::ENTRY_BYTES,
     shared_message::SharedMessage,
     slot::{Gone, Slot},
@@ -39,16 +39,12 @@ impl Hub {
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
         let to = &caller.reach_device(to)?;
         self.admit(caller).inspect_err(|error| self.observe_sent(to, Err(*error)))?;
-        let ttl_ms = millis(self.hold_time(draft.ttl));
-        let elapsed = self.elapsed();
+        let (elapsed, ttl_ms) = (self.elapsed(), millis(self.hold_time(draft.ttl)));
         let shared = self.share(message(caller, draft), 1, elapsed);
-        let mut answer = self.push(to, &shared, Millis::new(elapsed));
-        if answer == Err(Error::NotConnected) {
-            answer = self.0.backplane.push(to, &shared, Sending { ttl_ms, key: None }).await;
-        }
-        if answer == Err(Error::NotConnected) && ttl_ms > 0 {
-            answer = self.hold(to, &shared, ttl_ms, self.0.core.limits.of(caller).devices);
-        }
+        let answer = match self.push(to, &shared, Millis::new(elapsed)) {
+            Err(Error::NotConnected) => self.push_elsewhere(caller, to, &shared, ttl_ms).await,
+            answer => answer,
+        };
         self.observe_sent(to, answer);
         answer
     }
@@ -81,7 +77,7 @@ impl Hub {
             }
             self.observe_sent(&slot.address, outcome);
         }
-        delivered.extend(self.0.backplane.broadcast(user, &shared).await.map_err(|fault| fault.error)?);
+        delivered.extend(self.0.core.backplane.broadcast(user, &shared).await.map_err(|fault| fault.error)?);
         delivered.sort();
         delivered.dedup();
         if delivered.is_empty() {
@@ -107,24 +103,40 @@ impl Hub {
         Arc::new(SharedMessage::new(message, devices, elapsed, self.0.core.budget.clone()))
     }
 
-    /// Puts a message into the mailbox of a device, if the device is connected to this node.
-    pub(super) fn push(&self, to: &TenantAddress, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
-        match self.0.core.registry.find(to) {
-            Some(slot) => self.push_to(&slot, shared, now),
-            // A node that drains says so, also when the device is not connected.
-            None => self.refuse_when_draining().and(Err(Error::NotConnected)),
+    /// Puts a message into the mailbox of a device, if the device is connected to this node for certain.
+    fn push(&self, to: &TenantAddress, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
+        let core = &self.0.core;
+        // A node that drains says so, also when the device is not connected.
+        self.refuse_when_draining()?;
+        match core.registry.find(to) {
+            Some(slot) if slot.is_certain(core.backplane.era()) => self.push_to(&slot, shared, now),
+            _ => Err(Error::NotConnected),
         }
     }
 
+    /// Hands a message to the node that has the device, or holds it if no node has the device.
+    async fn push_elsewhere(
+        &self,
+        caller: &Caller,
+        to: &TenantAddress,
+        shared: &Arc<SharedMessage>,
+        ttl_ms: u64,
+    ) -> Result<Outcome, Error> {
+        let answer = self.0.core.backplane.push(to, shared, Sending { ttl_ms, key: None }).await;
+        if answer != Err(Error::NotConnected) || ttl_ms == 0 {
+            return answer;
+        }
+        self.hold(to, shared, ttl_ms, self.0.core.limits.of(caller).devices).await
+    }
+
     fn push_to(&self, slot: &Arc<Slot>, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
-        self.refuse_when_draining()?;
         self.make_room(ENTRY_BYTES)?;
         // `Gone`: the mailbox was removed meanwhile.
         slot.push(&self.0.core, shared.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Holds a message for an absent device. Makes the mailbox if there is none.
-    fn hold(
+    async fn hold(
         &self,
         to: &TenantAddress,
         shared: &Arc<SharedMessage>,
@@ -133,16 +145,26 @@ impl Hub {
     ) -> Result<Outcome, Error> {
         self.refuse_when_draining()?;
         self.admit_held(to, shared)?;
+        let (core, began) = (&self.0.core, self.now());
         loop {
-            let now = self.now();
-            let slot = self.find_or_insert(to, Purpose::Hold, limits, now)?;
-            match slot.push(&self.0.core, shared.clone(), ttl_ms, now) {
-                Err(Gone) => self.0.core.registry.remove(&slot, &self.0.core.totals),
+            let slot = match core.backplane.hold(to, limits.devices).await? {
+                Brought::Anew => Some(self.find_or_insert(to, Purpose::Hold, limits, self.now())?),
+                Brought::Here => core.registry.find(to),
+            };
+            let Some(slot) = slot else {
+                self.look_again(began, PATIENCE_MS).await?;
+                continue;
+            };
+            match slot.push(core, shared.clone(), ttl_ms, self.now()) {
+                Err(Gone) => core.registry.remove(&slot, &core.totals),
                 Ok(answer) => return answer,
             }
         }
     }
 }
+
+/// For how long a message waits for the mailbox that will hold it, in milliseconds.
+const PATIENCE_MS: u64 = 1_000;
 
 fn message(caller: &Caller, draft: Draft) -> Message {
     Message { from: caller.sender(), event: draft.event, data: draft.data, sent_at: wall_clock::now() }

@@ -4,7 +4,6 @@ mod answering;
 mod arrival;
 mod asking;
 mod attached;
-
 pub mod directory;
 mod follow;
 mod holes;
@@ -15,6 +14,7 @@ mod linking;
 pub(crate) mod memory_engine;
 mod node;
 mod peer_messages;
+pub mod redis_engine;
 mod remote_send;
 #[cfg(test)]
 mod simulation;

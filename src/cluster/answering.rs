@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
-    hub::{Placed, Taken},
+    hub::{Placed, Sending, Taken},
     model::{DeviceId, Start},
 };
 
@@ -150,8 +150,14 @@ impl Node {
 
     fn answer_live(self: &Arc<Self>, ask: &LiveAsk) -> Option<Say> {
         let user = TenantUser::from_node(&ask.user).ok()?;
-        let devices = ask.devices.iter().filter_map(|device| DeviceId::new(device).ok());
-        let devices = devices.filter_map(|device| self.live_here(&user, device)).collect();
+        let mut devices = Vec::new();
+        for wanted in &ask.devices {
+            let Ok(device) = DeviceId::new(&wanted.device) else { continue };
+            match self.live_here(&user, device.clone()) {
+                Some(here) => devices.push(here),
+                None => self.disown(&TenantAddress { user: user.clone(), device }, wanted.term),
+            }
+        }
         Some(Say::Live(LiveSay { devices }))
     }
 
@@ -172,7 +178,7 @@ impl Node {
         let mut devices = Vec::new();
         for device in ask.devices.iter().filter_map(|device| DeviceId::new(device).ok()) {
             let address = TenantAddress { user: user.clone(), device };
-            if let Some(Ok(_)) = hub.push_here(&address, &message, crate::hub::Sending::default()) {
+            if let Some(Ok(_)) = hub.push_here(&address, &message, Sending::default()) {
                 devices.push(address.device.as_str().to_owned());
             }
         }

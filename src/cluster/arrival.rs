@@ -142,6 +142,8 @@ impl Arrival<'_> {
         let term = node.own_term(stub.max(known));
         node.alone.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         self.put_fresh(true, (term, node.link.era().wrapping_sub(1)), Move::Alone);
+        // The link may have come back meanwhile, and all else been told already.
+        node.link.ask_to_tell();
     }
 
     fn put_fresh(&self, hole: bool, granted: (Term, u32), how: Move) {

@@ -120,22 +120,13 @@ impl Following {
 }
 
 impl Node {
-    /// Follows a user, until the list of its devices is whole.
+    /// Follows a user. Completes when the list of its devices is whole. Also after an error the user is followed, until [`Node::unfollow`].
     pub(super) async fn follow(self: &Arc<Self>, user: &TenantUser) -> Result<(), Error> {
         if self.following.is_whole(user) && self.link.up().is_some() {
             return Ok(());
         }
-        let is_new = {
-            let mut users = self.following.0.lock();
-            let is_new = !users.contains_key(user);
-            users.entry(user.clone()).or_default();
-            is_new
-        };
-        let listed = self.list_followed(user).await;
-        if listed.is_err() && is_new {
-            self.unfollow(user);
-        }
-        listed
+        self.following.0.lock().entry(user.clone()).or_default();
+        self.list_followed(user).await
     }
 
     async fn list_followed(self: &Arc<Self>, user: &TenantUser) -> Result<(), Error> {

@@ -11,10 +11,10 @@ use super::{
     asking::NoAnswer,
     directory::{Entry, Listed, NodeId},
     node::{Node, directory},
-    peer_messages::{Ask, BroadcastAsk, LiveAsk, LiveDevice, Say},
+    peer_messages::{Ask, BroadcastAsk, LiveAsk, LiveDevice, Say, WantedDevice},
 };
 use crate::{
-    auth::TenantUser,
+    auth::{TenantAddress, TenantUser},
     error::Error,
     hub::{BroadcastFault, SharedMessage},
     model::DeviceId,
@@ -38,7 +38,7 @@ impl Node {
     async fn verify_user(self: &Arc<Self>, user: &TenantUser) {
         for (device, standing) in self.hub().of_user(user) {
             if !self.is_usable(&standing) {
-                let address = crate::auth::TenantAddress { user: user.clone(), device };
+                let address = TenantAddress { user: user.clone(), device };
                 self.verify(&address, standing.term).await;
             }
         }
@@ -57,7 +57,7 @@ impl Node {
         for (device, entry, dead) in entries {
             if entry.node == self.id {
                 let Some(here) = self.live_here(user, device.clone()) else {
-                    self.disown(&crate::auth::TenantAddress { user: user.clone(), device }, entry.term);
+                    self.disown(&TenantAddress { user: user.clone(), device }, entry.term);
                     return Ok(None);
                 };
                 found.push(here);
@@ -66,8 +66,11 @@ impl Node {
             }
         }
         let ask = |devices: &Vec<(DeviceId, Entry)>| {
-            let devices = devices.iter().map(|(device, _)| device.as_str().to_owned()).collect();
-            Ask::Live(LiveAsk { user: user.as_text().to_owned(), devices })
+            let wanted = |(device, entry): &(DeviceId, Entry)| WantedDevice {
+                device: device.as_str().to_owned(),
+                term: entry.term,
+            };
+            Ask::Live(LiveAsk { user: user.as_text().to_owned(), devices: devices.iter().map(wanted).collect() })
         };
         let asks = wanted.iter().map(|(node, devices)| (*node, ask(devices))).collect();
         let patience = end.saturating_duration_since(Instant::now()).min(PATIENCE);

@@ -19,7 +19,8 @@ impl Balancer {
     /// `None` if nginx is not installed. `name` is of this balancer alone.
     pub async fn start(name: &str, nodes: &[SocketAddr]) -> Option<Self> {
         // nginx must not leave out a node that it once could not reach.
-        let nodes: String = nodes.iter().map(|node| format!("server {node} max_fails=0; ")).collect();
+        let nodes: Vec<_> = nodes.iter().map(|node| format!("server {node} max_fails=0;")).collect();
+        let nodes = nodes.join(" ");
         let http = "proxy_pass http://nodes; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_buffering off; \
              proxy_set_header Host $http_host; proxy_read_timeout 1h; client_max_body_size 1m;";
         let grpc = "grpc_pass grpc://nodes; grpc_read_timeout 1h; grpc_send_timeout 1h; client_body_timeout 1h;";

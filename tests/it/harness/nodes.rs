@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Door, Process, process, redis_server::RedisServer, until};
+use super::{Door, FORM, Process, Response, Sse, process, redis_server::RedisServer, until, within};
 
 /// A Redis and the nodes that use it.
 pub struct Nodes {
@@ -60,6 +60,11 @@ pub fn node_on(port: u16, url: &str, options: &[&str]) -> Process {
     Process::spawn(process::command().args([&fixed, options].concat()))
 }
 
+/// How a stream continues the one before it.
+pub fn continuity(stream: &Sse) -> &str {
+    stream.ready["continuity"].as_str().unwrap_or_default()
+}
+
 impl Door {
     /// What the node says of itself to a balancer.
     pub async fn readiness(&self) -> (u16, String) {
@@ -82,6 +87,28 @@ impl Door {
         until(|| self.send("nobody/nowhere", "x"), |status| *status == 404).await;
     }
 
+    /// The stream of a device that comes back with a cursor.
+    pub async fn back(&self, device: &str, cursor: &str) -> Sse {
+        self.sse_with(device, "/subscribe", &[("last-event-id", cursor)]).await
+    }
+
+    /// The stream of who comes and goes of a user's devices. It begins with their list.
+    pub async fn watch(&self, user: &str) -> Sse {
+        Sse::open_plain(self.address, &format!("/user/{user}/devices"), &[("accept", "text/event-stream")]).await
+    }
+
+    /// A message to all devices of a user.
+    pub async fn broadcast(&self, user: &str, data: &str) -> Response {
+        let (head, body) = (format!("POST /user/{user}/devices"), format!("data={data}"));
+        self.request(&head, &[("content-type", FORM)], body.as_bytes()).await
+    }
+
+    /// The answer to a list: its status, and the list when there is one.
+    pub async fn list(&self, user: &str) -> (u16, String) {
+        let answer = self.request(&format!("GET /user/{user}/devices"), &[], b"").await;
+        (answer.status, if answer.status == 200 { answer.text() } else { String::new() })
+    }
+
     /// The status of a send.
     pub async fn send(&self, device: &str, data: &str) -> u16 {
         self.post(device, data).await.status
@@ -90,7 +117,7 @@ impl Door {
     /// The statuses of sends, one after the other, until one of them has this status. No two may come within 20 ms.
     pub async fn sends_until(&self, device: &str, data: &str, wish: u16) -> Vec<u16> {
         let mut statuses = Vec::new();
-        super::within(async {
+        within(async {
             loop {
                 statuses.push(self.send(device, data).await);
                 if statuses.last() == Some(&wish) {

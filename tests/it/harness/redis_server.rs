@@ -16,6 +16,8 @@ use tokio::{
 
 use super::{process, within};
 
+const IN_MEMORY: [&str; 6] = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+
 /// A running server. It ends with this value.
 pub struct RedisServer {
     pub address: SocketAddr,
@@ -33,23 +35,31 @@ impl RedisServer {
 
     /// The same with more options.
     pub async fn with(options: &[&str]) -> Option<Self> {
-        let memory = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
-        Self::run("redis", [&memory, options].concat(), |_| String::new()).await
+        Self::run("redis", [&IN_MEMORY, options].concat(), "", lasting_port).await
     }
 
-    /// Starts a server with a configuration file, which depends on its folder.
-    pub async fn run(kind: &str, options: Vec<&str>, file: impl Fn(&str) -> String) -> Option<Self> {
+    /// Starts an empty server on this port of [`lasting_port`].
+    pub async fn on(port: u16) -> Option<Self> {
+        Self::run("redis", IN_MEMORY.to_vec(), "", || port).await
+    }
+
+    /// Starts a Sentinel with a configuration file.
+    pub async fn sentinel(file: &str) -> Option<Self> {
+        Self::run("sentinel", vec!["--sentinel"], file, lasting_port).await
+    }
+
+    async fn run(kind: &str, options: Vec<&str>, file: &str, port: impl Fn() -> u16) -> Option<Self> {
         if Command::new("redis-server").arg("--version").output().is_err() {
             skipped();
             return None;
         }
         within(async {
             loop {
-                let port = lasting_port();
+                let port = port();
                 let folder = format!("{}/{kind}-{port}", env!("CARGO_TARGET_TMPDIR"));
                 let _ = std::fs::remove_dir_all(&folder);
                 std::fs::create_dir_all(&folder).expect("writable");
-                std::fs::write(format!("{folder}/configuration"), file(&folder)).expect("writable");
+                std::fs::write(format!("{folder}/configuration"), file).expect("writable");
                 let address = ([127, 0, 0, 1], port).into();
                 let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
                 let child = spawn(&folder, address, &options);

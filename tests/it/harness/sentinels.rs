@@ -6,8 +6,8 @@ use super::{cut_proxy::CutProxy, redis_server::RedisServer, until};
 pub struct Sentinels {
     pub primary: RedisServer,
     pub link: CutProxy,
-    pub replicas: Vec<RedisServer>,
-    sentinels: Vec<RedisServer>,
+    url: String,
+    _others: Vec<RedisServer>,
 }
 
 impl Sentinels {
@@ -27,7 +27,7 @@ impl Sentinels {
                 "sentinel monitor signal 127.0.0.1 {port} 2\nsentinel down-after-milliseconds signal 1000\n\
                  sentinel failover-timeout signal 3000\n"
             );
-            sentinels.push(RedisServer::run("sentinel", vec!["--sentinel"], |_| watched.clone()).await?);
+            sentinels.push(RedisServer::sentinel(&watched).await?);
         }
         for sentinel in &sentinels {
             let complete = |text: &String| text.contains("num-slaves 2") && text.contains("num-other-sentinels 2");
@@ -35,12 +35,14 @@ impl Sentinels {
         }
         let online = |text: &String| text.matches("state=online").count() == 2;
         until(|| primary.command(&["INFO", "replication"]), online).await;
-        Some(Self { primary, link, replicas, sentinels })
+        let hosts: Vec<_> = sentinels.iter().map(|sentinel| sentinel.address.to_string()).collect();
+        let url = format!("redis+sentinel://{}/signal", hosts.join(","));
+        replicas.append(&mut sentinels);
+        Some(Self { primary, link, url, _others: replicas })
     }
 
     /// The URL for a node that asks the Sentinels for the primary.
     pub fn url(&self) -> String {
-        let hosts: Vec<_> = self.sentinels.iter().map(|sentinel| sentinel.address.to_string()).collect();
-        format!("redis+sentinel://{}/signal", hosts.join(","))
+        self.url.clone()
     }
 }

@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod redis_server;
 pub mod routes;
 pub mod sentinels;
+pub mod several;
 pub mod sse;
 pub mod tokens;
 pub mod tunnel;
@@ -40,18 +41,20 @@ pub use self::{
     event_stream::Event,
     http1::{Connection, Response},
     process::Process,
+    several::Several,
     sse::Sse,
 };
 
 /// How long a test waits for something that must come. Far longer than it takes, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running daemon, in this process.
+/// A running daemon, in this process. Several nodes behind a balancer, if [`several`] is told so.
 pub struct Server {
     door: Door,
     pub drain: Drain,
     pub reload: Reload,
     running: JoinHandle<Result<(), Died>>,
+    several: Option<Box<Several>>,
 }
 
 impl Server {
@@ -62,17 +65,28 @@ impl Server {
 
     /// With some options.
     pub async fn with(options: &[&str]) -> Self {
+        let Some(mut several) = Box::pin(Several::start(options)).await else { return Self::alone(options).await };
+        let (first, door) = (&several.nodes[0], *several.balancer);
+        let (drain, reload) = (first.drain.clone(), first.reload.clone());
+        let running = std::mem::replace(&mut several.nodes[0].running, tokio::spawn(async { Ok(()) }));
+        Self { door, drain, reload, running, several: Some(Box::new(several)) }
+    }
+
+    async fn alone(options: &[&str]) -> Self {
         let options = [&["--port", "0", "--host", "127.0.0.1"], options].concat();
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
         let app = App::bind(*options).await.expect("a free port");
         let (door, drain, reload) = (Door { address: app.local_addrs()[0] }, app.drain(), app.reload());
         let running = tokio::spawn(app.run());
-        Self { door, drain, reload, running }
+        Self { door, drain, reload, running, several: None }
     }
 
     /// Waits until the drain is complete.
     pub async fn stopped(self) {
-        within(self.running).await.expect("no panic").expect("every task that must not die lives");
+        let others = self.several.map(|several| several.nodes).into_iter().flatten().map(|node| node.running);
+        for running in others.chain([self.running]) {
+            within(running).await.expect("no panic").expect("every task that must not die lives");
+        }
     }
 }
 

@@ -58,22 +58,27 @@ impl Stage {
         let subscriber =
             self.auth.subscriber(&nobody(&HeaderMap::new(), &Uri::default()), path).expect("the path says who");
         let opening = Opening { start, heartbeat: Duration::from_secs(15) };
-        let (ready, stream) = self.hub.subscribe(&subscriber, &opening).expect("a stream");
+        let (ready, stream) = at_once(self.hub.subscribe(&subscriber, &opening)).expect("a stream");
         (ready.cursor, stream)
     }
 
     fn send(&self, to: &Address) {
         let draft = Draft { event: None, data: Data::new("x".repeat(200)).expect("data"), ttl: Duration::ZERO };
-        let Poll::Ready(sent) = pin!(self.hub.send(&self.caller, to, draft)).poll(&mut context()) else {
-            unreachable!("there are no other nodes to wait for")
-        };
-        sent.expect("delivered");
+        at_once(self.hub.send(&self.caller, to, draft)).expect("delivered");
     }
 }
 
 /// Credentials that name nobody.
 fn nobody<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Credentials<'a> {
     Credentials { headers, uri, is_stream_request: true, lasts: true, peer: PEER, client: PEER, certificate: None }
+}
+
+/// What a future gives that never waits.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let Poll::Ready(answer) = pin!(future).poll(&mut context()) else {
+        unreachable!("there are no other nodes to wait for")
+    };
+    answer
 }
 
 /// The messages that a stream has ready.

@@ -1,12 +1,33 @@
 //! More than one node: the same answers on every node, over Redis or Valkey. The design is in `docs/cluster.md`.
 
+mod answering;
+mod arrival;
+mod asking;
+mod attached;
 pub mod directory;
+mod follow;
+mod holes;
+mod leaving;
+mod link;
+mod linking;
+#[cfg(test)]
+pub(crate) mod memory_engine;
+mod node;
+mod peer_messages;
+mod remote_send;
+mod stubs;
+pub mod survey;
+mod sweep;
+mod turns;
+mod user_lists;
 pub mod wire;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use self::{
-    directory::{Member, NodeId},
+    attached::NoHub,
+    directory::{About, Member, NodeId},
+    node::{Node, directory},
     wire::Engine,
 };
 use crate::hub::Inbound;
@@ -19,17 +40,31 @@ pub trait Surroundings: Send + Sync + 'static {
     /// The clock of this machine, in milliseconds since 1970.
     fn wall_clock_ms(&self) -> u64;
 
-    /// What happened, for metrics.
-    fn observe(&self, happened: Happened);
+    /// What the next beat says of this node, for operators.
+    fn about(&self) -> About;
+
+    /// What happened, for metrics and the log. Called with no lock held; returns at once.
+    fn observe(&self, happened: Happened<'_>);
 }
 
 /// One thing that happened in the node code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happened {
+pub enum Happened<'a> {
     /// The link came up.
-    LinkUp,
-    /// The link went down.
-    LinkDown,
+    LinkUp {
+        /// The generation of the directory.
+        generation: u64,
+    },
+    /// The link went down, or could not come up.
+    LinkDown {
+        /// Why.
+        reason: &'a str,
+    },
+    /// A beat was answered.
+    Beat {
+        /// All nodes, this one too.
+        members: &'a [Member],
+    },
     /// A mailbox came to this node: how.
     Moved(Move),
     /// A request to another node ended, after a time.
@@ -106,43 +141,55 @@ pub struct LinkStatus {
 
 /// This node of the cluster: the [`Backplane`](crate::hub::Backplane) of its hub. A cheap handle.
 #[derive(Clone)]
-pub struct Cluster(Arc<()>);
+pub struct Cluster(Arc<Node>);
 
 impl Cluster {
     /// A node that is not linked yet.
     #[must_use]
-    pub fn new(_id: NodeId, _engine: Arc<dyn Engine>, _surroundings: Arc<dyn Surroundings>) -> Self {
-        unimplemented!()
+    pub fn new(id: NodeId, engine: Arc<dyn Engine>, surroundings: Arc<dyn Surroundings>) -> Self {
+        Self(Node::new(id, engine, surroundings, Arc::new(NoHub)))
     }
 
     /// Gives the node its hub, once, before [`Cluster::run`].
-    pub fn join(&self, _hub: Arc<dyn Inbound>) {
-        unimplemented!()
+    pub fn join(&self, hub: Arc<dyn Inbound>) {
+        self.0.set_hub(hub);
     }
 
     /// Keeps the link and everything that depends on time. Never returns.
     pub async fn run(self) {
-        unimplemented!()
+        let node = self.0;
+        tokio::join!(node.keep_linked(), node.keep_told(), node.keep_following(), node.keep_time());
     }
 
     /// Says that this node takes no new mailboxes, before the hub drains.
     pub async fn begin_leaving(&self) {
-        unimplemented!()
+        self.0.begin_leaving().await;
     }
 
     /// Gives all mailboxes to other nodes, for at most `limit`, and leaves the cluster. The hub has drained.
-    pub async fn leave(&self, _limit: Duration) {
-        unimplemented!()
+    pub async fn leave(&self, limit: Duration) {
+        self.0.leave(limit).await;
     }
 
     /// Breaks the circle of hub and node, after [`Cluster::leave`] or in a test.
     pub fn forget_hub(&self) {
-        unimplemented!()
+        self.0.set_hub(Arc::new(NoHub));
     }
 
     /// What an operator sees of the link.
     #[must_use]
     pub fn status(&self) -> LinkStatus {
-        unimplemented!()
+        let link = &self.0.link;
+        LinkStatus {
+            down: link.down().map(|down| down.reason),
+            generation: link.generation(),
+            members: link.members(),
+            owes: link.debt().is_some(),
+        }
+    }
+
+    /// Marks a ticket as used, on all nodes. `None`: the link is down.
+    pub async fn use_ticket(&self, ticket: &[u8]) -> Option<bool> {
+        directory!(self.0, use_ticket(ticket)).ok()
     }
 }

@@ -202,7 +202,7 @@ impl signal_server::Signal for SignalMethods {
         let SubscribeRequest { cursor, heartbeat } = request.get_ref();
         let heartbeat = chosen_heartbeat(convert::heartbeat(*heartbeat), self.heartbeat);
         let opening = Opening { start: Start::parse(Some(cursor)), heartbeat };
-        let (ready, subscription) = self.hub.subscribe(&subscriber, &opening)?;
+        let (ready, subscription) = self.hub.subscribe(&subscriber, &opening).await?;
         let ready = convert::ready(&ready, heartbeat);
         let to_responses = |_: &mut Subscription, event| {
             let end = if let StreamItem::End(reason) = event { Some(reason) } else { None };

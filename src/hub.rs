@@ -7,6 +7,7 @@ mod deadlines;
 mod eviction;
 mod expiry;
 mod heartbeat;
+mod inbound;
 mod latency;
 mod limit_settings;
 mod log;
@@ -20,6 +21,7 @@ mod sending;
 mod shared_message;
 mod shutdown;
 mod slot;
+mod subscribing;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -40,8 +42,12 @@ use std::{
 use tokio::time::Instant;
 
 pub(crate) use self::log::{REPLAY_MS, WAITING_BYTES};
+#[cfg(test)]
+pub(crate) use self::tests::stub_nodes::StubNodes;
 pub use self::{
-    backplane::{Backplane, BroadcastFault, Brought, Inbound, Local, Page, Placed, Reply, Standing, Taken, Term},
+    backplane::{
+        Backplane, BroadcastFault, Brought, Inbound, Local, Page, Placed, Reply, Sending, Standing, Taken, Term,
+    },
     board::{Change, Changes},
     census::Census,
     heartbeat::chosen_heartbeat,
@@ -56,19 +62,17 @@ pub use self::{
 };
 use self::{
     deadlines::Deadlines,
-    expiry::Expiry,
     heartbeat::Heartbeat,
     presence::Presence,
-    registry::{Found, Registry},
-    slot::{Gone, Totals},
+    registry::Registry,
+    slot::Totals,
     time::{Millis, millis},
-    user_devices::{DeviceLimits, Purpose},
 };
 use crate::{
-    auth::{Caller, Subscriber, TenantAddress, TenantUser},
+    auth::Caller,
     budget::Budget,
     error::Error,
-    model::{DeviceId, Message, Outcome, Start, UserId},
+    model::{DeviceId, Start, UserId},
 };
 
 /// How to open a stream.
@@ -85,8 +89,8 @@ pub struct Hub(Arc<Shared>);
 
 struct Shared {
     core: Core,
-    backplane: Box<dyn Backplane>,
     observer: Box<dyn Observer>,
+    /// The beginning of the hub's time: [`EARLIER`] before the hub was made.
     began: Instant,
     draining: AtomicBool,
     /// When the drain window ends, as a time since `began`.
@@ -95,6 +99,7 @@ struct Shared {
 
 /// What a slot needs to update the rest of the hub when its mailbox changes.
 struct Core {
+    backplane: Box<dyn Backplane>,
     registry: Registry,
     presence: Presence,
     deadlines: Deadlines,
@@ -111,6 +116,7 @@ impl Hub {
     pub fn new(limits: Limits, budget: Budget, backplane: impl Backplane, observer: impl Observer) -> Self {
         let window_ms = millis(limits.resume_window);
         let core = Core {
+            backplane: Box::new(backplane),
             registry: Registry::new(),
             presence: Presence::new(),
             deadlines: Deadlines::default(),
@@ -119,57 +125,14 @@ impl Hub {
             limits,
             window_ms,
         };
+        let began = Instant::now();
         Self(Arc::new(Shared {
             core,
-            backplane: Box::new(backplane),
             observer: Box::new(observer),
-            began: Instant::now(),
+            began: began.checked_sub(EARLIER).unwrap_or(began),
             draining: AtomicBool::new(false),
             drain_ends: OnceLock::new(),
         }))
-    }
-
-    /// Opens a stream for the caller's device. Ends the device's previous stream, if there is one.
-    ///
-    /// # Errors
-    /// As [`Caller::reach`]; [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page
-    /// of the device is connected.
-    pub fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
-        self.open(subscriber, opening).inspect_err(|error| self.observe_refused(*error))
-    }
-
-    fn open(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
-        let address = &subscriber.reach()?;
-        self.refuse_when_draining()?;
-        let (core, caller) = (&self.0.core, subscriber.caller());
-        let ticket = caller.reserve_ticket()?;
-        // One byte: is there room for anything? A device with a mailbox may connect anyway, because it takes messages out.
-        if self.make_room(1).is_err() && core.registry.find(address).is_none() {
-            return Err(Error::OVER_BUDGET);
-        }
-        let heartbeat_ms = heartbeat_ms(opening.heartbeat);
-        let limits = core.limits.of(caller).devices;
-        loop {
-            let now = self.now();
-            let slot = self.find_or_insert(address, Purpose::Stream, limits, now)?;
-            match slot.attach(core, opening.start, heartbeat_ms, now) {
-                Err(Gone) => core.registry.remove(&slot, &core.totals),
-                Ok(Err(refused)) => return Err(refused),
-                Ok(Ok(attached)) => {
-                    let (cursor, continuity, replayed) = (attached.cursor, attached.continuity, attached.replayed);
-                    let ready = Ready { address: address.clone(), cursor, continuity, replayed };
-                    let stream = Subscription::new(self.clone(), slot.clone(), attached.generation, cursor.page);
-                    self.observe(&Event::Opened { address, continuity, replayed });
-                    // A drain that began in the meantime may have missed this stream.
-                    self.refuse_when_draining()?;
-                    if let Some(expires) = caller.expires() {
-                        self.check_expiry(Expiry { slot, generation: attached.generation, expires });
-                    }
-                    ticket.use_up();
-                    return Ok((ready, stream));
-                }
-            }
-        }
     }
 
     /// Lists the devices of a user that have a live stream, on all nodes, sorted by their bytes.
@@ -178,7 +141,7 @@ impl Hub {
     /// As [`Caller::reach`]; [`Error::Unreachable`] when other nodes cannot be asked.
     pub async fn devices(&self, caller: &Caller, user: &UserId) -> Result<Vec<DeviceId>, Error> {
         let user = &caller.reach(user)?;
-        let mut devices = self.0.backplane.devices(user).await?;
+        let mut devices = self.0.core.backplane.devices(user).await?;
         devices.extend(self.0.core.registry.live(user).iter().map(|slot| slot.address.device.clone()));
         devices.sort();
         devices.dedup();
@@ -212,22 +175,6 @@ impl Hub {
         Ok(watch)
     }
 
-    /// Finds the slot of a device, or makes one.
-    fn find_or_insert(
-        &self,
-        address: &TenantAddress,
-        purpose: Purpose,
-        limits: DeviceLimits,
-        now: Millis,
-    ) -> Result<Arc<slot::Slot>, Error> {
-        let core = &self.0.core;
-        let Found { slot, pushed_out } = core.registry.find_or_insert(address, purpose, limits, &core.totals, now)?;
-        if let Some(pushed_out) = pushed_out {
-            self.observe_evicted(&pushed_out.address, Evicted::Waiting, pushed_out.close(core, now));
-        }
-        Ok(slot)
-    }
-
     fn observe(&self, event: &Event<'_>) {
         self.0.observer.observe(event);
     }
@@ -249,44 +196,9 @@ impl Hub {
     }
 }
 
-impl Inbound for Hub {
-    fn standing(&self, _: &TenantAddress) -> Option<Standing> {
-        unimplemented!()
-    }
-    fn push_here(&self, _: &TenantAddress, _: &Arc<SharedMessage>, _: u64) -> Option<Result<Outcome, Error>> {
-        unimplemented!()
-    }
-    fn receive(&self, message: Message) -> Arc<SharedMessage> {
-        self.share(message, 1, self.elapsed())
-    }
-    fn take(&self, _: &TenantAddress, _: Option<Start>, _: Term) -> Taken {
-        unimplemented!()
-    }
-    fn give_up(&self, _: &TenantAddress, _: Term) -> Option<Box<Parcel>> {
-        unimplemented!()
-    }
-    fn hole(&self, _: &TenantAddress, _: u64, _: Vec<Waiting>) -> bool {
-        unimplemented!()
-    }
-    fn place(&self, _: &TenantAddress, _: Placed, _: Term, _: u32) -> Result<(), Placed> {
-        unimplemented!()
-    }
-    fn confirm(&self, _: &TenantAddress, _: Term, _: Term, _: u32) -> bool {
-        unimplemented!()
-    }
-    fn of_user(&self, _: &TenantUser) -> Vec<(DeviceId, Standing)> {
-        unimplemented!()
-    }
-    fn of_part(&self, _: usize) -> Option<Vec<(TenantAddress, Standing)>> {
-        unimplemented!()
-    }
-    fn admit_parcel(&self, _: usize) -> Result<(), Error> {
-        unimplemented!()
-    }
-    fn changed(&self, _: &TenantAddress) {
-        unimplemented!()
-    }
-}
+/// The time of a hub does not begin at 0, because a mailbox that comes from another node is older than this hub. No message is held
+/// for longer than this.
+const EARLIER: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn heartbeat_ms(heartbeat: Duration) -> u32 {
     u32::try_from(millis(heartbeat)).unwrap_or(u32::MAX)

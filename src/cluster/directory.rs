@@ -51,8 +51,20 @@ pub enum Phase {
     Leaving,
 }
 
+/// What a node says of itself with each beat, for operators. The row of a node has it as text after beat and phase; a row without it
+/// (a node that has only said hello, or of another release) is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// The version of the daemon.
+    pub version: String,
+    /// Its live streams.
+    pub streams: u64,
+    /// Its mailboxes.
+    pub mailboxes: u64,
+}
+
 /// A node, as its last beat left it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The node.
     pub node: NodeId,
@@ -60,6 +72,8 @@ pub struct Member {
     pub phase: Phase,
     /// How old its last beat is by the clock of the directory, in milliseconds.
     pub age_ms: u64,
+    /// What it says of itself.
+    pub about: About,
 }
 
 impl Member {
@@ -152,7 +166,7 @@ pub trait Directory: Send + Sync + 'static {
     fn hello(&self, known: u64, owes: bool) -> Answer<'_, Hello>;
 
     /// Says that this node is alive. A node that was dead owes.
-    fn beat(&self, phase: Phase) -> Answer<'_, Beat>;
+    fn beat<'a>(&'a self, phase: Phase, about: &'a About) -> Answer<'a, Beat>;
 
     /// Clears this node's debt, if it still has this number.
     fn told(&self, debt: u64) -> Answer<'_, ()>;
@@ -199,6 +213,24 @@ pub trait Directory: Send + Sync + 'static {
 /// How many mailboxes one [`Directory::tell`] may name.
 pub const TELL: usize = 64;
 
+impl About {
+    /// Reads the text of [`About::fmt`]. What is not there, or not readable, is left at its default.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        let mut words = text.split_whitespace();
+        let version = words.next().unwrap_or_default().to_owned();
+        let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+        Self { version, streams: number(), mailboxes: number() }
+    }
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, streams, mailboxes } = self;
+        write!(f, "{version} {streams} {mailboxes}")
+    }
+}
+
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -217,5 +249,19 @@ impl fmt::Display for Fault {
             Self::Down(why) | Self::Late(why) => f.write_str(why),
             Self::Reborn => f.write_str("the directory is another one"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_of_itself_is_read_back_and_what_is_missing_is_left_out() {
+        let about = About { version: "0.1.0".to_owned(), streams: 7, mailboxes: 9 };
+        assert_eq!(About::read(&about.to_string()), about);
+        assert_eq!(About::read(""), About::default());
+        assert_eq!(About::read("0.2.0 x"), About { version: "0.2.0".to_owned(), ..About::default() });
+        assert_eq!(About::read("0.1.0 7 9 and more"), about);
     }
 }

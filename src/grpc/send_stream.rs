@@ -121,38 +121,20 @@ impl<S: RequestStream, F: Future<Output = Status>> Stream for UntilStop<S, F> {
 mod tests {
     use std::time::Duration;
 
-    use tokio::time::sleep;
     use tokio_stream::{iter, pending};
     use tonic::Code;
 
     use super::*;
     use crate::{
-        auth::{TenantAddress, TenantUser},
         budget::Budget,
         grpc::proto::{Address, SendRequest, send_stream_response::Result as SendResult},
-        hub::{self, Backplane},
-        model::{DeviceId, Message},
+        hub::{self, StubNodes},
         telemetry::Metrics,
     };
 
     /// A cluster whose other nodes have every device and take a second for each message.
-    struct SlowNodes;
-
-    impl Backplane for SlowNodes {
-        fn send<'a>(&'a self, _: &'a TenantAddress, _: &'a Message) -> hub::Reply<'a, Outcome> {
-            Box::pin(async {
-                sleep(Duration::from_secs(1)).await;
-                Ok(Outcome::Delivered)
-            })
-        }
-
-        fn broadcast<'a>(&'a self, _: &'a TenantUser, _: &'a Message) -> hub::Reply<'a, Vec<DeviceId>> {
-            Box::pin(std::future::ready(Ok(Vec::new())))
-        }
-
-        fn devices<'a>(&'a self, _: &'a TenantUser) -> hub::Reply<'a, Vec<DeviceId>> {
-            Box::pin(std::future::ready(Ok(Vec::new())))
-        }
+    fn slow_nodes() -> StubNodes {
+        StubNodes { takes: Duration::from_secs(1), pushed: Ok(Outcome::Delivered), ..StubNodes::default() }
     }
 
     /// Data that is refused at once.
@@ -177,7 +159,7 @@ mod tests {
     fn responses(requests: impl RequestStream, drain: &Drain) -> SendResponses {
         let second = Duration::from_secs(1);
         let limits = hub::Limits::only_times(second, second);
-        let hub = Hub::new(limits, Budget::new(1_000), SlowNodes, Metrics::new());
+        let hub = Hub::new(limits, Budget::new(1_000), slow_nodes(), Metrics::new());
         SendResponses::new(hub, Caller::anonymous(), requests, drain)
     }
 

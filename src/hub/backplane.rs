@@ -40,7 +40,7 @@ pub trait Backplane: Send + Sync + 'static {
     -> Reply<'a, Result<Brought, Error>>;
 
     /// Hands a message to the device's mailbox wherever it is, also on this node when that one is suspect, or parked. Called
-    /// when no live and certain mailbox is here. Another node holds the message for at most `ttl_ms` when its mailbox is parked.
+    /// when no live and certain mailbox is here. Another node holds the message when its mailbox is parked and `sending` says so.
     ///
     /// # Errors
     /// [`Error::NotConnected`] when no node has the device; [`Error::Unreachable`] when that is not certain; [`Error::UnknownOutcome`];
@@ -49,7 +49,7 @@ pub trait Backplane: Send + Sync + 'static {
         &'a self,
         to: &'a TenantAddress,
         message: &'a Arc<SharedMessage>,
-        ttl_ms: u64,
+        sending: Sending,
     ) -> Reply<'a, Result<Outcome, Error>>;
 
     /// As [`Backplane::bring`], to hold messages for a device that no node has.
@@ -79,7 +79,8 @@ pub trait Backplane: Send + Sync + 'static {
     ) -> Reply<'a, Result<Vec<DeviceId>, BroadcastFault>>;
 
     /// Begins to follow the devices of a user on other nodes: [`Inbound::changed`] is called for each change. Completes when
-    /// [`Backplane::remote_pages`] is whole. May be called again for a user that is followed.
+    /// [`Backplane::remote_pages`] is whole. May be called again for a user that is followed. Also after an error, the hub calls
+    /// [`Backplane::unwatch`] when nobody watches the user.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when the list may be incomplete.
@@ -97,6 +98,16 @@ pub trait Backplane: Send + Sync + 'static {
     /// A device of this node came, went, or began a new page; or its mailbox was placed here. Calls may be out of order: a higher
     /// ([`Standing::term`], [`Standing::number`]) is newer.
     fn changed(&self, address: &TenantAddress, standing: Standing);
+}
+
+/// How a message is pushed into a mailbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sending {
+    /// For how long a parked mailbox holds the message, in milliseconds. 0: it is refused there.
+    pub ttl_ms: u64,
+    /// 128 bits of a hash over the caller and its idempotency key. The mailbox that has seen the key answers the first outcome, and
+    /// does not take the message again.
+    pub key: Option<u128>,
 }
 
 /// What [`Backplane::bring`] or [`Backplane::hold`] reached.
@@ -165,13 +176,13 @@ pub trait Inbound: Send + Sync + 'static {
     /// What this node has of a device.
     fn standing(&self, address: &TenantAddress) -> Option<Standing>;
 
-    /// Pushes a message into a mailbox of this node, whether or not it is suspect. Holds it for at most `ttl_ms` in a parked one.
-    /// `None`: no mailbox is here.
+    /// Pushes a message into a mailbox of this node, whether or not it is suspect. A repeated send gets its first outcome. `None`: no
+    /// mailbox is here.
     fn push_here(
         &self,
         to: &TenantAddress,
         message: &Arc<SharedMessage>,
-        ttl_ms: u64,
+        sending: Sending,
     ) -> Option<Result<Outcome, Error>>;
 
     /// Makes a message that came from another node, so that it counts against the memory budget.
@@ -230,7 +241,7 @@ impl Backplane for Local {
         &'a self,
         _: &'a TenantAddress,
         _: &'a Arc<SharedMessage>,
-        _: u64,
+        _: Sending,
     ) -> Reply<'a, Result<Outcome, Error>> {
         ready(Err(Error::NotConnected))
     }

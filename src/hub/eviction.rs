@@ -38,8 +38,16 @@ impl Hub {
         if limit > 0 && core.totals.held_bytes.load(Ordering::Relaxed) + held_bytes(message) + mailbox > limit {
             return Err(Error::OVER_HOLD_BUDGET);
         }
-        self.drop_replay(ENTRY_BYTES);
-        if self.is_full(ENTRY_BYTES) { Err(Error::OVER_BUDGET) } else { Ok(()) }
+        self.drop_replay_for(ENTRY_BYTES)
+    }
+
+    /// As [`Hub::make_room`], but drops only messages that are kept for replay.
+    ///
+    /// # Errors
+    /// [`Error::OverBudget`] when that is not enough.
+    pub(super) fn drop_replay_for(&self, more: usize) -> Result<(), Error> {
+        self.drop_replay(more);
+        if self.is_full(more) { Err(Error::OVER_BUDGET) } else { Ok(()) }
     }
 
     /// Whether messages alone, with `more` bytes, exceed the memory budget.

@@ -8,6 +8,8 @@
 //!                                       ^ handed_over  ^ last
 //! ```
 
+mod packing;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{shared_message::SharedMessage, time::Millis};

@@ -3,12 +3,14 @@
 //! The log is the queue, and a stream is a position in the log. A device that reconnects presents a cursor. It has lost nothing
 //! when everything after the cursor is still in the log.
 
+mod moving;
 mod upkeep;
 
 use std::sync::Arc;
 
 pub(super) use self::upkeep::{Checked, MAILBOX_BYTES};
 use super::{
+    backplane::Term,
     heartbeat::Heartbeat,
     latency::{AcceptedAt, is_sampled},
     log::{HandedOver, Log},
@@ -23,6 +25,8 @@ use crate::{
 /// One device's log, and the stream that is attached to it.
 #[derive(Debug)]
 pub(super) struct Mailbox {
+    /// See [`Term`].
+    term: Term,
     epoch: u64,
     /// The number of the newest page: see [`Cursor::page`]. 0: no stream was ever attached.
     newest_page: u32,
@@ -46,7 +50,8 @@ struct AttachedStream {
     position: u64,
     /// When the stream was attached, rounded down to a tick.
     since: Tick,
-    /// The number of the newest replayed message that the stream took, and when, rounded up to a tick.
+    /// The number of the newest replayed message that the stream took, and when, rounded up to a tick. A stream that was told `broken`
+    /// begins with its first position: if it lives on, its device knows of the gap before that.
     replayed: u64,
     replayed_at: Option<Tick>,
     heartbeat: Heartbeat,
@@ -91,6 +96,7 @@ pub(super) struct Outgoing {
 impl Mailbox {
     pub(super) fn new(epoch: u64, now: Millis) -> Self {
         Self {
+            term: 0,
             epoch,
             newest_page: 0,
             page: 0,
@@ -105,6 +111,12 @@ impl Mailbox {
     /// The mailbox of a device that has lost held messages: its first stream is told `broken`.
     pub(super) fn with_gap(epoch: u64, now: Millis) -> Self {
         Self { log: Log::with_gap(), ..Self::new(epoch, now) }
+    }
+
+    /// A new mailbox of a term, with a hole if messages may have been lost before it.
+    pub(super) fn fresh(epoch: u64, term: Term, hole: bool, now: Millis) -> Self {
+        let mailbox = if hole { Self::with_gap(epoch, now) } else { Self::new(epoch, now) };
+        Self { term, ..mailbox }
     }
 
     /// Whether a stream is attached and takes messages.
@@ -156,14 +168,17 @@ impl Mailbox {
     pub(super) fn attach(&mut self, start: Start, heartbeat_ms: u32, now: Millis) -> Result<Attachment, Error> {
         self.confirm_replayed(now);
         let (page, after, continuity) = self.resolve_start(start)?;
-        // May skip missing messages and so raise `handed_over`. Only a cursor from after them shows that the device knows of the gap.
+        // May skip missing messages and so raise `handed_over`. A cursor from after them shows that the device knows of the gap, or a
+        // stream that lives for long enough after it was told.
         let position = self.log.start_after(after);
         self.newest_page = self.newest_page.max(page);
         self.page = page;
         self.generation = self.generation.wrapping_add(1);
         let heartbeat = Heartbeat::new(heartbeat_ms, now);
         let since = Tick::reached(now);
-        self.stream = Some(AttachedStream { position, since, replayed: 0, replayed_at: None, heartbeat, ending: None });
+        let replayed_at = (continuity == Continuity::Broken).then(|| Tick::not_before(now));
+        self.stream =
+            Some(AttachedStream { position, since, replayed: position, replayed_at, heartbeat, ending: None });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
@@ -172,29 +187,43 @@ impl Mailbox {
     /// Resolves where a new stream starts: its page, its position, and what it is told. Remembers what the cursor confirms, and that
     /// nothing confirms a `broken`.
     fn resolve_start(&mut self, start: Start) -> Result<(u32, u64, Continuity), Error> {
-        let (new_page, handed_over) = (self.newest_page + 1, self.log.handed_over());
+        let (page, handed_over) = (self.page_of(start)?, self.log.handed_over());
         match start {
-            Start::After(cursor)
-                if cursor.epoch == self.epoch && cursor.page <= self.newest_page && cursor.seq <= handed_over =>
-            {
-                if self.stream.is_some() && self.page > cursor.page {
-                    return Err(Error::Superseded);
-                }
+            Start::After(cursor) if self.has_given(cursor) => {
                 self.unconfirmed = self.unconfirmed.max(cursor.seq + 1);
                 let whole = self.log.is_whole_after(cursor.seq);
-                Ok((cursor.page, cursor.seq, if whole { Continuity::Resumed } else { Continuity::Broken }))
+                Ok((page, cursor.seq, if whole { Continuity::Resumed } else { Continuity::Broken }))
             }
             // The cursor is not of this mailbox: the stream is a new page here, and its device has lost messages.
             Start::After(_) | Start::Unreadable => {
                 self.unconfirmed = self.unconfirmed.min(handed_over);
-                Ok((new_page, handed_over, Continuity::Broken))
+                Ok((page, handed_over, Continuity::Broken))
             }
             Start::Anew => {
                 // Without a cursor the device cannot say what it has seen: messages that it never confirmed may be lost.
                 let missing = handed_over >= self.unconfirmed || !self.log.is_whole_after(handed_over);
-                Ok((new_page, handed_over, if missing { Continuity::Broken } else { Continuity::New }))
+                Ok((page, handed_over, if missing { Continuity::Broken } else { Continuity::New }))
             }
         }
+    }
+
+    /// The page of a new stream.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] when a newer page is attached.
+    fn page_of(&self, start: Start) -> Result<u32, Error> {
+        match start {
+            Start::After(cursor) if self.has_given(cursor) => {
+                let superseded = self.stream.is_some() && self.page > cursor.page;
+                if superseded { Err(Error::Superseded) } else { Ok(cursor.page) }
+            }
+            _ => Ok(self.newest_page + 1),
+        }
+    }
+
+    /// Whether a stream of this mailbox can have had this cursor.
+    fn has_given(&self, cursor: Cursor) -> bool {
+        cursor.epoch == self.epoch && cursor.page <= self.newest_page && cursor.seq <= self.log.handed_over()
     }
 
     /// What the stream of this generation and page has to do next.

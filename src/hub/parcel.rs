@@ -1,5 +1,6 @@
 //! A mailbox on its way to another node: what it holds, with ages instead of points in time. Plain data.
 
+use super::log::ENTRY_BYTES;
 use crate::model::{Message, Outcome};
 
 /// A mailbox that left its node. Whoever has the higher term of its device may open it.
@@ -49,8 +50,8 @@ pub struct Waiting {
     pub message: Message,
     /// For how much longer it is held, in milliseconds.
     pub ttl_ms: u64,
-    /// The key under which its sender may repeat it.
-    pub key: Option<u128>,
+    /// Its outcome, if its sender may repeat it.
+    pub repeat: Option<Repeat>,
 }
 
 /// The outcome of a send with an idempotency key.
@@ -60,11 +61,34 @@ pub struct Repeat {
     pub key: u128,
     /// The outcome.
     pub outcome: Outcome,
+    /// The number of the message in the mailbox that took it.
+    pub seq: u64,
     /// How long ago, in milliseconds.
     pub age_ms: u64,
 }
 
 impl Parcel {
+    /// About how many bytes the parcel has.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let entries = self.entries.iter().map(|entry| entry.message.memory_bytes() + ENTRY_BYTES);
+        ENTRY_BYTES + entries.sum::<usize>()
+    }
+
+    /// Drops the oldest messages that were handed over, until the parcel has at most `most` bytes: the mailbox then has a gap.
+    pub fn shrink_to(&mut self, most: usize) {
+        let (mut bytes, mut dropped) = (self.memory_bytes(), 0);
+        for entry in &self.entries {
+            if bytes <= most || entry.seq > self.handed_over {
+                break;
+            }
+            bytes -= entry.message.memory_bytes() + ENTRY_BYTES;
+            self.last_missing = self.last_missing.max(entry.seq);
+            dropped += 1;
+        }
+        self.entries.drain(..dropped);
+    }
+
     /// Whether messages were accepted of which nobody knows that the device has them.
     #[must_use]
     pub fn may_lose(&self) -> bool {
@@ -79,6 +103,9 @@ impl Parcel {
             0 => window_ms,
             ttl_ms => ttl_ms.saturating_sub(entry.age_ms),
         };
-        waiting.map(|entry| Waiting { message: entry.message.clone(), ttl_ms: rest(entry), key: None }).collect()
+        let repeat = |entry: &ParcelEntry| self.repeats.iter().find(|repeat| repeat.seq == entry.seq).copied();
+        waiting
+            .map(|entry| Waiting { message: entry.message.clone(), ttl_ms: rest(entry), repeat: repeat(entry) })
+            .collect()
     }
 }

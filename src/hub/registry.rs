@@ -77,14 +77,45 @@ impl Registry {
         let mailbox = if has_lost { Mailbox::with_gap(epoch, now) } else { Mailbox::new(epoch, now) };
         totals.mailboxes.fetch_add(1, Ordering::Relaxed);
         totals.held_bytes.fetch_add(mailbox.held(), Ordering::Relaxed);
-        let slot = Arc::new(Slot::new(address.clone(), mailbox, purpose, now));
+        let slot = Arc::new(Slot::new(address.clone(), mailbox, purpose, 0, now));
         if let Some(devices) = known {
             devices.insert(slot.clone());
         } else {
-            let hash_of = |devices: &Devices| devices.user().map_or(0, |user| self.hash(user));
-            users.insert_unique(hash, Devices::One(slot.clone()), hash_of);
+            self.insert_user(&mut users, hash, slot.clone());
         }
         Ok(Found { slot, pushed_out })
+    }
+
+    fn insert_user(&self, users: &mut Users, hash: u64, slot: Arc<Slot>) {
+        let hash_of = |devices: &Devices| devices.user().map_or(0, |user| self.hash(user));
+        users.insert_unique(hash, Devices::One(slot), hash_of);
+    }
+
+    /// Puts a slot into its place, and removes `instead_of` from there.
+    ///
+    /// # Errors
+    /// The other slot that the device has.
+    pub(super) fn put(
+        &self,
+        slot: &Arc<Slot>,
+        instead_of: Option<&Arc<Slot>>,
+        totals: &Totals,
+    ) -> Result<(), Arc<Slot>> {
+        let (hash, mut users) = self.users(&slot.address.user);
+        let Some(devices) = users.find_mut(hash, is_of(&slot.address.user)) else {
+            self.insert_user(&mut users, hash, slot.clone());
+            totals.mailboxes.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        match devices.find(&slot.address.device).cloned() {
+            None => {
+                devices.insert(slot.clone());
+                totals.mailboxes.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(old) if instead_of.is_some_and(|known| Arc::ptr_eq(known, &old)) => devices.replace(&old, slot),
+            Some(other) => return Err(other),
+        }
+        Ok(())
     }
 
     /// Moves a slot to the live or to the absent devices of its user, as [`Slot::is_live`] says.
@@ -110,6 +141,12 @@ impl Registry {
     pub(super) fn live(&self, user: &TenantUser) -> Vec<Arc<Slot>> {
         let (hash, users) = self.users(user);
         users.find(hash, is_of(user)).into_iter().flat_map(Devices::live).cloned().collect()
+    }
+
+    /// The slots of all devices of a user.
+    pub(super) fn of_user(&self, user: &TenantUser) -> Vec<Arc<Slot>> {
+        let (hash, users) = self.users(user);
+        users.find(hash, is_of(user)).into_iter().flat_map(Devices::iter).cloned().collect()
     }
 
     /// The slots of one shard, `number` below [`SHARDS`].

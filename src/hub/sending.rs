@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Event, Hub,
+    Brought, Event, Hub, Sending,
     log::ENTRY_BYTES,
     shared_message::SharedMessage,
     slot::{Gone, Slot},
@@ -39,16 +39,12 @@ impl Hub {
     pub async fn send(&self, caller: &Caller, to: &Address, draft: Draft) -> Result<Outcome, Error> {
         let to = &caller.reach_device(to)?;
         self.admit(caller).inspect_err(|error| self.observe_sent(to, Err(*error)))?;
-        let ttl_ms = millis(self.hold_time(draft.ttl));
-        let elapsed = self.elapsed();
+        let (elapsed, ttl_ms) = (self.elapsed(), millis(self.hold_time(draft.ttl)));
         let shared = self.share(message(caller, draft), 1, elapsed);
-        let mut answer = self.push(to, &shared, Millis::new(elapsed));
-        if answer == Err(Error::NotConnected) {
-            answer = self.0.backplane.push(to, &shared, ttl_ms).await;
-        }
-        if answer == Err(Error::NotConnected) && ttl_ms > 0 {
-            answer = self.hold(to, &shared, ttl_ms, self.0.core.limits.of(caller).devices);
-        }
+        let answer = match self.push(to, &shared, Millis::new(elapsed)) {
+            Err(Error::NotConnected) => self.push_elsewhere(caller, to, &shared, ttl_ms).await,
+            answer => answer,
+        };
         self.observe_sent(to, answer);
         answer
     }
@@ -81,7 +77,7 @@ impl Hub {
             }
             self.observe_sent(&slot.address, outcome);
         }
-        delivered.extend(self.0.backplane.broadcast(user, &shared).await.map_err(|fault| fault.error)?);
+        delivered.extend(self.0.core.backplane.broadcast(user, &shared).await.map_err(|fault| fault.error)?);
         delivered.sort();
         delivered.dedup();
         if delivered.is_empty() {
@@ -107,42 +103,77 @@ impl Hub {
         Arc::new(SharedMessage::new(message, devices, elapsed, self.0.core.budget.clone()))
     }
 
-    /// Puts a message into the mailbox of a device, if the device is connected to this node.
-    pub(super) fn push(&self, to: &TenantAddress, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
-        match self.0.core.registry.find(to) {
-            Some(slot) => self.push_to(&slot, shared, now),
-            // A node that drains says so, also when the device is not connected.
-            None => self.refuse_when_draining().and(Err(Error::NotConnected)),
+    /// Puts a message into the mailbox of a device, if the device is connected to this node for certain.
+    fn push(&self, to: &TenantAddress, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
+        let core = &self.0.core;
+        // A node that drains says so, also when the device is not connected.
+        self.refuse_when_draining()?;
+        match core.registry.find(to) {
+            Some(slot) if slot.is_certain(core.backplane.era()) => self.push_to(&slot, shared, now),
+            _ => Err(Error::NotConnected),
+        }
+    }
+
+    /// Hands a message to the node that has the device, or holds it if no node has the device.
+    async fn push_elsewhere(
+        &self,
+        caller: &Caller,
+        to: &TenantAddress,
+        shared: &Arc<SharedMessage>,
+        ttl_ms: u64,
+    ) -> Result<Outcome, Error> {
+        let (began, limits) = (self.now(), self.0.core.limits.of(caller).devices);
+        loop {
+            let answer = self.0.core.backplane.push(to, shared, Sending { ttl_ms, key: None }).await;
+            if answer != Err(Error::NotConnected) || ttl_ms == 0 {
+                return answer;
+            }
+            if let Some(answer) = self.hold(to, shared, ttl_ms, limits).await {
+                return answer;
+            }
+            self.look_again(began, PATIENCE_MS).await?;
         }
     }
 
     fn push_to(&self, slot: &Arc<Slot>, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
-        self.refuse_when_draining()?;
         self.make_room(ENTRY_BYTES)?;
         // `Gone`: the mailbox was removed meanwhile.
         slot.push(&self.0.core, shared.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
     }
 
-    /// Holds a message for an absent device. Makes the mailbox if there is none.
-    fn hold(
+    /// Holds a message for an absent device. Makes the mailbox if there is none. `None`: another node has the device now.
+    async fn hold(
         &self,
         to: &TenantAddress,
         shared: &Arc<SharedMessage>,
         ttl_ms: u64,
         limits: DeviceLimits,
-    ) -> Result<Outcome, Error> {
-        self.refuse_when_draining()?;
-        self.admit_held(to, shared)?;
+    ) -> Option<Result<Outcome, Error>> {
+        let core = &self.0.core;
+        let admitted = self.refuse_when_draining().and_then(|()| self.admit_held(to, shared));
+        if let Err(refused) = admitted {
+            return Some(Err(refused));
+        }
         loop {
-            let now = self.now();
-            let slot = self.find_or_insert(to, Purpose::Hold, limits, now)?;
-            match slot.push(&self.0.core, shared.clone(), ttl_ms, now) {
-                Err(Gone) => self.0.core.registry.remove(&slot, &self.0.core.totals),
-                Ok(answer) => return answer,
+            let slot = match core.backplane.hold(to, limits.only_holding).await {
+                Ok(Brought::Anew) => self.find_or_insert(to, Purpose::Hold, limits, self.now()),
+                Ok(Brought::Here) => Ok(core.registry.find(to)?),
+                Err(refused) => Err(refused),
+            };
+            let slot = match slot {
+                Ok(slot) => slot,
+                Err(refused) => return Some(Err(refused)),
+            };
+            match slot.push(core, shared.clone(), ttl_ms, self.now()) {
+                Err(Gone) => core.registry.remove(&slot, &core.totals),
+                Ok(answer) => return Some(answer),
             }
         }
     }
 }
+
+/// For how long a message waits for the mailbox that will hold it, in milliseconds.
+const PATIENCE_MS: u64 = 1_000;
 
 fn message(caller: &Caller, draft: Draft) -> Message {
     Message { from: caller.sender(), event: draft.event, data: draft.data, sent_at: wall_clock::now() }

@@ -27,6 +27,11 @@ impl SharedMessage {
         Self { message, budget, texts, accepted_at: AcceptedAt::new(elapsed) }
     }
 
+    /// A message that counts against no budget.
+    pub(crate) fn uncounted(message: Message) -> Self {
+        Self::new(message, 1, Duration::ZERO, Budget::new(usize::MAX))
+    }
+
     /// The text of the message in one format. `format` is the number by which the caller knows the format. The first stream makes
     /// the text and all others share it. `None` when a copy for each stream costs less.
     pub fn text(&self, format: usize, make: impl FnOnce(&Message) -> String) -> Option<Bytes> {

@@ -1,9 +1,11 @@
 //! A slot: one device's mailbox behind a lock, with the waker of the attached stream.
 
+mod placing;
+
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -45,6 +47,8 @@ pub(super) struct Slot {
     gone: AtomicBool,
     /// When the slot was made.
     pub(super) made: Tick,
+    /// The era in which the mailbox was confirmed. Only changed under the lock.
+    era: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -61,7 +65,7 @@ pub(super) struct Gone;
 impl Slot {
     /// Until its stream is attached, a slot made for a stream does not count as one that only holds messages: otherwise the
     /// slot could be pushed out.
-    pub(super) fn new(address: TenantAddress, mailbox: Mailbox, purpose: Purpose, now: Millis) -> Self {
+    pub(super) fn new(address: TenantAddress, mailbox: Mailbox, purpose: Purpose, era: u32, now: Millis) -> Self {
         let state = State { mailbox, waker: None, schedule: Schedule::default() };
         Self {
             address,
@@ -69,6 +73,7 @@ impl Slot {
             only_holds: AtomicBool::new(purpose == Purpose::Hold),
             gone: AtomicBool::new(false),
             made: Tick::reached(now),
+            era: AtomicU32::new(era),
             state: Mutex::new(state),
         }
     }
@@ -226,7 +231,8 @@ impl Slot {
     }
 
     /// Changes the state under its lock. Then, without the lock, updates all that depends on it: the totals, the deadlines, the
-    /// registry's index of live devices and the boards. No other function changes the state, so none can forget an update.
+    /// registry's index of live devices, the boards and other nodes. No other function changes the state, so none can forget an
+    /// update.
     fn update<T>(self: &Arc<Self>, core: &Core, now: Millis, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let before = self.snapshot(&state.mailbox);
@@ -240,6 +246,7 @@ impl Slot {
             if needs_no_entry { Default::default() } else { schedule.update(mailbox, changed, core.window_ms, now) };
         self.live.store(after.live.is_some(), Ordering::Release);
         self.only_holds.store(state.mailbox.only_holds(), Ordering::Relaxed);
+        let standing = (before.live != after.live).then(|| self.standing_of(&state.mailbox));
         drop(state);
         // Wrapping, so that adding a negative difference subtracts.
         let add = |total: &AtomicUsize, before: usize, after: usize| {
@@ -254,10 +261,11 @@ impl Slot {
                 core.deadlines.schedule_slot(kind, tick, self.clone());
             }
         }
-        if before.live != after.live {
+        if let Some(standing) = standing {
             add(&core.totals.streams, before.live.is_some().into(), after.live.is_some().into());
             core.registry.index(self);
             core.presence.changed(&core.deadlines, &self.address, now);
+            core.backplane.changed(&self.address, standing);
         }
         result
     }

@@ -7,9 +7,10 @@ mod interleaving;
 pub(super) mod mailbox_properties;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod observing;
+pub(super) mod stub_nodes;
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -53,7 +54,7 @@ impl TestHub {
 
     fn subscribe(&self, device: &str, start: Start) -> Result<(Ready, Subscription), Error> {
         let subscriber = Subscriber::proven(address(device));
-        self.hub.subscribe(&subscriber, &Opening { start, heartbeat: Duration::from_secs(600) })
+        at_once(self.hub.subscribe(&subscriber, &Opening { start, heartbeat: Duration::from_secs(600) }))
     }
 
     async fn devices(&self) -> Vec<DeviceId> {
@@ -62,6 +63,14 @@ impl TestHub {
 
     fn watch(&self, caller: &Caller) -> Result<Watch, Error> {
         self.hub.watch(caller, &UserSet::one(user()), Duration::from_secs(600))
+    }
+}
+
+/// What a future gives that never waits, because there are no other nodes.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("it waits"),
     }
 }
 

@@ -64,6 +64,8 @@ impl Hub {
             self.observe(&Event::Expired { address: &slot.address, messages: checked.expired });
         }
         if checked.remove {
+            // Other nodes learn of it while the slot is still in its place, so that none finds an entry without a slot.
+            core.backplane.release(&slot.address, slot.term());
             core.registry.remove(slot, &core.totals);
         }
     }

@@ -86,6 +86,17 @@ impl Devices {
         self.many().insert(slot);
     }
 
+    /// Puts a slot in the place of another slot of its device, which is here.
+    pub(super) fn replace(&mut self, old: &Arc<Slot>, slot: &Arc<Slot>) {
+        match self {
+            Self::One(one) => one.clone_from(slot),
+            Self::Many(many) => {
+                many.remove(old);
+                many.insert(slot.clone());
+            }
+        }
+    }
+
     /// Moves a slot to the live or to the absent devices, as [`Slot::is_live`] says.
     pub(super) fn index(&mut self, slot: &Arc<Slot>) {
         if let Self::Many(many) = self

@@ -24,7 +24,7 @@ pub(super) async fn subscribe(
     let StreamOptions { format, start, heartbeat } = StreamOptions::parse(&uri, &headers)?;
     let default = if format == Format::Legacy { LEGACY_HEARTBEAT } else { api.settings.heartbeat };
     let heartbeat = hub::chosen_heartbeat(heartbeat, default);
-    match api.hub.subscribe(&subscriber, &Opening { start, heartbeat }) {
+    match api.hub.subscribe(&subscriber, &Opening { start, heartbeat }).await {
         Ok((ready, subscription)) => {
             let opening = format.opening(&ready, start, heartbeat, events::retry());
             Ok(events::stream(opening, subscription, move |event, stream| {

@@ -10,7 +10,10 @@ use std::{
 
 use tokio_stream::Stream as _;
 
-use super::super::{Draft, Hub, Limits, Local, Opening, StreamItem, Subscription, deadlines::DeadlineKind, time::Tick};
+use super::{
+    super::{Draft, Hub, Limits, Local, Opening, StreamItem, Subscription, deadlines::DeadlineKind, time::Tick},
+    at_once,
+};
 use crate::{
     auth::{Caller, Subscriber},
     budget::Budget,
@@ -41,7 +44,7 @@ impl OneDevice {
 
     fn subscribe(&self, start: Start) -> (super::super::Ready, Subscription) {
         let opening = Opening { start, heartbeat: Duration::from_secs(60) };
-        self.hub.subscribe(&self.subscriber, &opening).expect("a stream")
+        at_once(self.hub.subscribe(&self.subscriber, &opening)).expect("a stream")
     }
 
     fn send(&self, number: u64, ttl: Duration) -> Result<Outcome, Error> {

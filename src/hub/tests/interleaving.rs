@@ -65,8 +65,8 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
         let live = Vec::new();
         phone = Some(test.subscribe("phone", Start::Anew).expect("a stream"));
         // The timekeeper checks the board before the watcher goes on.
-        for tick in 0..200 {
-            board.check(Tick::at_step(tick), now.after(1_000), |device| {
+        for later in 0..200 {
+            board.check(Tick::reached(now.after(50 * later)), now.after(1_000), |device| {
                 core.registry.find(&place(device.as_str()))?.live_page()
             });
         }

@@ -81,7 +81,7 @@ struct Client {
     seen: u64,
     whole: bool,
     since: u64,
-    /// The newest message that it got as a replay, and when.
+    /// The newest message that it got as a replay, or before which it was told of a gap, and when.
     replayed: Option<(u64, u64)>,
 }
 
@@ -193,7 +193,9 @@ impl World {
         let whole = attached.continuity == Continuity::Resumed;
         let page = attached.cursor.page;
         let (generation, since) = (attached.generation, self.now);
-        self.client = Some(Client { generation, page, seen: began, whole, since, replayed: None });
+        // A device that was told, and whose stream lives on, knows of the gap.
+        let replayed = (attached.continuity == Continuity::Broken).then_some((began, self.now));
+        self.client = Some(Client { generation, page, seen: began, whole, since, replayed });
         self.cursor = Some(attached.cursor);
     }
 

@@ -35,7 +35,7 @@ impl Observer for Recorder {
     fn observe(&self, event: &Event<'_>) {
         if let Some(hub) = self.0.hub.get() {
             let _ = hub.census();
-            hub.local_devices(&place("phone").user);
+            hub.of_user(&place("phone").user);
             for device in ["phone", "absent"] {
                 hub.0.core.registry.find(&place(device)).map(|slot| slot.live_page());
             }

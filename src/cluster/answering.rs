@@ -1,0 +1,215 @@
+//! What other nodes ask of this one.
+
+use std::sync::Arc;
+
+use super::{
+    Move,
+    directory::{Entry, NodeId, Phase},
+    node::{Node, directory},
+    peer_messages::{
+        self, Adopted, Ask, BroadcastAsk, DeliveredSay, HoleAsk, Incoming, LiveAsk, LiveDevice, LiveSay, Notice, Plain,
+        PushAsk, Pushed as PushedSay, Request, Say, TakeAsk, WireParcel, WireWaiting,
+    },
+    wire::{Channel, Pushed},
+};
+use crate::{
+    auth::{TenantAddress, TenantUser},
+    hub::{Placed, Sending, Taken},
+    model::{DeviceId, Start},
+};
+
+impl Node {
+    /// Takes what came in. Never waits: what takes long is a task of its own.
+    pub(super) fn receive(self: &Arc<Self>, pushed: &Pushed) {
+        match &pushed.channel {
+            Channel::Answers(_) => {
+                if let Some(reply) = peer_messages::read_reply(&pushed.bytes) {
+                    self.asking.answer(reply);
+                }
+            }
+            Channel::Presence(user) => {
+                if let Some(device) = peer_messages::read_presence(&pushed.bytes) {
+                    self.heard(user, &device);
+                }
+            }
+            Channel::Requests(_) => match peer_messages::read_incoming(&pushed.bytes) {
+                Some(Incoming::Request(request)) => self.answer(request),
+                Some(Incoming::Notice(notice)) => self.notice(&notice),
+                None => tracing::debug!("a request of an unknown form"),
+            },
+        }
+    }
+
+    fn notice(self: &Arc<Self>, notice: &Notice) {
+        match notice {
+            Notice::Moved(address, term) => {
+                self.stubs.remove(address, Some(*term));
+            }
+            Notice::Yield(address, term) => {
+                self.turns.yield_to(address, *term);
+                self.give_up(address, *term);
+            }
+        }
+    }
+
+    fn answer(self: &Arc<Self>, request: Request) {
+        let (from, token) = (NodeId(request.from), request.token);
+        // Its sender has given up, so it must not have an effect.
+        if request.sent_ms.saturating_add(request.patience_ms.into()) <= self.directory_ms() {
+            tracing::debug!("a request that came too late is dropped");
+            return;
+        }
+        let say = match request.ask {
+            Some(Ask::Push(ask)) => self.answer_push(ask),
+            Some(Ask::Take(ask)) => self.answer_take(&ask),
+            Some(Ask::Hole(ask)) => self.answer_hole(ask),
+            Some(Ask::Live(ask)) => self.answer_live(&ask),
+            Some(Ask::Broadcast(ask)) => self.answer_broadcast(ask),
+            Some(Ask::Adopt(ask)) => {
+                let node = self.clone();
+                self.spawn(async move {
+                    let say = node.adopt(from, ask.mailboxes).await;
+                    node.reply(from, token, say.into());
+                });
+                return;
+            }
+            None => Some(Plain::Unknown.into()),
+        };
+        self.reply(from, token, say.unwrap_or(Plain::Unknown.into()));
+    }
+
+    fn answer_push(self: &Arc<Self>, ask: PushAsk) -> Option<Say> {
+        let (address, sending) = (ask.address.read()?, ask.sending());
+        let (hub, term) = (self.hub(), ask.term);
+        let Some(standing) = hub.standing(&address) else { return Some(self.not_here(&address, term)) };
+        if self.stubs.is_settling(&address) {
+            return Some(Plain::Moving.into());
+        }
+        if !self.is_usable(&standing) {
+            let node = self.clone();
+            self.spawn(async move { node.verify(&address, standing.term).await });
+            return Some(Plain::Moving.into());
+        }
+        let message = hub.receive(ask.message.read()?);
+        match hub.push_here(&address, &message, sending) {
+            Some(answer) => Some(Say::Pushed(PushedSay::from(answer).into())),
+            None => Some(self.not_here(&address, term)),
+        }
+    }
+
+    /// No mailbox is here. When nothing is on its way either, nothing stands behind the entry that sent the other node here.
+    fn not_here(self: &Arc<Self>, address: &TenantAddress, term: u64) -> Say {
+        if self.is_moving(address) {
+            return Plain::Moving.into();
+        }
+        self.disown(address, term);
+        Plain::NotHere.into()
+    }
+
+    fn answer_take(self: &Arc<Self>, ask: &TakeAsk) -> Option<Say> {
+        let (address, start) = (ask.address.read()?, Start::from(&ask.start));
+        // While the device has no flow here, nobody sees it without its mailbox and without a stub.
+        let Some(_turn) = self.turns.try_take(&address) else { return Some(self.parcel_of_stub(&address, ask.term)) };
+        if self.stubs.is_settling(&address) {
+            return Some(Plain::Moving.into());
+        }
+        match self.hub().take(&address, Some(start), ask.term) {
+            Taken::Parcel(mut parcel) => {
+                parcel.shrink_to(LARGEST);
+                let parcel = self.leave_stub(&address, ask.term, parcel);
+                Some(Say::Parcel(WireParcel::from(&*parcel)))
+            }
+            Taken::Refused => Some(Plain::Refused.into()),
+            Taken::OtherTerm => Some(Plain::Moving.into()),
+            Taken::NotHere if self.stubs.has(&address) => Some(self.parcel_of_stub(&address, ask.term)),
+            Taken::NotHere => {
+                self.disown_soon(&address, ask.term);
+                Some(Plain::NotHere.into())
+            }
+        }
+    }
+
+    /// As [`Node::disown`], for a caller that has the turn of the device.
+    fn disown_soon(self: &Arc<Self>, address: &TenantAddress, term: u64) {
+        let (node, address) = (self.clone(), address.clone());
+        self.spawn(async move { node.disown(&address, term) });
+    }
+
+    /// The parcel of a term, when it is still here: its answer may have been lost.
+    fn parcel_of_stub(&self, address: &TenantAddress, term: u64) -> Say {
+        let parcel = self.stubs.of(address).filter(|stub| stub.term == term).and_then(|stub| stub.parcel);
+        parcel.map_or(Plain::Moving.into(), |parcel| Say::Parcel(WireParcel::from(&*parcel)))
+    }
+
+    fn answer_hole(self: &Arc<Self>, ask: HoleAsk) -> Option<Say> {
+        let address = ask.address.read()?;
+        let waiting = ask.waiting.into_iter().filter_map(WireWaiting::read).collect();
+        let taken = self.take_hole(&address, ask.epoch, waiting);
+        Some(if taken { Plain::Ok } else { Plain::NotHere }.into())
+    }
+
+    fn answer_live(self: &Arc<Self>, ask: &LiveAsk) -> Option<Say> {
+        let user = TenantUser::from_node(&ask.user).ok()?;
+        let mut devices = Vec::new();
+        for wanted in &ask.devices {
+            let Ok(device) = DeviceId::new(&wanted.device) else { continue };
+            match self.live_here(&user, device.clone()) {
+                Some(here) => devices.push(here),
+                None => self.disown(&TenantAddress { user: user.clone(), device }, wanted.term),
+            }
+        }
+        Some(Say::Live(LiveSay { devices }))
+    }
+
+    /// What is here of a device: live, parked or on its way. `None`: nothing.
+    pub(super) fn live_here(&self, user: &TenantUser, device: DeviceId) -> Option<LiveDevice> {
+        let address = TenantAddress { user: user.clone(), device };
+        match self.hub().standing(&address) {
+            Some(standing) if self.is_usable(&standing) => Some(LiveDevice::of(&address.device, &standing, self.id)),
+            Some(standing) => Some(LiveDevice::moving(&address.device, standing.term, self.id)),
+            None => self.is_moving(&address).then(|| LiveDevice::moving(&address.device, 0, self.id)),
+        }
+    }
+
+    fn answer_broadcast(self: &Arc<Self>, ask: BroadcastAsk) -> Option<Say> {
+        let user = TenantUser::from_node(&ask.user).ok()?;
+        let hub = self.hub();
+        let message = hub.receive(ask.message.read()?);
+        let mut devices = Vec::new();
+        for device in ask.devices.iter().filter_map(|device| DeviceId::new(device).ok()) {
+            let address = TenantAddress { user: user.clone(), device };
+            if let Some(Ok(_)) = hub.push_here(&address, &message, Sending::default()) {
+                devices.push(address.device.as_str().to_owned());
+            }
+        }
+        Some(Say::Delivered(DeliveredSay { devices }))
+    }
+
+    /// Moves mailboxes of a node that stops to this one.
+    async fn adopt(self: &Arc<Self>, from: NodeId, mailboxes: Vec<Adopted>) -> Plain {
+        if self.phase() != Phase::Up {
+            return Plain::Full;
+        }
+        for Adopted { address, term, parcel } in mailboxes {
+            let Some(address) = address.read() else { continue };
+            let parcel = parcel.read();
+            if self.hub().admit_parcel(parcel.memory_bytes()).is_err() {
+                return Plain::Full;
+            }
+            let turn = self.turns.take(&address).await;
+            let era = self.link.era();
+            match directory!(self, take_over(&address, Entry { node: from, term }, false)) {
+                Ok(Some(new)) => {
+                    self.put(&turn, &address, Placed::Parcel(Box::new(parcel)), (new, era), Move::Adopted);
+                }
+                Ok(None) => {}
+                // Those that were not moved are still the other node's.
+                Err(_) => return Plain::Full,
+            }
+        }
+        Plain::Ok
+    }
+}
+
+/// The largest parcel that a node sends, in bytes.
+const LARGEST: usize = 1 << 20;

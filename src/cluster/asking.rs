@@ -1,0 +1,192 @@
+//! Requests to other nodes: sends one, and waits for its answer.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Happened, RequestKind, RequestOutcome,
+    directory::{Fault, NodeId},
+    node::Node,
+    peer_messages::{Ask, Plain, Reply, Request, Say},
+    wire::Channel,
+};
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoAnswer {
+    /// It was not sent: the link is down.
+    Down,
+    /// It may have been sent when the link went down.
+    Lost,
+    /// The node did not answer in time.
+    Silent,
+    /// Nobody listens on the channel of the node.
+    NoLink,
+}
+
+/// The requests that wait for an answer.
+#[derive(Default)]
+pub(super) struct Asking {
+    tokens: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Say>>>,
+    /// The bytes of the requests to each node that were not answered.
+    unanswered: Mutex<HashMap<NodeId, usize>>,
+    answered: Notify,
+}
+
+impl Asking {
+    /// Hands an answer to the request that waits for it.
+    pub(super) fn answer(&self, reply: Reply) {
+        let waiting = self.waiting.lock().remove(&reply.token);
+        if let (Some(waiting), Some(say)) = (waiting, reply.say) {
+            // Fails when the request has just timed out.
+            let _ = waiting.send(say);
+        }
+    }
+
+    /// The link went down: no request gets an answer.
+    pub(super) fn give_up(&self) {
+        self.waiting.lock().clear();
+    }
+}
+
+/// A request that waits. Dropping it forgets it.
+struct Waiting<'a> {
+    asking: &'a Asking,
+    token: u64,
+    node: NodeId,
+    bytes: usize,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.asking.waiting.lock().remove(&self.token);
+        let mut unanswered = self.asking.unanswered.lock();
+        if let Some(bytes) = unanswered.get_mut(&self.node) {
+            *bytes = bytes.saturating_sub(self.bytes);
+            if *bytes == 0 {
+                unanswered.remove(&self.node);
+            }
+        }
+        drop(unanswered);
+        self.asking.answered.notify_waiters();
+    }
+}
+
+impl Node {
+    /// Asks another node, and waits for the answer for at most `patience`.
+    pub(super) async fn ask(&self, node: NodeId, ask: Ask, patience: Duration) -> Result<Say, NoAnswer> {
+        let (began, kind) = (Instant::now(), kind(&ask));
+        let answer = self.ask_until(node, ask, patience, began + patience).await;
+        let outcome = match &answer {
+            Ok(_) => RequestOutcome::Answered,
+            Err(NoAnswer::Silent) => RequestOutcome::Silent,
+            Err(NoAnswer::NoLink) => RequestOutcome::NoLink,
+            Err(NoAnswer::Down | NoAnswer::Lost) => RequestOutcome::Down,
+        };
+        self.observe(Happened::Asked(kind, outcome, began.elapsed()));
+        answer
+    }
+
+    async fn ask_until(&self, node: NodeId, ask: Ask, patience: Duration, end: Instant) -> Result<Say, NoAnswer> {
+        let Some(up) = self.link.up() else { return Err(NoAnswer::Down) };
+        let mut losses = self.link.losses();
+        losses.mark_unchanged();
+        // Lost between the two lines above.
+        if self.link.up().is_none_or(|now| now.number != up.number) {
+            return Err(NoAnswer::Down);
+        }
+        let token = self.asking.tokens.fetch_add(1, Ordering::Relaxed);
+        let request = Request {
+            token,
+            from: self.id.0,
+            sent_ms: self.directory_ms(),
+            patience_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
+            ask: Some(ask),
+        };
+        let bytes = request.to_bytes();
+        let admitted = timeout_at(end, self.admit(node, token, bytes.len())).await;
+        let _waiting = admitted.map_err(|_| NoAnswer::Down)?;
+        let (sender, mut answer) = oneshot::channel();
+        self.asking.waiting.lock().insert(token, sender);
+        let publish = up.wire.publish(Channel::Requests(node), bytes);
+        let exchange = async {
+            tokio::select! {
+                biased;
+                _ = losses.changed() => return Err(NoAnswer::Lost),
+                said = &mut answer => return said.map_err(|_| NoAnswer::Lost),
+                sent = publish => match self.heed(&up, sent) {
+                    Ok(0) => return Err(NoAnswer::NoLink),
+                    Ok(_) => {}
+                    Err(Fault::Down(_) | Fault::Reborn) => return Err(NoAnswer::Down),
+                    Err(Fault::Late(_)) => return Err(NoAnswer::Lost),
+                },
+            }
+            tokio::select! {
+                biased;
+                said = &mut answer => said.map_err(|_| NoAnswer::Lost),
+                _ = losses.changed() => Err(NoAnswer::Lost),
+            }
+        };
+        timeout_at(end, exchange).await.unwrap_or(Err(NoAnswer::Silent))
+    }
+
+    /// Waits until few enough bytes to this node are unanswered. One message always may be.
+    async fn admit(&self, node: NodeId, token: u64, bytes: usize) -> Waiting<'_> {
+        let most = UNANSWERED / self.link.nodes();
+        loop {
+            let answered = self.asking.answered.notified();
+            {
+                let mut unanswered = self.asking.unanswered.lock();
+                let now = unanswered.get(&node).copied().unwrap_or(0);
+                if now == 0 || now + bytes <= most {
+                    unanswered.insert(node, now + bytes);
+                    return Waiting { asking: &self.asking, token, node, bytes };
+                }
+            }
+            answered.await;
+        }
+    }
+
+    /// Sends an answer. Nobody waits for it to arrive.
+    pub(super) fn reply(self: &Arc<Self>, to: NodeId, token: u64, say: Say) {
+        let Some(up) = self.link.up() else { return };
+        let (node, bytes) = (self.clone(), Reply { token, say: Some(say) }.to_bytes());
+        self.spawn(async move {
+            let sent = up.wire.publish(Channel::Answers(to), bytes).await;
+            let _ = node.heed(&up, sent);
+        });
+    }
+}
+
+impl From<Plain> for Say {
+    fn from(plain: Plain) -> Self {
+        Self::Plain(plain.into())
+    }
+}
+
+fn kind(ask: &Ask) -> RequestKind {
+    match ask {
+        Ask::Push(_) => RequestKind::Push,
+        Ask::Take(_) => RequestKind::Take,
+        Ask::Hole(_) => RequestKind::Hole,
+        Ask::Adopt(_) => RequestKind::Adopt,
+        Ask::Live(_) => RequestKind::Live,
+        Ask::Broadcast(_) => RequestKind::Broadcast,
+    }
+}
+
+/// The bytes of requests to all other nodes that may be unanswered.
+const UNANSWERED: usize = 24 << 20;

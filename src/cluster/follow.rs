@@ -1,0 +1,239 @@
+//! The presence of watched users on other nodes.
+//!
+//! Every node publishes each change of a device of its own at once. A watcher keeps the newest state of each device: the highest
+//! (term, number). The hub's board gives a device that left its grace, so a device that moves between nodes does not go offline.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use super::{
+    directory::{Fault, NodeId},
+    node::Node,
+    peer_messages::LiveDevice,
+    wire::Channel,
+};
+use crate::{
+    auth::{TenantAddress, TenantUser},
+    error::Error,
+    hub::{Page, Standing, Term},
+    model::DeviceId,
+};
+
+/// The users that are watched on this node.
+#[derive(Default)]
+pub(super) struct Following(Mutex<HashMap<TenantUser, Followed>>);
+
+/// The devices of one watched user, on all nodes.
+#[derive(Default)]
+struct Followed {
+    devices: HashMap<DeviceId, Seen>,
+    /// The list was made since the link came up, so nothing is missing.
+    whole: bool,
+    /// Counts what was heard, so that it wins over a list that began before.
+    heard: u64,
+}
+
+/// The newest that is known of a device.
+struct Seen {
+    term: Term,
+    number: u64,
+    node: NodeId,
+    page: Option<Page>,
+    /// When it was heard.
+    heard: u64,
+}
+
+impl Followed {
+    /// Takes note of a device, unless something newer is known. Says whether that changed anything.
+    fn hear(&mut self, device: DeviceId, live: &LiveDevice) -> bool {
+        self.heard += 1;
+        let page = live.live.then_some((live.epoch, live.page));
+        let seen = Seen { term: live.term, number: live.number, node: NodeId(live.node), page, heard: self.heard };
+        match self.devices.get_mut(&device) {
+            Some(known) if (known.term, known.number) > (seen.term, seen.number) => false,
+            Some(known) => {
+                let changed = (known.node, known.page) != (seen.node, seen.page);
+                *known = seen;
+                changed
+            }
+            None => {
+                self.devices.insert(device, seen);
+                true
+            }
+        }
+    }
+}
+
+impl Following {
+    fn is_whole(&self, user: &TenantUser) -> bool {
+        self.0.lock().get(user).is_some_and(|followed| followed.whole)
+    }
+
+    fn follows(&self, user: &TenantUser) -> bool {
+        self.0.lock().contains_key(user)
+    }
+
+    fn users(&self) -> Vec<TenantUser> {
+        self.0.lock().keys().cloned().collect()
+    }
+
+    /// The live devices of a user on other nodes than this one.
+    pub(super) fn pages(&self, user: &TenantUser, me: NodeId) -> Vec<(DeviceId, Page)> {
+        let users = self.0.lock();
+        let devices = users.get(user).into_iter().flat_map(|followed| &followed.devices);
+        devices
+            .filter(|(_, seen)| seen.node != me)
+            .filter_map(|(device, seen)| Some((device.clone(), seen.page?)))
+            .collect()
+    }
+
+    /// The page of a device, if it is live on another node than this one.
+    pub(super) fn page(&self, address: &TenantAddress, me: NodeId) -> Option<Page> {
+        let users = self.0.lock();
+        let seen = users.get(&address.user)?.devices.get(&address.device)?;
+        seen.page.filter(|_| seen.node != me)
+    }
+
+    /// The link was lost: something may be missed.
+    pub(super) fn doubt(&self) {
+        self.0.lock().values_mut().for_each(|followed| followed.whole = false);
+    }
+
+    /// The devices of a dead node are offline.
+    fn bury(&self, node: NodeId) -> Vec<TenantAddress> {
+        let mut gone = Vec::new();
+        for (user, followed) in &mut *self.0.lock() {
+            for (device, seen) in &mut followed.devices {
+                if seen.node == node && seen.page.take().is_some() {
+                    gone.push(TenantAddress { user: user.clone(), device: device.clone() });
+                }
+            }
+        }
+        gone
+    }
+}
+
+impl Node {
+    /// Follows a user. Completes when the list of its devices is whole. Also after an error the user is followed, until [`Node::unfollow`].
+    pub(super) async fn follow(self: &Arc<Self>, user: &TenantUser) -> Result<(), Error> {
+        if self.following.is_whole(user) && self.link.up().is_some() {
+            return Ok(());
+        }
+        self.following.0.lock().entry(user.clone()).or_default();
+        self.list_followed(user).await
+    }
+
+    async fn list_followed(self: &Arc<Self>, user: &TenantUser) -> Result<(), Error> {
+        let up = self.link.up().ok_or(Error::UNREACHABLE)?;
+        let subscribed = up.wire.subscribe(user).await;
+        self.heed(&up, subscribed).map_err(|_: Fault| Error::UNREACHABLE)?;
+        let began = self.following.0.lock().get(user).map_or(0, |followed| followed.heard);
+        let devices = self.live_devices(user).await?;
+        let mut changed = Vec::new();
+        if let Some(followed) = self.following.0.lock().get_mut(user) {
+            let mut live = HashSet::new();
+            for device in devices {
+                let Ok(id) = DeviceId::new(&device.device) else { continue };
+                live.insert(id.clone());
+                if followed.hear(id.clone(), &device) {
+                    changed.push(id);
+                }
+            }
+            followed.devices.retain(|device, seen| {
+                let gone = seen.heard <= began && !live.contains(device);
+                if gone && seen.page.is_some() {
+                    changed.push(device.clone());
+                }
+                !gone
+            });
+            followed.whole = self.link.up().is_some_and(|now| now.number == up.number);
+        }
+        for device in changed {
+            self.hub().changed(&TenantAddress { user: user.clone(), device });
+        }
+        Ok(())
+    }
+
+    /// The last watch of a user is over.
+    pub(super) fn unfollow(self: &Arc<Self>, user: &TenantUser) {
+        self.following.0.lock().remove(user);
+        let Some(up) = self.link.up() else { return };
+        let (node, user) = (self.clone(), user.clone());
+        self.spawn(async move {
+            let ended = up.wire.unsubscribe(&user).await;
+            let _ = node.heed(&up, ended);
+            // Somebody began to watch meanwhile, and may have subscribed before that.
+            if node.following.follows(&user) {
+                let begun = up.wire.subscribe(&user).await;
+                let _ = node.heed(&up, begun);
+            }
+        });
+    }
+
+    /// Lists all followed users again, some at a time: after the link came back, and every 10 minutes.
+    pub(super) async fn list_all_followed(self: &Arc<Self>, pause: Duration) {
+        for user in self.following.users() {
+            while self.following.follows(&user) && self.list_followed(&user).await.is_err() {
+                if self.link.up().is_none() {
+                    return;
+                }
+                sleep(AGAIN).await;
+            }
+            sleep(pause).await;
+        }
+    }
+
+    /// Keeps the lists of followed users right, also when a change was lost.
+    pub(super) async fn keep_following(self: &Arc<Self>) {
+        loop {
+            sleep(SWEEP.mul_f64(0.9 + fastrand::f64() * 0.2)).await;
+            if self.link.up().is_some() {
+                self.list_all_followed(SPREAD).await;
+            }
+        }
+    }
+
+    /// Another node, or this one, published the presence of a device.
+    pub(super) fn heard(self: &Arc<Self>, user: &TenantUser, live: &LiveDevice) {
+        let Ok(device) = DeviceId::new(&live.device) else { return };
+        let changed = match self.following.0.lock().get_mut(user) {
+            Some(followed) => followed.hear(device.clone(), live),
+            None => false,
+        };
+        if changed {
+            self.hub().changed(&TenantAddress { user: user.clone(), device });
+        }
+    }
+
+    /// Publishes the presence of a device of this node.
+    pub(super) fn tell_presence(self: &Arc<Self>, address: &TenantAddress, standing: &Standing) {
+        let live = LiveDevice::of(&address.device, standing, self.id);
+        if let Some(followed) = self.following.0.lock().get_mut(&address.user) {
+            followed.hear(address.device.clone(), &live);
+        }
+        let Some(up) = self.link.up() else { return };
+        let (node, channel) = (self.clone(), Channel::Presence(address.user.clone()));
+        self.spawn(async move {
+            let sent = up.wire.publish(channel, live.to_presence()).await;
+            let _ = node.heed(&up, sent);
+        });
+    }
+
+    /// A node is dead: its devices go offline without asking.
+    pub(super) fn bury_presence(self: &Arc<Self>, dead: NodeId) {
+        for address in self.following.bury(dead) {
+            self.hub().changed(&address);
+        }
+    }
+}
+
+const AGAIN: Duration = Duration::from_millis(200);
+const SWEEP: Duration = Duration::from_secs(600);
+/// The pause after each user of a sweep, so that it is spread out.
+const SPREAD: Duration = Duration::from_millis(20);

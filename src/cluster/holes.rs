@@ -1,0 +1,107 @@
+//! Giving up, and holes: whoever had a mailbox that another node has now tells that node what may be lost.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{
+    Happened, Move,
+    asking::NoAnswer,
+    directory::{Claim, Found},
+    node::{Node, directory},
+    peer_messages::{Ask, HoleAsk, Plain, WireWaiting},
+};
+use crate::{
+    auth::TenantAddress,
+    hub::{Parcel, Placed, Term, Waiting},
+};
+
+impl Node {
+    /// Another node has a mailbox of this term: a mailbox or a stub of a lower one is given up. What waits in it goes there, and
+    /// when more was accepted than is known to have arrived, the mailbox there gets a hole.
+    pub(super) fn give_up(self: &Arc<Self>, address: &TenantAddress, term: Term) {
+        self.give_up_stub(address, term);
+        let Some(parcel) = self.hub().give_up(address, term) else { return };
+        self.observe(Happened::GaveUp);
+        if parcel.may_lose() {
+            self.send_hole(address, parcel.epoch, parcel.waiting(UNHELD_MS));
+        }
+    }
+
+    /// Nobody said that a parcel was opened. If anything in it was not confirmed, whoever has the device gets a hole.
+    pub(super) fn mourn(self: &Arc<Self>, address: &TenantAddress, parcel: &Parcel) {
+        if parcel.may_lose() {
+            self.observe(Happened::Mourned);
+            self.send_hole(address, parcel.epoch, Vec::new());
+        }
+    }
+
+    /// Sends a hole, for as long as the process lives, until somebody took it. The messages are sent once: a hole that was not
+    /// answered may have been taken, so it is repeated without them.
+    fn send_hole(self: &Arc<Self>, address: &TenantAddress, epoch: u64, waiting: Vec<Waiting>) {
+        let (node, address) = (self.clone(), address.clone());
+        self.spawn(async move {
+            let mut waiting = waiting;
+            while !node.try_hole(&address, epoch, &mut waiting).await {
+                sleep(AGAIN).await;
+            }
+        });
+    }
+
+    /// Says whether somebody took the hole.
+    async fn try_hole(self: &Arc<Self>, address: &TenantAddress, epoch: u64, waiting: &mut Vec<Waiting>) -> bool {
+        if self.hub().standing(address).is_some() {
+            // Cloned, because the mailbox may have gone between the two lines.
+            return self.take_hole(address, epoch, waiting.clone());
+        }
+        match directory!(self, find(address)) {
+            Ok(Found::At(entry, _)) if entry.node != self.id => {
+                let waiting_there = waiting.iter().map(WireWaiting::from).collect();
+                let ask = HoleAsk { address: address.into(), epoch, waiting: waiting_there };
+                match self.ask(entry.node, Ask::Hole(ask), PATIENCE).await {
+                    Ok(say) => say == Plain::Ok.into(),
+                    Err(NoAnswer::Silent | NoAnswer::Lost) => {
+                        waiting.clear();
+                        false
+                    }
+                    Err(NoAnswer::Down | NoAnswer::NoLink) => false,
+                }
+            }
+            Ok(Found::Nobody) => self.claim_for_hole(address).await && waiting.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Puts a hole into a mailbox of this node. Says whether there is one.
+    pub(super) fn take_hole(&self, address: &TenantAddress, epoch: u64, waiting: Vec<Waiting>) -> bool {
+        let taken = self.hub().hole(address, epoch, waiting);
+        if taken {
+            self.observe(Happened::Hole);
+        }
+        taken
+    }
+
+    /// Nobody has the device: makes a parked mailbox with a hole.
+    async fn claim_for_hole(self: &Arc<Self>, address: &TenantAddress) -> bool {
+        let Some(turn) = self.turns.try_take(address) else { return false };
+        let era = self.link.era();
+        let Ok(Claim::New { term, .. } | Claim::Over(term)) = directory!(self, claim(address, 0)) else { return false };
+        self.put(&turn, address, Placed::Fresh { hole: true, only_holds: false }, (term, era), Move::New);
+        true
+    }
+
+    /// Tells the directory of one mailbox: confirms it, or gives it up.
+    pub(super) async fn verify(self: &Arc<Self>, address: &TenantAddress, term: Term) {
+        let era = self.link.era();
+        if let Ok(told) = directory!(self, tell(&[(address.clone(), term)]))
+            && let Some(told) = told.first()
+        {
+            self.apply_told(address, term, *told, era);
+        }
+    }
+}
+
+/// How long a message that was sent to a live stream waits in the mailbox that it is sent on to: as long as the default resume window.
+const UNHELD_MS: u64 = 120_000;
+const PATIENCE: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(200);

@@ -1,0 +1,267 @@
+//! The state of the link to the engine: up or down, the era, the members, the clock of the directory.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use super::{
+    directory::{Beat, Directory, Member, NodeId, Phase},
+    wire::{Connection, Wire},
+};
+
+/// A link that is up.
+pub(super) struct Up {
+    pub(super) directory: Arc<dyn Directory>,
+    pub(super) wire: Arc<dyn Wire>,
+    /// Tells this link from the ones before it.
+    pub(super) number: u64,
+    /// When a link that was lost came back. `None`: it is the first one.
+    back_since: Option<Instant>,
+}
+
+impl Up {
+    /// Whether the link was lost and came back less than 2 s ago: what other nodes have told may be missing.
+    pub(super) fn is_young(&self) -> bool {
+        self.back_since.is_some_and(|since| since.elapsed() < YOUNG)
+    }
+}
+
+/// The link, as all flows see it.
+pub(super) struct Link {
+    began: Instant,
+    up: Mutex<Result<Arc<Up>, Down>>,
+    /// Ends the waits of requests when the link goes down: the number of links that were lost.
+    lost: watch::Sender<u64>,
+    links: AtomicU64,
+    generation: AtomicU64,
+    era: AtomicU32,
+    /// When the clock was looked at last, in milliseconds since `began`.
+    ticked_ms: AtomicU64,
+    /// The mailboxes have to be told.
+    retell: AtomicBool,
+    retell_now: Notify,
+    /// The number of this node's debt. 0: it owes nothing.
+    debt: AtomicU64,
+    members: Mutex<Vec<Member>>,
+    clock: Mutex<DirectoryClock>,
+}
+
+/// Why the link is down, and since when.
+#[derive(Clone, Debug)]
+pub(super) struct Down {
+    pub(super) reason: String,
+    pub(super) since: Instant,
+}
+
+/// The offset of the directory's clock to the one of this machine.
+#[derive(Default)]
+struct DirectoryClock {
+    /// The round trip of each of the last beats, with the offset that it showed, in milliseconds.
+    samples: VecDeque<(u64, i64)>,
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        let down = Down { reason: "not connected yet".to_owned(), since: Instant::now() };
+        Self {
+            began: Instant::now(),
+            up: Mutex::new(Err(down)),
+            lost: watch::Sender::new(0),
+            links: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            era: AtomicU32::new(1),
+            ticked_ms: AtomicU64::new(0),
+            retell: AtomicBool::new(false),
+            retell_now: Notify::new(),
+            debt: AtomicU64::new(0),
+            members: Mutex::default(),
+            clock: Mutex::default(),
+        }
+    }
+
+    /// The link, if it is up.
+    pub(super) fn up(&self) -> Option<Arc<Up>> {
+        self.up.lock().as_ref().ok().cloned()
+    }
+
+    /// Why the link is down. `None`: it is up.
+    pub(super) fn down(&self) -> Option<Down> {
+        self.up.lock().as_ref().err().cloned()
+    }
+
+    /// Counts the links that were lost.
+    pub(super) fn losses(&self) -> watch::Receiver<u64> {
+        self.lost.subscribe()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The era of this moment. Begins a new one when the clock skipped: this node did not run, and others may have taken what it has.
+    pub(super) fn era(&self) -> u32 {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let before = self.ticked_ms.load(Ordering::Relaxed);
+        if now > before {
+            self.ticked_ms.store(now, Ordering::Relaxed);
+            if now - before > SKIP_MS {
+                self.doubt();
+            }
+        }
+        self.era.load(Ordering::Acquire)
+    }
+
+    /// Begins a new era: every mailbox of this node is suspect, and is told again.
+    pub(super) fn doubt(&self) {
+        self.era.fetch_add(1, Ordering::AcqRel);
+        self.ask_to_tell();
+    }
+
+    pub(super) fn ask_to_tell(&self) {
+        self.retell.store(true, Ordering::Release);
+        self.retell_now.notify_one();
+    }
+
+    /// Takes the wish that all mailboxes are told.
+    pub(super) fn take_retell(&self) -> bool {
+        self.retell.swap(false, Ordering::AcqRel)
+    }
+
+    /// Waits until somebody wishes that all mailboxes are told.
+    pub(super) async fn retell_wished(&self) {
+        while !self.retell.load(Ordering::Acquire) {
+            self.retell_now.notified().await;
+        }
+    }
+
+    /// The link is up. The hello of this connection was answered.
+    pub(super) fn came_up(&self, connection: &Connection, generation: u64, debt: Option<u64>) -> Arc<Up> {
+        let known = self.generation.swap(generation, Ordering::AcqRel);
+        let up = Up {
+            directory: connection.directory.clone(),
+            wire: connection.wire.clone(),
+            number: self.links.fetch_add(1, Ordering::AcqRel) + 1,
+            back_since: (known != 0).then(Instant::now),
+        };
+        self.note_debt(debt);
+        let up = Arc::new(up);
+        *self.up.lock() = Ok(up.clone());
+        self.doubt();
+        up
+    }
+
+    /// The link of this number is down. Says whether it was up.
+    pub(super) fn went_down(&self, number: u64, reason: &str) -> bool {
+        let mut up = self.up.lock();
+        if !up.as_ref().is_ok_and(|up| up.number == number) {
+            return false;
+        }
+        *up = Err(Down { reason: reason.to_owned(), since: Instant::now() });
+        drop(up);
+        self.doubt();
+        self.lost.send_modify(|lost| *lost += 1);
+        true
+    }
+
+    /// Notes why the link cannot come up.
+    pub(super) fn stays_down(&self, reason: &str) {
+        if let Err(down) = &mut *self.up.lock() {
+            reason.clone_into(&mut down.reason);
+        }
+    }
+
+    /// Notes a debt that the directory named.
+    pub(super) fn note_debt(&self, debt: Option<u64>) {
+        self.debt.store(debt.unwrap_or(0), Ordering::Release);
+    }
+
+    /// The number of this node's debt.
+    pub(super) fn debt(&self) -> Option<u64> {
+        Some(self.debt.load(Ordering::Acquire)).filter(|debt| *debt > 0)
+    }
+
+    /// Takes note of a beat. `sent` and `answered`: by the clock of this machine, in milliseconds.
+    pub(super) fn note_beat(&self, beat: &Beat, sent: u64, answered: u64) {
+        let owes_more = beat.debt.is_some() && beat.debt != self.debt();
+        self.note_debt(beat.debt);
+        self.members.lock().clone_from(&beat.members);
+        let jumped = self.clock.lock().add(beat.time_ms, sent, answered);
+        if owes_more || jumped {
+            self.doubt();
+        }
+    }
+
+    /// The round trip of a command, from the last beats.
+    pub(super) fn round_trip(&self) -> Duration {
+        let clock = self.clock.lock();
+        Duration::from_millis(clock.samples.iter().map(|(round_trip, _)| *round_trip).min().unwrap_or(1).max(1))
+    }
+
+    /// The time of the directory, from the time of this machine, both in milliseconds since 1970.
+    pub(super) fn directory_ms(&self, wall_clock_ms: u64) -> u64 {
+        wall_clock_ms.saturating_add_signed(self.clock.lock().offset())
+    }
+
+    pub(super) fn members(&self) -> Vec<Member> {
+        self.members.lock().clone()
+    }
+
+    /// How many nodes are alive, this one too.
+    pub(super) fn nodes(&self) -> usize {
+        self.members.lock().iter().filter(|member| !member.is_dead()).count().max(1)
+    }
+
+    /// The other nodes in a phase.
+    pub(super) fn others(&self, me: NodeId, phase: Phase) -> Vec<NodeId> {
+        let members = self.members.lock();
+        let wanted = members.iter().filter(|it| it.node != me && it.phase == phase && !it.is_dead());
+        wanted.map(|member| member.node).collect()
+    }
+
+    /// Whether a node is known to be dead, or is not known.
+    pub(super) fn is_dead(&self, node: NodeId) -> bool {
+        self.members.lock().iter().find(|member| member.node == node).is_none_or(Member::is_dead)
+    }
+}
+
+impl DirectoryClock {
+    /// Adds what a beat showed. Says whether the directory's clock jumped.
+    fn add(&mut self, time_ms: u64, sent: u64, answered: u64) -> bool {
+        let offset =
+            i64::try_from(time_ms).unwrap_or(i64::MAX) - i64::try_from(sent.midpoint(answered)).unwrap_or(i64::MAX);
+        let jumped = self.samples.back().is_some_and(|(_, before)| before.abs_diff(offset) > JUMP_MS);
+        if jumped {
+            self.samples.clear();
+        }
+        self.samples.push_back((answered.saturating_sub(sent), offset));
+        if self.samples.len() > SAMPLES {
+            self.samples.pop_front();
+        }
+        jumped
+    }
+
+    /// The offset of the beat with the shortest round trip.
+    fn offset(&self) -> i64 {
+        self.samples.iter().min_by_key(|(round_trip, _)| *round_trip).map_or(0, |(_, offset)| *offset)
+    }
+}
+
+/// A node that was not run for longer than this may have lost its mailboxes, in milliseconds.
+const SKIP_MS: u64 = 2_000;
+/// A step of the directory's clock between two beats that makes nodes look dead or alive, in milliseconds.
+const JUMP_MS: u64 = 3_000;
+/// For so long after a link came back, an absence is not believed.
+const YOUNG: Duration = Duration::from_secs(2);
+/// How many beats the clock of the directory is read from.
+const SAMPLES: usize = 10;

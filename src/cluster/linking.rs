@@ -1,0 +1,130 @@
+//! Keeps the link: connects, says hello, reads what comes in, and says once a second that this node is alive.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::sleep};
+
+use super::{
+    Happened,
+    directory::Phase,
+    link::Up,
+    node::Node,
+    wire::{Connection, INBOX, Pushed},
+};
+
+impl Node {
+    /// Connects again and again.
+    pub(super) async fn keep_linked(self: &Arc<Self>) {
+        loop {
+            let (sender, inbox) = mpsc::channel(INBOX);
+            let reason = match self.engine.connect(self.id, sender).await {
+                Ok(connection) => self.serve(connection, inbox).await,
+                Err(fault) => fault.to_string(),
+            };
+            let known = self.link.down().is_some_and(|down| down.reason == reason);
+            if !known {
+                self.link.stays_down(&reason);
+                self.observe(Happened::LinkDown { reason: &reason });
+            }
+            sleep(AGAIN.mul_f64(0.5 + fastrand::f64())).await;
+        }
+    }
+
+    /// Uses a connection until it is lost. Returns why.
+    async fn serve(self: &Arc<Self>, mut connection: Connection, inbox: mpsc::Receiver<Pushed>) -> String {
+        let (known, alone) = (self.link.generation(), self.alone.load(Ordering::Acquire));
+        let owes = alone > 0 || self.stubs.has_parcels() || known == 0 && self.has_mailboxes();
+        let hello = match connection.directory.hello(known, owes).await {
+            Ok(hello) => hello,
+            Err(fault) => return fault.to_string(),
+        };
+        let mut losses = self.link.losses();
+        losses.mark_unchanged();
+        let up = self.link.came_up(&connection, hello.generation, hello.debt);
+        self.observe(Happened::LinkUp { generation: hello.generation });
+        if hello.generation != known {
+            self.mourn_older_generations();
+        }
+        let lost = async {
+            loop {
+                if let Some(reason) = connection.lost.borrow_and_update().clone() {
+                    return reason;
+                }
+                if connection.lost.changed().await.is_err() {
+                    return "the connection is over".to_owned();
+                }
+            }
+        };
+        let reason = tokio::select! {
+            biased;
+            reason = lost => reason,
+            _ = losses.changed() => self.link.down().map_or_else(String::new, |down| down.reason),
+            reason = self.beat(&up, alone) => reason,
+            () = self.read(inbox) => "the connection is over".to_owned(),
+        };
+        self.take_down(up.number, &reason);
+        self.following.doubt();
+        reason
+    }
+
+    fn has_mailboxes(&self) -> bool {
+        let hub = self.hub();
+        (0..).map_while(|part| hub.of_part(part)).any(|mailboxes| !mailboxes.is_empty())
+    }
+
+    async fn read(self: &Arc<Self>, mut inbox: mpsc::Receiver<Pushed>) {
+        while let Some(pushed) = inbox.recv().await {
+            self.receive(&pushed);
+        }
+    }
+
+    /// Says that this node is alive, until that fails. Returns why. `alone`: how many mailboxes were made without the directory
+    /// when the hello was sent.
+    async fn beat(self: &Arc<Self>, up: &Arc<Up>, alone: u64) -> String {
+        // Made while the hello was on its way.
+        if self.alone.load(Ordering::Acquire) != alone {
+            let owed = up.directory.owe().await;
+            match self.heed(up, owed) {
+                Ok(debt) => self.link.note_debt(Some(debt)),
+                Err(fault) => return fault.to_string(),
+            }
+        }
+        let node = self.clone();
+        self.spawn(async move { node.list_all_followed(Duration::ZERO).await });
+        loop {
+            let (sent, about) = (self.around.wall_clock_ms(), self.around.about());
+            let beat = up.directory.beat(self.phase(), &about).await;
+            let beat = match self.heed(up, beat) {
+                Ok(beat) => beat,
+                Err(fault) => return fault.to_string(),
+            };
+            let before = self.link.members();
+            self.link.note_beat(&beat, sent, self.around.wall_clock_ms());
+            for dead in before.iter().filter(|member| !member.is_dead() && self.link.is_dead(member.node)) {
+                self.bury_presence(dead.node);
+            }
+            if self.phase() == Phase::Joining {
+                self.enter(Phase::Up);
+            }
+            self.observe(Happened::Beat { members: &beat.members });
+            sleep(BEAT.mul_f64(0.9 + fastrand::f64() * 0.2)).await;
+        }
+    }
+
+    /// Looks at the clock and at the stubs whose time is over.
+    pub(super) async fn keep_time(self: &Arc<Self>) {
+        loop {
+            sleep(TICK).await;
+            self.link.era();
+            self.close_due_stubs();
+        }
+    }
+}
+
+/// When a link that is down is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(200);

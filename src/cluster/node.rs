@@ -1,0 +1,199 @@
+//! One node: what its flows share, and the small steps that several flows take.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    Happened, Move, Surroundings,
+    asking::Asking,
+    directory::{Entry, Fault, NodeId, Phase},
+    follow::Following,
+    link::{Link, Up},
+    stubs::Stubs,
+    turns::{Turn, Turns},
+    wire::Engine,
+};
+use crate::{
+    auth::TenantAddress,
+    hub::{Inbound, Placed, Standing, Term},
+};
+
+/// Calls the directory when the link is up. A fault takes the link down.
+macro_rules! directory {
+    ($node:expr, $method:ident($($argument:expr),*)) => {
+        match $node.link.up() {
+            Some(up) => {
+                let answer = up.directory.$method($($argument),*).await;
+                $node.heed(&up, answer)
+            }
+            None => Err($crate::cluster::directory::Fault::Down("the link is down".to_owned())),
+        }
+    };
+}
+pub(super) use directory;
+
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) around: Arc<dyn Surroundings>,
+    hub: RwLock<Arc<dyn Inbound>>,
+    pub(super) link: Link,
+    pub(super) asking: Asking,
+    pub(super) turns: Turns,
+    pub(super) stubs: Stubs,
+    pub(super) following: Following,
+    pub(super) known: KnownEntries,
+    phase: AtomicU8,
+    /// How many mailboxes were made without the directory. Back to 0 when all is told.
+    pub(super) alone: AtomicU64,
+}
+
+impl Node {
+    pub(super) fn new(
+        id: NodeId,
+        engine: Arc<dyn Engine>,
+        around: Arc<dyn Surroundings>,
+        hub: Arc<dyn Inbound>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            engine,
+            around,
+            hub: RwLock::new(hub),
+            link: Link::new(),
+            asking: Asking::default(),
+            turns: Turns::default(),
+            stubs: Stubs::default(),
+            following: Following::default(),
+            known: KnownEntries::default(),
+            phase: AtomicU8::new(0),
+            alone: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn hub(&self) -> Arc<dyn Inbound> {
+        self.hub.read().clone()
+    }
+
+    pub(super) fn set_hub(&self, hub: Arc<dyn Inbound>) {
+        *self.hub.write() = hub;
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Joining,
+            1 => Phase::Up,
+            _ => Phase::Leaving,
+        }
+    }
+
+    /// Phases only go forward.
+    pub(super) fn enter(&self, phase: Phase) {
+        let number = match phase {
+            Phase::Joining => 0,
+            Phase::Up => 1,
+            Phase::Leaving => 2,
+        };
+        self.phase.fetch_max(number, Ordering::AcqRel);
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.around.spawn(Box::pin(task));
+    }
+
+    pub(super) fn observe(&self, happened: Happened<'_>) {
+        self.around.observe(happened);
+    }
+
+    /// The time of the directory, in milliseconds since 1970.
+    pub(super) fn directory_ms(&self) -> u64 {
+        self.link.directory_ms(self.around.wall_clock_ms())
+    }
+
+    /// Takes the link down when a call of it failed.
+    pub(super) fn heed<T>(&self, up: &Up, answer: Result<T, Fault>) -> Result<T, Fault> {
+        answer.inspect_err(|fault| self.take_down(up.number, &fault.to_string()))
+    }
+
+    pub(super) fn take_down(&self, number: u64, reason: &str) {
+        if self.link.went_down(number, reason) {
+            self.asking.give_up();
+            self.observe(Happened::LinkDown { reason });
+        }
+    }
+
+    /// Whether a mailbox of this node may be used as it is: it was confirmed in this era, or nobody can be asked.
+    pub(super) fn is_usable(&self, standing: &Standing) -> bool {
+        standing.era == self.link.era() || self.link.up().is_none()
+    }
+
+    /// Puts a mailbox into its place here, unless another node was given a newer one meanwhile: then it is mourned.
+    pub(super) fn put(
+        self: &Arc<Self>,
+        turn: &Turn,
+        address: &TenantAddress,
+        placed: Placed,
+        (term, era): (Term, u32),
+        how: Move,
+    ) {
+        let placed = if turn.yields(term) { Err(placed) } else { self.hub().place(address, placed, term, era) };
+        match placed {
+            Ok(()) => {
+                self.stubs.remove(address, None);
+                self.known.forget(address);
+                self.observe(Happened::Moved(how));
+            }
+            Err(Placed::Parcel(parcel)) => self.mourn(address, &parcel),
+            Err(Placed::Fresh { .. }) => {}
+        }
+    }
+
+    /// Whether something of a device is on its way here: a flow, or a stub.
+    pub(super) fn is_moving(&self, address: &TenantAddress) -> bool {
+        self.turns.is_busy(address) || self.stubs.has(address)
+    }
+
+    /// Deletes an entry of this node behind which nothing stands.
+    pub(super) fn disown(self: &Arc<Self>, address: &TenantAddress, term: Term) {
+        let (node, address) = (self.clone(), address.clone());
+        self.spawn(async move {
+            let nothing = node.hub().standing(&address).is_none() && !node.is_moving(&address);
+            if nothing {
+                let _ = directory!(node, release(&address, term));
+            }
+        });
+    }
+}
+
+/// Where devices were found, so that most sends need no look-up. An entry may be outdated: the node that is asked then says so.
+#[derive(Default)]
+pub(super) struct KnownEntries(Mutex<HashMap<TenantAddress, Entry>>);
+
+impl KnownEntries {
+    pub(super) fn of(&self, address: &TenantAddress) -> Option<Entry> {
+        self.0.lock().get(address).copied()
+    }
+
+    pub(super) fn learn(&self, address: &TenantAddress, entry: Entry) {
+        let mut known = self.0.lock();
+        if known.len() >= KNOWN && !known.contains_key(address) {
+            // Rare, and then all of them are asked for again one by one.
+            known.clear();
+        }
+        known.insert(address.clone(), entry);
+    }
+
+    pub(super) fn forget(&self, address: &TenantAddress) {
+        self.0.lock().remove(address);
+    }
+}
+
+/// How many entries a node remembers.
+const KNOWN: usize = 65_536;

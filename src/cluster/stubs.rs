@@ -1,0 +1,201 @@
+//! Stubs: what is left on a node of a mailbox that went away, until it is certain that another node has it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{
+    Move,
+    node::{Node, directory},
+};
+use crate::{
+    auth::TenantAddress,
+    hub::{Parcel, Placed, Term},
+};
+
+/// The stubs of a node.
+#[derive(Default)]
+pub(super) struct Stubs {
+    stubs: Mutex<HashMap<TenantAddress, Stub>>,
+    /// The devices whose mailbox came with a large parcel, and until when it stays.
+    settling: Mutex<BTreeMap<Instant, Vec<TenantAddress>>>,
+}
+
+/// What is left of one mailbox.
+#[derive(Clone)]
+pub(super) struct Stub {
+    pub(super) term: Term,
+    /// The mailbox as it left. `None`: its time was over, and the directory has to forget it.
+    pub(super) parcel: Option<Arc<Parcel>>,
+    /// The generation in which it left.
+    generation: u64,
+    until: Instant,
+}
+
+impl Stubs {
+    pub(super) fn has(&self, address: &TenantAddress) -> bool {
+        self.stubs.lock().contains_key(address)
+    }
+
+    pub(super) fn of(&self, address: &TenantAddress) -> Option<Stub> {
+        self.stubs.lock().get(address).cloned()
+    }
+
+    /// Whether parcels are here that another node may have opened, or not.
+    pub(super) fn has_parcels(&self) -> bool {
+        self.stubs.lock().values().any(|stub| stub.parcel.is_some())
+    }
+
+    /// Removes the stub of a device; with a term, only if the stub has it. Returns it.
+    pub(super) fn remove(&self, address: &TenantAddress, term: Option<Term>) -> Option<Stub> {
+        let mut stubs = self.stubs.lock();
+        let found = stubs.get(address).is_some_and(|stub| term.is_none_or(|term| term == stub.term));
+        if found { stubs.remove(address) } else { None }
+    }
+
+    /// Removes the parcel of a device if its term is lower than `term`.
+    fn remove_below(&self, address: &TenantAddress, term: Term) -> Option<Arc<Parcel>> {
+        let mut stubs = self.stubs.lock();
+        stubs.get(address).filter(|stub| stub.term < term)?.parcel.as_ref()?;
+        stubs.remove(address)?.parcel
+    }
+
+    fn insert(&self, address: &TenantAddress, stub: Stub) {
+        self.stubs.lock().insert(address.clone(), stub);
+    }
+
+    /// The stubs whose time is over, with their terms. They get another while, so that they come up again if the link is down.
+    fn due(&self, now: Instant) -> Vec<(TenantAddress, Term)> {
+        let mut stubs = self.stubs.lock();
+        let due = stubs.iter_mut().filter(|(_, stub)| stub.until <= now);
+        due.map(|(address, stub)| {
+            stub.until = now + STUB;
+            (address.clone(), stub.term)
+        })
+        .collect()
+    }
+
+    /// All parcels of stubs that left in another generation.
+    fn of_other_generations(&self, generation: u64) -> Vec<(TenantAddress, Arc<Parcel>)> {
+        let mut stubs = self.stubs.lock();
+        let is_old = |stub: &Stub| stub.generation != generation && stub.parcel.is_some();
+        let old: Vec<_> = stubs.iter().filter(|(_, stub)| is_old(stub)).map(|(address, _)| address.clone()).collect();
+        old.into_iter().filter_map(|address| Some((address.clone(), stubs.remove(&address)?.parcel?))).collect()
+    }
+
+    /// All parcels, with their terms.
+    pub(super) fn parcels(&self) -> Vec<(TenantAddress, Term, Arc<Parcel>)> {
+        let stubs = self.stubs.lock();
+        stubs.iter().filter_map(|(address, stub)| Some((address.clone(), stub.term, stub.parcel.clone()?))).collect()
+    }
+
+    /// A mailbox that came with a parcel stays for as many seconds as the parcel has MiB. Otherwise streams that jump between nodes
+    /// would move a gigabyte a second through the engine.
+    pub(super) fn settle(&self, address: &TenantAddress, bytes: usize) {
+        if bytes >= LARGE {
+            let until = Instant::now() + Duration::from_secs_f64(bytes as f64 / f64::from(1 << 20));
+            self.settling.lock().entry(until).or_default().push(address.clone());
+        }
+    }
+
+    /// Whether a mailbox came with a large parcel a moment ago.
+    pub(super) fn is_settling(&self, address: &TenantAddress) -> bool {
+        let mut settling = self.settling.lock();
+        let now = Instant::now();
+        while settling.first_key_value().is_some_and(|(until, _)| *until <= now) {
+            settling.pop_first();
+        }
+        settling.values().flatten().any(|settles| settles == address)
+    }
+}
+
+impl Node {
+    /// Keeps the parcel of a mailbox that left, so that it can be asked for again.
+    pub(super) fn leave_stub(&self, address: &TenantAddress, term: Term, parcel: Box<Parcel>) -> Arc<Parcel> {
+        let parcel: Arc<Parcel> = parcel.into();
+        let (generation, until) = (self.link.generation(), Instant::now() + STUB);
+        self.stubs.insert(address, Stub { term, parcel: Some(parcel.clone()), generation, until });
+        parcel
+    }
+
+    /// The hub has forgotten a mailbox: the directory has to forget it too.
+    pub(super) fn release(self: &Arc<Self>, address: &TenantAddress, term: Term) {
+        if self.stubs.has(address) {
+            return;
+        }
+        let (generation, until) = (self.link.generation(), Instant::now() + STUB);
+        self.stubs.insert(address, Stub { term, parcel: None, generation, until });
+        self.close_later(address, term);
+    }
+
+    /// Closes the stubs whose time is over.
+    pub(super) fn close_due_stubs(self: &Arc<Self>) {
+        for (address, term) in self.stubs.due(Instant::now()) {
+            self.close_later(&address, term);
+        }
+    }
+
+    fn close_later(self: &Arc<Self>, address: &TenantAddress, term: Term) {
+        let (node, address) = (self.clone(), address.clone());
+        self.spawn(async move { node.close(&address, term).await });
+    }
+
+    /// The time of a stub is over: the directory forgets a mailbox whose time was over, and a parcel that nobody opened is a mailbox
+    /// of this node again.
+    async fn close(self: &Arc<Self>, address: &TenantAddress, term: Term) {
+        let turn = self.turns.take(address).await;
+        let Some(stub) = self.stubs.of(address).filter(|stub| stub.term == term) else { return };
+        let Some(parcel) = stub.parcel else {
+            if directory!(self, release(address, term)).is_ok() {
+                self.stubs.remove(address, Some(term));
+            }
+            return;
+        };
+        if stub.generation != self.link.generation() {
+            if self.stubs.remove(address, Some(term)).is_some() {
+                self.mourn(address, &parcel);
+            }
+            return;
+        }
+        let era = self.link.era();
+        match directory!(self, revive(address, term)) {
+            Ok(Some(new)) => {
+                if self.stubs.remove(address, Some(term)).is_some() {
+                    let parcel = Box::new(Arc::unwrap_or_clone(parcel));
+                    self.put(&turn, address, Placed::Parcel(parcel), (new, era), Move::Revived);
+                }
+            }
+            Ok(None) => {
+                if self.stubs.remove(address, Some(term)).is_some() {
+                    self.mourn(address, &parcel);
+                }
+            }
+            // Comes up again.
+            Err(_) => {}
+        }
+    }
+
+    /// Gives up the parcel of a device, because another node has a newer mailbox.
+    pub(super) fn give_up_stub(self: &Arc<Self>, address: &TenantAddress, term: Term) {
+        if let Some(parcel) = self.stubs.remove_below(address, term) {
+            self.mourn(address, &parcel);
+        }
+    }
+
+    /// The directory is another one: nobody knows who opened the parcels that left before.
+    pub(super) fn mourn_older_generations(self: &Arc<Self>) {
+        for (address, parcel) in self.stubs.of_other_generations(self.link.generation()) {
+            self.mourn(&address, &parcel);
+        }
+    }
+}
+
+/// How long a parcel can be asked for again.
+const STUB: Duration = Duration::from_secs(3);
+/// A smaller parcel may move on at once.
+const LARGE: usize = 64 * 1024;

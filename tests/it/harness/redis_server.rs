@@ -163,6 +163,7 @@ async fn answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
         let (kind, rest) = line.trim_end().split_at(1);
         match (kind, rest.parse::<usize>()) {
             ("*", count) => left += count.unwrap_or(0),
+            ("$", Err(_)) => words.push(String::new()),
             ("$", Ok(length)) => {
                 let mut text = vec![0; length + 2];
                 stream.read_exact(&mut text).await?;

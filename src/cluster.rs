@@ -14,6 +14,7 @@ mod linking;
 pub(crate) mod memory_engine;
 mod node;
 mod peer_messages;
+pub mod redis_engine;
 mod remote_send;
 mod stubs;
 pub mod survey;

@@ -57,11 +57,13 @@ async fn a_server_that_becomes_unfit_keeps_the_link_down_and_the_node_says_why()
     assert_eq!(redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await, "OK");
     // It is looked at when the node connects.
     assert!(redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.parse::<u32>().is_ok_and(|killed| killed > 0));
-    let wish = |answer: &(u16, String)| answer.0 == 200 && answer.1.contains("maxmemory-policy");
-    crate::harness::until(|| node.readiness(), wish).await;
+    node.degraded().await;
     assert_eq!(node.send("bob/phone", "x").await, 200);
     assert_eq!(phone.data().await, "x");
     redis.kill();
     redis.restart_empty().await;
     node.linked().await;
+    node.signal("TERM");
+    let (_, log) = node.exited();
+    assert!(log.contains("maxmemory-policy is allkeys-lru"), "{log}");
 }

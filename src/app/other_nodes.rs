@@ -63,6 +63,7 @@ impl OtherNodes {
     /// After the hub has drained: gives its mailboxes to other nodes, for at most this time.
     pub(super) async fn leave(&self, limit: Duration) {
         self.cluster.leave(limit).await;
+        self.around.log.end();
         self.cluster.forget_hub();
         *self.around.hub.lock() = None;
     }

@@ -16,6 +16,7 @@ mod observer;
 mod parcel;
 mod presence;
 mod registry;
+mod repeats;
 mod schedule;
 mod sending;
 mod shared_message;

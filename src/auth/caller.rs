@@ -206,6 +206,11 @@ impl Caller {
         Self { user: Some(address.user), device: Some(address.device), bound: true, ..Self::anonymous() }
     }
 
+    /// The same caller from another address, for tests of what depends on it.
+    pub(crate) fn at(self, ip: &str) -> Self {
+        Self { ip: ip.parse().expect("an address"), ..self }
+    }
+
     /// A backend service, for tests of limits.
     pub(crate) fn service(address: Address) -> Self {
         Self { service: true, ..Self::proven(address) }

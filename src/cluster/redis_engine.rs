@@ -7,6 +7,8 @@ mod key_names;
 mod lua;
 mod redis_directory;
 mod redis_server;
+#[cfg(test)]
+mod redis_tests;
 mod redis_url;
 mod redis_wire;
 mod replies;

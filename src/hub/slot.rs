@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Core, Evicted,
+    Core, Evicted, Sending,
     deadlines::DeadlineKind,
     mailbox::{Attachment, Checked, Mailbox, Next, Outgoing},
     schedule::Schedule,
@@ -96,10 +96,10 @@ impl Slot {
         self: &Arc<Self>,
         core: &Core,
         shared: Arc<SharedMessage>,
-        ttl_ms: u64,
+        sending: Sending,
         now: Millis,
     ) -> Result<Result<Outcome, Error>, Gone> {
-        self.change(core, now, |mailbox| mailbox.push(shared, ttl_ms, now))
+        self.change(core, now, |mailbox| mailbox.push(shared, sending, now))
     }
 
     /// See [`Mailbox::attach`]. Wakes the stream that was attached before, so that it ends.

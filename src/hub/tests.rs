@@ -7,6 +7,8 @@ mod interleaving;
 pub(super) mod mailbox_properties;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod observing;
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+mod repeating;
 pub(super) mod stub_nodes;
 
 use std::{
@@ -88,7 +90,7 @@ fn address(device: &str) -> Address {
 }
 
 fn draft(bytes: usize, ttl: Duration) -> Draft {
-    Draft { event: None, data: Data::new("x".repeat(bytes)).expect("not empty"), ttl }
+    Draft { event: None, data: Data::new("x".repeat(bytes)).expect("not empty"), ttl, key: None }
 }
 
 fn poll<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Option<S::Item> {

@@ -52,6 +52,7 @@ mod rates;
 mod readme;
 mod reflection;
 mod refusals;
+mod repeats;
 mod request_frames;
 mod rest;
 mod resume;

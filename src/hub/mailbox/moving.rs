@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        Parcel, Standing, Term,
+        Parcel, Repeat, Standing, Term,
         log::Log,
+        repeats::Repeats,
         shared_message::SharedMessage,
         time::{Millis, Tick},
     },
@@ -60,7 +61,7 @@ impl Mailbox {
             unconfirmed: self.unconfirmed,
             away_ms: now.since(self.left_at.time()),
             entries: log.pack(now),
-            repeats: Vec::new(),
+            repeats: std::mem::take(&mut self.repeats).to_parcel(now),
         };
         self.generation = self.generation.wrapping_add(1);
         self.page = page.unwrap_or(self.page);
@@ -84,23 +85,96 @@ impl Mailbox {
             generation: parcel.generation,
             unconfirmed: parcel.unconfirmed.min(log.last() + 1),
             log,
+            repeats: Repeats::restore(parcel.repeats, now),
             stream: None,
             left_at: Tick::not_before(Millis(now.0.saturating_sub(parcel.away_ms))),
         }
     }
 
-    /// Marks that messages before this point may be lost: ends the stream, then appends `waiting`, each with its time in milliseconds.
-    /// The next stream is told `broken`.
-    pub(in crate::hub) fn hole(&mut self, waiting: Vec<(Arc<SharedMessage>, u64)>, now: Millis) {
+    /// Marks that messages before this point may be lost: ends the stream, then appends `waiting`, each with its time in milliseconds,
+    /// but for those that their senders have repeated here. The next stream is told `broken`.
+    pub(in crate::hub) fn hole(&mut self, waiting: Vec<(Arc<SharedMessage>, u64, Option<Repeat>)>, now: Millis) {
         self.release(now);
         self.log.mark_gap();
         let mut all_fit = true;
-        for (shared, ttl_ms) in waiting {
-            all_fit &= ttl_ms > 0 && self.log.push(shared, ttl_ms, now).is_ok();
+        for (shared, ttl_ms, repeat) in waiting {
+            if repeat.is_some_and(|repeat| self.repeats.outcome(repeat.key, now).is_some()) {
+                continue;
+            }
+            let pushed = if ttl_ms > 0 { self.log.push(shared, ttl_ms, now).ok() } else { None };
+            all_fit &= pushed.is_some();
+            if let (Some(seq), Some(repeat)) = (pushed, repeat) {
+                self.repeats.remember(Repeat { seq, ..repeat }, now);
+            }
         }
         if !all_fit {
             self.log.mark_gap();
         }
         self.left_at = Tick::not_before(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::super::{
+            Sending,
+            tests::mailbox_properties::{EPOCH, message},
+        },
+        *,
+    };
+    use crate::model::{Data, Outcome};
+
+    const TERM: Term = 7;
+
+    fn text(data: &str) -> Arc<SharedMessage> {
+        message(Data::new(data).expect("not empty"))
+    }
+
+    /// What a mailbox answers to a message with this key at this time.
+    fn push(mailbox: &mut Mailbox, key: u128, ttl_ms: u64, now: u64) -> Result<Outcome, Error> {
+        mailbox.push(text("offer"), Sending { ttl_ms, key: Some(key) }, Millis(now))
+    }
+
+    fn restore(parcel: Parcel, now: u64) -> Mailbox {
+        let share = |it: Message, _| message(it.data);
+        Mailbox::restore(parcel, TERM, Millis(now), share)
+    }
+
+    #[test]
+    fn a_mailbox_that_has_moved_knows_the_keys_of_its_messages_for_the_rest_of_their_time() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(100_000));
+        mailbox.attach(Start::Anew, 15_000, Millis(100_000)).expect("free");
+        assert_eq!(push(&mut mailbox, 1, 0, 100_000), Ok(Outcome::Delivered));
+        mailbox.release(Millis(100_000));
+        assert_eq!(push(&mut mailbox, 2, 90_000, 100_000), Ok(Outcome::Held));
+        let parcel = mailbox.depart(None, Millis(120_000)).expect("no stream");
+        assert_eq!(parcel.repeats.iter().map(|it| (it.key, it.seq)).collect::<Vec<_>>(), [(1, 1), (2, 2)]);
+        let mut moved = restore(parcel, 5);
+        assert_eq!([1, 2].map(|key| push(&mut moved, key, 0, 40_004)), [Ok(Outcome::Delivered), Ok(Outcome::Held)]);
+        assert_eq!([1, 2].map(|key| push(&mut moved, key, 0, 40_005)), [Err(Error::NotConnected); 2]);
+    }
+
+    #[test]
+    fn a_message_that_comes_with_a_hole_is_taken_once_whether_its_repeat_came_before_or_after() {
+        let mut old = Mailbox::new(EPOCH, Millis(0));
+        for key in [1, 2] {
+            assert_eq!(push(&mut old, key, 90_000, 0), Ok(Outcome::Held));
+        }
+        let lost = old.depart(None, Millis(30_000)).expect("no stream").waiting(60_000);
+        assert_eq!(
+            lost.iter().map(|it| (it.ttl_ms, it.repeat.map(|repeat| repeat.key))).collect::<Vec<_>>(),
+            [(60_000, Some(1)), (60_000, Some(2))]
+        );
+        let mut new = Mailbox::fresh(EPOCH + 1, TERM, false, Millis(0));
+        new.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        assert_eq!(push(&mut new, 1, 0, 0), Ok(Outcome::Delivered), "repeated while the old mailbox was out of reach");
+        let waiting = lost.into_iter().map(|it| (message(it.message.data), it.ttl_ms, it.repeat)).collect();
+        new.hole(waiting, Millis(1_000));
+        assert_eq!(push(&mut new, 2, 90_000, 1_000), Ok(Outcome::Held));
+        assert_eq!(new.attach(Start::Anew, 15_000, Millis(1_000)).map(|it| it.replayed), Ok(2));
+        new.release(Millis(1_000));
+        assert_eq!(push(&mut new, 2, 0, 30_999), Ok(Outcome::Held));
+        assert_eq!(push(&mut new, 2, 0, 31_000), Err(Error::NotConnected), "a minute after the first send");
     }
 }

@@ -45,7 +45,7 @@ pub fn claimed<T>(device: &str, message: T) -> Request<T> {
 pub fn message(device: &str, event: &str, data: &str) -> SendRequest {
     let (user, device) = device.split_once('/').expect("user/device");
     let to = Some(Address { user: user.into(), device: device.into() });
-    SendRequest { to, event: event.into(), data: data.into(), ttl: None }
+    SendRequest { to, event: event.into(), data: data.into(), ttl: None, idempotency_key: String::new() }
 }
 
 /// An open stream.

@@ -117,7 +117,7 @@ pub async fn stream(server: &Server, path: &str, headers: &Headers<'_>) -> Answe
 async fn grpc(server: &Server, method: &str, headers: &Headers<'_>, user: &str, device: &str, data: &str) -> Answer {
     let mut client = server.grpc().await;
     let (event, to) = (String::new(), Some(Address { user: user.into(), device: device.into() }));
-    let send = SendRequest { to, event: event.clone(), data: data.into(), ttl: None };
+    let send = SendRequest { to, event: event.clone(), data: data.into(), ttl: None, idempotency_key: String::new() };
     let (user, data) = (user.to_owned(), data.to_owned());
     let answer = match method {
         "Subscribe" => {

@@ -7,7 +7,11 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::harness::{Door, redis_server::RedisServer, redis_server::lasting_port, within};
+use crate::harness::{
+    Door,
+    redis_server::{RedisServer, lasting_port},
+    until, within,
+};
 
 const PAGE: &str = include_str!("../../docs/cluster.md");
 const README: &str = include_str!("../../README.md");
@@ -104,6 +108,8 @@ async fn every_command_of_the_page_does_what_it_says() {
             }
         })
         .await;
+        door.linked().await;
+        until(|| door.metrics(), |text| text.contains(r#"signal_cluster_nodes{phase="up"} 2"#)).await;
         door.certain().await;
     }
     let (mut streams, examples) = (Vec::new(), blocks(PAGE, "console"));

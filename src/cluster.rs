@@ -14,7 +14,10 @@ mod linking;
 pub(crate) mod memory_engine;
 mod node;
 mod peer_messages;
+pub mod redis_engine;
 mod remote_send;
+#[cfg(test)]
+mod simulation;
 mod stubs;
 pub mod survey;
 mod sweep;

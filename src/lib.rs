@@ -13,6 +13,7 @@
 //! | [`limits`] | rates and counts by caller and by address; finds the address of a client behind proxies |
 //! | [`auth`] | identifies the caller from headers, URI and IP address; only this room can make a `Caller` |
 //! | [`hub`] | the domain: send, subscribe, list, watch; knows no protocol |
+//! | [`cluster`] | the hub's way to other nodes, over Redis or Valkey; without `--redis` not a line of it runs |
 //! | [`ice`] | the STUN and TURN servers that callers are told of, and credentials for TURN |
 //! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems |
 //! | [`grpc`] | the gRPC service: methods, conversion, status codes, streams |

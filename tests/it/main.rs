@@ -14,6 +14,7 @@ mod cli_call_test;
 mod cli_identity;
 mod cli_streams;
 mod client_certificates;
+mod cluster;
 mod configuration;
 mod cross_site;
 mod cutting;

@@ -95,6 +95,17 @@ impl Sse {
         self.events.pop_front()
     }
 
+    /// The next event, which may come at any time, or never; `None` at a clean end of the stream. When this is given up, nothing is
+    /// lost.
+    pub async fn next_patiently(&mut self) -> Option<Event> {
+        if self.events.is_empty()
+            && let Transport::Http1(connection) = &mut self.transport
+        {
+            connection.more().await;
+        }
+        self.try_next().await
+    }
+
     /// The next message. Drops heartbeats before it.
     pub async fn message(&mut self) -> Event {
         loop {

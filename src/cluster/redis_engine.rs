@@ -1,0 +1,79 @@
+//! The engine on Redis or Valkey: one connection, with the directory in scripts and the wire in channels.
+
+mod command_link;
+mod dial;
+mod examination;
+mod key_names;
+mod lua;
+mod redis_directory;
+mod redis_server;
+#[cfg(test)]
+mod redis_tests;
+mod redis_url;
+mod redis_wire;
+mod replies;
+mod sentinels;
+mod server_info;
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use tokio::sync::mpsc;
+
+use self::{
+    command_link::Lost,
+    redis_directory::RedisDirectory,
+    redis_server::OpenFault,
+    redis_wire::{RedisWire, receiver},
+};
+pub use self::{
+    key_names::{RedisPrefix, RedisPrefixFault},
+    redis_server::{RedisServer, RedisSettings},
+    redis_url::{RedisUrl, RedisUrlFault},
+};
+use super::{
+    Surroundings,
+    directory::{Answer, Fault, NodeId},
+    wire::{Channel, Connection, Engine, Pushed},
+};
+
+/// Connects to a server of Redis or Valkey.
+pub struct RedisEngine {
+    server: RedisServer,
+    surroundings: Arc<dyn Surroundings>,
+}
+
+impl RedisEngine {
+    /// Connects to nothing yet. The tasks of connections run in `surroundings`.
+    #[must_use]
+    pub fn new(server: RedisServer, surroundings: Arc<dyn Surroundings>) -> Self {
+        Self { server, surroundings }
+    }
+
+    async fn open(&self, node: NodeId, inbox: mpsc::Sender<Pushed>) -> Result<Connection, OpenFault> {
+        let (server, lost, prefix) = (&self.server, Lost::new(), self.server.prefix.clone());
+        let opened = server.open(receiver(prefix.clone(), inbox, lost.clone())).await?;
+        let (link, task) = opened.link(lost.clone());
+        self.surroundings.spawn(Box::pin(task));
+        let link = Arc::new(link);
+        let channels = [Channel::Requests(node), Channel::Answers(node)].map(|channel| prefix.channel(&channel));
+        let (prepared, subscribed) = tokio::join!(server.prepare(&link), link.subscribe(&channels));
+        let (info, scripts) = prepared?;
+        subscribed.map_err(|fault| server.fault(&fault))?;
+        let directory = RedisDirectory {
+            link: link.clone(),
+            prefix: prefix.clone(),
+            scripts,
+            node,
+            run: info.run().to_owned(),
+            generation: AtomicU64::new(0),
+        };
+        let wire = RedisWire { link, prefix };
+        Ok(Connection { directory: Arc::new(directory), wire: Arc::new(wire), lost: lost.subscribe() })
+    }
+}
+
+impl Engine for RedisEngine {
+    fn connect(&self, node: NodeId, inbox: mpsc::Sender<Pushed>) -> Answer<'_, Connection> {
+        Box::pin(async move { self.open(node, inbox).await.map_err(|fault| Fault::Down(fault.into_reason())) })
+    }
+}

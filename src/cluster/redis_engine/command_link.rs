@@ -1,0 +1,147 @@
+//! One connection to the server: commands with a time-out, and what breaks it. Nothing is queued or sent again.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
+use tokio::{sync::watch, time::timeout};
+
+use crate::cluster::directory::Fault;
+
+/// A connection that ends with the first error.
+pub(super) struct CommandLink {
+    connection: MultiplexedConnection,
+    lost: Lost,
+}
+
+/// Why a connection is over, once it is. A cheap handle.
+#[derive(Clone)]
+pub(super) struct Lost(Arc<watch::Sender<Option<String>>>);
+
+impl Lost {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    /// Ends the connection. The first reason stays.
+    pub(super) fn set(&self, why: &str) {
+        self.0.send_if_modified(|reason| {
+            let is_first = reason.is_none();
+            if is_first {
+                *reason = Some(why.to_owned());
+            }
+            is_first
+        });
+    }
+
+    pub(super) fn reason(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<String>> {
+        self.0.subscribe()
+    }
+
+    /// Waits until the connection is over.
+    pub(super) async fn wait(self) {
+        let mut lost = self.subscribe();
+        drop(self);
+        // An error: the sender is gone, and with it the connection.
+        let _ = lost.wait_for(Option::is_some).await;
+    }
+}
+
+impl CommandLink {
+    pub(super) fn new(connection: MultiplexedConnection, lost: Lost) -> Self {
+        Self { connection, lost }
+    }
+
+    /// Sends a command and gives its answer.
+    pub(super) async fn call(&self, command: &Cmd) -> Result<Value, Fault> {
+        let mut connection = self.connection.clone();
+        self.run(async move { connection.send_packed_command(command).await?.extract_error() }).await
+    }
+
+    /// Loads scripts, all in one round trip. Gives their names.
+    pub(super) async fn load(&self, scripts: &[&str]) -> Result<Vec<Value>, Fault> {
+        let mut pipeline = redis::pipe();
+        for script in scripts {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(*script);
+        }
+        let mut connection = self.connection.clone();
+        self.run(async move { pipeline.query_async::<Vec<Value>>(&mut connection).await }).await
+    }
+
+    pub(super) async fn subscribe(&self, channels: &[String]) -> Result<(), Fault> {
+        let mut connection = self.connection.clone();
+        self.run(async move { connection.subscribe(channels).await }).await
+    }
+
+    pub(super) async fn unsubscribe(&self, channels: &[String]) -> Result<(), Fault> {
+        let mut connection = self.connection.clone();
+        self.run(async move { connection.unsubscribe(channels).await }).await
+    }
+
+    /// Ends the connection because of an answer that is no answer.
+    pub(super) fn not_understood(&self) -> Fault {
+        self.fault("the server gave an answer that is not understood", Fault::Late)
+    }
+
+    /// Ends the connection because the directory is another one.
+    pub(super) fn reborn(&self) -> Fault {
+        self.lost.set(&Fault::Reborn.to_string());
+        Fault::Reborn
+    }
+
+    async fn run<T>(&self, call: impl Future<Output = Result<T, RedisError>>) -> Result<T, Fault> {
+        if let Some(why) = self.lost.reason() {
+            return Err(Fault::Down(why));
+        }
+        match timeout(PATIENCE, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let refused = error.code().is_some_and(|code| WITHOUT_EFFECT.contains(&code));
+                Err(self.fault(&words(&error), if refused { Fault::Down } else { Fault::Late }))
+            }
+            Err(_) => Err(self.fault("the server did not answer within 1 s", Fault::Late)),
+        }
+    }
+
+    /// Ends the connection. When it was lost before, that reason is the fault's.
+    fn fault(&self, why: &str, kind: fn(String) -> Fault) -> Fault {
+        self.lost.set(why);
+        kind(self.lost.reason().unwrap_or_default())
+    }
+}
+
+impl Drop for CommandLink {
+    /// Ends the task that reads and writes, also while commands are unanswered.
+    fn drop(&mut self) {
+        self.lost.set("the connection was closed");
+    }
+}
+
+/// An error in words: `NOREPLICAS Not enough good replicas to write.`
+pub(super) fn words(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => error.to_string(),
+    }
+}
+
+/// How long a command waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The errors with which a server refuses a command before it has any effect.
+const WITHOUT_EFFECT: &[&str] = &[
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOPERM",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "READONLY",
+];

@@ -1,0 +1,83 @@
+//! Tests of the engine on real servers: Redis and Valkey of Debian, as a user with exactly the rights that the documentation names.
+
+mod random_calls;
+mod real_server;
+mod same_answers;
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{RedisEngine, RedisPrefix, RedisServer, RedisSettings};
+use crate::{
+    auth::{TenantAddress, TenantUser},
+    cluster::{
+        Happened, Surroundings,
+        directory::{About, NodeId},
+        wire::{Connection, Engine, INBOX, Pushed},
+    },
+    model::DeviceId,
+};
+
+/// Runs the tasks of connections in the test's runtime.
+struct OfTest;
+
+impl Surroundings for OfTest {
+    #[expect(clippy::disallowed_methods, reason = "the tasks of a test end with the test")]
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        tokio::spawn(task);
+    }
+
+    fn wall_clock_ms(&self) -> u64 {
+        unreachable!("the engine has the time of the server")
+    }
+
+    fn about(&self) -> About {
+        About::default()
+    }
+
+    fn observe(&self, _: Happened<'_>) {}
+}
+
+fn server(url: &str) -> RedisServer {
+    let settings =
+        RedisSettings { url: url.parse().unwrap(), password: None, ca: None, prefix: RedisPrefix::default() };
+    RedisServer::new(settings).unwrap()
+}
+
+fn engine(url: &str) -> RedisEngine {
+    RedisEngine::new(server(url), Arc::new(OfTest))
+}
+
+/// A linked node: its connection, and what comes in.
+struct Linked {
+    connection: Connection,
+    inbox: mpsc::Receiver<Pushed>,
+}
+
+impl Linked {
+    async fn to(engine: &dyn Engine, node: u64) -> Self {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let connection = engine.connect(NodeId(node), sender).await.unwrap_or_else(|fault| panic!("{fault}"));
+        Self { connection, inbox }
+    }
+
+    /// Why the connection is over, once it is.
+    async fn lost(&mut self) -> String {
+        let lost = self.connection.lost.wait_for(Option::is_some);
+        within(lost).await.map_or_else(|_| "dropped".to_owned(), |reason| reason.clone().unwrap_or_default())
+    }
+}
+
+fn user(text: &str) -> TenantUser {
+    TenantUser::from_node(text).unwrap()
+}
+
+fn address(of: &str, device: &str) -> TenantAddress {
+    TenantAddress { user: user(of), device: DeviceId::new(device).unwrap() }
+}
+
+/// A deadline for what must come.
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("within 20 s")
+}

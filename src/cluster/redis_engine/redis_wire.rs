@@ -1,0 +1,82 @@
+//! The wire on Redis: `PUBLISH`, and the pushes of the one connection.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::mpsc;
+
+use super::{
+    command_link::{CommandLink, Lost},
+    key_names::RedisPrefix,
+};
+use crate::{
+    auth::TenantUser,
+    cluster::{
+        directory::Answer,
+        wire::{Channel, Pushed, Wire},
+    },
+};
+
+pub(super) struct RedisWire {
+    pub(super) link: Arc<CommandLink>,
+    pub(super) prefix: RedisPrefix,
+}
+
+impl Wire for RedisWire {
+    fn publish(&self, channel: Channel, bytes: Bytes) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let mut command = redis::cmd("PUBLISH");
+            command.arg(self.prefix.channel(&channel)).arg(&*bytes);
+            match self.link.call(&command).await? {
+                Value::Int(receivers) => Ok(usize::try_from(receivers).unwrap_or(0)),
+                _ => Err(self.link.not_understood()),
+            }
+        })
+    }
+
+    fn subscribe<'a>(&'a self, user: &'a TenantUser) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let channel = self.prefix.channel(&Channel::Presence(user.clone()));
+            self.link.subscribe(&[channel]).await
+        })
+    }
+
+    fn unsubscribe<'a>(&'a self, user: &'a TenantUser) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let channel = self.prefix.channel(&Channel::Presence(user.clone()));
+            self.link.unsubscribe(&[channel]).await
+        })
+    }
+}
+
+/// What the connection does with each push, in the task that reads: puts messages into the inbox, and never waits.
+pub(super) fn receiver(
+    prefix: RedisPrefix,
+    inbox: mpsc::Sender<Pushed>,
+    lost: Lost,
+) -> impl Fn(PushInfo) -> Result<(), ()> + Send + Sync {
+    move |PushInfo { kind, data }| {
+        match kind {
+            PushKind::Message => {
+                if let Some(pushed) = read(&prefix, data) {
+                    // What does not fit is lost, and after a loss nothing can be trusted.
+                    inbox.try_send(pushed).map_err(|_| lost.set("messages come faster than this node takes them"))?;
+                }
+            }
+            PushKind::Disconnection => lost.set("the server closed the connection"),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn read(prefix: &RedisPrefix, data: Vec<Value>) -> Option<Pushed> {
+    let mut data = data.into_iter();
+    match (data.next()?, data.next()?) {
+        (Value::BulkString(channel), Value::BulkString(bytes)) => {
+            Some(Pushed { channel: prefix.read_channel(&channel)?, bytes: bytes.into() })
+        }
+        _ => None,
+    }
+}

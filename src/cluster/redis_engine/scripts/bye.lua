@@ -1,0 +1,4 @@
+-- The node leaves.
+redis.call('HDEL', M, me)
+redis.call('HDEL', O, me)
+return {}

@@ -101,6 +101,9 @@ impl App {
         let addresses = server.local_addrs()?;
         let limits = hub_limits(&options, clients.clone());
         let hub = other_nodes::hub(nodes.as_ref(), limits, budget.clone(), metrics.clone());
+        if let (Some(nodes), Some(tokens)) = (&nodes, &tokens) {
+            tokens.tickets.share_with(Arc::new(nodes.clone()));
+        }
         let auth = Arc::new(auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
         let settings = rest::Settings {

@@ -158,7 +158,9 @@ impl Arguments {
                 options.complete(Given::of(inner, &definition)).map_err(EarlyExit::Fail)?;
             }
             Command::Cluster(view) => {
-                let contradiction = view.redis.contradiction(&Given::of(inner, &definition));
+                let contradiction = view
+                    .redis
+                    .contradiction(&Given::of(inner, definition.find_subcommand(subcommand).unwrap_or(&definition)));
                 let fault = contradiction.or(view.redis.redis.is_none().then_some(NO_REDIS));
                 fault.map_or(Ok(()), |line| Err(EarlyExit::Fail(line.to_owned())))?;
             }

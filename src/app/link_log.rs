@@ -1,6 +1,9 @@
 //! The log of the link to other nodes: one line for each change of the link and of the nodes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 
@@ -18,12 +21,15 @@ pub(super) struct LinkLog {
     known: Mutex<Known>,
     /// While the link is down, each try may fail for another reason.
     reasons: LogThrottle,
+    /// This node has left, so that its link goes down is no news.
+    has_left: AtomicBool,
 }
 
 #[derive(Default)]
 struct Known {
     /// Why the link is down, as the log says. `None`: it is up, or has not been tried.
     down: Option<String>,
+    generation: u64,
     nodes: BTreeMap<NodeId, &'static str>,
 }
 
@@ -38,14 +44,22 @@ enum Change {
 
 impl LinkLog {
     pub(super) fn new(me: NodeId) -> Self {
-        Self { me, known: Mutex::default(), reasons: LogThrottle::default() }
+        Self { me, known: Mutex::default(), reasons: LogThrottle::default(), has_left: AtomicBool::default() }
+    }
+
+    /// From now on nothing is written.
+    pub(super) fn end(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
     }
 
     /// Writes a line if something has changed.
     pub(super) fn observe(&self, happened: &Happened<'_>) {
+        if self.has_left.load(Ordering::Relaxed) {
+            return;
+        }
         match happened {
             Happened::LinkUp { generation } => {
-                self.known.lock().down = None;
+                self.known.lock().link_is_up(*generation);
                 tracing::info!(node = %self.me, generation, "the link to Redis is up");
             }
             Happened::LinkDown { reason } => {
@@ -76,6 +90,15 @@ impl LinkLog {
 }
 
 impl Known {
+    fn link_is_up(&mut self, generation: u64) {
+        self.down = None;
+        if self.generation != generation {
+            // A new directory does not have all nodes at once: one that is not there yet is not gone.
+            self.nodes.clear();
+            self.generation = generation;
+        }
+    }
+
     /// What has changed since the last beat, apart from this node itself.
     fn changes(&mut self, me: NodeId, members: &[Member]) -> Vec<Change> {
         let others = || members.iter().filter(|member| member.node != me);
@@ -132,6 +155,9 @@ mod tests {
         ] {
             assert_eq!(known.changes(me, &members), changes, "{members:?}");
         }
+        assert_eq!(known.changes(me, &rows(&[member(2, Phase::Up, 0)])), [is(2, "up")]);
+        known.link_is_up(1);
+        assert_eq!(known.changes(me, &rows(&[])), [], "not there yet is not gone");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::link_log::LinkLog;
 use crate::{
+    auth::UsedTickets,
     budget::Budget,
     cluster::{
         Cluster, Happened, Surroundings,
@@ -63,6 +64,7 @@ impl OtherNodes {
     /// After the hub has drained: gives its mailboxes to other nodes, for at most this time.
     pub(super) async fn leave(&self, limit: Duration) {
         self.cluster.leave(limit).await;
+        self.around.log.end();
         self.cluster.forget_hub();
         *self.around.hub.lock() = None;
     }
@@ -99,5 +101,11 @@ impl Surroundings for RealWorld {
     fn observe(&self, happened: Happened<'_>) {
         self.metrics.observe(&happened);
         self.log.observe(&happened);
+    }
+}
+
+impl UsedTickets for OtherNodes {
+    fn use_once<'a>(&'a self, ticket: &'a [u8]) -> Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>> {
+        Box::pin(self.cluster.use_ticket(ticket))
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{fmt, net::SocketAddr};
 
-use crate::config::{AuthMode, Jwks, RedisOptions, ServeOptions, TokenOptions};
+use crate::{
+    cluster::redis_engine::RedisUrl,
+    config::{AuthMode, Jwks, RedisOptions, ServeOptions, TokenOptions},
+};
 
 /// What decides who can use the daemon. No secret, and of a key set only the host that it is fetched from.
 pub(super) struct SetUp {
@@ -98,6 +101,9 @@ const RELAY_FOR_ANYBODY: &str = "anybody who can pose as anybody gets credential
 const TICKETS_OF_ONE_NODE: &str = "without --ticket-key-file a ticket opens a stream only on the node that gave it, and a load balancer \
     may send the client to another one; give all nodes the same key";
 
+const PASSWORD_FOR_EVERYBODY: &str = "everybody on this machine can read the password in --redis on the command line; use the variable \
+    SIGNAL_REDIS or --redis-password-file";
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The value of `--auth`.
@@ -144,7 +150,10 @@ pub(super) fn warnings(options: &ServeOptions, addresses: &[SocketAddr]) -> Vec<
     if anybody && !options.ice.turn.is_empty() {
         warnings.push(RELAY_FOR_ANYBODY.to_owned());
     }
-    let has_nodes = options.nodes.redis.is_some();
+    let (redis, has_nodes) = (options.nodes.redis.as_ref(), options.nodes.redis.is_some());
+    if redis.is_some_and(RedisUrl::has_password) && options.given.is_on_command_line("--redis") {
+        warnings.push(PASSWORD_FOR_EVERYBODY.to_owned());
+    }
     if has_nodes && options.auth == AuthMode::Jwt && options.tokens.ticket_key_file.is_none() {
         warnings.push(TICKETS_OF_ONE_NODE.to_owned());
     }

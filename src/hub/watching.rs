@@ -20,7 +20,7 @@ impl Hub {
         let users = users.iter().map(|user| caller.reach(user)).collect::<Result<Vec<_>, _>>()?;
         self.refuse_when_draining()?;
         let (core, key) = (&self.0.core, caller.key());
-        let ticket = caller.reserve_ticket().inspect_err(|error| self.observe_refused(*error))?;
+        let ticket = caller.reserve_ticket().await.inspect_err(|error| self.observe_refused(*error))?;
         let limits = core.limits.of(caller).watches;
         let boards = core.presence.add_watches(&users, key.as_ref(), limits, |user| core.backplane.unwatch(user));
         let boards = boards.inspect_err(|error| self.observe_refused(*error))?;

@@ -63,7 +63,8 @@ impl Stage {
     }
 
     fn send(&self, to: &Address) {
-        let draft = Draft { event: None, data: Data::new("x".repeat(200)).expect("data"), ttl: Duration::ZERO };
+        let draft =
+            Draft { event: None, data: Data::new("x".repeat(200)).expect("data"), ttl: Duration::ZERO, key: None };
         at_once(self.hub.send(&self.caller, to, draft)).expect("delivered");
     }
 }

@@ -16,6 +16,8 @@ mod node;
 mod peer_messages;
 pub mod redis_engine;
 mod remote_send;
+#[cfg(test)]
+mod simulation;
 mod stubs;
 pub mod survey;
 mod sweep;

@@ -203,7 +203,7 @@ impl Error {
             Self::NoKeys(_) => "This server cannot read the keys that tokens are verified with. Try again later.",
             Self::UnknownOutcome => {
                 "The server to which the device is connected did not answer in time. The message may or may not have been \
-                 accepted."
+                 accepted. It is safe to repeat it if it had an Idempotency-Key."
             }
             Self::Superseded => "A newer stream of the same device is connected. Do not reconnect.",
             Self::Internal => "The server failed. Its log has the cause.",

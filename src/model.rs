@@ -43,6 +43,10 @@ pub struct EventName(Box<str>);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Data(Box<str>);
 
+/// The name that a sender gives to one send, so that it can repeat the send: 1 to 64 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(Box<str>);
+
 /// One accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -225,6 +229,23 @@ impl Data {
     }
 }
 
+impl IdempotencyKey {
+    /// Checks a key.
+    ///
+    /// # Errors
+    /// [`Invalid::IdempotencyKey`] when the text is out of the bounds of [`IdempotencyKey`].
+    pub fn new(text: &str) -> Result<Self, Invalid> {
+        let valid = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        valid.then(|| Self(text.into())).ok_or(Invalid::IdempotencyKey)
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Message {
     /// The bytes that count against the limit of a mailbox: data and event name.
     #[must_use]
@@ -324,6 +345,16 @@ mod tests {
         }
         for bad in ["", "a b", "a\nb", "é", "signal.ready", "error", "open", &"x".repeat(65)] {
             assert!(EventName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_out_of_bounds_is_invalid() {
+        for good in ["1", "8e03978e-40d5-43dd-bc93-6894a57f9324", "\"quoted\"", "!~", &"x".repeat(64)] {
+            assert!(IdempotencyKey::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a\tb", "\u{7f}", "é", &"x".repeat(65)] {
+            assert_eq!(IdempotencyKey::new(bad), Err(Invalid::IdempotencyKey), "{bad:?}");
         }
     }
 

@@ -44,7 +44,7 @@ export type State = "connecting" | "live" | "reconnecting" | "superseded" | "una
  * What became of a send.
  * `delivered`: the device is connected and has the message in its mailbox. `held`: it is absent, and the message waits for it.
  * `not_connected`: it is absent; nothing was kept. `full`: its mailbox is full, or 256 of your sends wait. `limited`: you send too much. `unavailable`: the
- * server cannot take it now. After `unknown` it may have been delivered: there was no answer.
+ * server cannot take it now. After `unknown` it may have been delivered: there was no answer for 10 s.
  */
 export type Outcome = "delivered" | "held" | "not_connected" | "full" | "limited" | "unavailable" | "unknown";
 
@@ -123,9 +123,9 @@ export interface Signal {
   on<K extends keyof SignalEvents>(name: K, listener: (value: SignalEvents[K]) => void): () => void;
   /** Messages with the name NAME. */
   on(name: `message:${string}`, listener: (message: Message) => void): () => void;
-  /** Sends to one device, in order. Rejects with a SignalError when the request can never succeed, such as 400, 401, 403, 413. */
+  /** Sends to one device, in order, and once, however often it has to try in 10 s. Rejects with a SignalError when the request can never succeed, such as 400, 401, 403, 413. */
   send(user: string, device: string, event: string | null, data: unknown, options?: SendOptions): Promise<Outcome>;
-  /** Sends to all connected devices of a user. */
+  /** Sends to all connected devices of a user. Without an answer it does not try again. */
   broadcast(user: string, event: string | null, data: unknown, options?: { signal?: AbortSignal }): Promise<{ outcome: Outcome; delivered: string[] }>;
   /** The connected devices of a user. */
   devices(user: string): Promise<string[]>;

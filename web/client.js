@@ -91,10 +91,10 @@ const createSignal = (options, resolve, reject) => {
 	const usersOf = ({ users }) => users;
 	const watched = () => link._want("users", [...watches].flatMap(usersOf));
 
-	const post = async (user, device, event, data, { ttl, ...options } = {}) => {
-		const sent = { user, device, event: event ?? null, data, ttl };
+	const post = async (user, device, event, data, options) => {
+		const sent = { user, device, event: event ?? null, data, ttl: options?.ttl };
 		emit("sending", sent);
-		const answer = await api._ask(pathOf(user, device), { ...options, body: JSON.stringify({ data, event }), ttl });
+		const answer = await api._ask(pathOf(user, device), { ...options, key: device && random(), body: JSON.stringify({ data, event }) });
 		const outcome = (sent.outcome = outcomeOf(answer));
 		sent.status = answer.status;
 		emit("sent", sent);
@@ -187,9 +187,9 @@ const createSignal = (options, resolve, reject) => {
 		return call;
 	};
 
-	// A repeat does no harm: it has the same `seq`. Never rejects.
+	// Never rejects.
 	const say = async ({ user, device }, message) =>
-		MUTE.includes(state) || signal.send(user, device, "call", message, { ttl: CALL_TTL, repeat: true }).catch((error) => error);
+		MUTE.includes(state) || signal.send(user, device, "call", message, { ttl: CALL_TTL }).catch((error) => error);
 
 	const fetchIce = async () => {
 		const { status, body } = await api._ask("ice", { wait: 3e3 }).catch(() => ({ body: {} }));
@@ -945,8 +945,8 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
 			}
 		},
 
-		// Repeats after 429 and 503 for as long as `wait` allows; with `repeat` also when the outcome is unknown.
-		async _ask(path, { body, ttl, signal, repeat = !body, wait = PATIENCE_MS } = {}) {
+		// Repeats after 429 and 503 for as long as `wait` allows; with a `key` also without an answer.
+		async _ask(path, { body, ttl, key, signal, wait = PATIENCE_MS } = {}) {
 			const end = Date.now() + wait;
 			for (let failures = 0, renewed; ; failures++) {
 				const asked = (known ??= bearerOf());
@@ -954,7 +954,8 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
 				const bearer = await asked;
 				const headers = {
 					...(body && { "content-type": "application/json" }),
-					...(ttl && { ttl: `${ttl}` }),
+					...(key && { "idempotency-key": key }),
+					...(ttl && { ttl }),
 					...(bearer && { authorization: `Bearer ${bearer}` }),
 				};
 				const answer = await api._once(api._url(path, api._caller), { method: body ? "POST" : "GET", body, headers, signal });
@@ -963,7 +964,7 @@ const createApi = ({ url: base, token, user, device, shared, credentials, heartb
 				if (!status) down = true;
 				else if (down && wait && status < 500 && status !== 429) down = api._answered();
 				if (status === 401 && !renewed && (renewed = api._renew())) continue;
-				const again = (repeat ? [0, 408, 425, 429, 503, 504] : [429, 503]).includes(status);
+				const again = (body && !key ? /429|503/ : /^0|408|425|504|429|503/).test(status);
 				const pause = retryAfter || Math.random() * Math.min(500 * 2 ** failures, 4e3);
 				if (!again || Date.now() + pause > end) return answer;
 				await new Promise((resolve) => {
@@ -1009,8 +1010,8 @@ const listen = (target, names, act, options) => {
 
 // What became of a send. `refused`: it can never succeed as it is.
 const outcomeOf = ({ status, body: { code } }) =>
-	({ 0: "unknown", 200: "delivered", 202: "held", 408: "unknown", 425: "unknown", 504: "unknown", 429: code === "mailbox_full" ? "full" : "limited" })[status] ??
-	(code === "not_connected" ? code : status < 500 ? "refused" : "unavailable");
+	({ 200: "delivered", 202: "held", 429: code === "mailbox_full" ? "full" : "limited" })[status] ??
+	(code === "not_connected" ? code : /^0|408|425|504/.test(status) ? "unknown" : status < 500 ? "refused" : "unavailable");
 
 const failure = ({ status, body: { detail = `status ${status}`, code } = {} }) =>
 	Object.assign(new Error(detail), { name: "SignalError", status, code });

@@ -140,12 +140,12 @@ impl Caller {
         self.expires
     }
 
-    /// Reserves the ticket with which the caller opens a stream, if it has one.
+    /// Reserves the ticket with which the caller opens a stream, if it has one. Asks other nodes only about a ticket.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when another request has used the ticket; [`Error::TooMany`] when too many were used lately.
-    pub fn reserve_ticket(&self) -> Result<Reservation, Error> {
-        Reservation::of(self.ticket.as_ref())
+    pub async fn reserve_ticket(&self) -> Result<Reservation, Error> {
+        Reservation::of(self.ticket.as_ref()).await
     }
 
     /// The IP address that the request came from. An IPv4-mapped IPv6 address is given as IPv4.
@@ -204,6 +204,11 @@ impl Caller {
     /// An identified device, for tests of the hub.
     pub(crate) fn proven(address: Address) -> Self {
         Self { user: Some(address.user), device: Some(address.device), bound: true, ..Self::anonymous() }
+    }
+
+    /// The same caller from another address, for tests of what depends on it.
+    pub(crate) fn at(self, ip: &str) -> Self {
+        Self { ip: ip.parse().expect("an address"), ..self }
     }
 
     /// A backend service, for tests of limits.

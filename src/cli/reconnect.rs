@@ -76,12 +76,12 @@ pub(super) fn ended(end: End, used: Option<&Token>, options: &ServerOptions) -> 
 
 /// The pauses between attempts: each is random, so that clients that were cut together do not come back together.
 #[derive(Debug, Default)]
-struct Pauses {
+pub(super) struct Pauses {
     doubled: u32,
 }
 
 impl Pauses {
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let longest = (SHORTEST * 2_u32.pow(self.doubled)).min(LONGEST);
         self.doubled = (self.doubled + 1).min(MOST_DOUBLED);
         longest.mul_f64(0.5 + fastrand::f64() / 2.0)

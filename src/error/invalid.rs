@@ -25,6 +25,10 @@ pub enum Invalid {
     Body,
     /// The time to live is not a whole number of seconds, zero or more.
     Ttl,
+    /// The key of a send that may be repeated.
+    IdempotencyKey,
+    /// A broadcast has a key, but a broadcast cannot be repeated.
+    BroadcastKey,
     /// The stream format does not exist.
     Format,
     /// The request names no host, more than one, or a host that is not valid.
@@ -45,6 +49,7 @@ impl Invalid {
             Self::Data | Self::FormData => "no_data",
             Self::Body => "malformed_body",
             Self::Ttl => "invalid_ttl",
+            Self::IdempotencyKey | Self::BroadcastKey => "invalid_idempotency_key",
             Self::Users => "invalid_users",
             Self::Format => "invalid_format",
             Self::Host | Self::ForeignHost => "invalid_host",
@@ -80,6 +85,12 @@ impl Invalid {
             }
             Self::Body => "The body must be a JSON object, a form or a protobuf message with the documented fields.",
             Self::Ttl => "The time to live must be a whole number of seconds, zero or more.",
+            Self::IdempotencyKey => {
+                "An Idempotency-Key has 1 to 64 visible ASCII characters, and a request has only one."
+            }
+            Self::BroadcastKey => {
+                "A broadcast takes no Idempotency-Key: a repeat would reach other devices. To repeat safely, send to each device."
+            }
             Self::Host => "The request must have one Host header with one valid host.",
             Self::ForeignHost => {
                 "With --dev this server answers only for localhost and loopback addresses, so that no page of another site can \

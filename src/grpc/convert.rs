@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Invalid},
     hub::{Change, Draft, Ready, StreamItem, UserSet, WatchItem},
     ice::{Credentials, IceConfiguration, IceServer, IceUrl},
-    model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, Message, Outcome, UserId},
+    model::{self, Continuity, Cursor, Data, DeviceId, EndReason, EventName, IdempotencyKey, Message, Outcome, UserId},
 };
 
 /// The receiver and the message of a request to send.
@@ -19,13 +19,14 @@ pub(super) fn send_request(request: proto::SendRequest) -> Result<(model::Addres
     let to = request.to.unwrap_or_default();
     let to = model::Address::new(&to.user, &to.device)?;
     let ttl = request.ttl.map_or(Ok(Duration::ZERO), |ttl| whole_seconds(&ttl))?;
-    Ok((to, draft(&request.event, request.data, ttl)?))
+    let key = Some(&*request.idempotency_key).filter(|key| !key.is_empty()).map(IdempotencyKey::new).transpose()?;
+    Ok((to, Draft { ttl, key, ..draft(&request.event, request.data)? }))
 }
 
 /// The receiving user and the message of a request to broadcast.
 pub(super) fn broadcast_request(request: proto::BroadcastRequest) -> Result<(UserId, Draft), Error> {
     let user = UserId::new(&request.user)?;
-    Ok((user, draft(&request.event, request.data, Duration::ZERO)?))
+    Ok((user, draft(&request.event, request.data)?))
 }
 
 /// The user that a request names.
@@ -43,9 +44,9 @@ pub(super) fn heartbeat(asked: Option<prost_types::Duration>) -> Option<Duration
     asked.map(|asked| Duration::try_from(asked).unwrap_or_default())
 }
 
-fn draft(event: &str, data: String, ttl: Duration) -> Result<Draft, Error> {
+fn draft(event: &str, data: String) -> Result<Draft, Error> {
     let event = if event.is_empty() { None } else { Some(EventName::new(event)?) };
-    Ok(Draft { event, data: Data::new(data)?, ttl })
+    Ok(Draft { event, data: Data::new(data)?, ttl: Duration::ZERO, key: None })
 }
 
 /// Accepts only whole seconds, because the `TTL` header of the HTTP API has no fractions.

@@ -153,7 +153,15 @@ mod tests {
 
     fn request(data: &str) -> SendStreamRequest {
         let to = Some(Address { user: "bob".into(), device: "phone".into() });
-        SendStreamRequest { send: Some(SendRequest { to, event: String::new(), data: data.into(), ttl: None }) }
+        SendStreamRequest {
+            send: Some(SendRequest {
+                to,
+                event: String::new(),
+                data: data.into(),
+                ttl: None,
+                idempotency_key: String::new(),
+            }),
+        }
     }
 
     fn responses(requests: impl RequestStream, drain: &Drain) -> SendResponses {

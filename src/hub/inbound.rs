@@ -40,13 +40,13 @@ impl Inbound for Hub {
         sending: Sending,
     ) -> Option<Result<Outcome, Error>> {
         let (core, slot) = (&self.0.core, self.0.core.registry.find(to)?);
-        let ttl_ms = sending.ttl_ms.min(millis(core.limits.hold));
-        let holds = ttl_ms > 0 && !slot.is_live();
+        let sending = Sending { ttl_ms: sending.ttl_ms.min(millis(core.limits.hold)), ..sending };
+        let holds = sending.ttl_ms > 0 && !slot.is_live();
         let room = if holds { self.admit_held(to, message) } else { self.make_room(ENTRY_BYTES) };
         if let Err(full) = room {
             return Some(Err(full));
         }
-        slot.push(core, message.clone(), ttl_ms, self.now()).ok()
+        slot.push(core, message.clone(), sending, self.now()).ok()
     }
 
     fn receive(&self, message: Message) -> Arc<SharedMessage> {
@@ -84,7 +84,7 @@ impl Inbound for Hub {
 
     fn hole(&self, address: &TenantAddress, epoch: u64, waiting: Vec<Waiting>) -> bool {
         let core = &self.0.core;
-        let share = |Waiting { message, ttl_ms, .. }| (self.receive(message), ttl_ms);
+        let share = |Waiting { message, ttl_ms, repeat }| (self.receive(message), ttl_ms, repeat);
         let Some(slot) = core.registry.find(address) else { return false };
         slot.hole(core, epoch, waiting.into_iter().map(share).collect(), self.now()).is_ok()
     }

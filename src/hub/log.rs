@@ -152,8 +152,8 @@ impl Log {
         self.stored.as_ref().map_or(0, |stored| stored.entries.len() - stored.index(seq, self.last))
     }
 
-    /// Gives a message the next number and keeps it.
-    pub(super) fn push(&mut self, shared: Arc<SharedMessage>, ttl_ms: u64, now: Millis) -> Result<(), Error> {
+    /// Gives a message the next number and keeps it. Returns the number.
+    pub(super) fn push(&mut self, shared: Arc<SharedMessage>, ttl_ms: u64, now: Millis) -> Result<u64, Error> {
         let (bytes, full) = (shared.payload_bytes(), self.waiting() >= WAITING);
         let stored = self.stored.get_or_insert_default();
         if full || stored.waiting_bytes + bytes > WAITING_BYTES {
@@ -164,7 +164,7 @@ impl Log {
         let entry = Entry { seq: self.last, shared, at: now, ttl_ms };
         stored.held_bytes += entry.held();
         stored.entries.push_back(entry);
-        Ok(())
+        Ok(self.last)
     }
 
     /// Starts a stream that has seen everything up to `seq`. Returns its position: just before the next message that is still in the

@@ -10,10 +10,13 @@ use std::sync::Arc;
 
 pub(super) use self::upkeep::{Checked, MAILBOX_BYTES};
 use super::{
+    Sending,
     backplane::Term,
     heartbeat::Heartbeat,
     latency::{AcceptedAt, is_sampled},
     log::{HandedOver, Log},
+    parcel::Repeat,
+    repeats::Repeats,
     shared_message::SharedMessage,
     time::{Millis, Tick},
 };
@@ -35,6 +38,7 @@ pub(super) struct Mailbox {
     /// The number of the newest stream. A late call of an older stream has an older number and changes nothing.
     generation: u32,
     log: Log,
+    repeats: Repeats,
     /// The lowest number that the device is not known to have got past. If it was handed over, or skipped because it is missing,
     /// a stream without a cursor is told `broken`. May be 0: a stream that began at 0 was told `broken`, and may not have read that.
     unconfirmed: u64,
@@ -102,6 +106,7 @@ impl Mailbox {
             page: 0,
             generation: 0,
             log: Log::default(),
+            repeats: Repeats::default(),
             unconfirmed: 1,
             stream: None,
             left_at: Tick::not_before(now),
@@ -144,9 +149,9 @@ impl Mailbox {
         self.has_stream().then_some(self.generation)
     }
 
-    /// The bytes of memory that the log takes, without the messages in it.
+    /// The bytes of memory that the log takes, without the messages in it, and that remembered outcomes take.
     pub(super) fn memory(&self) -> usize {
-        self.log.memory()
+        self.log.memory() + self.repeats.memory()
     }
 
     /// The bytes of memory that are used because senders asked to hold messages.
@@ -154,14 +159,23 @@ impl Mailbox {
         self.log.held() + if self.only_holds() { MAILBOX_BYTES } else { 0 }
     }
 
-    /// Numbers a message and stores it for the live stream. Without a live stream, holds it for at most `ttl_ms`.
-    pub(super) fn push(&mut self, shared: Arc<SharedMessage>, ttl_ms: u64, now: Millis) -> Result<Outcome, Error> {
+    /// Numbers a message and stores it for the live stream. Without a live stream, holds it for at most `ttl_ms`. Does nothing when a
+    /// message with the same key was accepted: its outcome is the answer, also when the device has left since.
+    pub(super) fn push(&mut self, shared: Arc<SharedMessage>, sending: Sending, now: Millis) -> Result<Outcome, Error> {
+        let Sending { ttl_ms, key } = sending;
+        if let Some(outcome) = key.and_then(|key| self.repeats.outcome(key, now)) {
+            return Ok(outcome);
+        }
         let live = self.is_live();
         if !live && ttl_ms == 0 {
             return Err(Error::NotConnected);
         }
-        self.log.push(shared, if live { 0 } else { ttl_ms }, now)?;
-        Ok(if live { Outcome::Delivered } else { Outcome::Held })
+        let seq = self.log.push(shared, if live { 0 } else { ttl_ms }, now)?;
+        let outcome = if live { Outcome::Delivered } else { Outcome::Held };
+        if let Some(key) = key {
+            self.repeats.remember(Repeat { key, outcome, seq, age_ms: 0 }, now);
+        }
+        Ok(outcome)
     }
 
     /// Attaches a new stream. The previous stream, if any, ends at its next poll.
@@ -362,7 +376,9 @@ mod tests {
         let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
         assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Wait);
         for _ in 0..2 {
-            mailbox.push(message(Data::new("candidate").expect("not empty")), 0, Millis(1_000)).expect("live");
+            mailbox
+                .push(message(Data::new("candidate").expect("not empty")), Sending::default(), Millis(1_000))
+                .expect("live");
         }
         let Next::Message(first) = mailbox.next(stream.generation, 1, Millis(4_500)) else { panic!("two wait") };
         let second = mailbox.more(stream.generation, 1, Millis(4_500)).expect("the other one");

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Brought, Event, Hub, Sending,
+    BroadcastFault, Brought, Event, Hub, Sending,
     log::ENTRY_BYTES,
+    repeats::digest,
     shared_message::SharedMessage,
     slot::{Gone, Slot},
     time::{Millis, millis},
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::{
     auth::{Caller, TenantAddress},
-    error::Error,
-    model::{Address, Data, DeviceId, EventName, Message, Outcome, UserId},
+    error::{Error, Invalid},
+    model::{Address, Data, DeviceId, EventName, IdempotencyKey, Message, Outcome, UserId},
     wall_clock,
 };
 
@@ -26,11 +27,14 @@ pub struct Draft {
     pub data: Data,
     /// How long to hold the message for a device that is not connected. Zero: do not hold it.
     pub ttl: Duration,
+    /// Names the send, so that its sender can repeat it. Not for a broadcast.
+    pub key: Option<IdempotencyKey>,
 }
 
 impl Hub {
     /// Sends one message to one device, on this node or another one. Holds the message for an absent device if the sender asked for
-    /// that.
+    /// that. A repeat with the key of a message that the device's mailbox accepted in the last minute gets that outcome, and is not
+    /// delivered.
     ///
     /// # Errors
     /// As [`Caller::reach`]; [`Error::RateLimited`], [`Error::NotConnected`], [`Error::MailboxFull`], [`Error::Draining`],
@@ -40,9 +44,10 @@ impl Hub {
         let to = &caller.reach_device(to)?;
         self.admit(caller).inspect_err(|error| self.observe_sent(to, Err(*error)))?;
         let (elapsed, ttl_ms) = (self.elapsed(), millis(self.hold_time(draft.ttl)));
+        let sending = Sending { ttl_ms, key: draft.key.as_ref().map(|key| digest(caller, key)) };
         let shared = self.share(message(caller, draft), 1, elapsed);
-        let answer = match self.push(to, &shared, Millis::new(elapsed)) {
-            Err(Error::NotConnected) => self.push_elsewhere(caller, to, &shared, ttl_ms).await,
+        let answer = match self.push(to, &shared, sending.key, Millis::new(elapsed)) {
+            Err(Error::NotConnected) => self.push_elsewhere(caller, to, &shared, sending).await,
             answer => answer,
         };
         self.observe_sent(to, answer);
@@ -58,33 +63,52 @@ impl Hub {
     /// Sends one message to every connected device of a user, on all nodes. Counts as one message. Returns the receivers, sorted.
     ///
     /// # Errors
-    /// As [`Hub::send`], when no device got the message, or when other nodes fail: devices of this node may have got it then.
-    pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
+    /// As [`Hub::send`], when no device got the message. With [`Error::UnknownOutcome`] other devices may have it, too.
+    /// [`Invalid::BroadcastKey`] for a message with a key.
+    pub async fn broadcast(
+        &self,
+        caller: &Caller,
+        user: &UserId,
+        draft: Draft,
+    ) -> Result<Vec<DeviceId>, BroadcastFault> {
+        if draft.key.is_some() {
+            return Err(Error::from(Invalid::BroadcastKey).into());
+        }
         let user = &caller.reach(user)?;
-        let observe_refused = |error: &Error| self.observe(&Event::BroadcastRefused { to: user, error: *error });
-        self.admit(caller).and_then(|()| self.refuse_when_draining()).inspect_err(observe_refused)?;
-        let slots = self.0.core.registry.live(user);
-        let elapsed = self.elapsed();
-        let shared = self.share(message(caller, draft), slots.len(), elapsed);
-        let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
-        for slot in slots {
-            let outcome = self.push_to(&slot, &shared, Millis::new(elapsed));
+        let refused = |fault: BroadcastFault| {
+            self.observe(&Event::BroadcastRefused { to: user, error: fault.error });
+            fault
+        };
+        self.admit(caller).and_then(|()| self.refuse_when_draining()).map_err(|error| refused(error.into()))?;
+        let (core, elapsed) = (&self.0.core, self.elapsed());
+        let shared = self.share(message(caller, draft), core.registry.count_live(user), elapsed);
+        // First the other nodes: when they cannot be asked, nobody has got the message.
+        let (mut delivered, mut fault) = match core.backplane.broadcast(user, &shared).await {
+            Ok(delivered) => (delivered, Error::NotConnected),
+            Err(fault) if matches!(fault.error, Error::Unreachable(_)) => return Err(refused(fault)),
+            Err(fault) => (fault.delivered, fault.error),
+        };
+        let mut is_observed = false;
+        let elsewhere = |device: &DeviceId| TenantAddress { user: user.clone(), device: device.clone() };
+        delivered.iter().for_each(|device| self.observe_sent(&elsewhere(device), Ok(Outcome::Delivered)));
+        for slot in core.registry.live(user) {
+            let outcome = self.push_to(&slot, &shared, None, Millis::new(elapsed));
             match outcome {
                 // The device left while the message was on its way.
                 Err(Error::NotConnected) => continue,
-                Err(error) => refused = error,
+                Err(error) if fault != Error::UnknownOutcome => fault = error,
+                Err(_) => {}
                 Ok(_) => delivered.push(slot.address.device.clone()),
             }
             self.observe_sent(&slot.address, outcome);
+            is_observed = true;
         }
-        delivered.extend(self.0.core.backplane.broadcast(user, &shared).await.map_err(|fault| fault.error)?);
         delivered.sort();
         delivered.dedup();
-        if delivered.is_empty() {
-            if refused == Error::NotConnected {
-                observe_refused(&refused);
-            }
-            return Err(refused);
+        if delivered.is_empty() || fault == Error::UnknownOutcome {
+            let is_observed = is_observed && fault != Error::UnknownOutcome;
+            let fault = BroadcastFault { error: fault, delivered };
+            return Err(if is_observed { fault } else { refused(fault) });
         }
         Ok(delivered)
     }
@@ -104,12 +128,18 @@ impl Hub {
     }
 
     /// Puts a message into the mailbox of a device, if the device is connected to this node for certain.
-    fn push(&self, to: &TenantAddress, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
+    fn push(
+        &self,
+        to: &TenantAddress,
+        shared: &Arc<SharedMessage>,
+        key: Option<u128>,
+        now: Millis,
+    ) -> Result<Outcome, Error> {
         let core = &self.0.core;
         // A node that drains says so, also when the device is not connected.
         self.refuse_when_draining()?;
         match core.registry.find(to) {
-            Some(slot) if slot.is_certain(core.backplane.era()) => self.push_to(&slot, shared, now),
+            Some(slot) if slot.is_certain(core.backplane.era()) => self.push_to(&slot, shared, key, now),
             _ => Err(Error::NotConnected),
         }
     }
@@ -120,25 +150,31 @@ impl Hub {
         caller: &Caller,
         to: &TenantAddress,
         shared: &Arc<SharedMessage>,
-        ttl_ms: u64,
+        sending: Sending,
     ) -> Result<Outcome, Error> {
         let (began, limits) = (self.now(), self.0.core.limits.of(caller).devices);
         loop {
-            let answer = self.0.core.backplane.push(to, shared, Sending { ttl_ms, key: None }).await;
-            if answer != Err(Error::NotConnected) || ttl_ms == 0 {
+            let answer = self.0.core.backplane.push(to, shared, sending).await;
+            if answer != Err(Error::NotConnected) || sending.ttl_ms == 0 {
                 return answer;
             }
-            if let Some(answer) = self.hold(to, shared, ttl_ms, limits).await {
+            if let Some(answer) = self.hold(to, shared, sending, limits).await {
                 return answer;
             }
             self.look_again(began, PATIENCE_MS).await?;
         }
     }
 
-    fn push_to(&self, slot: &Arc<Slot>, shared: &Arc<SharedMessage>, now: Millis) -> Result<Outcome, Error> {
+    fn push_to(
+        &self,
+        slot: &Arc<Slot>,
+        shared: &Arc<SharedMessage>,
+        key: Option<u128>,
+        now: Millis,
+    ) -> Result<Outcome, Error> {
         self.make_room(ENTRY_BYTES)?;
         // `Gone`: the mailbox was removed meanwhile.
-        slot.push(&self.0.core, shared.clone(), 0, now).unwrap_or(Err(Error::NotConnected))
+        slot.push(&self.0.core, shared.clone(), Sending { ttl_ms: 0, key }, now).unwrap_or(Err(Error::NotConnected))
     }
 
     /// Holds a message for an absent device. Makes the mailbox if there is none. `None`: another node has the device now.
@@ -146,7 +182,7 @@ impl Hub {
         &self,
         to: &TenantAddress,
         shared: &Arc<SharedMessage>,
-        ttl_ms: u64,
+        sending: Sending,
         limits: DeviceLimits,
     ) -> Option<Result<Outcome, Error>> {
         let core = &self.0.core;
@@ -155,7 +191,7 @@ impl Hub {
             return Some(Err(refused));
         }
         loop {
-            let slot = match core.backplane.hold(to, limits.only_holding).await {
+            let slot = match core.backplane.hold(to, limits.to_hold()).await {
                 Ok(Brought::Anew) => self.find_or_insert(to, Purpose::Hold, limits, self.now()),
                 Ok(Brought::Here) => Ok(core.registry.find(to)?),
                 Err(refused) => Err(refused),
@@ -164,7 +200,7 @@ impl Hub {
                 Ok(slot) => slot,
                 Err(refused) => return Some(Err(refused)),
             };
-            match slot.push(core, shared.clone(), ttl_ms, self.now()) {
+            match slot.push(core, shared.clone(), sending, self.now()) {
                 Err(Gone) => core.registry.remove(&slot, &core.totals),
                 Ok(answer) => return Some(answer),
             }

@@ -17,6 +17,12 @@ impl AddressKey {
             IpAddr::V6(ip) => Self((ip.to_bits() >> 64) as u64),
         }
     }
+
+    /// The key as a number.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
 }
 
 /// Whether an address is a public one. Others are mostly those of proxies, which would make all visitors count as one.

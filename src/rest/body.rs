@@ -12,6 +12,7 @@ use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::extract::SendHeaders;
 use crate::{
     error::{Error, Invalid},
     form,
@@ -65,8 +66,8 @@ struct JsonBody<'a> {
     event: Option<&'a RawValue>,
 }
 
-/// The message of a POST: its body, with the TTL of its head.
-pub(super) fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<Draft, Error> {
+/// The message of a POST: its body, with what its head says about it.
+pub(super) fn draft(headers: &HeaderMap, send: SendHeaders, bytes: &[u8]) -> Result<Draft, Error> {
     if is_encoded(headers) {
         return Err(Error::UnsupportedMedia);
     }
@@ -85,7 +86,8 @@ pub(super) fn draft(headers: &HeaderMap, ttl: Duration, bytes: &[u8]) -> Result<
         _ => return Err(Error::UnsupportedMedia),
     };
     let event = event.as_deref().map(EventName::new).transpose()?;
-    Ok(Draft { event, data: Data::new(data.ok_or(no_data)?)?, ttl })
+    let SendHeaders { ttl, key } = send;
+    Ok(Draft { event, data: Data::new(data.ok_or(no_data)?)?, ttl, key })
 }
 
 /// Whether the body has a content coding. `identity`, in any letters' case, stands for none.

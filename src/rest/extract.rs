@@ -19,7 +19,7 @@ use crate::{
     auth::{Caller, Credentials, Subscriber},
     error::{Error, Invalid},
     hub::Draft,
-    model::{Address, UserId},
+    model::{Address, IdempotencyKey, UserId},
     serve::{Peer, expects_continue},
 };
 
@@ -31,7 +31,7 @@ pub(super) trait FromPath: Sized + Send {
 /// The user that the path of a request names.
 pub(super) struct PathUser(pub(super) UserId);
 
-/// A POST of one message to a device or a user. The identity is checked first, then path, header `TTL` and body.
+/// A POST of one message to a device or a user. The identity is checked first, then path, headers and body.
 pub(super) struct MessagePost<T> {
     pub(super) caller: Caller,
     pub(super) to: T,
@@ -108,9 +108,9 @@ impl<T: FromPath> MessagePost<T> {
             let identify = || api.auth.caller(&credentials);
             api.auth.with_new_keys(identify(), identify).await
         };
-        let head = caller.and_then(|caller| Ok((caller, to?, ttl(request.headers())?)));
-        let ((caller, to, ttl), bytes) = with_body(head, request, api).await?;
-        Ok(Self { caller, to, draft: draft(request.headers(), ttl, &bytes)? })
+        let head = caller.and_then(|caller| Ok((caller, to?, SendHeaders::read(request.headers())?)));
+        let ((caller, to, headers), bytes) = with_body(head, request, api).await?;
+        Ok(Self { caller, to, draft: draft(request.headers(), headers, &bytes)? })
     }
 }
 
@@ -199,6 +199,26 @@ pub(super) fn peer_of(extensions: &Extensions) -> Result<Peer, Error> {
     extensions.get().copied().ok_or(Error::Internal)
 }
 
+/// What the head of a POST says about its message.
+pub(super) struct SendHeaders {
+    pub(super) ttl: Duration,
+    pub(super) key: Option<IdempotencyKey>,
+}
+
+impl SendHeaders {
+    fn read(headers: &HeaderMap) -> Result<Self, Error> {
+        Ok(Self { ttl: ttl(headers)?, key: idempotency_key(headers)? })
+    }
+}
+
+/// Reads the `Idempotency-Key` header.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Invalid> {
+    let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    let text = line.to_str().ok().filter(|_| lines.next().is_none()).ok_or(Invalid::IdempotencyKey)?;
+    IdempotencyKey::new(text).map(Some)
+}
+
 /// Reads the `TTL` header (RFC 8030, section 5.2): whole seconds, or zero when it is absent.
 fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
     let mut lines = headers.get_all(TTL).iter();
@@ -214,3 +234,6 @@ fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
 
 /// In a request: how long to hold the message. In an answer: how long it is held.
 pub(super) const TTL: HeaderName = HeaderName::from_static("ttl");
+
+/// Names a send, so that its sender can repeat it.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

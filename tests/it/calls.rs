@@ -45,7 +45,8 @@ impl Method {
     /// A first request that the method answers. For a method without a branch here, an empty message.
     fn request(&self) -> Vec<u8> {
         let to = Some(Address { user: "bob".into(), device: "nobody".into() });
-        let send = Some(SendRequest { to, event: String::new(), data: "x".into(), ttl: None });
+        let send =
+            Some(SendRequest { to, event: String::new(), data: "x".into(), ttl: None, idempotency_key: String::new() });
         if self.path.ends_with("/SendStream") {
             return framed(&SendStreamRequest { send });
         }

@@ -34,7 +34,7 @@ fn requests() -> Vec<UnreadRequest> {
     let post =
         |name, path, body| UnreadRequest { name, head: frames::post(path, &call), body: Some(body), short: false };
     let to = Some(Address { user: "bob".into(), device: "nobody".into() });
-    let send = SendRequest { to, event: String::new(), data: "x".into(), ttl: None };
+    let send = SendRequest { to, event: String::new(), data: "x".into(), ttl: None, idempotency_key: String::new() };
     let mut sends = Vec::new();
     for _ in 0..100 {
         sends.extend(framed(&SendStreamRequest { send: Some(send.clone()) }));
@@ -587,7 +587,13 @@ async fn a_call_that_ends_because_nobody_reads_it_says_so_over_grpc_and_grpc_web
         let server = Server::with(&["--stall-timeout", "50"]).await;
         let connection = Http2::with_window(server.address, 10).await;
         let mut calls = Vec::new();
-        let send = SendRequest { to: None, event: String::new(), data: "x".repeat(6_000), ttl: None };
+        let send = SendRequest {
+            to: None,
+            event: String::new(),
+            data: "x".repeat(6_000),
+            ttl: None,
+            idempotency_key: String::new(),
+        };
         let requests = framed(&SendStreamRequest { send: Some(send) }).repeat(60);
         for _ in 0..20 {
             let request = Request::post(connection.uri("/backend_signal.v1.Signal/SendStream"));

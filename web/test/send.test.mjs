@@ -25,7 +25,7 @@ function now(promise) {
 }
 
 test("each answer is an outcome", async () => {
-  const table = [[200, {}, "delivered"], [202, {}, "held"], [404, { code: "not_connected" }, "not_connected"], [504, {}, "unknown"], [500, {}, "unavailable"]];
+  const table = [[200, {}, "delivered"], [202, {}, "held"], [404, { code: "not_connected" }, "not_connected"], [500, {}, "unavailable"]];
   for (const [status, body, outcome] of table) {
     answers({ status, body });
     assert.equal(await ana.send("bob", "phone", null, "x"), outcome, `${status}`);
@@ -94,10 +94,41 @@ test("refusals without end are given up after 10 s", async () => {
   assert.ok(world.requests.length > 3);
 });
 
-test("a send of the app that has no answer is unknown and not repeated", async () => {
-  world.intercept = () => { throw new TypeError("network"); };
-  assert.equal(await ana.send("bob", "phone", null, "one"), "unknown");
-  assert.equal(world.requests.length, 1);
+/** Answers without an outcome: a cut connection, and three that a daemon or a proxy gives. */
+function lost() {
+  throw new TypeError("network");
+}
+const UNKNOWN = [lost, () => ({ status: 504 }), () => ({ status: 408 }), () => ({ status: 503 })];
+
+test("a send without an answer is repeated with its key, and each send has a key of its own", async () => {
+  for (const data of ["one", "two"]) {
+    const faults = [...UNKNOWN, () => ({ status: 200 })];
+    world.intercept = ({ method }) => method === "POST" ? faults.shift()() : undefined;
+    const send = now(ana.send("bob", "phone", null, data));
+    await pass(9_000);
+    assert.equal(send.value, "delivered");
+  }
+  const keys = world.requests.filter(({ method }) => method === "POST").map(({ headers }) => headers["idempotency-key"]);
+  assert.deepEqual(keys, [...Array(5).fill(keys[0]), ...Array(5).fill(keys[5])]);
+  assert.notEqual(keys[0], keys[5]);
+  assert.match(keys[0], /^[!-~]{16,64}$/);
+});
+
+for (const [index, fault] of UNKNOWN.slice(0, 3).entries()) {
+  test(`a send that never has an answer is given up after 10 s, fault ${index}`, async () => {
+    world.intercept = fault;
+    const send = now(ana.send("bob", "phone", null, "one"));
+    await pass(10_100);
+    assert.equal(send.value, "unknown");
+    assert.ok(world.requests.length > 3);
+  });
+}
+
+test("a broadcast without an answer is unknown: it has no key and is not repeated", async () => {
+  world.intercept = lost;
+  assert.deepEqual(await ana.broadcast("bob", null, "one"), { outcome: "unknown", delivered: [] });
+  const posts = world.requests.filter(({ method }) => method === "POST");
+  assert.deepEqual(posts.map(({ headers }) => headers["idempotency-key"]), [undefined]);
 });
 
 test("more than 256 sends that wait for one device are full", async () => {

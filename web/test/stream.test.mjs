@@ -326,7 +326,7 @@ test("the first answer after a failure of the network ends the wait of a stream,
   world.stream("ana", "laptop").fail();
   const seen = world.sources.length;
   world.intercept = () => { throw new TypeError("no network"); };
-  assert.equal(await signal.send("bob", "phone", "text", "one"), "unknown");
+  assert.equal((await signal.broadcast("bob", "text", "one")).outcome, "unknown");
   world.intercept = () => undefined;
   await signal.send("bob", "phone", "text", "two");
   await pass(900);

@@ -143,6 +143,7 @@ export class World {
   }
 
   async #fetch(url, { method = "GET", headers = {}, body, signal }) {
+    headers = Object.fromEntries(new Headers(headers));
     const request = { method, path: url.pathname, query: url.searchParams, headers, body: body && JSON.parse(body) };
     this.requests.push(request);
     await null;

@@ -59,6 +59,7 @@ impl TestDevice {
             event: event.to_owned(),
             data: data.to_owned(),
             ttl: Some(ProtoDuration { seconds: ttl.into(), nanos: 0 }),
+            idempotency_key: String::new(),
         };
         let request = self.channel.request(request)?;
         Ok(within(self.signal.send(request)).await?.into_inner().outcome())

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        Parcel, Standing, Term,
+        Parcel, Repeat, Standing, Term,
         log::Log,
+        repeats::Repeats,
         shared_message::SharedMessage,
         time::{Millis, Tick},
     },
@@ -16,7 +17,7 @@ use crate::{
     model::{Message, Start},
 };
 
-/// A higher page in a parcel is no page.
+/// A higher page in a parcel is wrong. Half of it then stands for it.
 const HIGHEST_PAGE: u32 = 1 << 30;
 
 impl Mailbox {
@@ -60,7 +61,7 @@ impl Mailbox {
             unconfirmed: self.unconfirmed,
             away_ms: now.since(self.left_at.time()),
             entries: log.pack(now),
-            repeats: Vec::new(),
+            repeats: std::mem::take(&mut self.repeats).to_parcel(now),
         };
         self.generation = self.generation.wrapping_add(1);
         self.page = page.unwrap_or(self.page);
@@ -75,7 +76,8 @@ impl Mailbox {
         share: impl FnMut(Message, u64) -> Arc<SharedMessage>,
     ) -> Self {
         let log = Log::unpack(&mut parcel, now, share);
-        let newest_page = parcel.newest_page.max(parcel.page).min(HIGHEST_PAGE);
+        let newest_page = parcel.newest_page.max(parcel.page);
+        let newest_page = if newest_page > HIGHEST_PAGE { HIGHEST_PAGE / 2 } else { newest_page };
         Self {
             term,
             epoch: parcel.epoch,
@@ -84,23 +86,184 @@ impl Mailbox {
             generation: parcel.generation,
             unconfirmed: parcel.unconfirmed.min(log.last() + 1),
             log,
+            repeats: Repeats::restore(parcel.repeats, now),
             stream: None,
             left_at: Tick::not_before(Millis(now.0.saturating_sub(parcel.away_ms))),
         }
     }
 
-    /// Marks that messages before this point may be lost: ends the stream, then appends `waiting`, each with its time in milliseconds.
-    /// The next stream is told `broken`.
-    pub(in crate::hub) fn hole(&mut self, waiting: Vec<(Arc<SharedMessage>, u64)>, now: Millis) {
+    /// Marks that messages before this point may be lost: ends the stream, then appends `waiting`, each with its time in milliseconds,
+    /// but for those that their senders have repeated here. The next stream is told `broken`.
+    pub(in crate::hub) fn hole(&mut self, waiting: Vec<(Arc<SharedMessage>, u64, Option<Repeat>)>, now: Millis) {
         self.release(now);
         self.log.mark_gap();
         let mut all_fit = true;
-        for (shared, ttl_ms) in waiting {
-            all_fit &= ttl_ms > 0 && self.log.push(shared, ttl_ms, now).is_ok();
+        for (shared, ttl_ms, repeat) in waiting {
+            if repeat.is_some_and(|repeat| self.repeats.outcome(repeat.key, now).is_some()) {
+                continue;
+            }
+            let pushed = if ttl_ms > 0 { self.log.push(shared, ttl_ms, now).ok() } else { None };
+            all_fit &= pushed.is_some();
+            if let (Some(seq), Some(repeat)) = (pushed, repeat) {
+                self.repeats.remember(Repeat { seq, ..repeat }, now);
+            }
         }
         if !all_fit {
             self.log.mark_gap();
         }
         self.left_at = Tick::not_before(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            super::{
+                Sending,
+                log::REPLAY_MS,
+                tests::mailbox_properties::{EPOCH, WINDOW_MS, message},
+            },
+            Next,
+        },
+        *,
+    };
+    use crate::model::{Continuity, Cursor, Data, Outcome};
+
+    const TERM: Term = 7;
+    const LIVE: Sending = Sending { ttl_ms: 0, key: None };
+
+    fn shared(text: &str) -> Arc<SharedMessage> {
+        message(Data::new(text).expect("not empty"))
+    }
+
+    /// The texts of the messages that a stream gets now.
+    fn read(mailbox: &mut Mailbox, (generation, page): (u32, u32), now: Millis) -> Vec<String> {
+        let next = || match mailbox.next(generation, page, now) {
+            Next::Message(outgoing) => Some(outgoing.message.data.as_str().to_owned()),
+            _ => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_hole_ends_the_stream_and_the_next_one_is_told_and_gets_what_waits_in_order() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let first = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        mailbox.push(shared("own"), LIVE, Millis(0)).expect("live");
+        mailbox.hole(
+            vec![(shared("one"), 5_000, None), (shared("over"), 0, None), (shared("two"), 9_000, None)],
+            Millis(0),
+        );
+        assert_eq!(mailbox.next(first.generation, 1, Millis(0)), Next::Replaced);
+        assert_eq!(mailbox.push(shared("none"), LIVE, Millis(0)), Err(Error::NotConnected));
+        let back = mailbox.attach(Start::After(first.cursor), 15_000, Millis(1_000)).expect("the same page");
+        assert_eq!((back.continuity, back.cursor.page), (Continuity::Broken, 1));
+        assert_eq!(read(&mut mailbox, (back.generation, 1), Millis(1_000)), ["own", "one", "two"]);
+    }
+
+    #[test]
+    fn a_message_that_waited_elsewhere_expires_after_the_rest_of_its_time() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        mailbox.hole(vec![(shared("one"), 5_000, None), (shared("two"), 9_000, None)], Millis(1_000));
+        assert_eq!(mailbox.check(WINDOW_MS, Millis(6_000)).expired, 1);
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(6_000)).expect("free");
+        assert_eq!(read(&mut mailbox, (stream.generation, 1), Millis(6_000)), ["two"]);
+    }
+
+    #[test]
+    fn a_hole_is_told_until_a_cursor_after_it_comes_or_a_stream_after_it_has_lived_for_a_minute() {
+        for (lived_ms, shows_cursor, continuity) in [
+            (REPLAY_MS, false, Continuity::New),
+            (REPLAY_MS - 50, false, Continuity::Broken),
+            (0, true, Continuity::Resumed),
+        ] {
+            let mut mailbox = Mailbox::fresh(EPOCH, 1, true, Millis(0));
+            let told = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+            assert_eq!(told.continuity, Continuity::Broken, "and not `new`");
+            mailbox.detach(told.generation, Millis(lived_ms));
+            let start = if shows_cursor { Start::After(told.cursor) } else { Start::Anew };
+            let next = mailbox.attach(start, 15_000, Millis(lived_ms)).expect("free");
+            assert_eq!(next.continuity, continuity, "after {lived_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_hole_keeps_a_mailbox_for_a_window() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        mailbox.hole(Vec::new(), Millis(40_000));
+        assert!(!mailbox.check(WINDOW_MS, Millis(WINDOW_MS)).remove);
+        assert!(mailbox.check(WINDOW_MS, Millis(40_000 + WINDOW_MS)).remove);
+    }
+
+    #[test]
+    fn a_mailbox_that_came_with_numbers_beyond_all_bounds_still_opens_streams() {
+        let far = u64::MAX;
+        let parcel = Parcel {
+            epoch: EPOCH,
+            newest_page: u32::MAX,
+            page: u32::MAX,
+            generation: u32::MAX,
+            last: far,
+            handed_over: far,
+            last_missing: far,
+            unconfirmed: far,
+            away_ms: far,
+            entries: Vec::new(),
+            repeats: Vec::new(),
+        };
+        let mut mailbox = Mailbox::restore(parcel, 1, Millis(1_000), |_, _| unreachable!("no message"));
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(1_000)).expect("free");
+        mailbox.push(shared("one"), LIVE, Millis(1_000)).expect("live");
+        assert_eq!(read(&mut mailbox, (stream.generation, stream.cursor.page), Millis(1_000)), ["one"]);
+        let back = mailbox.attach(Start::After(Cursor { seq: far, ..stream.cursor }), 15_000, Millis(1_000));
+        assert_eq!(back.map(|back| back.continuity), Ok(Continuity::Broken));
+    }
+
+    /// What a mailbox answers to a message with this key at this time.
+    fn push(mailbox: &mut Mailbox, key: u128, ttl_ms: u64, now: u64) -> Result<Outcome, Error> {
+        mailbox.push(shared("offer"), Sending { ttl_ms, key: Some(key) }, Millis(now))
+    }
+
+    fn restore(parcel: Parcel, now: u64) -> Mailbox {
+        let share = |it: Message, _| message(it.data);
+        Mailbox::restore(parcel, TERM, Millis(now), share)
+    }
+
+    #[test]
+    fn a_mailbox_that_has_moved_knows_the_keys_of_its_messages_for_the_rest_of_their_time() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(100_000));
+        mailbox.attach(Start::Anew, 15_000, Millis(100_000)).expect("free");
+        assert_eq!(push(&mut mailbox, 1, 0, 100_000), Ok(Outcome::Delivered));
+        mailbox.release(Millis(100_000));
+        assert_eq!(push(&mut mailbox, 2, 90_000, 100_000), Ok(Outcome::Held));
+        let parcel = mailbox.depart(None, Millis(120_000)).expect("no stream");
+        assert_eq!(parcel.repeats.iter().map(|it| (it.key, it.seq)).collect::<Vec<_>>(), [(1, 1), (2, 2)]);
+        let mut moved = restore(parcel, 5);
+        assert_eq!([1, 2].map(|key| push(&mut moved, key, 0, 40_004)), [Ok(Outcome::Delivered), Ok(Outcome::Held)]);
+        assert_eq!([1, 2].map(|key| push(&mut moved, key, 0, 40_005)), [Err(Error::NotConnected); 2]);
+    }
+
+    #[test]
+    fn a_message_that_comes_with_a_hole_is_taken_once_whether_its_repeat_came_before_or_after() {
+        let mut old = Mailbox::new(EPOCH, Millis(0));
+        for key in [1, 2] {
+            assert_eq!(push(&mut old, key, 90_000, 0), Ok(Outcome::Held));
+        }
+        let lost = old.depart(None, Millis(30_000)).expect("no stream").waiting(60_000);
+        assert_eq!(
+            lost.iter().map(|it| (it.ttl_ms, it.repeat.map(|repeat| repeat.key))).collect::<Vec<_>>(),
+            [(60_000, Some(1)), (60_000, Some(2))]
+        );
+        let mut new = Mailbox::fresh(EPOCH + 1, TERM, false, Millis(0));
+        new.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        assert_eq!(push(&mut new, 1, 0, 0), Ok(Outcome::Delivered), "repeated while the old mailbox was out of reach");
+        let waiting = lost.into_iter().map(|it| (message(it.message.data), it.ttl_ms, it.repeat)).collect();
+        new.hole(waiting, Millis(1_000));
+        assert_eq!(push(&mut new, 2, 90_000, 1_000), Ok(Outcome::Held));
+        assert_eq!(new.attach(Start::Anew, 15_000, Millis(1_000)).map(|it| it.replayed), Ok(2));
+        new.release(Millis(1_000));
+        assert_eq!(push(&mut new, 2, 0, 30_999), Ok(Outcome::Held));
+        assert_eq!(push(&mut new, 2, 0, 31_000), Err(Error::NotConnected), "a minute after the first send");
     }
 }

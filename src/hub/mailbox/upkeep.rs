@@ -5,6 +5,7 @@ use super::{
     super::{
         deadlines::DeadlineKind,
         log::{Log, REPLAY_MS},
+        repeats::Repeats,
         time::{Millis, Tick},
     },
     Mailbox,
@@ -48,6 +49,7 @@ impl Mailbox {
             checked.wake = stream.heartbeat.check(now);
         }
         self.trim_replay(now);
+        self.repeats.forget_old(now);
         if self.stream.is_none() {
             let held = self.log.held();
             checked.expired = self.log.expire(now.since(self.left_at.time()) >= window_ms, now);
@@ -57,7 +59,7 @@ impl Mailbox {
             }
             checked.remove = now.since(self.left_at.time()) >= window_ms && !self.log.has_waiting();
             if checked.remove {
-                self.log = Log::default();
+                (self.log, self.repeats) = (Log::default(), Repeats::default());
             }
         }
         checked
@@ -114,6 +116,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::{
+        super::super::Sending,
         super::super::tests::mailbox_properties::{EPOCH, WINDOW_MS, message},
         super::Next,
         *,
@@ -124,7 +127,9 @@ mod tests {
     fn a_device_whose_held_messages_are_dropped_is_told_broken_for_a_window_after_that() {
         for expires in [true, false] {
             let mut mailbox = Mailbox::new(EPOCH, Millis(0));
-            mailbox.push(message(Data::new("ring").expect("not empty")), 50_000, Millis(0)).expect("room");
+            mailbox
+                .push(message(Data::new("ring").expect("not empty")), Sending { ttl_ms: 50_000, key: None }, Millis(0))
+                .expect("room");
             let at = if expires { Millis(50_000) } else { Millis(1_000) };
             let dropped = if expires { mailbox.check(WINDOW_MS, at).expired } else { mailbox.drop_waiting(at) };
             assert_eq!((dropped, mailbox.held()), (1, MAILBOX_BYTES));
@@ -141,7 +146,7 @@ mod tests {
         for (left_at, continuity) in [(40_000 + REPLAY_MS, Continuity::New), (39_000 + REPLAY_MS, Continuity::Broken)] {
             let mut mailbox = Mailbox::new(EPOCH, Millis(0));
             let first = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
-            mailbox.push(message(Data::new("offer").expect("not empty")), 0, Millis(0)).expect("live");
+            mailbox.push(message(Data::new("offer").expect("not empty")), Sending::default(), Millis(0)).expect("live");
             assert!(matches!(mailbox.next(first.generation, 1, Millis(0)), Next::Message(_)));
             let back = mailbox.attach(Start::After(first.cursor), 15_000, Millis(40_000)).expect("the same page");
             assert!(matches!(mailbox.next(back.generation, 1, Millis(40_000)), Next::Message(_)));
@@ -158,7 +163,7 @@ mod tests {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
         let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
         for _ in 0..2 {
-            mailbox.push(message(Data::new("offer").expect("not empty")), 0, Millis(0)).expect("live");
+            mailbox.push(message(Data::new("offer").expect("not empty")), Sending::default(), Millis(0)).expect("live");
         }
         for _ in 0..2 {
             assert!(matches!(mailbox.next(stream.generation, 1, Millis(0)), Next::Message(_)));

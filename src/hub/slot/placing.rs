@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{
-    super::{Core, Parcel, Standing, Term, mailbox::Mailbox, shared_message::SharedMessage, time::Millis},
+    super::{Core, Parcel, Repeat, Standing, Term, mailbox::Mailbox, shared_message::SharedMessage, time::Millis},
     Gone, Slot, wake,
 };
 use crate::error::Error;
@@ -74,7 +74,7 @@ impl Slot {
         self: &Arc<Self>,
         core: &Core,
         epoch: u64,
-        waiting: Vec<(Arc<SharedMessage>, u64)>,
+        waiting: Vec<(Arc<SharedMessage>, u64, Option<Repeat>)>,
         now: Millis,
     ) -> Result<(), Gone> {
         let changed = self.change(core, now, |mailbox| {

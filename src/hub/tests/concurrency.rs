@@ -48,7 +48,7 @@ impl OneDevice {
     }
 
     fn send(&self, number: u64, ttl: Duration) -> Result<Outcome, Error> {
-        let draft = Draft { event: None, data: Data::new(number.to_string()).expect("not empty"), ttl };
+        let draft = Draft { event: None, data: Data::new(number.to_string()).expect("not empty"), ttl, key: None };
         // This future never waits, because there are no other nodes.
         self.runtime.block_on(self.hub.send(&self.caller, &self.address, draft))
     }

@@ -8,15 +8,17 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 
 use super::super::{
+    Sending,
     deadlines::DeadlineKind,
     log::{ENTRY_BYTES, REPLAY, REPLAY_BYTES, REPLAY_MS, WAITING, WAITING_BYTES},
     mailbox::{Mailbox, Next, Outgoing},
+    repeats::{REPEAT_BYTES, REPEAT_MS, REPEATS},
     shared_message::SharedMessage,
     time::Millis,
 };
 use crate::{
     budget::Budget,
-    model::{Continuity, Cursor, Data, Message, Start},
+    model::{Continuity, Cursor, Data, Message, Outcome, Start},
 };
 
 pub(in crate::hub) const EPOCH: u64 = 0xe90c;
@@ -24,9 +26,11 @@ pub(in crate::hub) const WINDOW_MS: u64 = 60_000;
 
 #[derive(Clone, Debug)]
 enum Op {
+    /// With a key that an earlier push may have had.
     Push {
         bytes: usize,
         ttl_ms: u64,
+        key: Option<u128>,
     },
     /// Attach with the last cursor that the client has seen, less a few messages.
     Return {
@@ -48,8 +52,12 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Start::After(Cursor { epoch: EPOCH, page: 1 << 30, seq: 0 })),
     ];
     prop_oneof![
-        8 => (prop_oneof![4 => 1..300usize, 1 => 40_000..100_000usize], prop_oneof![Just(0), 1_000..50_000u64])
-            .prop_map(|(bytes, ttl_ms)| Op::Push { bytes, ttl_ms }),
+        8 => (
+            prop_oneof![4 => 1..300usize, 1 => 40_000..100_000usize],
+            prop_oneof![Just(0), 1_000..50_000u64],
+            prop_oneof![Just(None), (0..9u128).prop_map(Some), (0..200u128).prop_map(Some)],
+        )
+            .prop_map(|(bytes, ttl_ms, key)| Op::Push { bytes, ttl_ms, key }),
         2 => (0..4u64).prop_map(|back| Op::Return { back }),
         1 => Just(Op::Anew),
         1 => stranger.prop_map(Op::Stranger),
@@ -90,6 +98,8 @@ struct World {
     records: Vec<Record>,
     now: u64,
     client: Option<Client>,
+    /// The outcomes of pushes with a key, and until when they are remembered, in the order of the pushes.
+    repeats: Vec<(u128, Outcome, u64)>,
     /// The newest cursor that any client has seen.
     cursor: Option<Cursor>,
     /// Something shows that the device got past this number. Less than every number when it was told `broken` since.
@@ -100,7 +110,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let mailbox = Mailbox::new(EPOCH, Millis(0));
-        Self { mailbox, records: Vec::new(), now: 0, client: None, cursor: None, confirmed: Some(0), left_at: 0 }
+        let (records, repeats) = (Vec::new(), Vec::new());
+        Self { mailbox, records, now: 0, client: None, repeats, cursor: None, confirmed: Some(0), left_at: 0 }
     }
 
     fn with(&self, fate: Fate) -> impl Iterator<Item = &Record> {
@@ -119,7 +130,7 @@ impl World {
 
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Push { bytes, ttl_ms } => self.push(bytes, ttl_ms),
+            Op::Push { bytes, ttl_ms, key } => self.push(bytes, Sending { ttl_ms, key }),
             Op::Return { back } => {
                 let Some(mut cursor) = self.cursor else { return };
                 cursor.seq = cursor.seq.saturating_sub(back);
@@ -143,19 +154,35 @@ impl World {
         }
     }
 
-    fn push(&mut self, bytes: usize, ttl_ms: u64) {
+    fn push(&mut self, bytes: usize, sending: Sending) {
+        let Sending { ttl_ms, key } = sending;
         let seq = self.records.len() as u64 + 1;
         let text = seq.to_string();
         let data = Data::new("0".repeat(bytes.saturating_sub(text.len())) + &text).expect("not empty");
         let bytes = data.as_str().len();
         let live = self.client.is_some();
         let room = self.with(Fate::Waiting).count() < WAITING && self.bytes(Fate::Waiting) + bytes <= WAITING_BYTES;
-        let pushed = self.mailbox.push(message(data), ttl_ms, Millis(self.now));
+        let pushed = self.mailbox.push(message(data), sending, Millis(self.now));
+        let first = self.repeats.iter().find(|(of, _, until)| Some(*of) == key && *until > self.now);
+        if let Some((_, outcome, _)) = first {
+            assert_eq!(pushed, Ok(*outcome), "a repeat");
+            return;
+        }
         assert_eq!(pushed.is_ok(), room && (live || ttl_ms > 0), "{pushed:?}");
+        if let (Ok(outcome), Some(key)) = (&pushed, key) {
+            self.forget_old_repeats();
+            self.repeats.push((key, *outcome, self.now + REPEAT_MS));
+            let extra = self.repeats.len().saturating_sub(REPEATS);
+            self.repeats.drain(..extra);
+        }
         if pushed.is_ok() {
             let ttl_ms = if live { 0 } else { ttl_ms };
             self.records.push(Record { seq, bytes, at: self.now, ttl_ms, fate: Fate::Waiting });
         }
+    }
+
+    fn forget_old_repeats(&mut self) {
+        self.repeats.retain(|(_, _, until)| *until > self.now);
     }
 
     /// A stream that is still attached a minute after a replay has read the replay.
@@ -237,6 +264,7 @@ impl World {
         self.now += ms;
         let checked = self.mailbox.check(WINDOW_MS, Millis(self.now));
         self.evict();
+        self.forget_old_repeats();
         let over = self.client.is_none() && self.now - self.left_at >= WINDOW_MS;
         if self.client.is_none() {
             for record in self.records.iter_mut().filter(|record| record.fate == Fate::Waiting) {
@@ -295,7 +323,7 @@ proptest! {
         for op in &ops {
             world.apply(op);
             let kept = world.with(Fate::Waiting).count() + world.with(Fate::HandedOver).count();
-            prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_BYTES);
+            prop_assert_eq!(world.mailbox.memory(), kept * ENTRY_BYTES + world.repeats.len() * REPEAT_BYTES);
             prop_assert!(world.with(Fate::Waiting).count() <= WAITING && world.bytes(Fate::Waiting) <= WAITING_BYTES);
         }
     }

@@ -6,11 +6,11 @@ use backend_signal::grpc::proto::{
 };
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
-use super::{Server, claim, within};
+use super::{Door, claim, within};
 
 pub type Client = SignalClient<Channel>;
 
-impl Server {
+impl Door {
     /// A client with a connection of its own.
     pub async fn grpc(&self) -> Client {
         let endpoint = Channel::from_shared(format!("http://{}", self.address)).expect("a URI");
@@ -45,7 +45,7 @@ pub fn claimed<T>(device: &str, message: T) -> Request<T> {
 pub fn message(device: &str, event: &str, data: &str) -> SendRequest {
     let (user, device) = device.split_once('/').expect("user/device");
     let to = Some(Address { user: user.into(), device: device.into() });
-    SendRequest { to, event: event.into(), data: data.into(), ttl: None }
+    SendRequest { to, event: event.into(), data: data.into(), ttl: None, idempotency_key: String::new() }
 }
 
 /// An open stream.

@@ -178,7 +178,7 @@ async fn a_dropped_connection_is_closed_also_while_a_call_is_unanswered() {
     drop((node, directory));
     within(async {
         while tasks.load(Ordering::SeqCst) > 0 {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     })
     .await;

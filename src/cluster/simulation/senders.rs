@@ -48,7 +48,7 @@ impl World {
     }
 
     async fn send(node: &SimulatedNode, to: Device, number: u64, ttl: Duration) -> Answered {
-        let draft = Draft { event: None, data: Data::new(number.to_string()).expect("not empty"), ttl };
+        let draft = Draft { event: None, data: Data::new(number.to_string()).expect("not empty"), ttl, key: None };
         let (caller, to) = (Caller::anonymous(), address(to));
         let answer = timeout(PATIENCE, node.gate.pass(node.hub.send(&caller, &to, draft))).await;
         match answer {

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, header};
 use crate::{
     auth::Keys,
     budget::Budget,
+    cluster::Cluster,
     drain::Drain,
     error::Error,
     hub::Hub,
@@ -34,6 +35,8 @@ pub struct Admin {
     pub drain: Drain,
     /// The keys of tokens, if the daemon verifies tokens.
     pub keys: Option<Arc<Keys>>,
+    /// The way to other nodes, if there are others.
+    pub cluster: Option<Cluster>,
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.
@@ -59,9 +62,18 @@ async fn ready(State(admin): State<Admin>) -> Result<&'static str, Problem> {
     if admin.drain.has_started() {
         return Err(Error::DRAINING.into());
     }
-    // 200 all the same: other nodes read the same keys, so a load balancer could send the clients nowhere better.
+    // 200 all the same: other nodes read the same keys and use the same Redis, so a load balancer could send the clients nowhere better.
+    // If all nodes said 503, an outage of Redis would be one of everything.
     let lacks_keys = admin.keys.is_some_and(|keys| keys.are_unreadable());
-    Ok(if lacks_keys { "degraded: the keys of tokens could not be read\n" } else { "ready\n" })
+    let lacks_nodes = admin.cluster.is_some_and(|cluster| cluster.status().down.is_some());
+    Ok(match (lacks_keys, lacks_nodes) {
+        (false, false) => "ready\n",
+        (true, false) => "degraded: the keys of tokens could not be read\n",
+        (false, true) => "degraded: redis cannot be reached or used; the log says why\n",
+        (true, true) => {
+            "degraded: the keys of tokens could not be read; redis cannot be reached or used; the log says why\n"
+        }
+    })
 }
 
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Result<Response, Problem> {

@@ -7,14 +7,23 @@ mod dispatch;
 mod failed_identities;
 mod head_checks;
 mod inputs;
+mod link_log;
 mod max_connections;
+mod node_table;
+mod other_nodes;
+mod redis_setup;
 mod router;
 mod start_report;
 mod token_setup;
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::Pin, process::ExitCode, sync::Arc, time::Duration};
 
-use self::{dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs, start_report::SetUp};
+use tokio::time::{Instant, timeout_at};
+
+use self::{
+    dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs, other_nodes::OtherNodes,
+    start_report::SetUp,
+};
 use crate::{
     admin::Admin,
     auth::{self, Auth, Tokens},
@@ -22,7 +31,7 @@ use crate::{
     config::{AuthMode, Given, RequireClaim, ServeOptions},
     drain::{Died, Drain},
     grpc,
-    hub::{Hub, Limits, Local},
+    hub::{Hub, Limits},
     ice::IceServers,
     key_refresh::KeyRefresh,
     limits::{ClientAddresses, IdentityFailures, SendRates},
@@ -30,6 +39,7 @@ use crate::{
     rest::{self, Api},
     serve::{self, Server},
     telemetry::Metrics,
+    terminal,
 };
 
 /// A bound daemon that does not serve yet.
@@ -45,6 +55,7 @@ pub struct App {
     warnings: Vec<String>,
     key_refresh: Option<KeyRefresh>,
     ice: Arc<IceServers>,
+    nodes: Option<OtherNodes>,
     options: ServeOptions,
 }
 
@@ -54,6 +65,14 @@ pub struct Checked {
     pub set_up: String,
     /// A line for each thing that an operator should look into.
     pub warnings: Vec<String>,
+}
+
+impl Checked {
+    /// Writes it for a person.
+    #[must_use]
+    pub fn confirm(self) -> ExitCode {
+        terminal::confirm(&self.set_up, &self.warnings)
+    }
 }
 
 impl App {
@@ -71,6 +90,7 @@ impl App {
         let mut inputs = Inputs::read(&options, &drain).await?;
         let (warnings, ice) = (inputs.warnings(&options), inputs.ice.clone());
         let (tokens, key_refresh) = inputs.tokens.take().unzip();
+        let nodes = inputs.redis.take().map(|redis| OtherNodes::new(redis.server, &drain, &metrics));
         let keys = key_refresh.as_ref().map(KeyRefresh::keys);
         let clients =
             ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
@@ -79,7 +99,11 @@ impl App {
             Server::bind(&hosts, serve_settings(&options, inputs, budget.clone(), clients.clone()), metrics.clone());
         let server = server.map_err(|error| inputs::cannot_listen(&options.endpoint, &error))?;
         let addresses = server.local_addrs()?;
-        let hub = Hub::new(hub_limits(&options, clients.clone()), budget.clone(), Local, metrics.clone());
+        let limits = hub_limits(&options, clients.clone());
+        let hub = other_nodes::hub(nodes.as_ref(), limits, budget.clone(), metrics.clone());
+        if let (Some(nodes), Some(tokens)) = (&nodes, &tokens) {
+            tokens.tickets.share_with(Arc::new(nodes.clone()));
+        }
         let auth = Arc::new(auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
         let settings = rest::Settings {
@@ -96,7 +120,8 @@ impl App {
         };
         let signal = grpc::signal_service(service, auth, options.body_limit as usize);
         let grpc = grpc::routes(signal.clone(), health_service).map_err(io::Error::other)?;
-        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone(), keys };
+        let cluster = nodes.as_ref().map(OtherNodes::cluster);
+        let admin = Admin { hub: hub.clone(), metrics: metrics.clone(), budget, drain: drain.clone(), keys, cluster };
         let failed = FailedIdentities {
             failures: IdentityFailures::new(options.identity_failures, clients.clone()),
             metrics: metrics.clone(),
@@ -116,6 +141,7 @@ impl App {
             warnings,
             key_refresh,
             ice,
+            nodes,
             options,
         })
     }
@@ -128,7 +154,11 @@ impl App {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let inputs = runtime.block_on(Inputs::read(options, &Drain::new()));
         let inputs = inputs.map_err(|error| with_variables(&options.given, &error))?;
-        Ok(Checked { set_up: SetUp::of(options).to_string(), warnings: inputs.warnings(options) })
+        let mut set_up = SetUp::of(options).to_string();
+        if let Some(name) = inputs.redis.as_ref().and_then(|redis| redis.name.as_ref()) {
+            set_up = format!("{set_up} redis={name:?}");
+        }
+        Ok(Checked { set_up, warnings: inputs.warnings(options) })
     }
 
     /// Logs how the daemon is set up, what an operator should look into, and where it listens.
@@ -175,7 +205,7 @@ impl App {
 
     /// Tests pass a `replace` that makes a supervised task end or panic.
     async fn run_with(self, replace: impl Fn(&'static str, Task) -> Task) -> Result<(), Died> {
-        let Self { server, dispatch, hub, health, drain, metrics, reload, key_refresh, ice, options, .. } = self;
+        let Self { server, dispatch, hub, health, drain, metrics, reload, key_refresh, ice, nodes, options, .. } = self;
         grpc::set_health(&health, true).await;
         let mut supervised: Vec<(&str, Task)> =
             vec![(TIMEKEEPER, Box::pin(hub.clone().keep_time())), (WATCHDOG, Box::pin(server.run_watchdog()))];
@@ -186,6 +216,7 @@ impl App {
             let task = turn.secret.clone().keep_current(reload.clone(), metrics.clone());
             supervised.push((TURN_SECRET, Box::pin(task)));
         }
+        supervised.extend(nodes.clone().map(|nodes| (LINK, Box::pin(nodes.run()) as Task)));
         supervised.push((ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))));
         supervised.extend(key_refresh.map(|refresh| (KEY_REFRESH, Box::pin(refresh.run(reload, metrics)) as Task)));
         for (name, task) in supervised {
@@ -194,12 +225,17 @@ impl App {
         drain.started().await;
         tracing::info!(streams = hub.census().streams, "draining");
         grpc::set_health(&health, false).await;
-        let work = async {
-            hub.drain(options.drain_window).await;
-            drain.wait_for_work().await;
-        };
+        let end = Instant::now() + options.drain_window;
+        if let Some(nodes) = &nodes {
+            nodes.begin_leaving().await;
+        }
+        hub.drain(end.saturating_duration_since(Instant::now())).await;
         // Requests that came before the drain have the whole window, also when no stream is open.
-        let _window_is_over = tokio::time::timeout(options.drain_window, work).await.is_err();
+        let _window_is_over = tokio::join!(timeout_at(end, drain.wait_for_work()), async {
+            if let Some(nodes) = nodes {
+                nodes.leave(end.saturating_duration_since(Instant::now()) + LAST_BYTES).await;
+            }
+        });
         drain.begin_hard_stop();
         let all_tasks_ended = drain.wait_for_tasks(LAST_BYTES).await;
         tracing::info!(all_tasks_ended, "stopped");
@@ -218,6 +254,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 const TIMEKEEPER: &str = "timekeeper of the hub";
 const WATCHDOG: &str = "write watchdog";
 const CERTIFICATES: &str = "reader of changed certificates";
+const LINK: &str = "link to other nodes";
 const TURN_SECRET: &str = "reader of a changed secret of TURN";
 const ACCEPT_LOOP: &str = "accept loop";
 const KEY_REFRESH: &str = "refresh of the keys of tokens";

@@ -16,6 +16,7 @@ mod tenant;
 mod ticket;
 mod token_source;
 mod tokens;
+mod used_tickets;
 mod user_list;
 
 use std::net::IpAddr;
@@ -32,6 +33,7 @@ pub use self::{
     tenant::{TenantAddress, TenantUser},
     ticket::{Issued, Reservation, Tickets},
     tokens::{TicketRequest, Tokens},
+    used_tickets::UsedTickets,
     user_list::UserList,
 };
 use self::{claims::Claims, named::Named, tokens::Token};

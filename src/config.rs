@@ -6,6 +6,7 @@ mod environment;
 mod given;
 mod ice_options;
 mod permission_options;
+mod redis_options;
 mod refusal;
 mod serve_options;
 mod token_options;
@@ -24,6 +25,7 @@ pub use self::{
     given::Given,
     ice_options::IceOptions,
     permission_options::PermissionOptions,
+    redis_options::{ClusterView, RedisOptions},
     serve_options::{AuthMode, RequireClaim, ServeOptions},
     token_options::{Jwks, TokenOptions},
 };
@@ -70,6 +72,8 @@ pub enum Command {
     CheckConfig(Box<ServeOptions>),
     /// Ask a daemon that runs with the same options whether it is alive: exit code 0, or 1 and a line that says why not
     Healthcheck(Endpoint),
+    /// Show the nodes that share a Redis, as their last beats left them: exit code 0, or 1 and a line that says why it cannot be read
+    Cluster(Box<ClusterView>),
     /// A command of the client.
     #[command(flatten)]
     Client(Box<ClientCommand>),
@@ -153,6 +157,13 @@ impl Arguments {
                 options.unknown_variables = unknown_variables(&Self::command());
                 options.complete(Given::of(inner, &definition)).map_err(EarlyExit::Fail)?;
             }
+            Command::Cluster(view) => {
+                let contradiction = view
+                    .redis
+                    .contradiction(&Given::of(inner, definition.find_subcommand(subcommand).unwrap_or(&definition)));
+                let fault = contradiction.or(view.redis.redis.is_none().then_some(NO_REDIS));
+                fault.map_or(Ok(()), |line| Err(EarlyExit::Fail(line.to_owned())))?;
+            }
             Command::Client(client) => client.complete(token()).map_err(EarlyExit::Fail)?,
             Command::Healthcheck(_) => {}
         }
@@ -167,7 +178,7 @@ fn is_without_daemon(args: &[OsString]) -> bool {
 }
 
 fn has_no_daemon_options(subcommand: &str) -> bool {
-    ClientCommand::has_subcommand(subcommand) || ["completions", "man"].contains(&subcommand)
+    ClientCommand::has_subcommand(subcommand) || ["cluster", "completions", "man"].contains(&subcommand)
 }
 
 /// Without the options of the daemon, for a subcommand that has none of them and must not fail because of their variables.
@@ -185,12 +196,17 @@ fn misplaced(definition: &clap::Command, matches: &ArgMatches, subcommand: &str)
     let explicit = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let options = definition.get_arguments().filter(|option| takes_none || !option.is_global_set());
     let flag = options.filter(|option| explicit(option.get_id().as_str())).find_map(clap::Arg::get_long)?;
-    Some(if takes_none {
+    let has_it = definition
+        .find_subcommand(subcommand)
+        .is_some_and(|inner| inner.get_arguments().any(|option| option.get_long() == Some(flag)));
+    Some(if takes_none && !has_it {
         format!("--{flag} is an option of the daemon; `{subcommand}` does not have it")
     } else {
         format!("--{flag} must stand after `{subcommand}`")
     })
 }
+
+const NO_REDIS: &str = "`cluster` needs --redis: give it the options of the nodes";
 
 impl EarlyExit {
     fn of(error: &clap::Error, definition: &clap::Command, args: &[OsString]) -> Self {

@@ -95,6 +95,13 @@ impl Drain {
         tasks.spawn(task);
     }
 
+    /// Starts a task that the hard stop ends and that work in hand does not wait for, such as a request to another node that is
+    /// repeated until it is answered.
+    pub fn spawn_until_hard_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let hard = self.hard.clone();
+        self.until_hard_stop.spawn(async move { hard.run_until_cancelled(task).await });
+    }
+
     /// Starts a task that must not die before the hard stop, which ends it.
     ///
     /// Without such a task the daemon would go on and do only half of its work. So if the task panics or ends, the drain

@@ -255,7 +255,7 @@ impl signal_server::Signal for SignalMethods {
         let caller: Caller = identity::of(&request)?;
         let WatchDevicesRequest { users, heartbeat } = request.get_ref();
         let heartbeat = chosen_heartbeat(convert::heartbeat(*heartbeat), self.heartbeat);
-        let watch = self.hub.watch(&caller, &convert::users(users)?, heartbeat)?;
+        let watch = self.hub.watch(&caller, &convert::users(users)?, heartbeat).await?;
         let to_responses = |_: &mut Watch, item| {
             let end = if let WatchItem::End(reason) = item { Some(reason) } else { None };
             with_end(convert::watch_item(&item, wall_clock::now()), end)

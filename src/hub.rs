@@ -31,6 +31,7 @@ mod timekeeper;
 mod user_devices;
 mod user_set;
 mod watch;
+mod watching;
 
 use std::{
     sync::{
@@ -63,7 +64,6 @@ pub use self::{
 };
 use self::{
     deadlines::Deadlines,
-    heartbeat::Heartbeat,
     presence::Presence,
     registry::Registry,
     slot::Totals,
@@ -147,33 +147,6 @@ impl Hub {
         devices.sort();
         devices.dedup();
         Ok(devices)
-    }
-
-    /// Watches the devices of some users: gives the list of connected devices of each user, then their changes in order.
-    ///
-    /// # Errors
-    /// As [`Caller::reach`], for all when the caller may not reach one; [`Error::Draining`]; [`Error::TooMany`].
-    pub fn watch(&self, caller: &Caller, users: &UserSet, heartbeat: Duration) -> Result<Watch, Error> {
-        let users = users.iter().map(|user| caller.reach(user)).collect::<Result<Vec<_>, _>>()?;
-        self.refuse_when_draining()?;
-        let (core, key) = (&self.0.core, caller.key());
-        let ticket = caller.reserve_ticket().inspect_err(|error| self.observe_refused(*error))?;
-        let boards = core.presence.add_watches(&users, key.as_ref(), core.limits.of(caller).watches);
-        let boards = boards.inspect_err(|error| self.observe_refused(*error))?;
-        let now = self.now();
-        let heartbeat = Heartbeat::new(heartbeat_ms(heartbeat), now);
-        let watch = Watch::new(self.clone(), &boards, key, caller.expires(), heartbeat);
-        for board in boards {
-            board.fill(now, || {
-                let page = |slot: &Arc<slot::Slot>| Some((slot.address.device.clone(), slot.live_page()?));
-                core.registry.live(&board.user).iter().filter_map(page).collect()
-            });
-            board.schedule(&core.deadlines, now);
-        }
-        // A drain that began in the meantime may have missed this watch.
-        self.refuse_when_draining()?;
-        ticket.use_up();
-        Ok(watch)
     }
 
     fn observe(&self, event: &Event<'_>) {

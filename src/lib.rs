@@ -13,6 +13,7 @@
 //! | [`limits`] | rates and counts by caller and by address; finds the address of a client behind proxies |
 //! | [`auth`] | identifies the caller from headers, URI and IP address; only this room can make a `Caller` |
 //! | [`hub`] | the domain: send, subscribe, list, watch; knows no protocol |
+//! | [`cluster`] | the hub's way to other nodes, over Redis or Valkey; without `--redis` not a line of it runs |
 //! | [`ice`] | the STUN and TURN servers that callers are told of, and credentials for TURN |
 //! | [`rest`] | the HTTP API: routes, extractors, the event stream format, problems |
 //! | [`grpc`] | the gRPC service: methods, conversion, status codes, streams |
@@ -45,7 +46,8 @@
 //! | a client that vanished is noticed | TCP keep-alive in `serve/socket.rs`, PING in `serve/http2.rs` |
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
 //! | a repeated send is not delivered twice | `rest/extract.rs` and `grpc/convert.rs` read its key, `hub/repeats.rs` remembers the outcome; `cli/send_command.rs` and `web/client.js` repeat |
-//! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`, STUN and TURN: `config/ice_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a row in `docs/reference.md`. A subcommand: `config.rs`, `main.rs` |
+//! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`, STUN and TURN: `config/ice_options.rs`, other nodes: `config/redis_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a row in `docs/reference.md`. A subcommand: `config.rs`, `main.rs` |
+//! | an engine for more nodes beside Redis | the traits `Engine` and `Directory` of `cluster/wire.rs` and `cluster/directory.rs`; `app/redis_setup.rs`, `app/other_nodes.rs` |
 //! | a new client command | `cli/client_commands.rs` and a file beside it; a section in `docs/cli.md` |
 //! | a warning at start | `app/start_report.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a row in `docs/reference.md`, a code in `web/openapi.json` |
@@ -61,7 +63,7 @@
 //! | which address a connection has | `serve/connection.rs` admits it, `serve/proxy_protocol.rs` reads what a TCP proxy says |
 //! | a new limit of a connection | `Settings` in `serve.rs` for options; else a constant in the file of `serve` that applies it |
 //! | a new file that is read again when it changes, or on SIGHUP | its room gets a `Reload` of `reload.rs`, as `serve/tls.rs` and `ice/turn_secret.rs` do |
-//! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`; a gauge: also `Levels` there and `admin.rs`; a row in `docs/reference.md` |
+//! | a new metric | `telemetry/metrics.rs`, for hub events `telemetry/metrics/hub_events.rs`, of other nodes `telemetry/metrics/cluster_metrics.rs`; a gauge: also `Levels` there and `admin.rs`; a row in `docs/reference.md` |
 //! | a webhook on hub events | implement `Observer` of `hub/observer.rs`; `app.rs` hands the hub one observer, so combine two into one |
 //!
 //! # A message's way

@@ -3,12 +3,12 @@
 use std::{io, process::ExitCode};
 
 use backend_signal::{
-    app::App,
+    app::{App, Checked},
     cli,
     config::{Arguments, Command, EarlyExit, Endpoint, ServeOptions},
     drain::StopSignals,
     healthcheck, telemetry,
-    terminal::{confirm, fail, print},
+    terminal::{fail, print},
 };
 #[cfg(not(feature = "jemalloc"))]
 use mimalloc::MiMalloc as Allocator;
@@ -24,9 +24,8 @@ fn main() -> ExitCode {
     let Ok(signals) = StopSignals::install() else { return fail(2, "cannot handle signals") };
     match Arguments::from_process() {
         Ok(Command::Serve(options)) => serve(*options, signals).unwrap_or_else(|error| fail(2, error)),
-        Ok(Command::CheckConfig(options)) => {
-            App::check(&options).map_or_else(|error| fail(2, error), |found| confirm(&found.set_up, &found.warnings))
-        }
+        Ok(Command::CheckConfig(options)) => App::check(&options).map_or_else(|error| fail(2, error), Checked::confirm),
+        Ok(Command::Cluster(view)) => App::show_nodes(&view, signals),
         Ok(Command::Healthcheck(endpoint)) => check_health(&endpoint, signals),
         Ok(Command::Client(command)) => cli::run(*command, signals),
         Err(EarlyExit::Print(text)) => print(&text),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-pub use self::metrics::{BusyRoute, Levels, Metrics, TextFormat};
+pub use self::metrics::{BusyRoute, ClusterMetrics, Levels, Metrics, TextFormat, phase_name};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

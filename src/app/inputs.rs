@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, io, net::SocketAddr, sync::Arc};
 
-use super::{max_connections::MaxConnections, start_report, token_setup};
+use super::{max_connections::MaxConnections, redis_setup::Redis, start_report, token_setup};
 use crate::{
     auth::Tokens,
     config::{Endpoint, IceOptions, ServeOptions},
@@ -21,6 +21,8 @@ pub(super) struct Inputs {
     /// What verifies tokens, and the task that reads its keys again.
     pub(super) tokens: Option<(Tokens, KeyRefresh)>,
     pub(super) ice: Arc<IceServers>,
+    /// Where other nodes are met.
+    pub(super) redis: Option<Redis>,
 }
 
 impl Inputs {
@@ -37,7 +39,9 @@ impl Inputs {
                 "--dev identifies nobody, so it serves only this machine: --host must be a loopback address, and {address} is none"
             )));
         }
-        Ok(Self { tls, addresses, max_connections, tokens, ice })
+        // Last, because it can take a second.
+        let redis = Redis::read(&options.nodes).await?;
+        Ok(Self { tls, addresses, max_connections, tokens, ice, redis })
     }
 
     /// Everything that an operator should look into.
@@ -46,6 +50,7 @@ impl Inputs {
         warnings.extend(self.max_connections.warning());
         warnings.extend(self.tokens.as_ref().and_then(|(_, refresh)| refresh.warning()).map(str::to_owned));
         warnings.extend(self.ice.turn.as_ref().filter(|turn| turn.secret.is_short()).map(|_| SHORT_SECRET.to_owned()));
+        warnings.extend(self.redis.iter().flat_map(|redis| redis.warnings.clone()));
         warnings
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{fmt, net::SocketAddr};
 
-use crate::config::{AuthMode, Jwks, ServeOptions, TokenOptions};
+use crate::{
+    cluster::redis_engine::RedisUrl,
+    config::{AuthMode, Jwks, RedisOptions, ServeOptions, TokenOptions},
+};
 
 /// What decides who can use the daemon. No secret, and of a key set only the host that it is fetched from.
 pub(super) struct SetUp {
@@ -11,6 +14,8 @@ pub(super) struct SetUp {
     trusted_proxies: String,
     tls: &'static str,
     ice: &'static str,
+    /// Where other nodes are met. `None`: there is one node.
+    nodes: Option<String>,
     console: &'static str,
 }
 
@@ -30,13 +35,14 @@ impl SetUp {
             trusted_proxies: list(&proxies, "none named"),
             tls: if options.endpoint.tls_cert.is_some() { "on" } else { "off" },
             ice: ice(options),
+            nodes: nodes(options),
             console: if options.console { "on" } else { "off" },
         }
     }
 
     /// Logs it in one line.
     pub(super) fn log(&self) {
-        let Self { identity, tokens, trusted_proxies, tls, ice, console } = self;
+        let Self { identity, tokens, trusted_proxies, tls, ice, nodes, console } = self;
         let keys = tokens.as_ref().map(|tokens| tokens.keys.as_str());
         let audience = tokens.as_ref().map(|tokens| tokens.audience.as_str());
         let issuer = tokens.as_ref().map(|tokens| tokens.issuer.as_str());
@@ -49,6 +55,7 @@ impl SetUp {
             trusted_proxies,
             tls,
             ice,
+            nodes,
             console,
             "starting"
         );
@@ -58,12 +65,16 @@ impl SetUp {
 /// The fields as the log has them.
 impl fmt::Display for SetUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, tokens, trusted_proxies, tls, ice, console } = self;
+        let Self { identity, tokens, trusted_proxies, tls, ice, nodes, console } = self;
         write!(f, "version={VERSION:?} identity={identity:?}")?;
         if let Some(TokenSetUp { keys, audience, issuer }) = tokens {
             write!(f, " keys={keys:?} audience={audience:?} issuer={issuer:?}")?;
         }
-        write!(f, " trusted_proxies={trusted_proxies:?} tls={tls:?} ice={ice:?} console={console:?}")
+        write!(f, " trusted_proxies={trusted_proxies:?} tls={tls:?} ice={ice:?}")?;
+        if let Some(nodes) = nodes {
+            write!(f, " nodes={nodes:?}")?;
+        }
+        write!(f, " console={console:?}")
     }
 }
 
@@ -87,6 +98,12 @@ fn list(elements: &[String], instead: &str) -> String {
 const RELAY_FOR_ANYBODY: &str = "anybody who can pose as anybody gets credentials for the servers of --turn, also any page that is open \
     in a browser on this machine; give the daemon an identity to check (--auth jwt, or --trusted-proxies)";
 
+const TICKETS_OF_ONE_NODE: &str = "without --ticket-key-file a ticket opens a stream only on the node that gave it, and a load balancer \
+    may send the client to another one; give all nodes the same key";
+
+const PASSWORD_FOR_EVERYBODY: &str = "everybody on this machine can read the password in --redis on the command line; use the variable \
+    SIGNAL_REDIS or --redis-password-file";
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The value of `--auth`.
@@ -108,6 +125,13 @@ fn ice(options: &ServeOptions) -> &'static str {
     }
 }
 
+/// Where this node meets others, without a user and a password.
+fn nodes(options: &ServeOptions) -> Option<String> {
+    let RedisOptions { redis, redis_prefix, .. } = &options.nodes;
+    let redis = redis.as_ref()?;
+    Some(format!("by {redis}, keys {redis_prefix}:*{}", if redis.is_tls() { ", TLS" } else { "" }))
+}
+
 /// Where a browser on this machine finds the console, if there is one.
 pub(super) fn console(options: &ServeOptions, addresses: &[SocketAddr]) -> Option<String> {
     let address = addresses.first().filter(|_| options.console)?;
@@ -125,6 +149,13 @@ pub(super) fn warnings(options: &ServeOptions, addresses: &[SocketAddr]) -> Vec<
     let anybody = options.auth == AuthMode::None || (options.auth == AuthMode::Claim && trusts_everybody);
     if anybody && !options.ice.turn.is_empty() {
         warnings.push(RELAY_FOR_ANYBODY.to_owned());
+    }
+    let (redis, has_nodes) = (options.nodes.redis.as_ref(), options.nodes.redis.is_some());
+    if redis.is_some_and(RedisUrl::has_password) && options.given.is_on_command_line("--redis") {
+        warnings.push(PASSWORD_FOR_EVERYBODY.to_owned());
+    }
+    if has_nodes && options.auth == AuthMode::Jwt && options.tokens.ticket_key_file.is_none() {
+        warnings.push(TICKETS_OF_ONE_NODE.to_owned());
     }
     // `::ffff:127.0.0.1` is a loopback address, too.
     let Some(open) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback()) else {

@@ -140,12 +140,12 @@ impl Caller {
         self.expires
     }
 
-    /// Reserves the ticket with which the caller opens a stream, if it has one.
+    /// Reserves the ticket with which the caller opens a stream, if it has one. Asks other nodes only about a ticket.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when another request has used the ticket; [`Error::TooMany`] when too many were used lately.
-    pub fn reserve_ticket(&self) -> Result<Reservation, Error> {
-        Reservation::of(self.ticket.as_ref())
+    pub async fn reserve_ticket(&self) -> Result<Reservation, Error> {
+        Reservation::of(self.ticket.as_ref()).await
     }
 
     /// The IP address that the request came from. An IPv4-mapped IPv6 address is given as IPv4.

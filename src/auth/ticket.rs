@@ -4,9 +4,9 @@
 //! clock is set back.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -26,9 +26,10 @@ use tokio::time::Instant;
 use super::{
     jwt::{MAX_LENGTH, Verified, time},
     signatures,
+    used_tickets::{TicketId, Used, UsedTickets},
 };
 use crate::{
-    error::{Error, IdentityFault, Limit},
+    error::{Error, IdentityFault},
     wall_clock,
 };
 
@@ -42,25 +43,9 @@ pub struct Tickets {
     /// When the process began to issue tickets, by a clock that nobody sets.
     began: Instant,
     used: Mutex<Used>,
+    /// What remembers used tickets for all nodes, if there are others.
+    everywhere: OnceLock<Arc<dyn UsedTickets>>,
 }
-
-/// The tickets that were used.
-#[derive(Default)]
-struct Used {
-    /// Those that are not too old yet.
-    remembered: BTreeMap<TicketId, Use>,
-    /// When the newest ticket of another node that was forgotten became too old, as the first half of its id says.
-    forgotten: u64,
-}
-
-/// How a ticket was used.
-struct Use {
-    at: Instant,
-    is_own: bool,
-}
-
-/// When the ticket becomes too old, in milliseconds since 1970, and a random number.
-type TicketId = (u64, u64);
 
 /// What a ticket says.
 #[derive(Serialize, Deserialize)]
@@ -120,7 +105,14 @@ impl Tickets {
             issuer: fastrand::u64(..),
             began: Instant::now(),
             used: Mutex::default(),
+            everywhere: OnceLock::new(),
         })
+    }
+
+    /// From now on a ticket can be used on one of all nodes only.
+    pub fn share_with(&self, nodes: Arc<dyn UsedTickets>) {
+        // Fails in a second call: there is one set of other nodes.
+        let _ = self.everywhere.set(nodes);
     }
 
     /// Issues a ticket for a token. The ticket gets only the claims that the daemon reads.
@@ -157,11 +149,15 @@ impl Tickets {
             return Err(IdentityFault::ExpiredToken);
         }
         let is_own = issuer == self.issuer;
-        let may_be_forgotten = |used: &Used| {
-            if is_own { self.began.elapsed() > Duration::from_millis(at) + LIFETIME } else { id.0 <= used.forgotten }
+        let is_forgotten = |used: &Used| {
+            if is_own {
+                self.began.elapsed() > Duration::from_millis(at) + LIFETIME
+            } else {
+                used.may_have_forgotten(id)
+            }
         };
         let used = self.used.lock();
-        if used.remembered.contains_key(&id) || may_be_forgotten(&used) {
+        if used.has(id) || is_forgotten(&used) {
             return Err(IdentityFault::SpentTicket);
         }
         drop(used);
@@ -169,47 +165,24 @@ impl Tickets {
     }
 }
 
-impl Used {
-    /// Forgets the tickets that are too old by both clocks. One that only the wall clock calls old could be used again when that is
-    /// set back.
-    fn forget(&mut self, now: Duration) {
-        while let Some(first) = self.remembered.first_entry() {
-            let Use { at, is_own } = first.get();
-            if first.key().0 >= millis(now) || at.elapsed() <= LIFETIME {
-                return;
-            }
-            if !is_own {
-                self.forgotten = self.forgotten.max(first.key().0);
-            }
-            first.remove();
-        }
-    }
-}
-
-impl Unused {
-    /// Keeps other requests from using the ticket.
-    fn reserve(&self) -> Result<(), Error> {
-        let mut used = self.tickets.used.lock();
-        used.forget(since_1970(wall_clock::now()));
-        // The list is full. Without an entry the ticket could be used twice, so refuse it for now; it stays unused.
-        if used.remembered.len() >= MAX_USED {
-            return Err(Error::too_many(Limit::UsedTickets));
-        }
-        match used.remembered.entry(self.id) {
-            Entry::Occupied(_) => Err(IdentityFault::SpentTicket.into()),
-            Entry::Vacant(place) => {
-                place.insert(Use { at: Instant::now(), is_own: self.is_own });
-                Ok(())
-            }
-        }
-    }
-}
-
 impl Reservation {
-    /// Reserves the ticket of a caller, if it has one.
-    pub(super) fn of(ticket: Option<&Unused>) -> Result<Self, Error> {
-        ticket.map(Unused::reserve).transpose()?;
-        Ok(Self(ticket.cloned()))
+    /// Reserves the ticket of a caller, if it has one: first among the requests of this node, then among all nodes. While these
+    /// cannot be asked, a ticket can be used once on each node.
+    pub(super) async fn of(ticket: Option<&Unused>) -> Result<Self, Error> {
+        let Some(Unused { tickets, id, is_own }) = ticket else { return Ok(Self(None)) };
+        let is_known = tickets.used.lock().reserve(*id, *is_own, since_1970(wall_clock::now()))?;
+        // Frees the ticket if the client leaves during the wait.
+        let reservation = Self(ticket.cloned());
+        let Some(nodes) = tickets.everywhere.get().filter(|_| !is_known) else { return Ok(reservation) };
+        match nodes.use_once(format!("{:016x}{:016x}", id.0, id.1).as_bytes()).await {
+            Some(true) => tickets.used.lock().is_ours(*id),
+            Some(false) => {
+                reservation.use_up();
+                return Err(IdentityFault::SpentTicket.into());
+            }
+            None => {}
+        }
+        Ok(reservation)
     }
 
     /// The stream was opened.
@@ -221,7 +194,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(Unused { tickets, id, .. }) = &self.0 {
-            tickets.used.lock().remembered.remove(id);
+            tickets.used.lock().free(*id);
         }
     }
 }
@@ -240,16 +213,16 @@ fn is_old((until, _): TicketId) -> bool {
     Duration::from_millis(until) < since_1970(wall_clock::now())
 }
 
-fn since_1970(time: SystemTime) -> Duration {
+pub(super) fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     time.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// How long a ticket can be used.
-const LIFETIME: Duration = Duration::from_secs(30);
+pub(super) const LIFETIME: Duration = Duration::from_secs(30);
 
 /// The most bytes of a ticket besides the claims of its token.
 const OWN_LENGTH: usize = 1024;
@@ -257,11 +230,13 @@ const OWN_LENGTH: usize = 1024;
 /// The output of SHA-256.
 const SHORTEST_KEY: usize = 32;
 
-/// The most used tickets that are remembered: 35,000 streams a second, in about 60 MB of memory.
-const MAX_USED: usize = 1 << 20;
-
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
     use super::*;
 
     fn token(seconds: u64) -> Verified {
@@ -293,39 +268,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_reservation_that_is_dropped_gives_the_ticket_back_and_one_that_is_used_up_does_not() {
+    #[tokio::test]
+    async fn a_reservation_that_is_dropped_gives_the_ticket_back_and_one_that_is_used_up_does_not() {
         let tickets = Arc::new(Tickets::new(None).unwrap());
         let ticket = issue(&tickets, 60);
         let verify = || tickets.verify(ticket.as_bytes()).map(|(_, unused)| unused);
         let (first, second) = (verify().unwrap(), verify().unwrap());
         let spent = Error::from(IdentityFault::SpentTicket);
-        let reservation = Reservation::of(Some(&first)).unwrap();
-        assert_eq!(Reservation::of(Some(&second)).err(), Some(spent));
+        let reservation = Reservation::of(Some(&first)).await.unwrap();
+        assert_eq!(Reservation::of(Some(&second)).await.err(), Some(spent));
         drop(reservation);
-        Reservation::of(Some(&second)).unwrap().use_up();
-        assert_eq!(Reservation::of(Some(&first)).err(), Some(spent));
+        Reservation::of(Some(&second)).await.unwrap().use_up();
+        assert_eq!(Reservation::of(Some(&first)).await.err(), Some(spent));
         assert_eq!(verify().err(), Some(IdentityFault::SpentTicket));
-        Reservation::of(None).unwrap().use_up();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_full_list_refuses_a_ticket_which_can_be_used_later_and_forgets_old_ones() {
-        let tickets = Arc::new(Tickets::new(None).unwrap());
-        let (_, unused) = tickets.verify(issue(&tickets, 60).as_bytes()).unwrap();
-        let (until, count) = (unused.id.0, MAX_USED as u64);
-        let used = |until| {
-            let at = Instant::now();
-            let remembered = (0..count).map(|id| ((until, id), Use { at, is_own: true })).collect();
-            Used { remembered, forgotten: 0 }
-        };
-        *tickets.used.lock() = used(until);
-        assert!(matches!(Reservation::of(Some(&unused)), Err(Error::TooMany(..))));
-        *tickets.used.lock() = used(1);
-        assert!(matches!(Reservation::of(Some(&unused)), Err(Error::TooMany(..))), "old by one of two clocks");
-        tokio::time::advance(LIFETIME + Duration::from_millis(1)).await;
-        Reservation::of(Some(&unused)).unwrap().use_up();
-        assert_eq!(tickets.used.lock().remembered.len(), 1);
+        Reservation::of(None).await.unwrap().use_up();
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,16 +290,63 @@ mod tests {
         let tickets = [issue(&own, 60), issue(&other, 60)];
         for ticket in &tickets {
             let (_, unused) = own.verify(ticket.as_bytes()).unwrap();
-            Reservation::of(Some(&unused)).unwrap().use_up();
+            Reservation::of(Some(&unused)).await.unwrap().use_up();
         }
         tokio::time::advance(LIFETIME + Duration::from_millis(1)).await;
         // The wall clock has gone on as well, and then it is what it was.
-        own.used.lock().forget(since_1970(wall_clock::now()) + LIFETIME + Duration::from_secs(1));
-        assert_eq!(own.used.lock().remembered.len(), 0);
+        let later = since_1970(wall_clock::now()) + LIFETIME + Duration::from_secs(1);
+        assert_eq!(own.used.lock().forget_until(later), 0);
         for ticket in &tickets {
             assert_eq!(own.verify(ticket.as_bytes()).err(), Some(IdentityFault::SpentTicket));
         }
         // Those that are issued now are good.
         assert!(own.verify(issue(&own, 60).as_bytes()).is_ok());
+    }
+
+    /// Other nodes that know one ticket at most, or cannot be asked.
+    #[derive(Default)]
+    struct Nodes {
+        used: Mutex<Vec<Vec<u8>>>,
+        are_away: AtomicBool,
+    }
+
+    impl UsedTickets for Nodes {
+        fn use_once<'a>(&'a self, ticket: &'a [u8]) -> Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>> {
+            let mut used = self.used.lock();
+            let is_new = !used.iter().any(|other| other == ticket);
+            let is_away = self.are_away.load(Ordering::Relaxed);
+            if is_new && !is_away {
+                used.push(ticket.to_vec());
+            }
+            Box::pin(std::future::ready((!is_away).then_some(is_new)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_used_on_one_of_all_nodes_and_once_on_each_while_they_cannot_be_asked() {
+        let nodes = Arc::new(Nodes::default());
+        let [here, there] = [(); 2].map(|()| {
+            let tickets = Arc::new(Tickets::new(Some(&[7; 32])).unwrap());
+            tickets.share_with(nodes.clone());
+            tickets
+        });
+        let verify = |tickets: &Arc<Tickets>, ticket: &str| tickets.verify(ticket.as_bytes()).map(|(_, unused)| unused);
+        let spent = Error::from(IdentityFault::SpentTicket);
+        let first = issue(&here, 60);
+        let (own, foreign) = (verify(&here, &first).unwrap(), verify(&there, &first).unwrap());
+        // A request that opens no stream gives its ticket back to its own node.
+        drop(Reservation::of(Some(&own)).await.unwrap());
+        assert_eq!(Reservation::of(Some(&foreign)).await.err(), Some(spent));
+        assert_eq!(verify(&there, &first).err(), Some(IdentityFault::SpentTicket), "remembered without asking again");
+        Reservation::of(Some(&verify(&here, &first).unwrap())).await.unwrap().use_up();
+        assert_eq!(verify(&here, &first).err(), Some(IdentityFault::SpentTicket));
+        assert_eq!(nodes.used.lock().len(), 1);
+
+        nodes.are_away.store(true, Ordering::Relaxed);
+        let second = issue(&here, 60);
+        for tickets in [&here, &there] {
+            Reservation::of(Some(&verify(tickets, &second).unwrap())).await.unwrap().use_up();
+            assert_eq!(verify(tickets, &second).err(), Some(IdentityFault::SpentTicket));
+        }
     }
 }

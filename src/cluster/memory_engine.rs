@@ -220,7 +220,8 @@ impl Directory for NodeEnd {
 
     fn use_ticket<'a>(&'a self, ticket: &'a [u8]) -> Answer<'a, bool> {
         let ticket = ticket.to_vec();
-        self.run(move |script| script.use_ticket(&ticket))
+        // A used ticket is of no generation.
+        Box::pin(self.script(move |script| Ok(script.use_ticket(&ticket))))
     }
 }
 

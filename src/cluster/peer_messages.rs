@@ -3,6 +3,8 @@
 //! The first byte says what follows: `R` a request, `A` an answer, `P` presence, `N` a notice (text, written by the scripts).
 
 mod framing;
+#[cfg(test)]
+mod kept_bytes;
 mod message_parts;
 
 use bytes::Bytes;

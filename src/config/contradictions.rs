@@ -5,7 +5,8 @@ use crate::limits::AddressSource;
 
 /// Says which options do not go together. The line names their flags, so that the reader learns which variables they came from.
 pub(super) fn find(options: &ServeOptions) -> Option<&'static str> {
-    CONTRADICTIONS.iter().find(|(contradicts, _)| contradicts(options)).map(|(_, line)| *line)
+    let found = CONTRADICTIONS.iter().find(|(contradicts, _)| contradicts(options)).map(|(_, line)| *line);
+    found.or_else(|| options.nodes.contradiction(&options.given))
 }
 
 type Contradiction = (fn(&ServeOptions) -> bool, &'static str);

@@ -32,6 +32,12 @@ impl Given {
         self.0.iter().any(|(given, _)| given == flag)
     }
 
+    /// Whether the option was given on the command line, where everybody on the machine can read it.
+    #[must_use]
+    pub fn is_on_command_line(&self, flag: &str) -> bool {
+        self.0.iter().any(|(given, variable)| given == flag && variable.is_none())
+    }
+
     /// A line about options, with the variables that their values came from: the reader looks for them on the command line first.
     #[must_use]
     pub fn with_variables(&self, line: &str) -> String {

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum, builder::BoolishValueParser};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, Given, IceOptions, PermissionOptions, TokenOptions, contradictions,
+    Endpoint, Given, IceOptions, PermissionOptions, RedisOptions, TokenOptions, contradictions,
     values::{body_limit, bytes, count, network, origin, seconds, stall_timeout, threads, whole},
 };
 use crate::{
@@ -63,6 +63,10 @@ pub struct ServeOptions {
     /// Which servers clients are told of for their calls.
     #[command(flatten)]
     pub ice: IceOptions,
+
+    /// Where this node meets others.
+    #[command(flatten)]
+    pub nodes: RedisOptions,
 
     /// Origins whose pages may call with credentials. Empty: any origin, without credentials; set this if a session is a cookie
     #[arg(long, env = "SIGNAL_CORS_ORIGINS", value_name = "ORIGIN,...", value_delimiter = ',', value_parser = origin)]

@@ -4,15 +4,37 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 use hyper::body::Frame;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tonic::{Code, Status};
 
-use crate::{error::Error, model::EndReason, wall_clock};
+use crate::{
+    error::Error,
+    hub::BroadcastFault,
+    model::{DeviceId, EndReason},
+    wall_clock,
+};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let mut status = Self::new(code(error), error.detail());
         if let Some(after) = error.retry_after() {
             status.metadata_mut().insert("retry-after", after.seconds().into());
+        }
+        status
+    }
+}
+
+/// A broadcast whose outcome is unknown carries the devices that are known to have the message: their ids, percent-encoded, with a
+/// comma between each two.
+impl From<BroadcastFault> for Status {
+    fn from(BroadcastFault { error, delivered }: BroadcastFault) -> Self {
+        let mut status = Self::from(error);
+        let encoded = |device: &DeviceId| utf8_percent_encode(device.as_str(), NON_ALPHANUMERIC).to_string();
+        let text = delivered.iter().map(encoded).collect::<Vec<_>>().join(",");
+        if error == Error::UnknownOutcome
+            && let Ok(value) = text.parse()
+        {
+            status.metadata_mut().insert("delivered", value);
         }
         status
     }
@@ -81,5 +103,19 @@ pub(super) fn code(error: Error) -> Code {
         | Error::ExpectationFailed => Code::Unimplemented,
         Error::Superseded => Code::Aborted,
         Error::Internal => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broadcast_with_an_unknown_outcome_says_which_devices_have_the_message() {
+        let delivered = ["phone", "a,b", "ü"].map(|id| DeviceId::new(id).expect("an id")).to_vec();
+        let status = Status::from(BroadcastFault { error: Error::UnknownOutcome, delivered });
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(status.metadata().get("delivered").expect("ids"), "phone,a%2Cb,%C3%BC");
+        assert!(Status::from(BroadcastFault::from(Error::UNREACHABLE)).metadata().get("delivered").is_none());
     }
 }

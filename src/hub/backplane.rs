@@ -120,13 +120,19 @@ pub enum Brought {
     Here,
 }
 
-/// Why a broadcast failed on other nodes.
+/// Why a broadcast failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BroadcastFault {
     /// The reason.
     pub error: Error,
-    /// The devices of other nodes that are known to have the message.
+    /// The devices that are known to have the message.
     pub delivered: Vec<DeviceId>,
+}
+
+impl From<Error> for BroadcastFault {
+    fn from(error: Error) -> Self {
+        Self { error, delivered: Vec::new() }
+    }
 }
 
 /// What this node has of a device.

@@ -39,7 +39,8 @@ pub enum Event<'a> {
         /// Why the server ended the watch. `None`: its client left.
         reason: Option<EndReason>,
     },
-    /// A message to one device was accepted or refused. A broadcast is one such event for each connected device of this node.
+    /// A message to one device was accepted or refused. A broadcast is one such event for each connected device of this node, and for
+    /// each device of another node that got it.
     Sent {
         /// The device.
         to: &'a TenantAddress,
@@ -54,7 +55,7 @@ pub enum Event<'a> {
         /// The time since the hub accepted the message.
         latency: Duration,
     },
-    /// A broadcast was refused before it reached a device, or no device was connected.
+    /// A broadcast was refused before it reached a device, no device was connected, or nobody knows what became of it on another node.
     BroadcastRefused {
         /// The user.
         to: &'a TenantUser,

@@ -109,3 +109,48 @@ impl Parcel {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::Data;
+
+    fn parcel(handed_over: u64) -> Parcel {
+        let data = || Data::new("x".repeat(1_000)).expect("not empty");
+        let message = || Message { from: None, event: None, data: data(), sent_at: SystemTime::UNIX_EPOCH };
+        let entries = (1..=4).map(|seq| ParcelEntry { seq, message: message(), age_ms: 7, ttl_ms: 0 });
+        Parcel {
+            epoch: 1,
+            newest_page: 1,
+            page: 1,
+            generation: 1,
+            last: 4,
+            handed_over,
+            last_missing: 0,
+            unconfirmed: 1,
+            away_ms: 0,
+            entries: entries.collect(),
+            repeats: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_parcel_that_is_too_large_drops_its_oldest_replay_and_nothing_that_waits() {
+        for (handed_over, most, first, missing) in [(3, 4_900, 1, 0), (3, 2_500, 3, 2), (3, 0, 4, 3), (0, 0, 1, 0)] {
+            let mut parcel = parcel(handed_over);
+            parcel.shrink_to(most);
+            let seqs: Vec<_> = parcel.entries.iter().map(|entry| entry.seq).collect();
+            assert_eq!((seqs, parcel.last_missing), ((first..=4).collect(), missing), "{handed_over} within {most}");
+        }
+    }
+
+    #[test]
+    fn what_waits_in_a_parcel_has_the_rest_of_its_time() {
+        let mut parcel = parcel(2);
+        parcel.entries[3].ttl_ms = 10;
+        let times: Vec<_> = parcel.waiting(500).iter().map(|waiting| waiting.ttl_ms).collect();
+        assert_eq!(times, [500, 3]);
+    }
+}

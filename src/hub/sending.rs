@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Brought, Event, Hub, Sending,
+    BroadcastFault, Brought, Event, Hub, Sending,
     log::ENTRY_BYTES,
     repeats::digest,
     shared_message::SharedMessage,
@@ -63,37 +63,52 @@ impl Hub {
     /// Sends one message to every connected device of a user, on all nodes. Counts as one message. Returns the receivers, sorted.
     ///
     /// # Errors
-    /// As [`Hub::send`], when no device got the message, or when other nodes fail: devices of this node may have got it then.
+    /// As [`Hub::send`], when no device got the message. With [`Error::UnknownOutcome`] other devices may have it, too.
     /// [`Invalid::BroadcastKey`] for a message with a key.
-    pub async fn broadcast(&self, caller: &Caller, user: &UserId, draft: Draft) -> Result<Vec<DeviceId>, Error> {
+    pub async fn broadcast(
+        &self,
+        caller: &Caller,
+        user: &UserId,
+        draft: Draft,
+    ) -> Result<Vec<DeviceId>, BroadcastFault> {
         if draft.key.is_some() {
-            return Err(Invalid::BroadcastKey.into());
+            return Err(Error::from(Invalid::BroadcastKey).into());
         }
         let user = &caller.reach(user)?;
-        let observe_refused = |error: &Error| self.observe(&Event::BroadcastRefused { to: user, error: *error });
-        self.admit(caller).and_then(|()| self.refuse_when_draining()).inspect_err(observe_refused)?;
-        let slots = self.0.core.registry.live(user);
-        let elapsed = self.elapsed();
-        let shared = self.share(message(caller, draft), slots.len(), elapsed);
-        let (mut delivered, mut refused) = (Vec::new(), Error::NotConnected);
-        for slot in slots {
+        let refused = |fault: BroadcastFault| {
+            self.observe(&Event::BroadcastRefused { to: user, error: fault.error });
+            fault
+        };
+        self.admit(caller).and_then(|()| self.refuse_when_draining()).map_err(|error| refused(error.into()))?;
+        let (core, elapsed) = (&self.0.core, self.elapsed());
+        let shared = self.share(message(caller, draft), core.registry.count_live(user), elapsed);
+        // First the other nodes: when they cannot be asked, nobody has got the message.
+        let (mut delivered, mut fault) = match core.backplane.broadcast(user, &shared).await {
+            Ok(delivered) => (delivered, Error::NotConnected),
+            Err(fault) if matches!(fault.error, Error::Unreachable(_)) => return Err(refused(fault)),
+            Err(fault) => (fault.delivered, fault.error),
+        };
+        let mut is_observed = false;
+        let elsewhere = |device: &DeviceId| TenantAddress { user: user.clone(), device: device.clone() };
+        delivered.iter().for_each(|device| self.observe_sent(&elsewhere(device), Ok(Outcome::Delivered)));
+        for slot in core.registry.live(user) {
             let outcome = self.push_to(&slot, &shared, None, Millis::new(elapsed));
             match outcome {
                 // The device left while the message was on its way.
                 Err(Error::NotConnected) => continue,
-                Err(error) => refused = error,
+                Err(error) if fault != Error::UnknownOutcome => fault = error,
+                Err(_) => {}
                 Ok(_) => delivered.push(slot.address.device.clone()),
             }
             self.observe_sent(&slot.address, outcome);
+            is_observed = true;
         }
-        delivered.extend(self.0.core.backplane.broadcast(user, &shared).await.map_err(|fault| fault.error)?);
         delivered.sort();
         delivered.dedup();
-        if delivered.is_empty() {
-            if refused == Error::NotConnected {
-                observe_refused(&refused);
-            }
-            return Err(refused);
+        if delivered.is_empty() || fault == Error::UnknownOutcome {
+            let is_observed = is_observed && fault != Error::UnknownOutcome;
+            let fault = BroadcastFault { error: fault, delivered };
+            return Err(if is_observed { fault } else { refused(fault) });
         }
         Ok(delivered)
     }
@@ -176,7 +191,7 @@ impl Hub {
             return Some(Err(refused));
         }
         loop {
-            let slot = match core.backplane.hold(to, limits.only_holding).await {
+            let slot = match core.backplane.hold(to, limits.to_hold()).await {
                 Ok(Brought::Anew) => self.find_or_insert(to, Purpose::Hold, limits, self.now()),
                 Ok(Brought::Here) => Ok(core.registry.find(to)?),
                 Err(refused) => Err(refused),

@@ -185,11 +185,13 @@ impl Slot {
         })
     }
 
-    /// See [`Mailbox::check`]. `tick` is the tick of the entry that came up. An outdated entry does nothing. The caller has to
+    /// See [`Mailbox::check`]. `tick` is the tick of the entry that came up. An outdated entry does nothing, as one of a slot
+    /// that is gone. The caller has to
     /// remove the slot from the registry when the result says `remove`.
     pub(super) fn check(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> Checked {
         let (checked, waker) = self.update(core, now, |state| {
-            if !state.schedule.take(kind, tick) {
+            let is_gone = self.gone.load(Ordering::Relaxed);
+            if !state.schedule.take(kind, tick) || is_gone {
                 return (Checked::default(), None);
             }
             let checked = state.mailbox.check(core.window_ms, now);

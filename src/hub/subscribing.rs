@@ -31,7 +31,7 @@ impl Hub {
         let address = &subscriber.reach()?;
         self.refuse_when_draining()?;
         let (core, caller) = (&self.0.core, subscriber.caller());
-        let ticket = caller.reserve_ticket()?;
+        let ticket = caller.reserve_ticket().await?;
         // One byte: is there room for anything? A device with a mailbox may connect anyway, because it takes messages out.
         if self.make_room(1).is_err() && core.registry.find(address).is_none() {
             return Err(Error::OVER_BUDGET);

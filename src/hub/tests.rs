@@ -5,11 +5,15 @@ mod capacity;
 mod concurrency;
 mod interleaving;
 pub(super) mod mailbox_properties;
+mod moved_mailbox;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod observing;
+mod other_nodes;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod repeating;
 pub(super) mod stub_nodes;
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+mod two_hubs;
 
 use std::{
     pin::{Pin, pin},
@@ -64,12 +68,12 @@ impl TestHub {
     }
 
     fn watch(&self, caller: &Caller) -> Result<Watch, Error> {
-        self.hub.watch(caller, &UserSet::one(user()), Duration::from_secs(600))
+        at_once(self.hub.watch(caller, &UserSet::one(user()), Duration::from_secs(600)))
     }
 }
 
 /// What a future gives that never waits, because there are no other nodes.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,
         Poll::Pending => panic!("it waits"),

@@ -75,7 +75,8 @@ impl Hub {
         let (core, now) = (&self.0.core, self.now());
         let wakers = board.check(tick, now, |device| {
             let address = TenantAddress { user: board.user.clone(), device: device.clone() };
-            core.registry.find(&address)?.live_page()
+            let here = core.registry.find(&address).and_then(|slot| slot.live_page());
+            here.or_else(|| core.backplane.remote_page(&address))
         });
         board.schedule(&core.deadlines, now);
         wakers

@@ -55,6 +55,8 @@ pub struct Watch {
     /// When this watch is scheduled to be woken. `None`: it is not.
     scheduled_at: Option<Tick>,
     over: bool,
+    /// All nodes are followed. Until then the watch may still be refused.
+    is_open: bool,
     /// The reason if this watch alone ended, for example because its token expired, and not its boards.
     reason: Option<EndReason>,
 }
@@ -100,8 +102,14 @@ impl Watch {
             heartbeat,
             scheduled_at: None,
             over: false,
+            is_open: false,
             reason: None,
         }
+    }
+
+    /// From now on the end of this watch is observed.
+    pub(super) fn open(&mut self) {
+        self.is_open = true;
     }
 
     /// Asks the boards in turn. `None` when none of them has an item; then each of them keeps the waker.
@@ -195,10 +203,13 @@ impl Drop for Watch {
         let ending = || self.boards.get(self.ends_with).and_then(|watched| watched.board.ending());
         let reason = self.reason.or_else(ending);
         let users = self.boards.iter().map(|watched| &watched.board.user);
-        self.hub.0.core.presence.remove_watch(users, self.caller.as_ref());
+        let core = &self.hub.0.core;
+        core.presence.remove_watch(users, self.caller.as_ref(), |user| core.backplane.unwatch(user));
         for WatchedBoard { board, .. } in &self.boards {
             board.take_waker(self.id);
-            self.hub.observe(&Event::WatchEnded { user: &board.user, reason });
+            if self.is_open {
+                self.hub.observe(&Event::WatchEnded { user: &board.user, reason });
+            }
         }
     }
 }
@@ -211,7 +222,7 @@ mod tests {
     use crate::{
         auth::Caller,
         budget::Budget,
-        hub::{Limits, Local, Observer, UserSet},
+        hub::{Limits, Local, Observer, UserSet, tests::at_once},
         model::{DeviceId, UserId},
     };
 
@@ -220,7 +231,7 @@ mod tests {
     fn watch(users: usize) -> (Hub, Watch) {
         let hub = Hub::new(Limits::only_times(SECOND, SECOND), Budget::new(1_000), Local, Unobserved);
         let users = UserSet::new((0..users).map(|user| UserId::new(&user.to_string()))).expect("not too many");
-        let watch = hub.watch(&Caller::anonymous(), &users, SECOND).expect("no limit");
+        let watch = at_once(hub.watch(&Caller::anonymous(), &users, SECOND)).expect("no limit");
         (hub, watch)
     }
 

@@ -25,14 +25,14 @@ pub(super) async fn list_or_watch(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if accepts_events(&headers) {
-        return watch(&api, &caller, &UserSet::one(user), &uri, &headers, false);
+        return watch(&api, &caller, &UserSet::one(user), &uri, &headers, false).await;
     }
     let devices = api.hub.devices(&caller, &user).await?;
     Ok(json_response(&ids(&devices)))
 }
 
 /// The event stream of a watch. `names_user` is as in [`sse::watch_event`].
-pub(super) fn watch(
+pub(super) async fn watch(
     api: &Api,
     caller: &Caller,
     users: &UserSet,
@@ -42,7 +42,7 @@ pub(super) fn watch(
 ) -> Result<Response, Problem> {
     let [heartbeat] = form::parameters(uri.query().unwrap_or_default().as_bytes(), ["heartbeat"]);
     let heartbeat = chosen_heartbeat(heartbeat.value().and_then(form::seconds), api.settings.heartbeat);
-    match api.hub.watch(caller, users, heartbeat) {
+    match api.hub.watch(caller, users, heartbeat).await {
         Ok(watch) => {
             let opening = sse::retry_line(events::retry());
             Ok(events::stream(opening, watch, move |item, watch| {

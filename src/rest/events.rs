@@ -126,3 +126,29 @@ const RETRY: (u64, u64) = (1_000, 4_000);
 const OVERLOADED_RETRY: (u64, u64) = (2_000, 6_000);
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+#[cfg(test)]
+mod tests {
+    use axum::body;
+    use http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_event_source_is_told_to_come_back_when_its_mailbox_cannot_be_reached_and_others_get_503() {
+        let mut headers = HeaderMap::new();
+        let refused =
+            stream_refusal(Error::UNREACHABLE, &headers, Duration::ZERO).expect_err("a problem").into_response();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "5");
+        headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let told = stream_refusal(Error::UNREACHABLE, &headers, Duration::ZERO).expect("a stream");
+        assert_eq!(told.status(), StatusCode::OK);
+        let text = body::to_bytes(told.into_body(), usize::MAX).await.expect("a whole body");
+        let text = std::str::from_utf8(&text).expect("UTF-8");
+        assert!(
+            text.contains("retry: ") && text.contains("event: signal.end") && text.contains("overloaded"),
+            "{text}"
+        );
+    }
+}

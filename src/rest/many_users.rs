@@ -16,7 +16,7 @@ pub(super) async fn list_or_watch(
 ) -> Result<Response, Problem> {
     let users = users(&uri)?;
     if accepts_events(&headers) {
-        return devices::watch(&api, &caller, &users, &uri, &headers, true);
+        return devices::watch(&api, &caller, &users, &uri, &headers, true).await;
     }
     let mut lists = BTreeMap::new();
     for user in users.iter() {

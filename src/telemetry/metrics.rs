@@ -1,22 +1,23 @@
 //! All metrics, in one struct.
 
+mod cluster_metrics;
 mod hub_events;
 mod reloads;
 mod text_format;
 
 use std::{
-    sync::{Arc, atomic::AtomicI64},
+    iter,
+    sync::{Arc, OnceLock, atomic::AtomicI64},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
 use self::reloads::{Reloads, reloads};
-pub use self::text_format::TextFormat;
+pub use self::{cluster_metrics::ClusterMetrics, cluster_metrics::phase_name, text_format::TextFormat};
 use crate::error::Limit;
 
 /// Every metric of the daemon, behind one cheap handle.
@@ -54,6 +55,7 @@ struct Families {
     key_refreshes: Reloads,
     turn_secret_reloads: Reloads,
     panics: Counter,
+    cluster: OnceLock<ClusterMetrics>,
 }
 
 /// One label, with its value.
@@ -132,8 +134,15 @@ impl Metrics {
             key_refreshes: register!("key_refreshes", KEY_REFRESHES, reloads()),
             turn_secret_reloads: register!("turn_secret_reloads", TURN_SECRET_RELOADS, reloads()),
             panics: register!("panics", "Panics"),
+            cluster: OnceLock::new(),
             registry,
         }))
+    }
+
+    /// The metrics of a node among other nodes. From now on they are in [`Metrics::render`].
+    #[must_use]
+    pub fn of_cluster(&self) -> ClusterMetrics {
+        self.0.cluster.get_or_init(ClusterMetrics::new).clone()
     }
 
     /// The OpenMetrics text of all metrics. `None`, with a line in the log, when a metric cannot be written as text.
@@ -148,11 +157,8 @@ impl Metrics {
         gauge(&self.0.held_bytes, levels.held_bytes);
         gauge(&self.0.watches, levels.watches);
         gauge(&self.0.unsent_bytes, levels.unsent_bytes);
-        let mut text = String::new();
-        encode(&mut text, &self.0.registry)
-            .inspect_err(|_| tracing::error!("metrics cannot be written as text"))
-            .ok()?;
-        Some(text)
+        let of_cluster = self.0.cluster.get().map(ClusterMetrics::registry);
+        text_format::write(iter::once(&self.0.registry).chain(of_cluster))
     }
 
     /// Counts a request. `after` is the time from its head to the head of the response. `route` is a pattern, never a path.

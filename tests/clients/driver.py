@@ -37,7 +37,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from processes import ROOT, Daemon, Failed, Program, shorten
+from processes import ROOT, Daemon, Failed, Program, shorten, start
 from proxy import Proxy
 
 @dataclass
@@ -171,7 +171,7 @@ async def run_client(client, daemon, scenarios, whole):
 
 
 async def run_all(clients, scenarios, whole, things):
-    daemon = await Daemon.start()
+    daemon = await start()
     try:
         return all(await asyncio.gather(*(run_client(client, daemon, scenarios, whole) for client in clients)))
     finally:

@@ -4,7 +4,9 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,6 +131,104 @@ class Daemon:
 
     async def devices(self, user):
         return json.loads((await request(self.port, "GET", f"/user/{user}/devices"))[1])
+
+
+class Nodes(Daemon):
+    """Several nodes with one Redis, behind an nginx that sends each request to a random one. Needs both programs."""
+
+    @classmethod
+    async def start(cls, count):
+        self = cls()
+        self.folder = tempfile.mkdtemp()
+        redis = f"{self.folder}/redis.sock"
+        quiet = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.DEVNULL}
+        self.redis = await asyncio.create_subprocess_exec(
+            "redis-server", "--port", "0", "--unixsocket", redis, "--save", "", "--appendonly", "no", **quiet)
+        await exists(redis)
+        self.nodes = [await Daemon.start("--redis", f"unix://{redis}") for _ in range(count)]
+        for node in self.nodes:
+            # Before that, a device may be on a node that is not known yet.
+            while (await request(node.port, "GET", "/user/nobody/devices"))[0] != 200:
+                await asyncio.sleep(0.05)
+        configuration = NGINX.replace("FOLDER", self.folder)
+        servers = " ".join(f"server 127.0.0.1:{node.port} max_fails=0;" for node in self.nodes)
+        Path(f"{self.folder}/nginx.conf").write_text(configuration.replace("SERVERS", servers))
+        self.nginx = await asyncio.create_subprocess_exec(
+            "nginx", "-p", self.folder, "-e", "stderr", "-c", f"{self.folder}/nginx.conf", **quiet)
+        await exists(f"{self.folder}/http2")
+        self.front = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.port = self.front.sockets[0].getsockname()[1]
+        return self
+
+    async def serve(self, reader, writer):
+        """nginx has a socket for each version of HTTP, and the daemon only one."""
+        try:
+            first = await reader.read(1 << 16)
+            source, upstream = await asyncio.open_unix_connection(
+                f"{self.folder}/{'http2' if first.startswith(b'PRI') else 'http1'}")
+            upstream.write(first)
+            ways = [asyncio.create_task(copy(reader, upstream)), asyncio.create_task(copy(source, writer))]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+            upstream.close()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def stop(self):
+        self.front.close()
+        for node in self.nodes:
+            await node.stop()
+        for process in (self.nginx, self.redis):
+            process.kill()
+            await process.wait()
+        shutil.rmtree(self.folder)
+
+
+NGINX = """
+daemon off; master_process off; pid FOLDER/pid; error_log stderr crit; events { worker_connections 4096; }
+http {
+    access_log off; client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy; fastcgi_temp_path FOLDER/fastcgi;
+    uwsgi_temp_path FOLDER/uwsgi; scgi_temp_path FOLDER/scgi;
+    upstream nodes { random; SERVERS }
+    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host; proxy_buffering off;
+    proxy_read_timeout 1h; grpc_read_timeout 1h; grpc_send_timeout 1h; client_max_body_size 1m; client_body_timeout 1h;
+    server { listen unix:FOLDER/http1; location / { proxy_pass http://nodes; } }
+    server {
+        listen unix:FOLDER/http2 http2;
+        location / { proxy_pass http://nodes; }
+        location @web { proxy_pass http://nodes; }
+        location ~ ^/(backend_signal|grpc) {
+            error_page 418 = @web;
+            if ($content_type ~ "^application/grpc-web") { return 418; }
+            if ($request_method = OPTIONS) { return 418; }
+            grpc_pass grpc://nodes;
+        }
+    }
+}
+"""
+
+
+async def start():
+    """The daemon for all scenarios; with NODES=2 in the environment, two nodes."""
+    nodes = int(os.environ.get("NODES", "1"))
+    return await (Nodes.start(nodes) if nodes > 1 else Daemon.start())
+
+
+async def exists(path):
+    for _ in range(PATIENCE * 50):
+        if os.path.exists(path):
+            return
+        await asyncio.sleep(0.02)
+    raise Failed(f"{path} did not come")
+
+
+async def copy(source, target):
+    while piece := await source.read(1 << 16):
+        target.write(piece)
+        await target.drain()
 
 
 async def request(port, method, path, headers=None, body=b""):

@@ -1,6 +1,9 @@
 //! A server on a free port, and clients that speak its protocols.
 
+pub mod balancer;
 pub mod cli;
+pub mod cut_proxy;
+pub mod door;
 pub mod event_stream;
 pub mod every_protocol;
 pub mod frames;
@@ -8,15 +11,19 @@ pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod nginx;
+pub mod nodes;
 pub mod process;
 pub mod proxy;
+pub mod redis_server;
 pub mod routes;
+pub mod sentinels;
+pub mod several;
 pub mod sse;
 pub mod tokens;
 pub mod tunnel;
 pub mod turn;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::Deref, time::Duration};
 
 use backend_signal::{
     app::App,
@@ -30,21 +37,24 @@ use tokio::{
 };
 
 pub use self::{
+    door::Door,
     event_stream::Event,
     http1::{Connection, Response},
     process::Process,
+    several::Several,
     sse::Sse,
 };
 
 /// How long a test waits for something that must come. Far longer than it takes, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running daemon, in this process.
+/// A running daemon, in this process. Several nodes behind a balancer, if [`several`] is told so.
 pub struct Server {
-    pub address: SocketAddr,
+    door: Door,
     pub drain: Drain,
     pub reload: Reload,
     running: JoinHandle<Result<(), Died>>,
+    several: Option<Box<Several>>,
 }
 
 impl Server {
@@ -55,65 +65,36 @@ impl Server {
 
     /// With some options.
     pub async fn with(options: &[&str]) -> Self {
+        let Some(mut several) = Box::pin(Several::start(options)).await else { return Self::alone(options).await };
+        let (first, door) = (&several.nodes[0], *several.balancer);
+        let (drain, reload) = (first.drain.clone(), first.reload.clone());
+        let running = std::mem::replace(&mut several.nodes[0].running, tokio::spawn(async { Ok(()) }));
+        Self { door, drain, reload, running, several: Some(Box::new(several)) }
+    }
+
+    async fn alone(options: &[&str]) -> Self {
         let options = [&["--port", "0", "--host", "127.0.0.1"], options].concat();
         let Ok(Command::Serve(options)) = Arguments::parse_args(options) else { panic!("options of serving") };
         let app = App::bind(*options).await.expect("a free port");
-        let (address, drain, reload) = (app.local_addrs()[0], app.drain(), app.reload());
+        let (door, drain, reload) = (Door { address: app.local_addrs()[0] }, app.drain(), app.reload());
         let running = tokio::spawn(app.run());
-        Self { address, drain, reload, running }
+        Self { door, drain, reload, running, several: None }
     }
 
     /// Waits until the drain is complete.
     pub async fn stopped(self) {
-        within(self.running).await.expect("no panic").expect("every task that must not die lives");
+        let others = self.several.map(|several| several.nodes).into_iter().flatten().map(|node| node.running);
+        for running in others.chain([self.running]) {
+            within(running).await.expect("no panic").expect("every task that must not die lives");
+        }
     }
+}
 
-    /// One request over HTTP/1.1, on a connection of its own.
-    pub async fn request(&self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-        Connection::open(self.address).await.request(head, headers, body).await
-    }
+impl Deref for Server {
+    type Target = Door;
 
-    /// Posts a form that has only `data`.
-    pub async fn post(&self, device: &str, data: &str) -> Response {
-        let body = format!("data={data}");
-        self.request(&format!("POST {}", path(device)), &[("content-type", FORM)], body.as_bytes()).await
-    }
-
-    /// The same with a time to live: how long the server holds the message for an absent device.
-    pub async fn post_with_ttl(&self, device: &str, data: &str, ttl: &str) -> Response {
-        let (headers, body) = ([("content-type", FORM), ("ttl", ttl)], format!("data={data}"));
-        self.request(&format!("POST {}", path(device)), &headers, body.as_bytes()).await
-    }
-
-    /// The text of all metrics.
-    pub async fn metrics(&self) -> String {
-        self.request("GET /metrics", &[], b"").await.text()
-    }
-
-    /// A connection whose POST to `bob/phone` was accepted: the server waits for the body, which has 8 bytes.
-    pub async fn waits_for_body(&self) -> Connection {
-        let mut connection = Connection::open(self.address).await;
-        let headers = [("content-type", FORM), ("content-length", "8"), ("expect", "100-continue")];
-        connection.ask("POST /user/bob/device/phone", &headers).await;
-        assert_eq!(connection.head().await.status, 100);
-        connection
-    }
-
-    /// The connected devices of a user.
-    pub async fn devices(&self, user: &str) -> String {
-        self.request(&format!("GET /user/{user}/devices"), &[], b"").await.text()
-    }
-
-    /// The stream of a device, as server-sent events over HTTP/1.1.
-    pub async fn sse(&self, device: &str) -> Sse {
-        self.sse_with(device, "/subscribe", &[]).await
-    }
-
-    /// The same with another path and more headers.
-    pub async fn sse_with(&self, device: &str, path: &str, headers: &[(&str, &str)]) -> Sse {
-        let claim = claim(device);
-        let headers = [&[("x-user-claim", claim.as_str())], headers].concat();
-        Sse::open(self.address, path, &headers).await
+    fn deref(&self) -> &Door {
+        &self.door
     }
 }
 
@@ -144,8 +125,8 @@ pub async fn until<T, F: Future<Output = T>>(mut ask: impl FnMut() -> F, wish: i
 }
 
 /// The value of a counter or a gauge.
-pub async fn metric(server: &Server, name: &str) -> u64 {
-    let text = server.request("GET /metrics", &[], b"").await.text();
+pub async fn metric(server: &Door, name: &str) -> u64 {
+    let text = server.metrics().await;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     value.unwrap_or_else(|| panic!("no {name} in {text}"))
 }

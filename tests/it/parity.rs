@@ -1,4 +1,7 @@
 //! HTTP and gRPC give the same errors, the same messages and the same cursors.
+//!
+//! `NODES=2 cargo test --test it parity -- --skip of_one_node` runs these tests with two nodes behind nginx, which sends each request
+//! to a random one.
 
 use backend_signal::grpc::proto::SubscribeRequest;
 use tonic::Code;
@@ -57,11 +60,10 @@ async fn errors_of_a_send_have_their_codes_in_both_protocols() {
     ] {
         assert_eq!(answers(&server, &attempt).await, expected);
     }
-    let metrics = server.request("GET /metrics", &[], b"").await.text();
     let (post, send) = ("/user/{user}/device/{device}", "/backend_signal.v1.Signal/Send");
     for (route, status) in [(post, "200"), (post, "404"), (post, "413"), (send, "200"), (send, "NotFound")] {
-        let line = format!(r#"signal_requests_total{{route="{route}",status="{status}"}} 2"#);
-        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+        let name = format!(r#"signal_requests_total{{route="{route}",status="{status}"}}"#);
+        assert_eq!(server.counted(&name).await, 2, "{name}");
     }
     server.drain.start();
     crate::harness::until(|| answers_with(&server, &ok, None), |found| *found == (503, Code::Unavailable)).await;
@@ -88,7 +90,7 @@ async fn errors_of_a_subscribe_have_their_codes_in_both_protocols() {
 }
 
 #[tokio::test]
-async fn a_full_budget_is_unavailable_in_both_protocols() {
+async fn a_full_budget_of_one_node_is_unavailable_in_both_protocols() {
     // Two messages take 2 * (128 + 64) bytes and ten bytes of data. The stream reads none of them.
     let server = Server::with(&["--memory-budget", "394", "--stall-timeout", "50"]).await;
     let _unread = Http2::with_window(server.address, 10).await.unread("bob/phone", "/subscribe").await;

@@ -15,7 +15,8 @@ use tokio::{
 use crate::harness::{Process, process, within};
 
 /// Pages whose commands need a set-up of their own, and what runs them.
-const ELSEWHERE: &[(&str, &str)] = &[("docs/production.md", "tests/it/production/alone.rs")];
+const ELSEWHERE: &[(&str, &str)] =
+    &[("docs/cluster.md", "tests/it/cluster_page.rs"), ("docs/production.md", "tests/it/production/alone.rs")];
 
 /// One `console` block of a page: a command, and lines that must appear in its output in this order.
 struct Example {

@@ -159,29 +159,34 @@ fn client_rows(section: &str) -> Vec<Row> {
 
 #[test]
 fn the_reference_names_every_metric() {
-    let (telemetry, page) = (read("src/telemetry/metrics.rs"), read(REFERENCE));
-    let prefix = between(&telemetry, "with_prefix(\"", '"').next().map_or("", |(_, prefix)| prefix);
-    let registered: Vec<_> = between(&telemetry, "register!(\"", '"').collect();
-    assert!(!registered.is_empty(), "src/telemetry/metrics.rs:1: no `register!(\"...\"` was found");
+    let page = read(REFERENCE);
     let mut faults = Faults::default();
-    let names = |name: &str| [format!("{prefix}_{name}"), format!("{prefix}_{name}_total")];
-    for (line, name) in &registered {
-        if !names(name).iter().any(|name| page.contains(&format!("`{name}`"))) {
-            faults.add(
-                "src/telemetry/metrics.rs",
-                *line,
-                format!("the metric `{prefix}_{name}` is not named in {REFERENCE}"),
-            );
+    let mut known = Vec::new();
+    for file in METRICS {
+        let text = read(file);
+        let prefix = between(&text, "with_prefix(\"", '"').next().map_or("", |(_, prefix)| prefix);
+        let registered: Vec<_> =
+            ["register!(\"", "registry.register(\""].into_iter().flat_map(|call| between(&text, call, '"')).collect();
+        assert!(!registered.is_empty(), "{file}:1: no `register!(\"...\"` was found");
+        for (line, name) in registered {
+            let names = [format!("{prefix}_{name}"), format!("{prefix}_{name}_total")];
+            if !names.iter().any(|name| page.contains(&format!("`{name}`"))) {
+                faults.add(file, line, format!("the metric `{prefix}_{name}` is not named in {REFERENCE}"));
+            }
+            known.extend(names);
         }
     }
-    for (line, rest) in between(&page, &format!("| `{prefix}_"), '`') {
-        let metric = format!("{prefix}_{rest}");
-        if !registered.iter().any(|(_, name)| names(name).contains(&metric)) {
-            faults.add(REFERENCE, line, format!("the metric `{metric}` is not registered in src/telemetry/metrics.rs"));
+    for (line, rest) in between(&page, "| `signal_", '`') {
+        let metric = format!("signal_{rest}");
+        if !known.contains(&metric) {
+            faults.add(REFERENCE, line, format!("the metric `{metric}` is not registered in {METRICS:?}"));
         }
     }
     faults.report();
 }
+
+/// The files that register metrics, each with one prefix.
+const METRICS: [&str; 2] = ["src/telemetry/metrics.rs", "src/telemetry/metrics/cluster_metrics.rs"];
 
 #[test]
 fn the_reference_names_every_code_of_an_error_and_every_limit() {

@@ -122,10 +122,10 @@ impl Drop for CommandLink {
 
 /// An error in words: `NOREPLICAS Not enough good replicas to write.`
 pub(super) fn words(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
-        (Some(code), None) => code.to_owned(),
-        (None, _) => error.to_string(),
+    let answers = error.clone().into_server_errors();
+    match answers.as_ref().and_then(|answers| answers.first()) {
+        Some((_, answer)) => [answer.code(), " ", answer.details().unwrap_or_default()].concat(),
+        None => error.to_string(),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Tests of the engine on real servers: Redis and Valkey of Debian, as a user with exactly the rights that the documentation names.
 
+mod losses;
 mod random_calls;
 mod real_server;
+mod requirements;
 mod same_answers;
+mod ways_there;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 

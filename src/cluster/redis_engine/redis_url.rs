@@ -83,6 +83,18 @@ impl FromStr for RedisUrl {
 }
 
 impl RedisUrl {
+    /// Whether connections are TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether it has a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
     /// Whether everything stays on this machine.
     pub(super) fn is_local(&self) -> bool {
         match &self.place {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::Message;
 
-/// A higher number in a parcel is no number of a message.
+/// A higher number in a parcel is wrong. Half of it then stands for it, so that the numbers of new messages do not come near.
 const HIGHEST: u64 = 1 << 62;
 
 impl Log {
@@ -45,7 +45,7 @@ impl Log {
         now: Millis,
         mut share: impl FnMut(Message, u64) -> Arc<SharedMessage>,
     ) -> Self {
-        let last = parcel.last.min(HIGHEST);
+        let last = if parcel.last > HIGHEST { HIGHEST / 2 } else { parcel.last };
         let last_missing = if last < parcel.last { last } else { parcel.last_missing.min(last) };
         let mut log = Self { last, handed_over: parcel.handed_over.min(last), last_missing, stored: None };
         let mut before = 0;

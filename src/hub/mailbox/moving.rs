@@ -17,7 +17,7 @@ use crate::{
     model::{Message, Start},
 };
 
-/// A higher page in a parcel is no page.
+/// A higher page in a parcel is wrong. Half of it then stands for it.
 const HIGHEST_PAGE: u32 = 1 << 30;
 
 impl Mailbox {
@@ -76,7 +76,8 @@ impl Mailbox {
         share: impl FnMut(Message, u64) -> Arc<SharedMessage>,
     ) -> Self {
         let log = Log::unpack(&mut parcel, now, share);
-        let newest_page = parcel.newest_page.max(parcel.page).min(HIGHEST_PAGE);
+        let newest_page = parcel.newest_page.max(parcel.page);
+        let newest_page = if newest_page > HIGHEST_PAGE { HIGHEST_PAGE / 2 } else { newest_page };
         Self {
             term,
             epoch: parcel.epoch,
@@ -117,23 +118,111 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::super::{
-            Sending,
-            tests::mailbox_properties::{EPOCH, message},
+        super::{
+            super::{
+                Sending,
+                log::REPLAY_MS,
+                tests::mailbox_properties::{EPOCH, WINDOW_MS, message},
+            },
+            Next,
         },
         *,
     };
-    use crate::model::{Data, Outcome};
+    use crate::model::{Continuity, Cursor, Data, Outcome};
 
     const TERM: Term = 7;
+    const LIVE: Sending = Sending { ttl_ms: 0, key: None };
 
-    fn text(data: &str) -> Arc<SharedMessage> {
-        message(Data::new(data).expect("not empty"))
+    fn shared(text: &str) -> Arc<SharedMessage> {
+        message(Data::new(text).expect("not empty"))
+    }
+
+    /// The texts of the messages that a stream gets now.
+    fn read(mailbox: &mut Mailbox, (generation, page): (u32, u32), now: Millis) -> Vec<String> {
+        let next = || match mailbox.next(generation, page, now) {
+            Next::Message(outgoing) => Some(outgoing.message.data.as_str().to_owned()),
+            _ => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_hole_ends_the_stream_and_the_next_one_is_told_and_gets_what_waits_in_order() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let first = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        mailbox.push(shared("own"), LIVE, Millis(0)).expect("live");
+        mailbox.hole(
+            vec![(shared("one"), 5_000, None), (shared("over"), 0, None), (shared("two"), 9_000, None)],
+            Millis(0),
+        );
+        assert_eq!(mailbox.next(first.generation, 1, Millis(0)), Next::Replaced);
+        assert_eq!(mailbox.push(shared("none"), LIVE, Millis(0)), Err(Error::NotConnected));
+        let back = mailbox.attach(Start::After(first.cursor), 15_000, Millis(1_000)).expect("the same page");
+        assert_eq!((back.continuity, back.cursor.page), (Continuity::Broken, 1));
+        assert_eq!(read(&mut mailbox, (back.generation, 1), Millis(1_000)), ["own", "one", "two"]);
+    }
+
+    #[test]
+    fn a_message_that_waited_elsewhere_expires_after_the_rest_of_its_time() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        mailbox.hole(vec![(shared("one"), 5_000, None), (shared("two"), 9_000, None)], Millis(1_000));
+        assert_eq!(mailbox.check(WINDOW_MS, Millis(6_000)).expired, 1);
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(6_000)).expect("free");
+        assert_eq!(read(&mut mailbox, (stream.generation, 1), Millis(6_000)), ["two"]);
+    }
+
+    #[test]
+    fn a_hole_is_told_until_a_cursor_after_it_comes_or_a_stream_after_it_has_lived_for_a_minute() {
+        for (lived_ms, shows_cursor, continuity) in [
+            (REPLAY_MS, false, Continuity::New),
+            (REPLAY_MS - 50, false, Continuity::Broken),
+            (0, true, Continuity::Resumed),
+        ] {
+            let mut mailbox = Mailbox::fresh(EPOCH, 1, true, Millis(0));
+            let told = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+            assert_eq!(told.continuity, Continuity::Broken, "and not `new`");
+            mailbox.detach(told.generation, Millis(lived_ms));
+            let start = if shows_cursor { Start::After(told.cursor) } else { Start::Anew };
+            let next = mailbox.attach(start, 15_000, Millis(lived_ms)).expect("free");
+            assert_eq!(next.continuity, continuity, "after {lived_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_hole_keeps_a_mailbox_for_a_window() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        mailbox.hole(Vec::new(), Millis(40_000));
+        assert!(!mailbox.check(WINDOW_MS, Millis(WINDOW_MS)).remove);
+        assert!(mailbox.check(WINDOW_MS, Millis(40_000 + WINDOW_MS)).remove);
+    }
+
+    #[test]
+    fn a_mailbox_that_came_with_numbers_beyond_all_bounds_still_opens_streams() {
+        let far = u64::MAX;
+        let parcel = Parcel {
+            epoch: EPOCH,
+            newest_page: u32::MAX,
+            page: u32::MAX,
+            generation: u32::MAX,
+            last: far,
+            handed_over: far,
+            last_missing: far,
+            unconfirmed: far,
+            away_ms: far,
+            entries: Vec::new(),
+            repeats: Vec::new(),
+        };
+        let mut mailbox = Mailbox::restore(parcel, 1, Millis(1_000), |_, _| unreachable!("no message"));
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(1_000)).expect("free");
+        mailbox.push(shared("one"), LIVE, Millis(1_000)).expect("live");
+        assert_eq!(read(&mut mailbox, (stream.generation, stream.cursor.page), Millis(1_000)), ["one"]);
+        let back = mailbox.attach(Start::After(Cursor { seq: far, ..stream.cursor }), 15_000, Millis(1_000));
+        assert_eq!(back.map(|back| back.continuity), Ok(Continuity::Broken));
     }
 
     /// What a mailbox answers to a message with this key at this time.
     fn push(mailbox: &mut Mailbox, key: u128, ttl_ms: u64, now: u64) -> Result<Outcome, Error> {
-        mailbox.push(text("offer"), Sending { ttl_ms, key: Some(key) }, Millis(now))
+        mailbox.push(shared("offer"), Sending { ttl_ms, key: Some(key) }, Millis(now))
     }
 
     fn restore(parcel: Parcel, now: u64) -> Mailbox {

@@ -161,7 +161,7 @@ async fn lists_and_broadcasts_have_only_live_devices_in_order() {
         assert_eq!(test.send(&format!("held {number}"), 10, HOLD).await, Ok(Outcome::Held));
     }
     assert!(test.devices().await.is_empty());
-    assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(10, NO_TTL)).await, Err(Error::NotConnected));
+    assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(10, NO_TTL)).await, Err(Error::NotConnected.into()));
     let streams: Vec<_> = ["held 7", "b", "a"]
         .map(|device| (device, test.subscribe(device, Start::Anew).expect("a stream").1))
         .into_iter()

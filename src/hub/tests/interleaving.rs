@@ -59,7 +59,7 @@ async fn a_device_that_comes_while_a_board_is_filled_is_on_the_list() {
     let test = TestHub::new(1 << 20, |_| ());
     let (core, now) = (&test.hub.0.core, test.hub.now());
     let limits = core.limits.of(&Caller::anonymous());
-    let board = core.presence.add_watches(&[place("0").user], None, limits.watches).expect("room").remove(0);
+    let board = core.presence.add_watches(&[place("0").user], None, limits.watches, |_| ()).expect("room").remove(0);
     let mut phone = None;
     board.fill(now, || {
         let live = Vec::new();

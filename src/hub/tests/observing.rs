@@ -112,7 +112,7 @@ fn each_event_of_streams_and_watches_is_observed_once() {
             recorder.take(),
             [format!("phone ended: {draining:?}"), format!("watch of bob ended: {draining:?}")]
         );
-        assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NO_TTL)).await, Err(Error::DRAINING));
+        assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NO_TTL)).await, Err(Error::DRAINING.into()));
         assert_eq!(recorder.take(), [format!("broadcast to bob: {:?}", Error::DRAINING)]);
     });
 }
@@ -131,7 +131,7 @@ fn each_send_is_observed_once_with_its_outcome() {
     without_deadlock(async || {
         let (test, recorder) = observed(1 << 20);
         assert_eq!(test.send("phone", 1, NO_TTL).await, Err(Error::NotConnected));
-        assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NO_TTL)).await, Err(Error::NotConnected));
+        assert_eq!(test.hub.broadcast(&test.caller, &user(), draft(1, NO_TTL)).await, Err(Error::NotConnected.into()));
         assert_eq!(test.send("phone", 1, HOLD).await, Ok(Outcome::Held));
         let streams = [open(&test, "phone"), open(&test, "laptop")];
         assert_eq!(test.send("phone", 1, NO_TTL).await, Ok(Outcome::Delivered));

@@ -111,5 +111,5 @@ async fn a_broadcast_takes_no_key() {
     let test = TestHub::new(1 << 20, |_| ());
     let (_, mut phone) = test.subscribe("phone", Start::Anew).expect("a stream");
     let sent = test.hub.broadcast(&test.caller, &super::user(), keyed("1", 100, NO_TTL)).await;
-    assert_eq!((sent, read_all(&mut phone)), (Err(Invalid::BroadcastKey.into()), 0));
+    assert_eq!((sent, read_all(&mut phone)), (Err(Error::from(Invalid::BroadcastKey).into()), 0));
 }

@@ -1,5 +1,19 @@
 //! The two text formats of `/metrics`. The library writes OpenMetrics; the classic text of Prometheus is made from it.
 
+use prometheus_client::{
+    encoding::text::{encode_eof, encode_registry},
+    registry::Registry,
+};
+
+/// The OpenMetrics text of all metrics of some registries. `None`, with a line in the log, when a metric cannot be written as text.
+pub(super) fn write<'a>(mut registries: impl Iterator<Item = &'a Registry>) -> Option<String> {
+    let mut text = String::new();
+    let written = registries.try_for_each(|registry| encode_registry(&mut text, registry));
+    let written = written.and_then(|()| encode_eof(&mut text));
+    written.inspect_err(|_| tracing::error!("metrics cannot be written as text")).ok()?;
+    Some(text)
+}
+
 /// A text format for scrapers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextFormat {

@@ -6,11 +6,11 @@ use backend_signal::grpc::proto::{
 };
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
-use super::{Server, claim, within};
+use super::{Door, claim, within};
 
 pub type Client = SignalClient<Channel>;
 
-impl Server {
+impl Door {
     /// A client with a connection of its own.
     pub async fn grpc(&self) -> Client {
         let endpoint = Channel::from_shared(format!("http://{}", self.address)).expect("a URI");

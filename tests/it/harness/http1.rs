@@ -137,6 +137,13 @@ impl Connection {
         std::mem::take(&mut self.ahead)
     }
 
+    /// Waits for bytes, or the end of the connection, without a limit. Then a whole chunk is at most on its way.
+    pub async fn more(&mut self) {
+        if self.ahead.is_empty() {
+            let _ = self.stream.read_buf(&mut self.ahead).await;
+        }
+    }
+
     async fn line(&mut self) -> String {
         loop {
             if let Some(end) = self.ahead.windows(2).position(|pair| pair == b"\r\n") {

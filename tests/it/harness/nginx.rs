@@ -34,7 +34,7 @@ impl Nginx {
             let _ = std::io::stderr().write_all(b"\nSKIPPED: a test behind nginx: nginx is not installed\n");
             return None;
         }
-        let folder = format!("{}/nginx-{name}", env!("CARGO_TARGET_TMPDIR"));
+        let folder = Self::folder(name);
         // nginx must not serve what an earlier run has cached.
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("writable");
@@ -52,6 +52,11 @@ impl Nginx {
             }
         })
         .await
+    }
+
+    /// The folder of a `name`.
+    pub fn folder(name: &str) -> String {
+        format!("{}/nginx-{name}", env!("CARGO_TARGET_TMPDIR"))
     }
 
     fn spawn(folder: &str, address: SocketAddr, http: &str) -> Child {

@@ -2,11 +2,12 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
+    ops::Deref,
     process::{Child, ChildStderr, Command, Stdio},
     time::Duration,
 };
 
-use super::within;
+use super::{Door, within};
 
 /// A running daemon, in a process of its own.
 pub struct Process {
@@ -16,7 +17,7 @@ pub struct Process {
     pub preface: String,
     /// The line that says where it listens; of several, the first.
     pub first_line: String,
-    pub address: std::net::SocketAddr,
+    door: Door,
 }
 
 impl Process {
@@ -28,10 +29,10 @@ impl Process {
     pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the executable");
         let log = BufReader::new(child.stderr.take().expect("standard error"));
-        let address = ([0, 0, 0, 0], 0).into();
+        let door = Door { address: ([0, 0, 0, 0], 0).into() };
         // Made before anything can fail, because dropping it ends the child.
         let (preface, first_line) = (String::new(), String::new());
-        let mut process = Self { child, log, preface, first_line, address };
+        let mut process = Self { child, log, preface, first_line, door };
         while process.log.read_line(&mut process.first_line).expect("UTF-8") > 0 {
             if process.first_line.contains("listening on ") {
                 break;
@@ -40,7 +41,7 @@ impl Process {
         }
         let address = process.first_line.split("listening on ").nth(1);
         let address = address.and_then(|rest| rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok());
-        process.address = address.unwrap_or_else(|| panic!("{}", process.preface));
+        process.door.address = address.unwrap_or_else(|| panic!("{}", process.preface));
         process
     }
 
@@ -71,8 +72,7 @@ impl Process {
 
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(status.expect("kill").success());
+        signal(&self.child, name);
     }
 
     /// Waits for the exit without reading the log. Gives the code.
@@ -96,11 +96,38 @@ impl Process {
     }
 }
 
+impl Deref for Process {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal by its name. After `STOP`, no thread runs any more.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(status.expect("kill").success());
+    while name == "STOP" && !is_stopped(child) {
+        std::thread::yield_now();
+    }
+}
+
+/// Whether all threads are stopped, from Linux.
+fn is_stopped(child: &Child) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("Linux");
+    tasks.flatten().all(|task| {
+        let text = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // After the name, which may hold anything. A thread that has just ended has no text.
+        text.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
+    })
 }
 
 /// The executable, without the port that the environment may set.

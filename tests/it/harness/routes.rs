@@ -6,7 +6,7 @@ use backend_signal::grpc::proto::{
 };
 use tonic::{Code, Request, metadata::MetadataKey};
 
-use super::{Connection, FORM, Server, Sse, event_stream::Parser, within};
+use super::{Connection, Door, FORM, Sse, event_stream::Parser, within};
 
 /// What a request is made with: claim, device and tenant headers.
 pub type Headers<'a> = [(&'a str, &'a str)];
@@ -46,14 +46,7 @@ pub fn routes() -> Vec<String> {
 const NAME_NO_USER: [&str; 3] = ["POST /ticket", "GET /ice", "GetIceServers"];
 
 /// Calls a route. A subscribe is for the caller's own user. A send sends `data`.
-pub async fn answer(
-    server: &Server,
-    route: &str,
-    headers: &Headers<'_>,
-    user: &str,
-    device: &str,
-    data: &str,
-) -> Answer {
+pub async fn answer(server: &Door, route: &str, headers: &Headers<'_>, user: &str, device: &str, data: &str) -> Answer {
     let at = |path: &str| path.replace("{user}", user).replace("{device}", device);
     let to_users = format!("{user}/devices");
     match route {
@@ -88,7 +81,7 @@ pub fn messages_of(route: &str) -> usize {
     }
 }
 
-async fn whole(server: &Server, head: &str, headers: &Headers<'_>, data: &str) -> Answer {
+async fn whole(server: &Door, head: &str, headers: &Headers<'_>, data: &str) -> Answer {
     let body = if data.is_empty() { String::new() } else { format!("data={data}") };
     let headers = [headers, &[("content-type", FORM)]].concat();
     let answer = server.request(head, &headers, body.as_bytes()).await;
@@ -97,7 +90,7 @@ async fn whole(server: &Server, head: &str, headers: &Headers<'_>, data: &str) -
 }
 
 /// The first event of a stream.
-pub async fn stream(server: &Server, path: &str, headers: &Headers<'_>) -> Answer {
+pub async fn stream(server: &Door, path: &str, headers: &Headers<'_>) -> Answer {
     let mut connection = Connection::open(server.address).await;
     connection.ask(&format!("GET {path}"), &[headers, &[("accept", "text/event-stream")]].concat()).await;
     let head = connection.head().await;
@@ -114,7 +107,7 @@ pub async fn stream(server: &Server, path: &str, headers: &Headers<'_>) -> Answe
     Answer { status: head.status, text }
 }
 
-async fn grpc(server: &Server, method: &str, headers: &Headers<'_>, user: &str, device: &str, data: &str) -> Answer {
+async fn grpc(server: &Door, method: &str, headers: &Headers<'_>, user: &str, device: &str, data: &str) -> Answer {
     let mut client = server.grpc().await;
     let (event, to) = (String::new(), Some(Address { user: user.into(), device: device.into() }));
     let send = SendRequest { to, event: event.clone(), data: data.into(), ttl: None, idempotency_key: String::new() };

@@ -24,6 +24,7 @@ impl Calls {
         Self { random: Rng::with_seed(seed), known: [0; NODES], debts: vec![1], entries: Vec::new() }
     }
 
+    /// Says hello. Then tells a term far above the time, so that the next ones follow it on every server.
     pub(super) async fn hello(&mut self, node: usize, directory: &dyn Directory) -> Result<String, Fault> {
         let known = match self.random.u8(0..10) {
             0 => 0,
@@ -35,12 +36,8 @@ impl Calls {
         assert_eq!(directory.generation(), hello.generation);
         self.known[node] = hello.generation;
         hello.debt = self.debt(hello.debt);
-        Ok(format!("hello({known}, {owes}) {hello:?}"))
-    }
-
-    pub(super) async fn tell_base(&mut self, node: usize, directory: &dyn Directory) -> Result<String, Fault> {
         let told = directory.tell(&[(address("base", &id(node).to_string()), BASE)]).await?;
-        Ok(format!("tell base {told:?}"))
+        Ok(format!("hello({known}, {owes}) {hello:?}, {told:?}"))
     }
 
     /// A call of any kind.

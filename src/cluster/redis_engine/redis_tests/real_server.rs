@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write as _,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -21,6 +21,7 @@ pub(super) const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 pub(super) struct RealServer {
     pub(super) port: u16,
     program: &'static str,
+    option: Option<&'static str>,
     folder: PathBuf,
     child: Child,
 }
@@ -28,28 +29,30 @@ pub(super) struct RealServer {
 impl RealServer {
     /// Starts a server with these lines in its configuration. `None`, with a line on standard error: it is not installed.
     pub(super) async fn start(program: &'static str, configuration: &str) -> Option<Self> {
-        if Command::new(program).arg("--version").output().is_err() {
-            #[expect(clippy::disallowed_methods, reason = "CI must have the tools")]
-            let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
-            assert!(!must, "with CI=true this test must run: {program} is not installed");
-            // Not `eprint!`: the test harness hides its output.
-            let _ = writeln!(std::io::stderr(), "\nSKIPPED: a test with {program}: it is not installed");
+        Self::launch(program, &format!("save \"\"\nuser {ACL}\n{configuration}"), None).await
+    }
+
+    /// Starts a Sentinel.
+    pub(super) async fn sentinel(program: &'static str, configuration: &str) -> Option<Self> {
+        Self::launch(program, configuration, Some("--sentinel")).await
+    }
+
+    async fn launch(program: &'static str, configuration: &str, option: Option<&'static str>) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !is_installed(program) {
             return None;
         }
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("backend-signal-redis-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         // A server cannot choose a free port itself. Another program may take this one first; then this tries again.
         loop {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let file = folder.join("server.conf");
-            let text = format!(
-                "bind 127.0.0.1\nport {port}\ndir {}\nsave \"\"\nuser {ACL}\n{configuration}\n",
-                folder.display()
-            );
-            fs::write(&file, text).unwrap();
-            let mut server = Self { port, program, child: spawn(program, &file), folder: folder.clone() };
+            let dir = folder.display();
+            let text = format!("bind 127.0.0.1\nport {port}\ndir {dir}\nlogfile {dir}/log\n{configuration}\n");
+            fs::write(folder.join("server.conf"), text).unwrap();
+            let child = spawn(program, &folder, option);
+            let mut server = Self { port, program, option, folder: folder.clone(), child };
             if within(server.is_up()).await {
                 return Some(server);
             }
@@ -73,6 +76,21 @@ impl RealServer {
         words.query_async(&mut self.admin().await).await.unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
+    /// The texts of the answer.
+    pub(super) async fn text(&self, command: &[&str]) -> String {
+        format!("{:?}", self.run(command).await)
+    }
+
+    /// Waits until so many replicas follow.
+    pub(super) async fn replicas(&self, count: usize) {
+        within(async {
+            while self.text(&["INFO", "replication"]).await.matches("state=online").count() < count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
     pub(super) fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success(), "{signal}");
@@ -86,7 +104,7 @@ impl RealServer {
 
     /// Starts again on the same port, after [`RealServer::kill`].
     pub(super) async fn restart(&mut self) {
-        self.child = spawn(self.program, &self.folder.join("server.conf"));
+        self.child = spawn(self.program, &self.folder, self.option);
         assert!(within(self.is_up()).await, "the port is taken");
     }
 
@@ -113,10 +131,22 @@ impl Drop for RealServer {
     }
 }
 
-fn spawn(program: &str, configuration: &std::path::Path) -> Child {
+fn spawn(program: &str, folder: &Path, option: Option<&str>) -> Child {
     let mut command = Command::new(program);
-    command.arg(configuration).stdin(Stdio::null()).stdout(Stdio::null());
+    command.arg(folder.join("server.conf")).args(option).stdin(Stdio::null());
     command.spawn().unwrap()
+}
+
+fn is_installed(program: &str) -> bool {
+    let is_installed = Command::new(program).arg("--version").output().is_ok();
+    if !is_installed {
+        #[expect(clippy::disallowed_methods, reason = "CI must have the tools")]
+        let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(!must, "with CI=true this test must run: {program} is not installed");
+        // Not `eprint!`: the test harness hides its output.
+        let _ = writeln!(std::io::stderr(), "\nSKIPPED: a test with {program}: it is not installed");
+    }
+    is_installed
 }
 
 /// The rights of the documentation.

@@ -1,0 +1,173 @@
+//! The log of the link to other nodes: one line for each change of the link and of the nodes.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    cluster::{
+        Happened,
+        directory::{Member, NodeId},
+    },
+    telemetry::{LogThrottle, phase_name},
+};
+
+/// What was logged last.
+pub(super) struct LinkLog {
+    me: NodeId,
+    known: Mutex<Known>,
+    /// While the link is down, each try may fail for another reason.
+    reasons: LogThrottle,
+    /// This node has left, so that its link goes down is no news.
+    has_left: AtomicBool,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Why the link is down, as the log says. `None`: it is up, or has not been tried.
+    down: Option<String>,
+    generation: u64,
+    nodes: BTreeMap<NodeId, &'static str>,
+}
+
+/// A change of another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    /// Its row is new, or has another phase.
+    Is(NodeId, &'static str, String),
+    /// Its row is gone: it has stopped, or has been dead for long. What it was before.
+    Gone(NodeId, &'static str),
+}
+
+impl LinkLog {
+    pub(super) fn new(me: NodeId) -> Self {
+        Self { me, known: Mutex::default(), reasons: LogThrottle::default(), has_left: AtomicBool::default() }
+    }
+
+    /// From now on nothing is written.
+    pub(super) fn end(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes a line if something has changed.
+    pub(super) fn observe(&self, happened: &Happened<'_>) {
+        if self.has_left.load(Ordering::Relaxed) {
+            return;
+        }
+        match happened {
+            Happened::LinkUp { generation } => {
+                self.known.lock().link_is_up(*generation);
+                tracing::info!(node = %self.me, generation, "the link to Redis is up");
+            }
+            Happened::LinkDown { reason } => {
+                if self.is_news(reason) {
+                    tracing::warn!(node = %self.me, reason, "the link to Redis is down");
+                }
+            }
+            Happened::Beat { members } => {
+                let changes = self.known.lock().changes(self.me, members);
+                changes.iter().for_each(Change::log);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a try that failed is worth a line.
+    fn is_news(&self, reason: &str) -> bool {
+        let known = &mut *self.known.lock();
+        let is_news = match known.down.as_deref() {
+            None => true,
+            Some(before) => before != reason && self.reasons.admit().is_some(),
+        };
+        if is_news {
+            known.down = Some(reason.to_owned());
+        }
+        is_news
+    }
+}
+
+impl Known {
+    fn link_is_up(&mut self, generation: u64) {
+        self.down = None;
+        if self.generation != generation {
+            // A new directory does not have all nodes at once: one that is not there yet is not gone.
+            self.nodes.clear();
+            self.generation = generation;
+        }
+    }
+
+    /// What has changed since the last beat, apart from this node itself.
+    fn changes(&mut self, me: NodeId, members: &[Member]) -> Vec<Change> {
+        let others = || members.iter().filter(|member| member.node != me);
+        let now: BTreeMap<_, _> = others().map(|member| (member.node, phase_name(member))).collect();
+        let gone = self.nodes.iter().filter(|(node, _)| !now.contains_key(node));
+        let gone = gone.map(|(node, phase)| Change::Gone(*node, phase));
+        let other = others().filter(|member| self.nodes.get(&member.node) != Some(&phase_name(member)));
+        let other = other.map(|member| Change::Is(member.node, phase_name(member), member.about.version.clone()));
+        let changes = gone.chain(other).collect();
+        self.nodes = now;
+        changes
+    }
+}
+
+impl Change {
+    fn log(&self) {
+        match self {
+            Self::Is(node, phase, version) if *phase == "dead" => {
+                tracing::warn!(other = %node, phase, version, "another node is dead: it has not been heard of for 6 s");
+            }
+            Self::Is(node, phase, version) => tracing::info!(other = %node, phase, version, "another node"),
+            Self::Gone(node, was) => tracing::info!(other = %node, was, "another node is gone"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::directory::{About, DEAD_MS, Phase};
+
+    fn member(id: u64, phase: Phase, age_ms: u64) -> Member {
+        let about = About { version: "0.1.0".to_owned(), ..About::default() };
+        Member { node: NodeId(id), phase, age_ms, about }
+    }
+
+    #[test]
+    fn each_change_of_another_node_is_one_line() {
+        let (mut known, me) = (Known::default(), NodeId(1));
+        let is = |id, phase| Change::Is(NodeId(id), phase, "0.1.0".to_owned());
+        let own = member(1, Phase::Up, 0);
+        let rows = |rows: &[Member]| [&[own.clone()], rows].concat();
+        for (members, changes) in [
+            (rows(&[]), vec![]),
+            (rows(&[member(2, Phase::Joining, 0)]), vec![is(2, "joining")]),
+            (rows(&[member(2, Phase::Up, 0), member(3, Phase::Up, 0)]), vec![is(2, "up"), is(3, "up")]),
+            (rows(&[member(2, Phase::Up, 5_999), member(3, Phase::Up, 999)]), vec![]),
+            (
+                rows(&[member(2, Phase::Up, DEAD_MS), member(3, Phase::Leaving, 0)]),
+                vec![is(2, "dead"), is(3, "leaving")],
+            ),
+            (rows(&[member(2, Phase::Up, 0)]), vec![Change::Gone(NodeId(3), "leaving"), is(2, "up")]),
+            (rows(&[]), vec![Change::Gone(NodeId(2), "up")]),
+        ] {
+            assert_eq!(known.changes(me, &members), changes, "{members:?}");
+        }
+        assert_eq!(known.changes(me, &rows(&[member(2, Phase::Up, 0)])), [is(2, "up")]);
+        known.link_is_up(1);
+        assert_eq!(known.changes(me, &rows(&[])), [], "not there yet is not gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_goes_down_is_one_line_and_so_is_each_new_reason_at_most_once_a_second() {
+        let log = LinkLog::new(NodeId(1));
+        let down = |reason| log.is_news(reason);
+        assert_eq!([down("refused"), down("refused"), down("late"), down("refused")], [true, false, true, false]);
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        assert_eq!([down("late"), down("refused"), down("late")], [false, true, false]);
+        log.observe(&Happened::LinkUp { generation: 1 });
+        assert_eq!([down("refused"), down("refused")], [true, false]);
+    }
+}

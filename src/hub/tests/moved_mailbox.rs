@@ -1,0 +1,312 @@
+//! A mailbox that moves at any moment, beside one that does not: both do the same.
+
+use std::sync::Arc;
+
+use proptest::{collection::vec, option, prelude::*};
+
+use super::{
+    super::{
+        Parcel, ParcelEntry, Sending,
+        deadlines::DeadlineKind,
+        log::{ENTRY_BYTES, REPLAY, WAITING},
+        mailbox::{Attachment, Checked, Mailbox, Next, Outgoing},
+        shared_message::SharedMessage,
+        time::Millis,
+    },
+    mailbox_properties::{EPOCH, WINDOW_MS, message},
+};
+use crate::{
+    error::Error,
+    model::{Continuity, Cursor, Data, Message, Start},
+};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push {
+        bytes: usize,
+        ttl_ms: u64,
+        key: Option<u128>,
+    },
+    Attach(Beginning),
+    Read(usize),
+    Detach,
+    Wait(u64),
+    EvictReplay,
+    DropWaiting,
+    /// The mailbox goes to a node whose clock shows this much, for a stream there or for none.
+    Move {
+        clock: u64,
+        to: Option<Beginning>,
+    },
+}
+
+/// Where a stream begins.
+#[derive(Clone, Debug)]
+enum Beginning {
+    Anew,
+    /// After the newest cursor of a stream that was opened this many streams ago, less a few messages.
+    Return {
+        streams: usize,
+        back: u64,
+    },
+    Stranger,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let beginning = || {
+        prop_oneof![
+            1 => Just(Beginning::Anew),
+            4 => (0..3usize, 0..4u64).prop_map(|(streams, back)| Beginning::Return { streams, back }),
+            1 => Just(Beginning::Stranger),
+        ]
+    };
+    prop_oneof![
+        8 => (prop_oneof![4 => 1..300usize, 1 => 40_000..100_000usize], prop_oneof![Just(0), 1..50_000u64], option::weighted(0.2, 0..9u128)).prop_map(|(bytes, ttl_ms, key)| Op::Push { bytes, ttl_ms, key }),
+        2 => beginning().prop_map(Op::Attach),
+        6 => (1..100usize).prop_map(Op::Read),
+        1 => Just(Op::Detach),
+        3 => prop_oneof![0..3_000u64, 10_000..70_000u64].prop_map(Op::Wait),
+        1 => Just(Op::EvictReplay),
+        1 => Just(Op::DropWaiting),
+        3 => (0..40_000u64, option::of(beginning())).prop_map(|(clock, to)| Op::Move { clock, to }),
+    ]
+}
+
+/// One mailbox that stays, and one that moves. `ahead` is how far the clock of the second one's node is ahead.
+struct World {
+    stays: Mailbox,
+    moves: Mailbox,
+    now: u64,
+    ahead: u64,
+    /// The attached stream, and the newest cursor of each stream that there was.
+    stream: Option<Attachment>,
+    cursors: Vec<Cursor>,
+}
+
+/// A clock is never behind the age of a message.
+const OLDEST: u64 = 10_000_000;
+
+fn read((mailbox, now): (&mut Mailbox, Millis), stream: Attachment) -> Option<(Cursor, Arc<SharedMessage>, bool)> {
+    match mailbox.next(stream.generation, stream.cursor.page, now) {
+        Next::Message(Outgoing { cursor, message, has_more, .. }) => Some((cursor, message, has_more)),
+        Next::Wait | Next::Ping => None,
+        other => panic!("{other:?} of the attached stream"),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let new = |now| Mailbox::new(EPOCH, Millis(now));
+        let (stays, moves) = (new(OLDEST), new(OLDEST));
+        Self { stays, moves, now: OLDEST, ahead: 0, stream: None, cursors: Vec::new() }
+    }
+
+    /// Does the same to both, each at the time of its own node. Both have to answer the same.
+    fn both<T: PartialEq + std::fmt::Debug>(&mut self, mut change: impl FnMut(&mut Mailbox, Millis) -> T) -> T {
+        let stays = change(&mut self.stays, Millis(self.now));
+        let moves = change(&mut self.moves, Millis(self.now + self.ahead));
+        assert_eq!(moves, stays);
+        stays
+    }
+
+    fn start(&self, beginning: &Beginning) -> Start {
+        match *beginning {
+            Beginning::Anew => Start::Anew,
+            Beginning::Stranger => Start::After(Cursor { epoch: 1, page: 1, seq: 1 }),
+            Beginning::Return { streams, back } => match self.cursors.iter().rev().nth(streams) {
+                Some(cursor) => Start::After(Cursor { seq: cursor.seq.saturating_sub(back), ..*cursor }),
+                None => Start::Anew,
+            },
+        }
+    }
+
+    fn opened(&mut self, attached: Result<Attachment, Error>) {
+        let Ok(attached) = attached else { return };
+        self.stream = Some(attached);
+        self.cursors.push(attached.cursor);
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Push { bytes, ttl_ms, key } => {
+                let shared = message(Data::new("x".repeat(bytes)).expect("not empty"));
+                self.both(|mailbox, now| mailbox.push(shared.clone(), Sending { ttl_ms, key }, now)).ok();
+            }
+            Op::Attach(ref beginning) => {
+                let start = self.start(beginning);
+                let attached = self.both(|mailbox, now| mailbox.attach(start, 15_000, now));
+                self.opened(attached);
+            }
+            Op::Read(most) => {
+                for _ in 0..most {
+                    let Some(stream) = self.stream else { return };
+                    let Some((cursor, ..)) = self.both(|mailbox, now| read((mailbox, now), stream)) else { return };
+                    self.cursors.last_mut().expect("of this stream").clone_from(&cursor);
+                }
+            }
+            Op::Detach => {
+                let Some(stream) = self.stream.take() else { return };
+                self.both(|mailbox, now| mailbox.leave(stream.generation, stream.cursor.page, now));
+            }
+            Op::Wait(ms) => {
+                self.now += ms;
+                // Pings are on a grid of the node's own clock.
+                let check = |mailbox: &mut Mailbox, now| Checked { wake: false, ..mailbox.check(WINDOW_MS, now) };
+                if self.both(check).remove {
+                    *self = Self::new();
+                }
+            }
+            Op::EvictReplay => drop(self.both(|mailbox, _| mailbox.evict_oldest())),
+            Op::DropWaiting => drop(self.both(|mailbox, now| mailbox.drop_waiting(now))),
+            Op::Move { clock, ref to } => self.go(clock, to.as_ref().map(|to| self.start(to))),
+        }
+        self.compare();
+    }
+
+    /// Moves one mailbox. Without a new stream, the attached one leaves the other mailbox at that moment.
+    fn go(&mut self, clock: u64, start: Option<Start>) {
+        let (here, old) = (Millis(self.now), self.stream);
+        let departed = self.moves.depart(start, Millis(self.now + self.ahead));
+        let Ok(parcel) = departed else {
+            let refused = self.stays.attach(start.expect("it is refused"), 15_000, here);
+            assert_eq!((refused, departed.map(|_| ())), (Err(Error::Superseded), Err(Error::Superseded)));
+            return;
+        };
+        // The clocks show different times at the same tick, as a deadline is only as exact as a tick.
+        self.ahead = 50 * clock;
+        let there = Millis(self.now + self.ahead);
+        let share = |message: Message, _| super::mailbox_properties::message(message.data);
+        let mut left = std::mem::replace(&mut self.moves, Mailbox::restore(parcel, 7, there, share));
+        self.stream = None;
+        match start {
+            Some(start) => {
+                let attached = self.both(|mailbox, now| mailbox.attach(start, 15_000, now));
+                self.opened(attached);
+                if let Some(old) = old {
+                    let end = |mailbox: &mut Mailbox| mailbox.next(old.generation, old.cursor.page, here);
+                    assert_eq!(end(&mut left), end(&mut self.stays), "how the old stream ends");
+                }
+            }
+            None => {
+                let Some(old) = old else { return };
+                self.stays.detach(old.generation, here);
+                assert_eq!(left.next(old.generation, old.cursor.page, here), Next::Replaced);
+            }
+        }
+    }
+
+    fn compare(&mut self) {
+        let (ahead, page) = (self.ahead, |mailbox: &Mailbox| (mailbox.live_page(), mailbox.only_holds()));
+        self.both(|mailbox, _| (mailbox.memory(), mailbox.held(), page(mailbox), mailbox.standing(0).number));
+        for kind in DeadlineKind::ALL {
+            let due = self.stays.due(kind, WINDOW_MS).map(|due| due.after(ahead));
+            let is_ping = self.stays.has_stream() && kind == DeadlineKind::Stream;
+            if !is_ping {
+                assert_eq!(self.moves.due(kind, WINDOW_MS), due, "{kind:?}");
+            }
+        }
+    }
+}
+
+/// A parcel with any numbers.
+fn any_parcel() -> impl Strategy<Value = Parcel> {
+    let number = || prop_oneof![4 => 0..400u64, 1 => 1 << 40..1u64 << 50, 1 => 1u64 << 63..=u64::MAX];
+    let page = || prop_oneof![4 => 0..4u32, 1 => 1u32 << 31..=u32::MAX];
+    let entry = (number(), 1..20_000usize, number(), number()).prop_map(|(seq, bytes, age_ms, ttl_ms)| ParcelEntry {
+        seq,
+        message: Message::clone(&message(Data::new("x".repeat(bytes)).expect("not empty"))),
+        age_ms,
+        ttl_ms,
+    });
+    let numbers = (number(), number(), number(), number(), number());
+    (numbers, page(), page(), any::<u32>(), vec(entry, 0..100), any::<bool>()).prop_map(
+        |(
+            (last, handed_over, last_missing, unconfirmed, away_ms),
+            newest_page,
+            page,
+            generation,
+            mut entries,
+            sorted,
+        )| {
+            if sorted {
+                entries.sort_by_key(|entry| entry.seq);
+            }
+            Parcel {
+                epoch: EPOCH,
+                newest_page,
+                page,
+                generation,
+                last,
+                handed_over,
+                last_missing,
+                unconfirmed,
+                away_ms,
+                entries,
+                repeats: Vec::new(),
+            }
+        },
+    )
+}
+
+fn open(parcel: Parcel) -> Mailbox {
+    Mailbox::restore(parcel, 1, Millis(OLDEST), |message, _| super::mailbox_properties::message(message.data))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_mailbox_that_moves_at_any_moment_does_what_one_that_stays_does(ops in vec(op(), 1..150)) {
+        let mut world = World::new();
+        for op in &ops {
+            world.apply(op);
+        }
+    }
+
+    #[test]
+    fn a_wrong_parcel_breaks_nothing_and_keeps_the_bounds(parcel in any_parcel(), other in vec(op(), 1..30)) {
+        let mut world = World { stays: open(parcel.clone()), moves: open(parcel), ..World::new() };
+        prop_assert!(world.stays.memory() <= (REPLAY + WAITING) * ENTRY_BYTES);
+        for op in &other {
+            world.apply(op);
+        }
+    }
+
+    #[test]
+    fn a_message_that_a_parcel_lacks_is_a_gap(
+        count in 1..30usize, handed_over in 0..30u64, lost in vec(any::<prop::sample::Index>(), 1..3), after in 0..30u64,
+        swapped in any::<bool>(),
+    ) {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(OLDEST));
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(OLDEST)).expect("free");
+        for number in 1..=count {
+            let shared = message(Data::new(number.to_string()).expect("not empty"));
+            mailbox.push(shared, Sending::default(), Millis(OLDEST)).expect("room");
+        }
+        for _ in 0..handed_over {
+            read((&mut mailbox, Millis(OLDEST)), stream);
+        }
+        let mut parcel = mailbox.depart(None, Millis(OLDEST)).expect("any stream");
+        let mut missing = Vec::new();
+        for index in &lost {
+            if !parcel.entries.is_empty() {
+                missing.push(parcel.entries.remove(index.index(parcel.entries.len())).seq);
+            }
+        }
+        if swapped && parcel.entries.len() > 1 {
+            missing.push(parcel.entries[0].seq);
+            parcel.entries.swap(0, 1);
+        }
+        let mut mailbox = open(parcel);
+        let start = Start::After(Cursor { seq: after.min(handed_over).min(count as u64), ..stream.cursor });
+        let Start::After(cursor) = start else { unreachable!() };
+        let attached = mailbox.attach(start, 15_000, Millis(OLDEST)).expect("free");
+        let is_gap = missing.iter().any(|seq| *seq > cursor.seq);
+        prop_assert_eq!(attached.continuity, if is_gap { Continuity::Broken } else { Continuity::Resumed });
+        let mut newest = attached.cursor.seq;
+        while let Some((cursor, message, _)) = read((&mut mailbox, Millis(OLDEST)), attached) {
+            prop_assert!(cursor.seq > newest && message.data.as_str() == cursor.seq.to_string());
+            newest = cursor.seq;
+        }
+    }
+}

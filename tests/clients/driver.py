@@ -1,6 +1,6 @@
 """Runs clients that other people wrote against the built daemon, each through a proxy that can cut its connection.
 
-A client of event streams is a small program. Environment variables tell it what to do:
+A client of event streams is a small program, or code in the page of a browser (`web/page.html`). Environment variables tell it what to do:
 
     BASE      the address of its proxy: http://127.0.0.1:PORT
     URL       the whole address of its event stream
@@ -61,6 +61,10 @@ class Client:
     claim_from_proxy: bool = False
     # When DEFAULTS is set, the program leaves out the settings and the code that docs/clients.md recommends.
     knows_defaults: bool = False
+    # How often the library itself asks once more for a stream that was refused, to learn why.
+    probes: int = 0
+    # The client can also send: client.js.
+    can_send: bool = False
     # False: the proxy passes bytes through without reading HTTP (for HTTP/2).
     http1: bool = True
     # The proxy speaks TLS with the client: an `SSLContext`.

@@ -1,6 +1,7 @@
 """Runs the programs in the folder `examples`, each by the command in its own comment."""
 
 import asyncio
+import json
 import os
 import shlex
 import subprocess
@@ -8,17 +9,19 @@ import sys
 from pathlib import Path
 
 from driver import Client, main
-from processes import PATIENCE, ROOT, Failed
+from processes import PATIENCE, ROOT, Failed, Program
+from web import CHROMIUM, FIREFOX, Browser
 
 TEXT = "it's \"72°F\" & 50% + more\nsecond line"
 LINES = 40
+BROWSERS = {"chromium": Browser(CHROMIUM), "firefox": Browser(FIREFOX)}
 
 
 class Example(Client):
     """A file whose comment has the command that starts it."""
 
     def __init__(self, name, scenarios):
-        super().__init__(name, scenarios=[is_short, *scenarios])
+        super().__init__(name, scenarios=[is_short, *scenarios], http1=False)
         self.text = (ROOT / name).read_text()
 
     def started(self, *arguments):
@@ -54,7 +57,8 @@ class Inbox:
     async def open(cls, port, query, claim):
         self = cls()
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
-        self.writer.write(f"GET /subscribe{query} HTTP/1.0\r\nhost: localhost\r\nx-user-claim: {claim}\r\n\r\n".encode())
+        claim = f"x-user-claim: {claim}\r\n" if claim else ""
+        self.writer.write(f"GET /subscribe{query} HTTP/1.0\r\nhost: localhost\r\n{claim}\r\n".encode())
         await self.next()
         return self
 
@@ -112,14 +116,171 @@ async def is_known(run):
         secret.unlink()
 
 
+# What a page does for the scenarios of a call.
+CALL = """
+    const call = kept.call = signal.call("robot", "arm");
+    call.on("state", (state) => show({ event: "state", data: state }));
+    call.on("restart", (why) => show({ event: "restart", data: why }));
+    const chat = kept.chat = call.channel("chat");
+    chat.onmessage = ({ data }) => show({ event: "echo", data: data.byteLength ?? data });
+    chat.onopen = () => show({ event: "open", data: "" });
+"""
+
+
+def told(name, *data):
+    """Whether the page has told this so often, or with these data in this order."""
+    return lambda lines: [line["data"] for line in lines if line.get("event") == name][-len(data):] == list(data)
+
+
+class Robot:
+    """examples/device.py, and a page in each browser that calls it."""
+
+    @classmethod
+    async def start(cls, run, daemon):
+        self = cls()
+        self.run, self.proxy, self.url = run, await run.proxy(), f"http://127.0.0.1:{daemon.port}/"
+        self.proxy.send_to(daemon.port)
+        await self.begin()
+        return self
+
+    async def begin(self):
+        command, variables = self.run.client.started(self.proxy.base.removeprefix("http://"), "robot", "arm")
+        self.program = self.run.keep(await Program.start(command, variables))
+
+    async def page(self, browser, user):
+        page = self.run.keep(await browser.library("client.js")(self.url, user=user, device="page"))
+        await page.run(CALL)
+        return page
+
+    async def echoes(self, page, *texts):
+        """What the page says comes back, in order."""
+        for text in texts:
+            await page.run(f"kept.chat.send({json.dumps(text)})")
+        await page.until(told("echo", *texts), f"the echo of {texts}")
+
+
+async def in_each_browser(robot, scenario):
+    await asyncio.gather(*(scenario(browser, name) for name, browser in BROWSERS.items()))
+
+
+async def answers(run):
+    """Pages of two browsers at the same time: text and bytes come back, also after an ICE restart, a reload, and a new call."""
+    robot = await Robot.start(run, await run.own_daemon("--dev"))
+
+    async def calls(browser, name):
+        page = await robot.page(browser, name)
+        await robot.echoes(page, f"hello from {name}", *map(str, range(10)))
+        await page.run("kept.chat.send(new Uint8Array(3000))")
+        await page.until(told("echo", 3000), "the echo of bytes")
+        states = [line["data"] for line in page.lines if line.get("event") in ("state", "restart")]
+        run.equal("a call connects at once", [state for state in states if state not in ("waiting", "connecting")], ["connected"])
+        # Its own device is superseded by the page that is loaded anew.
+        again = await robot.page(browser, name)
+        await robot.echoes(again, "after a reload")
+        await again.run("kept.call.pc.restartIce()")
+        await again.until(told("restart", "peer_reloaded"), "the call begins anew, because aiortc cannot restart ICE")
+        await again.until(told("open", "", ""), "the channel opens once more")
+        await robot.echoes(again, "after an ICE restart")
+        await again.run("kept.call.close()")
+        await again.until(told("state", "closed"), "the call ends")
+        await again.run(CALL)
+        await robot.echoes(again, "after a new call")
+
+    await in_each_browser(robot, calls)
+
+
+async def comes_back(run):
+    """The device's connection is cut, and the device is started anew. The calls go on."""
+    robot = await Robot.start(run, await run.own_daemon("--dev"))
+    pages = [await robot.page(browser, name) for name, browser in BROWSERS.items()]
+    for page in pages:
+        await robot.echoes(page, "at first")
+    robot.proxy.cut()
+    for page in pages:
+        await robot.echoes(page, "while its stream is cut")
+        # The offer waits for the device, which resumes.
+        await page.run("kept.call.pc.restartIce()")
+        await page.until(told("open", "", ""), "the channel opens once more")
+        await robot.echoes(page, "after a cut")
+    await robot.program.stop()
+    await robot.begin()
+    for page in pages:
+        await page.until(told("open", "", "", ""), "the channel opens with the device that was started anew")
+        await robot.echoes(page, "after a new start")
+
+
+async def keeps_the_rules(run):
+    """A repeated offer gets the same answer, an offer for a session of before `unknown_session`, and a bad message nothing."""
+    from aiortc import RTCConfiguration, RTCPeerConnection
+
+    daemon = await run.own_daemon("--dev")
+    await Robot.start(run, daemon)
+    inbox = run.keep(await Inbox.open(daemon.port, "?format=envelope&user=tess&device=one", ""))
+    caller = RTCPeerConnection(RTCConfiguration([]))
+    caller.createDataChannel("chat")
+    await caller.setLocalDescription(await caller.createOffer())
+    offer = {"type": "offer", "sdp": caller.localDescription.sdp}
+    await caller.close()
+
+    async def say(message, sender="user=tess&device=one"):
+        await daemon.send("robot", "arm?" + sender, message, event="call")
+
+    async def hear():
+        return json.loads(json.loads((await inbox.next())[1])["data"])
+
+    s1 = {"v": 1, "session": "s1", "seq": 1}
+    for bad in ["no object", {"v": 1}, {**s1, "v": 2, "description": offer}, {**s1, "bye": "closed"},
+                {**s1, "candidates": [{"candidate": "candidate:no"}]}, {**s1, "description": {"type": "offer"}}]:
+        await say(bad)
+    await say({**s1, "description": offer}, sender="")
+    for session, seq, more in [("s2", 1, {}), ("s2", 2, {}), ("s2", 3, {"peer": "of before"}), ("s3", 1, {})]:
+        await say({"v": 1, "session": session, "seq": seq, "description": offer, **more})
+    first, second, third, fourth = [await hear() for _ in range(4)]
+    run.equal("an offer gets an answer", [first["peer"], first["v"], first["description"]["type"]], ["s2", 1, "answer"])
+    same = [second[name] == first[name] for name in ("session", "description", "peer")]
+    run.equal("a repeated offer gets the same answer", [*same, second["seq"] > first["seq"]], [True] * 4)
+    run.equal("an offer for a session of before", [third.get("bye"), third["peer"]], ["unknown_session", "s2"])
+    run.equal("a new session gets a new one", [fourth["session"] in (first["session"], third["session"]), fourth["peer"]], [False, "s3"])
+
+
+async def receives(run):
+    """Messages come once and in order over a cut. Another program with the same device ends this one."""
+    proxy = await run.proxy()
+    command, variables = run.client.started(proxy.base.removeprefix("http://"), run.user, "phone")
+    program = run.keep(await Program.start(command, variables))
+    sent = [["", "", "text", data] for data in (TEXT, "live", "while away", "and back")]
+
+    async def send(message):
+        await run.daemon.send(run.user, "phone", message[3], event="text")
+
+    for message in sent[:2]:
+        await send(message)
+        await program.until(lambda lines: message in lines, "a message")
+    proxy.hold()
+    proxy.cut()
+    await send(sent[2])
+    proxy.release()
+    await program.until(lambda lines: sent[2] in lines, "a message after a cut")
+    await send(sent[3])
+    await program.until(lambda lines: sent[3] in lines, "a live message after a cut")
+    run.equal("each message comes once and in order", program.lines, sent)
+    run.keep(await Inbox.open(run.daemon.port, "", run.claim("phone")))
+    await program.happens(lambda _: program.ended, PATIENCE)
+    await program.process.wait()
+    run.equal("it ends when another program is this device", [program.process.returncode, b"ABORTED" in program.complaints], [1, True])
+
+
 BACKEND = [sends, is_known]
+DEVICE = [answers, comes_back, keeps_the_rules]
 CLIENTS = [
     Example("examples/backend.mjs", BACKEND),
     Example("examples/backend.go", BACKEND),
     Example("examples/backend.py", BACKEND),
     Example("examples/Backend.java", BACKEND),
+    Example("examples/signaling.py", [receives]),
+    Example("examples/device.py", DEVICE),
 ]
-SCENARIOS = [is_short, *BACKEND]
+SCENARIOS = [is_short, receives, *BACKEND, *DEVICE]
 
 if __name__ == "__main__":
-    main(CLIENTS, SCENARIOS, sys.argv[1:])
+    main(CLIENTS, SCENARIOS, sys.argv[1:], BROWSERS.values())

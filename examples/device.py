@@ -20,9 +20,9 @@ async def receive(device, incoming):
     theirs, offer, (known, mine, pc) = message["session"], message.get("description"), calls.get(page, (None, None, None))
     if offer and (theirs != known or "peer" in message):
         if pc: await pc.close()
-        mine, pc = secrets.token_hex(8), RTCPeerConnection(await configuration(device))
-        calls[page] = theirs, mine, pc
-        pc.on("connectionstatechange", lambda: calls.pop(page)[2].close() if pc.connectionState == "failed" else None)
+        calls[page] = theirs, mine, pc = theirs, secrets.token_hex(8), RTCPeerConnection(await configuration(device))
+        gone = lambda: pc.connectionState in ("closed", "failed") and pc in calls.get(page, ())
+        pc.on("connectionstatechange", lambda: calls.pop(page)[2].close() if gone() else None)
         pc.on("datachannel", lambda channel: channel.on("message", channel.send))
     if offer:
         reply = {"bye": "unknown_session"}    # `peer` is a session of before, or asks for an ICE restart, which aiortc cannot do.

@@ -209,38 +209,89 @@ async def comes_back(run):
         await robot.echoes(page, "after a new start")
 
 
+class Caller:
+    """A caller that is no page: it can say anything."""
+
+    @classmethod
+    async def start(cls, run, daemon):
+        from aiortc import RTCConfiguration, RTCPeerConnection
+
+        self = cls()
+        self.daemon, self.me = daemon, "user=tess&device=one"
+        self.inbox = run.keep(await Inbox.open(daemon.port, f"?format=envelope&{self.me}", ""))
+        self.connection = run.keep(RTCPeerConnection(RTCConfiguration([])))
+        self.connection.stop = self.connection.close
+        self.channel = self.connection.createDataChannel("chat")
+        await self.connection.setLocalDescription(await self.connection.createOffer())
+        self.offer = {"type": "offer", "sdp": self.connection.localDescription.sdp}
+        return self
+
+    async def say(self, message, me=None):
+        await self.daemon.send("robot", "arm?" + (self.me if me is None else me), message, event="call")
+
+    async def hear(self):
+        return json.loads(json.loads((await self.inbox.next())[1])["data"])
+
+
+class Stun(asyncio.DatagramProtocol):
+    """Counts what comes, and does not reply."""
+
+    count = 0
+
+    def datagram_received(self, data, address):
+        self.count += 1
+
+
 async def keeps_the_rules(run):
     """A repeated offer gets the same answer, an offer for a session of before `unknown_session`, and a bad message nothing."""
-    from aiortc import RTCConfiguration, RTCPeerConnection
-
-    daemon = await run.own_daemon("--dev")
+    # A STUN server that does not reply: the answer takes 5 s.
+    stun, asked = await asyncio.get_running_loop().create_datagram_endpoint(Stun, local_addr=("127.0.0.1", 0))
+    daemon = await run.own_daemon("--dev", "--stun", f"stun:127.0.0.1:{stun.get_extra_info('sockname')[1]}")
     await Robot.start(run, daemon)
-    inbox = run.keep(await Inbox.open(daemon.port, "?format=envelope&user=tess&device=one", ""))
-    caller = RTCPeerConnection(RTCConfiguration([]))
-    caller.createDataChannel("chat")
-    await caller.setLocalDescription(await caller.createOffer())
-    offer = {"type": "offer", "sdp": caller.localDescription.sdp}
-    await caller.close()
-
-    async def say(message, sender="user=tess&device=one"):
-        await daemon.send("robot", "arm?" + sender, message, event="call")
-
-    async def hear():
-        return json.loads(json.loads((await inbox.next())[1])["data"])
-
-    s1 = {"v": 1, "session": "s1", "seq": 1}
+    caller = await Caller.start(run, daemon)
+    s1, offer = {"v": 1, "session": "s1", "seq": 1}, caller.offer
     for bad in ["no object", {"v": 1}, {**s1, "v": 2, "description": offer}, {**s1, "bye": "closed"},
                 {**s1, "candidates": [{"candidate": "candidate:no"}]}, {**s1, "description": {"type": "offer"}}]:
-        await say(bad)
-    await say({**s1, "description": offer}, sender="")
+        await caller.say(bad)
+    await caller.say({**s1, "description": offer}, me="")
     for session, seq, more in [("s2", 1, {}), ("s2", 2, {}), ("s2", 3, {"peer": "of before"}), ("s3", 1, {})]:
-        await say({"v": 1, "session": session, "seq": seq, "description": offer, **more})
-    first, second, third, fourth = [await hear() for _ in range(4)]
+        await caller.say({"v": 1, "session": session, "seq": seq, "description": offer, **more})
+    first, second, third, fourth = [await caller.hear() for _ in range(4)]
+    stun.close()
+    # All but `o=`, which has the time.
+    own = lambda answer: [line for line in answer["description"]["sdp"].split("\r\n") if not line.startswith("o=")]
     run.equal("an offer gets an answer", [first["peer"], first["v"], first["description"]["type"]], ["s2", 1, "answer"])
-    same = [second[name] == first[name] for name in ("session", "description", "peer")]
-    run.equal("a repeated offer gets the same answer", [*same, second["seq"] > first["seq"]], [True] * 4)
+    same = [second["session"] == first["session"], second["peer"], own(second) == own(first), second["seq"] > first["seq"]]
+    run.equal("a repeated offer gets the same answer", same, [True, "s2", True, True])
     run.equal("an offer for a session of before", [third.get("bye"), third["peer"]], ["unknown_session", "s2"])
     run.equal("a new session gets a new one", [fourth["session"] in (first["session"], third["session"]), fourth["peer"]], [False, "s3"])
+    run.equal("it asks the STUN server that the daemon names", asked.count > 0, True)
+
+
+async def forgets(run):
+    """The caller goes without a word: no socket stays open, and an offer of the same session is a new call."""
+    from aiortc import RTCSessionDescription
+
+    daemon = await run.own_daemon("--dev")
+    robot = await Robot.start(run, daemon)
+    caller = await Caller.start(run, daemon)
+    folder = Path(f"/proc/{robot.program.process.pid}/fd")
+    sockets = lambda: sum(os.readlink(file).startswith("socket:") for file in folder.iterdir())
+    echo = asyncio.Event()
+    caller.channel.on("open", lambda: caller.channel.send("hello"))
+    caller.channel.on("message", lambda text: echo.set() if text == "hello" else None)
+    await caller.say({"v": 1, "session": "s1", "seq": 1, "description": caller.offer})
+    answer = await caller.hear()
+    await caller.connection.setRemoteDescription(RTCSessionDescription(**answer["description"]))
+    await asyncio.wait_for(echo.wait(), PATIENCE)
+    during, deadline = sockets(), asyncio.get_running_loop().time() + PATIENCE
+    await caller.connection.close()
+    while sockets() >= during and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+    run.equal("a connection that has ended keeps no socket", sockets() < during, True)
+    await caller.say({"v": 1, "session": "s1", "seq": 2, "description": caller.offer})
+    again = await caller.hear()
+    run.equal("a call that has ended is forgotten", ["description" in again, again["session"] == answer["session"]], [True, False])
 
 
 async def receives(run):
@@ -271,7 +322,7 @@ async def receives(run):
 
 
 BACKEND = [sends, is_known]
-DEVICE = [answers, comes_back, keeps_the_rules]
+DEVICE = [answers, comes_back, keeps_the_rules, forgets]
 CLIENTS = [
     Example("examples/backend.mjs", BACKEND),
     Example("examples/backend.go", BACKEND),

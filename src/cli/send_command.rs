@@ -33,7 +33,7 @@ pub struct SendOptions {
     #[arg(long, value_name = "SECONDS", value_parser = time_to_live)]
     ttl: Option<Duration>,
 
-    /// Names this send: a repeat with the same key within 60 s is not delivered again
+    /// Names this send: a repeat with the same key within 60 s is not delivered again [default: a random one]
     #[arg(long, value_name = "TEXT", value_parser = idempotency_key)]
     key: Option<IdempotencyKey>,
 

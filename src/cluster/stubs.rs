@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     Move,
     node::{Node, directory},
+    rules::{Rule, is_on},
 };
 use crate::{
     auth::TenantAddress,
@@ -156,7 +157,8 @@ impl Node {
             }
             return;
         };
-        if stub.generation != self.link.generation() {
+        let is_old = stub.generation != self.link.generation() && is_on(Rule::MournsOldGenerations);
+        if is_old || !is_on(Rule::RevivesStubs) {
             if self.stubs.remove(address, Some(term)).is_some() {
                 self.mourn(address, &parcel);
             }

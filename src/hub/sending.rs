@@ -191,7 +191,7 @@ impl Hub {
             return Some(Err(refused));
         }
         loop {
-            let slot = match core.backplane.hold(to, limits.only_holding).await {
+            let slot = match core.backplane.hold(to, limits.to_hold()).await {
                 Ok(Brought::Anew) => self.find_or_insert(to, Purpose::Hold, limits, self.now()),
                 Ok(Brought::Here) => Ok(core.registry.find(to)?),
                 Err(refused) => Err(refused),

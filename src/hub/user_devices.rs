@@ -51,6 +51,16 @@ pub(super) struct DeviceLimits {
     pub(super) window_ms: u64,
 }
 
+impl DeviceLimits {
+    /// How many devices a user may have on all nodes when another one is to hold messages. 0: any number.
+    pub(super) fn to_hold(self) -> usize {
+        match (self.devices, self.only_holding) {
+            (0, limit) | (limit, 0) => limit,
+            (devices, only_holding) => devices.min(only_holding),
+        }
+    }
+}
+
 impl Devices {
     /// The user of all these devices. Never `None`: there is always at least one device.
     pub(super) fn user(&self) -> Option<&TenantUser> {

@@ -23,7 +23,7 @@ Ready: Address address = 1, string cursor = 2, Continuity continuity = 3, uint32
 Message: string cursor = 1, Address sender = 2, string event = 3, string data = 4, Timestamp sent_at = 5
 Ping: Timestamp at = 1
 End: EndReason reason = 1
-SendRequest: Address to = 1, string event = 2, string data = 3, Duration ttl = 4
+SendRequest: Address to = 1, string event = 2, string data = 3, Duration ttl = 4, string idempotency_key = 5
 SendResponse: Outcome outcome = 1
 SendStreamRequest: SendRequest send = 1
 SendStreamResponse: SendResponse sent = 1, SendError error = 2

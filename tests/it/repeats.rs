@@ -86,14 +86,14 @@ async fn a_repeat_of_a_held_message_is_held_once_also_after_its_device_has_come(
     let held = [("ttl", "30"), ("idempotency-key", "1")];
     let ttl = Some(prost_types::Duration { seconds: 30, nanos: 0 });
     let over_grpc = SendRequest { ttl, ..keyed("bob/phone", "over gRPC", "1") };
-    let mut phone = None;
-    for _ in 0..2 {
+    let repeat = async || {
         let answer = post(&server, "bob/phone", "call me", &held).await;
         assert_eq!((answer.status, answer.header("ttl")), (202, "30"));
         assert_eq!(send(&server, tonic::Request::new(over_grpc.clone())).await, Ok(Outcome::Held));
-        phone = Some(server.sse("bob/phone").await);
-    }
-    let mut phone = phone.expect("twice");
+    };
+    repeat().await;
+    let mut phone = server.sse("bob/phone").await;
+    repeat().await;
     assert_eq!(server.post("bob/phone", "the end").await.status, 200);
     assert_eq!((phone.data().await.as_str(), phone.data().await.as_str()), ("call me", "the end"));
 }

@@ -4,6 +4,7 @@ use crate::harness::{
     Sse, claim,
     nodes::Nodes,
     routes::{Answer, answer, messages_of, routes},
+    until,
 };
 
 /// Whether a route opens the device's own stream.
@@ -48,10 +49,12 @@ async fn every_route_and_method_works_at_another_node_than_the_devices() {
 
 #[tokio::test]
 async fn tenants_stay_apart_on_every_route_over_nodes() {
-    let options = ["--tenant-claim", "org"];
-    let Some(nodes) = Nodes::certain(2, &options).await else { return };
+    let Some(nodes) = Nodes::start(2, &["--tenant-claim", "org"]).await else { return };
     let of = |tenant: &str| format!(r#"{{"userid":"bob","clientid":"phone","org":"{tenant}"}}"#);
     let (acme, globex) = (of("acme"), of("globex"));
+    let unknown =
+        async || answer(&nodes[1], "POST /user/{user}/devices", &[("x-user-claim", &globex)], "bob", "", "x").await;
+    until(unknown, |answer| answer.status == 404).await;
     for route in routes().iter().filter(|route| !subscribes(route)) {
         let mut phone = Sse::open(nodes[0].address, "/subscribe", &[("x-user-claim", &acme)]).await;
         let stranger = answer(&nodes[1], route, &[("x-user-claim", &globex)], "bob", "phone", "theirs").await;

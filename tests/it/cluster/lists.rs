@@ -4,7 +4,13 @@ use backend_signal::grpc::proto::BroadcastRequest;
 use serde_json::Value;
 use tonic::Code;
 
-use crate::harness::{Event, Sse, nodes::Nodes, until, within};
+use crate::harness::{
+    Event, Sse,
+    cut_proxy::CutProxy,
+    nodes::{Nodes, node},
+    redis_server::RedisServer,
+    until, within,
+};
 
 /// An event of a watch.
 fn seen(event: &Event) -> (&str, &str) {
@@ -85,26 +91,19 @@ async fn the_devices_of_a_killed_node_go_offline_for_watchers_elsewhere() {
 }
 
 #[tokio::test]
-async fn while_a_node_is_frozen_a_list_is_503_and_a_broadcast_is_504_with_those_that_have_it() {
+async fn while_a_node_is_frozen_lists_and_broadcasts_are_503_and_nothing_is_sent() {
     let Some(nodes) = Nodes::certain(3, &[]).await else { return };
     let mut phones = [nodes[0].sse("bob/a").await, nodes[1].sse("bob/b").await, nodes[2].sse("bob/c").await];
     nodes[2].signal("STOP");
     for node in &nodes[..2] {
-        let broadcast = node.broadcast("bob", "x").await;
-        assert_eq!((broadcast.status, broadcast.problem().as_str()), (504, "unknown_outcome"));
-        let document: Value = serde_json::from_slice(&broadcast.body).expect("JSON");
-        assert_eq!(document["delivered"], serde_json::json!(["a", "b"]), "{document}");
+        let broadcast = node.broadcast("bob", "lost").await;
+        assert_eq!((broadcast.status, broadcast.problem().as_str()), (503, "unreachable"));
         let list = node.request("GET /user/bob/devices", &[], b"").await;
         assert_eq!((list.status, list.problem().as_str()), (503, "unreachable"));
         assert!(!list.header("retry-after").is_empty(), "{list:?}");
-        let request = BroadcastRequest { user: "bob".into(), event: String::new(), data: "y".into() };
+        let request = BroadcastRequest { user: "bob".into(), event: String::new(), data: "lost".into() };
         let refused = within(node.grpc().await.broadcast(request)).await.expect_err("unknown");
-        assert_eq!(refused.code(), Code::DeadlineExceeded);
-    }
-    for phone in &mut phones[..2] {
-        for data in ["x", "y", "x", "y"] {
-            assert_eq!(phone.data().await, data);
-        }
+        assert_eq!(refused.code(), Code::Unavailable);
     }
     // Of other users everything is known.
     let _ana = nodes[0].sse("ana/a").await;
@@ -112,8 +111,44 @@ async fn while_a_node_is_frozen_a_list_is_503_and_a_broadcast_is_504_with_those_
     nodes[2].signal("CONT");
     until(|| nodes[1].list("bob"), |answer| answer.1 == r#"["a","b","c"]"#).await;
     assert_eq!(nodes[1].broadcast("bob", "new").await.status, 200);
-    // Nothing that was answered 504 comes late.
     for phone in &mut phones {
         assert_eq!(phone.data().await, "new");
+    }
+}
+
+#[tokio::test]
+async fn a_broadcast_that_a_node_does_not_answer_is_504_with_the_devices_that_have_it() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let link = CutProxy::start(redis.address);
+    let nodes = [node(&redis.url(), &[]), node(&redis.url(), &[]), node(&link.url(), &[])];
+    for node in &nodes {
+        node.certain().await;
+    }
+    let mut phones = [nodes[0].sse("bob/a").await, nodes[1].sse("bob/b").await, nodes[2].sse("bob/c").await];
+    for round in 0..2 {
+        // The list of the devices is complete. Then the message itself does not get through.
+        link.stall_at("the message");
+        let answer = if round == 0 {
+            let broadcast = nodes[0].broadcast("bob", "the message").await;
+            assert_eq!((broadcast.status, broadcast.problem().as_str()), (504, "unknown_outcome"));
+            let document: Value = serde_json::from_slice(&broadcast.body).expect("JSON");
+            document["delivered"].to_string()
+        } else {
+            let request = BroadcastRequest { user: "bob".into(), event: String::new(), data: "the message".into() };
+            let unknown = within(nodes[0].grpc().await.broadcast(request)).await.expect_err("unknown");
+            assert_eq!(unknown.code(), Code::DeadlineExceeded);
+            r#"["a","b"]"#.to_owned()
+        };
+        assert_eq!(answer, r#"["a","b"]"#);
+        for phone in &mut phones[..2] {
+            assert_eq!(phone.data().await, "the message");
+        }
+        link.heal();
+        until(|| nodes[0].list("bob"), |answer| answer.1 == r#"["a","b","c"]"#).await;
+        assert_eq!(nodes[0].broadcast("bob", "new").await.status, 200);
+        // What was answered 504 does not come late.
+        for phone in &mut phones {
+            assert_eq!(phone.data().await, "new");
+        }
     }
 }

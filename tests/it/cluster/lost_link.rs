@@ -164,3 +164,34 @@ async fn a_link_that_flaps_loses_nothing_that_was_accepted() {
     received.retain(|data| accepted.contains(data));
     assert_eq!(received, accepted);
 }
+
+#[tokio::test]
+async fn when_the_answer_with_a_mailbox_is_lost_its_device_is_served_and_nothing_is_lost_in_silence() {
+    let Some(SetUp { link, behind, other, redis: _redis }) = SetUp::start().await else { return };
+    for (round, text) in ["first text", "second text"].into_iter().enumerate() {
+        let device = format!("bob/{round}");
+        let phone = behind.sse(&device).await;
+        let cursor = phone.leave();
+        until(|| behind.devices("bob"), |devices| devices == "[]").await;
+        assert_eq!(behind.post_with_ttl(&device, text, "60").await.status, 202);
+        // The mailbox leaves the node, and does not arrive.
+        if round == 0 {
+            link.cut_at(text)
+        } else {
+            link.stall_at(text)
+        }
+        let mut phone = other.back(&device, &cursor).await;
+        link.sprung().await;
+        assert_eq!(continuity(&phone), "broken", "{text}");
+        assert_eq!(other.send(&device, "1").await, 200);
+        assert_eq!(phone.data().await, "1");
+        link.heal();
+        behind.linked().await;
+        // The node that gave it mourns it: the stream ends, and the device is told again.
+        while phone.try_next().await.is_some() {}
+        let mut phone = other.back(&device, &phone.leave()).await;
+        assert_eq!(continuity(&phone), "broken", "{text}");
+        assert_eq!(behind.sends_until(&device, "2", 200).await.last(), Some(&200));
+        assert_eq!(phone.data().await, "2");
+    }
+}

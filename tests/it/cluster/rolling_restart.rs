@@ -31,8 +31,8 @@ const OPTIONS: [&str; 4] = ["--drain-window", "1", "--send-rate", "0"];
 struct Device {
     accepted: Mutex<Vec<usize>>,
     received: Mutex<Vec<usize>>,
-    /// Numbers whose outcome the sender does not know.
-    unknown: Mutex<Vec<usize>>,
+    /// Numbers whose outcome the sender does not know, and the statuses.
+    unknown: Mutex<Vec<(usize, u16)>>,
     moves: AtomicUsize,
 }
 
@@ -89,7 +89,7 @@ async fn send(balancer: Door, name: String, ttl: bool, device: Arc<Device>, over
                     break;
                 }
                 502 | 504 => {
-                    device.unknown.lock().push(number);
+                    device.unknown.lock().push((number, status));
                     break;
                 }
                 status => assert_eq!(status, 503, "{name}: {number}"),
@@ -168,7 +168,7 @@ async fn a_rolling_restart_under_load_loses_nothing_repeats_nothing_and_nobody_i
         let last = device.accepted.lock().last().copied();
         until(async || device.received.lock().last().copied(), |received| *received >= last).await;
         let (received, accepted) = (device.received.lock(), device.accepted.lock());
-        assert_eq!(*device.unknown.lock(), [0; 0], "{number}");
+        assert_eq!(*device.unknown.lock(), [(0, 0); 0], "{number}");
         assert_eq!(*received, *accepted, "{number}");
         assert!(accepted.len() > 20, "{number}: {}", accepted.len());
     }

@@ -111,10 +111,23 @@ impl Drop for Process {
     }
 }
 
-/// Sends a signal by its name.
+/// Sends a signal by its name. After `STOP`, no thread runs any more.
 pub fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
     assert!(status.expect("kill").success());
+    while name == "STOP" && !is_stopped(child) {
+        std::thread::yield_now();
+    }
+}
+
+/// Whether all threads are stopped, from Linux.
+fn is_stopped(child: &Child) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("Linux");
+    tasks.flatten().all(|task| {
+        let text = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // After the name, which may hold anything. A thread that has just ended has no text.
+        text.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
+    })
 }
 
 /// The executable, without the port that the environment may set.

@@ -113,7 +113,7 @@ impl RedisServer {
     async fn answers(&mut self) -> bool {
         loop {
             if let Ok(stream) = TcpStream::connect(self.address).await
-                && command(stream, &["PING"]).await.is_ok_and(|answer| answer == "PONG")
+                && command(stream, &["PING"]).await.is_ok_and(|answer| answer == "PONG" || answer.starts_with("NOAUTH"))
             {
                 return true;
             }

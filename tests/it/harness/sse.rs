@@ -17,6 +17,8 @@ pub struct Sse {
 
 enum Transport {
     Http1(Connection),
+    /// A stream that had ended before its head was written, and was read as a whole.
+    Whole,
     Http2(std::pin::Pin<Box<Incoming>>, #[expect(dead_code, reason = "keeps the connection")] Http2),
 }
 
@@ -25,8 +27,16 @@ impl Sse {
     pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut connection = Connection::open(address).await;
         connection.ask(&format!("GET {path}"), headers).await;
-        let head = connection.head().await;
-        Self::begin(head, Transport::Http1(connection)).await
+        let mut head = connection.head().await;
+        let transport = match head.header("content-length").parse() {
+            Ok(length) => {
+                head.body = vec![0; length];
+                connection.read(&mut head.body).await;
+                Transport::Whole
+            }
+            Err(_) => Transport::Http1(connection),
+        };
+        Self::begin(head, transport).await
     }
 
     /// Opens a stream that has no `signal.ready`.
@@ -66,7 +76,8 @@ impl Sse {
 
     async fn begin(head: Response, transport: Transport) -> Self {
         assert_eq!(head.status, 200, "{head:?}");
-        let (parser, events) = (Parser::default(), VecDeque::new());
+        let mut parser = Parser::default();
+        let events = parser.push(&head.body).into();
         let mut sse = Self { parser, ready: serde_json::Value::Null, events, transport };
         match sse.try_next().await {
             Some(ready) if ready.name == "signal.ready" => {
@@ -142,6 +153,7 @@ impl Sse {
     pub async fn bytes(&mut self) -> Option<Vec<u8>> {
         match &mut self.transport {
             Transport::Http1(connection) => connection.chunk().await,
+            Transport::Whole => None,
             Transport::Http2(body, _) => {
                 let frame = within(std::future::poll_fn(|cx| body.as_mut().poll_frame(cx))).await?;
                 Some(frame.expect("no reset").into_data().unwrap_or_default().to_vec())

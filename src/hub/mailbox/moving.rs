@@ -21,6 +21,12 @@ use crate::{
 const HIGHEST_PAGE: u32 = 1 << 30;
 
 impl Mailbox {
+    /// A new mailbox of a term, with a hole if messages may have been lost before it.
+    pub(in crate::hub) fn fresh(epoch: u64, term: Term, hole: bool, now: Millis) -> Self {
+        let mailbox = if hole { Self::with_gap(epoch, now) } else { Self::new(epoch, now) };
+        Self { term, ..mailbox }
+    }
+
     pub(in crate::hub) fn term(&self) -> Term {
         self.term
     }

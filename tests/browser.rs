@@ -81,6 +81,14 @@ fn the_console_is_usable() {
     tools.run("console.mjs", &[env!("CARGO_BIN_EXE_backend-signal"), concat!(env!("CARGO_TARGET_TMPDIR"), "/console")]);
 }
 
+#[test]
+fn the_recipes_do_what_their_page_says() {
+    match Tools::find() {
+        Ok(tools) => tools.run_in_chromium("recipes.mjs"),
+        Err(absent) => skip(&absent),
+    }
+}
+
 /// Three rounds; `STORM_ROUNDS` asks for more, and `STORM_SEED` repeats them.
 #[test]
 fn a_call_of_ten_lines_survives_every_kind_of_fault() {
@@ -138,6 +146,11 @@ impl Tools {
         println!("{said}{complained}");
         assert!(output.status.success(), "node {script}: {}", output.status);
         assert!(said.contains(" passed, 0 failed"), "the script has run to its end");
+    }
+
+    fn run_in_chromium(&self, script: &str) {
+        let chromium = self.chromium.to_str().expect("UTF-8");
+        self.run(script, &[env!("CARGO_BIN_EXE_backend-signal"), chromium]);
     }
 
     fn run_features(&self, name: &str, browser: &Path) {

@@ -28,19 +28,19 @@ export function join(signal, { onCall = () => {}, onPeers = () => {}, onText = (
     if (call?.state === "waiting" && !peers.has(device)) call.close();
   };
 
-  const changed = (devices) => {
+  const changed = (devices, arrived) => {
     const before = peers;
     peers = new Set(devices.filter((device) => device !== me));
     // If the other side calls at the same time, that is the same call.
-    for (const device of peers) begin(signal.call(room, device));
+    for (const device of arrived) if (peers.has(device)) begin(signal.call(room, device));
     for (const device of before) settle(device);
     onPeers([...peers]);
   };
 
   const watch = signal.watch(room);
-  watch.on("devices", ({ devices }) => changed(devices));
-  watch.on("online", ({ device }) => changed([...peers, device]));
-  watch.on("offline", ({ device }) => changed([...peers].filter((peer) => peer !== device)));
+  watch.on("devices", ({ devices }) => changed(devices, devices));
+  watch.on("online", ({ device }) => changed([...peers, device], [device]));
+  watch.on("offline", ({ device }) => changed([...peers].filter((peer) => peer !== device), []));
 
   const off = [
     signal.on("call", (call) => {

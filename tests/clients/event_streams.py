@@ -49,6 +49,13 @@ CLIENTS = [
         "lives through 13 s of silence": KnownFault(False, "OkHttp gives up after 10 s of silence"),
         "quiet after it was superseded": KnownFault(1, "It does not hand over `retry`"),
     }),
+    Client("react-native-sse", ["node", f"{HERE}/node/react_native_sse_client.mjs"], query="?format=envelope", knows_defaults=True, exceptions={
+        "204 is final": KnownFault(False, "It takes 204 for a success and comes back"),
+        "with its defaults spaces arrive": KnownFault(False, "It removes spaces at both ends of each line of data"),
+        "with its defaults odd line ends arrive": KnownFault(False, "It removes spaces at both ends of each line of data"),
+        "with its defaults a refusal is final": KnownFault(False, "It repeats a refused request for ever"),
+    }),
+    Client("expo/fetch", ["node", f"{HERE}/node/expo_fetch_client.mjs"]),
     Client("r3labs/sse", [f"{TOOLS}/go-client"], knows_defaults=True, exceptions={
         "the beginning of a message that was cut is not delivered": KnownFault(
             1, "It delivers the beginning of a message that was cut"),

@@ -204,6 +204,7 @@ async def runs_with_defaults(run):
         large = await reader.happens(lambda lines: "last" in texts(lines), 20)
         run.equal("with its defaults a message after a large one arrives", large, True)
         run.equal("with its defaults text is read as UTF-8", EXACT[0] in texts(reader.lines), True)
+        run.equal("with its defaults spaces arrive", " leading space" in texts(reader.lines), True)
         run.equal("with its defaults odd line ends arrive", UNICODE in texts(reader.lines), True)
 
     async def a_cut():

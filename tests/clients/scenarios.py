@@ -177,6 +177,21 @@ async def is_drained(run):
     run.equal("it comes back after a restart, which is told as broken", continuities(reader.lines), ["new", "broken"])
 
 
+async def finds_nobody(run):
+    """The daemon dies, and before there is a new one the proxy closes a connection without an answer, as proxies for TCP do."""
+    old, proxy = await run.own_daemon(), await run.proxy()
+    proxy.send_to(old.port)
+    reader = await run.start(proxy, "phone")
+    await reader.until(is_ready(1), "signal.ready")
+    await old.stop()
+    before, deadline = proxy.connections, asyncio.get_running_loop().time() + PATIENCE
+    while proxy.connections == before and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.1)
+    new = await run.own_daemon()
+    proxy.send_to(new.port)
+    run.equal("it comes back after an attempt that failed", await reader.happens(is_ready(2), 40), True)
+
+
 async def is_idle(run):
     """A stream without traffic lives until its first ping, and with the recommended query also until the second."""
     async def lives(query, times):
@@ -234,4 +249,4 @@ async def runs_with_defaults(run):
     await asyncio.gather(data(), a_cut(), a_refusal(), a_restart())
 
 
-SCENARIOS = [delivers, resumes, is_superseded, meets_204, is_refused, is_drained, is_idle, runs_with_defaults]
+SCENARIOS = [delivers, resumes, is_superseded, meets_204, is_refused, is_drained, finds_nobody, is_idle, runs_with_defaults]

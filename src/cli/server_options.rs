@@ -40,7 +40,7 @@ pub(super) struct ServerOptions {
     #[arg(long, env = "SIGNAL_CA", value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
 
-    /// Certificate that says who you are, for a daemon with --tls-client-ca, PEM. Certificates of its authorities may follow
+    /// Certificate that says who you are, for a daemon that asks for client certificates, PEM. Those of its authorities may follow
     #[arg(long, env = "SIGNAL_CERT", value_name = "FILE", requires = "key")]
     pub(super) cert: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ pub(super) struct ServerOptions {
     #[arg(long, env = "SIGNAL_KEY", value_name = "FILE", requires = "cert")]
     pub(super) key: Option<PathBuf>,
 
-    /// Tenant to work in, for a backend whose identity names none (--service-claim of the daemon)
+    /// Tenant to work in, for a backend whose identity names none
     #[arg(long, env = "SIGNAL_TENANT", value_name = "TENANT", value_parser = tenant_id)]
     pub(super) tenant: Option<TenantId>,
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 from driver import Client, KnownFault, main
-from scenarios import SCENARIOS
+from scenarios import HELPER, SCENARIOS
 from web import CHROMIUM, FIREFOX, Browser
 
 HERE = "tests/clients"
@@ -27,6 +27,8 @@ CLIENTS = [
     Client("EventSource in Firefox", start=firefox.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE | {
         "it comes back after an attempt that failed": KnownFault(False, "It gives up for good when a connection is closed before an answer"),
     }),
+    *(Client(f"client.js in {name}", start=browser.library("client.js"), claim_from_proxy=True, scenarios=HELPER, can_send=True, probes=1)
+      for name, browser in [("Chromium", chromium), ("Firefox", firefox)]),
     Client("@microsoft/fetch-event-source", start=chromium.library("fetchEventSource"), claim_from_proxy=True, knows_defaults=True,
            exceptions={
         "with its defaults it comes back after a restart": KnownFault(False, "It does not come back after a clean end"),

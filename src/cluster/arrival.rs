@@ -140,7 +140,7 @@ impl Arrival<'_> {
         let node = self.node;
         let stub = node.stubs.of(self.address).map_or(0, |stub| stub.term);
         let known = node.known.of(self.address).map_or(0, |entry| entry.term);
-        let term = node.own_term(stub.max(known));
+        let term = node.own_term(stub.max(known).max(self.turn.yields_to()));
         if is_on(Rule::OwesWhatItMadeAlone) {
             node.alone.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         }

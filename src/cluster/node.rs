@@ -144,8 +144,8 @@ impl Node {
         (term, era): (Term, u32),
         how: Move,
     ) {
-        let yields = turn.yields(term) && is_on(Rule::ArrivalsYield);
-        let placed = if yields { Err(placed) } else { self.hub().place(address, placed, term, era) };
+        let yields = || turn.yields_to() > term && is_on(Rule::ArrivalsYield);
+        let placed = if yields() { Err(placed) } else { self.hub().place(address, placed, term, era) };
         match placed {
             Ok(()) => {
                 self.stubs.remove(address, None);
@@ -174,6 +174,10 @@ impl Node {
     }
 }
 
+                // A notice that came just before the mailbox was in its place has found nothing to give up.
+                if yields() {
+                    self.give_up(address, turn.yields_to());
+                }
 /// Where devices were found, so that most sends need no look-up. An entry may be outdated: the node that is asked then says so.
 #[derive(Default)]
 pub(super) struct KnownEntries(Mutex<HashMap<TenantAddress, Entry>>);

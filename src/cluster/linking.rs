@@ -20,6 +20,7 @@ impl Node {
     /// Connects again and again.
     pub(super) async fn keep_linked(self: &Arc<Self>) {
         loop {
+            self.wait_if_left().await;
             let (sender, inbox) = mpsc::channel(INBOX);
             let reason = match self.engine.connect(self.id, sender).await {
                 Ok(connection) => self.serve(connection, inbox).await,
@@ -96,6 +97,7 @@ impl Node {
         let node = self.clone();
         self.spawn(async move { node.list_all_followed(Duration::ZERO).await });
         loop {
+            self.wait_if_left().await;
             let (sent, about) = (self.around.wall_clock_ms(), self.around.about());
             let beat = up.directory.beat(self.phase(), &about).await;
             let beat = match self.heed(up, beat) {

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -57,6 +58,8 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// The row of this node is removed, for good.
+    has_left: AtomicBool,
     pub(super) fn new(
         id: NodeId,
         engine: Arc<dyn Engine>,
@@ -82,6 +85,7 @@ impl Node {
     pub(super) fn hub(&self) -> Arc<dyn Inbound> {
         self.hub.read().clone()
     }
+            has_left: AtomicBool::new(false),
 
     pub(super) fn set_hub(&self, hub: Arc<dyn Inbound>) {
         *self.hub.write() = hub;
@@ -112,6 +116,18 @@ impl Node {
     pub(super) fn observe(&self, happened: Happened<'_>) {
         self.around.observe(happened);
     }
+    /// This node says no more that it is alive: its row would be there again.
+    pub(super) fn end_beats(&self) {
+        self.has_left.store(true, Ordering::Release);
+    }
+
+    /// Waits for ever once the row of this node is removed.
+    pub(super) async fn wait_if_left(&self) {
+        if self.has_left.load(Ordering::Acquire) {
+            pending::<()>().await;
+        }
+    }
+
 
     /// The time of the directory, in milliseconds since 1970.
     pub(super) fn directory_ms(&self) -> u64 {

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     auth::{TenantAddress, TenantUser},
     hub::{Placed, Sending, Taken},
+    error::Error,
     model::{DeviceId, Start},
 };
 
@@ -177,14 +178,16 @@ impl Node {
         let user = TenantUser::from_node(&ask.user).ok()?;
         let hub = self.hub();
         let message = hub.receive(ask.message.read()?);
-        let mut devices = Vec::new();
+        let (mut devices, mut refused) = (Vec::new(), PushedSay::Unknown);
         for device in ask.devices.iter().filter_map(|device| DeviceId::new(device).ok()) {
             let address = TenantAddress { user: user.clone(), device };
-            if let Some(Ok(_)) = hub.push_here(&address, &message, Sending::default()) {
-                devices.push(address.device.as_str().to_owned());
+            match hub.push_here(&address, &message, Sending::default()) {
+                Some(Ok(_)) => devices.push(address.device.as_str().to_owned()),
+                Some(Err(error)) if error != Error::NotConnected => refused = PushedSay::from(Err(error)),
+                Some(Err(_)) | None => {}
             }
         }
-        Some(Say::Delivered(DeliveredSay { devices }))
+        Some(Say::Delivered(DeliveredSay { devices, refused: refused.into() }))
     }
 
     /// Moves mailboxes of a node that stops to this one.

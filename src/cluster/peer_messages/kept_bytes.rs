@@ -106,7 +106,10 @@ fn says() -> [(&'static str, Say); 5] {
         ("pushed", Say::Pushed(Pushed::MailboxFull.into())),
         ("parcel", Say::Parcel((&parcel()).into())),
         ("alive", Say::Live(LiveSay { devices: vec![presence()] })),
-        ("delivered", Say::Delivered(DeliveredSay { devices: vec!["phone".to_owned(), "laptop".to_owned()] })),
+        (
+            "delivered",
+            Say::Delivered(DeliveredSay { devices: vec!["phone".to_owned(), "laptop".to_owned()], refused: 0 }),
+        ),
     ]
 }
 

@@ -112,7 +112,7 @@ impl Node {
     fn answer_take(self: &Arc<Self>, ask: &TakeAsk) -> Option<Say> {
         let (address, start) = (ask.address.read()?, Start::from(&ask.start));
         // While the device has no flow here, nobody sees it without its mailbox and without a stub.
-        let Some(_turn) = self.turns.try_take(&address) else { return Some(self.parcel_of_stub(&address, ask.term)) };
+        let Some(turn) = self.turns.try_take(&address) else { return Some(self.parcel_of_stub(&address, ask.term)) };
         if self.stubs.is_settling(&address) {
             return Some(Plain::Moving.into());
         }
@@ -126,16 +126,12 @@ impl Node {
             Taken::OtherTerm => Some(Plain::Moving.into()),
             Taken::NotHere if self.stubs.has(&address) => Some(self.parcel_of_stub(&address, ask.term)),
             Taken::NotHere => {
-                self.disown_soon(&address, ask.term);
+                // With the turn, the device would look as if it were on its way.
+                drop(turn);
+                self.disown(&address, ask.term);
                 Some(Plain::NotHere.into())
             }
         }
-    }
-
-    /// As [`Node::disown`], for a caller that has the turn of the device.
-    fn disown_soon(self: &Arc<Self>, address: &TenantAddress, term: u64) {
-        let (node, address) = (self.clone(), address.clone());
-        self.spawn(async move { node.disown(&address, term) });
     }
 
     /// The parcel of a term, when it is still here: its answer may have been lost.

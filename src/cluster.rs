@@ -25,6 +25,7 @@ mod sweep;
 mod turns;
 mod user_lists;
 pub mod wire;
+mod untold;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 

@@ -95,7 +95,7 @@ impl Node {
             }
         }
         let node = self.clone();
-        self.spawn(async move { node.list_all_followed(Duration::ZERO).await });
+        self.spawn(async move { node.catch_up_presence().await });
         loop {
             self.wait_if_left().await;
             let (sent, about) = (self.around.wall_clock_ms(), self.around.about());
@@ -106,9 +106,7 @@ impl Node {
             };
             let before = self.link.members();
             self.link.note_beat(&beat, sent, self.around.wall_clock_ms());
-            for dead in before.iter().filter(|member| !member.is_dead() && self.link.is_dead(member.node)) {
-                self.bury_presence(dead.node);
-            }
+            self.note_deaths(&before);
             if self.phase() == Phase::Joining {
                 self.enter(Phase::Up);
             }

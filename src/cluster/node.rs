@@ -10,6 +10,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 
 use super::{
     Happened, Move, Surroundings,
@@ -20,6 +21,7 @@ use super::{
     rules::{Rule, is_on},
     stubs::Stubs,
     turns::{Turn, Turns},
+    untold::Untold,
     wire::Engine,
 };
 use crate::{
@@ -51,15 +53,18 @@ pub(super) struct Node {
     pub(super) turns: Turns,
     pub(super) stubs: Stubs,
     pub(super) following: Following,
+    pub(super) untold: Untold,
+    /// Holes that are sent at the same time.
+    pub(super) holes: Semaphore,
     pub(super) known: KnownEntries,
     phase: AtomicU8,
+    /// The row of this node is removed, for good.
+    has_left: AtomicBool,
     /// How many mailboxes were made without the directory. Back to 0 when all is told.
     pub(super) alone: AtomicU64,
 }
 
 impl Node {
-    /// The row of this node is removed, for good.
-    has_left: AtomicBool,
     pub(super) fn new(
         id: NodeId,
         engine: Arc<dyn Engine>,
@@ -76,8 +81,11 @@ impl Node {
             turns: Turns::default(),
             stubs: Stubs::default(),
             following: Following::default(),
+            untold: Untold::default(),
+            holes: Semaphore::new(HOLES),
             known: KnownEntries::default(),
             phase: AtomicU8::new(0),
+            has_left: AtomicBool::new(false),
             alone: AtomicU64::new(0),
         })
     }
@@ -85,7 +93,6 @@ impl Node {
     pub(super) fn hub(&self) -> Arc<dyn Inbound> {
         self.hub.read().clone()
     }
-            has_left: AtomicBool::new(false),
 
     pub(super) fn set_hub(&self, hub: Arc<dyn Inbound>) {
         *self.hub.write() = hub;
@@ -109,13 +116,6 @@ impl Node {
         self.phase.fetch_max(number, Ordering::AcqRel);
     }
 
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.around.spawn(Box::pin(task));
-    }
-
-    pub(super) fn observe(&self, happened: Happened<'_>) {
-        self.around.observe(happened);
-    }
     /// This node says no more that it is alive: its row would be there again.
     pub(super) fn end_beats(&self) {
         self.has_left.store(true, Ordering::Release);
@@ -128,6 +128,13 @@ impl Node {
         }
     }
 
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.around.spawn(Box::pin(task));
+    }
+
+    pub(super) fn observe(&self, happened: Happened<'_>) {
+        self.around.observe(happened);
+    }
 
     /// The time of the directory, in milliseconds since 1970.
     pub(super) fn directory_ms(&self) -> u64 {
@@ -167,6 +174,10 @@ impl Node {
                 self.stubs.remove(address, None);
                 self.known.forget(address);
                 self.observe(Happened::Moved(how));
+                // A notice that came just before the mailbox was in its place has found nothing to give up.
+                if yields() {
+                    self.give_up(address, turn.yields_to());
+                }
             }
             Err(Placed::Parcel(parcel)) => self.mourn(address, &parcel),
             Err(Placed::Fresh { .. }) => {}
@@ -190,10 +201,6 @@ impl Node {
     }
 }
 
-                // A notice that came just before the mailbox was in its place has found nothing to give up.
-                if yields() {
-                    self.give_up(address, turn.yields_to());
-                }
 /// Where devices were found, so that most sends need no look-up. An entry may be outdated: the node that is asked then says so.
 #[derive(Default)]
 pub(super) struct KnownEntries(Mutex<HashMap<TenantAddress, Entry>>);
@@ -219,3 +226,6 @@ impl KnownEntries {
 
 /// How many entries a node remembers.
 const KNOWN: usize = 65_536;
+/// How many holes are on their way at a time. A node that gives up all its mailboxes would otherwise fill its link, so that its own beats
+/// come too late, and the inboxes of others.
+const HOLES: usize = 256;

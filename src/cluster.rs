@@ -13,6 +13,8 @@ mod linking;
 #[cfg(test)]
 pub(crate) mod memory_engine;
 mod node;
+#[cfg(test)]
+mod node_tests;
 mod peer_messages;
 pub mod redis_engine;
 mod remote_send;
@@ -23,9 +25,9 @@ mod stubs;
 pub mod survey;
 mod sweep;
 mod turns;
+mod untold;
 mod user_lists;
 pub mod wire;
-mod untold;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 

@@ -11,12 +11,13 @@ use super::{
         PushAsk, Pushed as PushedSay, Request, Say, TakeAsk, WireParcel, WireWaiting,
     },
     rules::{Rule, is_on},
+    stubs::Stub,
     wire::{Channel, Pushed},
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
-    hub::{Placed, Sending, Taken},
     error::Error,
+    hub::{Placed, Sending, Taken},
     model::{DeviceId, Start},
 };
 
@@ -136,8 +137,8 @@ impl Node {
 
     /// The parcel of a term, when it is still here: its answer may have been lost.
     fn parcel_of_stub(&self, address: &TenantAddress, term: u64) -> Say {
-        let parcel = self.stubs.of(address).filter(|stub| stub.term == term).and_then(|stub| stub.parcel);
-        parcel.map_or(Plain::Moving.into(), |parcel| Say::Parcel(WireParcel::from(&*parcel)))
+        let parcel = self.stubs.of(address).filter(|stub| stub.term == term).and_then(Stub::into_parcel);
+        parcel.map_or(Plain::Moving.into(), |parcel| Say::Parcel(WireParcel::from(&parcel)))
     }
 
     fn answer_hole(self: &Arc<Self>, ask: HoleAsk) -> Option<Say> {
@@ -198,6 +199,11 @@ impl Node {
                 return Plain::Full;
             }
             let turn = self.turns.take(&address).await;
+            if let Some(standing) = self.hub().standing(&address) {
+                // Made without the directory, so that it may hold what must not be lost. First it is known who has to yield.
+                self.verify(&address, standing.term).await;
+                continue;
+            }
             let era = self.link.era();
             match directory!(self, take_over(&address, Entry { node: from, term }, false)) {
                 Ok(Some(new)) => {

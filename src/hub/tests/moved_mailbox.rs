@@ -162,7 +162,7 @@ impl World {
                 }
             }
             Op::EvictReplay => drop(self.both(|mailbox, _| mailbox.evict_oldest())),
-            Op::DropWaiting => drop(self.both(|mailbox, now| mailbox.drop_waiting(now))),
+            Op::DropWaiting => drop(self.both(Mailbox::drop_waiting)),
             Op::Move { clock, ref to } => self.go(clock, to.as_ref().map(|to| self.start(to))),
         }
         self.compare();
@@ -183,20 +183,16 @@ impl World {
         let share = |message: Message, _| super::mailbox_properties::message(message.data);
         let mut left = std::mem::replace(&mut self.moves, Mailbox::restore(parcel, 7, there, share));
         self.stream = None;
-        match start {
-            Some(start) => {
-                let attached = self.both(|mailbox, now| mailbox.attach(start, 15_000, now));
-                self.opened(attached);
-                if let Some(old) = old {
-                    let end = |mailbox: &mut Mailbox| mailbox.next(old.generation, old.cursor.page, here);
-                    assert_eq!(end(&mut left), end(&mut self.stays), "how the old stream ends");
-                }
+        if let Some(start) = start {
+            let attached = self.both(|mailbox, now| mailbox.attach(start, 15_000, now));
+            self.opened(attached);
+            if let Some(old) = old {
+                let end = |mailbox: &mut Mailbox| mailbox.next(old.generation, old.cursor.page, here);
+                assert_eq!(end(&mut left), end(&mut self.stays), "how the old stream ends");
             }
-            None => {
-                let Some(old) = old else { return };
-                self.stays.detach(old.generation, here);
-                assert_eq!(left.next(old.generation, old.cursor.page, here), Next::Replaced);
-            }
+        } else if let Some(old) = old {
+            self.stays.detach(old.generation, here);
+            assert_eq!(left.next(old.generation, old.cursor.page, here), Next::Replaced);
         }
     }
 

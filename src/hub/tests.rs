@@ -5,6 +5,7 @@ mod answers_of_nodes;
 mod capacity;
 mod concurrency;
 mod interleaving;
+mod mailbox_operations;
 pub(super) mod mailbox_properties;
 mod moved_mailbox;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]

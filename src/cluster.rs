@@ -16,6 +16,7 @@ mod node;
 mod peer_messages;
 pub mod redis_engine;
 mod remote_send;
+mod rules;
 #[cfg(test)]
 mod simulation;
 mod stubs;

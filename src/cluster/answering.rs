@@ -10,6 +10,7 @@ use super::{
         self, Adopted, Ask, BroadcastAsk, DeliveredSay, HoleAsk, Incoming, LiveAsk, LiveDevice, LiveSay, Notice, Plain,
         PushAsk, Pushed as PushedSay, Request, Say, TakeAsk, WireParcel, WireWaiting,
     },
+    rules::{Rule, is_on},
     wire::{Channel, Pushed},
 };
 use crate::{
@@ -55,7 +56,8 @@ impl Node {
     fn answer(self: &Arc<Self>, request: Request) {
         let (from, token) = (NodeId(request.from), request.token);
         // Its sender has given up, so it must not have an effect.
-        if request.sent_ms.saturating_add(request.patience_ms.into()) <= self.directory_ms() {
+        let is_late = request.sent_ms.saturating_add(request.patience_ms.into()) <= self.directory_ms();
+        if is_late && is_on(Rule::DropsLateRequests) {
             tracing::debug!("a request that came too late is dropped");
             return;
         }

@@ -13,6 +13,7 @@ use super::{
     directory::{Claim, Entry, Fault},
     node::{Node, directory},
     peer_messages::{Ask, Plain, Say, TakeAsk},
+    rules::{Rule, is_on},
     turns::Turn,
 };
 use crate::{
@@ -140,13 +141,16 @@ impl Arrival<'_> {
         let stub = node.stubs.of(self.address).map_or(0, |stub| stub.term);
         let known = node.known.of(self.address).map_or(0, |entry| entry.term);
         let term = node.own_term(stub.max(known));
-        node.alone.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        if is_on(Rule::OwesWhatItMadeAlone) {
+            node.alone.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        }
         self.put_fresh(true, (term, node.link.era().wrapping_sub(1)), Move::Alone);
         // The link may have come back meanwhile, and all else been told already.
         node.link.ask_to_tell();
     }
 
     fn put_fresh(&self, hole: bool, granted: (Term, u32), how: Move) {
+        let hole = hole && is_on(Rule::MarksGaps);
         let fresh = Placed::Fresh { hole, only_holds: self.purpose == Purpose::Hold };
         self.node.put(&self.turn, self.address, fresh, granted, how);
     }
@@ -164,6 +168,8 @@ impl Arrival<'_> {
             if let Ok(Some(new)) = directory!(node, take_over(address, mine, false)) {
                 self.put_parcel(Arc::unwrap_or_clone(parcel), (new, era), Move::Revived);
             }
+        } else if !is_on(Rule::RevivesItsEntry) {
+            self.put_fresh(true, (term, era), Move::New);
         } else if let Ok(Some(new)) = directory!(node, revive(address, term)) {
             self.put_fresh(true, (new, era), Move::New);
         }

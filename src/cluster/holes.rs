@@ -10,6 +10,7 @@ use super::{
     directory::{Claim, Found},
     node::{Node, directory},
     peer_messages::{Ask, HoleAsk, Plain, WireWaiting},
+    rules::{Rule, is_on},
 };
 use crate::{
     auth::TenantAddress,
@@ -41,7 +42,8 @@ impl Node {
     fn send_hole(self: &Arc<Self>, address: &TenantAddress, epoch: u64, waiting: Vec<Waiting>) {
         let (node, address) = (self.clone(), address.clone());
         self.spawn(async move {
-            let mut waiting = waiting;
+            let mut waiting = if is_on(Rule::SendsWaitingOn) { waiting } else { Vec::new() };
+            let epoch = if is_on(Rule::HolesKnowTheirEpoch) { epoch } else { 0 };
             while !node.try_hole(&address, epoch, &mut waiting).await {
                 sleep(AGAIN).await;
             }

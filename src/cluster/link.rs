@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     directory::{Beat, Directory, Member, NodeId, Phase},
+    rules::{Rule, is_on},
     wire::{Connection, Wire},
 };
 
@@ -33,7 +34,7 @@ pub(super) struct Up {
 impl Up {
     /// Whether the link was lost and came back less than 2 s ago: what other nodes have told may be missing.
     pub(super) fn is_young(&self) -> bool {
-        self.back_since.is_some_and(|since| since.elapsed() < YOUNG)
+        self.back_since.is_some_and(|since| since.elapsed() < YOUNG) && is_on(Rule::DoubtsYoungLinks)
     }
 }
 
@@ -115,7 +116,7 @@ impl Link {
         let before = self.ticked_ms.load(Ordering::Relaxed);
         if now > before {
             self.ticked_ms.store(now, Ordering::Relaxed);
-            if now - before > SKIP_MS {
+            if now - before > SKIP_MS && is_on(Rule::SeesSkippedClocks) {
                 self.doubt();
             }
         }

@@ -12,6 +12,7 @@ use super::{
     directory::Phase,
     link::Up,
     node::Node,
+    rules::{Rule, is_on},
     wire::{Connection, INBOX, Pushed},
 };
 
@@ -45,7 +46,7 @@ impl Node {
         losses.mark_unchanged();
         let up = self.link.came_up(&connection, hello.generation, hello.debt);
         self.observe(Happened::LinkUp { generation: hello.generation });
-        if hello.generation != known {
+        if hello.generation != known && is_on(Rule::MournsOldGenerations) {
             self.mourn_older_generations();
         }
         let lost = async {

@@ -16,6 +16,7 @@ use super::{
     directory::{Entry, Fault, NodeId, Phase},
     follow::Following,
     link::{Link, Up},
+    rules::{Rule, is_on},
     stubs::Stubs,
     turns::{Turn, Turns},
     wire::Engine,
@@ -143,7 +144,8 @@ impl Node {
         (term, era): (Term, u32),
         how: Move,
     ) {
-        let placed = if turn.yields(term) { Err(placed) } else { self.hub().place(address, placed, term, era) };
+        let yields = turn.yields(term) && is_on(Rule::ArrivalsYield);
+        let placed = if yields { Err(placed) } else { self.hub().place(address, placed, term, era) };
         match placed {
             Ok(()) => {
                 self.stubs.remove(address, None);

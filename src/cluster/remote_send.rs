@@ -9,6 +9,7 @@ use super::{
     directory::{Entry, Fault, Found},
     node::{Node, directory},
     peer_messages::{Ask, Plain, PushAsk, Pushed, Say},
+    rules::{Rule, is_on},
 };
 use crate::{
     auth::TenantAddress,
@@ -132,6 +133,9 @@ impl Node {
     /// A device is not connected only when the link is up and not young, and the directory is sure that the entry that answered is
     /// still the right one.
     async fn believe_absence(self: &Arc<Self>, to: &TenantAddress, entry: Entry) -> Step {
+        if !is_on(Rule::AsksBeforeAbsence) {
+            return Step::Done(Err(Error::NotConnected));
+        }
         if self.is_young() {
             return Step::Later(UNSURE);
         }

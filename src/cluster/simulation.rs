@@ -15,6 +15,7 @@ use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
 use tokio::{runtime::Builder, time::sleep};
 
 use self::world::World;
+use super::rules::{Rule, without};
 
 /// Runs one seed. Gives what was counted, and what was wrong.
 fn run(
@@ -64,8 +65,8 @@ fn number(name: &str, default: u64) -> u64 {
     variable(name).and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// `MODEL_SEEDS=FROM..TO`, `MODEL_NODES` (else 3, 4 or 7 by the seed), `MODEL_SECONDS`, and `MODEL_TRACE=USER,DEVICE` prints what happens
-/// to one device.
+/// `MODEL_SEEDS=FROM..TO`, `MODEL_NODES` (else 3, 4 or 7 by the seed), `MODEL_SECONDS`, `MODEL_TRACE=USER,DEVICE` prints what happens
+/// to one device, and `MODEL_WITHOUT=RULE` takes out a rule, so that seeds should fail.
 #[test]
 fn nothing_accepted_is_lost_in_silence_repeated_or_out_of_order_whatever_fails() {
     let seeds = variable("MODEL_SEEDS").unwrap_or_else(|| "0..2".to_owned());
@@ -75,11 +76,16 @@ fn nothing_accepted_is_lost_in_silence_repeated_or_out_of_order_whatever_fails()
         let (user, device) = text.split_once(',')?;
         Some((user.parse().ok()?, device.parse().ok()?))
     });
+    let out = variable("MODEL_WITHOUT").map(|name| {
+        let rule = Rule::ALL.iter().find(|rule| format!("{rule:?}") == name);
+        *rule.unwrap_or_else(|| panic!("the rules are {:?}", Rule::ALL))
+    });
     let (mut counts, mut bad) = (BTreeMap::<&str, u64>::new(), Vec::new());
     for seed in from..to {
         let nodes = [3, 4, 7][usize::try_from(seed % 3).expect("small")];
         let nodes = usize::try_from(number("MODEL_NODES", nodes)).expect("small");
-        let (counted, wrong) = run(seed, nodes, number("MODEL_SECONDS", 240), trace);
+        let seconds = number("MODEL_SECONDS", 240);
+        let (counted, wrong) = without(out, || run(seed, nodes, seconds, trace));
         counted.into_iter().for_each(|(name, count)| *counts.entry(name).or_default() += count);
         if !wrong.is_empty() {
             let some = wrong.iter().take(3).cloned().collect::<Vec<_>>().join(" | ");

@@ -1,10 +1,6 @@
 //! Stubs: what is left on a node of a mailbox that went away, until it is certain that another node has it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -12,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Move,
     node::{Node, directory},
+    rules::{Rule, is_on},
 };
 use crate::{
     auth::TenantAddress,
@@ -21,7 +18,7 @@ use crate::{
 /// The stubs of a node.
 #[derive(Default)]
 pub(super) struct Stubs {
-    stubs: Mutex<HashMap<TenantAddress, Stub>>,
+    stubs: Mutex<BTreeMap<TenantAddress, Stub>>,
     /// The devices whose mailbox came with a large parcel, and until when it stays.
     settling: Mutex<BTreeMap<Instant, Vec<TenantAddress>>>,
 }
@@ -156,7 +153,8 @@ impl Node {
             }
             return;
         };
-        if stub.generation != self.link.generation() {
+        let is_old = stub.generation != self.link.generation() && is_on(Rule::MournsOldGenerations);
+        if is_old || !is_on(Rule::RevivesStubs) {
             if self.stubs.remove(address, Some(term)).is_some() {
                 self.mourn(address, &parcel);
             }

@@ -4,7 +4,7 @@ import os
 import sys
 
 from driver import Client, KnownFault, main
-from scenarios import SCENARIOS
+from scenarios import HELPER, SCENARIOS
 from web import CHROMIUM, FIREFOX, Browser
 
 HERE = "tests/clients"
@@ -25,6 +25,8 @@ EVENT_SOURCE = hides("An EventSource tells neither the status nor the text of a 
 CLIENTS = [
     Client("EventSource in Chromium", start=chromium.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE),
     Client("EventSource in Firefox", start=firefox.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE),
+    *(Client(f"client.js in {name}", start=browser.library("client.js"), claim_from_proxy=True, scenarios=HELPER, can_send=True, probes=1)
+      for name, browser in [("Chromium", chromium), ("Firefox", firefox)]),
     Client("@microsoft/fetch-event-source", start=chromium.library("fetchEventSource"), claim_from_proxy=True, knows_defaults=True,
            exceptions={
         "with its defaults it comes back after a restart": KnownFault(False, "It does not come back after a clean end"),

@@ -1,0 +1,82 @@
+//! Switches for the rules of the node code, so that the simulation can show what each rule is for. Outside of tests all are on.
+
+/// A rule that can be taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// A request that is older than the patience of its sender has no effect.
+    DropsLateRequests,
+    /// A clock that skipped makes every mailbox suspect.
+    SeesSkippedClocks,
+    /// For 2 s after a link came back, an absence is not believed.
+    DoubtsYoungLinks,
+    /// An absence is believed only when the directory is sure.
+    AsksBeforeAbsence,
+    /// An arrival yields to a newer mailbox elsewhere.
+    ArrivalsYield,
+    /// An entry that is this node's, without a mailbox, is renewed before it is used.
+    RevivesItsEntry,
+    /// A hole spares the mailbox from which it comes.
+    HolesKnowTheirEpoch,
+    /// A parcel of another generation is mourned.
+    MournsOldGenerations,
+    /// A mailbox that was made without the directory makes this node owe.
+    OwesWhatItMadeAlone,
+    /// A mailbox that was made without the directory, or not for certain, has a hole.
+    MarksGaps,
+    /// What waits in a mailbox that is given up goes along with the hole.
+    SendsWaitingOn,
+    /// A stub whose time is over is a mailbox again.
+    RevivesStubs,
+}
+
+#[cfg(test)]
+impl Rule {
+    /// All rules.
+    pub(super) const ALL: &[Self] = &[
+        Self::DropsLateRequests,
+        Self::SeesSkippedClocks,
+        Self::DoubtsYoungLinks,
+        Self::AsksBeforeAbsence,
+        Self::ArrivalsYield,
+        Self::RevivesItsEntry,
+        Self::HolesKnowTheirEpoch,
+        Self::MournsOldGenerations,
+        Self::OwesWhatItMadeAlone,
+        Self::MarksGaps,
+        Self::SendsWaitingOn,
+        Self::RevivesStubs,
+    ];
+}
+
+/// Whether a rule is on.
+#[cfg(not(test))]
+pub(super) const fn is_on(_: Rule) -> bool {
+    true
+}
+
+#[cfg(test)]
+pub(super) use self::switches::{is_on, without};
+
+#[cfg(test)]
+mod switches {
+    use std::cell::Cell;
+
+    use super::Rule;
+
+    thread_local! {
+        /// The rule that is taken out. The simulation runs on one thread.
+        static OUT: Cell<Option<Rule>> = const { Cell::new(None) };
+    }
+
+    pub(in crate::cluster) fn is_on(rule: Rule) -> bool {
+        OUT.get() != Some(rule)
+    }
+
+    /// Runs a test without a rule.
+    pub(in crate::cluster) fn without<T>(rule: Option<Rule>, test: impl FnOnce() -> T) -> T {
+        OUT.set(rule);
+        let result = test();
+        OUT.set(None);
+        result
+    }
+}

@@ -151,8 +151,13 @@ mod tests {
     fn an_answer_of_another_shape_is_garbled() {
         assert!(Reply::of(Value::Okay).is_err());
         let (one, node, entry) = (Value::Int(1), text("0000000000000001"), text("0000000000000001 1"));
-        for items in [&[][..], &[Value::Nil], &[Value::BulkString(vec![0xff])], &[one.clone()], &[text("x"), text("x")]]
-        {
+        for items in [
+            &[][..],
+            &[Value::Nil],
+            &[Value::BulkString(vec![0xff])],
+            std::slice::from_ref(&one),
+            &[text("x"), text("x")],
+        ] {
             assert!(reply(items).hello().is_err(), "{items:?}");
             assert!(reply(items).beat().is_err(), "{items:?}");
             assert!(reply(items).claim().is_err(), "{items:?}");

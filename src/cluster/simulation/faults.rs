@@ -18,7 +18,9 @@ impl World {
     pub(super) fn begin_faults(self: &Arc<Self>) {
         let past = Past::default();
         spawn(self.clone().keep_past(past.clone()));
-        spawn(self.clone().keep_failing(past));
+        for _ in 0..=usize::from(self.fails_twice) {
+            spawn(self.clone().keep_failing(past.clone()));
+        }
     }
 
     async fn keep_past(self: Arc<Self>, past: Past) {

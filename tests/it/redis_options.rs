@@ -148,7 +148,7 @@ async fn the_password_of_redis_is_in_no_log_metric_or_answer() {
         node.linked().await;
         assert!(!node.metrics().await.contains(PASSWORD));
         let (code, table, errors) = process::run(&[&["cluster"], &in_file[..]].concat());
-        assert_eq!((code, table.lines().count(), errors.as_str()), (Some(0), 4, ""), "{table}");
+        assert!(code == Some(0) && table.lines().count() > 3 && errors.is_empty(), "{table}{errors}");
         // The password changes: the next link is refused, and the log says why.
         set_user("another").await;
         redis.command(&["ACL", "LOG", "RESET"]).await;
@@ -178,9 +178,11 @@ async fn backend_signal_cluster_shows_each_node_until_it_is_gone() {
     assert_eq!(process::run(&["cluster", "--redis", &empty.url()]).1, "no node has been here\n");
     let Some(mut nodes) = Nodes::certain(2, &[]).await else { return };
     let (url, _phone) = (nodes.redis.url(), nodes[0].sse("bob/phone").await);
-    let streams =
-        |seen: &Value| seen["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(|it| it["streams"] == 1));
-    let seen = until(async || nodes_of(&url), streams).await;
+    let is_told = |seen: &Value| {
+        let rows = seen["nodes"].as_array().expect("nodes");
+        rows.iter().any(|it| it["streams"] == 1) && rows.iter().all(|it| it["phase"] == "up")
+    };
+    let seen = until(async || nodes_of(&url), is_told).await;
     assert_eq!((&seen["generation"], &seen["sure"], &seen["owes"]), (&json!(1), &json!(true), &json!([])));
     assert_eq!(seen["nodes"].as_array().map(Vec::len), Some(2), "{seen}");
     for node in seen["nodes"].as_array().expect("nodes") {

@@ -4,7 +4,7 @@
 //! (term, number). The hub's board gives a device that left its grace, so a device that moves between nodes does not go offline.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -27,12 +27,12 @@ use crate::{
 
 /// The users that are watched on this node.
 #[derive(Default)]
-pub(super) struct Following(Mutex<HashMap<TenantUser, Followed>>);
+pub(super) struct Following(Mutex<BTreeMap<TenantUser, Followed>>);
 
 /// The devices of one watched user, on all nodes.
 #[derive(Default)]
 struct Followed {
-    devices: HashMap<DeviceId, Seen>,
+    devices: BTreeMap<DeviceId, Seen>,
     /// The list was made since the link came up, so nothing is missing.
     whole: bool,
     /// Counts what was heard, so that it wins over a list that began before.

@@ -4,6 +4,7 @@
 mod capacity;
 mod concurrency;
 mod interleaving;
+mod mailbox_operations;
 pub(super) mod mailbox_properties;
 mod moved_mailbox;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]

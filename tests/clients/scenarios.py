@@ -177,6 +177,21 @@ async def is_drained(run):
     run.equal("it comes back after a restart, which is told as broken", continuities(reader.lines), ["new", "broken"])
 
 
+async def finds_nobody(run):
+    """The daemon dies, and before there is a new one the proxy closes a connection without an answer, as proxies for TCP do."""
+    old, proxy = await run.own_daemon(), await run.proxy()
+    proxy.send_to(old.port)
+    reader = await run.start(proxy, "phone")
+    await reader.until(is_ready(1), "signal.ready")
+    await old.stop()
+    before, deadline = proxy.connections, asyncio.get_running_loop().time() + PATIENCE
+    while proxy.connections == before and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.1)
+    new = await run.own_daemon()
+    proxy.send_to(new.port)
+    run.equal("it comes back after an attempt that failed", await reader.happens(is_ready(2), 40), True)
+
+
 async def is_idle(run):
     """A stream without traffic lives until its first ping, and with the recommended query also until the second."""
     async def lives(query, times):
@@ -204,6 +219,7 @@ async def runs_with_defaults(run):
         large = await reader.happens(lambda lines: "last" in texts(lines), 20)
         run.equal("with its defaults a message after a large one arrives", large, True)
         run.equal("with its defaults text is read as UTF-8", EXACT[0] in texts(reader.lines), True)
+        run.equal("with its defaults spaces arrive", " leading space" in texts(reader.lines), True)
         run.equal("with its defaults odd line ends arrive", UNICODE in texts(reader.lines), True)
 
     async def a_cut():
@@ -265,6 +281,6 @@ async def sends(run):
     run.equal("what is sent arrives once and in order", texts(other.lines), [str(number) for number in range(21)])
 
 
-SCENARIOS = [delivers, resumes, is_superseded, meets_204, is_refused, is_drained, is_idle, runs_with_defaults, sends]
+SCENARIOS = [delivers, resumes, is_superseded, meets_204, is_refused, is_drained, finds_nobody, is_idle, runs_with_defaults, sends]
 # client.js begins anew with each page, so no page of it has a cursor from outside.
 HELPER = [scenario for scenario in SCENARIOS if scenario != meets_204]

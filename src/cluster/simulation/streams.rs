@@ -203,7 +203,10 @@ impl World {
             let ended = self.read(&mut reader, life).await;
             if !self.is_quiet() && self.chance(4) {
                 let began = Instant::now();
-                sleep(self.random_ms(30_000, 90_000)).await;
+                let back = began + self.random_ms(30_000, 90_000);
+                while Instant::now() < back && !self.is_quiet() {
+                    sleep(Duration::from_secs(1)).await;
+                }
                 self.count("away for long");
                 self.record.lock().away.entry(device).or_default().push((began, Instant::now()));
             }

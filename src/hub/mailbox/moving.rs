@@ -21,6 +21,12 @@ use crate::{
 const HIGHEST_PAGE: u32 = 1 << 30;
 
 impl Mailbox {
+    /// A new mailbox of a term, with a hole if messages may have been lost before it.
+    pub(in crate::hub) fn fresh(epoch: u64, term: Term, hole: bool, now: Millis) -> Self {
+        let mailbox = if hole { Self::with_gap(epoch, now) } else { Self::new(epoch, now) };
+        Self { term, ..mailbox }
+    }
+
     pub(in crate::hub) fn term(&self) -> Term {
         self.term
     }
@@ -42,13 +48,17 @@ impl Mailbox {
     }
 
     /// Gives everything away to a stream elsewhere that begins at `start`. The attached stream ends at its next poll, as if the new
-    /// stream had been attached here. `None`: nobody knows of a new stream.
+    /// stream had been attached here; one that is ending already ends for its own reason. `None`: nobody knows of a new stream.
     ///
     /// # Errors
     /// [`Error::Superseded`] when a newer page is attached.
     pub(in crate::hub) fn depart(&mut self, start: Option<Start>, now: Millis) -> Result<Parcel, Error> {
         let page = start.map(|start| self.page_of(start)).transpose()?;
-        self.detach(self.generation, now);
+        if self.has_stream() {
+            self.confirm_replayed(now);
+            self.left_at = Tick::not_before(now);
+        }
+        self.stream = self.stream.take().filter(|stream| stream.ending.is_some());
         let log = std::mem::take(&mut self.log);
         let parcel = Parcel {
             epoch: self.epoch,
@@ -63,7 +73,9 @@ impl Mailbox {
             entries: log.pack(now),
             repeats: std::mem::take(&mut self.repeats).to_parcel(now),
         };
-        self.generation = self.generation.wrapping_add(1);
+        if !self.has_stream() {
+            self.generation = self.generation.wrapping_add(1);
+        }
         self.page = page.unwrap_or(self.page);
         Ok(parcel)
     }
@@ -120,15 +132,15 @@ mod tests {
     use super::{
         super::{
             super::{
-                Sending,
-                log::REPLAY_MS,
+                ParcelEntry, Sending,
+                log::{REPLAY, REPLAY_BYTES, REPLAY_MS},
                 tests::mailbox_properties::{EPOCH, WINDOW_MS, message},
             },
             Next,
         },
         *,
     };
-    use crate::model::{Continuity, Cursor, Data, Outcome};
+    use crate::model::{Continuity, Cursor, Data, EndReason, Outcome};
 
     const TERM: Term = 7;
     const LIVE: Sending = Sending { ttl_ms: 0, key: None };
@@ -144,6 +156,18 @@ mod tests {
             _ => None,
         };
         std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_stream_that_is_told_why_it_ends_is_told_also_when_its_mailbox_departs_first() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        mailbox.push(shared("waits"), LIVE, Millis(0)).expect("live");
+        assert!(mailbox.end(EndReason::Draining));
+        let parcel = mailbox.depart(None, Millis(40)).expect("nobody is newer");
+        assert_eq!((parcel.entries.len(), parcel.away_ms), (1, 0), "what it did not get goes along");
+        assert_eq!(mailbox.next(stream.generation, 1, Millis(80)), Next::End(EndReason::Draining));
+        assert_eq!(mailbox.next(stream.generation, 1, Millis(80)), Next::Replaced);
     }
 
     #[test]
@@ -194,6 +218,25 @@ mod tests {
         mailbox.hole(Vec::new(), Millis(40_000));
         assert!(!mailbox.check(WINDOW_MS, Millis(WINDOW_MS)).remove);
         assert!(mailbox.check(WINDOW_MS, Millis(40_000 + WINDOW_MS)).remove);
+    }
+
+    #[test]
+    fn a_parcel_with_more_messages_than_a_mailbox_keeps_loses_the_oldest_of_both_kinds_of_bound() {
+        for (count, bytes) in [(REPLAY as u64 + 44, 1), (100, REPLAY_BYTES / 50)] {
+            let entry =
+                |seq| ParcelEntry { seq, message: Message::clone(&shared(&"x".repeat(bytes))), age_ms: 0, ttl_ms: 0 };
+            let mut parcel = Mailbox::new(EPOCH, Millis(0)).depart(None, Millis(0)).expect("any stream");
+            (parcel.last, parcel.handed_over, parcel.newest_page) = (count, count, 1);
+            parcel.entries = (1..=count).map(entry).collect();
+            let mut mailbox = restore(parcel, 1_000);
+            let kept = mailbox.memory() as u64 / 64;
+            assert!(kept <= REPLAY as u64 && kept * bytes as u64 <= REPLAY_BYTES as u64, "{kept}");
+            for (seq, continuity) in [(count - kept, Continuity::Resumed), (count - kept - 1, Continuity::Broken)] {
+                let start = Start::After(Cursor { epoch: EPOCH, page: 1, seq });
+                let opened = mailbox.attach(start, 15_000, Millis(1_000)).map(|it| (it.continuity, it.replayed));
+                assert_eq!(opened, Ok((continuity, kept as u32)));
+            }
+        }
     }
 
     #[test]

@@ -75,6 +75,15 @@ impl Process {
         signal(&self.child, name);
     }
 
+    /// Reads its log up to a line with this text, which must come.
+    pub fn log_until(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(self.log.read_line(&mut line).expect("UTF-8") > 0, "no line has {text}");
+        }
+    }
+
     /// Waits for the exit without reading the log. Gives the code.
     pub async fn exited_unread(mut self) -> Option<i32> {
         within(async {

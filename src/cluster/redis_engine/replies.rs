@@ -119,8 +119,8 @@ pub(super) fn read_member(node: &str, row: &str, time_ms: u64) -> Option<Member>
     let phase = match words.next()? {
         "joining" => Phase::Joining,
         "up" => Phase::Up,
-        "leaving" => Phase::Leaving,
-        _ => return None,
+        // A phase of a newer release: at least it is not given anything.
+        _ => Phase::Leaving,
     };
     let about = About::read(words.next().unwrap_or_default());
     Some(Member { node: read_node(node)?, phase, age_ms: time_ms.saturating_sub(beat_ms), about })

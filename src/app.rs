@@ -36,7 +36,7 @@ use crate::{
     key_refresh::KeyRefresh,
     limits::{ClientAddresses, IdentityFailures},
     reload::Reload,
-    rest::{self, Api},
+    rest::Api,
     serve::Server,
     telemetry::Metrics,
     terminal,
@@ -109,11 +109,7 @@ impl App {
         }
         let auth = Arc::new(room_settings::of_auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
-        let settings = rest::Settings {
-            body_limit: options.body_limit as usize,
-            body_timeout: options.body_timeout,
-            heartbeat: options.heartbeat,
-        };
+        let settings = room_settings::of_rest(&options);
         let api = Api { hub: hub.clone(), ice: ice.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
         let service = grpc::SignalMethods {
             hub: hub.clone(),
@@ -203,7 +199,7 @@ impl App {
     /// # Errors
     /// When a task that must not die died. The daemon has drained by then.
     pub async fn run(self) -> Result<(), Died> {
-        self.run_with(|_, task| task).await
+        Box::pin(self.run_with(|_, task| task)).await
     }
 
     /// Tests pass a `replace` that makes a supervised task end or panic.

@@ -9,7 +9,7 @@ use crate::{
     config::{AuthMode, RequireClaim, ServeOptions},
     hub::Limits,
     limits::{ClientAddresses, SendRates},
-    serve,
+    rest, serve,
     telemetry::Metrics,
 };
 
@@ -33,6 +33,15 @@ pub(super) fn of_serve(
         stall_timeout: options.stall_timeout,
         http2_idle_timeout: HTTP2_IDLE,
         budget,
+    }
+}
+
+/// The settings of the HTTP API.
+pub(super) fn of_rest(options: &ServeOptions) -> rest::Settings {
+    rest::Settings {
+        body_limit: options.body_limit as usize,
+        body_timeout: options.body_timeout,
+        heartbeat: options.heartbeat,
     }
 }
 

@@ -63,6 +63,10 @@ impl Followed {
                 changed
             }
             None => {
+                // Devices that went offline are only kept for the order of what is heard.
+                if self.devices.len() >= OFFLINE {
+                    self.devices.retain(|_, seen| seen.page.is_some());
+                }
                 self.devices.insert(device, seen);
                 true
             }
@@ -260,6 +264,8 @@ impl Node {
     }
 }
 
+/// When a user has so many devices, those that went offline are forgotten.
+const OFFLINE: usize = 1_024;
 const AGAIN: Duration = Duration::from_millis(200);
 const SWEEP: Duration = Duration::from_secs(600);
 /// The pause after each user of a sweep, so that it is spread out.

@@ -112,7 +112,7 @@ async fn check_config_says_which_server_it_is_and_what_to_look_into() {
     let output = run_with("SIGNAL_REDIS", &with_password, &["check-config", "--dev"]);
     assert!(output.status.success() && !text(&output.stderr).contains("everybody on this machine"));
 
-    let (nobody, key) = ("redis://127.0.0.1:1", file("redis-tokens", &"x".repeat(32)));
+    let (nobody, key) = ("redis://127.0.0.1:1", file("redis-tokens", "x".repeat(32)));
     let (code, out, warnings) = check(&["--redis", nobody]);
     assert_eq!(code, Some(0), "a server that is not there may come: {warnings}");
     assert!(warnings.contains("127.0.0.1:1") && warnings.contains("serves only its own devices"), "{warnings}");
@@ -135,7 +135,7 @@ async fn the_password_of_redis_is_in_no_log_metric_or_answer() {
         let log = redis.command(&["ACL", "LOG"]).await;
         log.split("count ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok()).unwrap_or(0)
     };
-    let secret = file("redis-geheim", &format!("{PASSWORD}\n"));
+    let secret = file("redis-geheim", format!("{PASSWORD}\n"));
     let of_user = format!("redis://node@{}", redis.address);
     let with_password = format!("redis://node:{PASSWORD}@{}", redis.address);
     let in_file = ["--redis", &of_user, "--redis-password-file", &secret];

@@ -181,7 +181,7 @@ impl World {
         for device in all_devices() {
             spawn(self.clone().keep_reading(device));
         }
-        for user in 0..2 {
+        for user in (0..2).filter(|_| !self.keeps_pages) {
             spawn(self.clone().open_other_pages((user, 0)));
         }
         self.begin_senders();
@@ -192,7 +192,7 @@ impl World {
         let mut reader = Reader { device, page: 0, cursor: None };
         loop {
             let quiet = self.is_quiet();
-            if !quiet && self.chance(6) {
+            if !quiet && !self.keeps_pages && self.chance(6) {
                 (reader.cursor, reader.page) = (None, reader.page + 1_000);
             }
             let life = match quiet {

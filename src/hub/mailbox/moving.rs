@@ -233,8 +233,9 @@ mod tests {
             assert!(kept <= REPLAY as u64 && kept * bytes as u64 <= REPLAY_BYTES as u64, "{kept}");
             for (seq, continuity) in [(count - kept, Continuity::Resumed), (count - kept - 1, Continuity::Broken)] {
                 let start = Start::After(Cursor { epoch: EPOCH, page: 1, seq });
-                let opened = mailbox.attach(start, 15_000, Millis(1_000)).map(|it| (it.continuity, it.replayed));
-                assert_eq!(opened, Ok((continuity, kept as u32)));
+                let opened = mailbox.attach(start, 15_000, Millis(1_000));
+                let opened = opened.map(|it| (it.continuity, u64::from(it.replayed)));
+                assert_eq!(opened, Ok((continuity, kept)));
             }
         }
     }

@@ -166,16 +166,19 @@ async fn a_full_inbox_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_is_closed_also_while_a_call_is_unanswered() {
-    let Some(server) = RealServer::start(REDIS, "").await else { return };
-    let (engine, tasks) = counting_engine(&server.url());
+async fn a_dropped_connection_is_closed_also_while_a_frozen_server_takes_nothing() {
+    // Not TCP, where the system's own time-out would end it, too.
+    let path = std::env::temp_dir().join(format!("backend-signal-redis-frozen-{}.sock", std::process::id()));
+    let Some(server) = RealServer::start(REDIS, &format!("unixsocket {}", path.display())).await else { return };
+    let (engine, tasks) = counting_engine(&format!("unix://node:secret@{}", path.display()));
     let node = Linked::to(&engine, 1).await;
-    let directory = node.connection.directory.clone();
+    let wire = node.connection.wire.clone();
     assert_eq!(tasks.load(Ordering::SeqCst), 1);
     server.signal("-STOP");
-    let call = tokio::time::timeout(Duration::from_millis(20), directory.hello(0, false)).await;
+    let large = bytes::Bytes::from(vec![b'x'; 8 << 20]);
+    let call = tokio::time::timeout(Duration::from_millis(20), wire.publish(Channel::Requests(NodeId(1)), large)).await;
     assert!(call.is_err());
-    drop((node, directory));
+    drop((node, wire));
     within(async {
         while tasks.load(Ordering::SeqCst) > 0 {
             tokio::task::yield_now().await;

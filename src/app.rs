@@ -1,6 +1,7 @@
 //! Builds the daemon from its options: makes each room and hands it what it needs. No other room does this.
 
 mod caching;
+mod clustering;
 mod cors;
 mod cross_site;
 mod dispatch;
@@ -10,8 +11,8 @@ mod inputs;
 mod link_log;
 mod max_connections;
 mod node_table;
-mod other_nodes;
 mod redis_setup;
+mod room_settings;
 mod router;
 mod start_report;
 mod token_setup;
@@ -21,23 +22,22 @@ use std::{io, net::SocketAddr, pin::Pin, process::ExitCode, sync::Arc, time::Dur
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs, other_nodes::OtherNodes,
+    clustering::OtherNodes, dispatch::Dispatch, failed_identities::FailedIdentities, inputs::Inputs,
     start_report::SetUp,
 };
 use crate::{
     admin::Admin,
-    auth::{self, Auth, Tokens},
     budget::Budget,
-    config::{AuthMode, Given, RequireClaim, ServeOptions},
+    config::{Given, ServeOptions},
     drain::{Died, Drain},
     grpc,
-    hub::{Hub, Limits},
+    hub::Hub,
     ice::IceServers,
     key_refresh::KeyRefresh,
-    limits::{ClientAddresses, IdentityFailures, SendRates},
+    limits::{ClientAddresses, IdentityFailures},
     reload::Reload,
-    rest::{self, Api},
-    serve::{self, Server},
+    rest::Api,
+    serve::Server,
     telemetry::Metrics,
     terminal,
 };
@@ -95,22 +95,21 @@ impl App {
         let clients =
             ClientAddresses::new(options.trusted_proxies.clone(), options.client_address, options.address_limits);
         let hosts = inputs.addresses.clone();
-        let server =
-            Server::bind(&hosts, serve_settings(&options, inputs, budget.clone(), clients.clone()), metrics.clone());
+        let server = Server::bind(
+            &hosts,
+            room_settings::of_serve(&options, inputs, budget.clone(), clients.clone()),
+            metrics.clone(),
+        );
         let server = server.map_err(|error| inputs::cannot_listen(&options.endpoint, &error))?;
         let addresses = server.local_addrs()?;
-        let limits = hub_limits(&options, clients.clone());
-        let hub = other_nodes::hub(nodes.as_ref(), limits, budget.clone(), metrics.clone());
+        let limits = room_settings::of_hub(&options, clients.clone());
+        let hub = clustering::hub(nodes.as_ref(), limits, budget.clone(), metrics.clone());
         if let (Some(nodes), Some(tokens)) = (&nodes, &tokens) {
             tokens.tickets.share_with(Arc::new(nodes.clone()));
         }
-        let auth = Arc::new(auth(&options, tokens, metrics.clone()));
+        let auth = Arc::new(room_settings::of_auth(&options, tokens, metrics.clone()));
         let (health, health_service) = grpc::health_service();
-        let settings = rest::Settings {
-            body_limit: options.body_limit as usize,
-            body_timeout: options.body_timeout,
-            heartbeat: options.heartbeat,
-        };
+        let settings = room_settings::of_rest(&options);
         let api = Api { hub: hub.clone(), ice: ice.clone(), auth: auth.clone(), metrics: metrics.clone(), settings };
         let service = grpc::SignalMethods {
             hub: hub.clone(),
@@ -200,7 +199,7 @@ impl App {
     /// # Errors
     /// When a task that must not die died. The daemon has drained by then.
     pub async fn run(self) -> Result<(), Died> {
-        self.run_with(|_, task| task).await
+        Box::pin(self.run_with(|_, task| task)).await
     }
 
     /// Tests pass a `replace` that makes a supervised task end or panic.
@@ -258,60 +257,6 @@ const LINK: &str = "link to other nodes";
 const TURN_SECRET: &str = "reader of a changed secret of TURN";
 const ACCEPT_LOOP: &str = "accept loop";
 const KEY_REFRESH: &str = "refresh of the keys of tokens";
-
-fn serve_settings(
-    options: &ServeOptions,
-    inputs: Inputs,
-    budget: Budget,
-    addresses: ClientAddresses,
-) -> serve::Settings {
-    let max_connections = inputs.max_connections;
-    serve::Settings {
-        tls: inputs.tls,
-        max_connections: max_connections.count(),
-        address_connections: options.address_connections.unwrap_or(max_connections.of_address()),
-        addresses,
-        http1_takeover: options.http1_takeover,
-        max_streams: options.max_streams,
-        header_timeout: options.header_timeout,
-        body_timeout: options.body_timeout,
-        stall_timeout: options.stall_timeout,
-        http2_idle_timeout: HTTP2_IDLE,
-        budget,
-    }
-}
-
-fn hub_limits(options: &ServeOptions, addresses: ClientAddresses) -> Limits {
-    Limits {
-        resume_window: options.resume_window,
-        hold: options.hold_limit,
-        hold_budget: options.hold_budget.unwrap_or(options.memory_budget / 4),
-        user_devices: options.user_devices,
-        user_held_devices: options.user_held_devices,
-        user_watchers: options.user_watchers,
-        caller_watches: options.caller_watches,
-        send_rates: SendRates::new(options.send_rate, options.anonymous_send_rate, addresses),
-    }
-}
-
-fn auth(options: &ServeOptions, tokens: Option<Tokens>, metrics: Metrics) -> Auth {
-    Auth {
-        mode: match options.auth {
-            AuthMode::None => auth::Mode::None,
-            AuthMode::Claim => auth::Mode::Claim,
-            AuthMode::Jwt => auth::Mode::Jwt,
-        },
-        require_all: options.require_claim == RequireClaim::All,
-        require_for_ice: !options.ice.turn.is_empty(),
-        claims: token_setup::claim_names(options),
-        tokens,
-        trusted_proxies: options.trusted_proxies.clone(),
-        metrics,
-    }
-}
-
-/// How long an HTTP/2 connection may stay open without a stream. Short, because an idle connection holds a permit.
-const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
 /// After the drain window, connections get this long to write their last bytes and to close.
 const LAST_BYTES: Duration = Duration::from_secs(1);

@@ -47,7 +47,7 @@
 //! | a heartbeat | `hub/heartbeat.rs` says when, `hub/timekeeper.rs` wakes the stream, `rest/sse.rs` and `grpc/convert.rs` write it; `rest/subscribe.rs` has the default of the `legacy` format |
 //! | a repeated send is not delivered twice | `rest/extract.rs` and `grpc/convert.rs` read its key, `hub/repeats.rs` remembers the outcome; `cli/send_command.rs` and `web/client.js` repeat |
 //! | a new option or subcommand | `config/serve_options.rs` (tokens: `config/token_options.rs`, permissions: `config/permission_options.rs`, STUN and TURN: `config/ice_options.rs`, other nodes: `config/redis_options.rs`), parsers of values in `config/values.rs`, what it contradicts in `config/contradictions.rs`; `app.rs` hands the value to its room, a file is read in `app/inputs.rs`; a row in `docs/reference.md`. A subcommand: `config.rs`, `main.rs` |
-//! | an engine for more nodes beside Redis | the traits `Engine` and `Directory` of `cluster/wire.rs` and `cluster/directory.rs`; `app/redis_setup.rs`, `app/other_nodes.rs` |
+//! | an engine for more nodes beside Redis | the traits `Engine` and `Directory` of `cluster/wire.rs` and `cluster/directory.rs`; `app/redis_setup.rs`, `app/clustering.rs` |
 //! | a new client command | `cli/client_commands.rs` and a file beside it; a section in `docs/cli.md` |
 //! | a warning at start | `app/start_report.rs` |
 //! | a new error | `error.rs`; the compiler then asks for its codes in `rest/problem.rs` and `grpc/status.rs`; a row in `docs/reference.md`, a code in `web/openapi.json` |

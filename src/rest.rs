@@ -10,6 +10,7 @@ mod leftover_body;
 mod many_users;
 mod problem;
 mod send;
+mod send_key;
 mod sse;
 #[cfg(test)]
 mod sse_properties;

@@ -81,6 +81,25 @@ fn the_console_is_usable() {
     tools.run("console.mjs", &[env!("CARGO_BIN_EXE_backend-signal"), concat!(env!("CARGO_TARGET_TMPDIR"), "/console")]);
 }
 
+#[test]
+fn the_recipes_do_what_their_page_says() {
+    match Tools::find() {
+        Ok(tools) => tools.run_in_chromium("recipes.mjs"),
+        Err(absent) => skip(&absent),
+    }
+}
+
+#[test]
+fn the_adapters_work_with_the_libraries_that_they_are_for() {
+    match Tools::find().and_then(|tools| {
+        find_packages(&adapters(), &["@trystero-p2p/core", "simple-peer"])?;
+        Ok(tools)
+    }) {
+        Ok(tools) => tools.run_in_chromium("adapters.mjs"),
+        Err(absent) => skip(&absent),
+    }
+}
+
 /// Three rounds; `STORM_ROUNDS` asks for more, and `STORM_SEED` repeats them.
 #[test]
 fn a_call_of_ten_lines_survives_every_kind_of_fault() {
@@ -140,6 +159,11 @@ impl Tools {
         assert!(said.contains(" passed, 0 failed"), "the script has run to its end");
     }
 
+    fn run_in_chromium(&self, script: &str) {
+        let chromium = self.chromium.to_str().expect("UTF-8");
+        self.run(script, &[env!("CARGO_BIN_EXE_backend-signal"), chromium]);
+    }
+
     fn run_features(&self, name: &str, browser: &Path) {
         let browser = browser.to_str().expect("UTF-8");
         self.run("features.mjs", &[env!("CARGO_BIN_EXE_backend-signal"), name, browser]);
@@ -152,25 +176,26 @@ impl Tools {
             named.or_else(|| on_path(&["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]));
         let chromium =
             chromium.filter(|file| file.is_file()).ok_or("there is no Chromium on the PATH or in $CHROMIUM")?;
-        let is_there = |package: &&str| folder().join(format!("node_modules/{package}/package.json")).is_file();
-        if !["axe-core", "eventsource", "playwright-core", "puppeteer-core"].iter().all(is_there) {
-            install()?;
-        }
+        find_packages(&folder(), &["axe-core", "eventsource", "playwright-core", "puppeteer-core"])?;
         Ok(Self { node, chromium })
     }
 }
 
-/// Brings the packages of the scripts, in the versions and with the checksums of the lock file.
-fn install() -> Result<(), String> {
+/// Brings the packages of a folder unless all are there, in the versions and with the checksums of its lock file.
+fn find_packages(folder: &Path, packages: &[&str]) -> Result<(), String> {
+    let is_there = |package: &&str| folder.join(format!("node_modules/{package}/package.json")).is_file();
+    if packages.iter().all(is_there) {
+        return Ok(());
+    }
     let npm = on_path(&["npm"]).ok_or("there is no npm on the PATH")?;
     let output = Command::new(npm)
-        .current_dir(folder())
+        .current_dir(folder)
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("npm: {error}"))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("`npm ci` in tests/browser failed: {complaint}")) }
+    if output.status.success() { Ok(()) } else { Err(format!("`npm ci` in {} failed: {complaint}", folder.display())) }
 }
 
 fn on_path(names: &[&str]) -> Option<PathBuf> {
@@ -181,6 +206,10 @@ fn on_path(names: &[&str]) -> Option<PathBuf> {
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser")
+}
+
+fn adapters() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/adapters")
 }
 
 /// The daemon in a process of its own, which ends with the test.

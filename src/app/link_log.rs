@@ -62,10 +62,8 @@ impl LinkLog {
                 self.known.lock().link_is_up(*generation);
                 tracing::info!(node = %self.me, generation, "the link to Redis is up");
             }
-            Happened::LinkDown { reason } => {
-                if self.is_news(reason) {
-                    tracing::warn!(node = %self.me, reason, "the link to Redis is down");
-                }
+            Happened::LinkDown { reason } if self.is_news(reason) => {
+                tracing::warn!(node = %self.me, reason, "the link to Redis is down");
             }
             Happened::Beat { members } => {
                 let changes = self.known.lock().changes(self.me, members);
@@ -140,7 +138,7 @@ mod tests {
         let (mut known, me) = (Known::default(), NodeId(1));
         let is = |id, phase| Change::Is(NodeId(id), phase, "0.1.0".to_owned());
         let own = member(1, Phase::Up, 0);
-        let rows = |rows: &[Member]| [&[own.clone()], rows].concat();
+        let rows = |rows: &[Member]| [std::slice::from_ref(&own), rows].concat();
         for (members, changes) in [
             (rows(&[]), vec![]),
             (rows(&[member(2, Phase::Joining, 0)]), vec![is(2, "joining")]),

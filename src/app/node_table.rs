@@ -32,6 +32,8 @@ impl App {
                 () = signals.any() => Err("stopped by a signal".to_owned()),
             }
         });
+        // Dropping the runtime would wait for its thread that may still resolve the host name.
+        runtime.shutdown_background();
         match survey {
             Ok(survey) if view.json => print(&format!("{}\n", object(&survey))),
             Ok(survey) => print(&table(&survey)),

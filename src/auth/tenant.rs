@@ -19,7 +19,7 @@ pub struct TenantUser(
 );
 
 /// One device of one user in its tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantAddress {
     /// The user.
     pub user: TenantUser,

@@ -95,10 +95,12 @@ fn channels(channel: &Channel, options: &CallTestOptions) -> Result<(Channel, Ch
         }
         peer.options.token_file.clone_from(&options.peer_token_file);
     }
-    if has_token && options.peer.is_some() {
-        return Err(Failure::new(Exit::Usage, "--peer has no place beside a token; use --peer-token-file"));
+    let is_certified = server.is_certified()?;
+    if (has_token || is_certified) && options.peer.is_some() {
+        let line = "--peer has no place beside a token or a certificate; with a token use --peer-token-file";
+        return Err(Failure::new(Exit::Usage, line));
     }
-    if has_token {
+    if has_token || is_certified {
         caller.options.device = Some(random_device()?);
         peer.options.device = Some(random_device()?);
     } else {

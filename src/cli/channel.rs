@@ -1,6 +1,6 @@
 //! The connections of a client command: gRPC over HTTP/2, and HTTP/1.1, each with or without TLS.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::{Body, Incoming};
@@ -12,7 +12,7 @@ use hyper_util::{
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use tonic::metadata::MetadataMap;
 
@@ -49,7 +49,14 @@ impl Channel {
             }
             None => tls.with_root_certificates(RootCertStore::empty()),
         };
-        Ok(Self { options, tls: tls.with_no_client_auth(), drain })
+        let tls = match options.cert.as_deref().zip(options.key.as_deref()) {
+            Some((certificate, key)) => {
+                let unusable = |error| Failure::new(Exit::Usage, error).context("--cert and --key do not fit");
+                tls.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(unusable)?
+            }
+            None => tls.with_no_client_auth(),
+        };
+        Ok(Self { options, tls, drain })
     }
 
     /// A gRPC client. It connects with its first call, and once more after a connection is lost.
@@ -115,14 +122,28 @@ fn tcp() -> HttpConnector {
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, Failure> {
-    let unusable = |reason: String| Failure::new(Exit::Usage, format!("{}: {reason}", path.display()));
-    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| unusable("the PEM is damaged".to_owned()))?;
-        roots.add(certificate).map_err(|error| unusable(format!("a certificate is damaged: {error}")))?;
+    for certificate in certificates(path)? {
+        let damaged = |error| unusable(path, format!("a certificate is damaged: {error}"));
+        roots.add(certificate).map_err(damaged)?;
     }
-    if roots.is_empty() { Err(unusable("the file has no certificate".to_owned())) } else { Ok(roots) }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let pem = std::fs::read(path).map_err(|error| unusable(path, error))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates = certificates.map_err(|_| unusable(path, "the PEM is damaged"))?;
+    if certificates.is_empty() { Err(unusable(path, "the file has no certificate")) } else { Ok(certificates) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
+    let pem = std::fs::read(path).map_err(|error| unusable(path, error))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(path, "the file has no private key that can be read"))
+}
+
+fn unusable(path: &Path, reason: impl fmt::Display) -> Failure {
+    Failure::new(Exit::Usage, format!("{}: {reason}", path.display()))
 }
 
 /// How long an answer, the beginning of a stream or the acknowledgement of a PING may take.

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     error::Error,
-    model::{Address, DeviceId, UserId},
+    model::{Address, DeviceId, TenantId, UserId},
 };
 
 /// A user, and perhaps one of its devices.
@@ -43,6 +43,11 @@ pub(super) fn user_id(text: &str) -> Result<UserId, String> {
 /// The id of a device.
 pub(super) fn device_id(text: &str) -> Result<DeviceId, String> {
     DeviceId::new(&decoded(text)?).map_err(|invalid| Error::from(invalid).detail().to_owned())
+}
+
+/// The id of a tenant.
+pub(super) fn tenant_id(text: &str) -> Result<TenantId, String> {
+    TenantId::new(&decoded(text)?).map_err(|invalid| Error::from(invalid).detail().to_owned())
 }
 
 fn decoded(text: &str) -> Result<String, String> {

@@ -35,7 +35,7 @@ pub struct SendOptions {
 
     /// Names this send: a repeat with the same key within 60 s is not delivered again [default: a random one]
     #[arg(long, value_name = "TEXT", value_parser = idempotency_key)]
-    key: Option<IdempotencyKey>,
+    idempotency_key: Option<IdempotencyKey>,
 
     /// The device; in an id, %2F is a slash and %25 a percent sign
     #[arg(value_name = "USER/DEVICE", value_parser = address)]
@@ -74,7 +74,7 @@ struct Content {
 
 /// Sends to one device.
 pub(super) async fn send(channel: Channel, options: SendOptions) -> Result<Exit, Failure> {
-    let SendOptions { server, content, ttl, key, to, text } = options;
+    let SendOptions { server, content, ttl, idempotency_key: key, to, text } = options;
     let request = SendRequest {
         to: Some(proto::Address { user: to.user.as_str().to_owned(), device: to.device.as_str().to_owned() }),
         event: content.event(),

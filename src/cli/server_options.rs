@@ -9,9 +9,12 @@ use serde_json::json;
 
 use super::{
     exit::{Exit, Failure},
-    id_text::{NamedCaller, device_id},
+    id_text::{NamedCaller, device_id, tenant_id},
 };
-use crate::{model::DeviceId, secret_file::read_secret};
+use crate::{
+    model::{DeviceId, TenantId},
+    secret_file::read_secret,
+};
 
 /// Which daemon a command talks to, and as whom.
 #[derive(Args, Clone, Debug)]
@@ -37,6 +40,18 @@ pub(super) struct ServerOptions {
     #[arg(long, env = "SIGNAL_CA", value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
 
+    /// Certificate that says who you are, for a daemon that asks for client certificates, PEM. Those of its authorities may follow
+    #[arg(long, env = "SIGNAL_CERT", value_name = "FILE", requires = "key")]
+    pub(super) cert: Option<PathBuf>,
+
+    /// Private key of the certificate, PEM
+    #[arg(long, env = "SIGNAL_KEY", value_name = "FILE", requires = "cert")]
+    pub(super) key: Option<PathBuf>,
+
+    /// Tenant to work in, for a backend whose identity names none
+    #[arg(long, env = "SIGNAL_TENANT", value_name = "TENANT", value_parser = tenant_id)]
+    pub(super) tenant: Option<TenantId>,
+
     /// Write JSON, one object a line: results to standard output, states and the error to standard error
     #[arg(long)]
     pub(super) json: bool,
@@ -60,7 +75,15 @@ impl ServerOptions {
                 "{source} already says who you are, so --as has no place; name the device with --device"
             ));
         }
+        if self.cert.is_some() && self.url.scheme_str() != Some("https") {
+            return Err("--cert needs a --url with https: without TLS nobody sees the certificate".to_owned());
+        }
         Ok(())
+    }
+
+    /// Whether the caller is the user of the certificate, because nothing else says who it is.
+    pub(super) fn is_certified(&self) -> Result<bool, Failure> {
+        Ok(self.cert.is_some() && self.identity.is_none() && self.current_token()?.is_none())
     }
 
     /// The headers or metadata that say who the caller is. Reads the token file.
@@ -80,6 +103,9 @@ impl ServerOptions {
         }
         if let Some(device) = &self.device {
             headers.insert(DEVICE, value(&utf8_percent_encode(device.as_str(), NON_ALPHANUMERIC).to_string())?);
+        }
+        if let Some(tenant) = &self.tenant {
+            headers.insert(TENANT, value(&utf8_percent_encode(tenant.as_str(), NON_ALPHANUMERIC).to_string())?);
         }
         Ok(headers)
     }
@@ -133,6 +159,8 @@ fn server_url(text: &str) -> Result<Uri, String> {
 const CLAIM: HeaderName = HeaderName::from_static("x-user-claim");
 
 const DEVICE: HeaderName = HeaderName::from_static("x-signal-device");
+
+const TENANT: HeaderName = HeaderName::from_static("x-signal-tenant");
 
 #[cfg(test)]
 mod tests {

@@ -147,7 +147,7 @@ impl Node {
         let address = ask.address.read()?;
         let waiting = ask.waiting.into_iter().filter_map(WireWaiting::read).collect();
         let taken = self.take_hole(&address, ask.epoch, waiting);
-        Some(if taken { Plain::Ok } else { Plain::NotHere }.into())
+        Some(if taken { Plain::Ok.into() } else { self.not_here(&address, ask.term) })
     }
 
     fn answer_live(self: &Arc<Self>, ask: &LiveAsk) -> Option<Say> {

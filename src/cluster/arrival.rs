@@ -13,7 +13,7 @@ use super::{
     directory::{Claim, Entry, Fault},
     node::{Node, directory},
     peer_messages::{Ask, Plain, Say, TakeAsk},
-    rules::{Rule, is_on},
+    rules::{Rule, abandons_parcel, is_on},
     turns::Turn,
 };
 use crate::{
@@ -197,6 +197,9 @@ impl Arrival<'_> {
     /// Gets the right to open a parcel, and opens it.
     async fn open(&self, parcel: Parcel, entry: Entry) -> Step {
         let node = self.node;
+        if abandons_parcel() {
+            return Step::Done(Err(Error::UNREACHABLE));
+        }
         loop {
             let era = node.link.era();
             match directory!(node, take_over(self.address, entry, false)) {

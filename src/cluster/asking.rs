@@ -1,7 +1,7 @@
 //! Requests to other nodes: sends one, and waits for its answer.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -40,7 +40,7 @@ pub(super) enum NoAnswer {
 #[derive(Default)]
 pub(super) struct Asking {
     tokens: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Say>>>,
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Say>>>,
     /// The bytes of the requests to each node that were not answered.
     unanswered: Mutex<HashMap<NodeId, usize>>,
     answered: Notify,

@@ -4,7 +4,7 @@
 //! (term, number). The hub's board gives a device that left its grace, so a device that moves between nodes does not go offline.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -27,12 +27,12 @@ use crate::{
 
 /// The users that are watched on this node.
 #[derive(Default)]
-pub(super) struct Following(Mutex<HashMap<TenantUser, Followed>>);
+pub(super) struct Following(Mutex<BTreeMap<TenantUser, Followed>>);
 
 /// The devices of one watched user, on all nodes.
 #[derive(Default)]
 struct Followed {
-    devices: HashMap<DeviceId, Seen>,
+    devices: BTreeMap<DeviceId, Seen>,
     /// The list was made since the link came up, so nothing is missing.
     whole: bool,
     /// Counts what was heard, so that it wins over a list that began before.
@@ -63,6 +63,10 @@ impl Followed {
                 changed
             }
             None => {
+                // Devices that went offline are only kept for the order of what is heard.
+                if self.devices.len() >= OFFLINE {
+                    self.devices.retain(|_, seen| seen.page.is_some());
+                }
                 self.devices.insert(device, seen);
                 true
             }
@@ -233,6 +237,8 @@ impl Node {
     }
 }
 
+/// When a user has so many devices, those that went offline are forgotten.
+const OFFLINE: usize = 1_024;
 const AGAIN: Duration = Duration::from_millis(200);
 const SWEEP: Duration = Duration::from_secs(600);
 /// The pause after each user of a sweep, so that it is spread out.

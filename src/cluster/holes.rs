@@ -59,7 +59,7 @@ impl Node {
         match directory!(self, find(address)) {
             Ok(Found::At(entry, _)) if entry.node != self.id => {
                 let waiting_there = waiting.iter().map(WireWaiting::from).collect();
-                let ask = HoleAsk { address: address.into(), epoch, waiting: waiting_there };
+                let ask = HoleAsk { address: address.into(), epoch, waiting: waiting_there, term: entry.term };
                 match self.ask(entry.node, Ask::Hole(ask), PATIENCE).await {
                     Ok(say) => say == Plain::Ok.into(),
                     Err(NoAnswer::Silent | NoAnswer::Lost) => {

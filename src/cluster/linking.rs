@@ -89,7 +89,11 @@ impl Node {
         if self.alone.load(Ordering::Acquire) != alone {
             let owed = up.directory.owe().await;
             match self.heed(up, owed) {
-                Ok(debt) => self.link.note_debt(Some(debt)),
+                Ok(debt) => {
+                    self.link.note_debt(Some(debt));
+                    // Everything may have been told already, for another debt or for none.
+                    self.link.ask_to_tell();
+                }
                 Err(fault) => return fault.to_string(),
             }
         }

@@ -90,6 +90,9 @@ pub(super) struct HoleAsk {
     pub(super) epoch: u64,
     #[prost(message, repeated, tag = "3")]
     pub(super) waiting: Vec<WireWaiting>,
+    /// The term of the entry that names the node that is asked.
+    #[prost(uint64, tag = "4")]
+    pub(super) term: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -76,6 +76,9 @@ impl Node {
         known: Option<Entry>,
         end: Instant,
     ) -> Step {
+        if self.link.up().is_none() {
+            return Step::Done(Err(Error::UNREACHABLE));
+        }
         if self.turns.is_busy(to) || self.stubs.of(to).is_some_and(|stub| stub.parcel.is_none()) {
             return Step::Later(SOON);
         }

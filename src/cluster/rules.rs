@@ -54,8 +54,14 @@ pub(super) const fn is_on(_: Rule) -> bool {
     true
 }
 
+/// Whether a node that got a parcel goes no further, as if it had died at that moment. Only a test makes that happen.
+#[cfg(not(test))]
+pub(super) const fn abandons_parcel() -> bool {
+    false
+}
+
 #[cfg(test)]
-pub(super) use self::switches::{is_on, without};
+pub(super) use self::switches::{abandoning, abandons_parcel, is_on, without};
 
 #[cfg(test)]
 mod switches {
@@ -66,6 +72,21 @@ mod switches {
     thread_local! {
         /// The rule that is taken out. The simulation runs on one thread.
         static OUT: Cell<Option<Rule>> = const { Cell::new(None) };
+        /// How many of a hundred parcels are abandoned.
+        static ABANDONED: Cell<u8> = const { Cell::new(0) };
+    }
+
+    pub(in crate::cluster) fn abandons_parcel() -> bool {
+        let percent = ABANDONED.get();
+        percent > 0 && fastrand::u8(0..100) < percent
+    }
+
+    /// Runs a test in which so many of a hundred parcels are abandoned.
+    pub(in crate::cluster) fn abandoning<T>(percent: u8, test: impl FnOnce() -> T) -> T {
+        ABANDONED.set(percent);
+        let result = test();
+        ABANDONED.set(0);
+        result
     }
 
     pub(in crate::cluster) fn is_on(rule: Rule) -> bool {

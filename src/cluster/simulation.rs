@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
 use tokio::{runtime::Builder, time::sleep};
 
 use self::world::World;
-use super::rules::{Rule, without};
+use super::rules::{Rule, abandoning, without};
 
 /// Runs one seed. Gives what was counted, and what was wrong.
 fn run(
@@ -27,10 +27,12 @@ fn run(
     // Epochs, retries and the spread of times come from this generator.
     fastrand::seed(seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let world = runtime.block_on(async {
-        let world = World::new(seed, trace);
-        world.clone().live(nodes, Duration::from_secs(seconds)).await;
-        world
+    let world = abandoning(ABANDONED, || {
+        runtime.block_on(async {
+            let world = World::new(seed, trace);
+            world.clone().live(nodes, Duration::from_secs(seconds)).await;
+            world
+        })
     });
     drop(runtime);
     world.results()
@@ -55,6 +57,9 @@ impl World {
         self.stop_all();
     }
 }
+
+/// How many of a hundred parcels their takers abandon.
+const ABANDONED: u8 = 10;
 
 #[expect(clippy::disallowed_methods, reason = "only these tests have these variables")]
 fn variable(name: &str) -> Option<String> {

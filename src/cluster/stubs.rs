@@ -1,10 +1,6 @@
 //! Stubs: what is left on a node of a mailbox that went away, until it is certain that another node has it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -22,7 +18,7 @@ use crate::{
 /// The stubs of a node.
 #[derive(Default)]
 pub(super) struct Stubs {
-    stubs: Mutex<HashMap<TenantAddress, Stub>>,
+    stubs: Mutex<BTreeMap<TenantAddress, Stub>>,
     /// The devices whose mailbox came with a large parcel, and until when it stays.
     settling: Mutex<BTreeMap<Instant, Vec<TenantAddress>>>,
 }

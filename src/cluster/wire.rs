@@ -59,4 +59,4 @@ pub trait Engine: Send + Sync + 'static {
 }
 
 /// How many pushes wait for the hub. Full: the link is down, because what does not fit is lost.
-pub const INBOX: usize = 8_192;
+pub const INBOX: usize = 65_536;

@@ -10,8 +10,8 @@ use crate::cluster::redis_engine::{RedisPrefix, RedisUrl};
 /// Where the nodes meet. Without a URL there is one node.
 #[derive(Args, Clone, Debug)]
 pub struct RedisOptions {
-    /// The Redis or Valkey through which this node works together with others: redis://HOST, rediss://HOST (TLS), unix:///PATH, or
-    /// redis+sentinel://HOST,HOST,.../NAME; with user, password, port and database as usual. Everybody on this machine can read
+    /// The Redis or Valkey through which this node works together with others: `redis://HOST`, `rediss://HOST` (TLS), `unix:///PATH`, or
+    /// `redis+sentinel://HOST,HOST,.../NAME`; with user, password, port and database as usual. Everybody on this machine can read
     /// the command line, so give a password in the variable or in --redis-password-file. Without this option there is one node
     #[arg(long, env = "SIGNAL_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<RedisUrl>,

@@ -4,25 +4,24 @@
 //! when everything after the cursor is still in the log.
 
 mod moving;
+mod pushing;
 mod upkeep;
 
 use std::sync::Arc;
 
 pub(super) use self::upkeep::{Checked, MAILBOX_BYTES};
 use super::{
-    Sending,
     backplane::Term,
     heartbeat::Heartbeat,
     latency::{AcceptedAt, is_sampled},
     log::{HandedOver, Log},
-    parcel::Repeat,
     repeats::Repeats,
     shared_message::SharedMessage,
     time::{Millis, Tick},
 };
 use crate::{
     error::Error,
-    model::{Continuity, Cursor, EndReason, Outcome, Start},
+    model::{Continuity, Cursor, EndReason, Start},
 };
 
 /// One device's log, and the stream that is attached to it.
@@ -118,12 +117,6 @@ impl Mailbox {
         Self { log: Log::with_gap(), ..Self::new(epoch, now) }
     }
 
-    /// A new mailbox of a term, with a hole if messages may have been lost before it.
-    pub(super) fn fresh(epoch: u64, term: Term, hole: bool, now: Millis) -> Self {
-        let mailbox = if hole { Self::with_gap(epoch, now) } else { Self::new(epoch, now) };
-        Self { term, ..mailbox }
-    }
-
     /// Whether a stream is attached and takes messages.
     pub(super) fn is_live(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.ending.is_none())
@@ -157,25 +150,6 @@ impl Mailbox {
     /// The bytes of memory that are used because senders asked to hold messages.
     pub(super) fn held(&self) -> usize {
         self.log.held() + if self.only_holds() { MAILBOX_BYTES } else { 0 }
-    }
-
-    /// Numbers a message and stores it for the live stream. Without a live stream, holds it for at most `ttl_ms`. Does nothing when a
-    /// message with the same key was accepted: its outcome is the answer, also when the device has left since.
-    pub(super) fn push(&mut self, shared: Arc<SharedMessage>, sending: Sending, now: Millis) -> Result<Outcome, Error> {
-        let Sending { ttl_ms, key } = sending;
-        if let Some(outcome) = key.and_then(|key| self.repeats.outcome(key, now)) {
-            return Ok(outcome);
-        }
-        let live = self.is_live();
-        if !live && ttl_ms == 0 {
-            return Err(Error::NotConnected);
-        }
-        let seq = self.log.push(shared, if live { 0 } else { ttl_ms }, now)?;
-        let outcome = if live { Outcome::Delivered } else { Outcome::Held };
-        if let Some(key) = key {
-            self.repeats.remember(Repeat { key, outcome, seq, age_ms: 0 }, now);
-        }
-        Ok(outcome)
     }
 
     /// Attaches a new stream. The previous stream, if any, ends at its next poll.
@@ -325,7 +299,10 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests::mailbox_properties::{EPOCH, message},
+        super::{
+            Sending,
+            tests::mailbox_properties::{EPOCH, message},
+        },
         *,
     };
     use crate::model::Data;

@@ -1,7 +1,7 @@
 //! The registry: a sharded map from each user to the slots of the user's devices.
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
+    hash::BuildHasher as _,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -26,6 +26,14 @@ pub(super) const SHARDS: usize = 64;
 /// The devices of each user. A table instead of a map, because [`Devices`] has its key, the user, inside.
 type Users = HashTable<Devices>;
 
+/// A stranger cannot foresee the shard of a user.
+#[cfg(not(test))]
+type UserHasher = std::hash::RandomState;
+
+/// Never random: a seed of a simulation gives the same run each time.
+#[cfg(test)]
+type UserHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
 /// The slot of a device, and the slot that was removed to make room for it.
 pub(super) struct Found {
     pub(super) slot: Arc<Slot>,
@@ -34,12 +42,12 @@ pub(super) struct Found {
 
 pub(super) struct Registry {
     shards: Box<[Mutex<Users>]>,
-    hasher: RandomState,
+    hasher: UserHasher,
 }
 
 impl Registry {
     pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: UserHasher::default() }
     }
 
     /// The slot of a device, if there is one.

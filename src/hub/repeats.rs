@@ -60,7 +60,9 @@ impl Repeats {
     /// The outcomes of a mailbox that has moved.
     pub(super) fn restore(repeats: Vec<Repeat>, now: Millis) -> Self {
         let mut remembered = Self::default();
-        repeats.into_iter().for_each(|repeat| remembered.remember(repeat, now));
+        for repeat in repeats {
+            remembered.remember(repeat, now);
+        }
         remembered
     }
 

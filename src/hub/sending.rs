@@ -90,7 +90,9 @@ impl Hub {
         };
         let mut is_observed = false;
         let elsewhere = |device: &DeviceId| TenantAddress { user: user.clone(), device: device.clone() };
-        delivered.iter().for_each(|device| self.observe_sent(&elsewhere(device), Ok(Outcome::Delivered)));
+        for device in &delivered {
+            self.observe_sent(&elsewhere(device), Ok(Outcome::Delivered));
+        }
         for slot in core.registry.live(user) {
             let outcome = self.push_to(&slot, &shared, None, Millis::new(elapsed));
             match outcome {

@@ -1,17 +1,19 @@
 //! A slot: one device's mailbox behind a lock, with the waker of the attached stream.
 
+mod marks;
 mod placing;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::Waker,
 };
 
 use parking_lot::Mutex;
 
+use self::marks::Marks;
 use super::{
     Core, Evicted, Sending,
     deadlines::DeadlineKind,
@@ -38,17 +40,9 @@ pub(super) struct Totals {
 
 pub(super) struct Slot {
     pub(super) address: TenantAddress,
-    /// A copy of [`Mailbox::is_live`] that is readable without the lock.
-    live: AtomicBool,
-    /// As [`Mailbox::only_holds`], readable without the lock. A slot that was made for a stream starts with false.
-    only_holds: AtomicBool,
-    /// The registry has removed this slot, or will at once: its mailbox takes no message and no stream. Only changed under the
-    /// lock. Here it fits into padding. In `State` it would take eight bytes.
-    gone: AtomicBool,
+    marks: Marks,
     /// When the slot was made.
     pub(super) made: Tick,
-    /// The era in which the mailbox was confirmed. Only changed under the lock.
-    era: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -69,21 +63,18 @@ impl Slot {
         let state = State { mailbox, waker: None, schedule: Schedule::default() };
         Self {
             address,
-            live: AtomicBool::new(false),
-            only_holds: AtomicBool::new(purpose == Purpose::Hold),
-            gone: AtomicBool::new(false),
+            marks: Marks::new(purpose == Purpose::Hold, era),
             made: Tick::reached(now),
-            era: AtomicU32::new(era),
             state: Mutex::new(state),
         }
     }
 
     pub(super) fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire)
+        self.marks.is_live()
     }
 
     pub(super) fn only_holds(&self) -> bool {
-        self.only_holds.load(Ordering::Relaxed)
+        self.marks.only_holds()
     }
 
     /// See [`Mailbox::live_page`].
@@ -121,7 +112,7 @@ impl Slot {
         change: impl FnOnce(&mut Mailbox) -> Result<T, Error>,
     ) -> Result<Result<T, Error>, Gone> {
         let (result, waker) = self.update(core, now, |state| {
-            if self.gone.load(Ordering::Relaxed) {
+            if self.marks.is_gone() {
                 return (Err(Gone), None);
             }
             let changed = change(&mut state.mailbox);
@@ -190,13 +181,13 @@ impl Slot {
     /// remove the slot from the registry when the result says `remove`.
     pub(super) fn check(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> Checked {
         let (checked, waker) = self.update(core, now, |state| {
-            let is_gone = self.gone.load(Ordering::Relaxed);
+            let is_gone = self.marks.is_gone();
             if !state.schedule.take(kind, tick) || is_gone {
                 return (Checked::default(), None);
             }
             let checked = state.mailbox.check(core.window_ms, now);
             if checked.remove {
-                self.gone.store(true, Ordering::Relaxed);
+                self.marks.set_gone();
             }
             let waker = if checked.wake { state.waker.take() } else { None };
             (checked, waker)
@@ -224,7 +215,7 @@ impl Slot {
     /// dropped.
     pub(super) fn close(self: &Arc<Self>, core: &Core, now: Millis) -> usize {
         let (dropped, waker) = self.update(core, now, |state| {
-            self.gone.store(true, Ordering::Relaxed);
+            self.marks.set_gone();
             state.mailbox.release(now);
             (state.mailbox.drop_waiting(now), state.waker.take())
         });
@@ -240,14 +231,14 @@ impl Slot {
         let before = self.snapshot(&state.mailbox);
         let result = change(&mut state);
         let after = self.snapshot(&state.mailbox);
-        let gone = self.gone.load(Ordering::Relaxed);
+        let gone = self.marks.is_gone();
         let changed = (before.live, before.attached, before.held) != (after.live, after.attached, after.held);
         let needs_no_entry = gone || !changed && state.schedule.is_complete();
         let State { schedule, mailbox, .. } = &mut *state;
         let entries =
             if needs_no_entry { Default::default() } else { schedule.update(mailbox, changed, core.window_ms, now) };
-        self.live.store(after.live.is_some(), Ordering::Release);
-        self.only_holds.store(state.mailbox.only_holds(), Ordering::Relaxed);
+        self.marks.set_live(after.live.is_some());
+        self.marks.set_only_holds(state.mailbox.only_holds());
         let standing = (before.live != after.live).then(|| self.standing_of(&state.mailbox));
         drop(state);
         // Wrapping, so that adding a negative difference subtracts.
@@ -273,7 +264,7 @@ impl Slot {
     }
 
     fn snapshot(&self, mailbox: &Mailbox) -> Snapshot {
-        if self.gone.load(Ordering::Relaxed) {
+        if self.marks.is_gone() {
             return Snapshot::default();
         }
         let (live, attached) = (mailbox.live_page(), mailbox.attached_generation());

@@ -1,19 +1,22 @@
 //! Tests of the hub without sockets, and what they share. Most use only the hub's own API.
 
+mod answers_of_nodes;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod capacity;
 mod concurrency;
 mod interleaving;
+mod mailbox_operations;
 pub(super) mod mailbox_properties;
 mod moved_mailbox;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod observing;
-mod other_nodes;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod repeating;
 pub(super) mod stub_nodes;
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 mod two_hubs;
+mod way_between;
+mod wrong_parcels;
 
 use std::{
     pin::{Pin, pin},

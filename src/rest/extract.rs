@@ -14,6 +14,7 @@ use super::{
     body::{draft, read_body},
     error_response,
     events::accepts_events,
+    send_key,
 };
 use crate::{
     auth::{Caller, Credentials, Subscriber},
@@ -207,16 +208,8 @@ pub(super) struct SendHeaders {
 
 impl SendHeaders {
     fn read(headers: &HeaderMap) -> Result<Self, Error> {
-        Ok(Self { ttl: ttl(headers)?, key: idempotency_key(headers)? })
+        Ok(Self { ttl: ttl(headers)?, key: send_key::read(headers)? })
     }
-}
-
-/// Reads the `Idempotency-Key` header.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Invalid> {
-    let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(line) = lines.next() else { return Ok(None) };
-    let text = line.to_str().ok().filter(|_| lines.next().is_none()).ok_or(Invalid::IdempotencyKey)?;
-    IdempotencyKey::new(text).map(Some)
 }
 
 /// Reads the `TTL` header (RFC 8030, section 5.2): whole seconds, or zero when it is absent.
@@ -234,6 +227,3 @@ fn ttl(headers: &HeaderMap) -> Result<Duration, Error> {
 
 /// In a request: how long to hold the message. In an answer: how long it is held.
 pub(super) const TTL: HeaderName = HeaderName::from_static("ttl");
-
-/// Names a send, so that its sender can repeat it.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -1,6 +1,6 @@
 """Runs clients that other people wrote against the built daemon, each through a proxy that can cut its connection.
 
-A client of event streams is a small program. Environment variables tell it what to do:
+A client of event streams is a small program, or code in the page of a browser (`web/page.html`). Environment variables tell it what to do:
 
     BASE      the address of its proxy: http://127.0.0.1:PORT
     URL       the whole address of its event stream
@@ -61,6 +61,10 @@ class Client:
     claim_from_proxy: bool = False
     # When DEFAULTS is set, the program leaves out the settings and the code that docs/clients.md recommends.
     knows_defaults: bool = False
+    # How often the library itself asks once more for a stream that was refused, to learn why.
+    probes: int = 0
+    # The client can also send: client.js.
+    can_send: bool = False
     # False: the proxy passes bytes through without reading HTTP (for HTTP/2).
     http1: bool = True
     # The proxy speaks TLS with the client: an `SSLContext`.
@@ -144,8 +148,12 @@ async def run_scenario(client, daemon, scenario):
 
 
 def missing_documentation(client):
-    """What is missing in docs/clients.md: the heading of the client, or the reason of an exception in its section."""
-    sections = re.split(r"^#+ ", (ROOT / "docs/clients.md").read_text(), flags=re.MULTILINE)
+    """What is missing in docs/clients.md: the heading of the client, or the reason of an exception in its section. Of an example the
+    link to it."""
+    page = (ROOT / "docs/clients.md").read_text()
+    if client.name.startswith("examples/"):
+        return [] if f"(../{client.name})" in page else [f"docs/clients.md has no link to {client.name}"]
+    sections = re.split(r"^#+ ", page, flags=re.MULTILINE)
     section = next((part for part in sections if part.split("\n")[0].strip() == client.name), None)
     if section is None:
         return [f"docs/clients.md has no heading `{client.name}`"]

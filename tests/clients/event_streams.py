@@ -4,7 +4,7 @@ import os
 import sys
 
 from driver import Client, KnownFault, main
-from scenarios import SCENARIOS
+from scenarios import HELPER, SCENARIOS
 from web import CHROMIUM, FIREFOX, Browser
 
 HERE = "tests/clients"
@@ -24,7 +24,11 @@ EVENT_SOURCE = hides("An EventSource tells neither the status nor the text of a 
 
 CLIENTS = [
     Client("EventSource in Chromium", start=chromium.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE),
-    Client("EventSource in Firefox", start=firefox.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE),
+    Client("EventSource in Firefox", start=firefox.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE | {
+        "it comes back after an attempt that failed": KnownFault(False, "It gives up for good when a connection is closed before an answer"),
+    }),
+    *(Client(f"client.js in {name}", start=browser.library("client.js"), claim_from_proxy=True, scenarios=HELPER, can_send=True, probes=1)
+      for name, browser in [("Chromium", chromium), ("Firefox", firefox)]),
     Client("@microsoft/fetch-event-source", start=chromium.library("fetchEventSource"), claim_from_proxy=True, knows_defaults=True,
            exceptions={
         "with its defaults it comes back after a restart": KnownFault(False, "It does not come back after a clean end"),
@@ -49,6 +53,13 @@ CLIENTS = [
         "lives through 13 s of silence": KnownFault(False, "OkHttp gives up after 10 s of silence"),
         "quiet after it was superseded": KnownFault(1, "It does not hand over `retry`"),
     }),
+    Client("react-native-sse", ["node", f"{HERE}/node/react_native_sse_client.mjs"], query="?format=envelope", knows_defaults=True, exceptions={
+        "204 is final": KnownFault(False, "It takes 204 for a success and comes back"),
+        "with its defaults spaces arrive": KnownFault(False, "It removes spaces at both ends of each line of data"),
+        "with its defaults odd line ends arrive": KnownFault(False, "It removes spaces at both ends of each line of data"),
+        "with its defaults a refusal is final": KnownFault(False, "It repeats a refused request for ever"),
+    }),
+    Client("expo/fetch", ["node", f"{HERE}/node/expo_fetch_client.mjs"]),
     Client("r3labs/sse", [f"{TOOLS}/go-client"], knows_defaults=True, exceptions={
         "the beginning of a message that was cut is not delivered": KnownFault(
             1, "It delivers the beginning of a message that was cut"),

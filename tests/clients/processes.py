@@ -93,9 +93,9 @@ class Daemon:
     @classmethod
     async def start(cls, *options):
         self = cls()
-        executable = os.environ.get("DAEMON", str(ROOT / "target/debug/backend-signal"))
+        self.executable = os.environ.get("DAEMON", str(ROOT / "target/debug/backend-signal"))
         self.process = await asyncio.create_subprocess_exec(
-            executable, "--host", "127.0.0.1", "--port", "0", *options, env={}, stdin=asyncio.subprocess.DEVNULL,
+            self.executable, "--host", "127.0.0.1", "--port", "0", *options, env={}, stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE)
         self.log = []
         while "listening on " not in (self.log or [""])[-1]:

@@ -1,6 +1,7 @@
 """A TCP proxy between one client and the daemon. It can cut connections at a chosen byte."""
 
 import asyncio
+import re
 import socket
 import struct
 
@@ -70,17 +71,25 @@ class Proxy:
                 end.close()
 
     async def to_daemon(self, piece, reader, upstream):
-        rest = b""
+        rest, body = b"", 0
         while piece:
             if not self.http1:
                 upstream.write(piece)
             else:
-                # Clients of event streams send no bodies, so all bytes are heads of requests.
-                *heads, rest = (rest + piece).split(b"\r\n\r\n")
-                for head in heads:
+                rest += piece
+                while body or b"\r\n\r\n" in rest:
+                    if body:
+                        if not rest:
+                            break
+                        upstream.write(rest[:body])
+                        rest, body = rest[body:], max(0, body - len(rest))
+                        continue
+                    head, _, rest = rest.partition(b"\r\n\r\n")
                     # Not CORS preflights (OPTIONS).
                     if head.startswith(b"GET "):
                         self.requests.append(head.decode())
+                    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+                    body = int(length[1]) if length else 0
                     claim = f"\r\nx-user-claim: {self.claim}".encode() if self.claim else b""
                     upstream.write(head + claim + b"\r\n\r\n")
             await upstream.drain()

@@ -35,14 +35,14 @@ class Browser:
         self.orders, self.starting = asyncio.Queue(), asyncio.Lock()
 
     def library(self, name):
-        """The function that starts a stream with one library, for `Client.start`."""
-        async def start(url, defaults):
+        """The function that starts a stream with one library, for `Client.start`. `options` are those of client.js."""
+        async def start(url, defaults=False, **options):
             async with self.starting:
                 if not self.process:
                     await self.launch()
             page = Page(self, len(self.pages))
             self.pages.append(page)
-            await self.orders.put({"open": page.number, "library": name, "url": url, "defaults": defaults})
+            await self.orders.put({"open": page.number, "library": name, "url": url, "defaults": defaults, "options": options})
             return page
         return start
 
@@ -105,6 +105,10 @@ class Page(Reader):
     def __init__(self, browser, number):
         super().__init__()
         self.browser, self.number = browser, number
+
+    async def run(self, code):
+        """Runs JavaScript in the page of a client.js, with `signal`, `show(line)` and `kept`, an object for what later code needs."""
+        await self.browser.orders.put({"run": self.number, "code": code})
 
     async def stop(self):
         await self.browser.orders.put({"close": self.number})

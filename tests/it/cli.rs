@@ -185,7 +185,8 @@ async fn the_variables_of_the_daemon_and_of_its_clients_do_not_disturb_each_othe
     let mut listing = command(&["devices", "bob"]);
     listing.envs([("SIGNAL_URL", url.as_str()), ("PORT", "x"), ("SIGNAL_AUTH", "nonsense"), ("SIGNAL_CA", "")]);
     assert_eq!(output(&mut listing).await, (0, String::new(), String::new()));
-    let of_clients = ["SIGNAL_URL", "SIGNAL_TOKEN", "SIGNAL_TOKEN_FILE", "SIGNAL_CA"];
+    let of_clients =
+        ["SIGNAL_URL", "SIGNAL_TOKEN", "SIGNAL_TOKEN_FILE", "SIGNAL_CA", "SIGNAL_CERT", "SIGNAL_KEY", "SIGNAL_TENANT"];
     let mut checked = process::command();
     checked.args(["check-config", "--host", "127.0.0.1"]).envs(of_clients.map(|name| (name, "x")));
     let checked = checked.output().expect("the executable");

@@ -1,8 +1,10 @@
 //! Whom a client command talks to and as whom: TLS, tokens, devices, and paths of a proxy.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
+    client_certificates::{Asking, client, issuer},
     harness::{
         Server,
         cli::{Running, against, command, output, run},
@@ -146,4 +148,67 @@ async fn the_path_of_the_url_goes_before_the_paths_of_the_daemon() {
     let (exit, _, err) = output(&mut command(&elsewhere)).await;
     assert_eq!((exit, err.lines().count()), (7, 1), "without the path it is not the daemon: {err}");
     assert!(err.contains("the answer is not gRPC"), "{err}");
+}
+
+#[tokio::test]
+async fn a_client_with_a_certificate_is_the_user_of_its_common_name() {
+    let issuer = issuer();
+    let options = ["--require-claim", "all"];
+    let asking = Asking::start("cli-certified", &issuer, &options).await;
+    let url = format!("https://localhost:{}", asking.server.address.port());
+    let ca = format!("{}/cli-certified-certificate.pem", env!("CARGO_TARGET_TMPDIR"));
+    let (certificate, key) = client(&issuer, &["back end"]);
+    let pem =
+        |label: &str, der: &[u8]| format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der));
+    let certificate = file("cli-client-cert.pem", pem("CERTIFICATE", &certificate));
+    let key = file("cli-client-key.pem", pem("PRIVATE KEY", key.secret_der()));
+    let with =
+        |more: &[&str], rest: &[&str]| command(&[&rest[..1], &["--url", &url, "--ca", &ca], more, &rest[1..]].concat());
+    let certified = ["--cert", certificate.as_str(), "--key", key.as_str()];
+
+    assert_eq!(output(&mut with(&certified, &["devices", "bob"])).await, (0, String::new(), String::new()));
+    assert_eq!(output(&mut with(&[], &["devices", "bob"])).await.0, 5, "without it nobody knows the caller");
+    let mut own = Running::spawn(&mut with(&certified, &["subscribe", "--device", "one", "--json"]));
+    assert_eq!(own.json_state().await["user"], "cert:back end");
+    let (exit, out, err) = output(&mut with(&certified, &["call-test"])).await;
+    assert_eq!((exit, err.as_str()), (0, ""), "{out}");
+
+    for (options, reason) in [
+        (&["--cert", certificate.as_str()][..], "--key"),
+        (&["--key", key.as_str()], "--cert"),
+        (&["--cert", key.as_str(), "--key", key.as_str()], "the file has no certificate"),
+        (&["--cert", certificate.as_str(), "--key", certificate.as_str()], "no private key"),
+        (&["--cert", certificate.as_str(), "--key", "/nowhere"], "/nowhere: "),
+    ] {
+        let (exit, out, err) = output(&mut with(options, &["devices", "bob"])).await;
+        assert_eq!((exit, out.as_str()), (2, ""), "{options:?}: {err}");
+        assert!(err.contains(reason), "{options:?}: {err}");
+    }
+    let mut plain = command(&[&["devices", "--url", "http://localhost:1"], &certified[..], &["bob"]].concat());
+    let (exit, _, err) = output(&mut plain).await;
+    assert!(exit == 2 && err.contains("--cert needs a --url with https"), "{err}");
+    let (exit, _, err) = output(&mut with(&certified, &["call-test", "--peer", "bob"])).await;
+    assert!(exit == 2 && err.contains("--peer has no place"), "{err}");
+}
+
+#[tokio::test]
+async fn a_backend_names_the_tenant_in_which_it_works() {
+    let secret = file("cli-tenants-secret", SECRET);
+    let tenants = ["--tenant-claim", "org", "--service-claim", "backend"];
+    let server = Server::with(&[&["--auth", "jwt", "--jwt-secret-file", &secret], &tenants[..]].concat()).await;
+    let bob = token(&["--secret-file", &secret, "--as", "bob", "--claim", "org=\"a/c me\""]).await;
+    let backend = token(&["--secret-file", &secret, "--as", "backend", "--claim", "backend=true"]).await;
+    let subscribe = ["subscribe", "--device", "phone", "--raw"];
+    let mut phone = Running::spawn(against(server.address, &subscribe).env("SIGNAL_TOKEN", bob));
+    phone.state().await;
+    let send = |tenant: &str| {
+        let mut send = against(server.address, &["send", "--tenant", tenant, "bob/phone", "hello"]);
+        send.env("SIGNAL_TOKEN", &backend);
+        send
+    };
+    assert_eq!(output(&mut send("other")).await.0, 4);
+    assert_eq!(output(&mut send("a%2Fc me")).await.0, 0);
+    assert_eq!(phone.line().await, "hello");
+    let (exit, _, err) = output(&mut send("a/c me")).await;
+    assert!(exit == 2 && err.contains("%2F"), "{err}");
 }

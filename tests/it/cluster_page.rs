@@ -69,8 +69,8 @@ impl Running {
         for wanted in expected {
             let mut from = seen.len();
             let has = |line: &str| {
-                let parts = wanted.split("...");
-                parts.fold(Some(line), |rest, part| Some(rest?.split_once(part.trim())?.1)).is_some()
+                let mut parts = wanted.split("...");
+                parts.try_fold(line, |rest, part| Some(rest.split_once(part.trim())?.1)).is_some()
             };
             while !has(&seen[from..]) {
                 from = seen.len();

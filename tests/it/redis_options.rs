@@ -112,7 +112,7 @@ async fn check_config_says_which_server_it_is_and_what_to_look_into() {
     let output = run_with("SIGNAL_REDIS", &with_password, &["check-config", "--dev"]);
     assert!(output.status.success() && !text(&output.stderr).contains("everybody on this machine"));
 
-    let (nobody, key) = ("redis://127.0.0.1:1", file("redis-tokens", &"x".repeat(32)));
+    let (nobody, key) = ("redis://127.0.0.1:1", file("redis-tokens", "x".repeat(32)));
     let (code, out, warnings) = check(&["--redis", nobody]);
     assert_eq!(code, Some(0), "a server that is not there may come: {warnings}");
     assert!(warnings.contains("127.0.0.1:1") && warnings.contains("serves only its own devices"), "{warnings}");
@@ -135,7 +135,7 @@ async fn the_password_of_redis_is_in_no_log_metric_or_answer() {
         let log = redis.command(&["ACL", "LOG"]).await;
         log.split("count ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok()).unwrap_or(0)
     };
-    let secret = file("redis-geheim", &format!("{PASSWORD}\n"));
+    let secret = file("redis-geheim", format!("{PASSWORD}\n"));
     let of_user = format!("redis://node@{}", redis.address);
     let with_password = format!("redis://node:{PASSWORD}@{}", redis.address);
     let in_file = ["--redis", &of_user, "--redis-password-file", &secret];
@@ -148,7 +148,7 @@ async fn the_password_of_redis_is_in_no_log_metric_or_answer() {
         node.linked().await;
         assert!(!node.metrics().await.contains(PASSWORD));
         let (code, table, errors) = process::run(&[&["cluster"], &in_file[..]].concat());
-        assert_eq!((code, table.lines().count(), errors.as_str()), (Some(0), 4, ""), "{table}");
+        assert!(code == Some(0) && table.lines().count() > 3 && errors.is_empty(), "{table}{errors}");
         // The password changes: the next link is refused, and the log says why.
         set_user("another").await;
         redis.command(&["ACL", "LOG", "RESET"]).await;
@@ -178,9 +178,11 @@ async fn backend_signal_cluster_shows_each_node_until_it_is_gone() {
     assert_eq!(process::run(&["cluster", "--redis", &empty.url()]).1, "no node has been here\n");
     let Some(mut nodes) = Nodes::certain(2, &[]).await else { return };
     let (url, _phone) = (nodes.redis.url(), nodes[0].sse("bob/phone").await);
-    let streams =
-        |seen: &Value| seen["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(|it| it["streams"] == 1));
-    let seen = until(async || nodes_of(&url), streams).await;
+    let is_told = |seen: &Value| {
+        let rows = seen["nodes"].as_array().expect("nodes");
+        rows.iter().any(|it| it["streams"] == 1) && rows.iter().all(|it| it["phase"] == "up")
+    };
+    let seen = until(async || nodes_of(&url), is_told).await;
     assert_eq!((&seen["generation"], &seen["sure"], &seen["owes"]), (&json!(1), &json!(true), &json!([])));
     assert_eq!(seen["nodes"].as_array().map(Vec::len), Some(2), "{seen}");
     for node in seen["nodes"].as_array().expect("nodes") {

@@ -204,10 +204,10 @@ async fn the_command_line_sends_under_the_key_that_it_is_given() {
     let server = Server::start().await;
     let mut phone = server.sse("bob/phone").await;
     for _ in 0..2 {
-        let sent = run(server.address, &["send", "bob/phone", "hello", "--key", "1"]).await;
+        let sent = run(server.address, &["send", "bob/phone", "hello", "--idempotency-key", "1"]).await;
         assert_eq!(sent, (0, "delivered\n".to_owned(), String::new()));
     }
-    let (exit, _, err) = run(server.address, &["send", "bob/phone", "hello", "--key", "a b"]).await;
+    let (exit, _, err) = run(server.address, &["send", "bob/phone", "hello", "--idempotency-key", "a b"]).await;
     assert!(exit == 2 && err.contains("1 to 64 visible ASCII characters"), "{err}");
     assert_eq!(run(server.address, &["send", "bob/phone", "the end"]).await.0, 0);
     assert_eq!((phone.data().await.as_str(), phone.data().await.as_str()), ("hello", "the end"));

@@ -147,9 +147,12 @@ impl MemoryServer {
 
     /// A second primary begins on the far side of the split, with these data.
     pub(crate) fn promote(&self, data: &Snapshot) {
-        let mut network = self.0.lock();
-        let run = network.start(Some(data));
-        network.promoted = Some(run);
+        let old = {
+            let mut network = self.0.lock();
+            let run = network.start(Some(data));
+            network.promoted.replace(run).and_then(|old| network.servers.remove(&old))
+        };
+        close(old.map(|server| server.lines).unwrap_or_default(), "another one was promoted");
     }
 
     /// The split is over. A promoted server is the primary for all, and what the old one accepted meanwhile is lost.

@@ -45,16 +45,16 @@ impl RedisServer {
 
     /// Opens a connection for some commands.
     async fn visit<T>(&self, work: impl AsyncFnOnce(&CommandLink) -> Result<T, OpenFault>) -> Result<T, OpenFault> {
-        let (link, task) = self.open(|_| Ok(())).await?.link(Lost::new());
-        alongside(task, work(&link)).await
+        let (link, task) = Box::pin(self.open(|_| Ok(()))).await?.link(Lost::new());
+        Box::pin(alongside(task, work(&link))).await
     }
 
     /// Tries each command that a node will need: a missing right would break every link, and only when it is used.
     async fn try_commands(&self, link: &CommandLink, scripts: &Loaded) -> Result<(), Fault> {
         let nobody = NodeId(0);
         let channel = self.prefix.channel(&Channel::Requests(nobody));
-        link.subscribe(&[channel.clone()]).await?;
-        link.unsubscribe(&[channel.clone()]).await?;
+        link.subscribe(std::slice::from_ref(&channel)).await?;
+        link.unsubscribe(std::slice::from_ref(&channel)).await?;
         let mut script = scripts.call(Script::Find);
         script.arg(4).arg(self.prefix.directory()).arg(self.prefix.members()).arg(self.prefix.debts());
         script.arg(self.prefix.debts()).arg("no generation").arg("").arg("").arg("").arg("");

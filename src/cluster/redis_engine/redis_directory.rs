@@ -11,7 +11,7 @@ use super::{
     command_link::CommandLink,
     key_names::RedisPrefix,
     lua::{Loaded, Script},
-    replies::{Reply, phase_word},
+    replies::{Garbled, Reply, phase_word},
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
@@ -56,16 +56,12 @@ impl RedisDirectory {
     }
 
     /// Runs a script, and reads its answer.
-    async fn run<T>(&self, command: Cmd, read: impl FnOnce(Reply) -> Option<T>) -> Result<T, Fault> {
+    async fn run<T>(&self, command: Cmd, read: impl FnOnce(Reply) -> Result<T, Garbled>) -> Result<T, Fault> {
         match self.link.call(&command).await? {
             Value::SimpleString(status) if status == "REBORN" => Err(self.link.reborn()),
-            value => Reply::of(value).and_then(read).ok_or_else(|| self.link.not_understood()),
+            value => Reply::of(value).and_then(read).map_err(|Garbled| self.link.not_understood()),
         }
     }
-}
-
-fn nothing(_: Reply) -> Option<()> {
-    Some(())
 }
 
 fn entry_text(Entry { node, term }: Entry) -> String {
@@ -99,7 +95,7 @@ impl Directory for RedisDirectory {
         Box::pin(async move {
             let mut command = self.call(Script::Told);
             command.arg(debt);
-            self.run(command, nothing).await
+            self.run(command, |_| Ok(())).await
         })
     }
 
@@ -135,7 +131,7 @@ impl Directory for RedisDirectory {
         Box::pin(async move {
             let mut command = self.call_for(Script::Release, address);
             command.arg(term);
-            self.run(command, nothing).await
+            self.run(command, |_| Ok(())).await
         })
     }
 
@@ -143,7 +139,7 @@ impl Directory for RedisDirectory {
         Box::pin(async move {
             let mut command = self.call_for(Script::Bury, address);
             command.arg(entry_text(entry));
-            self.run(command, nothing).await
+            self.run(command, |_| Ok(())).await
         })
     }
 
@@ -178,7 +174,7 @@ impl Directory for RedisDirectory {
     }
 
     fn bye(&self) -> Answer<'_, ()> {
-        Box::pin(async move { self.run(self.call(Script::Bye), nothing).await })
+        Box::pin(async move { self.run(self.call(Script::Bye), |_| Ok(())).await })
     }
 
     fn use_ticket<'a>(&'a self, ticket: &'a [u8]) -> Answer<'a, bool> {

@@ -7,7 +7,14 @@ mod requirements;
 mod same_answers;
 mod ways_there;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
@@ -23,12 +30,21 @@ use crate::{
 };
 
 /// Runs the tasks of connections in the test's runtime.
-struct OfTest;
+#[derive(Default)]
+struct OfTest {
+    /// How many run.
+    tasks: Arc<AtomicUsize>,
+}
 
 impl Surroundings for OfTest {
     #[expect(clippy::disallowed_methods, reason = "the tasks of a test end with the test")]
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        tokio::spawn(task);
+        let tasks = self.tasks.clone();
+        tasks.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(async move {
+            task.await;
+            tasks.fetch_sub(1, Ordering::SeqCst);
+        });
     }
 
     fn wall_clock_ms(&self) -> u64 {
@@ -49,7 +65,7 @@ fn server(url: &str) -> RedisServer {
 }
 
 fn engine(url: &str) -> RedisEngine {
-    RedisEngine::new(server(url), Arc::new(OfTest))
+    RedisEngine::new(server(url), Arc::new(OfTest::default()))
 }
 
 /// A linked node: its connection, and what comes in.

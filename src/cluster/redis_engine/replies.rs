@@ -9,96 +9,106 @@ use crate::{
     model::DeviceId,
 };
 
-/// The list that a script answered. Each method takes the next items from it, and gives `None` when they are not what is expected.
+/// The list that a script answered. Each method takes the next items from it.
 pub(super) struct Reply(std::vec::IntoIter<Value>);
 
+/// An answer is not what is expected.
+#[derive(Debug)]
+pub(super) struct Garbled;
+
 impl Reply {
-    /// `None`: it is no list.
-    pub(super) fn of(value: Value) -> Option<Self> {
-        if let Value::Array(items) = value { Some(Self(items.into_iter())) } else { None }
+    pub(super) fn of(value: Value) -> Result<Self, Garbled> {
+        if let Value::Array(items) = value { Ok(Self(items.into_iter())) } else { Err(Garbled) }
     }
 
-    pub(super) fn hello(mut self) -> Option<Hello> {
-        Some(Hello { generation: self.number()?, debt: self.debt()? })
+    pub(super) fn hello(mut self) -> Result<Hello, Garbled> {
+        Ok(Hello { generation: self.number()?, debt: self.debt()? })
     }
 
-    pub(super) fn beat(mut self) -> Option<Beat> {
+    pub(super) fn beat(mut self) -> Result<Beat, Garbled> {
         let (time_ms, debt) = (self.number()?, self.debt()?);
-        let mut members = Vec::new();
-        while let Some(node) = self.text() {
-            members.push(read_member(&node, &self.text()?, time_ms)?);
+        let mut members = Vec::with_capacity(self.0.len() / 2);
+        while self.has_more() {
+            members.push(read_member(&self.text()?, &self.text()?, time_ms).ok_or(Garbled)?);
         }
         members.sort_by_key(|member| member.node);
-        Some(Beat { members, time_ms, debt })
+        Ok(Beat { members, time_ms, debt })
     }
 
-    pub(super) fn claim(mut self) -> Option<Claim> {
-        Some(match self.text()?.as_str() {
+    pub(super) fn claim(mut self) -> Result<Claim, Garbled> {
+        Ok(match self.text()?.as_str() {
             "new" => Claim::New { term: self.number()?, sure: self.flag()? },
             "mine" => Claim::Mine(self.number()?),
             "over" => Claim::Over(self.number()?),
             "held" => Claim::Held(self.entry()?),
             "full" => Claim::Full,
-            _ => return None,
+            _ => return Err(Garbled),
         })
     }
 
     /// One number, such as the number of a debt.
-    pub(super) fn one(mut self) -> Option<u64> {
+    pub(super) fn one(mut self) -> Result<u64, Garbled> {
         self.number()
     }
 
     /// A new term, or nothing.
-    pub(super) fn term(mut self) -> Option<Option<Term>> {
-        if self.0.len() == 0 { Some(None) } else { self.number().map(Some) }
+    pub(super) fn term(mut self) -> Result<Option<Term>, Garbled> {
+        if self.has_more() { self.number().map(Some) } else { Ok(None) }
     }
 
     /// What became of each mailbox that was told.
-    pub(super) fn told(mut self, me: NodeId, count: usize) -> Option<Vec<Told>> {
+    pub(super) fn told(mut self, me: NodeId, count: usize) -> Result<Vec<Told>, Garbled> {
         let told = |entry: Entry| if entry.node == me { Told::Mine(entry.term) } else { Told::Lost(entry) };
-        let told = (0..self.0.len()).map(|_| self.entry().map(told)).collect::<Option<Vec<_>>>()?;
-        (told.len() == count).then_some(told)
+        let told = (0..self.0.len()).map(|_| self.entry().map(told)).collect::<Result<Vec<_>, _>>()?;
+        if told.len() == count { Ok(told) } else { Err(Garbled) }
     }
 
-    pub(super) fn found(mut self) -> Option<Found> {
-        Some(match self.0.len() {
+    pub(super) fn found(mut self) -> Result<Found, Garbled> {
+        Ok(match self.0.len() {
             1 if self.flag()? => Found::Nobody,
             1 => Found::Unsure,
             _ => Found::At(self.entry()?, self.flag()?),
         })
     }
 
-    pub(super) fn list(mut self) -> Option<Listed> {
+    pub(super) fn list(mut self) -> Result<Listed, Garbled> {
         let sure = self.flag()?;
         let mut entries = Vec::with_capacity(self.0.len() / 3);
-        while let Some(device) = self.text() {
-            entries.push((DeviceId::new(&device).ok()?, self.entry()?, self.flag()?));
+        while self.has_more() {
+            let device = DeviceId::new(&self.text()?).map_err(|_| Garbled)?;
+            entries.push((device, self.entry()?, self.flag()?));
         }
         entries.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
-        Some(Listed { entries, sure })
+        Ok(Listed { entries, sure })
     }
 
-    fn text(&mut self) -> Option<String> {
-        if let Value::BulkString(bytes) = self.0.next()? { String::from_utf8(bytes).ok() } else { None }
+    fn has_more(&self) -> bool {
+        self.0.len() > 0
     }
 
-    fn number(&mut self) -> Option<u64> {
-        self.text()?.parse().ok()
+    fn text(&mut self) -> Result<String, Garbled> {
+        let Some(Value::BulkString(bytes)) = self.0.next() else { return Err(Garbled) };
+        String::from_utf8(bytes).map_err(|_| Garbled)
     }
 
-    fn flag(&mut self) -> Option<bool> {
-        if let Value::Int(flag) = self.0.next()? { Some(flag == 1) } else { None }
+    fn number(&mut self) -> Result<u64, Garbled> {
+        self.text()?.parse().map_err(|_| Garbled)
     }
 
-    fn debt(&mut self) -> Option<Option<u64>> {
+    fn flag(&mut self) -> Result<bool, Garbled> {
+        if let Some(Value::Int(flag)) = self.0.next() { Ok(flag == 1) } else { Err(Garbled) }
+    }
+
+    /// Empty: the node owes nothing.
+    fn debt(&mut self) -> Result<Option<u64>, Garbled> {
         let debt = self.text()?;
-        if debt.is_empty() { Some(None) } else { debt.parse().ok().map(Some) }
+        if debt.is_empty() { Ok(None) } else { debt.parse().map(Some).map_err(|_| Garbled) }
     }
 
-    fn entry(&mut self) -> Option<Entry> {
+    fn entry(&mut self) -> Result<Entry, Garbled> {
         let text = self.text()?;
-        let (node, term) = text.split_once(' ')?;
-        Some(Entry { node: read_node(node)?, term: term.parse().ok()? })
+        let (node, term) = text.split_once(' ').ok_or(Garbled)?;
+        Ok(Entry { node: read_node(node).ok_or(Garbled)?, term: term.parse().map_err(|_| Garbled)? })
     }
 }
 
@@ -109,8 +119,8 @@ pub(super) fn read_member(node: &str, row: &str, time_ms: u64) -> Option<Member>
     let phase = match words.next()? {
         "joining" => Phase::Joining,
         "up" => Phase::Up,
-        "leaving" => Phase::Leaving,
-        _ => return None,
+        // A phase of a newer release: at least it is not given anything.
+        _ => Phase::Leaving,
     };
     let about = About::read(words.next().unwrap_or_default());
     Some(Member { node: read_node(node)?, phase, age_ms: time_ms.saturating_sub(beat_ms), about })
@@ -122,5 +132,47 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
         Phase::Joining => "joining",
         Phase::Up => "up",
         Phase::Leaving => "leaving",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn reply(items: &[Value]) -> Reply {
+        Reply::of(Value::Array(items.to_vec())).unwrap()
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_is_garbled() {
+        assert!(Reply::of(Value::Okay).is_err());
+        let (one, node, entry) = (Value::Int(1), text("0000000000000001"), text("0000000000000001 1"));
+        for items in [
+            &[][..],
+            &[Value::Nil],
+            &[Value::BulkString(vec![0xff])],
+            std::slice::from_ref(&one),
+            &[text("x"), text("x")],
+        ] {
+            assert!(reply(items).hello().is_err(), "{items:?}");
+            assert!(reply(items).beat().is_err(), "{items:?}");
+            assert!(reply(items).claim().is_err(), "{items:?}");
+            assert!(reply(items).told(NodeId(1), 3).is_err(), "{items:?}");
+        }
+        for row in ["1 asleep", "x up", ""] {
+            assert!(reply(&[text("1"), text(""), node.clone(), text(row)]).beat().is_err(), "{row}");
+        }
+        assert!(reply(&[text("1"), text(""), node.clone()]).beat().is_err());
+        assert!(reply(&[text("new"), text("x"), one.clone()]).claim().is_err());
+        assert!(reply(&[text("held"), node.clone()]).claim().is_err());
+        assert!(reply(std::slice::from_ref(&entry)).told(NodeId(1), 2).is_err());
+        assert!(reply(&[one.clone(), text("phone"), entry.clone()]).list().is_err());
+        assert!(reply(&[one.clone(), text("phone"), node, one.clone()]).list().is_err());
+        assert!(reply(&[entry, text("1")]).found().is_err());
+        assert!(reply(&[text("x")]).term().is_err());
     }
 }

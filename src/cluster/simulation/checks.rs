@@ -138,6 +138,11 @@ impl Record {
         if away.iter().any(stayed_away) {
             return Some("lost: not back within the window");
         }
+        // Its mailbox was on one side, and its device came back on the other.
+        let apart = |(began, healed): &(Instant, Instant)| *began <= sent.ended && sent.ended + WINDOW <= *healed;
+        if self.splits.iter().any(apart) {
+            return Some("lost: apart for longer than the window");
+        }
         let died = self.killed.iter().any(|at| sent.began <= *at && *at <= sent.ended + DIED);
         let opened = self.opened.get(&sent.to).map(Vec::as_slice).unwrap_or_default();
         let anew = opened.iter().any(|(at, continuity)| *at >= sent.ended && *continuity == Continuity::New);

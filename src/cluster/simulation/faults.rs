@@ -18,7 +18,9 @@ impl World {
     pub(super) fn begin_faults(self: &Arc<Self>) {
         let past = Past::default();
         spawn(self.clone().keep_past(past.clone()));
-        spawn(self.clone().keep_failing(past));
+        for _ in 0..=usize::from(self.fails_twice) {
+            spawn(self.clone().keep_failing(past.clone()));
+        }
     }
 
     async fn keep_past(self: Arc<Self>, past: Past) {
@@ -143,6 +145,7 @@ impl World {
     /// The network is in two parts, each with a primary. What one of them accepted is lost.
     async fn split(self: &Arc<Self>, past: &Past) {
         self.count("fault: two primaries");
+        let began = Instant::now();
         let far: Vec<_> = self.nodes().iter().map(|node| node.id).filter(|_| self.chance(50)).collect();
         let data = self.older(past, 3);
         self.server.split(&far);
@@ -151,6 +154,7 @@ impl World {
         let most = if self.chance(40) { 50_000 } else { 12_000 };
         sleep(self.random_ms(1_000, 1_000 + most)).await;
         self.server.heal();
+        self.record.lock().splits.push((began, Instant::now()));
         past.lock().clear();
     }
 

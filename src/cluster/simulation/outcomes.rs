@@ -24,6 +24,8 @@ pub(super) struct Record {
     pub(super) opened: BTreeMap<Device, Vec<(Instant, Continuity)>>,
     /// When each device was away on purpose.
     pub(super) away: BTreeMap<Device, Vec<(Instant, Instant)>>,
+    /// When the network was split.
+    pub(super) splits: Vec<(Instant, Instant)>,
     /// When a node was killed.
     pub(super) killed: Vec<Instant>,
     /// All streams, open and closed.

@@ -181,7 +181,7 @@ impl World {
         for device in all_devices() {
             spawn(self.clone().keep_reading(device));
         }
-        for user in 0..2 {
+        for user in (0..2).filter(|_| !self.keeps_pages) {
             spawn(self.clone().open_other_pages((user, 0)));
         }
         self.begin_senders();
@@ -192,7 +192,7 @@ impl World {
         let mut reader = Reader { device, page: 0, cursor: None };
         loop {
             let quiet = self.is_quiet();
-            if !quiet && self.chance(6) {
+            if !quiet && !self.keeps_pages && self.chance(6) {
                 (reader.cursor, reader.page) = (None, reader.page + 1_000);
             }
             let life = match quiet {
@@ -203,7 +203,10 @@ impl World {
             let ended = self.read(&mut reader, life).await;
             if !self.is_quiet() && self.chance(4) {
                 let began = Instant::now();
-                sleep(self.random_ms(30_000, 90_000)).await;
+                let back = began + self.random_ms(30_000, 90_000);
+                while Instant::now() < back && !self.is_quiet() {
+                    sleep(Duration::from_secs(1)).await;
+                }
                 self.count("away for long");
                 self.record.lock().away.entry(device).or_default().push((began, Instant::now()));
             }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -33,11 +33,15 @@ pub(super) struct World {
     nodes: Mutex<BTreeMap<NodeId, Arc<SimulatedNode>>>,
     /// When the last fault began or ended.
     faulted: Mutex<Instant>,
-    /// A fault is going on.
-    active: AtomicBool,
+    /// How many faults are going on.
+    active: AtomicUsize,
     /// No more faults, and streams stay.
     quiet: AtomicBool,
     counts: Mutex<BTreeMap<&'static str, u64>>,
+    /// Devices never begin without their cursor, so that each `broken` has a reason.
+    pub(super) keeps_pages: bool,
+    /// Two faults may go on at the same time.
+    pub(super) fails_twice: bool,
     pub(super) trace: Option<Device>,
 }
 
@@ -50,9 +54,11 @@ impl World {
             random: Mutex::new(fastrand::Rng::with_seed(seed ^ 0x5EED)),
             nodes: Mutex::default(),
             faulted: Mutex::new(Instant::now()),
-            active: AtomicBool::new(false),
+            active: AtomicUsize::new(0),
             quiet: AtomicBool::new(false),
             counts: Mutex::default(),
+            keeps_pages: seed / 3 % 2 == 1,
+            fails_twice: seed / 6 % 4 == 3,
             trace,
         })
     }
@@ -116,17 +122,17 @@ impl World {
 
     pub(super) fn fault_began(&self) {
         *self.faulted.lock() = Instant::now();
-        self.active.store(true, Ordering::Release);
+        self.active.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn fault_ended(&self) {
         *self.faulted.lock() = Instant::now();
-        self.active.store(false, Ordering::Release);
+        self.active.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Whether the last fault was over for so long.
     pub(super) fn is_calm(&self, seconds: u64) -> bool {
-        !self.active.load(Ordering::Acquire) && self.faulted.lock().elapsed() > Duration::from_secs(seconds)
+        self.active.load(Ordering::Acquire) == 0 && self.faulted.lock().elapsed() > Duration::from_secs(seconds)
     }
 
     pub(super) fn is_quiet(&self) -> bool {

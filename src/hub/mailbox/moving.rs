@@ -21,6 +21,12 @@ use crate::{
 const HIGHEST_PAGE: u32 = 1 << 30;
 
 impl Mailbox {
+    /// A new mailbox of a term, with a hole if messages may have been lost before it.
+    pub(in crate::hub) fn fresh(epoch: u64, term: Term, hole: bool, now: Millis) -> Self {
+        let mailbox = if hole { Self::with_gap(epoch, now) } else { Self::new(epoch, now) };
+        Self { term, ..mailbox }
+    }
+
     pub(in crate::hub) fn term(&self) -> Term {
         self.term
     }
@@ -126,8 +132,8 @@ mod tests {
     use super::{
         super::{
             super::{
-                Sending,
-                log::REPLAY_MS,
+                ParcelEntry, Sending,
+                log::{REPLAY, REPLAY_BYTES, REPLAY_MS},
                 tests::mailbox_properties::{EPOCH, WINDOW_MS, message},
             },
             Next,
@@ -212,6 +218,26 @@ mod tests {
         mailbox.hole(Vec::new(), Millis(40_000));
         assert!(!mailbox.check(WINDOW_MS, Millis(WINDOW_MS)).remove);
         assert!(mailbox.check(WINDOW_MS, Millis(40_000 + WINDOW_MS)).remove);
+    }
+
+    #[test]
+    fn a_parcel_with_more_messages_than_a_mailbox_keeps_loses_the_oldest_of_both_kinds_of_bound() {
+        for (count, bytes) in [(REPLAY as u64 + 44, 1), (100, REPLAY_BYTES / 50)] {
+            let entry =
+                |seq| ParcelEntry { seq, message: Message::clone(&shared(&"x".repeat(bytes))), age_ms: 0, ttl_ms: 0 };
+            let mut parcel = Mailbox::new(EPOCH, Millis(0)).depart(None, Millis(0)).expect("any stream");
+            (parcel.last, parcel.handed_over, parcel.newest_page) = (count, count, 1);
+            parcel.entries = (1..=count).map(entry).collect();
+            let mut mailbox = restore(parcel, 1_000);
+            let kept = mailbox.memory() as u64 / 64;
+            assert!(kept <= REPLAY as u64 && kept * bytes as u64 <= REPLAY_BYTES as u64, "{kept}");
+            for (seq, continuity) in [(count - kept, Continuity::Resumed), (count - kept - 1, Continuity::Broken)] {
+                let start = Start::After(Cursor { epoch: EPOCH, page: 1, seq });
+                let opened = mailbox.attach(start, 15_000, Millis(1_000));
+                let opened = opened.map(|it| (it.continuity, u64::from(it.replayed)));
+                assert_eq!(opened, Ok((continuity, kept)));
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A slot whose mailbox goes to another node, is confirmed, or gets a hole.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use super::{
     super::{Core, Parcel, Repeat, Standing, Term, mailbox::Mailbox, shared_message::SharedMessage, time::Millis},
@@ -11,13 +11,13 @@ use crate::error::Error;
 impl Slot {
     /// Whether the mailbox was confirmed in this era.
     pub(in crate::hub) fn is_certain(&self, era: u32) -> bool {
-        self.era.load(Ordering::Relaxed) == era
+        self.marks.is_of(era)
     }
 
     /// What other nodes may know of the mailbox. `None`: it is gone.
     pub(in crate::hub) fn standing(&self) -> Option<Standing> {
         let state = self.state.lock();
-        (!self.gone.load(Ordering::Relaxed)).then(|| self.standing_of(&state.mailbox))
+        (!self.marks.is_gone()).then(|| self.standing_of(&state.mailbox))
     }
 
     /// The term of the mailbox, also when that is gone.
@@ -26,7 +26,7 @@ impl Slot {
     }
 
     pub(super) fn standing_of(&self, mailbox: &Mailbox) -> Standing {
-        mailbox.standing(self.era.load(Ordering::Relaxed))
+        mailbox.standing(self.marks.era())
     }
 
     /// See [`Mailbox::confirm`].
@@ -38,9 +38,9 @@ impl Slot {
         now: Millis,
     ) -> bool {
         self.update(core, now, |state| {
-            let confirmed = !self.gone.load(Ordering::Relaxed) && state.mailbox.confirm(known, new);
+            let confirmed = !self.marks.is_gone() && state.mailbox.confirm(known, new);
             if confirmed {
-                self.era.store(era, Ordering::Relaxed);
+                self.marks.set_era(era);
             }
             confirmed
         })
@@ -55,14 +55,14 @@ impl Slot {
         depart: impl FnOnce(&mut Mailbox) -> Result<Parcel, E>,
     ) -> Result<Result<Parcel, E>, Gone> {
         let (departed, waker) = self.update(core, now, |state| {
-            if self.gone.load(Ordering::Relaxed) {
+            if self.marks.is_gone() {
                 return (Err(Gone), None);
             }
             let parcel = depart(&mut state.mailbox);
             if parcel.is_err() {
                 return (Ok(parcel), None);
             }
-            self.gone.store(true, Ordering::Relaxed);
+            self.marks.set_gone();
             (Ok(parcel), state.waker.take())
         });
         wake(waker);

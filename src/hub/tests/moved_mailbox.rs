@@ -6,9 +6,8 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::{
     super::{
-        Parcel, ParcelEntry, Sending,
+        Sending,
         deadlines::DeadlineKind,
-        log::{ENTRY_BYTES, REPLAY, WAITING},
         mailbox::{Attachment, Checked, Mailbox, Next, Outgoing},
         shared_message::SharedMessage,
         time::Millis,
@@ -17,11 +16,11 @@ use super::{
 };
 use crate::{
     error::Error,
-    model::{Continuity, Cursor, Data, Message, Start},
+    model::{Cursor, Data, Message, Start},
 };
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     Push {
         bytes: usize,
         ttl_ms: u64,
@@ -42,7 +41,7 @@ enum Op {
 
 /// Where a stream begins.
 #[derive(Clone, Debug)]
-enum Beginning {
+pub(super) enum Beginning {
     Anew,
     /// After the newest cursor of a stream that was opened this many streams ago, less a few messages.
     Return {
@@ -52,7 +51,7 @@ enum Beginning {
     Stranger,
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(super) fn op() -> impl Strategy<Value = Op> {
     let beginning = || {
         prop_oneof![
             1 => Just(Beginning::Anew),
@@ -73,8 +72,8 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// One mailbox that stays, and one that moves. `ahead` is how far the clock of the second one's node is ahead.
-struct World {
-    stays: Mailbox,
+pub(super) struct World {
+    pub(super) stays: Mailbox,
     moves: Mailbox,
     now: u64,
     ahead: u64,
@@ -84,9 +83,12 @@ struct World {
 }
 
 /// A clock is never behind the age of a message.
-const OLDEST: u64 = 10_000_000;
+pub(super) const OLDEST: u64 = 10_000_000;
 
-fn read((mailbox, now): (&mut Mailbox, Millis), stream: Attachment) -> Option<(Cursor, Arc<SharedMessage>, bool)> {
+pub(super) fn read(
+    (mailbox, now): (&mut Mailbox, Millis),
+    stream: Attachment,
+) -> Option<(Cursor, Arc<SharedMessage>, bool)> {
     match mailbox.next(stream.generation, stream.cursor.page, now) {
         Next::Message(Outgoing { cursor, message, has_more, .. }) => Some((cursor, message, has_more)),
         Next::Wait | Next::Ping => None,
@@ -95,9 +97,12 @@ fn read((mailbox, now): (&mut Mailbox, Millis), stream: Attachment) -> Option<(C
 }
 
 impl World {
-    fn new() -> Self {
-        let new = |now| Mailbox::new(EPOCH, Millis(now));
-        let (stays, moves) = (new(OLDEST), new(OLDEST));
+    pub(super) fn new() -> Self {
+        let new = || Mailbox::new(EPOCH, Millis(OLDEST));
+        Self::of(new(), new())
+    }
+
+    pub(super) fn of(stays: Mailbox, moves: Mailbox) -> Self {
         Self { stays, moves, now: OLDEST, ahead: 0, stream: None, cursors: Vec::new() }
     }
 
@@ -126,7 +131,7 @@ impl World {
         self.cursors.push(attached.cursor);
     }
 
-    fn apply(&mut self, op: &Op) {
+    pub(super) fn apply(&mut self, op: &Op) {
         match *op {
             Op::Push { bytes, ttl_ms, key } => {
                 let shared = message(Data::new("x".repeat(bytes)).expect("not empty"));
@@ -157,7 +162,7 @@ impl World {
                 }
             }
             Op::EvictReplay => drop(self.both(|mailbox, _| mailbox.evict_oldest())),
-            Op::DropWaiting => drop(self.both(|mailbox, now| mailbox.drop_waiting(now))),
+            Op::DropWaiting => drop(self.both(Mailbox::drop_waiting)),
             Op::Move { clock, ref to } => self.go(clock, to.as_ref().map(|to| self.start(to))),
         }
         self.compare();
@@ -178,20 +183,16 @@ impl World {
         let share = |message: Message, _| super::mailbox_properties::message(message.data);
         let mut left = std::mem::replace(&mut self.moves, Mailbox::restore(parcel, 7, there, share));
         self.stream = None;
-        match start {
-            Some(start) => {
-                let attached = self.both(|mailbox, now| mailbox.attach(start, 15_000, now));
-                self.opened(attached);
-                if let Some(old) = old {
-                    let end = |mailbox: &mut Mailbox| mailbox.next(old.generation, old.cursor.page, here);
-                    assert_eq!(end(&mut left), end(&mut self.stays), "how the old stream ends");
-                }
+        if let Some(start) = start {
+            let attached = self.both(|mailbox, now| mailbox.attach(start, 15_000, now));
+            self.opened(attached);
+            if let Some(old) = old {
+                let end = |mailbox: &mut Mailbox| mailbox.next(old.generation, old.cursor.page, here);
+                assert_eq!(end(&mut left), end(&mut self.stays), "how the old stream ends");
             }
-            None => {
-                let Some(old) = old else { return };
-                self.stays.detach(old.generation, here);
-                assert_eq!(left.next(old.generation, old.cursor.page, here), Next::Replaced);
-            }
+        } else if let Some(old) = old {
+            self.stays.detach(old.generation, here);
+            assert_eq!(left.next(old.generation, old.cursor.page, here), Next::Replaced);
         }
     }
 
@@ -208,50 +209,6 @@ impl World {
     }
 }
 
-/// A parcel with any numbers.
-fn any_parcel() -> impl Strategy<Value = Parcel> {
-    let number = || prop_oneof![4 => 0..400u64, 1 => 1 << 40..1u64 << 50, 1 => 1u64 << 63..=u64::MAX];
-    let page = || prop_oneof![4 => 0..4u32, 1 => 1u32 << 31..=u32::MAX];
-    let entry = (number(), 1..20_000usize, number(), number()).prop_map(|(seq, bytes, age_ms, ttl_ms)| ParcelEntry {
-        seq,
-        message: Message::clone(&message(Data::new("x".repeat(bytes)).expect("not empty"))),
-        age_ms,
-        ttl_ms,
-    });
-    let numbers = (number(), number(), number(), number(), number());
-    (numbers, page(), page(), any::<u32>(), vec(entry, 0..100), any::<bool>()).prop_map(
-        |(
-            (last, handed_over, last_missing, unconfirmed, away_ms),
-            newest_page,
-            page,
-            generation,
-            mut entries,
-            sorted,
-        )| {
-            if sorted {
-                entries.sort_by_key(|entry| entry.seq);
-            }
-            Parcel {
-                epoch: EPOCH,
-                newest_page,
-                page,
-                generation,
-                last,
-                handed_over,
-                last_missing,
-                unconfirmed,
-                away_ms,
-                entries,
-                repeats: Vec::new(),
-            }
-        },
-    )
-}
-
-fn open(parcel: Parcel) -> Mailbox {
-    Mailbox::restore(parcel, 1, Millis(OLDEST), |message, _| super::mailbox_properties::message(message.data))
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -260,53 +217,6 @@ proptest! {
         let mut world = World::new();
         for op in &ops {
             world.apply(op);
-        }
-    }
-
-    #[test]
-    fn a_wrong_parcel_breaks_nothing_and_keeps_the_bounds(parcel in any_parcel(), other in vec(op(), 1..30)) {
-        let mut world = World { stays: open(parcel.clone()), moves: open(parcel), ..World::new() };
-        prop_assert!(world.stays.memory() <= (REPLAY + WAITING) * ENTRY_BYTES);
-        for op in &other {
-            world.apply(op);
-        }
-    }
-
-    #[test]
-    fn a_message_that_a_parcel_lacks_is_a_gap(
-        count in 1..30usize, handed_over in 0..30u64, lost in vec(any::<prop::sample::Index>(), 1..3), after in 0..30u64,
-        swapped in any::<bool>(),
-    ) {
-        let mut mailbox = Mailbox::new(EPOCH, Millis(OLDEST));
-        let stream = mailbox.attach(Start::Anew, 15_000, Millis(OLDEST)).expect("free");
-        for number in 1..=count {
-            let shared = message(Data::new(number.to_string()).expect("not empty"));
-            mailbox.push(shared, Sending::default(), Millis(OLDEST)).expect("room");
-        }
-        for _ in 0..handed_over {
-            read((&mut mailbox, Millis(OLDEST)), stream);
-        }
-        let mut parcel = mailbox.depart(None, Millis(OLDEST)).expect("any stream");
-        let mut missing = Vec::new();
-        for index in &lost {
-            if !parcel.entries.is_empty() {
-                missing.push(parcel.entries.remove(index.index(parcel.entries.len())).seq);
-            }
-        }
-        if swapped && parcel.entries.len() > 1 {
-            missing.push(parcel.entries[0].seq);
-            parcel.entries.swap(0, 1);
-        }
-        let mut mailbox = open(parcel);
-        let start = Start::After(Cursor { seq: after.min(handed_over).min(count as u64), ..stream.cursor });
-        let Start::After(cursor) = start else { unreachable!() };
-        let attached = mailbox.attach(start, 15_000, Millis(OLDEST)).expect("free");
-        let is_gap = missing.iter().any(|seq| *seq > cursor.seq);
-        prop_assert_eq!(attached.continuity, if is_gap { Continuity::Broken } else { Continuity::Resumed });
-        let mut newest = attached.cursor.seq;
-        while let Some((cursor, message, _)) = read((&mut mailbox, Millis(OLDEST)), attached) {
-            prop_assert!(cursor.seq > newest && message.data.as_str() == cursor.seq.to_string());
-            newest = cursor.seq;
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    super::{Event, Evicted, Hub, Inbound as _, Limits, Local, Observer, Subscription},
+    super::{Event, Evicted, Hub, Inbound as _, Limits, Local, Observer, Subscription, slot::Slot},
     HOLD, NO_TTL, TestHub, WINDOW, draft, place, poll, read_all, user,
 };
 use crate::{
@@ -216,4 +216,10 @@ fn one_live_message_in_16_is_measured_and_replayed_and_held_ones_are_not() {
 #[test]
 fn measuring_adds_no_memory_to_an_idle_stream() {
     assert_eq!(size_of::<Subscription>(), 32);
+}
+
+#[test]
+fn a_slot_fits_into_the_memory_class_that_it_had_without_other_nodes_and_keys() {
+    // With the two counts of its `Arc` 224 bytes, which is a size class of jemalloc. The next one has 256.
+    assert!(size_of::<Slot>() + 16 <= 224, "{}", size_of::<Slot>());
 }

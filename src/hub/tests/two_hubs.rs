@@ -1,210 +1,20 @@
 //! Two hubs, and between them a way that delays, repeats and loses what it carries.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-    task::Waker,
-    time::Duration,
-};
+use std::{sync::Arc, task::Waker, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::{
-    super::{
-        Backplane, BroadcastFault, Brought, Change, Draft, Hub, Inbound as _, Limits, Opening, Page, Placed, Ready,
-        Reply, Sending, SharedMessage, Standing, StreamItem, Subscription, Taken, Term, UserSet, WatchItem,
-    },
+    super::{Brought, Change, Draft, Hub, Limits, Opening, Ready, StreamItem, Subscription, UserSet, WatchItem},
     HOLD, NO_TTL, WINDOW, address, draft, place, poll, read_all,
+    way_between::{Between, Faults, Way},
 };
 use crate::{
-    auth::{Caller, Subscriber, TenantAddress, TenantUser},
+    auth::{Caller, Subscriber},
     budget::Budget,
     error::Error,
-    model::{Continuity, Cursor, Data, DeviceId, EndReason, Message, Outcome, Start},
+    model::{Continuity, Cursor, Data, DeviceId, EndReason, Outcome, Start},
 };
-
-/// What the way between the hubs does to what it carries.
-#[derive(Default)]
-struct Faults {
-    /// Of 100 parcels, this many are lost.
-    lost: u8,
-    /// Of 100 parcels, this many come twice.
-    repeated: u8,
-    /// The longest delay, in milliseconds.
-    delay_ms: u64,
-}
-
-/// What both hubs share: who has which device, and the hubs.
-#[derive(Default)]
-struct Between {
-    entries: Mutex<HashMap<TenantAddress, (usize, Term)>>,
-    hubs: [OnceLock<Hub>; 2],
-    eras: [Mutex<u32>; 2],
-    faults: Faults,
-    random: Mutex<fastrand::Rng>,
-    /// What each hub has said of its devices.
-    said: Mutex<Vec<(usize, TenantAddress, Standing)>>,
-    released: Mutex<Vec<(TenantAddress, Term)>>,
-}
-
-/// The way of one hub to the other.
-#[derive(Clone)]
-struct Way {
-    here: usize,
-    between: Arc<Between>,
-}
-
-impl Between {
-    fn hub(&self, number: usize) -> &Hub {
-        self.hubs[number].get().expect("both are made")
-    }
-
-    fn happens(&self, of_100: u8) -> bool {
-        self.random.lock().u8(..100) < of_100
-    }
-
-    async fn delay(&self) {
-        let ms = self.random.lock().u64(..=self.faults.delay_ms);
-        if ms > 0 {
-            sleep(Duration::from_millis(ms)).await;
-        }
-    }
-
-    /// Moves the entry of a device to a hub, if it is still `known`. Returns the new term.
-    fn move_entry(&self, address: &TenantAddress, known: Option<(usize, Term)>, to: usize) -> Option<Term> {
-        let mut entries = self.entries.lock();
-        let entry = entries.get(address).copied();
-        let term = entry.map_or(0, |(_, term)| term) + 1;
-        (entry == known).then(|| entries.insert(address.clone(), (to, term)))?;
-        Some(term)
-    }
-}
-
-impl Way {
-    async fn bring_from(&self, address: &TenantAddress, start: Option<Start>) -> Result<Brought, Error> {
-        let (hub, era) = (self.between.hub(self.here), self.era());
-        loop {
-            self.between.delay().await;
-            let known = self.between.entries.lock().get(address).copied();
-            let placed = match known {
-                Some((holder, term)) if holder == self.here => {
-                    if hub.confirm(address, term, term, era) {
-                        return Ok(Brought::Here);
-                    }
-                    Placed::Fresh { hole: true, only_holds: start.is_none() }
-                }
-                Some((holder, term)) => match self.between.hub(holder).take(address, start, term) {
-                    Taken::Refused => return Err(Error::Superseded),
-                    Taken::Parcel(parcel) if !self.between.happens(self.between.faults.lost) => Placed::Parcel(parcel),
-                    Taken::Parcel(_) | Taken::NotHere => Placed::Fresh { hole: true, only_holds: start.is_none() },
-                    Taken::OtherTerm => continue,
-                },
-                None => Placed::Fresh { hole: false, only_holds: start.is_none() },
-            };
-            self.between.delay().await;
-            let Some(term) = self.between.move_entry(address, known, self.here) else { continue };
-            let again = match &placed {
-                Placed::Parcel(parcel) if self.between.happens(self.between.faults.repeated) => Some(parcel.clone()),
-                _ => None,
-            };
-            hub.place(address, placed, term, era).expect("the entry is of this hub");
-            if let Some(parcel) = again {
-                let refused = hub.place(address, Placed::Parcel(parcel.clone()), term, era).expect_err("it is here");
-                assert!(matches!(refused, Placed::Parcel(back) if back == parcel));
-            }
-            return Ok(Brought::Here);
-        }
-    }
-}
-
-impl Backplane for Way {
-    fn era(&self) -> u32 {
-        *self.between.eras[self.here].lock()
-    }
-
-    fn bring<'a>(&'a self, address: &'a TenantAddress, start: Start, _: usize) -> Reply<'a, Result<Brought, Error>> {
-        Box::pin(self.bring_from(address, Some(start)))
-    }
-
-    fn push<'a>(
-        &'a self,
-        to: &'a TenantAddress,
-        message: &'a Arc<SharedMessage>,
-        sending: Sending,
-    ) -> Reply<'a, Result<Outcome, Error>> {
-        Box::pin(async move {
-            loop {
-                self.between.delay().await;
-                let Some((holder, term)) = self.between.entries.lock().get(to).copied() else {
-                    return Err(Error::NotConnected);
-                };
-                let hub = self.between.hub(holder);
-                if hub.standing(to).is_none_or(|standing| standing.term != term) {
-                    sleep(Duration::from_millis(10)).await;
-                    continue;
-                }
-                let copy = hub.receive(Message::clone(message));
-                if let Some(answer) = hub.push_here(to, &copy, sending) {
-                    return answer;
-                }
-            }
-        })
-    }
-
-    fn hold<'a>(&'a self, address: &'a TenantAddress, _: usize) -> Reply<'a, Result<Brought, Error>> {
-        Box::pin(self.bring_from(address, None))
-    }
-
-    fn release(&self, address: &TenantAddress, term: Term) {
-        self.between.released.lock().push((address.clone(), term));
-        let mut entries = self.between.entries.lock();
-        if entries.get(address) == Some(&(self.here, term)) {
-            entries.remove(address);
-        }
-    }
-
-    fn devices<'a>(&'a self, user: &'a TenantUser) -> Reply<'a, Result<Vec<DeviceId>, Error>> {
-        let devices = self.between.hub(1 - self.here).of_user(user);
-        let live = devices.into_iter().filter_map(|(device, standing)| standing.live.map(|_| device)).collect();
-        Box::pin(std::future::ready(Ok(live)))
-    }
-
-    fn broadcast<'a>(
-        &'a self,
-        user: &'a TenantUser,
-        message: &'a Arc<SharedMessage>,
-    ) -> Reply<'a, Result<Vec<DeviceId>, BroadcastFault>> {
-        let other = self.between.hub(1 - self.here);
-        let delivered = other.of_user(user).into_iter().filter(|(device, _)| {
-            let to = TenantAddress { user: user.clone(), device: device.clone() };
-            other.push_here(&to, message, Sending::default()) == Some(Ok(Outcome::Delivered))
-        });
-        Box::pin(std::future::ready(Ok(delivered.map(|(device, _)| device).collect())))
-    }
-
-    fn watch<'a>(&'a self, _: &'a TenantUser) -> Reply<'a, Result<(), Error>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn unwatch(&self, _: &TenantUser) {}
-
-    fn remote_pages(&self, user: &TenantUser) -> Vec<(DeviceId, Page)> {
-        let devices = self.between.hub(1 - self.here).of_user(user);
-        devices.into_iter().filter_map(|(device, standing)| Some((device, standing.live?))).collect()
-    }
-
-    fn remote_page(&self, address: &TenantAddress) -> Option<Page> {
-        self.between.hub(1 - self.here).standing(address)?.live
-    }
-
-    fn changed(&self, address: &TenantAddress, standing: Standing) {
-        self.between.said.lock().push((self.here, address.clone(), standing));
-        if let Some(other) = self.between.hubs[1 - self.here].get() {
-            super::super::Inbound::changed(other, address);
-        }
-    }
-}
 
 /// Two hubs of one cluster, and a caller.
 struct Pair {
@@ -214,8 +24,7 @@ struct Pair {
 
 impl Pair {
     fn new(faults: Faults, seed: u64) -> Self {
-        let random = Mutex::new(fastrand::Rng::with_seed(seed));
-        let between = Arc::new(Between { faults, random, ..Between::default() });
+        let between = Arc::new(Between::new(faults, seed));
         for here in 0..2 {
             let limits = Limits::only_times(WINDOW, WINDOW);
             let way = Way { here, between: between.clone() };
@@ -236,13 +45,6 @@ impl Pair {
     async fn send(&self, hub: usize, device: &str, number: usize, ttl: Duration) -> Result<Outcome, Error> {
         let data = Data::new(number.to_string()).expect("not empty");
         self.hub(hub).send(&self.caller, &address(device), Draft { event: None, data, ttl, key: None }).await
-    }
-}
-
-impl Drop for Pair {
-    /// Breaks the circle: each hub has the way to the other.
-    fn drop(&mut self) {
-        self.between.entries.lock().clear();
     }
 }
 
@@ -313,7 +115,7 @@ async fn a_mailbox_that_moved_is_forgotten_and_released_when_its_window_is_over(
     let pair = Pair::new(Faults::default(), 1);
     let keeping = [0, 1].map(|hub| tokio::spawn(pair.hub(hub).clone().keep_time()));
     drop(pair.subscribe(0, "phone", Start::Anew).await.expect("a stream"));
-    sleep(WINDOW - Duration::from_secs(1)).await;
+    sleep(WINDOW.saturating_sub(Duration::from_secs(1))).await;
     // Moves without a stream, as when its node stops.
     let way = Way { here: 1, between: pair.between.clone() };
     assert_eq!(way.bring_from(&place("phone"), None).await, Ok(Brought::Here));
@@ -437,25 +239,25 @@ async fn a_device_that_flies_between_hubs_loses_nothing_in_silence_and_gets_noth
         for number in 1..200 {
             let hub = random.usize(..2);
             let ttl = if random.bool() { NO_TTL } else { WINDOW };
-            let send = pair.send(random.usize(..2), "phone", number, ttl);
+            let sending = pair.send(random.usize(..2), "phone", number, ttl);
             let start = flyer.cursor.map_or(Start::Anew, Start::After);
-            let (sent, opened) = match random.u8(..10) {
+            let (answer, opened) = match random.u8(..10) {
                 0..2 => {
-                    let (sent, opened) = tokio::join!(send, pair.subscribe(hub, "phone", start));
-                    (sent, Some(opened))
+                    let (answer, opened) = tokio::join!(sending, pair.subscribe(hub, "phone", start));
+                    (answer, Some(opened))
                 }
                 2 => {
                     flyer.read();
                     flyer.stream = None;
-                    (send.await, None)
+                    (sending.await, None)
                 }
                 3 => {
                     *pair.between.eras[hub].lock() += 1;
-                    (send.await, None)
+                    (sending.await, None)
                 }
-                _ => (send.await, None),
+                _ => (sending.await, None),
             };
-            if sent.is_ok() {
+            if answer.is_ok() {
                 flyer.accepted.push(number);
             }
             if let Some(opened) = opened {

@@ -262,6 +262,29 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_goes_down_has_no_nodes() {
+        let metrics = Metrics::new();
+        let cluster = metrics.of_cluster();
+        for happened in [
+            Happened::LinkUp { generation: 1 },
+            Happened::Beat { members: &[member(1, Phase::Up, 0, 3)] },
+            Happened::LinkDown { reason: "gone" },
+            Happened::LinkDown { reason: "still gone" },
+        ] {
+            cluster.observe(&happened);
+        }
+        assert_has(
+            &metrics,
+            &[
+                "signal_cluster_link_up 0",
+                r#"signal_cluster_link_changes_total{to="down"} 1"#,
+                r#"signal_cluster_nodes{phase="up"} 0"#,
+                "signal_cluster_entries 0",
+            ],
+        );
+    }
+
+    #[test]
     fn what_happens_between_nodes_is_counted() {
         let metrics = Metrics::new();
         let cluster = metrics.of_cluster();
@@ -310,16 +333,6 @@ mod tests {
                 "signal_cluster_holes_total 1",
                 "signal_cluster_mourned_total 1",
                 "signal_cluster_told_total 66",
-            ],
-        );
-        cluster.observe(&Happened::LinkDown { reason: "gone" });
-        assert_has(
-            &metrics,
-            &[
-                "signal_cluster_link_up 0",
-                r#"signal_cluster_link_changes_total{to="down"} 1"#,
-                r#"signal_cluster_nodes{phase="up"} 0"#,
-                "signal_cluster_entries 0",
             ],
         );
     }

@@ -1,57 +1,24 @@
-// okhttp-sse, with a loop that reconnects.
+// okhttp-sse, with the code of docs/clients.md, which tests/clients/run puts into the class `SignalStream`.
 
-import java.io.IOException;
-import java.util.concurrent.CountDownLatch;
 import okhttp3.OkHttpClient;
 import okhttp3.Request;
-import okhttp3.Response;
-import okhttp3.sse.EventSource;
-import okhttp3.sse.EventSourceListener;
-import okhttp3.sse.EventSources;
 
 class OkHttpClientProgram {
-    static volatile String cursor = "";
-    static volatile boolean refused = false;
-
-    public static void main(String[] arguments) throws InterruptedException {
-        var factory = EventSources.createFactory(new OkHttpClient());
+    public static void main(String[] arguments) {
         var claim = System.getenv("CLAIM");
-        while (!refused) {
-            var request = new Request.Builder().url(System.getenv("URL"));
-            if (!claim.isEmpty()) request.header("X-User-Claim", claim);
-            if (!cursor.isEmpty()) request.header("Last-Event-ID", cursor);
-            var ended = new CountDownLatch(1);
-            factory.newEventSource(request.build(), new Listener(ended));
-            ended.await();
-            // The library does not hand over `retry`.
-            Thread.sleep(2000);
-        }
-        System.exit(0);
-    }
-
-    static class Listener extends EventSourceListener {
-        private final CountDownLatch ended;
-
-        Listener(CountDownLatch ended) { this.ended = ended; }
-
-        @Override public void onEvent(EventSource source, String id, String type, String data) {
-            if (id != null) cursor = id;
-            show("{\"event\":%s,\"data\":%s,\"id\":%s}", quote(type), quote(data), quote(id == null ? "" : id));
-        }
-
-        @Override public void onClosed(EventSource source) { ended.countDown(); }
-
-        @Override public void onFailure(EventSource source, Throwable failure, Response response) {
-            try {
-                // 204 and 4xx are final. A stream that was cut also has a response; its status is 200.
-                refused = response != null && response.code() != 200 && response.code() < 500;
-                var text = refused ? response.body().string() : String.valueOf(failure);
-                show("{\"error\":true,\"code\":%s,\"text\":%s}", refused ? response.code() : "null", quote(text));
-            } catch (IOException error) {
-                show("{\"error\":true,\"code\":null,\"text\":%s}", quote(error.toString()));
+        var request = new Request.Builder().url(System.getenv("URL"));
+        if (!claim.isEmpty()) request.header("X-User-Claim", claim);
+        // The client has no read time-out of its own, to see what OkHttp does.
+        new SignalStream(new OkHttpClient(), request.build()) {
+            @Override void event(String name, String data, String id) {
+                show("{\"event\":%s,\"data\":%s,\"id\":%s}", quote(name), quote(data), quote(id == null ? "" : id));
             }
-            ended.countDown();
-        }
+
+            @Override void refused(int status, String text) {
+                show("{\"error\":true,\"code\":%s,\"text\":%s}", status, quote(text));
+                System.exit(0);
+            }
+        }.open();
     }
 
     static void show(String format, Object... values) { System.out.println(String.format(format, values)); }

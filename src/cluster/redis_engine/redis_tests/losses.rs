@@ -1,6 +1,12 @@
 //! How a connection ends: each error, silence and a full inbox end it with a reason, and everything that waits fails at once.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -9,9 +15,9 @@ use tokio::{
 };
 
 use super::{
-    Linked, address, engine,
+    Linked, OfTest, RedisEngine, address, engine,
     real_server::{PROGRAMS, RealServer},
-    user, within,
+    server, user, within,
 };
 use crate::cluster::{
     directory::{Fault, Found, NodeId},
@@ -24,6 +30,13 @@ async fn linked(server: &RealServer, node: u64) -> Linked {
     let linked = Linked::to(&engine(&server.url()), node).await;
     linked.connection.directory.hello(0, false).await.unwrap();
     linked
+}
+
+/// An engine, and how many tasks of its connections run.
+fn counting_engine(url: &str) -> (RedisEngine, Arc<AtomicUsize>) {
+    let of_test = OfTest::default();
+    let tasks = of_test.tasks.clone();
+    (RedisEngine::new(server(url), Arc::new(of_test)), tasks)
 }
 
 #[tokio::test]
@@ -153,18 +166,26 @@ async fn a_full_inbox_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_is_closed_also_while_a_call_is_unanswered() {
-    let Some(server) = RealServer::start(REDIS, "").await else { return };
-    let node = linked(&server, 1).await;
-    let directory = node.connection.directory.clone();
-    let channel = Channel::Requests(NodeId(1));
+async fn a_dropped_connection_is_closed_also_while_a_frozen_server_takes_nothing() {
+    // Not TCP, where the system's own time-out would end it, too.
+    let path = std::env::temp_dir().join(format!("backend-signal-redis-frozen-{}.sock", std::process::id()));
+    let Some(server) = RealServer::start(REDIS, &format!("unixsocket {}", path.display())).await else { return };
+    let (engine, tasks) = counting_engine(&format!("unix://node:secret@{}", path.display()));
+    let node = Linked::to(&engine, 1).await;
+    let wire = node.connection.wire.clone();
+    assert_eq!(tasks.load(Ordering::SeqCst), 1);
     server.signal("-STOP");
-    let call = tokio::time::timeout(Duration::from_millis(20), directory.owe()).await;
+    let large = bytes::Bytes::from(vec![b'x'; 8 << 20]);
+    let call = tokio::time::timeout(Duration::from_millis(20), wire.publish(Channel::Requests(NodeId(1)), large)).await;
     assert!(call.is_err());
-    drop((node, directory));
+    drop((node, wire));
+    within(async {
+        while tasks.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     server.signal("-CONT");
-    let other = linked(&server, 2).await;
-    within(async { while other.connection.wire.publish(channel.clone(), "x".into()).await != Ok(0) {} }).await;
 }
 
 #[tokio::test]

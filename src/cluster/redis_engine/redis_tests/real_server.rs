@@ -29,7 +29,7 @@ pub(super) struct RealServer {
 impl RealServer {
     /// Starts a server with these lines in its configuration. `None`, with a line on standard error: it is not installed.
     pub(super) async fn start(program: &'static str, configuration: &str) -> Option<Self> {
-        Self::launch(program, &format!("save \"\"\nuser {ACL}\n{configuration}"), None).await
+        Self::launch(program, &format!("save \"\"\n{}\n{configuration}", user_line()), None).await
     }
 
     /// Starts a Sentinel.
@@ -149,6 +149,9 @@ fn is_installed(program: &str) -> bool {
     is_installed
 }
 
-/// The rights of the documentation.
-const ACL: &str = "node on >secret resetkeys ~bs:* resetchannels &bs:* -@all +evalsha +script|load +hget +hset +hdel +hgetall +hlen \
-                   +expire +time +publish +subscribe +unsubscribe +info +ping +set";
+/// The line of the documentation that makes the user, with a password.
+fn user_line() -> String {
+    let page = include_str!("../../../../docs/cluster.md");
+    let line = page.lines().find(|line| line.starts_with("user node ")).expect("the rights");
+    line.replace(">PASSWORD", ">secret")
+}

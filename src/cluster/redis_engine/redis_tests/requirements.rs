@@ -132,7 +132,7 @@ async fn several_clusters_share_a_server_under_their_prefixes_and_a_database_num
     let engine_of = |prefix: &str, url: String| {
         let prefix = prefix.parse::<RedisPrefix>().unwrap();
         let settings = RedisSettings { url: url.parse().unwrap(), password: None, ca: None, prefix };
-        super::RedisEngine::new(RedisServer::new(settings).unwrap(), std::sync::Arc::new(super::OfTest))
+        super::RedisEngine::new(RedisServer::new(settings).unwrap(), std::sync::Arc::new(super::OfTest::default()))
     };
     let admin = format!("redis://127.0.0.1:{}", real.port);
     let one = Linked::to(&engine_of("one", format!("{admin}/3")), 1).await;

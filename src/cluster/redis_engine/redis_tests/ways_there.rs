@@ -53,7 +53,7 @@ async fn a_private_authority_and_only_that_one_vouches_for_the_server() {
     );
     let Some(_server) = RealServer::start(REDIS, &configuration).await else { return };
     let url = format!("rediss://node:secret@127.0.0.1:{port}");
-    let linked = Linked::to(&RedisEngine::new(trusting(&url, &ca), std::sync::Arc::new(OfTest)), 1).await;
+    let linked = Linked::to(&RedisEngine::new(trusting(&url, &ca), std::sync::Arc::new(OfTest::default())), 1).await;
     assert_eq!(linked.connection.directory.hello(0, false).await.unwrap().generation, 1);
     // Another authority; the right one and another name; no TLS at all.
     for refused in [trusting(&url, &another_ca), trusting(&url.replace("127.0.0.1", "localhost"), &ca)] {

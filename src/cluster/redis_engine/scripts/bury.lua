@@ -1,4 +1,4 @@
 -- Deletes the entry of a dead node. ARGV: the device, the entry.
 local device, entry = ARGV[4], ARGV[5]
-if redis.call('HGET', D, device) == entry and is_dead((split(entry))) then redis.call('HDEL', D, device) end
+if call('HGET', D, device) == entry and is_dead((split(entry))) then call('HDEL', D, device) end
 return {}

@@ -1,4 +1,4 @@
 -- The node leaves.
-redis.call('HDEL', M, me)
-redis.call('HDEL', O, me)
+call('HDEL', M, me)
+call('HDEL', O, me)
 return {}

@@ -1,6 +1,6 @@
 -- Takes a device that nobody has. ARGV: the device, how many devices the user may have (0: any number).
 local device, limit = ARGV[4], tonumber(ARGV[5])
-local entry = redis.call('HGET', D, device)
+local entry = call('HGET', D, device)
 if entry then
   local node, term = split(entry)
   if node == me then return { 'mine', text(term) } end
@@ -9,10 +9,10 @@ if entry then
   notify(node, 'Y', granted, D, device)
   return { 'over', granted }
 end
-if limit > 0 and redis.call('HLEN', D) >= limit then
-  local entries, left = redis.call('HGETALL', D), 0
+if limit > 0 and call('HLEN', D) >= limit then
+  local entries, left = call('HGETALL', D), 0
   for i = 1, #entries, 2 do
-    if is_dead((split(entries[i + 1]))) then redis.call('HDEL', D, entries[i]) else left = left + 1 end
+    if is_dead((split(entries[i + 1]))) then call('HDEL', D, entries[i]) else left = left + 1 end
   end
   if left >= limit then return { 'full' } end
 end

@@ -1,14 +1,14 @@
 -- Joins. ARGV: the run of the server, whether the node says that it owes. Answers the generation and the debt.
 local known, run, owes = tonumber(ARGV[1]), ARGV[4], ARGV[5] == '1'
-local generation = tonumber(redis.call('HGET', G, 'gen') or '0')
-if generation == 0 or redis.call('HGET', G, 'run') ~= run or known > generation then
+local generation = tonumber(call('HGET', G, 'gen') or '0')
+if generation == 0 or call('HGET', G, 'run') ~= run or known > generation then
   generation = math.max(generation, known) + 1
-  redis.call('HSET', G, 'gen', text(generation), 'run', run)
-  local rows = redis.call('HGETALL', M)
+  call('HSET', G, 'gen', text(generation), 'run', run)
+  local rows = call('HGETALL', M)
   for i = 1, #rows, 2 do owe(rows[i]) end
 end
 local returned = known > 0 and (known ~= generation or is_dead(me))
-local row = redis.call('HGET', M, me)
-redis.call('HSET', M, me, text(now) .. (row and string.match(row, ' .*$') or ' joining'))
+local row = call('HGET', M, me)
+call('HSET', M, me, text(now) .. (row and string.match(row, ' .*$') or ' joining'))
 if owes or returned then owe(me) end
 return { text(generation), debt_of(me) }

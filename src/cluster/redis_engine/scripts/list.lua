@@ -1,5 +1,5 @@
 -- The devices of a user. Answers whether the directory is sure; then device, entry, and whether its node is dead, of each.
-local entries, dead = redis.call('HGETALL', D), {}
+local entries, dead = call('HGETALL', D), {}
 local answer = { is_sure() }
 for i = 1, #entries, 2 do
   local node = split(entries[i + 1])

@@ -1,6 +1,6 @@
 -- Takes the entry from a node. ARGV: the device, the entry, `M` or, if forced, `Y`. Answers the new term, or nothing: it has changed.
 local device, from, kind = ARGV[4], ARGV[5], ARGV[6]
-local entry = redis.call('HGET', D, device)
+local entry = call('HGET', D, device)
 if not entry then return {} end
 local node, term = split(entry)
 local from_node, from_term = split(from)

@@ -79,6 +79,7 @@ fn asks() -> [(&'static str, Ask); 8] {
             Ask::Hole(HoleAsk {
                 address: (&bob()).into(),
                 epoch: 0x5cbd,
+                term: TERM,
                 waiting: waiting.iter().map(WireWaiting::from).collect(),
             }),
         ),

@@ -7,7 +7,7 @@ mod node_gate;
 mod outcomes;
 mod senders;
 mod simulated_node;
-mod streams;
+mod simulated_streams;
 mod world;
 
 use std::{

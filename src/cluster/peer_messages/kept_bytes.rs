@@ -12,8 +12,9 @@ use std::{
 use super::*;
 use crate::{
     auth::TenantUser,
-    hub::{Parcel, ParcelEntry, Repeat, Waiting},
-    model::{Address, Cursor, Data, EventName, Sender, Start, UserId},
+    cluster::directory::NodeId,
+    hub::{Parcel, ParcelEntry, Repeat, Standing, Waiting},
+    model::{Address, Cursor, Data, DeviceId, EventName, Sender, Start, UserId},
 };
 
 /// One message of each kind, with its name.

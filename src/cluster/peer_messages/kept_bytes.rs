@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     auth::TenantUser,
     hub::{Parcel, ParcelEntry, Repeat, Waiting},
-    model::{Address, Cursor, Data, EventName, Sender, Start, UserId},
+    model::{Address, Cursor, Data, EventName, Outcome, Sender, Start, UserId},
 };
 
 /// One message of each kind, with its name.
@@ -80,6 +80,7 @@ fn asks() -> [(&'static str, Ask); 8] {
                 address: (&bob()).into(),
                 epoch: 0x5cbd,
                 waiting: waiting.iter().map(WireWaiting::from).collect(),
+                term: 0,
             }),
         ),
         (

@@ -7,8 +7,8 @@ use super::{
     directory::{Entry, NodeId, Phase},
     node::{Node, directory},
     peer_messages::{
-        self, Adopted, Ask, BroadcastAsk, DeliveredSay, HoleAsk, Incoming, LiveAsk, LiveDevice, LiveSay, Notice, Plain,
-        PushAsk, Pushed as PushedSay, Request, Say, TakeAsk, WireParcel, WireWaiting,
+        self, Adopted, Ask, BroadcastAsk, DeliveredSay, HoleAsk, Incoming, LARGEST_PARCEL, LiveAsk, LiveDevice,
+        LiveSay, Notice, Plain, PushAsk, Pushed as PushedSay, Request, Say, TakeAsk, WireParcel, WireWaiting,
     },
     rules::{Rule, is_on},
     stubs::Stub,
@@ -119,7 +119,7 @@ impl Node {
         }
         match self.hub().take(&address, Some(start), ask.term) {
             Taken::Parcel(mut parcel) => {
-                parcel.shrink_to(LARGEST);
+                parcel.shrink_to(LARGEST_PARCEL);
                 let parcel = self.leave_stub(&address, ask.term, parcel);
                 Some(Say::Parcel(WireParcel::from(&*parcel)))
             }
@@ -217,6 +217,3 @@ impl Node {
         Plain::Ok
     }
 }
-
-/// The largest parcel that a node sends, in bytes.
-const LARGEST: usize = 1 << 20;

@@ -29,7 +29,8 @@ impl Node {
         }
     }
 
-    /// Nobody said that a parcel was opened. If anything in it was not confirmed, whoever has the device gets a hole.
+    /// Gives up a parcel of which nobody knows whether another node has opened it. If its device may lack anything that was in it,
+    /// whoever has the device gets a hole: its next stream is told `broken`.
     pub(super) fn mourn(self: &Arc<Self>, address: &TenantAddress, parcel: &Parcel) {
         if parcel.may_lose() {
             self.observe(Happened::Mourned);

@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     directory::{NodeId, Phase},
     node::{Node, directory},
-    peer_messages::{Adopted, Ask, WireParcel},
+    peer_messages::{Adopted, Ask, LARGEST_PARCEL, WireParcel},
 };
 use crate::{
     auth::TenantAddress,
@@ -53,7 +53,7 @@ impl Node {
             for (address, standing) in mailboxes {
                 let Some(_turn) = self.turns.try_take(&address) else { continue };
                 if let Taken::Parcel(mut parcel) = hub.take(&address, None, standing.term) {
-                    parcel.shrink_to(LARGEST);
+                    parcel.shrink_to(LARGEST_PARCEL);
                     self.leave_stub(&address, standing.term, parcel);
                 }
             }
@@ -112,8 +112,6 @@ fn batches(parcels: Vec<Handed>) -> Vec<Vec<Handed>> {
 const BATCH: usize = 256 * 1024;
 /// The other node moves one entry after the other, and has to answer within [`PATIENCE`].
 const MOST: usize = 64;
-/// The largest parcel, in bytes.
-const LARGEST: usize = 1 << 20;
 /// How many batches are on their way at a time.
 const TOGETHER: usize = 32;
 const TOGETHER_IN_U32: u32 = 32;

@@ -7,6 +7,7 @@ mod framing;
 mod kept_bytes;
 mod live_device;
 mod message_parts;
+mod push_answer;
 
 use bytes::Bytes;
 
@@ -14,13 +15,13 @@ use self::{framing::write, message_parts::key};
 pub(super) use self::{
     framing::{Incoming, Notice, read_incoming, read_presence, read_reply},
     live_device::LiveDevice,
-    message_parts::{WireAddress, WireMessage, WireParcel, WireStart, WireWaiting},
+    message_parts::{LARGEST_PARCEL, WireAddress, WireMessage, WireParcel, WireStart, WireWaiting},
+    push_answer::Pushed,
 };
 use crate::{
     auth::TenantAddress,
-    error::Error,
     hub::{Sending, Term},
-    model::{Message, Outcome},
+    model::Message,
 };
 
 /// A request to another node.
@@ -179,19 +180,6 @@ pub(super) enum Plain {
     Full = 5,
 }
 
-/// What became of a pushed message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
-#[repr(i32)]
-pub(super) enum Pushed {
-    Unknown = 0,
-    Delivered = 1,
-    Held = 2,
-    Absent = 3,
-    MailboxFull = 4,
-    OverBudget = 5,
-    OverHoldBudget = 6,
-}
-
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct LiveSay {
     #[prost(message, repeated, tag = "1")]
@@ -227,33 +215,5 @@ impl PushAsk {
 
     pub(super) fn sending(&self) -> Sending {
         Sending { ttl_ms: self.ttl_ms, key: key(&self.key) }
-    }
-}
-
-impl From<Result<Outcome, Error>> for Pushed {
-    fn from(answer: Result<Outcome, Error>) -> Self {
-        match answer {
-            Ok(Outcome::Delivered) => Self::Delivered,
-            Ok(Outcome::Held) => Self::Held,
-            Err(Error::NotConnected) => Self::Absent,
-            Err(Error::MailboxFull(_)) => Self::MailboxFull,
-            Err(Error::OVER_HOLD_BUDGET) => Self::OverHoldBudget,
-            Err(_) => Self::OverBudget,
-        }
-    }
-}
-
-impl From<Pushed> for Result<Outcome, Error> {
-    fn from(pushed: Pushed) -> Self {
-        match pushed {
-            Pushed::Delivered => Ok(Outcome::Delivered),
-            Pushed::Held => Ok(Outcome::Held),
-            Pushed::Absent => Err(Error::NotConnected),
-            Pushed::MailboxFull => Err(Error::MAILBOX_FULL),
-            Pushed::OverHoldBudget => Err(Error::OVER_HOLD_BUDGET),
-            Pushed::OverBudget => Err(Error::OVER_BUDGET),
-            // A newer release refused it for a reason that this one does not know.
-            Pushed::Unknown => Err(Error::UNREACHABLE),
-        }
     }
 }

@@ -76,7 +76,8 @@ impl Stubs {
         self.stubs.lock().insert(address.clone(), stub);
     }
 
-    /// The stubs whose time is over, with their terms. They get another while, so that they come up again if the link is down.
+    /// The stubs whose time is over, with their terms. Each gets [`STUB`] more: a stub that cannot be closed, because the link is down,
+    /// is tried again then.
     fn due(&self, now: Instant) -> Vec<(TenantAddress, Term)> {
         let mut stubs = self.stubs.lock();
         let due = stubs.iter_mut().filter(|(_, stub)| stub.until <= now);

@@ -129,9 +129,8 @@ impl Node {
         user: &TenantUser,
         message: &Arc<SharedMessage>,
     ) -> Result<Vec<DeviceId>, BroadcastFault> {
-        let nobody = |error| BroadcastFault { error, delivered: Vec::new() };
         let mut by_node = BTreeMap::<NodeId, Vec<String>>::new();
-        for device in self.live_devices(user).await.map_err(nobody)? {
+        for device in self.live_devices(user).await? {
             if device.node != self.id.0 {
                 by_node.entry(NodeId(device.node)).or_default().push(device.device);
             }

@@ -14,7 +14,7 @@ use crate::{
     auth::TenantUser,
     cluster::directory::NodeId,
     hub::{Parcel, ParcelEntry, Repeat, Standing, Waiting},
-    model::{Address, Cursor, Data, DeviceId, EventName, Sender, Start, UserId},
+    model::{Address, Cursor, Data, DeviceId, EventName, Outcome, Sender, Start, UserId},
 };
 
 /// One message of each kind, with its name.

@@ -42,6 +42,7 @@ impl Node {
             }
             sleep(AGAIN).await;
         }
+        self.end_beats();
         let _ = directory!(self, bye());
     }
 
@@ -90,12 +91,13 @@ impl Node {
     }
 }
 
-/// Mailboxes that go together, to about [`BATCH`] bytes each.
+/// Mailboxes that go together: at most [`MOST`] with about [`BATCH`] bytes.
 fn batches(parcels: Vec<Handed>) -> Vec<Vec<Handed>> {
-    let (mut batches, mut bytes) = (vec![Vec::new()], 0);
+    let (mut batches, mut bytes) = (Vec::new(), 0);
     for handed in parcels {
         let more = handed.2.memory_bytes();
-        if bytes > 0 && bytes + more > BATCH {
+        let is_full = |last: &Vec<Handed>| last.len() >= MOST || !last.is_empty() && bytes + more > BATCH;
+        if batches.last().is_none_or(is_full) {
             batches.push(Vec::new());
             bytes = 0;
         }
@@ -108,10 +110,12 @@ fn batches(parcels: Vec<Handed>) -> Vec<Vec<Handed>> {
 }
 
 const BATCH: usize = 256 * 1024;
+/// The other node moves one entry after the other, and has to answer within [`PATIENCE`].
+const MOST: usize = 64;
 /// The largest parcel, in bytes.
 const LARGEST: usize = 1 << 20;
 /// How many batches are on their way at a time.
-const TOGETHER: usize = 8;
-const TOGETHER_IN_U32: u32 = 8;
+const TOGETHER: usize = 32;
+const TOGETHER_IN_U32: u32 = 32;
 const PATIENCE: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(50);

@@ -165,7 +165,7 @@ impl Directory for NodeEnd {
     }
 
     fn owe(&self) -> Answer<'_, u64> {
-        self.run(|script| script.owe())
+        self.run(|script: &mut Script<'_>| script.owe())
     }
 
     fn claim<'a>(&'a self, address: &'a TenantAddress, limit: usize) -> Answer<'a, Claim> {
@@ -215,7 +215,7 @@ impl Directory for NodeEnd {
     }
 
     fn bye(&self) -> Answer<'_, ()> {
-        self.run(|script| script.bye())
+        self.run(|script: &mut Script<'_>| script.bye())
     }
 
     fn use_ticket<'a>(&'a self, ticket: &'a [u8]) -> Answer<'a, bool> {

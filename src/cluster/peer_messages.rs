@@ -223,6 +223,9 @@ pub(super) struct LiveDevice {
 pub(super) struct DeliveredSay {
     #[prost(string, repeated, tag = "1")]
     pub(super) devices: Vec<String>,
+    /// Why a live device did not get it. `Unknown`: each of them got it.
+    #[prost(enumeration = "Pushed", tag = "2")]
+    pub(super) refused: i32,
 }
 
 impl Request {

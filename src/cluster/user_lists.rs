@@ -11,7 +11,7 @@ use super::{
     asking::NoAnswer,
     directory::{Entry, Listed, NodeId},
     node::{Node, directory},
-    peer_messages::{Ask, BroadcastAsk, LiveAsk, LiveDevice, Say, WantedDevice},
+    peer_messages::{Ask, BroadcastAsk, LiveAsk, LiveDevice, Pushed, Say, WantedDevice},
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
@@ -138,16 +138,21 @@ impl Node {
         }
         let ask = |devices| BroadcastAsk { user: user.as_text().to_owned(), devices, message: (&***message).into() };
         let asks = by_node.into_iter().map(|(node, devices)| (node, Ask::Broadcast(ask(devices)))).collect();
-        let (mut delivered, mut unknown) = (Vec::new(), false);
+        let (mut delivered, mut fault) = (Vec::new(), None);
         for (_, answer) in self.ask_all(asks, LONGEST).await {
             match answer {
                 Ok(Say::Delivered(said)) => {
                     delivered.extend(said.devices.iter().filter_map(|device| DeviceId::new(device).ok()));
+                    let refused = Pushed::try_from(said.refused).ok().filter(|refused| *refused != Pushed::Unknown);
+                    fault = fault.or(refused.and_then(|refused| Result::from(refused).err()));
                 }
-                _ => unknown = true,
+                _ => fault = Some(Error::UnknownOutcome),
             }
         }
-        if unknown { Err(BroadcastFault { error: Error::UnknownOutcome, delivered }) } else { Ok(delivered) }
+        match fault {
+            Some(error) => Err(BroadcastFault { error, delivered }),
+            None => Ok(delivered),
+        }
     }
 }
 

@@ -192,11 +192,6 @@ impl MemoryServer {
         network.reach(one).is_some_and(|run| network.reach(other) == Some(run))
     }
 
-    /// Whether a node reaches a server.
-    pub(crate) fn reaches(&self, node: NodeId) -> bool {
-        self.0.lock().reach(node).is_some()
-    }
-
     /// What the primary says of a device.
     pub(crate) fn entry(&self, address: &TenantAddress) -> Option<Entry> {
         self.read(|script| script.entry(address))
@@ -205,11 +200,6 @@ impl MemoryServer {
     /// Whether nobody owes to the primary.
     pub(crate) fn is_sure(&self) -> bool {
         self.read(|script| script.is_sure())
-    }
-
-    /// The generation of the primary's directory.
-    pub(crate) fn generation(&self) -> u64 {
-        self.read(|script| script.tables.generation)
     }
 
     fn read<T: Default>(&self, read: impl FnOnce(&mut Script<'_>) -> T) -> T {

@@ -79,6 +79,7 @@ fn asks() -> [(&'static str, Ask); 8] {
             Ask::Hole(HoleAsk {
                 address: (&bob()).into(),
                 epoch: 0x5cbd,
+                term: TERM,
                 waiting: waiting.iter().map(WireWaiting::from).collect(),
             }),
         ),
@@ -106,7 +107,10 @@ fn says() -> [(&'static str, Say); 5] {
         ("pushed", Say::Pushed(Pushed::MailboxFull.into())),
         ("parcel", Say::Parcel((&parcel()).into())),
         ("alive", Say::Live(LiveSay { devices: vec![presence()] })),
-        ("delivered", Say::Delivered(DeliveredSay { devices: vec!["phone".to_owned(), "laptop".to_owned()] })),
+        (
+            "delivered",
+            Say::Delivered(DeliveredSay { devices: vec!["phone".to_owned(), "laptop".to_owned()], refused: 0 }),
+        ),
     ]
 }
 

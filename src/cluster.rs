@@ -13,6 +13,8 @@ mod linking;
 #[cfg(test)]
 pub(crate) mod memory_engine;
 mod node;
+#[cfg(test)]
+mod node_tests;
 mod peer_messages;
 pub mod redis_engine;
 mod remote_send;
@@ -23,6 +25,7 @@ mod stubs;
 pub mod survey;
 mod sweep;
 mod turns;
+mod untold;
 mod user_lists;
 pub mod wire;
 

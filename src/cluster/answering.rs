@@ -7,14 +7,16 @@ use super::{
     directory::{Entry, NodeId, Phase},
     node::{Node, directory},
     peer_messages::{
-        self, Adopted, Ask, BroadcastAsk, DeliveredSay, HoleAsk, Incoming, LiveAsk, LiveDevice, LiveSay, Notice, Plain,
-        PushAsk, Pushed as PushedSay, Request, Say, TakeAsk, WireParcel, WireWaiting,
+        self, Adopted, Ask, BroadcastAsk, DeliveredSay, HoleAsk, Incoming, LARGEST_PARCEL, LiveAsk, LiveDevice,
+        LiveSay, Notice, Plain, PushAsk, Pushed as PushedSay, Request, Say, TakeAsk, WireParcel, WireWaiting,
     },
     rules::{Rule, is_on},
+    stubs::Stub,
     wire::{Channel, Pushed},
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
+    error::Error,
     hub::{Placed, Sending, Taken},
     model::{DeviceId, Start},
 };
@@ -111,13 +113,13 @@ impl Node {
     fn answer_take(self: &Arc<Self>, ask: &TakeAsk) -> Option<Say> {
         let (address, start) = (ask.address.read()?, Start::from(&ask.start));
         // While the device has no flow here, nobody sees it without its mailbox and without a stub.
-        let Some(_turn) = self.turns.try_take(&address) else { return Some(self.parcel_of_stub(&address, ask.term)) };
+        let Some(turn) = self.turns.try_take(&address) else { return Some(self.parcel_of_stub(&address, ask.term)) };
         if self.stubs.is_settling(&address) {
             return Some(Plain::Moving.into());
         }
         match self.hub().take(&address, Some(start), ask.term) {
             Taken::Parcel(mut parcel) => {
-                parcel.shrink_to(LARGEST);
+                parcel.shrink_to(LARGEST_PARCEL);
                 let parcel = self.leave_stub(&address, ask.term, parcel);
                 Some(Say::Parcel(WireParcel::from(&*parcel)))
             }
@@ -125,22 +127,18 @@ impl Node {
             Taken::OtherTerm => Some(Plain::Moving.into()),
             Taken::NotHere if self.stubs.has(&address) => Some(self.parcel_of_stub(&address, ask.term)),
             Taken::NotHere => {
-                self.disown_soon(&address, ask.term);
+                // With the turn, the device would look as if it were on its way.
+                drop(turn);
+                self.disown(&address, ask.term);
                 Some(Plain::NotHere.into())
             }
         }
     }
 
-    /// As [`Node::disown`], for a caller that has the turn of the device.
-    fn disown_soon(self: &Arc<Self>, address: &TenantAddress, term: u64) {
-        let (node, address) = (self.clone(), address.clone());
-        self.spawn(async move { node.disown(&address, term) });
-    }
-
     /// The parcel of a term, when it is still here: its answer may have been lost.
     fn parcel_of_stub(&self, address: &TenantAddress, term: u64) -> Say {
-        let parcel = self.stubs.of(address).filter(|stub| stub.term == term).and_then(|stub| stub.parcel);
-        parcel.map_or(Plain::Moving.into(), |parcel| Say::Parcel(WireParcel::from(&*parcel)))
+        let parcel = self.stubs.of(address).filter(|stub| stub.term == term).and_then(Stub::into_parcel);
+        parcel.map_or(Plain::Moving.into(), |parcel| Say::Parcel(WireParcel::from(&parcel)))
     }
 
     fn answer_hole(self: &Arc<Self>, ask: HoleAsk) -> Option<Say> {
@@ -177,14 +175,16 @@ impl Node {
         let user = TenantUser::from_node(&ask.user).ok()?;
         let hub = self.hub();
         let message = hub.receive(ask.message.read()?);
-        let mut devices = Vec::new();
+        let (mut devices, mut refused) = (Vec::new(), PushedSay::Unknown);
         for device in ask.devices.iter().filter_map(|device| DeviceId::new(device).ok()) {
             let address = TenantAddress { user: user.clone(), device };
-            if let Some(Ok(_)) = hub.push_here(&address, &message, Sending::default()) {
-                devices.push(address.device.as_str().to_owned());
+            match hub.push_here(&address, &message, Sending::default()) {
+                Some(Ok(_)) => devices.push(address.device.as_str().to_owned()),
+                Some(Err(error)) if error != Error::NotConnected => refused = PushedSay::from(Err(error)),
+                Some(Err(_)) | None => {}
             }
         }
-        Some(Say::Delivered(DeliveredSay { devices }))
+        Some(Say::Delivered(DeliveredSay { devices, refused: refused.into() }))
     }
 
     /// Moves mailboxes of a node that stops to this one.
@@ -199,6 +199,11 @@ impl Node {
                 return Plain::Full;
             }
             let turn = self.turns.take(&address).await;
+            if let Some(standing) = self.hub().standing(&address) {
+                // Made without the directory, so that it may hold what must not be lost. First it is known who has to yield.
+                self.verify(&address, standing.term).await;
+                continue;
+            }
             let era = self.link.era();
             match directory!(self, take_over(&address, Entry { node: from, term }, false)) {
                 Ok(Some(new)) => {
@@ -212,6 +217,3 @@ impl Node {
         Plain::Ok
     }
 }
-
-/// The largest parcel that a node sends, in bytes.
-const LARGEST: usize = 1 << 20;

@@ -14,6 +14,7 @@ use super::{
     node::{Node, directory},
     peer_messages::{Ask, Plain, Say, TakeAsk},
     rules::{Rule, abandons_parcel, is_on},
+    stubs::Stub,
     turns::Turn,
 };
 use crate::{
@@ -107,11 +108,12 @@ impl Arrival<'_> {
                 return Step::Later(Duration::from_millis(50));
             }
             self.put_alone();
-            return Step::Again;
+            return if node.hub().standing(address).is_some() { Step::Again } else { Step::Later(SOON) };
         }
-        if node.stubs.of(address).is_some_and(|stub| stub.parcel.is_none()) {
-            // It is being released.
-            return Step::Later(SOON);
+        if let Some(stub) = node.stubs.of(address).filter(|stub| stub.parcel.is_none()) {
+            // The task that would end the release waits for the turn, which is here.
+            let ended = node.end_release(address, stub.term).await;
+            return if ended { Step::Again } else { Step::Later(SOON) };
         }
         let era = node.link.era();
         match directory!(node, claim(address, self.limit)) {
@@ -140,7 +142,7 @@ impl Arrival<'_> {
         let node = self.node;
         let stub = node.stubs.of(self.address).map_or(0, |stub| stub.term);
         let known = node.known.of(self.address).map_or(0, |entry| entry.term);
-        let term = node.own_term(stub.max(known));
+        let term = node.own_term(stub.max(known).max(self.turn.yields_to()));
         if is_on(Rule::OwesWhatItMadeAlone) {
             node.alone.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         }
@@ -162,11 +164,11 @@ impl Arrival<'_> {
     /// The entry is this node's: opens the stub of its term again, or makes a mailbox with a hole.
     async fn reopen(&self, term: Term) -> Step {
         let (node, address, era) = (self.node, self.address, self.node.link.era());
-        let parcel = node.stubs.of(address).filter(|stub| stub.term == term).and_then(|stub| stub.parcel);
+        let parcel = node.stubs.of(address).filter(|stub| stub.term == term).and_then(Stub::into_parcel);
         if let Some(parcel) = parcel {
             let mine = Entry { node: node.id, term };
             if let Ok(Some(new)) = directory!(node, take_over(address, mine, false)) {
-                self.put_parcel(Arc::unwrap_or_clone(parcel), (new, era), Move::Revived);
+                self.put_parcel(parcel, (new, era), Move::Revived);
             }
         } else if !is_on(Rule::RevivesItsEntry) {
             self.put_fresh(true, (term, era), Move::New);

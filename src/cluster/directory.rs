@@ -23,7 +23,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 
 /// Why a call of the directory or the wire has no answer. Each of them means that the link is down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The call was not sent.
+    /// The call had no effect: it was not sent, or the server refused it.
     Down(String),
     /// The call was sent, or may have been. Nobody knows whether it had an effect.
     Late(String),
@@ -43,7 +43,7 @@ pub struct Entry {
 /// How far a node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Started, not yet told all.
+    /// Said hello, and no beat yet.
     Joining,
     /// At work.
     Up,
@@ -196,8 +196,8 @@ pub trait Directory: Send + Sync + 'static {
     /// Looks a device up.
     fn find<'a>(&'a self, address: &'a TenantAddress) -> Answer<'a, Found>;
 
-    /// Whether it is certain that nobody has a device, given that `entry` said so. `Nobody`: nobody owes, and there is no entry or
-    /// still this one. `At` names another entry.
+    /// As [`Directory::find`], for a caller that has asked the node of `entry`, which does not have the device: this entry counts as
+    /// none.
     fn absent<'a>(&'a self, address: &'a TenantAddress, entry: Option<Entry>) -> Answer<'a, Found>;
 
     /// The entries of a user.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::{
-    directory::{Fault, NodeId},
+    directory::{Fault, Member, NodeId},
     node::Node,
     peer_messages::LiveDevice,
     wire::Channel,
@@ -109,6 +109,11 @@ impl Following {
         self.0.lock().values_mut().for_each(|followed| followed.whole = false);
     }
 
+    /// Something may be missed of a user. Says whether it is followed.
+    fn doubt_user(&self, user: &TenantUser) -> bool {
+        self.0.lock().get_mut(user).map(|followed| followed.whole = false).is_some()
+    }
+
     /// The devices of a dead node are offline.
     fn bury(&self, node: NodeId) -> Vec<TenantAddress> {
         let mut gone = Vec::new();
@@ -172,10 +177,9 @@ impl Node {
         self.spawn(async move {
             let ended = up.wire.unsubscribe(&user).await;
             let _ = node.heed(&up, ended);
-            // Somebody began to watch meanwhile, and may have subscribed before that.
-            if node.following.follows(&user) {
-                let begun = up.wire.subscribe(&user).await;
-                let _ = node.heed(&up, begun);
+            // Somebody began to watch meanwhile, and may have subscribed before that: then changes may be missed.
+            if node.following.doubt_user(&user) {
+                let _ = node.list_followed(&user).await;
             }
         });
     }
@@ -221,18 +225,41 @@ impl Node {
         if let Some(followed) = self.following.0.lock().get_mut(&address.user) {
             followed.hear(address.device.clone(), &live);
         }
-        let Some(up) = self.link.up() else { return };
-        let (node, channel) = (self.clone(), Channel::Presence(address.user.clone()));
-        self.spawn(async move {
-            let sent = up.wire.publish(channel, live.to_presence()).await;
-            let _ = node.heed(&up, sent);
-        });
+        let (node, address) = (self.clone(), address.clone());
+        if self.link.up().is_none() {
+            return self.untold.keep(address, live);
+        }
+        self.spawn(async move { node.publish_presence(address, live).await });
     }
 
-    /// A node is dead: its devices go offline without asking.
-    pub(super) fn bury_presence(self: &Arc<Self>, dead: NodeId) {
-        for address in self.following.bury(dead) {
-            self.hub().changed(&address);
+    /// Publishes a presence, or keeps it until the link is back.
+    async fn publish_presence(self: &Arc<Self>, address: TenantAddress, live: LiveDevice) {
+        let Some(up) = self.link.up() else { return self.untold.keep(address, live) };
+        let sent = up.wire.publish(Channel::Presence(address.user.clone()), live.to_presence()).await;
+        if self.heed(&up, sent).is_err() {
+            self.untold.keep(address, live);
+        }
+    }
+
+    /// The link is back: publishes what changed here without it, then lists what changed elsewhere.
+    pub(super) async fn catch_up_presence(self: &Arc<Self>) {
+        for (address, live) in self.untold.take_all() {
+            self.publish_presence(address, live).await;
+        }
+        self.list_all_followed(Duration::ZERO).await;
+    }
+
+    /// After a beat: the devices of a node that died go offline without asking, and those of one that is back are listed again.
+    pub(super) fn note_deaths(self: &Arc<Self>, before: &[Member]) {
+        for dead in before.iter().filter(|member| !member.is_dead() && self.link.is_dead(member.node)) {
+            self.untold.buried(dead.node);
+            for address in self.following.bury(dead.node) {
+                self.hub().changed(&address);
+            }
+        }
+        if self.untold.has_returned(|node| !self.link.is_dead(node)) {
+            let node = self.clone();
+            self.spawn(async move { node.list_all_followed(Duration::ZERO).await });
         }
     }
 }

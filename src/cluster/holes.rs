@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Happened, Move,
@@ -29,7 +29,8 @@ impl Node {
         }
     }
 
-    /// Nobody said that a parcel was opened. If anything in it was not confirmed, whoever has the device gets a hole.
+    /// Gives up a parcel of which nobody knows whether another node has opened it. If its device may lack anything that was in it,
+    /// whoever has the device gets a hole: its next stream is told `broken`.
     pub(super) fn mourn(self: &Arc<Self>, address: &TenantAddress, parcel: &Parcel) {
         if parcel.may_lose() {
             self.observe(Happened::Mourned);
@@ -44,7 +45,19 @@ impl Node {
         self.spawn(async move {
             let mut waiting = if is_on(Rule::SendsWaitingOn) { waiting } else { Vec::new() };
             let epoch = if is_on(Rule::HolesKnowTheirEpoch) { epoch } else { 0 };
-            while !node.try_hole(&address, epoch, &mut waiting).await {
+            let mut aged = Instant::now();
+            loop {
+                // Never closed.
+                let place = node.holes.acquire().await;
+                let ms = u64::try_from(aged.elapsed().as_millis()).unwrap_or(u64::MAX);
+                aged = Instant::now();
+                for waiting in &mut waiting {
+                    waiting.grow_older(ms);
+                }
+                if node.try_hole(&address, epoch, &mut waiting).await {
+                    return;
+                }
+                drop(place);
                 sleep(AGAIN).await;
             }
         });
@@ -57,7 +70,7 @@ impl Node {
             return self.take_hole(address, epoch, waiting.clone());
         }
         match directory!(self, find(address)) {
-            Ok(Found::At(entry, _)) if entry.node != self.id => {
+            Ok(Found::At(entry, dead)) if entry.node != self.id && (!dead || self.is_young()) => {
                 let waiting_there = waiting.iter().map(WireWaiting::from).collect();
                 let ask = HoleAsk { address: address.into(), epoch, waiting: waiting_there, term: entry.term };
                 match self.ask(entry.node, Ask::Hole(ask), PATIENCE).await {
@@ -69,8 +82,9 @@ impl Node {
                     Err(NoAnswer::Down | NoAnswer::NoLink) => false,
                 }
             }
-            Ok(Found::Nobody) => self.claim_for_hole(address).await && waiting.is_empty(),
-            _ => false,
+            // Nobody has it, or only in name.
+            Ok(Found::Nobody | Found::At(..)) => self.claim_for_hole(address).await && waiting.is_empty(),
+            Ok(Found::Unsure) | Err(_) => false,
         }
     }
 
@@ -83,11 +97,22 @@ impl Node {
         taken
     }
 
-    /// Nobody has the device: makes a parked mailbox with a hole.
+    /// Nobody has the device, or a dead node, or only the entry is this node's: makes a parked mailbox with a hole.
     async fn claim_for_hole(self: &Arc<Self>, address: &TenantAddress) -> bool {
         let Some(turn) = self.turns.try_take(address) else { return false };
+        // Before this flow had the turn.
+        if self.hub().standing(address).is_some() || self.stubs.has(address) {
+            return false;
+        }
         let era = self.link.era();
-        let Ok(Claim::New { term, .. } | Claim::Over(term)) = directory!(self, claim(address, 0)) else { return false };
+        let term = match directory!(self, claim(address, 0)) {
+            Ok(Claim::New { term, .. } | Claim::Over(term)) => term,
+            Ok(Claim::Mine(term)) => match directory!(self, revive(address, term)) {
+                Ok(Some(new)) => new,
+                Ok(None) | Err(_) => return false,
+            },
+            Ok(Claim::Held(_) | Claim::Full) | Err(_) => return false,
+        };
         self.put(&turn, address, Placed::Fresh { hole: true, only_holds: false }, (term, era), Move::New);
         true
     }

@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     directory::{NodeId, Phase},
     node::{Node, directory},
-    peer_messages::{Adopted, Ask, WireParcel},
+    peer_messages::{Adopted, Ask, LARGEST_PARCEL, WireParcel},
 };
 use crate::{
     auth::TenantAddress,
@@ -42,6 +42,7 @@ impl Node {
             }
             sleep(AGAIN).await;
         }
+        self.end_beats();
         let _ = directory!(self, bye());
     }
 
@@ -52,7 +53,7 @@ impl Node {
             for (address, standing) in mailboxes {
                 let Some(_turn) = self.turns.try_take(&address) else { continue };
                 if let Taken::Parcel(mut parcel) = hub.take(&address, None, standing.term) {
-                    parcel.shrink_to(LARGEST);
+                    parcel.shrink_to(LARGEST_PARCEL);
                     self.leave_stub(&address, standing.term, parcel);
                 }
             }
@@ -90,12 +91,13 @@ impl Node {
     }
 }
 
-/// Mailboxes that go together, to about [`BATCH`] bytes each.
+/// Mailboxes that go together: at most [`MOST`] with about [`BATCH`] bytes.
 fn batches(parcels: Vec<Handed>) -> Vec<Vec<Handed>> {
-    let (mut batches, mut bytes) = (vec![Vec::new()], 0);
+    let (mut batches, mut bytes) = (Vec::new(), 0);
     for handed in parcels {
         let more = handed.2.memory_bytes();
-        if bytes > 0 && bytes + more > BATCH {
+        let is_full = |last: &Vec<Handed>| last.len() >= MOST || !last.is_empty() && bytes + more > BATCH;
+        if batches.last().is_none_or(is_full) {
             batches.push(Vec::new());
             bytes = 0;
         }
@@ -108,10 +110,10 @@ fn batches(parcels: Vec<Handed>) -> Vec<Vec<Handed>> {
 }
 
 const BATCH: usize = 256 * 1024;
-/// The largest parcel, in bytes.
-const LARGEST: usize = 1 << 20;
+/// The other node moves one entry after the other, and has to answer within [`PATIENCE`].
+const MOST: usize = 64;
 /// How many batches are on their way at a time.
-const TOGETHER: usize = 8;
-const TOGETHER_IN_U32: u32 = 8;
+const TOGETHER: usize = 32;
+const TOGETHER_IN_U32: u32 = 32;
 const PATIENCE: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(50);

@@ -113,12 +113,13 @@ impl Link {
     /// The era of this moment. Begins a new one when the clock skipped: this node did not run, and others may have taken what it has.
     pub(super) fn era(&self) -> u32 {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let before = self.ticked_ms.load(Ordering::Relaxed);
+        let before = self.ticked_ms.load(Ordering::Acquire);
         if now > before {
-            self.ticked_ms.store(now, Ordering::Relaxed);
+            // Before others can see the new tick: they would see neither the skip nor the new era.
             if now - before > SKIP_MS && is_on(Rule::SeesSkippedClocks) {
                 self.doubt();
             }
+            self.ticked_ms.store(now, Ordering::Release);
         }
         self.era.load(Ordering::Acquire)
     }

@@ -20,6 +20,7 @@ impl Node {
     /// Connects again and again.
     pub(super) async fn keep_linked(self: &Arc<Self>) {
         loop {
+            self.wait_if_left().await;
             let (sender, inbox) = mpsc::channel(INBOX);
             let reason = match self.engine.connect(self.id, sender).await {
                 Ok(connection) => self.serve(connection, inbox).await,
@@ -98,8 +99,9 @@ impl Node {
             }
         }
         let node = self.clone();
-        self.spawn(async move { node.list_all_followed(Duration::ZERO).await });
+        self.spawn(async move { node.catch_up_presence().await });
         loop {
+            self.wait_if_left().await;
             let (sent, about) = (self.around.wall_clock_ms(), self.around.about());
             let beat = up.directory.beat(self.phase(), &about).await;
             let beat = match self.heed(up, beat) {
@@ -108,9 +110,7 @@ impl Node {
             };
             let before = self.link.members();
             self.link.note_beat(&beat, sent, self.around.wall_clock_ms());
-            for dead in before.iter().filter(|member| !member.is_dead() && self.link.is_dead(member.node)) {
-                self.bury_presence(dead.node);
-            }
+            self.note_deaths(&before);
             if self.phase() == Phase::Joining {
                 self.enter(Phase::Up);
             }

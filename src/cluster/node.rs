@@ -2,13 +2,15 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 
 use super::{
     Happened, Move, Surroundings,
@@ -19,6 +21,7 @@ use super::{
     rules::{Rule, is_on},
     stubs::Stubs,
     turns::{Turn, Turns},
+    untold::Untold,
     wire::Engine,
 };
 use crate::{
@@ -50,8 +53,13 @@ pub(super) struct Node {
     pub(super) turns: Turns,
     pub(super) stubs: Stubs,
     pub(super) following: Following,
+    pub(super) untold: Untold,
+    /// Holes that are sent at the same time.
+    pub(super) holes: Semaphore,
     pub(super) known: KnownEntries,
     phase: AtomicU8,
+    /// The row of this node is removed, for good.
+    has_left: AtomicBool,
     /// How many mailboxes were made without the directory. Back to 0 when all is told.
     pub(super) alone: AtomicU64,
 }
@@ -73,8 +81,11 @@ impl Node {
             turns: Turns::default(),
             stubs: Stubs::default(),
             following: Following::default(),
+            untold: Untold::default(),
+            holes: Semaphore::new(HOLES),
             known: KnownEntries::default(),
             phase: AtomicU8::new(0),
+            has_left: AtomicBool::new(false),
             alone: AtomicU64::new(0),
         })
     }
@@ -103,6 +114,18 @@ impl Node {
             Phase::Leaving => 2,
         };
         self.phase.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// This node says no more that it is alive: its row would be there again.
+    pub(super) fn end_beats(&self) {
+        self.has_left.store(true, Ordering::Release);
+    }
+
+    /// Waits for ever once the row of this node is removed.
+    pub(super) async fn wait_if_left(&self) {
+        if self.has_left.load(Ordering::Acquire) {
+            pending::<()>().await;
+        }
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -144,13 +167,17 @@ impl Node {
         (term, era): (Term, u32),
         how: Move,
     ) {
-        let yields = turn.yields(term) && is_on(Rule::ArrivalsYield);
-        let placed = if yields { Err(placed) } else { self.hub().place(address, placed, term, era) };
+        let yields = || turn.yields_to() > term && is_on(Rule::ArrivalsYield);
+        let placed = if yields() { Err(placed) } else { self.hub().place(address, placed, term, era) };
         match placed {
             Ok(()) => {
                 self.stubs.remove(address, None);
                 self.known.forget(address);
                 self.observe(Happened::Moved(how));
+                // A notice that came just before the mailbox was in its place has found nothing to give up.
+                if yields() {
+                    self.give_up(address, turn.yields_to());
+                }
             }
             Err(Placed::Parcel(parcel)) => self.mourn(address, &parcel),
             Err(Placed::Fresh { .. }) => {}
@@ -199,3 +226,6 @@ impl KnownEntries {
 
 /// How many entries a node remembers.
 const KNOWN: usize = 65_536;
+/// How many holes are on their way at a time. A node that gives up all its mailboxes would otherwise fill its link, so that its own beats
+/// come too late, and the inboxes of others.
+const HOLES: usize = 256;

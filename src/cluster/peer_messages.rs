@@ -5,21 +5,23 @@
 mod framing;
 #[cfg(test)]
 mod kept_bytes;
+mod live_device;
 mod message_parts;
+mod push_answer;
 
 use bytes::Bytes;
 
 use self::{framing::write, message_parts::key};
 pub(super) use self::{
     framing::{Incoming, Notice, read_incoming, read_presence, read_reply},
-    message_parts::{WireAddress, WireMessage, WireParcel, WireStart, WireWaiting},
+    live_device::LiveDevice,
+    message_parts::{LARGEST_PARCEL, WireAddress, WireMessage, WireParcel, WireStart, WireWaiting},
+    push_answer::Pushed,
 };
-use super::directory::NodeId;
 use crate::{
     auth::TenantAddress,
-    error::Error,
-    hub::{Sending, Standing, Term},
-    model::{DeviceId, Message, Outcome},
+    hub::{Sending, Term},
+    model::Message,
 };
 
 /// A request to another node.
@@ -178,51 +180,19 @@ pub(super) enum Plain {
     Full = 5,
 }
 
-/// What became of a pushed message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
-#[repr(i32)]
-pub(super) enum Pushed {
-    Unknown = 0,
-    Delivered = 1,
-    Held = 2,
-    Absent = 3,
-    MailboxFull = 4,
-    OverBudget = 5,
-    OverHoldBudget = 6,
-}
-
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct LiveSay {
     #[prost(message, repeated, tag = "1")]
     pub(super) devices: Vec<LiveDevice>,
 }
 
-/// One device of a [`LiveSay`], and the presence that is published.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct LiveDevice {
-    #[prost(string, tag = "1")]
-    pub(super) device: String,
-    #[prost(uint64, tag = "2")]
-    pub(super) term: u64,
-    #[prost(uint64, tag = "3")]
-    pub(super) number: u64,
-    #[prost(fixed64, tag = "4")]
-    pub(super) epoch: u64,
-    #[prost(uint32, tag = "5")]
-    pub(super) page: u32,
-    #[prost(bool, tag = "6")]
-    pub(super) live: bool,
-    /// The mailbox is on its way: look again.
-    #[prost(bool, tag = "7")]
-    pub(super) moving: bool,
-    #[prost(fixed64, tag = "8")]
-    pub(super) node: u64,
-}
-
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct DeliveredSay {
     #[prost(string, repeated, tag = "1")]
     pub(super) devices: Vec<String>,
+    /// Why a live device did not get it. `Unknown`: each of them got it.
+    #[prost(enumeration = "Pushed", tag = "2")]
+    pub(super) refused: i32,
 }
 
 impl Request {
@@ -237,32 +207,6 @@ impl Reply {
     }
 }
 
-impl LiveDevice {
-    pub(super) fn of(device: &DeviceId, standing: &Standing, node: NodeId) -> Self {
-        let (epoch, page) = standing.live.unwrap_or((standing.epoch, 0));
-        Self {
-            device: device.as_str().to_owned(),
-            term: standing.term,
-            number: standing.number,
-            epoch,
-            page,
-            live: standing.live.is_some(),
-            moving: false,
-            node: node.0,
-        }
-    }
-
-    /// A device whose mailbox is on its way.
-    pub(super) fn moving(device: &DeviceId, term: Term, node: NodeId) -> Self {
-        let device = device.as_str().to_owned();
-        Self { device, term, moving: true, node: node.0, ..Self::default() }
-    }
-
-    pub(super) fn to_presence(&self) -> Bytes {
-        write(b'P', self)
-    }
-}
-
 impl PushAsk {
     pub(super) fn new(address: &TenantAddress, term: Term, message: &Message, sending: Sending) -> Self {
         let key = sending.key.map(|key| key.to_be_bytes().to_vec()).unwrap_or_default();
@@ -271,33 +215,5 @@ impl PushAsk {
 
     pub(super) fn sending(&self) -> Sending {
         Sending { ttl_ms: self.ttl_ms, key: key(&self.key) }
-    }
-}
-
-impl From<Result<Outcome, Error>> for Pushed {
-    fn from(answer: Result<Outcome, Error>) -> Self {
-        match answer {
-            Ok(Outcome::Delivered) => Self::Delivered,
-            Ok(Outcome::Held) => Self::Held,
-            Err(Error::NotConnected) => Self::Absent,
-            Err(Error::MailboxFull(_)) => Self::MailboxFull,
-            Err(Error::OVER_HOLD_BUDGET) => Self::OverHoldBudget,
-            Err(_) => Self::OverBudget,
-        }
-    }
-}
-
-impl From<Pushed> for Result<Outcome, Error> {
-    fn from(pushed: Pushed) -> Self {
-        match pushed {
-            Pushed::Delivered => Ok(Outcome::Delivered),
-            Pushed::Held => Ok(Outcome::Held),
-            Pushed::Absent => Err(Error::NotConnected),
-            Pushed::MailboxFull => Err(Error::MAILBOX_FULL),
-            Pushed::OverHoldBudget => Err(Error::OVER_HOLD_BUDGET),
-            Pushed::OverBudget => Err(Error::OVER_BUDGET),
-            // A newer release refused it for a reason that this one does not know.
-            Pushed::Unknown => Err(Error::UNREACHABLE),
-        }
     }
 }

@@ -31,7 +31,17 @@ pub(super) struct Stub {
     pub(super) parcel: Option<Arc<Parcel>>,
     /// The generation in which it left.
     generation: u64,
+    left: Instant,
     until: Instant,
+}
+
+impl Stub {
+    /// The mailbox as it would be now: older than when it left.
+    pub(super) fn into_parcel(self) -> Option<Parcel> {
+        let mut parcel = Arc::unwrap_or_clone(self.parcel?);
+        parcel.grow_older(u64::try_from(self.left.elapsed().as_millis()).unwrap_or(u64::MAX));
+        Some(parcel)
+    }
 }
 
 impl Stubs {
@@ -66,7 +76,8 @@ impl Stubs {
         self.stubs.lock().insert(address.clone(), stub);
     }
 
-    /// The stubs whose time is over, with their terms. They get another while, so that they come up again if the link is down.
+    /// The stubs whose time is over, with their terms. Each gets [`STUB`] more: a stub that cannot be closed, because the link is down,
+    /// is tried again then.
     fn due(&self, now: Instant) -> Vec<(TenantAddress, Term)> {
         let mut stubs = self.stubs.lock();
         let due = stubs.iter_mut().filter(|(_, stub)| stub.until <= now);
@@ -95,19 +106,26 @@ impl Stubs {
     /// would move a gigabyte a second through the engine.
     pub(super) fn settle(&self, address: &TenantAddress, bytes: usize) {
         if bytes >= LARGE {
-            let until = Instant::now() + Duration::from_secs_f64(bytes as f64 / f64::from(1 << 20));
-            self.settling.lock().entry(until).or_default().push(address.clone());
+            let now = Instant::now();
+            let until = now
+                + Duration::from_millis((u64::try_from(bytes).unwrap_or(u64::MAX) >> 10).saturating_mul(1_000) >> 10);
+            let mut settling = self.settling.lock();
+            forget_settled(&mut settling, now);
+            settling.entry(until).or_default().push(address.clone());
         }
     }
 
     /// Whether a mailbox came with a large parcel a moment ago.
     pub(super) fn is_settling(&self, address: &TenantAddress) -> bool {
         let mut settling = self.settling.lock();
-        let now = Instant::now();
-        while settling.first_key_value().is_some_and(|(until, _)| *until <= now) {
-            settling.pop_first();
-        }
+        forget_settled(&mut settling, Instant::now());
         settling.values().flatten().any(|settles| settles == address)
+    }
+}
+
+fn forget_settled(settling: &mut BTreeMap<Instant, Vec<TenantAddress>>, now: Instant) {
+    while settling.first_key_value().is_some_and(|(until, _)| *until <= now) {
+        settling.pop_first();
     }
 }
 
@@ -115,8 +133,7 @@ impl Node {
     /// Keeps the parcel of a mailbox that left, so that it can be asked for again.
     pub(super) fn leave_stub(&self, address: &TenantAddress, term: Term, parcel: Box<Parcel>) -> Arc<Parcel> {
         let parcel: Arc<Parcel> = parcel.into();
-        let (generation, until) = (self.link.generation(), Instant::now() + STUB);
-        self.stubs.insert(address, Stub { term, parcel: Some(parcel.clone()), generation, until });
+        self.stubs.insert(address, self.new_stub(term, Some(parcel.clone())));
         parcel
     }
 
@@ -125,9 +142,13 @@ impl Node {
         if self.stubs.has(address) {
             return;
         }
-        let (generation, until) = (self.link.generation(), Instant::now() + STUB);
-        self.stubs.insert(address, Stub { term, parcel: None, generation, until });
+        self.stubs.insert(address, self.new_stub(term, None));
         self.close_later(address, term);
+    }
+
+    fn new_stub(&self, term: Term, parcel: Option<Arc<Parcel>>) -> Stub {
+        let left = Instant::now();
+        Stub { term, parcel, generation: self.link.generation(), left, until: left + STUB }
     }
 
     /// Closes the stubs whose time is over.
@@ -147,13 +168,11 @@ impl Node {
     async fn close(self: &Arc<Self>, address: &TenantAddress, term: Term) {
         let turn = self.turns.take(address).await;
         let Some(stub) = self.stubs.of(address).filter(|stub| stub.term == term) else { return };
-        let Some(parcel) = stub.parcel else {
-            if directory!(self, release(address, term)).is_ok() {
-                self.stubs.remove(address, Some(term));
-            }
+        let is_old = stub.generation != self.link.generation() && is_on(Rule::MournsOldGenerations);
+        let Some(parcel) = stub.into_parcel() else {
+            self.end_release(address, term).await;
             return;
         };
-        let is_old = stub.generation != self.link.generation() && is_on(Rule::MournsOldGenerations);
         if is_old || !is_on(Rule::RevivesStubs) {
             if self.stubs.remove(address, Some(term)).is_some() {
                 self.mourn(address, &parcel);
@@ -164,8 +183,7 @@ impl Node {
         match directory!(self, revive(address, term)) {
             Ok(Some(new)) => {
                 if self.stubs.remove(address, Some(term)).is_some() {
-                    let parcel = Box::new(Arc::unwrap_or_clone(parcel));
-                    self.put(&turn, address, Placed::Parcel(parcel), (new, era), Move::Revived);
+                    self.put(&turn, address, Placed::Parcel(Box::new(parcel)), (new, era), Move::Revived);
                 }
             }
             Ok(None) => {
@@ -176,6 +194,15 @@ impl Node {
             // Comes up again.
             Err(_) => {}
         }
+    }
+
+    /// The directory forgets a mailbox whose time was over. For a caller that has the turn of the device. Says whether that is done.
+    pub(super) async fn end_release(&self, address: &TenantAddress, term: Term) -> bool {
+        let released = directory!(self, release(address, term)).is_ok();
+        if released {
+            self.stubs.remove(address, Some(term));
+        }
+        released
     }
 
     /// Gives up the parcel of a device, because another node has a newer mailbox.

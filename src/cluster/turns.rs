@@ -15,7 +15,16 @@ use crate::{auth::TenantAddress, hub::Term};
 
 /// The devices that have a flow.
 #[derive(Default)]
-pub(super) struct Turns(Arc<Lock<HashMap<TenantAddress, Arc<Device>>>>);
+pub(super) struct Turns(Arc<Lock<HashMap<TenantAddress, Flows>>>);
+
+/// The flows of one device.
+#[derive(Default)]
+struct Flows {
+    device: Arc<Device>,
+    /// How many there are: the one that has the turn, and those that wait. Counted under the lock of the map: two that end at the same
+    /// time could not tell from the counts of an `Arc` which one is the last.
+    count: usize,
+}
 
 #[derive(Default)]
 struct Device {
@@ -28,14 +37,14 @@ struct Device {
 pub(super) struct Turn {
     address: TenantAddress,
     device: Arc<Device>,
-    turns: Arc<Lock<HashMap<TenantAddress, Arc<Device>>>>,
+    turns: Arc<Lock<HashMap<TenantAddress, Flows>>>,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
 impl Turns {
     /// Waits for the turn of a device.
     pub(super) async fn take(&self, address: &TenantAddress) -> Turn {
-        let device = self.0.lock().entry(address.clone()).or_default().clone();
+        let device = self.0.lock().entry(address.clone()).or_default().begin();
         let mut turn = Turn { address: address.clone(), device, turns: self.0.clone(), guard: None };
         // A waiter whose future is dropped gives its entry back: `turn` exists before the wait.
         turn.guard = Some(turn.device.turn.clone().lock_owned().await);
@@ -48,7 +57,7 @@ impl Turns {
         if turns.contains_key(address) {
             return None;
         }
-        let device = turns.entry(address.clone()).or_default().clone();
+        let device = turns.entry(address.clone()).or_default().begin();
         let guard = device.turn.clone().try_lock_owned().ok();
         Some(Turn { address: address.clone(), device, turns: self.0.clone(), guard })
     }
@@ -60,30 +69,60 @@ impl Turns {
 
     /// Tells the flow of a device, if it has one, that another node has a mailbox of this term.
     pub(super) fn yield_to(&self, address: &TenantAddress, term: Term) {
-        if let Some(device) = self.0.lock().get(address) {
-            device.yields_to.fetch_max(term, Ordering::AcqRel);
+        if let Some(flows) = self.0.lock().get(address) {
+            flows.device.yields_to.fetch_max(term, Ordering::AcqRel);
         }
     }
 }
 
+impl Flows {
+    fn begin(&mut self) -> Arc<Device> {
+        self.count += 1;
+        self.device.clone()
+    }
+}
+
 impl Turn {
-    /// Whether another node has a newer mailbox than one of this term.
-    pub(super) fn yields(&self, term: Term) -> bool {
-        self.device.yields_to.load(Ordering::Acquire) > term
+    /// The highest term of which another node is known to have a mailbox. 0: none.
+    pub(super) fn yields_to(&self) -> Term {
+        self.device.yields_to.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if self.guard.take().is_some() {
+        if self.guard.is_some() {
+            // Before the next flow has the turn: what that one is told must stay.
             self.device.yields_to.store(0, Ordering::Release);
+            self.guard = None;
         }
         let mut turns = self.turns.lock();
-        // The map and this turn: nobody waits.
-        if turns.get(&self.address).is_some_and(|device| Arc::ptr_eq(device, &self.device))
-            && Arc::strong_count(&self.device) == 2
-        {
-            turns.remove(&self.address);
+        if let Some(flows) = turns.get_mut(&self.address) {
+            flows.count -= 1;
+            if flows.count == 0 {
+                turns.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Address;
+
+    #[test]
+    fn a_device_has_no_flow_any_more_also_when_its_last_two_end_at_the_same_time() {
+        let (turns, phone) = (Turns::default(), TenantAddress::of(&Address::new("bob", "phone").expect("ids")));
+        for round in 0..20_000 {
+            let has_turn = turns.try_take(&phone).expect("no flow");
+            let device = turns.0.lock().get_mut(&phone).map(Flows::begin).expect("a flow");
+            let waits = Turn { address: phone.clone(), device, turns: turns.0.clone(), guard: None };
+            std::thread::scope(|scope| {
+                scope.spawn(move || drop(has_turn));
+                scope.spawn(move || drop(waits));
+            });
+            assert!(!turns.is_busy(&phone), "round {round}");
         }
     }
 }

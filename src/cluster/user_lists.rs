@@ -11,7 +11,7 @@ use super::{
     asking::NoAnswer,
     directory::{Entry, Listed, NodeId},
     node::{Node, directory},
-    peer_messages::{Ask, BroadcastAsk, LiveAsk, LiveDevice, Say, WantedDevice},
+    peer_messages::{Ask, BroadcastAsk, LiveAsk, LiveDevice, Pushed, Say, WantedDevice},
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
@@ -129,25 +129,29 @@ impl Node {
         user: &TenantUser,
         message: &Arc<SharedMessage>,
     ) -> Result<Vec<DeviceId>, BroadcastFault> {
-        let nobody = |error| BroadcastFault { error, delivered: Vec::new() };
         let mut by_node = BTreeMap::<NodeId, Vec<String>>::new();
-        for device in self.live_devices(user).await.map_err(nobody)? {
+        for device in self.live_devices(user).await? {
             if device.node != self.id.0 {
                 by_node.entry(NodeId(device.node)).or_default().push(device.device);
             }
         }
         let ask = |devices| BroadcastAsk { user: user.as_text().to_owned(), devices, message: (&***message).into() };
         let asks = by_node.into_iter().map(|(node, devices)| (node, Ask::Broadcast(ask(devices)))).collect();
-        let (mut delivered, mut unknown) = (Vec::new(), false);
+        let (mut delivered, mut fault) = (Vec::new(), None);
         for (_, answer) in self.ask_all(asks, LONGEST).await {
             match answer {
                 Ok(Say::Delivered(said)) => {
                     delivered.extend(said.devices.iter().filter_map(|device| DeviceId::new(device).ok()));
+                    let refused = Pushed::try_from(said.refused).ok().filter(|refused| *refused != Pushed::Unknown);
+                    fault = fault.or(refused.and_then(|refused| Result::from(refused).err()));
                 }
-                _ => unknown = true,
+                _ => fault = Some(Error::UnknownOutcome),
             }
         }
-        if unknown { Err(BroadcastFault { error: Error::UnknownOutcome, delivered }) } else { Ok(delivered) }
+        match fault {
+            Some(error) => Err(BroadcastFault { error, delivered }),
+            None => Ok(delivered),
+        }
     }
 }
 

@@ -79,8 +79,8 @@ pub trait Backplane: Send + Sync + 'static {
     ) -> Reply<'a, Result<Vec<DeviceId>, BroadcastFault>>;
 
     /// Begins to follow the devices of a user on other nodes: [`Inbound::changed`] is called for each change. Completes when
-    /// [`Backplane::remote_pages`] is whole. May be called again for a user that is followed. Also after an error, the hub calls
-    /// [`Backplane::unwatch`] when nobody watches the user.
+    /// [`Backplane::remote_pages`] is whole. May be called again for a user that is followed. The hub calls [`Backplane::unwatch`] once
+    /// nobody watches the user, also when this failed.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when the list may be incomplete.

@@ -67,6 +67,16 @@ pub struct Repeat {
     pub age_ms: u64,
 }
 
+impl Waiting {
+    /// It has waited for so long, in milliseconds.
+    pub fn grow_older(&mut self, ms: u64) {
+        self.ttl_ms = self.ttl_ms.saturating_sub(ms);
+        if let Some(repeat) = &mut self.repeat {
+            repeat.age_ms = repeat.age_ms.saturating_add(ms);
+        }
+    }
+}
+
 impl Parcel {
     /// About how many bytes the parcel has.
     #[must_use]
@@ -87,6 +97,13 @@ impl Parcel {
             dropped += 1;
         }
         self.entries.drain(..dropped);
+    }
+
+    /// It has waited for so long, in milliseconds: all in it is older by that.
+    pub fn grow_older(&mut self, ms: u64) {
+        let ages = self.entries.iter_mut().map(|entry| &mut entry.age_ms);
+        let ages = ages.chain(self.repeats.iter_mut().map(|repeat| &mut repeat.age_ms));
+        ages.chain([&mut self.away_ms]).for_each(|age_ms| *age_ms = age_ms.saturating_add(ms));
     }
 
     /// Whether messages were accepted of which nobody knows that the device has them.
@@ -152,5 +169,23 @@ mod tests {
         parcel.entries[3].ttl_ms = 10;
         let times: Vec<_> = parcel.waiting(500).iter().map(|waiting| waiting.ttl_ms).collect();
         assert_eq!(times, [500, 3]);
+    }
+
+    #[test]
+    fn a_parcel_that_waits_and_all_in_it_grow_older() {
+        let mut parcel = parcel(2);
+        parcel.entries[3].ttl_ms = 50;
+        parcel.repeats = vec![Repeat { key: 1, outcome: Outcome::Held, seq: 4, age_ms: 7 }];
+        parcel.grow_older(20);
+        assert_eq!((parcel.away_ms, parcel.repeats[0].age_ms), (20, 27));
+        assert!(parcel.entries.iter().all(|entry| entry.age_ms == 27));
+        let mut waiting = parcel.waiting(500);
+        for waiting in &mut waiting {
+            waiting.grow_older(20);
+        }
+        assert_eq!(waiting.iter().map(|waiting| waiting.ttl_ms).collect::<Vec<_>>(), [480, 3]);
+        assert_eq!(waiting[1].repeat.map(|repeat| repeat.age_ms), Some(47));
+        waiting[1].grow_older(9);
+        assert_eq!(waiting[1].ttl_ms, 0);
     }
 }

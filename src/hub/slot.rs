@@ -176,9 +176,8 @@ impl Slot {
         })
     }
 
-    /// See [`Mailbox::check`]. `tick` is the tick of the entry that came up. An outdated entry does nothing, as one of a slot
-    /// that is gone. The caller has to
-    /// remove the slot from the registry when the result says `remove`.
+    /// See [`Mailbox::check`]. `tick` is the tick of the entry that came up. Does nothing when the entry is outdated or the slot is
+    /// gone. The caller has to remove the slot from the registry when the result says `remove`.
     pub(super) fn check(self: &Arc<Self>, core: &Core, kind: DeadlineKind, tick: Tick, now: Millis) -> Checked {
         let (checked, waker) = self.update(core, now, |state| {
             let is_gone = self.marks.is_gone();

@@ -12,8 +12,9 @@ use std::{
 use super::*;
 use crate::{
     auth::TenantUser,
-    hub::{Parcel, ParcelEntry, Repeat, Waiting},
-    model::{Address, Cursor, Data, EventName, Sender, Start, UserId},
+    cluster::directory::NodeId,
+    hub::{Parcel, ParcelEntry, Repeat, Standing, Waiting},
+    model::{Address, Cursor, Data, DeviceId, EventName, Outcome, Sender, Start, UserId},
 };
 
 /// One message of each kind, with its name.
@@ -79,6 +80,7 @@ fn asks() -> [(&'static str, Ask); 8] {
             Ask::Hole(HoleAsk {
                 address: (&bob()).into(),
                 epoch: 0x5cbd,
+                term: TERM,
                 waiting: waiting.iter().map(WireWaiting::from).collect(),
             }),
         ),
@@ -106,7 +108,10 @@ fn says() -> [(&'static str, Say); 5] {
         ("pushed", Say::Pushed(Pushed::MailboxFull.into())),
         ("parcel", Say::Parcel((&parcel()).into())),
         ("alive", Say::Live(LiveSay { devices: vec![presence()] })),
-        ("delivered", Say::Delivered(DeliveredSay { devices: vec!["phone".to_owned(), "laptop".to_owned()] })),
+        (
+            "delivered",
+            Say::Delivered(DeliveredSay { devices: vec!["phone".to_owned(), "laptop".to_owned()], refused: 0 }),
+        ),
     ]
 }
 

@@ -63,6 +63,9 @@ pub(in crate::cluster) struct WireWaiting {
     repeat: Option<WireRepeat>,
 }
 
+/// The largest parcel that a node sends, in bytes.
+pub(in crate::cluster) const LARGEST_PARCEL: usize = 1 << 20;
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::cluster) struct WireParcel {
     #[prost(fixed64, tag = "1")]

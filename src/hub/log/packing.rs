@@ -8,7 +8,8 @@ use super::{
 };
 use crate::model::Message;
 
-/// A higher number in a parcel is wrong. Half of it then stands for it, so that the numbers of new messages do not come near.
+/// No mailbox counts so far. A parcel with a higher number is wrong, and its mailbox goes on from half of this: so it still has numbers
+/// for new messages.
 const HIGHEST: u64 = 1 << 62;
 
 impl Log {

@@ -17,7 +17,7 @@ use crate::{
     model::{Message, Start},
 };
 
-/// A higher page in a parcel is wrong. Half of it then stands for it.
+/// No mailbox counts so far. A parcel with a higher page is wrong, and its mailbox goes on from half of this.
 const HIGHEST_PAGE: u32 = 1 << 30;
 
 impl Mailbox {
@@ -48,7 +48,7 @@ impl Mailbox {
     }
 
     /// Gives everything away to a stream elsewhere that begins at `start`. The attached stream ends at its next poll, as if the new
-    /// stream had been attached here; one that is ending already ends for its own reason. `None`: nobody knows of a new stream.
+    /// stream had been attached here; one that is ending already ends for its own reason. `None`: it leaves for another reason than a stream.
     ///
     /// # Errors
     /// [`Error::Superseded`] when a newer page is attached.

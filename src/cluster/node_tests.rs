@@ -1,0 +1,239 @@
+//! Tests of single flows of the node code: real hubs on two nodes over the engine in memory, on virtual time.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    Cluster, Happened, Surroundings,
+    directory::{About, Claim, NodeId},
+    memory_engine::{BEGAN_US, MemoryServer},
+    node::Node,
+};
+use crate::{
+    auth::{Caller, Subscriber, TenantAddress},
+    budget::Budget,
+    error::Error,
+    hub::{
+        BroadcastFault, Draft, Hub, Inbound as _, Limits, Opening, Placed, Ready, Sending, Subscription, Taken, UserSet,
+    },
+    model::{Address, Continuity, Data, Outcome, Start},
+};
+
+struct Running {
+    node: Arc<Node>,
+    hub: Hub,
+    cluster: Cluster,
+}
+
+struct Around(Instant, AtomicU64);
+
+impl Surroundings for Around {
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        spawn(task);
+    }
+
+    fn wall_clock_ms(&self) -> u64 {
+        BEGAN_US / 1_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn about(&self) -> About {
+        About::default()
+    }
+
+    fn observe(&self, happened: Happened<'_>) {
+        if happened == Happened::Hole {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tasks of a test end with the test")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+impl Running {
+    /// Two nodes that are linked.
+    async fn two(server: &MemoryServer) -> [Self; 2] {
+        let both = [1, 2].map(|id| Self::start(server, NodeId(id)));
+        sleep(Duration::from_secs(3)).await;
+        both
+    }
+
+    fn start(server: &MemoryServer, id: NodeId) -> Self {
+        let around = Arc::new(Around(Instant::now(), AtomicU64::new(0)));
+        let cluster = Cluster::new(id, Arc::new(server.clone()), around);
+        let limits = Limits::only_times(Duration::from_secs(300), Duration::from_secs(300));
+        let hub = Hub::new(limits, Budget::new(64 << 20), cluster.clone(), ());
+        cluster.join(Arc::new(hub.clone()));
+        spawn(cluster.clone().run());
+        spawn(hub.clone().keep_time());
+        Self { node: cluster.0.clone(), hub, cluster }
+    }
+
+    async fn subscribe(&self, start: Start) -> (Ready, Subscription) {
+        let opening = Opening { start, heartbeat: Duration::from_secs(15) };
+        self.hub.subscribe(&Subscriber::proven(address()), &opening).await.expect("a stream")
+    }
+
+    async fn send(&self, ttl: Duration) -> Result<Outcome, Error> {
+        self.hub.send(&Caller::anonymous(), &address(), draft(ttl)).await
+    }
+
+    /// Whether watchers on this node see the phone.
+    fn sees_phone(&self) -> bool {
+        !self.node.following.pages(&phone().user, self.node.id).is_empty()
+    }
+}
+
+fn address() -> Address {
+    Address::new("bob", "phone").expect("ids")
+}
+
+fn phone() -> TenantAddress {
+    TenantAddress::of(&address())
+}
+
+fn draft(ttl: Duration) -> Draft {
+    Draft { event: None, data: Data::new("ring").expect("not empty"), ttl, key: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_left_does_not_come_back_and_owes_nothing() {
+    let server = MemoryServer::new(1);
+    let [one, two] = Running::two(&server).await;
+    one.cluster.begin_leaving().await;
+    one.cluster.leave(Duration::from_secs(1)).await;
+    sleep(Duration::from_millis(1_500)).await;
+    assert!(server.is_sure());
+    let members = two.cluster.status().members;
+    assert_eq!(members.iter().map(|member| member.node).collect::<Vec<_>>(), [NodeId(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_comes_back_while_its_mailbox_is_released_does_not_wait() {
+    let [one, _two] = Running::two(&MemoryServer::new(1)).await;
+    let turn = one.node.turns.take(&phone()).await;
+    let subscribe = timeout(Duration::from_secs(1), one.subscribe(Start::Anew));
+    let release = async {
+        sleep(Duration::from_millis(1)).await;
+        one.node.release(&phone(), 7);
+        sleep(Duration::from_millis(1)).await;
+        drop(turn);
+    };
+    let (opened, ()) = tokio::join!(subscribe, release);
+    assert_eq!(opened.expect("at once").0.continuity, Continuity::New);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_elsewhere_learn_what_changed_on_a_node_while_it_was_cut_off() {
+    let server = MemoryServer::new(1);
+    let [one, two] = Running::two(&server).await;
+    let users = UserSet::one(address().user);
+    let _watch = two.hub.watch(&Caller::anonymous(), &users, Duration::from_secs(15)).await.expect("a watch");
+    let (_, stream) = one.subscribe(Start::Anew).await;
+    sleep(Duration::from_millis(100)).await;
+    assert!(two.sees_phone());
+    server.cut(one.node.id);
+    drop(stream);
+    sleep(Duration::from_secs(2)).await;
+    assert!(two.sees_phone(), "nobody could say so");
+    server.mend(one.node.id);
+    sleep(Duration::from_secs(2)).await;
+    assert!(!two.sees_phone());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_devices_of_a_node_that_was_thought_dead_are_online_again_when_it_is_back() {
+    let server = MemoryServer::new(1);
+    let [one, two] = Running::two(&server).await;
+    let users = UserSet::one(address().user);
+    let _watch = two.hub.watch(&Caller::anonymous(), &users, Duration::from_secs(15)).await.expect("a watch");
+    let (_, _stream) = one.subscribe(Start::Anew).await;
+    for away in [10, 90] {
+        server.cut(one.node.id);
+        sleep(Duration::from_secs(away)).await;
+        assert!(!two.sees_phone(), "it is dead");
+        server.mend(one.node.id);
+        sleep(Duration::from_secs(5)).await;
+        assert!(two.sees_phone(), "away for {away} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mailbox_that_is_adopted_does_not_hide_what_another_one_of_its_device_held() {
+    let [one, two] = Running::two(&MemoryServer::new(1)).await;
+    let (ready, stream) = one.subscribe(Start::Anew).await;
+    drop(stream);
+    // As if made while the link was down.
+    two.hub.place(&phone(), Placed::Fresh { hole: false, only_holds: true }, 5, 0).expect("no mailbox is here");
+    let message = two.hub.receive(crate::model::Message {
+        from: None,
+        event: None,
+        data: Data::new("ring").expect("not empty"),
+        sent_at: std::time::SystemTime::UNIX_EPOCH,
+    });
+    let held = two.hub.push_here(&phone(), &message, Sending { ttl_ms: 60_000, key: None });
+    assert_eq!(held, Some(Ok(Outcome::Held)));
+    one.cluster.leave(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(2)).await;
+    let (back, _stream) = two.subscribe(Start::After(ready.cursor)).await;
+    assert_eq!((back.continuity, back.replayed), (Continuity::Broken, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_says_why_a_device_of_another_node_did_not_take_it() {
+    let [one, two] = Running::two(&MemoryServer::new(1)).await;
+    let (_, _stream) = one.subscribe(Start::Anew).await;
+    while one.send(Duration::ZERO).await.is_ok() {}
+    let user = address().user;
+    let refused = two.hub.broadcast(&Caller::anonymous(), &user, draft(Duration::ZERO)).await;
+    assert_eq!(refused, Err(BroadcastFault { error: Error::MAILBOX_FULL, delivered: Vec::new() }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parcel_that_nobody_opened_grows_older_while_the_link_is_down() {
+    let server = MemoryServer::new(1);
+    let [one, _two] = Running::two(&server).await;
+    assert_eq!(one.send(Duration::from_secs(30)).await, Ok(Outcome::Held));
+    let term = one.hub.standing(&phone()).expect("it holds").term;
+    let Taken::Parcel(parcel) = one.hub.take(&phone(), None, term) else { panic!("a parcel") };
+    one.node.leave_stub(&phone(), term, parcel);
+    server.cut(one.node.id);
+    sleep(Duration::from_secs(40)).await;
+    server.mend(one.node.id);
+    sleep(Duration::from_secs(4)).await;
+    let (back, _stream) = one.subscribe(Start::Anew).await;
+    assert_eq!((back.continuity, back.replayed), (Continuity::Broken, 0), "its time was over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hole_finds_a_place_when_only_a_dead_node_or_an_entry_has_the_device() {
+    for is_dead in [true, false] {
+        let server = MemoryServer::new(1);
+        let [one, two] = Running::two(&server).await;
+        assert_eq!(two.send(Duration::from_secs(30)).await, Ok(Outcome::Held));
+        let term = two.hub.standing(&phone()).expect("it holds").term;
+        let Taken::Parcel(parcel) = two.hub.take(&phone(), None, term) else { panic!("a parcel") };
+        if is_dead {
+            server.cut(two.node.id);
+            sleep(Duration::from_secs(8)).await;
+        } else {
+            let [one, two] = [&one, &two].map(|it| it.node.link.up().expect("up").directory.clone());
+            two.release(&phone(), term).await.expect("an answer");
+            assert!(matches!(one.claim(&phone(), 0).await, Ok(Claim::New { .. })));
+        }
+        one.node.mourn(&phone(), &parcel);
+        sleep(Duration::from_secs(2)).await;
+        assert!(one.hub.standing(&phone()).is_some(), "dead: {is_dead}");
+        assert_eq!(one.subscribe(Start::Anew).await.0.continuity, Continuity::Broken);
+    }
+}

@@ -51,7 +51,9 @@ impl Node {
                 let place = node.holes.acquire().await;
                 let ms = u64::try_from(aged.elapsed().as_millis()).unwrap_or(u64::MAX);
                 aged = Instant::now();
-                waiting.iter_mut().for_each(|waiting| waiting.grow_older(ms));
+                for waiting in &mut waiting {
+                    waiting.grow_older(ms);
+                }
                 if node.try_hole(&address, epoch, &mut waiting).await {
                     return;
                 }

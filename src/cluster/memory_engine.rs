@@ -1,5 +1,6 @@
 //! An engine in memory, for tests: servers with the scripts of the protocol, on virtual time, over a network that a test can break.
 
+mod memory_inspection;
 mod memory_line;
 mod memory_network;
 mod memory_tables;
@@ -165,7 +166,7 @@ impl Directory for NodeEnd {
     }
 
     fn owe(&self) -> Answer<'_, u64> {
-        self.run(|script| script.owe())
+        self.run(|script: &mut Script<'_>| script.owe())
     }
 
     fn claim<'a>(&'a self, address: &'a TenantAddress, limit: usize) -> Answer<'a, Claim> {
@@ -215,7 +216,7 @@ impl Directory for NodeEnd {
     }
 
     fn bye(&self) -> Answer<'_, ()> {
-        self.run(|script| script.bye())
+        self.run(|script: &mut Script<'_>| script.bye())
     }
 
     fn use_ticket<'a>(&'a self, ticket: &'a [u8]) -> Answer<'a, bool> {

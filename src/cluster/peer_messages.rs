@@ -5,6 +5,7 @@
 mod framing;
 #[cfg(test)]
 mod kept_bytes;
+mod live_device;
 mod message_parts;
 mod push_answer;
 
@@ -13,14 +14,14 @@ use bytes::Bytes;
 use self::{framing::write, message_parts::key};
 pub(super) use self::{
     framing::{Incoming, Notice, read_incoming, read_presence, read_reply},
+    live_device::LiveDevice,
     message_parts::{LARGEST_PARCEL, WireAddress, WireMessage, WireParcel, WireStart, WireWaiting},
     push_answer::Pushed,
 };
-use super::directory::NodeId;
 use crate::{
     auth::TenantAddress,
-    hub::{Sending, Standing, Term},
-    model::{DeviceId, Message},
+    hub::{Sending, Term},
+    model::Message,
 };
 
 /// A request to another node.
@@ -185,28 +186,6 @@ pub(super) struct LiveSay {
     pub(super) devices: Vec<LiveDevice>,
 }
 
-/// One device of a [`LiveSay`], and the presence that is published.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct LiveDevice {
-    #[prost(string, tag = "1")]
-    pub(super) device: String,
-    #[prost(uint64, tag = "2")]
-    pub(super) term: u64,
-    #[prost(uint64, tag = "3")]
-    pub(super) number: u64,
-    #[prost(fixed64, tag = "4")]
-    pub(super) epoch: u64,
-    #[prost(uint32, tag = "5")]
-    pub(super) page: u32,
-    #[prost(bool, tag = "6")]
-    pub(super) live: bool,
-    /// The mailbox is on its way: look again.
-    #[prost(bool, tag = "7")]
-    pub(super) moving: bool,
-    #[prost(fixed64, tag = "8")]
-    pub(super) node: u64,
-}
-
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct DeliveredSay {
     #[prost(string, repeated, tag = "1")]
@@ -225,32 +204,6 @@ impl Request {
 impl Reply {
     pub(super) fn to_bytes(&self) -> Bytes {
         write(b'A', self)
-    }
-}
-
-impl LiveDevice {
-    pub(super) fn of(device: &DeviceId, standing: &Standing, node: NodeId) -> Self {
-        let (epoch, page) = standing.live.unwrap_or((standing.epoch, 0));
-        Self {
-            device: device.as_str().to_owned(),
-            term: standing.term,
-            number: standing.number,
-            epoch,
-            page,
-            live: standing.live.is_some(),
-            moving: false,
-            node: node.0,
-        }
-    }
-
-    /// A device whose mailbox is on its way.
-    pub(super) fn moving(device: &DeviceId, term: Term, node: NodeId) -> Self {
-        let device = device.as_str().to_owned();
-        Self { device, term, moving: true, node: node.0, ..Self::default() }
-    }
-
-    pub(super) fn to_presence(&self) -> Bytes {
-        write(b'P', self)
     }
 }
 

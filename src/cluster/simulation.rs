@@ -7,23 +7,33 @@ mod node_gate;
 mod outcomes;
 mod senders;
 mod simulated_node;
-mod streams;
+mod simulated_streams;
 mod world;
 
-use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    num::NonZero,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
 
 use tokio::{runtime::Builder, time::sleep};
 
 use self::world::World;
 use super::rules::{Rule, abandoning, without};
 
+/// How often each thing happened.
+type Counts = BTreeMap<&'static str, u64>;
+
 /// Runs one seed. Gives what was counted, and what was wrong.
-fn run(
-    seed: u64,
-    nodes: usize,
-    seconds: u64,
-    trace: Option<world::Device>,
-) -> (BTreeMap<&'static str, u64>, Vec<String>) {
+fn run(seed: u64, nodes: usize, seconds: u64, trace: Option<world::Device>) -> (Counts, Vec<String>) {
     // Epochs, retries and the spread of times come from this generator.
     fastrand::seed(seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
@@ -85,19 +95,29 @@ fn nothing_accepted_is_lost_in_silence_repeated_or_out_of_order_whatever_fails()
         let rule = Rule::ALL.iter().find(|rule| format!("{rule:?}") == name);
         *rule.unwrap_or_else(|| panic!("the rules are {:?}", Rule::ALL))
     });
-    let (mut counts, mut bad) = (BTreeMap::<&str, u64>::new(), Vec::new());
-    for seed in from..to {
-        let nodes = [3, 4, 7][usize::try_from(seed % 3).expect("small")];
-        let nodes = usize::try_from(number("MODEL_NODES", nodes)).expect("small");
-        let seconds = number("MODEL_SECONDS", 240);
-        let (counted, wrong) = without(out, || run(seed, nodes, seconds, trace));
-        counted.into_iter().for_each(|(name, count)| *counts.entry(name).or_default() += count);
-        if !wrong.is_empty() {
-            let some = wrong.iter().take(3).cloned().collect::<Vec<_>>().join(" | ");
-            bad.push(format!("seed {seed}: {} faults: {some}", wrong.len()));
-            eprintln!("{}", bad[bad.len() - 1]);
+    let seconds = number("MODEL_SECONDS", 240);
+    let (next, all) = (AtomicU64::new(from), Mutex::<(Counts, Vec<String>)>::default());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < to) {
+                    let nodes = [3, 4, 7][usize::try_from(seed % 3).expect("small")];
+                    let nodes = usize::try_from(number("MODEL_NODES", nodes)).expect("small");
+                    let (counts, wrong) = without(out, || run(seed, nodes, seconds, trace));
+                    let mut all = all.lock();
+                    for (name, count) in counts {
+                        *all.0.entry(name).or_default() += count;
+                    }
+                    if !wrong.is_empty() {
+                        let some = wrong.iter().take(3).cloned().collect::<Vec<_>>().join(" | ");
+                        all.1.push(format!("seed {seed}: {} faults: {some}", wrong.len()));
+                        eprintln!("{}", all.1[all.1.len() - 1]);
+                    }
+                }
+            });
         }
-    }
+    });
+    let (counts, bad) = all.into_inner();
     eprintln!("{} of {} seeds are bad; {counts:?}", bad.len(), to - from);
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }

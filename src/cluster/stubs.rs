@@ -107,7 +107,8 @@ impl Stubs {
     pub(super) fn settle(&self, address: &TenantAddress, bytes: usize) {
         if bytes >= LARGE {
             let now = Instant::now();
-            let until = now + Duration::from_secs_f64(bytes as f64 / f64::from(1 << 20));
+            let until = now
+                + Duration::from_millis((u64::try_from(bytes).unwrap_or(u64::MAX) >> 10).saturating_mul(1_000) >> 10);
             let mut settling = self.settling.lock();
             forget_settled(&mut settling, now);
             settling.entry(until).or_default().push(address.clone());

@@ -180,7 +180,9 @@ mod tests {
         assert_eq!((parcel.away_ms, parcel.repeats[0].age_ms), (20, 27));
         assert!(parcel.entries.iter().all(|entry| entry.age_ms == 27));
         let mut waiting = parcel.waiting(500);
-        waiting.iter_mut().for_each(|waiting| waiting.grow_older(20));
+        for waiting in &mut waiting {
+            waiting.grow_older(20);
+        }
         assert_eq!(waiting.iter().map(|waiting| waiting.ttl_ms).collect::<Vec<_>>(), [480, 3]);
         assert_eq!(waiting[1].repeat.map(|repeat| repeat.age_ms), Some(47));
         waiting[1].grow_older(9);

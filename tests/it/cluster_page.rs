@@ -99,7 +99,7 @@ async fn every_command_of_the_page_does_what_it_says() {
     };
     // The test has its own Redis and its own build.
     let (_, nodes) = set_up(PAGE).split_once('\n').expect("two commands");
-    let _nodes = Started::new(&here(nodes));
+    let nodes = Started::new(&here(nodes));
     for port in &ports {
         let door = Door { address: format!("127.0.0.1:{port}").parse().expect("an address") };
         within(async {
@@ -132,4 +132,17 @@ async fn every_command_of_the_page_does_what_it_says() {
     for (mut stream, message) in streams {
         stream.expect(&[message]).await;
     }
+    drop(nodes);
+    everything_is_deleted(&redis);
+}
+
+/// The command that deletes the keys, with a space and a quotation mark in one of them.
+fn everything_is_deleted(redis: &RedisServer) {
+    let client = format!("redis-cli -p {}", redis.address.port());
+    let command = blocks(PAGE, "sh").into_iter().find(|block| block.contains("xargs")).expect("a command");
+    let command = command.replace("redis-cli", &client);
+    let script = format!("{client} set 'bs:d:a \"b' 1\n{command}{client} dbsize");
+    let output = std::process::Command::new("/bin/sh").args(["-ec", &script]).output().expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("OK\n") && said.ends_with("\n0\n"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

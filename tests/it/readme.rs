@@ -1,4 +1,4 @@
-//! Every curl and grpcurl command of the README and of the pages in `docs`, run as it is written.
+//! Every command of curl, grpcurl and `backend-signal` in the README and the pages in `docs`, run as it is written.
 
 use std::{
     fs,
@@ -18,6 +18,8 @@ use crate::harness::{Process, process, within};
 const ELSEWHERE: &[(&str, &str)] =
     &[("docs/cluster.md", "tests/it/cluster_page.rs"), ("docs/production.md", "tests/it/production/alone.rs")];
 
+const DAEMON: &str = "backend-signal";
+
 /// One `console` block of a page: a command, and lines that must appear in its output in this order.
 struct Example {
     command: String,
@@ -27,6 +29,15 @@ struct Example {
 impl Example {
     fn is_stream(&self) -> bool {
         self.command.contains("ubscribe") || self.command.starts_with("curl -sN")
+    }
+
+    /// How many lines come before another command sends something.
+    fn opening(&self) -> usize {
+        match self.tool() {
+            _ if !self.is_stream() => self.expected.len(),
+            DAEMON => 1,
+            _ => 3,
+        }
     }
 
     fn tool(&self) -> &str {
@@ -83,11 +94,14 @@ struct Running {
 
 impl Running {
     fn start(example: Example, process: &Process, path: &str) -> Self {
-        let command = example.command.replace("localhost:1837", &process.address.to_string());
+        let address = process.address.to_string();
+        let command = example.command.replace("localhost:1837", &address);
         let mut child = tokio::process::Command::new("/bin/sh")
             // `exec` replaces the shell, so killing the child kills the command.
             .args(["-c", &format!("exec {command}")])
             .env("PATH", path)
+            // For the client commands, whose default is `http://localhost:1837`.
+            .env("SIGNAL_URL", format!("http://{address}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -121,12 +135,18 @@ pub fn path() -> String {
     [gopath, home, variable("PATH")].into_iter().flatten().collect::<Vec<_>>().join(":")
 }
 
+/// A PATH with the folder of the daemon.
+fn with_daemon(path: &str) -> String {
+    let folder = Path::new(env!("CARGO_BIN_EXE_backend-signal")).parent().expect("a folder");
+    format!("{}:{path}", folder.display())
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
 /// Whether a tool is installed. If not, prints that its commands were skipped; fails if CI is set.
-fn is_there(tool: &str, path: &str) -> bool {
+pub fn is_there(tool: &str, path: &str) -> bool {
     let found = Command::new("/bin/sh").args(["-c", &format!("command -v {tool}")]).env("PATH", path).output();
     let found = found.is_ok_and(|output| output.status.success());
     assert!(found || variable("CI").is_none(), "{tool} is not installed");
@@ -139,8 +159,8 @@ fn is_there(tool: &str, path: &str) -> bool {
 
 #[tokio::test]
 async fn every_command_of_the_readme_and_the_docs_does_what_it_says() {
-    let path = path();
-    let tools: Vec<_> = ["curl", "grpcurl"].into_iter().filter(|tool| is_there(tool, &path)).collect();
+    let path = with_daemon(&path());
+    let tools: Vec<_> = ["curl", "grpcurl", DAEMON].into_iter().filter(|tool| is_there(tool, &path)).collect();
     let mut run = 0;
     for (name, page) in pages().iter().filter(|(name, _)| ELSEWHERE.iter().all(|(page, _)| page != name)) {
         let examples = examples(page);
@@ -153,7 +173,7 @@ async fn every_command_of_the_readme_and_the_docs_does_what_it_says() {
         let process = Process::start(&options(page));
         run += run_page(examples.into_iter().filter(|example| !missing(example)), &process, &path).await;
     }
-    assert!(tools.len() < 2 || run >= 12, "only {run} commands");
+    assert!(tools.len() < 3 || run >= 12, "only {run} commands");
 }
 
 /// Runs the commands of one page, and gives their number.
@@ -161,8 +181,7 @@ async fn run_page(examples: impl Iterator<Item = Example>, process: &Process, pa
     let (mut streams, mut run) = (Vec::new(), 0);
     for example in examples {
         run += 1;
-        let is_stream = example.is_stream();
-        let first = if is_stream { 3 } else { example.expected.len() };
+        let (is_stream, first) = (example.is_stream(), example.opening());
         let mut running = Running::start(example, process, path);
         running.expect(first).await;
         if is_stream {
@@ -209,6 +228,31 @@ fn every_command_that_starts_the_daemon_has_options_that_it_takes() {
         }
     }
     assert!(count >= 3, "only {count} commands");
+}
+
+#[test]
+fn every_other_command_of_the_page_of_the_command_line_runs() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("command-line");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("secret"), "0123456789abcdef".repeat(4)).expect("a file");
+    let pages = pages();
+    let (_, page) = pages.iter().find(|(name, _)| name == "docs/cli.md").expect("the page");
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    // Not into the folder of this machine, and without the reader of manuals.
+    let script = blocks.collect::<String>().replace("/etc/bash_completion.d/", "").replace("man -l -", "cat");
+    assert_eq!(script.matches(DAEMON).count(), 4, "{script}");
+    let output = Command::new("/bin/sh")
+        .args(["-ec", &format!("{script}\necho \"token $SIGNAL_TOKEN\"")])
+        .current_dir(&folder)
+        .env_clear()
+        .env("PATH", with_daemon(&path()))
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("Send a message to a device") && said.contains("\ntoken ey"), "{said}");
+    let completions = fs::read_to_string(folder.join(DAEMON)).expect("the completions");
+    assert!(completions.contains("complete -F"), "{completions}");
 }
 
 #[test]

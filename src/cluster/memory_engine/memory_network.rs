@@ -10,12 +10,9 @@ use super::{
     memory_line::Line,
     memory_tables::{Script, Tables},
 };
-use crate::{
-    auth::TenantAddress,
-    cluster::{
-        directory::{Entry, NodeId},
-        wire::{Channel, Pushed},
-    },
+use crate::cluster::{
+    directory::NodeId,
+    wire::{Channel, Pushed},
 };
 
 /// The server that all nodes of a test share, with the network in between. A cheap handle.
@@ -30,7 +27,7 @@ pub(super) struct Network {
     random: fastrand::Rng,
     /// The processes of servers, by their run ids.
     servers: BTreeMap<u64, Server>,
-    primary: u64,
+    pub(super) primary: u64,
     /// The primary on the far side of a split, once it is promoted.
     promoted: Option<u64>,
     cables: BTreeMap<NodeId, Cable>,
@@ -190,32 +187,6 @@ impl MemoryServer {
     pub(crate) fn joins(&self, one: NodeId, other: NodeId) -> bool {
         let network = self.0.lock();
         network.reach(one).is_some_and(|run| network.reach(other) == Some(run))
-    }
-
-    /// Whether a node reaches a server.
-    pub(crate) fn reaches(&self, node: NodeId) -> bool {
-        self.0.lock().reach(node).is_some()
-    }
-
-    /// What the primary says of a device.
-    pub(crate) fn entry(&self, address: &TenantAddress) -> Option<Entry> {
-        self.read(|script| script.entry(address))
-    }
-
-    /// Whether nobody owes to the primary.
-    pub(crate) fn is_sure(&self) -> bool {
-        self.read(|script| script.is_sure())
-    }
-
-    /// The generation of the primary's directory.
-    pub(crate) fn generation(&self) -> u64 {
-        self.read(|script| script.tables.generation)
-    }
-
-    fn read<T: Default>(&self, read: impl FnOnce(&mut Script<'_>) -> T) -> T {
-        let mut network = self.0.lock();
-        let primary = network.primary;
-        network.script(primary, NodeId(0)).map(|mut script| read(&mut script)).unwrap_or_default()
     }
 
     fn change_primary(&self, change: impl FnOnce(&mut Server)) {

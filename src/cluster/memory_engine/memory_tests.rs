@@ -16,7 +16,7 @@ struct Linked {
 impl Linked {
     async fn new(server: &MemoryServer, node: NodeId) -> Self {
         let (sender, inbox) = mpsc::channel(64);
-        let link = server.connect(node, sender).await.ok().expect("a connection");
+        let link = server.connect(node, sender).await.unwrap_or_else(|fault| panic!("{fault}"));
         link.directory.hello(0, false).await.expect("a hello");
         link.directory.beat(Phase::Up, &About::default()).await.expect("a beat");
         Self { link, inbox }
@@ -77,7 +77,7 @@ async fn a_server_that_lost_its_data_is_a_new_generation_and_sure_when_all_have_
     assert!(one.link.lost.borrow().is_some());
     server.restart(Some(&snapshot));
     let (sender, _inbox) = mpsc::channel(64);
-    let link = server.connect(ONE, sender).await.ok().expect("a connection");
+    let link = server.connect(ONE, sender).await.unwrap_or_else(|fault| panic!("{fault}"));
     let hello = link.directory.hello(1, true).await.unwrap();
     assert_eq!(hello.generation, 2);
     assert_eq!(link.directory.find(&phone()).await, Ok(Found::Unsure));
@@ -141,4 +141,13 @@ async fn what_is_published_reaches_those_who_listen_on_the_same_server_in_order(
     sleep(Duration::from_millis(100)).await;
     assert_eq!(publish(Channel::Requests(TWO), b"4").await, Ok(0));
     assert!(!server.joins(ONE, TWO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_commands_loses_its_links() {
+    let server = MemoryServer::new(1);
+    let one = Linked::new(&server, ONE).await;
+    server.set_refusing(Some("NOREPLICAS"));
+    assert_eq!(one.directory().find(&phone()).await, Err(down("NOREPLICAS")));
+    assert_eq!(one.link.lost.borrow().as_deref(), Some("NOREPLICAS"));
 }

@@ -12,8 +12,9 @@ use std::{
 use super::*;
 use crate::{
     auth::TenantUser,
-    hub::{Parcel, ParcelEntry, Repeat, Waiting},
-    model::{Address, Cursor, Data, EventName, Outcome, Sender, Start, UserId},
+    cluster::directory::NodeId,
+    hub::{Parcel, ParcelEntry, Repeat, Standing, Waiting},
+    model::{Address, Cursor, Data, DeviceId, EventName, Outcome, Sender, Start, UserId},
 };
 
 /// One message of each kind, with its name.
@@ -79,8 +80,8 @@ fn asks() -> [(&'static str, Ask); 8] {
             Ask::Hole(HoleAsk {
                 address: (&bob()).into(),
                 epoch: 0x5cbd,
+                term: TERM,
                 waiting: waiting.iter().map(WireWaiting::from).collect(),
-                term: 0,
             }),
         ),
         (

@@ -60,12 +60,19 @@ impl RedisServer {
         script.arg(self.prefix.debts()).arg("no generation").arg("").arg("").arg("").arg("");
         let mut ticket = redis::cmd("SET");
         ticket.arg(self.prefix.ticket(b"")).arg("").arg("NX").arg("PX").arg(1);
+        let hash = self.prefix.probe();
         for command in [
-            script,
-            // Removes nothing, and is refused where writes are.
-            command("HDEL", &[&self.prefix.members(), "nobody"]),
+            command("TIME", &[]),
+            // The commands of the scripts. A script would name itself, and not the command that it may not use.
+            command("HSET", &[&hash, "nobody", ""]),
+            command("EXPIRE", &[&hash, "1"]),
+            command("HGET", &[&hash, "nobody"]),
+            command("HGETALL", &[&hash]),
+            command("HLEN", &[&hash]),
+            command("HDEL", &[&hash, "nobody"]),
             command("PUBLISH", &[&channel, ""]),
             ticket,
+            script,
         ] {
             link.call(&command).await?;
         }

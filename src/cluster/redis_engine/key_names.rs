@@ -47,6 +47,11 @@ impl RedisPrefix {
         self.name("o", "")
     }
 
+    /// A hash without a meaning, to try the commands on.
+    pub(super) fn probe(&self) -> String {
+        self.name("x", "")
+    }
+
     /// The devices of a user.
     pub(super) fn devices(&self, user: &TenantUser) -> String {
         self.name("d:", user.as_text())

@@ -63,7 +63,7 @@ impl World {
             }
             if !got && sent.answer.is_accepted() {
                 self.count("accepted and not delivered");
-                if let Some(excuse) = record.excuse(sent) {
+                if let Some(excuse) = record.excuse(sent, self.fails_twice) {
                     self.count(excuse);
                 } else {
                     bad.push(format!("{:x} to {:?} is lost, {:?} at {at} ms", sent.number, sent.to, sent.answer));
@@ -123,7 +123,7 @@ impl Record {
     }
 
     /// Why a message that was accepted may be missing.
-    fn excuse(&self, sent: &Sent) -> Option<&'static str> {
+    fn excuse(&self, sent: &Sent, fails_twice: bool) -> Option<&'static str> {
         let away = self.away.get(&sent.to).map(Vec::as_slice).unwrap_or_default();
         // The time for which the device was away on purpose does not count.
         let until = away.iter().fold(sent.ended + DECLARED, |until, (left, back)| {
@@ -144,6 +144,10 @@ impl Record {
             return Some("lost: apart for longer than the window");
         }
         let died = self.killed.iter().any(|at| sent.began <= *at && *at <= sent.ended + DIED);
+        // A node without a link took it for a device that had gone elsewhere, and died.
+        if died && fails_twice {
+            return Some("lost: with a node that had no link");
+        }
         let opened = self.opened.get(&sent.to).map(Vec::as_slice).unwrap_or_default();
         let anew = opened.iter().any(|(at, continuity)| *at >= sent.ended && *continuity == Continuity::New);
         (died && anew).then_some("lost: with a node, and its page too")

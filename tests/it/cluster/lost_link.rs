@@ -176,9 +176,9 @@ async fn when_the_answer_with_a_mailbox_is_lost_its_device_is_served_and_nothing
         assert_eq!(behind.post_with_ttl(&device, text, "60").await.status, 202);
         // The mailbox leaves the node, and does not arrive.
         if round == 0 {
-            link.cut_at(text)
+            link.cut_at(text);
         } else {
-            link.stall_at(text)
+            link.stall_at(text);
         }
         let mut phone = other.back(&device, &cursor).await;
         link.sprung().await;

@@ -4,7 +4,6 @@
 
 use std::{
     collections::HashMap,
-    io::Write as _,
     net::SocketAddr,
     sync::{
         Arc,
@@ -168,5 +167,5 @@ fn report(account: &Account, grown: usize) {
         let last = latencies.last().copied().unwrap_or_default();
         lines.push(format!("{what}: {} sends, p50 {:?}, p99 {:?}, worst {last:?}", latencies.len(), at(500), at(990)));
     }
-    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+    eprintln!("{}", lines.join("\n"));
 }

@@ -12,11 +12,14 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 
 use super::{blocks, daemon, section, with_alpn};
-use crate::harness::{
-    Process, Sse,
-    tokens::{RSA, Signer, jwks, rsa_jwk, seconds_from_now},
-    tunnel::{Tunnel, connector},
-    within,
+use crate::{
+    harness::{
+        Process, Sse,
+        tokens::{RSA, Signer, jwks, rsa_jwk, seconds_from_now},
+        tunnel::{Tunnel, connector},
+        within,
+    },
+    readme,
 };
 
 /// The daemon as the page shows it, and what its users need.
@@ -114,6 +117,40 @@ async fn every_command_of_the_page_does_what_it_says() {
     }
     assert_eq!(streams.len(), 1);
     streams[0].expect(&["data: an offer"]).await;
+}
+
+#[tokio::test]
+async fn grpcurl_takes_a_token_as_the_page_about_identities_says() {
+    let path = readme::path();
+    if !readme::is_there("grpcurl", &path) {
+        return;
+    }
+    let (set_up, token) = (SetUp::start("grpcurl"), token("bob"));
+    let plain = Tunnel::open(set_up.daemon.address, set_up.connector.clone()).await;
+    let bearer = format!("Bearer {token}");
+    let _phone = Sse::open(plain.address, "/subscribe?device=phone", &[("authorization", &bearer)]).await;
+    let page = include_str!("../../../docs/identity.md");
+    let command = page.lines().find(|line| line.starts_with("grpcurl ")).expect("a command");
+    let trusting = format!("PATH={path} grpcurl -cacert {}/cert.pem -servername signal.example.org ", set_up.home);
+    let command = command.replacen("grpcurl ", &trusting, 1);
+    let command = command.replace("signal.example.org:443", &set_up.daemon.address.to_string());
+    let mut child = Command::new("/bin/sh");
+    child.args(["-c", &command]).env("TOKEN", &token).stdin(Stdio::null()).kill_on_drop(true);
+    let output = within(child.output()).await.expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("\"phone\""), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_page_shows_how_to_look_at_a_token() {
+    let page = section("The daemon alone");
+    let command = page.split('`').find(|text| text.starts_with("cut ")).expect("a command between backticks");
+    for user in ["bob", "bobo", "bobob"] {
+        let output =
+            std::process::Command::new("bash").args(["-c", command]).env("TOKEN", token(user)).output().expect("bash");
+        let claims: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the claims");
+        assert_eq!(claims["sub"], user);
+    }
 }
 
 #[tokio::test]

@@ -47,7 +47,8 @@ async fn a_wrong_password_is_refused_and_not_shown() {
 
 #[tokio::test]
 async fn a_user_that_lacks_a_right_is_refused_by_name_of_the_command() {
-    for right in ["evalsha", "script|load", "hdel", "publish", "subscribe", "info", "set"] {
+    let rights = "evalsha script|load hget hset hdel hgetall hlen expire time publish subscribe unsubscribe info set";
+    for right in rights.split(' ') {
         let Some(real) = RealServer::start(REDIS, "").await else { return };
         real.run(&["ACL", "SETUSER", "node", &format!("-{right}")]).await;
         let Examined::Unfit(why) = server(&real.url()).examine().await else { panic!("{right}: not refused") };
@@ -98,6 +99,21 @@ async fn an_operator_is_warned_of_what_would_lose_messages() {
         real.run(&[&["CONFIG", "SET"][..], &setting].concat()).await;
     }
     assert_eq!(warnings().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_settings_of_the_documentation_leave_only_the_warning_of_persistence() {
+    let page = include_str!("../../../../docs/cluster.md");
+    let section = page.split("\n### Redis\n").nth(1).unwrap();
+    let settings: Vec<_> = section.split("\n```\n").skip(1).step_by(2).take(2).collect();
+    let Some(real) = RealServer::start(REDIS, &settings.join("\n")).await else { return };
+    let replica = async || RealServer::start(REDIS, &format!("replicaof 127.0.0.1 {}", real.port)).await;
+    let _replicas = (replica().await, replica().await);
+    real.replicas(2).await;
+    real.run(&["ACL", "SETUSER", "node", "+config|get"]).await;
+    let examined = server(&real.url()).examine().await;
+    let Examined::Fit { warnings, .. } = examined else { panic!("{examined:?}") };
+    assert!(matches!(&warnings[..], [one] if one.starts_with("no persistence")), "{warnings:?}");
 }
 
 #[tokio::test]

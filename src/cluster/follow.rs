@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     directory::{Fault, Member, NodeId},
@@ -184,16 +184,27 @@ impl Node {
         });
     }
 
-    /// Lists all followed users again, some at a time: after the link came back, and every 10 minutes.
+    /// Lists all followed users again, [`TOGETHER`] at a time: after the link came back, and every 10 minutes. One whose devices are on a
+    /// node that does not answer must not keep the others waiting.
     pub(super) async fn list_all_followed(self: &Arc<Self>, pause: Duration) {
+        let together = Arc::new(Semaphore::new(TOGETHER));
         for user in self.following.users() {
-            while self.following.follows(&user) && self.list_followed(&user).await.is_err() {
-                if self.link.up().is_none() {
-                    return;
-                }
-                sleep(AGAIN).await;
+            // Never closed.
+            let Ok(place) = together.clone().acquire_owned().await else { return };
+            let node = self.clone();
+            self.spawn(async move {
+                node.list_until_whole(&user).await;
+                drop(place);
+            });
+            if !pause.is_zero() {
+                sleep(pause).await;
             }
-            sleep(pause).await;
+        }
+    }
+
+    async fn list_until_whole(self: &Arc<Self>, user: &TenantUser) {
+        while self.following.follows(user) && self.list_followed(user).await.is_err() && self.link.up().is_some() {
+            sleep(AGAIN).await;
         }
     }
 
@@ -266,6 +277,8 @@ impl Node {
 
 /// When a user has so many devices, those that went offline are forgotten.
 const OFFLINE: usize = 1_024;
+/// How many users are listed at the same time.
+const TOGETHER: usize = 32;
 const AGAIN: Duration = Duration::from_millis(200);
 const SWEEP: Duration = Duration::from_secs(600);
 /// The pause after each user of a sweep, so that it is spread out.

@@ -80,8 +80,12 @@ impl Running {
     }
 
     async fn subscribe(&self, start: Start) -> (Ready, Subscription) {
+        self.subscribe_as(address(), start).await
+    }
+
+    async fn subscribe_as(&self, address: Address, start: Start) -> (Ready, Subscription) {
         let opening = Opening { start, heartbeat: Duration::from_secs(15) };
-        self.hub.subscribe(&Subscriber::proven(address()), &opening).await.expect("a stream")
+        self.hub.subscribe(&Subscriber::proven(address), &opening).await.expect("a stream")
     }
 
     async fn send(&self, ttl: Duration) -> Result<Outcome, Error> {
@@ -166,6 +170,28 @@ async fn the_devices_of_a_node_that_was_thought_dead_are_online_again_when_it_is
         sleep(Duration::from_secs(5)).await;
         assert!(two.sees_phone(), "away for {away} s");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_with_a_device_on_a_silent_node_does_not_keep_the_lists_of_others_waiting() {
+    let server = MemoryServer::new(1);
+    let [one, two] = Running::two(&server).await;
+    let three = Running::start(&server, NodeId(3));
+    sleep(Duration::from_secs(3)).await;
+    let alice = Address::new("alice", "phone").expect("ids");
+    let users = UserSet::new([alice.user.clone(), address().user].map(Ok)).expect("not too many");
+    let _watch = two.hub.watch(&Caller::anonymous(), &users, Duration::from_secs(15)).await.expect("a watch");
+    let (_, _of_alice) = three.subscribe_as(alice, Start::Anew).await;
+    let (_, of_bob) = one.subscribe(Start::Anew).await;
+    sleep(Duration::from_millis(100)).await;
+    assert!(two.sees_phone());
+    server.cut(two.node.id);
+    server.cut(three.node.id);
+    drop(of_bob);
+    sleep(Duration::from_millis(200)).await;
+    server.mend(two.node.id);
+    sleep(Duration::from_secs(4)).await;
+    assert!(!two.sees_phone());
 }
 
 #[tokio::test(start_paused = true)]

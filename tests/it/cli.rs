@@ -260,7 +260,11 @@ async fn completions_and_man_pages_know_the_options_of_each_subcommand() {
     drop(input);
     let completed = within(bash.wait_with_output()).await.expect("ends");
     let completed = String::from_utf8(completed.stdout).expect("UTF-8");
-    assert_eq!(completed.split_whitespace().collect::<Vec<_>>(), ["--token-file", "--tenant", "--ttl"], "no option of the daemon");
+    assert_eq!(
+        completed.split_whitespace().collect::<Vec<_>>(),
+        ["--token-file", "--tenant", "--ttl"],
+        "no option of the daemon"
+    );
 
     let (exit, page, err) = output(command(&["man"]).env("SIGNAL_AUTH", "secret-value")).await;
     assert_eq!((exit, err.as_str()), (0, ""));

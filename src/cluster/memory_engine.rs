@@ -1,6 +1,6 @@
 //! An engine in memory, for tests: servers with the scripts of the protocol, on virtual time, over a network that a test can break.
 
-mod memory_inspection;
+mod memory_faults;
 mod memory_line;
 mod memory_network;
 mod memory_tables;

@@ -80,12 +80,7 @@ impl World {
     }
 
     /// A 404 is wrong when one stream of the device was open all the time, on a node that this one can reach.
-    fn judge_absence(
-        &self,
-        asked: &SimulatedNode,
-        to: Device,
-        before: Option<Arc<super::simulated_streams::Connected>>,
-    ) {
+    fn judge_absence(&self, asked: &SimulatedNode, to: Device, before: Option<Arc<super::device_streams::Connected>>) {
         let Some(stream) = before.filter(|stream| stream.is_live()) else { return };
         let holder = self.node(stream.node).filter(|holder| !holder.gate.is_frozen());
         if !holder.is_some_and(|holder| self.server.joins(holder.id, asked.id)) {
@@ -99,7 +94,7 @@ impl World {
         }
     }
 
-    fn live_on(&self, device: Device) -> Option<Arc<super::simulated_streams::Connected>> {
+    fn live_on(&self, device: Device) -> Option<Arc<super::device_streams::Connected>> {
         self.record.lock().live(device).last().cloned()
     }
 }

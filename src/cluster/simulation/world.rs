@@ -182,7 +182,7 @@ impl World {
     }
 
     fn print(&self, what: &str) {
-        eprintln!("{:>8} {what}", self.began.elapsed().as_millis());
+        super::report(&format!("{:>8} {what}", self.began.elapsed().as_millis()));
     }
 }
 

@@ -289,7 +289,9 @@ impl World {
     /// Every stream ends, so that every device comes back once more.
     pub(super) fn end_all_streams(&self) {
         let streams = std::mem::take(&mut self.record.lock().streams);
-        streams.into_values().flatten().filter(|stream| stream.is_live()).for_each(|stream| stream.end());
+        for stream in streams.into_values().flatten().filter(|stream| stream.is_live()) {
+            stream.end();
+        }
     }
 }
 

@@ -214,7 +214,7 @@ pub trait Directory: Send + Sync + 'static {
 pub const TELL: usize = 64;
 
 impl About {
-    /// Reads the text of [`About::fmt`]. What is not there, or not readable, is left at its default.
+    /// Reads the text of its `Display`. What is not there, or not readable, is left at its default.
     #[must_use]
     pub fn read(text: &str) -> Self {
         let mut words = text.split_whitespace();

@@ -21,7 +21,7 @@ impl Hub {
     /// Opens a stream for the caller's device. Ends the device's previous stream, if there is one.
     ///
     /// # Errors
-    /// As [`Caller::reach`]; [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page
+    /// As [`Caller::reach`](crate::auth::Caller::reach); [`Error::Draining`]; [`Error::OverBudget`]; [`Error::TooMany`]; [`Error::Superseded`] when a newer page
     /// of the device is connected. With more nodes also [`Error::Unreachable`].
     pub async fn subscribe(&self, subscriber: &Subscriber, opening: &Opening) -> Result<(Ready, Subscription), Error> {
         self.open(subscriber, opening).await.inspect_err(|error| self.observe_refused(*error))

@@ -9,7 +9,7 @@ use crate::{
     model::DeviceId,
 };
 
-/// One device of a [`LiveSay`], and the presence that is published.
+/// One device of a [`LiveSay`](super::LiveSay), and the presence that is published.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::cluster) struct LiveDevice {
     #[prost(string, tag = "1")]

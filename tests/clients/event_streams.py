@@ -25,7 +25,8 @@ EVENT_SOURCE = hides("An EventSource tells neither the status nor the text of a 
 CLIENTS = [
     Client("EventSource in Chromium", start=chromium.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE),
     Client("EventSource in Firefox", start=firefox.library("EventSource"), claim_from_proxy=True, exceptions=EVENT_SOURCE | {
-        "it comes back after an attempt that failed": KnownFault(False, "It gives up for good when a connection is closed before an answer"),
+        "it comes back after an attempt that failed":
+            KnownFault(False, "It gives up for good when a connection is closed before an answer", sometimes=True),
     }),
     *(Client(f"client.js in {name}", start=browser.library("client.js"), claim_from_proxy=True, scenarios=HELPER, can_send=True, probes=1)
       for name, browser in [("Chromium", chromium), ("Firefox", firefox)]),

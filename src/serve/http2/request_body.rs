@@ -48,7 +48,8 @@ enum State {
     Discarding(Discard),
     /// The watchdog has refused the rest, which is discarded. `None`: it has ended.
     Refused(Option<ReadAhead>),
-    /// Ended, or a half is using the body right now.
+    /// One of the two halves is polling the body at this moment, on another thread.
+    Polled,
     Done,
 }
 
@@ -113,12 +114,14 @@ impl SharedBody {
                 discard(body, deadline, self.0.drain.clone())
             }
             State::Discarding(discarding) => discarding,
-            State::Handled(_) | State::Refused(_) | State::Done => return Poll::Ready(()),
+            State::Polled => return wait(cx),
+            State::Handled(_) | State::Refused(_) | State::Done => {
+                self.put(State::Done);
+                return Poll::Ready(());
+            }
         };
         let polled = discarding.as_mut().poll(cx);
-        if polled.is_pending() {
-            self.put(State::Discarding(discarding));
-        }
+        self.put(if polled.is_pending() { State::Discarding(discarding) } else { State::Done });
         polled
     }
 
@@ -128,6 +131,7 @@ impl SharedBody {
             State::Handled(body) | State::Refused(Some(body)) => {
                 State::Discarding(discard_until_quiet(body, self.0.drain.clone()))
             }
+            State::Polled => return wait(cx),
             other => other,
         };
         self.put(state);
@@ -142,6 +146,8 @@ impl SharedBody {
                 self.put(State::Handled(body));
                 is_full
             }
+            // The handler is reading.
+            State::Polled => false,
             other => {
                 self.put(other);
                 false
@@ -158,11 +164,10 @@ impl SharedBody {
             State::Handled(body) | State::Refused(Some(body)) => body,
             // The handler has left it.
             State::Discarding(mut discarding) => {
-                if discarding.as_mut().poll(cx).is_pending() {
-                    self.put(State::Discarding(discarding));
-                }
-                return;
+                let is_pending = discarding.as_mut().poll(cx).is_pending();
+                return self.put(if is_pending { State::Discarding(discarding) } else { State::Done });
             }
+            State::Polled => return cx.waker().wake_by_ref(),
             ended => return self.put(ended),
         };
         let mut is_over = false;
@@ -184,9 +189,14 @@ impl SharedBody {
         matches!(*self.0.state.lock(), State::Done)
     }
 
-    /// The lock is never held during a poll, because a poll wakes the connection.
+    /// Takes the body out to poll it. The lock is never held during a poll, because a poll wakes the connection. Who gets anything but
+    /// `Polled` must put something back: meanwhile the other half finds `Polled`, and must not take that for the end of the body.
     fn take(&self) -> State {
-        std::mem::replace(&mut *self.0.state.lock(), State::Done)
+        let mut state = self.0.state.lock();
+        match *state {
+            State::Done => State::Done,
+            _ => std::mem::replace(&mut *state, State::Polled),
+        }
     }
 
     fn put(&self, state: State) {
@@ -196,9 +206,15 @@ impl SharedBody {
     fn with_body<T>(&self, read: impl FnOnce(&ReadAhead) -> T) -> Option<T> {
         match &*self.0.state.lock() {
             State::Handled(body) => Some(read(body)),
-            State::Discarding(_) | State::Refused(_) | State::Done => None,
+            State::Discarding(_) | State::Refused(_) | State::Polled | State::Done => None,
         }
     }
+}
+
+/// Polls again at once: the other half is polling the body, which never takes long.
+fn wait<T>(cx: &mut Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// The least time to discard a body, however late its request is refused.
@@ -213,6 +229,7 @@ impl HttpBody for CheckedBody {
         let mut body = match shared.take() {
             State::Handled(body) => body,
             State::Done => return Poll::Ready(None),
+            State::Polled => return wait(cx),
             ended @ (State::Discarding(_) | State::Refused(_)) => {
                 shared.put(ended);
                 return Poll::Ready(Some(Err(UnreadResponses.into())));
@@ -220,9 +237,7 @@ impl HttpBody for CheckedBody {
         };
         let polled = Pin::new(&mut body).poll_frame(cx);
         let has_ended = body.is_end_stream();
-        if polled.is_pending() || !has_ended {
-            shared.put(State::Handled(body));
-        }
+        shared.put(if polled.is_pending() || !has_ended { State::Handled(body) } else { State::Done });
         Poll::Ready(match ready!(polled) {
             None if !has_ended => Some(Err("the stream was reset before the end of its body".into())),
             frame => frame.map(|frame| frame.map_err(Into::into)),

@@ -8,7 +8,7 @@ use super::{
     Happened, Move,
     asking::NoAnswer,
     directory::{Claim, Found},
-    node::{Node, directory},
+    node::{Node, directory, millis},
     peer_messages::{Ask, HoleAsk, Plain, WireWaiting},
     rules::{Rule, is_on},
 };
@@ -49,7 +49,7 @@ impl Node {
             loop {
                 // Never closed.
                 let place = node.holes.acquire().await;
-                let ms = u64::try_from(aged.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let ms = millis(aged.elapsed());
                 aged = Instant::now();
                 for waiting in &mut waiting {
                     waiting.grow_older(ms);

@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     directory::{NodeId, Phase},
     node::{Node, directory},
-    peer_messages::{Adopted, Ask, LARGEST_PARCEL, WireParcel},
+    peer_messages::{AdoptAsk, Adopted, Ask, LARGEST_PARCEL, WireParcel},
 };
 use crate::{
     auth::TenantAddress,
@@ -60,7 +60,7 @@ impl Node {
         }
         let left = self.stubs.parcels();
         if left.is_empty() {
-            return (0..).map_while(|part| hub.of_part(part)).all(|mailboxes| mailboxes.is_empty());
+            return !self.has_mailboxes();
         }
         if !heirs.is_empty() {
             let together = Arc::new(Semaphore::new(TOGETHER));
@@ -85,7 +85,7 @@ impl Node {
             term: *term,
             parcel: WireParcel::from(&**parcel),
         });
-        let ask = Ask::Adopt(super::peer_messages::AdoptAsk { mailboxes: mailboxes.collect() });
+        let ask = Ask::Adopt(AdoptAsk { mailboxes: mailboxes.collect() });
         // Whatever the answer is: a stub that is still here has not moved.
         let _ = self.ask(heir, ask, PATIENCE).await;
     }

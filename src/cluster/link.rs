@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     directory::{Beat, Directory, Member, NodeId, Phase},
+    node::millis,
     rules::{Rule, is_on},
     wire::{Connection, Wire},
 };
@@ -112,7 +113,7 @@ impl Link {
 
     /// The era of this moment. Begins a new one when the clock skipped: this node did not run, and others may have taken what it has.
     pub(super) fn era(&self) -> u32 {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = millis(self.began.elapsed());
         let before = self.ticked_ms.load(Ordering::Acquire);
         if now > before {
             // Before others can see the new tick: they would see neither the skip nor the new era.

@@ -72,11 +72,6 @@ impl Node {
         reason
     }
 
-    fn has_mailboxes(&self) -> bool {
-        let hub = self.hub();
-        (0..).map_while(|part| hub.of_part(part)).any(|mailboxes| !mailboxes.is_empty())
-    }
-
     async fn read(self: &Arc<Self>, mut inbox: mpsc::Receiver<Pushed>) {
         while let Some(pushed) = inbox.recv().await {
             self.receive(&pushed);

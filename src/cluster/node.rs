@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -184,6 +185,12 @@ impl Node {
         }
     }
 
+    /// Whether any mailbox is here.
+    pub(super) fn has_mailboxes(&self) -> bool {
+        let hub = self.hub();
+        (0..).map_while(|part| hub.of_part(part)).any(|mailboxes| !mailboxes.is_empty())
+    }
+
     /// Whether something of a device is on its way here: a flow, or a stub.
     pub(super) fn is_moving(&self, address: &TenantAddress) -> bool {
         self.turns.is_busy(address) || self.stubs.has(address)
@@ -199,6 +206,11 @@ impl Node {
             }
         });
     }
+}
+
+/// The milliseconds of a duration.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where devices were found, so that most sends need no look-up. An entry may be outdated: the node that is asked then says so.

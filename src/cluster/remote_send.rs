@@ -117,9 +117,7 @@ impl Node {
     async fn look_up(self: &Arc<Self>, to: &TenantAddress) -> Result<Entry, Step> {
         match directory!(self, find(to)) {
             Ok(Found::At(entry, _)) if entry.node == self.id => {
-                if self.hub().standing(to).is_none() && !self.is_moving(to) {
-                    self.disown(to, entry.term);
-                }
+                self.disown(to, entry.term);
                 Err(Step::Later(SOON))
             }
             Ok(Found::At(entry, dead)) if dead && !self.is_young() => {

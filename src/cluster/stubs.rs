@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Move,
-    node::{Node, directory},
+    node::{Node, directory, millis},
     rules::{Rule, is_on},
 };
 use crate::{
@@ -39,7 +39,7 @@ impl Stub {
     /// The mailbox as it would be now: older than when it left.
     pub(super) fn into_parcel(self) -> Option<Parcel> {
         let mut parcel = Arc::unwrap_or_clone(self.parcel?);
-        parcel.grow_older(u64::try_from(self.left.elapsed().as_millis()).unwrap_or(u64::MAX));
+        parcel.grow_older(millis(self.left.elapsed()));
         Some(parcel)
     }
 }

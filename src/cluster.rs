@@ -10,6 +10,7 @@ mod holes;
 mod leaving;
 mod link;
 mod linking;
+mod lost;
 #[cfg(test)]
 pub(crate) mod memory_engine;
 mod node;

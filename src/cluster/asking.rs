@@ -102,12 +102,6 @@ impl Node {
 
     async fn ask_until(&self, node: NodeId, ask: Ask, patience: Duration, end: Instant) -> Result<Say, NoAnswer> {
         let Some(up) = self.link.up() else { return Err(NoAnswer::Down) };
-        let mut losses = self.link.losses();
-        losses.mark_unchanged();
-        // Lost between the two lines above.
-        if self.link.up().is_none_or(|now| now.number != up.number) {
-            return Err(NoAnswer::Down);
-        }
         let token = self.asking.tokens.fetch_add(1, Ordering::Relaxed);
         let request = Request {
             token,
@@ -123,9 +117,11 @@ impl Node {
         self.asking.waiting.lock().insert(token, sender);
         let publish = up.wire.publish(Channel::Requests(node), bytes);
         let exchange = async {
+            let lost = self.link.until_lost(&up);
+            tokio::pin!(lost);
             tokio::select! {
                 biased;
-                _ = losses.changed() => return Err(NoAnswer::Lost),
+                () = &mut lost => return Err(NoAnswer::Lost),
                 said = &mut answer => return said.map_err(|_| NoAnswer::Lost),
                 sent = publish => match self.heed(&up, sent) {
                     Ok(0) => return Err(NoAnswer::NoLink),
@@ -137,7 +133,7 @@ impl Node {
             tokio::select! {
                 biased;
                 said = &mut answer => said.map_err(|_| NoAnswer::Lost),
-                _ = losses.changed() => Err(NoAnswer::Lost),
+                () = lost => Err(NoAnswer::Lost),
             }
         };
         timeout_at(end, exchange).await.unwrap_or(Err(NoAnswer::Silent))

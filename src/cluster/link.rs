@@ -10,10 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     directory::{Beat, Directory, Member, NodeId, Phase},
@@ -43,8 +40,8 @@ impl Up {
 pub(super) struct Link {
     began: Instant,
     up: Mutex<Result<Arc<Up>, Down>>,
-    /// Ends the waits of requests when the link goes down: the number of links that were lost.
-    lost: watch::Sender<u64>,
+    /// Wakes what waits for the end of a link.
+    lost: Notify,
     links: AtomicU64,
     generation: AtomicU64,
     era: AtomicU32,
@@ -79,7 +76,7 @@ impl Link {
         Self {
             began: Instant::now(),
             up: Mutex::new(Err(down)),
-            lost: watch::Sender::new(0),
+            lost: Notify::new(),
             links: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             era: AtomicU32::new(1),
@@ -102,9 +99,15 @@ impl Link {
         self.up.lock().as_ref().err().cloned()
     }
 
-    /// Counts the links that were lost.
-    pub(super) fn losses(&self) -> watch::Receiver<u64> {
-        self.lost.subscribe()
+    /// Waits until this link is down, or replaced by another one.
+    pub(super) async fn until_lost(&self, up: &Up) {
+        loop {
+            let lost = self.lost.notified();
+            if self.up().is_none_or(|now| now.number != up.number) {
+                return;
+            }
+            lost.await;
+        }
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -173,7 +176,7 @@ impl Link {
         *up = Err(Down { reason: reason.to_owned(), since: Instant::now() });
         drop(up);
         self.doubt();
-        self.lost.send_modify(|lost| *lost += 1);
+        self.lost.notify_waiters();
         true
     }
 

@@ -36,34 +36,22 @@ impl Node {
     }
 
     /// Uses a connection until it is lost. Returns why.
-    async fn serve(self: &Arc<Self>, mut connection: Connection, inbox: mpsc::Receiver<Pushed>) -> String {
+    async fn serve(self: &Arc<Self>, connection: Connection, inbox: mpsc::Receiver<Pushed>) -> String {
         let (known, alone) = (self.link.generation(), self.alone.load(Ordering::Acquire));
         let owes = alone > 0 || self.stubs.has_parcels() || known == 0 && self.has_mailboxes();
         let hello = match connection.directory.hello(known, owes).await {
             Ok(hello) => hello,
             Err(fault) => return fault.to_string(),
         };
-        let mut losses = self.link.losses();
-        losses.mark_unchanged();
         let up = self.link.came_up(&connection, hello.generation, hello.debt);
         self.observe(Happened::LinkUp { generation: hello.generation });
         if hello.generation != known && is_on(Rule::MournsOldGenerations) {
             self.mourn_older_generations();
         }
-        let lost = async {
-            loop {
-                if let Some(reason) = connection.lost.borrow_and_update().clone() {
-                    return reason;
-                }
-                if connection.lost.changed().await.is_err() {
-                    return "the connection is over".to_owned();
-                }
-            }
-        };
         let reason = tokio::select! {
             biased;
-            reason = lost => reason,
-            _ = losses.changed() => self.link.down().map_or_else(String::new, |down| down.reason),
+            reason = connection.lost.wait() => reason,
+            () = self.link.until_lost(&up) => self.link.down().map_or_else(String::new, |down| down.reason),
             reason = self.beat(&up, alone) => reason,
             () = self.read(inbox) => "the connection is over".to_owned(),
         };

@@ -46,7 +46,7 @@ impl Engine for MemoryServer {
                 return Err(down("connection reset"));
             }
             let line = Line::open(self, node, run, inbox).ok_or_else(|| down("connection reset"))?;
-            let lost = line.lost.subscribe();
+            let lost = line.lost.clone();
             let end = Arc::new(NodeEnd { line, server: self.clone(), generation: AtomicU64::new(0) });
             Ok(Connection { directory: end.clone(), wire: end, lost })
         })
@@ -81,7 +81,7 @@ struct NodeEnd {
 
 impl Drop for NodeEnd {
     fn drop(&mut self) {
-        self.line.lose("closed");
+        self.line.lost.set("closed");
     }
 }
 
@@ -92,8 +92,7 @@ impl NodeEnd {
         run: impl FnOnce(&mut Network, &Line) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let line = &self.line;
-        let mut lost = line.lost.subscribe();
-        if let Some(why) = lost.borrow().clone() {
+        if let Some(why) = line.lost.reason() {
             return Err(Fault::Down(why));
         }
         let (sender, mut answer) = oneshot::channel();
@@ -109,11 +108,11 @@ impl NodeEnd {
         tokio::select! {
             biased;
             Ok(answer) = &mut answer => {
-                answer.inspect_err(|fault| line.lose(&fault.to_string()))
+                answer.inspect_err(|fault| line.lost.set(&fault.to_string()))
             }
-            Ok(why) = lost.wait_for(Option::is_some) => Err(Fault::Late(why.clone().unwrap_or_default())),
+            why = line.lost.wait() => Err(Fault::Late(why)),
             () = sleep(CALL_LIMIT) => {
-                line.lose("no answer in time");
+                line.lost.set("no answer in time");
                 Err(Fault::Late("no answer in time".to_owned()))
             }
         }

@@ -19,20 +19,20 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use tokio::sync::mpsc;
 
-use self::{
-    command_link::Lost,
-    redis_directory::RedisDirectory,
-    redis_server::OpenFault,
-    redis_wire::{RedisWire, receiver},
-};
 pub use self::{
     key_names::{RedisPrefix, RedisPrefixFault},
     redis_server::{RedisServer, RedisSettings},
     redis_url::{RedisUrl, RedisUrlFault},
 };
+use self::{
+    redis_directory::RedisDirectory,
+    redis_server::OpenFault,
+    redis_wire::{RedisWire, receiver},
+};
 use super::{
     Surroundings,
     directory::{Answer, Fault, NodeId},
+    lost::Lost,
     wire::{Channel, Connection, Engine, Pushed},
 };
 
@@ -50,7 +50,7 @@ impl RedisEngine {
     }
 
     async fn open(&self, node: NodeId, inbox: mpsc::Sender<Pushed>) -> Result<Connection, OpenFault> {
-        let (server, lost, prefix) = (&self.server, Lost::new(), self.server.prefix.clone());
+        let (server, lost, prefix) = (&self.server, Lost::default(), self.server.prefix.clone());
         let opened = server.open(receiver(prefix.clone(), inbox, lost.clone())).await?;
         let (link, task) = opened.link(lost.clone());
         self.surroundings.spawn(Box::pin(task));
@@ -68,7 +68,7 @@ impl RedisEngine {
             generation: AtomicU64::new(0),
         };
         let wire = RedisWire { link, prefix };
-        Ok(Connection { directory: Arc::new(directory), wire: Arc::new(wire), lost: lost.subscribe() })
+        Ok(Connection { directory: Arc::new(directory), wire: Arc::new(wire), lost })
     }
 }
 

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::directory::{Answer, Directory, NodeId};
+use super::{
+    directory::{Answer, Directory, NodeId},
+    lost::Lost,
+};
 use crate::auth::TenantUser;
 
 /// Where bytes are published.
@@ -40,15 +43,15 @@ pub trait Wire: Send + Sync + 'static {
     fn unsubscribe<'a>(&'a self, user: &'a TenantUser) -> Answer<'a, ()>;
 }
 
-/// A connection to the engine. When `lost` holds a reason, the connection is over: nothing more comes in.
+/// A connection to the engine.
 pub struct Connection {
     /// The directory.
     pub directory: Arc<dyn Directory>,
     /// The wire.
     pub wire: Arc<dyn Wire>,
-    /// Why the connection is over. An engine sets it when the connection breaks, when any command fails or is late, and when the
-    /// inbox is full. `None`: it lives.
-    pub lost: watch::Receiver<Option<String>>,
+    /// The end of the connection: nothing more comes in. An engine sets it when the connection breaks, when any command fails or is
+    /// late, and when the inbox is full.
+    pub lost: Lost,
 }
 
 /// Makes connections: Redis, or a server in memory.

@@ -19,6 +19,7 @@ impl Hub {
                 Some(tick) => {
                     let at = self.0.began + Duration::from_millis(tick.time().0);
                     tokio::select! {
+                        biased;
                         () = sleep_until(at) => {}
                         () = deadlines.earlier_entry() => {}
                     }

@@ -155,6 +155,6 @@ impl MemoryServer {
 /// Tells the nodes that their lines are lost. Without the lock.
 fn close(lines: Vec<Arc<Line>>, why: &str) {
     for line in lines {
-        line.lose(why);
+        line.lost.set(why);
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, sleep, sleep_until},
 };
 
@@ -13,6 +13,7 @@ use crate::{
     auth::TenantUser,
     cluster::{
         directory::NodeId,
+        lost::Lost,
         wire::{Channel, Pushed},
     },
 };
@@ -24,7 +25,7 @@ pub(super) struct Line {
     pub(super) run: u64,
     pub(super) node: NodeId,
     /// Why the node's end is closed.
-    pub(super) lost: watch::Sender<Option<String>>,
+    pub(super) lost: Lost,
     up: mpsc::Sender<(Instant, Command)>,
     down: mpsc::Sender<(Instant, Arrived)>,
     state: Mutex<State>,
@@ -63,7 +64,7 @@ impl Line {
             number: network.number(),
             run,
             node,
-            lost: watch::Sender::new(None),
+            lost: Lost::default(),
             up,
             down,
             state: Mutex::new(state),
@@ -82,7 +83,7 @@ impl Line {
         let at = state.up_at;
         drop(state);
         if self.up.try_send((at, command)).is_err() {
-            self.lose("too many commands");
+            self.lost.set("too many commands");
         }
     }
 
@@ -97,7 +98,7 @@ impl Line {
         let at = state.down_at;
         drop(state);
         if self.down.try_send((at, arrived)).is_err() {
-            self.lose("the output buffer is full");
+            self.lost.set("the output buffer is full");
         }
     }
 
@@ -118,24 +119,18 @@ impl Line {
         }
     }
 
-    /// Closes the node's end.
-    pub(super) fn lose(&self, why: &str) {
-        self.lost.send_if_modified(|lost| lost.is_none() && lost.replace(why.to_owned()).is_none());
-    }
-
     pub(super) fn is_lost(&self) -> bool {
-        self.lost.borrow().is_some()
+        self.lost.reason().is_some()
     }
 }
 
 /// The server's end: runs commands in order. Of those that were under way when the connection broke, the first few still run.
 async fn serve(server: MemoryServer, line: Arc<Line>, mut commands: mpsc::Receiver<(Instant, Command)>) {
-    let mut lost = line.lost.subscribe();
     loop {
         let next = tokio::select! {
             biased;
             next = commands.recv() => next,
-            _ = lost.wait_for(Option::is_some) => None,
+            _ = line.lost.wait() => None,
         };
         let Some((at, command)) = next else { break };
         wait(&server, line.node, at).await;
@@ -149,7 +144,7 @@ async fn serve(server: MemoryServer, line: Arc<Line>, mut commands: mpsc::Receiv
         let answer = command(&mut network, &line);
         line.send_down(&mut network, Arrived::Answer(answer));
     }
-    line.lose("closed by the server");
+    line.lost.set("closed by the server");
     let way = server.0.lock().way();
     sleep(way).await;
     wait(&server, line.node, Instant::now()).await;
@@ -171,7 +166,7 @@ async fn deliver(
             Arrived::Answer(deliver) => deliver(),
             Arrived::Push(pushed) => {
                 if inbox.try_send(pushed).is_err() {
-                    line.lose("the inbox is full");
+                    line.lost.set("the inbox is full");
                 }
             }
         }

@@ -74,7 +74,7 @@ async fn a_server_that_lost_its_data_is_a_new_generation_and_sure_when_all_have_
     let snapshot = server.snapshot();
     server.flush();
     assert_eq!(one.directory().find(&phone()).await, Err(Fault::Reborn));
-    assert!(one.link.lost.borrow().is_some());
+    assert!(one.link.lost.reason().is_some());
     server.restart(Some(&snapshot));
     let (sender, _inbox) = mpsc::channel(64);
     let link = server.connect(ONE, sender).await.unwrap_or_else(|fault| panic!("{fault}"));
@@ -149,5 +149,5 @@ async fn a_server_that_refuses_commands_loses_its_links() {
     let one = Linked::new(&server, ONE).await;
     server.set_refusing(Some("NOREPLICAS"));
     assert_eq!(one.directory().find(&phone()).await, Err(down("NOREPLICAS")));
-    assert_eq!(one.link.lost.borrow().as_deref(), Some("NOREPLICAS"));
+    assert_eq!(one.link.lost.reason().as_deref(), Some("NOREPLICAS"));
 }

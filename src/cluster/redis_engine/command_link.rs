@@ -1,53 +1,16 @@
 //! One connection to the server: commands with a time-out, and what breaks it. Nothing is queued or sent again.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
-use crate::cluster::directory::Fault;
+use crate::cluster::{directory::Fault, lost::Lost};
 
 /// A connection that ends with the first error.
 pub(super) struct CommandLink {
     connection: MultiplexedConnection,
     lost: Lost,
-}
-
-/// Why a connection is over, once it is. A cheap handle.
-#[derive(Clone)]
-pub(super) struct Lost(Arc<watch::Sender<Option<String>>>);
-
-impl Lost {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
-    }
-
-    /// Ends the connection. The first reason stays.
-    pub(super) fn set(&self, why: &str) {
-        self.0.send_if_modified(|reason| {
-            let is_first = reason.is_none();
-            if is_first {
-                *reason = Some(why.to_owned());
-            }
-            is_first
-        });
-    }
-
-    pub(super) fn reason(&self) -> Option<String> {
-        self.0.borrow().clone()
-    }
-
-    pub(super) fn subscribe(&self) -> watch::Receiver<Option<String>> {
-        self.0.subscribe()
-    }
-
-    /// Waits until the connection is over.
-    pub(super) async fn wait(self) {
-        let mut lost = self.subscribe();
-        drop(self);
-        // An error: the sender is gone, and with it the connection.
-        let _ = lost.wait_for(Option::is_some).await;
-    }
 }
 
 impl CommandLink {

@@ -3,7 +3,7 @@
 use redis::Cmd;
 
 use super::{
-    command_link::{CommandLink, Lost},
+    command_link::CommandLink,
     key_names::read_node,
     lua::{Loaded, Script},
     redis_server::{OpenFault, RedisServer, alongside},
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::cluster::{
     directory::{DEAD_MS, Fault, NodeId},
+    lost::Lost,
     survey::{Examined, Survey},
     wire::Channel,
 };
@@ -45,7 +46,7 @@ impl RedisServer {
 
     /// Opens a connection for some commands.
     async fn visit<T>(&self, work: impl AsyncFnOnce(&CommandLink) -> Result<T, OpenFault>) -> Result<T, OpenFault> {
-        let (link, task) = Box::pin(self.open(|_| Ok(()))).await?.link(Lost::new());
+        let (link, task) = Box::pin(self.open(|_| Ok(()))).await?.link(Lost::default());
         Box::pin(alongside(task, work(&link))).await
     }
 

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{
-    command_link::{CommandLink, Lost, words},
+    command_link::{CommandLink, words},
     dial,
     key_names::RedisPrefix,
     lua::{Loaded, SCRIPTS},
@@ -16,7 +16,7 @@ use super::{
     sentinels::LastSentinel,
     server_info::ServerInfo,
 };
-use crate::cluster::directory::Fault;
+use crate::cluster::{directory::Fault, lost::Lost};
 
 /// What the options say of the server.
 pub struct RedisSettings {
@@ -168,11 +168,11 @@ impl Opened {
     /// The link, and the task that reads and writes until it is lost.
     pub(super) fn link(self, lost: Lost) -> (CommandLink, impl Future<Output = ()> + Send + 'static) {
         let Self { connection, driver } = self;
-        let over = lost.clone().wait();
+        let over = lost.clone();
         let task = async move {
             tokio::select! {
                 () = driver => {}
-                () = over => {}
+                _ = over.wait() => {}
             }
         };
         (CommandLink::new(connection, lost), task)

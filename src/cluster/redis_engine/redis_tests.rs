@@ -82,9 +82,8 @@ impl Linked {
     }
 
     /// Why the connection is over, once it is.
-    async fn lost(&mut self) -> String {
-        let lost = self.connection.lost.wait_for(Option::is_some);
-        within(lost).await.map_or_else(|_| "dropped".to_owned(), |reason| reason.clone().unwrap_or_default())
+    async fn lost(&self) -> String {
+        within(self.connection.lost.wait()).await
     }
 }
 

@@ -6,14 +6,12 @@ use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 
-use super::{
-    command_link::{CommandLink, Lost},
-    key_names::RedisPrefix,
-};
+use super::{command_link::CommandLink, key_names::RedisPrefix};
 use crate::{
     auth::TenantUser,
     cluster::{
         directory::Answer,
+        lost::Lost,
         wire::{Channel, Pushed, Wire},
     },
 };

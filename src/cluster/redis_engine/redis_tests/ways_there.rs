@@ -94,7 +94,7 @@ async fn the_engine_follows_when_sentinels_promote_a_replica() {
     let sentinel = sentinel(&primary, "").await.unwrap();
     // The first one is not there.
     let engine = engine(&format!("redis+sentinel://node:secret@127.0.0.1:1,127.0.0.1:{}/main", sentinel.port));
-    let mut linked = Linked::to(&engine, 1).await;
+    let linked = Linked::to(&engine, 1).await;
     assert_eq!(linked.connection.directory.hello(0, false).await.unwrap().generation, 1);
     // Only a Sentinel that knows of the replica can promote it.
     within(async {

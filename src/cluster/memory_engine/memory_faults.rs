@@ -124,6 +124,12 @@ impl MemoryServer {
         network.reach(one).is_some_and(|run| network.reach(other) == Some(run))
     }
 
+    /// Whether a node cannot tell anybody anything that lasts: it does not reach its server, or there are two of them.
+    pub(crate) fn is_apart(&self, node: NodeId) -> bool {
+        let network = self.0.lock();
+        network.reach(node).is_none() || network.stalled(node).is_some() || network.is_split()
+    }
+
     /// What the primary says of a device.
     pub(crate) fn entry(&self, address: &TenantAddress) -> Option<Entry> {
         self.read(|script| script.entry(address))

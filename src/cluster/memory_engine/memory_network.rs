@@ -89,6 +89,11 @@ impl Network {
         (!cable.cut && !self.servers.get(&run)?.away).then_some(run)
     }
 
+    /// Whether some nodes are cut off from the primary of the others.
+    pub(super) fn is_split(&self) -> bool {
+        self.cables.values().any(|cable| cable.far)
+    }
+
     /// Until when nothing moves on the cable of a node, if it is stalled.
     pub(super) fn stalled(&self, node: NodeId) -> Option<Instant> {
         self.cables.get(&node)?.stalled.filter(|until| *until > Instant::now())

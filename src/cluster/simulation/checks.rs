@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    outcomes::{Record, Sent, sender},
+    outcomes::{Answered, Death, Record, Sent, sender},
     simulated_node::{WINDOW, spawn},
     world::{Device, World, all_devices, place},
 };
@@ -63,7 +63,7 @@ impl World {
             }
             if !got && sent.answer.is_accepted() {
                 self.count("accepted and not delivered");
-                if let Some(excuse) = record.excuse(sent, self.fails_twice) {
+                if let Some(excuse) = record.excuse(sent) {
                     self.count(excuse);
                 } else {
                     bad.push(format!("{:x} to {:?} is lost, {:?} at {at} ms", sent.number, sent.to, sent.answer));
@@ -123,7 +123,7 @@ impl Record {
     }
 
     /// Why a message that was accepted may be missing.
-    fn excuse(&self, sent: &Sent, fails_twice: bool) -> Option<&'static str> {
+    fn excuse(&self, sent: &Sent) -> Option<&'static str> {
         let away = self.away.get(&sent.to).map(Vec::as_slice).unwrap_or_default();
         // The time for which the device was away on purpose does not count.
         let until = away.iter().fold(sent.ended + DECLARED, |until, (left, back)| {
@@ -143,10 +143,18 @@ impl Record {
         if self.splits.iter().any(apart) {
             return Some("lost: apart for longer than the window");
         }
-        let died = self.killed.iter().any(|at| sent.began <= *at && *at <= sent.ended + DIED);
-        // A node without a link took it for a device that had gone elsewhere, and died.
-        if died && fails_twice {
-            return Some("lost: with a node that had no link");
+        // It was held on one side for its device, which was on the other, until its time was over.
+        let held_apart =
+            |(began, healed): &(Instant, Instant)| *began <= sent.ended && sent.ended + sent.ttl <= *healed;
+        if sent.answer == Answered::Held && self.splits.iter().any(held_apart) {
+            return Some("lost: held apart for longer than its time");
+        }
+        let in_time = |death: &&Death| sent.began <= death.at && death.at <= sent.ended + DIED;
+        let mut deaths = self.deaths.iter().filter(in_time).filter(|death| death.devices.contains(&sent.to)).peekable();
+        let died = deaths.peek().is_some();
+        // It took the message for a device that had gone elsewhere, and could not send it on.
+        if deaths.any(|death| death.apart) {
+            return Some("lost: with a node that was apart");
         }
         let opened = self.opened.get(&sent.to).map(Vec::as_slice).unwrap_or_default();
         let anew = opened.iter().any(|(at, continuity)| *at >= sent.ended && *continuity == Continuity::New);

@@ -85,7 +85,6 @@ impl World {
 
     async fn kill_and_start(self: &Arc<Self>, node: &SimulatedNode) {
         self.count("fault: kill -9");
-        self.record.lock().killed.push(Instant::now());
         self.kill(node);
         sleep(self.random_ms(0, 4_000)).await;
         self.start_node();

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -26,10 +27,19 @@ pub(super) struct Record {
     pub(super) away: BTreeMap<Device, Vec<(Instant, Instant)>>,
     /// When the network was split.
     pub(super) splits: Vec<(Instant, Instant)>,
-    /// When a node was killed.
-    pub(super) killed: Vec<Instant>,
+    /// Every node that ended.
+    pub(super) deaths: Vec<Death>,
     /// All streams, open and closed.
     pub(super) streams: BTreeMap<Device, Vec<Arc<Connected>>>,
+}
+
+/// The end of a node.
+pub(super) struct Death {
+    pub(super) at: Instant,
+    /// The devices whose mailboxes, stubs or flows ended with it.
+    pub(super) devices: BTreeSet<Device>,
+    /// It could not tell anybody anything that lasts.
+    pub(super) apart: bool,
 }
 
 /// One send, and its answer.
@@ -39,6 +49,7 @@ pub(super) struct Sent {
     pub(super) number: Number,
     pub(super) began: Instant,
     pub(super) ended: Instant,
+    pub(super) ttl: Duration,
     pub(super) answer: Answered,
 }
 

@@ -37,7 +37,7 @@ impl World {
             let began = Instant::now();
             let before = self.live_on(to);
             let answer = Self::send(&node, to, number, ttl).await;
-            let sent = Sent { to, number, began, ended: Instant::now(), answer };
+            let sent = Sent { to, number, began, ended: Instant::now(), ttl, answer };
             self.log(to, || format!("sender at {}: {number:x} {answer:?} ttl {ttl:?}", node.id));
             self.count_answer(&sent);
             if answer == Answered::Absent && !node.gate.is_dead() {

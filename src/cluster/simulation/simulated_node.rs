@@ -11,7 +11,11 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{node_gate::Gate, world::World};
+use super::{
+    node_gate::Gate,
+    outcomes::Death,
+    world::{Device, World, all_devices, place},
+};
 use crate::{
     budget::Budget,
     cluster::{
@@ -99,12 +103,23 @@ impl World {
 
     /// `kill -9`: the tasks are gone, and so are the connections to the engine and to the clients.
     pub(super) fn kill(&self, node: &SimulatedNode) {
+        self.note_death(node);
         self.remove(node);
         node.gate.kill();
         node.gate.thaw();
         self.server.cut(node.id);
         // Only breaks the circle of hub and node, so that the memory is free again.
         node.cluster.forget_hub();
+    }
+
+    fn note_death(&self, node: &SimulatedNode) {
+        let has = |device: &Device| {
+            let place = place(*device);
+            node.hub.standing(&place).is_some() || node.cluster.0.is_moving(&place)
+        };
+        let devices = all_devices().filter(has).collect();
+        let apart = node.cluster.status().down.is_some() || self.server.is_apart(node.id);
+        self.record.lock().deaths.push(Death { at: Instant::now(), devices, apart });
     }
 
     /// A soft stop, as the daemon does it.

@@ -1,6 +1,9 @@
 //! Giving up, and holes: whoever had a mailbox that another node has now tells that node what may be lost.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
@@ -42,6 +45,7 @@ impl Node {
     /// answered may have been taken, so it is repeated without them.
     fn send_hole(self: &Arc<Self>, address: &TenantAddress, epoch: u64, waiting: Vec<Waiting>) {
         let (node, address) = (self.clone(), address.clone());
+        self.untaken_holes.fetch_add(1, Ordering::AcqRel);
         self.spawn(async move {
             let mut waiting = if is_on(Rule::SendsWaitingOn) { waiting } else { Vec::new() };
             let epoch = if is_on(Rule::HolesKnowTheirEpoch) { epoch } else { 0 };
@@ -55,6 +59,7 @@ impl Node {
                     waiting.grow_older(ms);
                 }
                 if node.try_hole(&address, epoch, &mut waiting).await {
+                    node.untaken_holes.fetch_sub(1, Ordering::AcqRel);
                     return;
                 }
                 drop(place);

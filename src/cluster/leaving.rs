@@ -1,6 +1,9 @@
 //! A node that stops gives its mailboxes to others.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     sync::Semaphore,
@@ -28,17 +31,18 @@ impl Node {
         let _ = directory!(self, beat(Phase::Leaving, &about));
     }
 
-    /// Gives all mailboxes to nodes that are up, for at most `limit`, then removes the row of this node.
+    /// Gives all mailboxes to nodes that are up, and waits until the holes of this node are taken, for at most `limit`; then removes
+    /// the row of this node. A link that is down may come back in this time.
     pub(super) async fn leave(self: &Arc<Self>, limit: Duration) {
         let end = Instant::now() + limit;
         self.enter(Phase::Leaving);
-        while Instant::now() < end && self.link.up().is_some() {
-            let heirs = self.link.others(self.id, Phase::Up);
-            if heirs.is_empty() && self.link.others(self.id, Phase::Joining).is_empty() {
-                break;
-            }
-            if self.hand_over_all(&heirs).await {
-                break;
+        while Instant::now() < end && self.has_something_to_give() {
+            if self.link.up().is_some() {
+                let heirs = self.link.others(self.id, Phase::Up);
+                if heirs.is_empty() && self.link.others(self.id, Phase::Joining).is_empty() {
+                    break;
+                }
+                self.hand_over_all(&heirs).await;
             }
             sleep(AGAIN).await;
         }
@@ -46,11 +50,15 @@ impl Node {
         let _ = directory!(self, bye());
     }
 
-    /// Says whether nothing is left.
-    async fn hand_over_all(self: &Arc<Self>, heirs: &[NodeId]) -> bool {
+    fn has_something_to_give(&self) -> bool {
+        self.has_mailboxes() || self.stubs.has_parcels() || self.untaken_holes.load(Ordering::Acquire) > 0
+    }
+
+    async fn hand_over_all(self: &Arc<Self>, heirs: &[NodeId]) {
         let hub = self.hub();
         for mailboxes in (0..).map_while(|part| hub.of_part(part)) {
-            for (address, standing) in mailboxes {
+            // One that the directory has not confirmed may have to be given up: then its messages go along with a hole.
+            for (address, standing) in mailboxes.into_iter().filter(|(_, standing)| self.is_usable(standing)) {
                 let Some(_turn) = self.turns.try_take(&address) else { continue };
                 if let Taken::Parcel(mut parcel) = hub.take(&address, None, standing.term) {
                     parcel.shrink_to(LARGEST_PARCEL);
@@ -58,24 +66,20 @@ impl Node {
                 }
             }
         }
-        let left = self.stubs.parcels();
-        if left.is_empty() {
-            return !self.has_mailboxes();
+        if heirs.is_empty() {
+            return;
         }
-        if !heirs.is_empty() {
-            let together = Arc::new(Semaphore::new(TOGETHER));
-            for batch in batches(left) {
-                let Ok(place) = together.clone().acquire_owned().await else { break };
-                let (node, heir) = (self.clone(), heirs[fastrand::usize(..heirs.len())]);
-                self.spawn(async move {
-                    node.hand_over(heir, &batch).await;
-                    drop(place);
-                });
-            }
-            // All batches are answered, or were not.
-            let _ = together.acquire_many(TOGETHER_IN_U32).await;
+        let together = Arc::new(Semaphore::new(TOGETHER));
+        for batch in batches(self.stubs.parcels()) {
+            let Ok(place) = together.clone().acquire_owned().await else { break };
+            let (node, heir) = (self.clone(), heirs[fastrand::usize(..heirs.len())]);
+            self.spawn(async move {
+                node.hand_over(heir, &batch).await;
+                drop(place);
+            });
         }
-        self.stubs.parcels().is_empty()
+        // All batches are answered, or were not.
+        let _ = together.acquire_many(TOGETHER_IN_U32).await;
     }
 
     /// Asks a node to take some mailboxes. It moves the entries to itself, and each move removes the stub here.

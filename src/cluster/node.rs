@@ -5,7 +5,7 @@ use std::{
     future::pending,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +57,8 @@ pub(super) struct Node {
     pub(super) untold: Untold,
     /// Holes that are sent at the same time.
     pub(super) holes: Semaphore,
+    /// Holes that nobody has taken so far.
+    pub(super) untaken_holes: AtomicUsize,
     pub(super) known: KnownEntries,
     phase: AtomicU8,
     /// The row of this node is removed, for good.
@@ -84,6 +86,7 @@ impl Node {
             following: Following::default(),
             untold: Untold::default(),
             holes: Semaphore::new(HOLES),
+            untaken_holes: AtomicUsize::new(0),
             known: KnownEntries::default(),
             phase: AtomicU8::new(0),
             has_left: AtomicBool::new(false),

@@ -263,3 +263,33 @@ async fn a_hole_finds_a_place_when_only_a_dead_node_or_an_entry_has_the_device()
         assert_eq!(one.subscribe(Start::Anew).await.0.continuity, Continuity::Broken);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_waits_for_its_link_to_hand_over_what_it_has() {
+    let server = MemoryServer::new(1);
+    let [one, two] = Running::two(&server).await;
+    assert_eq!(one.send(Duration::from_secs(60)).await, Ok(Outcome::Held));
+    server.cut(one.node.id);
+    sleep(Duration::from_millis(10)).await;
+    let mend = async {
+        sleep(Duration::from_secs(1)).await;
+        server.mend(one.node.id);
+    };
+    tokio::join!(one.cluster.leave(Duration::from_secs(5)), mend);
+    assert_eq!(two.subscribe(Start::Anew).await.0.replayed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_waits_until_its_holes_are_taken() {
+    let server = MemoryServer::new(1);
+    let [one, two] = Running::two(&server).await;
+    let (_, _stream) = two.subscribe(Start::Anew).await;
+    server.cut(one.node.id);
+    sleep(Duration::from_secs(1)).await;
+    // Made without the directory, while the device is elsewhere.
+    assert_eq!(one.subscribe(Start::Anew).await.0.continuity, Continuity::Broken);
+    assert_eq!(one.send(Duration::from_secs(60)).await, Ok(Outcome::Held));
+    server.mend(one.node.id);
+    one.cluster.leave(Duration::from_secs(5)).await;
+    assert_eq!(two.subscribe(Start::Anew).await.0.replayed, 1);
+}

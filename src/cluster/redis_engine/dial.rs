@@ -6,7 +6,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream, UnixStream, lookup_host},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{
     TlsConnector,
@@ -34,7 +34,7 @@ pub(super) async fn tcp(address: &HostPort, tls: Option<&Arc<ClientConfig>>) -> 
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
         Ok(Box::new(stream.map_err(|error| format!("TLS: {error}"))?) as Box<dyn Socket>)
     };
-    let connected = timeout(PATIENCE, connect).await.unwrap_or_else(|_| Err("no connection within 500 ms".to_owned()));
+    let connected = timeout(PATIENCE, connect).await.unwrap_or_else(|_| Err(SILENT.to_owned()));
     connected.map_err(|why| format!("{address}: {why}"))
 }
 
@@ -44,14 +44,22 @@ pub(super) async fn unix(path: &Path) -> Result<Box<dyn Socket>, String> {
     Ok(Box::new(stream))
 }
 
-/// Tries the addresses of a host one after the other.
 async fn connect(address: &HostPort) -> Result<TcpStream, String> {
+    let end = Instant::now() + PATIENCE;
     let addresses = lookup_host((address.host.as_str(), address.port)).await.map_err(|error| error.to_string())?;
+    connect_to_any(&addresses.collect::<Vec<_>>(), end).await
+}
+
+/// Tries the addresses of a host one after the other. Each gets its share of the time that is left: packets to the first one may be
+/// dropped, as when IPv6 leads nowhere.
+async fn connect_to_any(addresses: &[SocketAddr], end: Instant) -> Result<TcpStream, String> {
     let mut last = "the host has no address".to_owned();
-    for address in addresses {
-        match connect_to(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error.to_string(),
+    for (left, address) in (1..=u32::try_from(addresses.len()).unwrap_or(u32::MAX)).rev().zip(addresses) {
+        let share = (end.saturating_duration_since(Instant::now()) / left).max(LEAST_SHARE);
+        match timeout(share, connect_to(*address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error.to_string(),
+            Err(_) => SILENT.clone_into(&mut last),
         }
     }
     Err(last)
@@ -92,22 +100,53 @@ fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
 
 /// How long connecting may take, with TLS.
 const PATIENCE: Duration = Duration::from_millis(500);
+const SILENT: &str = "no connection within 500 ms";
+/// How long each address of a host may take at least. With more than five addresses, the last ones may not be tried.
+const LEAST_SHARE: Duration = Duration::from_millis(100);
 /// The system breaks a connection when what was sent is not acknowledged for so long.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[tokio::test]
     async fn a_connection_sends_at_once_and_leaves_nothing_behind() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = connect_to(listener.local_addr().unwrap()).await.unwrap();
         let options = SockRef::from(&stream);
         assert!(options.tcp_nodelay().unwrap());
         assert_eq!(options.linger().unwrap(), Some(Duration::ZERO));
         #[cfg(target_os = "linux")]
         assert_eq!(options.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+    }
+
+    /// A listener that answers no more: its queue is full, so the system drops what else comes. Returns what fills it, too.
+    #[cfg(target_os = "linux")]
+    async fn full_listener() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let (address, mut queued) = (listener.local_addr().unwrap(), Vec::new());
+        while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queued.push(stream.unwrap());
+        }
+        (address, listener, queued)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_leaves_time_for_the_next_one() {
+        let (silent, _listener, _queued) = full_listener().await;
+        let there = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = there.local_addr().unwrap();
+        let end = Instant::now() + PATIENCE;
+        let stream = timeout(PATIENCE, connect_to_any(&[silent, there], end)).await;
+        assert_eq!(stream.expect("in time").expect("a connection").peer_addr().unwrap(), there);
+        let none = timeout(PATIENCE * 2, connect_to_any(&[silent], Instant::now() + PATIENCE)).await;
+        assert_eq!(none.expect("in time").unwrap_err(), SILENT);
     }
 
     #[test]

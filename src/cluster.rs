@@ -7,6 +7,7 @@ mod attached;
 pub mod directory;
 mod follow;
 mod holes;
+mod lanes;
 mod leaving;
 mod link;
 mod linking;

@@ -1,7 +1,7 @@
 //! Requests to other nodes: sends one, and waits for its answer.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,13 +11,14 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::oneshot,
     time::{Instant, timeout_at},
 };
 
 use super::{
     Happened, RequestKind, RequestOutcome,
     directory::{Fault, NodeId},
+    lanes::{Lanes, OnWay},
     node::Node,
     peer_messages::{Ask, Plain, Reply, Request, Say},
     wire::Channel,
@@ -41,9 +42,8 @@ pub(super) enum NoAnswer {
 pub(super) struct Asking {
     tokens: AtomicU64,
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<Say>>>,
-    /// The bytes of the requests to each node that were not answered.
-    unanswered: Mutex<HashMap<NodeId, usize>>,
-    answered: Notify,
+    /// The requests that are not answered are on their way.
+    lanes: Lanes,
 }
 
 impl Asking {
@@ -66,22 +66,11 @@ impl Asking {
 struct Waiting<'a> {
     asking: &'a Asking,
     token: u64,
-    node: NodeId,
-    bytes: usize,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.asking.waiting.lock().remove(&self.token);
-        let mut unanswered = self.asking.unanswered.lock();
-        if let Some(bytes) = unanswered.get_mut(&self.node) {
-            *bytes = bytes.saturating_sub(self.bytes);
-            if *bytes == 0 {
-                unanswered.remove(&self.node);
-            }
-        }
-        drop(unanswered);
-        self.asking.answered.notify_waiters();
     }
 }
 
@@ -111,8 +100,9 @@ impl Node {
             ask: Some(ask),
         };
         let bytes = request.to_bytes();
-        let admitted = timeout_at(end, self.admit(node, token, bytes.len())).await;
-        let _waiting = admitted.map_err(|_| NoAnswer::Down)?;
+        let entered = timeout_at(end, self.asking.lanes.enter(node, bytes.len(), self.link.nodes())).await;
+        let _on_way: Option<OnWay> = entered.map_err(|_| NoAnswer::Down)?;
+        let _waiting = Waiting { asking: &self.asking, token };
         let (sender, mut answer) = oneshot::channel();
         self.asking.waiting.lock().insert(token, sender);
         let publish = up.wire.publish(Channel::Requests(node), bytes);
@@ -137,23 +127,6 @@ impl Node {
             }
         };
         timeout_at(end, exchange).await.unwrap_or(Err(NoAnswer::Silent))
-    }
-
-    /// Waits until few enough bytes to this node are unanswered. One message always may be.
-    async fn admit(&self, node: NodeId, token: u64, bytes: usize) -> Waiting<'_> {
-        let most = UNANSWERED / self.link.nodes();
-        loop {
-            let answered = self.asking.answered.notified();
-            {
-                let mut unanswered = self.asking.unanswered.lock();
-                let now = unanswered.get(&node).copied().unwrap_or(0);
-                if now == 0 || now + bytes <= most {
-                    unanswered.insert(node, now + bytes);
-                    return Waiting { asking: &self.asking, token, node, bytes };
-                }
-            }
-            answered.await;
-        }
     }
 
     /// Sends an answer. Nobody waits for it to arrive.
@@ -183,6 +156,3 @@ fn kind(ask: &Ask) -> RequestKind {
         Ask::Broadcast(_) => RequestKind::Broadcast,
     }
 }
-
-/// The bytes of requests to all other nodes that may be unanswered.
-const UNANSWERED: usize = 24 << 20;

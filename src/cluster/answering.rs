@@ -17,7 +17,7 @@ use super::{
 use crate::{
     auth::{TenantAddress, TenantUser},
     error::Error,
-    hub::{Placed, Sending, Taken},
+    hub::{Parcel, Placed, Sending, Taken},
     model::{DeviceId, Start},
 };
 
@@ -65,7 +65,7 @@ impl Node {
         }
         let say = match request.ask {
             Some(Ask::Push(ask)) => self.answer_push(ask),
-            Some(Ask::Take(ask)) => self.answer_take(&ask),
+            Some(Ask::Take(ask)) => self.answer_take(from, &ask),
             Some(Ask::Hole(ask)) => self.answer_hole(ask),
             Some(Ask::Live(ask)) => self.answer_live(&ask),
             Some(Ask::Broadcast(ask)) => self.answer_broadcast(ask),
@@ -110,10 +110,14 @@ impl Node {
         Plain::NotHere.into()
     }
 
-    fn answer_take(self: &Arc<Self>, ask: &TakeAsk) -> Option<Say> {
+    fn answer_take(self: &Arc<Self>, from: NodeId, ask: &TakeAsk) -> Option<Say> {
         let (address, start) = (ask.address.read()?, Start::from(&ask.start));
+        if self.parcel_lanes.is_full(from) {
+            return Some(Plain::Busy.into());
+        }
+        let from_stub = || Some(self.give_from_stub(from, &address, ask.term));
         // While the device has no flow here, nobody sees it without its mailbox and without a stub.
-        let Some(turn) = self.turns.try_take(&address) else { return Some(self.parcel_of_stub(&address, ask.term)) };
+        let Some(turn) = self.turns.try_take(&address) else { return from_stub() };
         if self.stubs.is_settling(&address) {
             return Some(Plain::Moving.into());
         }
@@ -121,11 +125,11 @@ impl Node {
             Taken::Parcel(mut parcel) => {
                 parcel.shrink_to(LARGEST_PARCEL);
                 let parcel = self.leave_stub(&address, ask.term, parcel);
-                Some(Say::Parcel(WireParcel::from(&*parcel)))
+                Some(self.give(from, &address, &parcel))
             }
             Taken::Refused => Some(Plain::Refused.into()),
             Taken::OtherTerm => Some(Plain::Moving.into()),
-            Taken::NotHere if self.stubs.has(&address) => Some(self.parcel_of_stub(&address, ask.term)),
+            Taken::NotHere if self.stubs.has(&address) => from_stub(),
             Taken::NotHere => {
                 // With the turn, the device would look as if it were on its way.
                 drop(turn);
@@ -135,10 +139,17 @@ impl Node {
         }
     }
 
-    /// The parcel of a term, when it is still here: its answer may have been lost.
-    fn parcel_of_stub(&self, address: &TenantAddress, term: u64) -> Say {
+    /// Gives the parcel of a term, when it is still here: its answer may have been lost.
+    fn give_from_stub(&self, to: NodeId, address: &TenantAddress, term: u64) -> Say {
         let parcel = self.stubs.of(address).filter(|stub| stub.term == term).and_then(Stub::into_parcel);
-        parcel.map_or(Plain::Moving.into(), |parcel| Say::Parcel(WireParcel::from(&parcel)))
+        parcel.map_or(Plain::Moving.into(), |parcel| self.give(to, address, &parcel))
+    }
+
+    fn give(&self, to: NodeId, address: &TenantAddress, parcel: &Parcel) -> Say {
+        if let Some(on_way) = self.parcel_lanes.squeeze(to, parcel.memory_bytes(), self.link.nodes()) {
+            self.stubs.set_out(address, on_way);
+        }
+        Say::Parcel(WireParcel::from(parcel))
     }
 
     fn answer_hole(self: &Arc<Self>, ask: HoleAsk) -> Option<Say> {

@@ -43,6 +43,8 @@ struct Arrival<'a> {
     began: Instant,
     /// How often the node of the entry said that it does not have the device.
     not_here: u32,
+    /// For how long other parcels had to come first.
+    queued: Duration,
 }
 
 /// What a step of an arrival led to.
@@ -68,8 +70,8 @@ impl Node {
             let began = Instant::now();
             let brought = match timeout_at(began + LONGEST, node.turns.take(&address)).await {
                 Ok(turn) => {
-                    let arrival = Arrival { node: &node, address: &address, turn, purpose, limit, began, not_here: 0 };
-                    arrival.run().await
+                    let (node, address, queued) = (&node, &address, Duration::ZERO);
+                    Arrival { node, address, turn, purpose, limit, began, not_here: 0, queued }.run().await
                 }
                 Err(_) => Err(Error::UNREACHABLE),
             };
@@ -190,10 +192,18 @@ impl Arrival<'_> {
                 self.not_here += 1;
                 if self.not_here >= 3 { self.force(entry).await } else { Step::Later(SOON) }
             }
-            Ok(_) if self.began.elapsed() > FORCE_AFTER => self.force(entry).await,
+            Ok(say) if say == Plain::Busy.into() => Step::Later(self.queue()),
+            Ok(_) if self.began.elapsed() > FORCE_AFTER + self.queued => self.force(entry).await,
             Ok(_) | Err(NoAnswer::Down | NoAnswer::Lost) => Step::Later(SOON),
             Err(NoAnswer::Silent | NoAnswer::NoLink) => self.force(entry).await,
         }
+    }
+
+    /// How long to wait while parcels fill the link: longer each time, because thousands of devices may wait.
+    fn queue(&mut self) -> Duration {
+        let pause = (self.queued / 2).clamp(SOON, BUSY).mul_f64(0.5 + fastrand::f64());
+        self.queued += pause;
+        pause
     }
 
     /// Gets the right to open a parcel, and opens it.
@@ -251,5 +261,7 @@ const LONGEST: Duration = Duration::from_millis(2_500);
 const FORCE_AFTER: Duration = Duration::from_millis(1_500);
 /// For how long an arrival waits for a link that is down.
 const ALONE_AFTER: Duration = Duration::from_millis(700);
+/// The longest pause of a device for which a node has no room yet.
+const BUSY: Duration = Duration::from_millis(200);
 /// The pause before looking again.
 const SOON: Duration = Duration::from_millis(20);

@@ -23,6 +23,17 @@ impl Lanes {
         self.lane(to).acquire_many_owned(permits(bytes, nodes)).await.ok()
     }
 
+    /// Enters at once, also a lane with too little room. `None`: it has none.
+    pub(super) fn squeeze(&self, to: NodeId, bytes: usize, nodes: usize) -> Option<OnWay> {
+        let lane = self.lane(to);
+        let left = u32::try_from(lane.available_permits()).unwrap_or(ROOM);
+        if left == 0 { None } else { lane.try_acquire_many_owned(permits(bytes, nodes).min(left)).ok() }
+    }
+
+    pub(super) fn is_full(&self, to: NodeId) -> bool {
+        self.0.lock().get(&to).is_some_and(|lane| lane.available_permits() == 0)
+    }
+
     fn lane(&self, to: NodeId) -> Arc<Semaphore> {
         let mut lanes = self.0.lock();
         if lanes.len() >= IDLE && !lanes.contains_key(&to) {
@@ -37,7 +48,8 @@ fn permits(bytes: usize, nodes: usize) -> u32 {
     u32::try_from(bytes.saturating_mul(nodes)).unwrap_or(ROOM).min(ROOM)
 }
 
-/// The bytes that all nodes together may have on their way to one.
+/// The bytes that all nodes together may have on their way to one: requests, and parcels as much again. Together with what is not
+/// counted (answers to pushes, presence) they stay below the 64 MB that a link may leave unread for a minute.
 const ROOM: u32 = 24 << 20;
 /// With so many lanes, those of nodes that are gone are looked for.
 const IDLE: usize = 64;
@@ -110,14 +122,15 @@ mod tests {
         let lanes = Lanes::default();
         let quarter: Vec<_> = (0..8).filter_map(|_| at_once(lanes.enter(NODE, ALL / 4 / 8, 4))).collect();
         assert_eq!(quarter.len(), 8);
+        assert!(lanes.is_full(NODE) && lanes.squeeze(NODE, 1, 1).is_none());
         assert!(at_once(lanes.enter(NODE, 1, 4)).is_none());
         for node in 100..1_000 {
             assert!(at_once(lanes.enter(NodeId(node), ALL, 4)).is_some());
         }
         assert!(lanes.0.lock().len() <= IDLE);
-        assert!(at_once(lanes.enter(NODE, 1, 4)).is_none());
+        assert!(lanes.is_full(NODE));
         drop(quarter);
-        assert!(at_once(lanes.enter(NODE, 2 * ALL, 1)).is_some());
+        assert!(lanes.squeeze(NODE, 2 * ALL, 1).is_some());
     }
 
     const NODE: NodeId = NodeId(7);

@@ -18,6 +18,7 @@ use super::{
     asking::Asking,
     directory::{Entry, Fault, NodeId, Phase},
     follow::Following,
+    lanes::Lanes,
     link::{Link, Up},
     rules::{Rule, is_on},
     stubs::Stubs,
@@ -53,6 +54,8 @@ pub(super) struct Node {
     pub(super) asking: Asking,
     pub(super) turns: Turns,
     pub(super) stubs: Stubs,
+    /// The parcels that other nodes were given and have not opened yet.
+    pub(super) parcel_lanes: Lanes,
     pub(super) following: Following,
     pub(super) untold: Untold,
     /// Holes that are sent at the same time.
@@ -83,6 +86,7 @@ impl Node {
             asking: Asking::default(),
             turns: Turns::default(),
             stubs: Stubs::default(),
+            parcel_lanes: Lanes::default(),
             following: Following::default(),
             untold: Untold::default(),
             holes: Semaphore::new(HOLES),

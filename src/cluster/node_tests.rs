@@ -1,5 +1,7 @@
 //! Tests of single flows of the node code: real hubs on two nodes over the engine in memory, on virtual time.
 
+mod full_mailboxes;
+
 use std::{
     pin::Pin,
     sync::{

@@ -178,6 +178,8 @@ pub(super) enum Plain {
     /// A newer page is connected.
     Refused = 4,
     Full = 5,
+    /// Parcels fill the link of the node that asks: ask again later.
+    Busy = 6,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

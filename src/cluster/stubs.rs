@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Move,
+    lanes::OnWay,
     node::{Node, directory, millis},
     rules::{Rule, is_on},
 };
@@ -33,6 +34,8 @@ pub(super) struct Stub {
     generation: u64,
     left: Instant,
     until: Instant,
+    /// A parcel that was given to a node is on its way until its stub is gone: the node has opened it, or will not.
+    on_way: Option<Arc<OnWay>>,
 }
 
 impl Stub {
@@ -70,6 +73,14 @@ impl Stubs {
         let mut stubs = self.stubs.lock();
         stubs.get(address).filter(|stub| stub.term < term)?.parcel.as_ref()?;
         stubs.remove(address)?.parcel
+    }
+
+    /// The parcel of a device goes to a node now.
+    pub(super) fn set_out(&self, address: &TenantAddress, on_way: OnWay) {
+        let on_way = Some(Arc::new(on_way));
+        if let Some(stub) = self.stubs.lock().get_mut(address) {
+            stub.on_way = on_way;
+        }
     }
 
     fn insert(&self, address: &TenantAddress, stub: Stub) {
@@ -148,7 +159,7 @@ impl Node {
 
     fn new_stub(&self, term: Term, parcel: Option<Arc<Parcel>>) -> Stub {
         let left = Instant::now();
-        Stub { term, parcel, generation: self.link.generation(), left, until: left + STUB }
+        Stub { term, parcel, generation: self.link.generation(), left, until: left + STUB, on_way: None }
     }
 
     /// Closes the stubs whose time is over.

@@ -94,6 +94,8 @@ pub struct Hello {
     pub generation: u64,
     /// The number of this node's debt. `None`: it owes nothing.
     pub debt: Option<u64>,
+    /// How long ago this directory was made, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// The answer of [`Directory::beat`].

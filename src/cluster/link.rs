@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    directory::{Beat, Directory, Member, NodeId, Phase},
+    directory::{Beat, Directory, Hello, Member, NodeId, Phase},
     node::millis,
     rules::{Rule, is_on},
     wire::{Connection, Wire},
@@ -25,14 +25,15 @@ pub(super) struct Up {
     pub(super) wire: Arc<dyn Wire>,
     /// Tells this link from the ones before it.
     pub(super) number: u64,
-    /// When a link that was lost came back. `None`: it is the first one.
-    back_since: Option<Instant>,
+    /// Until when an absence is not believed.
+    young_until: Instant,
 }
 
 impl Up {
-    /// Whether the link was lost and came back less than 2 s ago: what other nodes have told may be missing.
+    /// Whether what other nodes have told may be missing: the link was lost and came back less than 2 s ago, or it is the first one
+    /// and the directory was made less than 2 s ago. Then other nodes may not have noticed yet that it is a new one.
     pub(super) fn is_young(&self) -> bool {
-        self.back_since.is_some_and(|since| since.elapsed() < YOUNG) && is_on(Rule::DoubtsYoungLinks)
+        Instant::now() < self.young_until && is_on(Rule::DoubtsYoungLinks)
     }
 }
 
@@ -152,15 +153,16 @@ impl Link {
     }
 
     /// The link is up. The hello of this connection was answered.
-    pub(super) fn came_up(&self, connection: &Connection, generation: u64, debt: Option<u64>) -> Arc<Up> {
-        let known = self.generation.swap(generation, Ordering::AcqRel);
+    pub(super) fn came_up(&self, connection: &Connection, hello: &Hello) -> Arc<Up> {
+        let known = self.generation.swap(hello.generation, Ordering::AcqRel);
+        let age = if known == 0 { Duration::from_millis(hello.age_ms) } else { Duration::ZERO };
         let up = Up {
             directory: connection.directory.clone(),
             wire: connection.wire.clone(),
             number: self.links.fetch_add(1, Ordering::AcqRel) + 1,
-            back_since: (known != 0).then(Instant::now),
+            young_until: Instant::now() + YOUNG.saturating_sub(age),
         };
-        self.note_debt(debt);
+        self.note_debt(hello.debt);
         let up = Arc::new(up);
         *self.up.lock() = Ok(up.clone());
         self.doubt();
@@ -267,7 +269,7 @@ impl DirectoryClock {
 const SKIP_MS: u64 = 2_000;
 /// A step of the directory's clock between two beats that makes nodes look dead or alive, in milliseconds.
 const JUMP_MS: u64 = 3_000;
-/// For so long after a link came back, an absence is not believed.
+/// For so long after a link came back, or a directory was made, an absence is not believed.
 const YOUNG: Duration = Duration::from_secs(2);
 /// How many beats the clock of the directory is read from.
 const SAMPLES: usize = 10;

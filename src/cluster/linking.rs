@@ -43,7 +43,7 @@ impl Node {
             Ok(hello) => hello,
             Err(fault) => return fault.to_string(),
         };
-        let up = self.link.came_up(&connection, hello.generation, hello.debt);
+        let up = self.link.came_up(&connection, &hello);
         self.observe(Happened::LinkUp { generation: hello.generation });
         if hello.generation != known && is_on(Rule::MournsOldGenerations) {
             self.mourn_older_generations();

@@ -1,5 +1,6 @@
 //! Tests of single flows of the node code: real hubs on two nodes over the engine in memory, on virtual time.
 
+mod first_links;
 mod full_mailboxes;
 
 use std::{

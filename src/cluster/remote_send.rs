@@ -151,7 +151,7 @@ impl Node {
         }
     }
 
-    /// Whether the link came back a moment ago.
+    /// Whether the link came back a moment ago, or the directory was made a moment ago.
     pub(super) fn is_young(&self) -> bool {
         self.link.up().is_some_and(|up| up.is_young())
     }

@@ -7,7 +7,7 @@ pub(super) enum Rule {
     DropsLateRequests,
     /// A clock that skipped makes every mailbox suspect.
     SeesSkippedClocks,
-    /// For 2 s after a link came back, an absence is not believed.
+    /// For 2 s after a link came back, or the directory was made, an absence is not believed.
     DoubtsYoungLinks,
     /// An absence is believed only when the directory is sure.
     AsksBeforeAbsence,

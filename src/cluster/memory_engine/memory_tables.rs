@@ -18,6 +18,7 @@ pub(super) struct Tables {
     pub(super) generation: u64,
     /// The run of the server on which the directory was made.
     run: u64,
+    since_ms: u64,
     /// The last term that was granted.
     last_term: Term,
     last_debt: u64,
@@ -64,22 +65,24 @@ impl Script<'_> {
     }
 
     pub(super) fn hello(&mut self, run: u64, known: u64, owes: bool) -> Hello {
+        let at_ms = self.time_ms();
         let tables = &mut *self.tables;
         if tables.generation == 0 || tables.run != run || known > tables.generation {
             tables.generation = tables.generation.max(known) + 1;
             tables.run = run;
+            tables.since_ms = at_ms;
             for node in self.tables.members.keys().copied().collect::<Vec<_>>() {
                 self.indebt(node);
             }
         }
         let returned = known > 0 && (self.is_dead(self.node) || known != self.tables.generation);
-        let at_ms = self.time_ms();
         let row = Row { at_ms, phase: Phase::Joining, about: About::default() };
         self.tables.members.entry(self.node).or_insert(row).at_ms = at_ms;
         if owes || returned {
             self.indebt(self.node);
         }
-        Hello { generation: self.tables.generation, debt: self.debt() }
+        let age_ms = at_ms.saturating_sub(self.tables.since_ms);
+        Hello { generation: self.tables.generation, debt: self.debt(), age_ms }
     }
 
     pub(super) fn beat(&mut self, phase: Phase, about: &About) -> Beat {

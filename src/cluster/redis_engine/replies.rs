@@ -22,7 +22,7 @@ impl Reply {
     }
 
     pub(super) fn hello(mut self) -> Result<Hello, Garbled> {
-        Ok(Hello { generation: self.number()?, debt: self.debt()? })
+        Ok(Hello { generation: self.number()?, debt: self.debt()?, age_ms: self.number()? })
     }
 
     pub(super) fn beat(mut self) -> Result<Beat, Garbled> {

@@ -143,6 +143,15 @@ async fn a_survey_shows_the_nodes_and_who_owes() {
 }
 
 #[tokio::test]
+async fn a_directory_of_a_release_that_did_not_note_its_age_is_old() {
+    let Some(real) = RealServer::start(REDIS, "").await else { return };
+    let linked = Linked::to(&engine(&real.url()), 1).await;
+    assert!(linked.connection.directory.hello(0, false).await.unwrap().age_ms < 2_000);
+    real.run(&["HDEL", "bs:g", "since"]).await;
+    assert!(linked.connection.directory.hello(0, false).await.unwrap().age_ms > 2_000);
+}
+
+#[tokio::test]
 async fn several_clusters_share_a_server_under_their_prefixes_and_a_database_number_is_used() {
     let Some(real) = RealServer::start(REDIS, "").await else { return };
     let engine_of = |prefix: &str, url: String| {

@@ -245,6 +245,8 @@ for _, key in ipairs({ 'bs:m', 'bs:o' }) do
     redis.call('HSET', key, rows[i], before .. string.format('%.0f', time - ARGV[1]) .. after)
   end
 end
+local since = redis.call('HGET', 'bs:g', 'since')
+if since then redis.call('HSET', 'bs:g', 'since', string.format('%.0f', since - ARGV[1])) end
 for _, key in ipairs(redis.call('KEYS', 'bs:t:*')) do
   redis.call('PEXPIRE', key, redis.call('PTTL', key) - ARGV[1])
 end";

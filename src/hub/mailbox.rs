@@ -59,6 +59,8 @@ struct AttachedStream {
     replayed_at: Option<Tick>,
     heartbeat: Heartbeat,
     ending: Option<EndReason>,
+    /// It gets no more messages, only the reason of its end.
+    only_ends: bool,
 }
 
 /// What a new stream begins with.
@@ -165,8 +167,8 @@ impl Mailbox {
         let heartbeat = Heartbeat::new(heartbeat_ms, now);
         let since = Tick::reached(now);
         let replayed_at = (continuity == Continuity::Broken).then(|| Tick::not_before(now));
-        self.stream =
-            Some(AttachedStream { position, since, replayed: position, replayed_at, heartbeat, ending: None });
+        let (replayed, ending, only_ends) = (position, None, false);
+        self.stream = Some(AttachedStream { position, since, replayed, replayed_at, heartbeat, ending, only_ends });
         let (generation, cursor) = (self.generation, Cursor { epoch: self.epoch, page, seq: position });
         let replayed = u32::try_from(self.log.count_after(position)).unwrap_or(u32::MAX);
         Ok(Attachment { generation, cursor, continuity, replayed })
@@ -219,7 +221,8 @@ impl Mailbox {
         let Some(stream) = self.stream.as_mut().filter(|_| self.generation == generation) else {
             return self.end_reason(page).map_or(Next::Replaced, Next::End);
         };
-        if let Some(handed) = self.log.hand_over(stream.position, now) {
+        let handed = if stream.only_ends { None } else { self.log.hand_over(stream.position, now) };
+        if let Some(handed) = handed {
             stream.heartbeat.reset(now);
             return Next::Message(self.hand_to_stream(handed, page, now));
         }
@@ -232,7 +235,7 @@ impl Mailbox {
 
     /// Another message, if there is one, for the stream of this generation and page to write together with the one before it.
     pub(super) fn more(&mut self, generation: u32, page: u32, now: Millis) -> Option<Outgoing> {
-        let stream = self.stream.as_ref().filter(|_| self.generation == generation)?;
+        let stream = self.stream.as_ref().filter(|stream| self.generation == generation && !stream.only_ends)?;
         let handed = self.log.hand_over(stream.position, now)?;
         Some(self.hand_to_stream(handed, page, now))
     }
@@ -280,8 +283,13 @@ impl Mailbox {
         reason
     }
 
-    /// Detaches the stream. It ends at its next poll.
+    /// Detaches the stream. It ends at its next poll. One that is ending already stays until it has read its reason, but gets no more
+    /// messages: they are for the next stream.
     pub(super) fn release(&mut self, now: Millis) {
+        if let Some(stream) = self.stream.as_mut().filter(|stream| stream.ending.is_some()) {
+            stream.only_ends = true;
+            return;
+        }
         self.detach(self.generation, now);
         self.generation = self.generation.wrapping_add(1);
     }

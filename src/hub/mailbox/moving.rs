@@ -105,7 +105,8 @@ impl Mailbox {
     }
 
     /// Marks that messages before this point may be lost: ends the stream, then appends `waiting`, each with its time in milliseconds,
-    /// but for those that their senders have repeated here. The next stream is told `broken`.
+    /// but for those that their senders have repeated here. The next stream is told `broken`. The old one gets nothing from behind the
+    /// hole.
     pub(in crate::hub) fn hole(&mut self, waiting: Vec<(Arc<SharedMessage>, u64, Option<Repeat>)>, now: Millis) {
         self.release(now);
         self.log.mark_gap();
@@ -168,6 +169,42 @@ mod tests {
         assert_eq!((parcel.entries.len(), parcel.away_ms), (1, 0), "what it did not get goes along");
         assert_eq!(mailbox.next(stream.generation, 1, Millis(80)), Next::End(EndReason::Draining));
         assert_eq!(mailbox.next(stream.generation, 1, Millis(80)), Next::Replaced);
+    }
+
+    #[test]
+    fn a_stream_that_is_told_why_it_ends_is_told_also_when_a_hole_comes_first() {
+        for reason in [EndReason::Draining, EndReason::Expired] {
+            let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+            let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+            mailbox.push(shared("own"), LIVE, Millis(0)).expect("live");
+            assert!(mailbox.end(reason));
+            mailbox.hole(vec![(shared("one"), 5_000, None)], Millis(0));
+            assert_eq!(mailbox.more(stream.generation, 1, Millis(0)), None, "nothing from the other side of the hole");
+            assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::End(reason));
+            assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Replaced);
+            let back = mailbox.attach(Start::After(stream.cursor), 15_000, Millis(0)).expect("the same page");
+            assert_eq!(back.continuity, Continuity::Broken);
+            assert_eq!(read(&mut mailbox, (back.generation, 1), Millis(0)), ["own", "one"]);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_never_reads_why_it_ended_left_for_that_reason_also_when_a_hole_came_first() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        assert!(mailbox.end(EndReason::Draining));
+        mailbox.hole(Vec::new(), Millis(0));
+        assert_eq!(mailbox.leave(stream.generation, 1, Millis(0)), Some(EndReason::Draining));
+    }
+
+    #[test]
+    fn what_waits_behind_a_stream_that_only_has_to_read_its_reason_is_dropped_to_make_room() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
+        mailbox.push(shared("own"), LIVE, Millis(0)).expect("live");
+        assert!(mailbox.end(EndReason::Draining));
+        mailbox.release(Millis(0));
+        assert_eq!(mailbox.drop_waiting(Millis(0)), 1);
     }
 
     #[test]

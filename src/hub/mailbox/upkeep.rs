@@ -73,7 +73,7 @@ impl Mailbox {
     /// Drops all messages that wait for an absent device, to make room. Its next stream is told `broken`. Returns how many were
     /// dropped.
     pub(in crate::hub) fn drop_waiting(&mut self, now: Millis) -> usize {
-        if self.stream.is_some() {
+        if self.stream.as_ref().is_some_and(|stream| !stream.only_ends) {
             return 0;
         }
         let dropped = self.log.drop_waiting();

@@ -55,7 +55,7 @@ pub use self::{
     heartbeat::chosen_heartbeat,
     limit_settings::Limits,
     observer::{Event, Evicted, Observer},
-    parcel::{Parcel, ParcelEntry, Repeat, Waiting},
+    parcel::{Parcel, ParcelEntry, Repeat, Waiting, Waits},
     sending::Draft,
     shared_message::SharedMessage,
     subscription::{Ready, StreamItem, Subscription},

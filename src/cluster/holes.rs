@@ -28,7 +28,7 @@ impl Node {
         let Some(parcel) = self.hub().give_up(address, term) else { return };
         self.observe(Happened::GaveUp);
         if parcel.may_lose() {
-            self.send_hole(address, parcel.epoch, parcel.waiting(UNHELD_MS));
+            self.send_hole(address, parcel.epoch, parcel.waiting());
         }
     }
 
@@ -133,7 +133,5 @@ impl Node {
     }
 }
 
-/// How long a message that was sent to a live stream waits in the mailbox that it is sent on to: as long as the default resume window.
-const UNHELD_MS: u64 = 120_000;
 const PATIENCE: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(200);

@@ -245,6 +245,24 @@ async fn a_parcel_that_nobody_opened_grows_older_while_the_link_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_of_a_live_stream_that_was_given_up_waits_for_the_resume_window() {
+    for (away, replayed) in [(250, 1), (310, 0)] {
+        let server = MemoryServer::new(1);
+        let [one, two] = Running::two(&server).await;
+        let (_, _stream) = one.subscribe(Start::Anew).await;
+        server.cut(one.node.id);
+        sleep(Duration::from_secs(8)).await;
+        assert_eq!(one.send(Duration::ZERO).await, Ok(Outcome::Delivered), "its stream did not read it");
+        drop(two.subscribe(Start::Anew).await);
+        server.mend(one.node.id);
+        sleep(Duration::from_secs(5)).await;
+        assert!(one.hub.standing(&phone()).is_none(), "it was given up");
+        sleep(Duration::from_secs(away - 5)).await;
+        assert_eq!(two.subscribe(Start::Anew).await.0.replayed, replayed, "after {away} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hole_finds_a_place_when_only_a_dead_node_or_an_entry_has_the_device() {
     for is_dead in [true, false] {
         let server = MemoryServer::new(1);

@@ -84,7 +84,7 @@ impl Inbound for Hub {
 
     fn hole(&self, address: &TenantAddress, epoch: u64, waiting: Vec<Waiting>) -> bool {
         let core = &self.0.core;
-        let share = |Waiting { message, ttl_ms, repeat }| (self.receive(message), ttl_ms, repeat);
+        let share = |Waiting { message, waits, repeat }| (self.receive(message), waits, repeat);
         let Some(slot) = core.registry.find(address) else { return false };
         slot.hole(core, epoch, waiting.into_iter().map(share).collect(), self.now()).is_ok()
     }

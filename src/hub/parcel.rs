@@ -48,10 +48,25 @@ pub struct ParcelEntry {
 pub struct Waiting {
     /// The message.
     pub message: Message,
-    /// For how much longer it is held, in milliseconds.
-    pub ttl_ms: u64,
+    /// For how long it waits there.
+    pub waits: Waits,
     /// Its outcome, if its sender may repeat it.
     pub repeat: Option<Repeat>,
+}
+
+/// For how long a message waits for its device. Only the hub that takes it knows its resume window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// It is held.
+    Held {
+        /// For so much longer, in milliseconds.
+        rest_ms: u64,
+    },
+    /// It was sent to a live stream, so it waits until the resume window ends.
+    Window {
+        /// So much of the window is over, in milliseconds.
+        over_ms: u64,
+    },
 }
 
 /// The outcome of a send with an idempotency key.
@@ -70,7 +85,10 @@ pub struct Repeat {
 impl Waiting {
     /// It has waited for so long, in milliseconds.
     pub fn grow_older(&mut self, ms: u64) {
-        self.ttl_ms = self.ttl_ms.saturating_sub(ms);
+        match &mut self.waits {
+            Waits::Held { rest_ms } => *rest_ms = rest_ms.saturating_sub(ms),
+            Waits::Window { over_ms } => *over_ms = over_ms.saturating_add(ms),
+        }
         if let Some(repeat) = &mut self.repeat {
             repeat.age_ms = repeat.age_ms.saturating_add(ms);
         }
@@ -112,17 +130,17 @@ impl Parcel {
         self.handed_over >= self.unconfirmed || self.last_missing >= self.unconfirmed || self.last > self.handed_over
     }
 
-    /// The messages that no stream was given, with the rest of their time. `window_ms`: how long the others wait.
+    /// The messages that no stream was given, with the rest of their time.
     #[must_use]
-    pub fn waiting(&self, window_ms: u64) -> Vec<Waiting> {
+    pub fn waiting(&self) -> Vec<Waiting> {
         let waiting = self.entries.iter().filter(|entry| entry.seq > self.handed_over);
-        let rest = |entry: &ParcelEntry| match entry.ttl_ms {
-            0 => window_ms,
-            ttl_ms => ttl_ms.saturating_sub(entry.age_ms),
+        let waits = |entry: &ParcelEntry| match entry.ttl_ms {
+            0 => Waits::Window { over_ms: self.away_ms },
+            ttl_ms => Waits::Held { rest_ms: ttl_ms.saturating_sub(entry.age_ms) },
         };
         let repeat = |entry: &ParcelEntry| self.repeats.iter().find(|repeat| repeat.seq == entry.seq).copied();
         waiting
-            .map(|entry| Waiting { message: entry.message.clone(), ttl_ms: rest(entry), repeat: repeat(entry) })
+            .map(|entry| Waiting { message: entry.message.clone(), waits: waits(entry), repeat: repeat(entry) })
             .collect()
     }
 }
@@ -167,8 +185,9 @@ mod tests {
     fn what_waits_in_a_parcel_has_the_rest_of_its_time() {
         let mut parcel = parcel(2);
         parcel.entries[3].ttl_ms = 10;
-        let times: Vec<_> = parcel.waiting(500).iter().map(|waiting| waiting.ttl_ms).collect();
-        assert_eq!(times, [500, 3]);
+        parcel.away_ms = 5;
+        let waits: Vec<_> = parcel.waiting().iter().map(|waiting| waiting.waits).collect();
+        assert_eq!(waits, [Waits::Window { over_ms: 5 }, Waits::Held { rest_ms: 3 }]);
     }
 
     #[test]
@@ -179,13 +198,14 @@ mod tests {
         parcel.grow_older(20);
         assert_eq!((parcel.away_ms, parcel.repeats[0].age_ms), (20, 27));
         assert!(parcel.entries.iter().all(|entry| entry.age_ms == 27));
-        let mut waiting = parcel.waiting(500);
+        let mut waiting = parcel.waiting();
         for waiting in &mut waiting {
             waiting.grow_older(20);
         }
-        assert_eq!(waiting.iter().map(|waiting| waiting.ttl_ms).collect::<Vec<_>>(), [480, 3]);
+        let waits: Vec<_> = waiting.iter().map(|waiting| waiting.waits).collect();
+        assert_eq!(waits, [Waits::Window { over_ms: 40 }, Waits::Held { rest_ms: 3 }]);
         assert_eq!(waiting[1].repeat.map(|repeat| repeat.age_ms), Some(47));
         waiting[1].grow_older(9);
-        assert_eq!(waiting[1].ttl_ms, 0);
+        assert_eq!(waiting[1].waits, Waits::Held { rest_ms: 0 });
     }
 }

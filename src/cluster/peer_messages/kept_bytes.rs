@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     auth::TenantUser,
     cluster::directory::NodeId,
-    hub::{Parcel, ParcelEntry, Repeat, Standing, Waiting},
+    hub::{Parcel, ParcelEntry, Repeat, Standing, Waiting, Waits},
     model::{Address, Cursor, Data, DeviceId, EventName, Outcome, Sender, Start, UserId},
 };
 
@@ -66,8 +66,13 @@ fn repeat(outcome: Outcome) -> Repeat {
 fn asks() -> [(&'static str, Ask); 8] {
     let sending = Sending { ttl_ms: 30_000, key: Some(7) };
     let take = |start: Start| Ask::Take(TakeAsk { address: (&bob()).into(), term: TERM, start: start.into() });
-    let waiting = |repeat| Waiting { message: message(None, Some("offer")), ttl_ms: 9_000, repeat };
-    let waiting = [waiting(Some(repeat(Outcome::Delivered))), waiting(None)];
+    let waiting = |waits, repeat| Waiting { message: message(None, Some("offer")), waits, repeat };
+    let held = Waits::Held { rest_ms: 9_000 };
+    let waiting = [
+        waiting(held, Some(repeat(Outcome::Delivered))),
+        waiting(held, None),
+        waiting(Waits::Window { over_ms: 4_000 }, None),
+    ];
     let user = in_tenant().user.as_text().to_owned();
     let wanted = |device: &str| WantedDevice { device: device.to_owned(), term: TERM };
     [

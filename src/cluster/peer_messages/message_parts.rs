@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::{
     auth::{TenantAddress, TenantUser},
-    hub::{Parcel, ParcelEntry, Repeat, Waiting},
+    hub::{Parcel, ParcelEntry, Repeat, Waiting, Waits},
     model::{Cursor, Data, DeviceId, EventName, Message, Outcome, Sender, Start, UserId},
     wall_clock,
 };
@@ -57,10 +57,14 @@ pub(in crate::cluster) struct WireMessage {
 pub(in crate::cluster) struct WireWaiting {
     #[prost(message, required, tag = "1")]
     message: WireMessage,
+    /// For how much longer it is held.
     #[prost(uint64, tag = "2")]
     ttl_ms: u64,
     #[prost(message, optional, tag = "3")]
     repeat: Option<WireRepeat>,
+    /// Present: it is not held, but waits until the resume window ends, of which so much is over.
+    #[prost(uint64, optional, tag = "4")]
+    window_over_ms: Option<u64>,
 }
 
 /// The largest parcel that a node sends, in bytes.
@@ -183,18 +187,21 @@ impl WireMessage {
 
 impl From<&Waiting> for WireWaiting {
     fn from(waiting: &Waiting) -> Self {
-        Self {
-            message: (&waiting.message).into(),
-            ttl_ms: waiting.ttl_ms,
-            repeat: waiting.repeat.as_ref().map(WireRepeat::from),
-        }
+        let (ttl_ms, window_over_ms) = match waiting.waits {
+            Waits::Held { rest_ms } => (rest_ms, None),
+            Waits::Window { over_ms } => (0, Some(over_ms)),
+        };
+        let (message, repeat) = ((&waiting.message).into(), waiting.repeat.as_ref().map(WireRepeat::from));
+        Self { message, ttl_ms, repeat, window_over_ms }
     }
 }
 
 impl WireWaiting {
     pub(in crate::cluster) fn read(self) -> Option<Waiting> {
         let repeat = self.repeat.and_then(|repeat| repeat.read());
-        Some(Waiting { message: self.message.read()?, ttl_ms: self.ttl_ms, repeat })
+        let held = Waits::Held { rest_ms: self.ttl_ms };
+        let waits = self.window_over_ms.map_or(held, |over_ms| Waits::Window { over_ms });
+        Some(Waiting { message: self.message.read()?, waits, repeat })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        Parcel, Repeat, Standing, Term,
+        Parcel, Repeat, Standing, Term, Waits,
         log::Log,
         repeats::Repeats,
         shared_message::SharedMessage,
@@ -104,18 +104,27 @@ impl Mailbox {
         }
     }
 
-    /// Marks that messages before this point may be lost: ends the stream, then appends `waiting`, each with its time in milliseconds,
-    /// but for those that their senders have repeated here. The next stream is told `broken`. The old one gets nothing from behind the
-    /// hole.
-    pub(in crate::hub) fn hole(&mut self, waiting: Vec<(Arc<SharedMessage>, u64, Option<Repeat>)>, now: Millis) {
+    /// Marks that messages before this point may be lost: ends the stream, then appends `waiting`, but for those whose time is
+    /// over or that their senders have repeated here. The next stream is told `broken`. The old one gets nothing from behind the hole.
+    pub(in crate::hub) fn hole(
+        &mut self,
+        waiting: Vec<(Arc<SharedMessage>, Waits, Option<Repeat>)>,
+        window_ms: u64,
+        now: Millis,
+    ) {
         self.release(now);
         self.log.mark_gap();
         let mut all_fit = true;
-        for (shared, ttl_ms, repeat) in waiting {
+        for (shared, waits, repeat) in waiting {
             if repeat.is_some_and(|repeat| self.repeats.outcome(repeat.key, now).is_some()) {
                 continue;
             }
-            let pushed = if ttl_ms > 0 { self.log.push(shared, ttl_ms, now).ok() } else { None };
+            let ttl_ms = match waits {
+                Waits::Held { rest_ms } => Some(rest_ms).filter(|rest_ms| *rest_ms > 0),
+                // As any message to a live stream that left without it: until the window ends, which begins again now.
+                Waits::Window { over_ms } => (over_ms < window_ms).then_some(0),
+            };
+            let pushed = ttl_ms.and_then(|ttl_ms| self.log.push(shared, ttl_ms, now).ok());
             all_fit &= pushed.is_some();
             if let (Some(seq), Some(repeat)) = (pushed, repeat) {
                 self.repeats.remember(Repeat { seq, ..repeat }, now);
@@ -137,7 +146,7 @@ mod tests {
                 log::{REPLAY, REPLAY_BYTES, REPLAY_MS},
                 tests::mailbox_properties::{EPOCH, WINDOW_MS, message},
             },
-            Next,
+            MAILBOX_BYTES, Next,
         },
         *,
     };
@@ -148,6 +157,10 @@ mod tests {
 
     fn shared(text: &str) -> Arc<SharedMessage> {
         message(Data::new(text).expect("not empty"))
+    }
+
+    fn held(rest_ms: u64) -> Waits {
+        Waits::Held { rest_ms }
     }
 
     /// The texts of the messages that a stream gets now.
@@ -178,7 +191,7 @@ mod tests {
             let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
             mailbox.push(shared("own"), LIVE, Millis(0)).expect("live");
             assert!(mailbox.end(reason));
-            mailbox.hole(vec![(shared("one"), 5_000, None)], Millis(0));
+            mailbox.hole(vec![(shared("one"), held(5_000), None)], WINDOW_MS, Millis(0));
             assert_eq!(mailbox.more(stream.generation, 1, Millis(0)), None, "nothing from the other side of the hole");
             assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::End(reason));
             assert_eq!(mailbox.next(stream.generation, 1, Millis(0)), Next::Replaced);
@@ -193,7 +206,7 @@ mod tests {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
         let stream = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
         assert!(mailbox.end(EndReason::Draining));
-        mailbox.hole(Vec::new(), Millis(0));
+        mailbox.hole(Vec::new(), WINDOW_MS, Millis(0));
         assert_eq!(mailbox.leave(stream.generation, 1, Millis(0)), Some(EndReason::Draining));
     }
 
@@ -212,10 +225,12 @@ mod tests {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
         let first = mailbox.attach(Start::Anew, 15_000, Millis(0)).expect("free");
         mailbox.push(shared("own"), LIVE, Millis(0)).expect("live");
-        mailbox.hole(
-            vec![(shared("one"), 5_000, None), (shared("over"), 0, None), (shared("two"), 9_000, None)],
-            Millis(0),
-        );
+        let waiting = vec![
+            (shared("one"), held(5_000), None),
+            (shared("over"), held(0), None),
+            (shared("two"), held(9_000), None),
+        ];
+        mailbox.hole(waiting, WINDOW_MS, Millis(0));
         assert_eq!(mailbox.next(first.generation, 1, Millis(0)), Next::Replaced);
         assert_eq!(mailbox.push(shared("none"), LIVE, Millis(0)), Err(Error::NotConnected));
         let back = mailbox.attach(Start::After(first.cursor), 15_000, Millis(1_000)).expect("the same page");
@@ -226,10 +241,24 @@ mod tests {
     #[test]
     fn a_message_that_waited_elsewhere_expires_after_the_rest_of_its_time() {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
-        mailbox.hole(vec![(shared("one"), 5_000, None), (shared("two"), 9_000, None)], Millis(1_000));
+        let waiting = vec![(shared("one"), held(5_000), None), (shared("two"), held(9_000), None)];
+        mailbox.hole(waiting, WINDOW_MS, Millis(1_000));
         assert_eq!(mailbox.check(WINDOW_MS, Millis(6_000)).expired, 1);
         let stream = mailbox.attach(Start::Anew, 15_000, Millis(6_000)).expect("free");
         assert_eq!(read(&mut mailbox, (stream.generation, 1), Millis(6_000)), ["two"]);
+    }
+
+    #[test]
+    fn a_message_to_a_live_stream_elsewhere_waits_for_a_window_unless_its_own_is_over() {
+        let mut mailbox = Mailbox::new(EPOCH, Millis(0));
+        let sent = |text, over_ms| (shared(text), Waits::Window { over_ms }, None);
+        mailbox.hole(vec![sent("late", WINDOW_MS), sent("one", WINDOW_MS - 1)], WINDOW_MS, Millis(1_000));
+        assert_eq!(mailbox.held(), MAILBOX_BYTES, "nobody asked to hold it");
+        let last = Millis(999 + WINDOW_MS);
+        assert!(!mailbox.check(WINDOW_MS, last).remove);
+        let stream = mailbox.attach(Start::Anew, 15_000, last).expect("free");
+        assert_eq!((stream.continuity, stream.replayed), (Continuity::Broken, 1));
+        assert_eq!(read(&mut mailbox, (stream.generation, 1), last), ["one"]);
     }
 
     #[test]
@@ -252,7 +281,7 @@ mod tests {
     #[test]
     fn a_hole_keeps_a_mailbox_for_a_window() {
         let mut mailbox = Mailbox::new(EPOCH, Millis(0));
-        mailbox.hole(Vec::new(), Millis(40_000));
+        mailbox.hole(Vec::new(), WINDOW_MS, Millis(40_000));
         assert!(!mailbox.check(WINDOW_MS, Millis(WINDOW_MS)).remove);
         assert!(mailbox.check(WINDOW_MS, Millis(40_000 + WINDOW_MS)).remove);
     }
@@ -331,16 +360,16 @@ mod tests {
         for key in [1, 2] {
             assert_eq!(push(&mut old, key, 90_000, 0), Ok(Outcome::Held));
         }
-        let lost = old.depart(None, Millis(30_000)).expect("no stream").waiting(60_000);
+        let lost = old.depart(None, Millis(30_000)).expect("no stream").waiting();
         assert_eq!(
-            lost.iter().map(|it| (it.ttl_ms, it.repeat.map(|repeat| repeat.key))).collect::<Vec<_>>(),
-            [(60_000, Some(1)), (60_000, Some(2))]
+            lost.iter().map(|it| (it.waits, it.repeat.map(|repeat| repeat.key))).collect::<Vec<_>>(),
+            [(held(60_000), Some(1)), (held(60_000), Some(2))]
         );
         let mut new = Mailbox::fresh(EPOCH + 1, TERM, false, Millis(0));
         new.attach(Start::Anew, 15_000, Millis(0)).expect("free");
         assert_eq!(push(&mut new, 1, 0, 0), Ok(Outcome::Delivered), "repeated while the old mailbox was out of reach");
-        let waiting = lost.into_iter().map(|it| (message(it.message.data), it.ttl_ms, it.repeat)).collect();
-        new.hole(waiting, Millis(1_000));
+        let waiting = lost.into_iter().map(|it| (message(it.message.data), it.waits, it.repeat)).collect();
+        new.hole(waiting, WINDOW_MS, Millis(1_000));
         assert_eq!(push(&mut new, 2, 90_000, 1_000), Ok(Outcome::Held));
         assert_eq!(new.attach(Start::Anew, 15_000, Millis(1_000)).map(|it| it.replayed), Ok(2));
         new.release(Millis(1_000));

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    super::{Core, Parcel, Repeat, Standing, Term, mailbox::Mailbox, shared_message::SharedMessage, time::Millis},
+    super::{
+        Core, Parcel, Repeat, Standing, Term, Waits, mailbox::Mailbox, shared_message::SharedMessage, time::Millis,
+    },
     Gone, Slot, wake,
 };
 use crate::error::Error;
@@ -74,12 +76,12 @@ impl Slot {
         self: &Arc<Self>,
         core: &Core,
         epoch: u64,
-        waiting: Vec<(Arc<SharedMessage>, u64, Option<Repeat>)>,
+        waiting: Vec<(Arc<SharedMessage>, Waits, Option<Repeat>)>,
         now: Millis,
     ) -> Result<(), Gone> {
         let changed = self.change(core, now, |mailbox| {
             if mailbox.standing(0).epoch != epoch {
-                mailbox.hole(waiting, now);
+                mailbox.hole(waiting, core.window_ms, now);
             }
             Ok::<(), Error>(())
         });

@@ -108,4 +108,8 @@ impl UsedTickets for OtherNodes {
     fn use_once<'a>(&'a self, ticket: &'a [u8]) -> Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>> {
         Box::pin(self.cluster.use_ticket(ticket))
     }
+
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.around.spawn(task);
+    }
 }

@@ -21,7 +21,7 @@ use ring::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     jwt::{MAX_LENGTH, Verified, time},
@@ -171,18 +171,30 @@ impl Reservation {
     pub(super) async fn of(ticket: Option<&Unused>) -> Result<Self, Error> {
         let Some(Unused { tickets, id, is_own }) = ticket else { return Ok(Self(None)) };
         let is_known = tickets.used.lock().reserve(*id, *is_own, since_1970(wall_clock::now()))?;
-        // Frees the ticket if the client leaves during the wait.
         let reservation = Self(ticket.cloned());
         let Some(nodes) = tickets.everywhere.get().filter(|_| !is_known) else { return Ok(reservation) };
-        match nodes.use_once(format!("{:016x}{:016x}", id.0, id.1).as_bytes()).await {
-            Some(true) => tickets.used.lock().is_ours(*id),
-            Some(false) => {
-                reservation.use_up();
-                return Err(IdentityFault::SpentTicket.into());
-            }
-            None => {}
-        }
-        Ok(reservation)
+        let (sender, reserved) = oneshot::channel();
+        let (tickets, others, id) = (tickets.clone(), nodes.clone(), *id);
+        // The client may leave while the other nodes mark the ticket as used. This node has to learn that the mark is its own, or its
+        // client could not come back with the ticket.
+        nodes.spawn(Box::pin(async move {
+            let name = format!("{:016x}{:016x}", id.0, id.1);
+            let reserved = match others.use_once(name.as_bytes()).await {
+                Some(true) => {
+                    tickets.used.lock().is_ours(id);
+                    Ok(reservation)
+                }
+                Some(false) => {
+                    reservation.use_up();
+                    Err(IdentityFault::SpentTicket.into())
+                }
+                None => Ok(reservation),
+            };
+            // Fails when the client has left. That frees the ticket.
+            drop(sender.send(reserved));
+        }));
+        // No answer: the process ends.
+        reserved.await.unwrap_or(Err(Error::DRAINING))
     }
 
     /// The stream was opened.
@@ -236,6 +248,8 @@ mod tests {
         pin::Pin,
         sync::atomic::{AtomicBool, Ordering},
     };
+
+    use tokio::{sync::Notify, task::yield_now, time::timeout};
 
     use super::*;
 
@@ -320,6 +334,55 @@ mod tests {
             }
             Box::pin(std::future::ready((!is_away).then_some(is_new)))
         }
+
+        fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+            spawn(task);
+        }
+    }
+
+    /// Other nodes that mark the ticket at once, and answer when they may.
+    #[derive(Default)]
+    struct SlowNodes {
+        nodes: Nodes,
+        may_answer: Notify,
+    }
+
+    impl UsedTickets for SlowNodes {
+        fn use_once<'a>(&'a self, ticket: &'a [u8]) -> Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>> {
+            Box::pin(async move {
+                let answer = self.nodes.use_once(ticket).await;
+                self.may_answer.notified().await;
+                answer
+            })
+        }
+
+        fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+            spawn(task);
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the tasks of a test end with the test")]
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_while_other_nodes_are_asked_about_its_ticket_can_come_back_with_it() {
+        let (tickets, nodes) = (Arc::new(Tickets::new(None).unwrap()), Arc::new(SlowNodes::default()));
+        tickets.share_with(nodes.clone());
+        let ticket = issue(&tickets, 60);
+        let verify = || tickets.verify(ticket.as_bytes()).map(|(_, unused)| unused);
+        let first = verify().unwrap();
+        let mut leaves = Box::pin(Reservation::of(Some(&first)));
+        assert!(timeout(Duration::from_millis(50), &mut leaves).await.is_err(), "the others are asked");
+        assert_eq!(nodes.nodes.used.lock().len(), 1, "they know that it is used");
+        drop(leaves);
+        nodes.may_answer.notify_one();
+        while verify().is_err() {
+            yield_now().await;
+        }
+        Reservation::of(Some(&verify().unwrap())).await.expect("the others know that it is used here").use_up();
+        assert_eq!(verify().err(), Some(IdentityFault::SpentTicket));
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ use crate::error::{Error, IdentityFault, Limit};
 pub trait UsedTickets: Send + Sync + 'static {
     /// Marks a ticket as used. `Some(false)`: it was used before. `None`: the others cannot be asked.
     fn use_once<'a>(&'a self, ticket: &'a [u8]) -> Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>>;
+
+    /// Starts a task: a question runs to its end also when its client has left.
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
 }
 
 /// When the ticket becomes too old, in milliseconds since 1970, and a random number.

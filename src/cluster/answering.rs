@@ -8,11 +8,11 @@ use super::{
     node::{Node, directory},
     peer_messages::{
         self, Adopted, Ask, BroadcastAsk, DeliveredSay, HoleAsk, Incoming, LARGEST_PARCEL, LiveAsk, LiveDevice,
-        LiveSay, Notice, Plain, PushAsk, Pushed as PushedSay, Request, Say, TakeAsk, WireParcel, WireWaiting,
+        LiveSay, Notice, Plain, PushAsk, Pushed, Request, Say, TakeAsk, WireParcel, WireWaiting,
     },
     rules::{Rule, is_on},
     stubs::Stub,
-    wire::{Channel, Pushed},
+    wire::{Channel, Published},
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
@@ -23,19 +23,19 @@ use crate::{
 
 impl Node {
     /// Takes what came in. Never waits: what takes long is a task of its own.
-    pub(super) fn receive(self: &Arc<Self>, pushed: &Pushed) {
-        match &pushed.channel {
+    pub(super) fn receive(self: &Arc<Self>, published: &Published) {
+        match &published.channel {
             Channel::Answers(_) => {
-                if let Some(reply) = peer_messages::read_reply(&pushed.bytes) {
+                if let Some(reply) = peer_messages::read_reply(&published.bytes) {
                     self.asking.answer(reply);
                 }
             }
             Channel::Presence(user) => {
-                if let Some(device) = peer_messages::read_presence(&pushed.bytes) {
+                if let Some(device) = peer_messages::read_presence(&published.bytes) {
                     self.heard(user, &device);
                 }
             }
-            Channel::Requests(_) => match peer_messages::read_incoming(&pushed.bytes) {
+            Channel::Requests(_) => match peer_messages::read_incoming(&published.bytes) {
                 Some(Incoming::Request(request)) => self.answer(request),
                 Some(Incoming::Notice(notice)) => self.notice(&notice),
                 None => tracing::debug!("a request of an unknown form"),
@@ -96,7 +96,7 @@ impl Node {
         }
         let message = hub.receive(ask.message.read()?);
         match hub.push_here(&address, &message, sending) {
-            Some(answer) => Some(Say::Pushed(PushedSay::from(answer).into())),
+            Some(answer) => Some(Say::Pushed(Pushed::from(answer).into())),
             None => Some(self.not_here(&address, term)),
         }
     }
@@ -186,12 +186,12 @@ impl Node {
         let user = TenantUser::from_node(&ask.user).ok()?;
         let hub = self.hub();
         let message = hub.receive(ask.message.read()?);
-        let (mut devices, mut refused) = (Vec::new(), PushedSay::Unknown);
+        let (mut devices, mut refused) = (Vec::new(), Pushed::Unknown);
         for device in ask.devices.iter().filter_map(|device| DeviceId::new(device).ok()) {
             let address = TenantAddress { user: user.clone(), device };
             match hub.push_here(&address, &message, Sending::default()) {
                 Some(Ok(_)) => devices.push(address.device.as_str().to_owned()),
-                Some(Err(error)) if error != Error::NotConnected => refused = PushedSay::from(Err(error)),
+                Some(Err(error)) if error != Error::NotConnected => refused = Pushed::from(Err(error)),
                 Some(Err(_)) | None => {}
             }
         }

@@ -13,7 +13,7 @@ use super::{
     link::Up,
     node::Node,
     rules::{Rule, is_on},
-    wire::{Connection, INBOX, Pushed},
+    wire::{Connection, INBOX, Published},
 };
 
 impl Node {
@@ -36,7 +36,7 @@ impl Node {
     }
 
     /// Uses a connection until it is lost. Returns why.
-    async fn serve(self: &Arc<Self>, connection: Connection, inbox: mpsc::Receiver<Pushed>) -> String {
+    async fn serve(self: &Arc<Self>, connection: Connection, inbox: mpsc::Receiver<Published>) -> String {
         let (known, alone) = (self.link.generation(), self.alone.load(Ordering::Acquire));
         let owes = alone > 0 || self.stubs.has_parcels() || known == 0 && self.has_mailboxes();
         let hello = match connection.directory.hello(known, owes).await {
@@ -60,9 +60,9 @@ impl Node {
         reason
     }
 
-    async fn read(self: &Arc<Self>, mut inbox: mpsc::Receiver<Pushed>) {
-        while let Some(pushed) = inbox.recv().await {
-            self.receive(&pushed);
+    async fn read(self: &Arc<Self>, mut inbox: mpsc::Receiver<Published>) {
+        while let Some(published) = inbox.recv().await {
+            self.receive(&published);
         }
     }
 

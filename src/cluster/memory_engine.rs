@@ -28,7 +28,7 @@ use self::{
 };
 use super::{
     directory::{About, Answer, Beat, Claim, Directory, Entry, Fault, Found, Hello, Listed, NodeId, Phase, TELL, Told},
-    wire::{Channel, Connection, Engine, Pushed, Wire},
+    wire::{Channel, Connection, Engine, Published, Wire},
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
@@ -36,7 +36,7 @@ use crate::{
 };
 
 impl Engine for MemoryServer {
-    fn connect(&self, node: NodeId, inbox: mpsc::Sender<Pushed>) -> Answer<'_, Connection> {
+    fn connect(&self, node: NodeId, inbox: mpsc::Sender<Published>) -> Answer<'_, Connection> {
         Box::pin(async move {
             let connected = timeout(CONNECT_LIMIT, self.round_trip(node)).await;
             let run = connected.map_err(|_| down("no connection in time"))??;

@@ -33,7 +33,7 @@ use super::{
     Surroundings,
     directory::{Answer, Fault, NodeId},
     lost::Lost,
-    wire::{Channel, Connection, Engine, Pushed},
+    wire::{Channel, Connection, Engine, Published},
 };
 
 /// Connects to a server of Redis or Valkey.
@@ -49,7 +49,7 @@ impl RedisEngine {
         Self { server, surroundings }
     }
 
-    async fn open(&self, node: NodeId, inbox: mpsc::Sender<Pushed>) -> Result<Connection, OpenFault> {
+    async fn open(&self, node: NodeId, inbox: mpsc::Sender<Published>) -> Result<Connection, OpenFault> {
         let (server, lost, prefix) = (&self.server, Lost::default(), self.server.prefix.clone());
         let opened = server.open(receiver(prefix.clone(), inbox, lost.clone())).await?;
         let (link, task) = opened.link(lost.clone());
@@ -73,7 +73,7 @@ impl RedisEngine {
 }
 
 impl Engine for RedisEngine {
-    fn connect(&self, node: NodeId, inbox: mpsc::Sender<Pushed>) -> Answer<'_, Connection> {
+    fn connect(&self, node: NodeId, inbox: mpsc::Sender<Published>) -> Answer<'_, Connection> {
         Box::pin(async move { self.open(node, inbox).await.map_err(|fault| Fault::Down(fault.into_reason())) })
     }
 }

@@ -22,9 +22,9 @@ pub enum Channel {
     Presence(TenantUser),
 }
 
-/// Bytes that came.
+/// Bytes that somebody published, as they come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pushed {
+pub struct Published {
     /// The channel on which they came.
     pub channel: Channel,
     /// The bytes.
@@ -58,8 +58,8 @@ pub struct Connection {
 pub trait Engine: Send + Sync + 'static {
     /// Connects, checks the server, loads the scripts, and subscribes the channels of the node. What comes in is put into `inbox`
     /// in order. Takes at most about a second.
-    fn connect(&self, node: NodeId, inbox: mpsc::Sender<Pushed>) -> Answer<'_, Connection>;
+    fn connect(&self, node: NodeId, inbox: mpsc::Sender<Published>) -> Answer<'_, Connection>;
 }
 
-/// How many pushes wait for the hub. Full: the link is down, because what does not fit is lost.
+/// How much of what was published waits for this node. Full: the link is down, because what does not fit is lost.
 pub const INBOX: usize = 65_536;

@@ -14,7 +14,7 @@ use crate::{
     cluster::{
         directory::NodeId,
         lost::Lost,
-        wire::{Channel, Pushed},
+        wire::{Channel, Published},
     },
 };
 
@@ -44,7 +44,7 @@ pub(super) type Delivery = Box<dyn FnOnce() + Send>;
 
 enum Arrived {
     Answer(Delivery),
-    Push(Pushed),
+    Published(Published),
 }
 
 impl Line {
@@ -54,7 +54,7 @@ impl Line {
         server: &MemoryServer,
         node: NodeId,
         run: u64,
-        inbox: mpsc::Sender<Pushed>,
+        inbox: mpsc::Sender<Published>,
     ) -> Option<Arc<Self>> {
         let (up, commands) = mpsc::channel(QUEUE);
         let (down, arrived) = mpsc::channel(QUEUE);
@@ -87,9 +87,9 @@ impl Line {
         }
     }
 
-    /// Sends something that was published to the node.
-    pub(super) fn push(&self, network: &mut Network, pushed: Pushed) {
-        self.send_down(network, Arrived::Push(pushed));
+    /// Sends the node what was published for it.
+    pub(super) fn send_published(&self, network: &mut Network, published: Published) {
+        self.send_down(network, Arrived::Published(published));
     }
 
     fn send_down(&self, network: &mut Network, arrived: Arrived) {
@@ -156,7 +156,7 @@ async fn deliver(
     server: MemoryServer,
     line: std::sync::Weak<Line>,
     mut arrived: mpsc::Receiver<(Instant, Arrived)>,
-    inbox: mpsc::Sender<Pushed>,
+    inbox: mpsc::Sender<Published>,
 ) {
     while let Some((at, arrived)) = arrived.recv().await {
         let Some(node) = line.upgrade().map(|line| line.node) else { return };
@@ -164,8 +164,8 @@ async fn deliver(
         let Some(line) = line.upgrade().filter(|line| !line.is_lost()) else { return };
         match arrived {
             Arrived::Answer(deliver) => deliver(),
-            Arrived::Push(pushed) => {
-                if inbox.try_send(pushed).is_err() {
+            Arrived::Published(published) => {
+                if inbox.try_send(published).is_err() {
                     line.lost.set("the inbox is full");
                 }
             }

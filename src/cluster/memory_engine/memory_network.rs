@@ -12,7 +12,7 @@ use super::{
 };
 use crate::cluster::{
     directory::NodeId,
-    wire::{Channel, Pushed},
+    wire::{Channel, Published},
 };
 
 /// The server that all nodes of a test share, with the network in between. A cheap handle.
@@ -149,7 +149,7 @@ impl Network {
         for line in lines.iter().filter(|line| line.receives(channel)) {
             receivers += 1;
             if !(may_get_lost && self.chance(self.lossy)) {
-                line.push(self, Pushed { channel: channel.clone(), bytes: bytes.clone() });
+                line.send_published(self, Published { channel: channel.clone(), bytes: bytes.clone() });
             }
         }
         receivers

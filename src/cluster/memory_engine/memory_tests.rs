@@ -10,7 +10,7 @@ const TWO: NodeId = NodeId(2);
 
 struct Linked {
     link: Connection,
-    inbox: mpsc::Receiver<Pushed>,
+    inbox: mpsc::Receiver<Published>,
 }
 
 impl Linked {
@@ -26,8 +26,8 @@ impl Linked {
         &*self.link.directory
     }
 
-    async fn pushed(&mut self) -> Vec<u8> {
-        timeout(Duration::from_secs(5), self.inbox.recv()).await.expect("in time").expect("a push").bytes.to_vec()
+    async fn published(&mut self) -> Vec<u8> {
+        timeout(Duration::from_secs(5), self.inbox.recv()).await.expect("in time").expect("something").bytes.to_vec()
     }
 }
 
@@ -46,7 +46,7 @@ async fn a_device_is_claimed_moved_and_released() {
     assert_eq!(two.directory().claim(phone, 1).await, Ok(Claim::Held(first)));
     let second = two.directory().take_over(phone, first, false).await.unwrap().expect("moved");
     assert!(second > term);
-    assert_eq!(one.pushed().await, format!("NM{term} 3 bobphone").into_bytes());
+    assert_eq!(one.published().await, format!("NM{term} 3 bobphone").into_bytes());
     assert_eq!(two.directory().take_over(phone, first, false).await, Ok(Some(second)), "asked again");
     assert_eq!(one.directory().revive(phone, term).await, Ok(None));
     assert_eq!(one.directory().absent(phone, None).await, Ok(Found::At(Entry { node: TWO, term: second }, false)));
@@ -63,7 +63,7 @@ async fn of_two_who_tell_the_higher_term_wins_and_the_other_is_told_to_yield() {
     let lost = Told::Lost(Entry { node: ONE, term: 7 });
     assert_eq!(two.directory().tell(&[(phone.clone(), 6), (phone.clone(), 7)]).await, Ok(vec![lost, lost]));
     assert_eq!(two.directory().tell(&[(phone.clone(), 8)]).await, Ok(vec![Told::Mine(8)]));
-    assert_eq!(one.pushed().await, b"NY8 3 bobphone");
+    assert_eq!(one.published().await, b"NY8 3 bobphone");
     assert_eq!(two.directory().tell(&[(phone.clone(), 3)]).await, Ok(vec![Told::Mine(8)]));
 }
 
@@ -135,7 +135,7 @@ async fn what_is_published_reaches_those_who_listen_on_the_same_server_in_order(
         assert_eq!(receivers.await, Ok(1));
     }
     for expected in [b"1", b"2", b"3"] {
-        assert_eq!(two.pushed().await, expected);
+        assert_eq!(two.published().await, expected);
     }
     server.split(&[TWO]);
     sleep(Duration::from_millis(100)).await;

@@ -24,7 +24,7 @@ use crate::{
     cluster::{
         Happened, Surroundings,
         directory::{About, NodeId},
-        wire::{Connection, Engine, INBOX, Pushed},
+        wire::{Connection, Engine, INBOX, Published},
     },
     model::DeviceId,
 };
@@ -71,7 +71,7 @@ fn engine(url: &str) -> RedisEngine {
 /// A linked node: its connection, and what comes in.
 struct Linked {
     connection: Connection,
-    inbox: mpsc::Receiver<Pushed>,
+    inbox: mpsc::Receiver<Published>,
 }
 
 impl Linked {

@@ -12,7 +12,7 @@ use crate::{
     cluster::{
         directory::Answer,
         lost::Lost,
-        wire::{Channel, Pushed, Wire},
+        wire::{Channel, Published, Wire},
     },
 };
 
@@ -51,15 +51,17 @@ impl Wire for RedisWire {
 /// What the connection does with each push, in the task that reads: puts messages into the inbox, and never waits.
 pub(super) fn receiver(
     prefix: RedisPrefix,
-    inbox: mpsc::Sender<Pushed>,
+    inbox: mpsc::Sender<Published>,
     lost: Lost,
 ) -> impl Fn(PushInfo) -> Result<(), ()> + Send + Sync {
     move |PushInfo { kind, data }| {
         match kind {
             PushKind::Message => {
-                if let Some(pushed) = read(&prefix, data) {
+                if let Some(published) = read(&prefix, data) {
                     // What does not fit is lost, and after a loss nothing can be trusted.
-                    inbox.try_send(pushed).map_err(|_| lost.set("messages come faster than this node takes them"))?;
+                    inbox
+                        .try_send(published)
+                        .map_err(|_| lost.set("messages come faster than this node takes them"))?;
                 }
             }
             PushKind::Disconnection => lost.set("the server closed the connection"),
@@ -69,11 +71,11 @@ pub(super) fn receiver(
     }
 }
 
-fn read(prefix: &RedisPrefix, data: Vec<Value>) -> Option<Pushed> {
+fn read(prefix: &RedisPrefix, data: Vec<Value>) -> Option<Published> {
     let mut data = data.into_iter();
     match (data.next()?, data.next()?) {
         (Value::BulkString(channel), Value::BulkString(bytes)) => {
-            Some(Pushed { channel: prefix.read_channel(&channel)?, bytes: bytes.into() })
+            Some(Published { channel: prefix.read_channel(&channel)?, bytes: bytes.into() })
         }
         _ => None,
     }

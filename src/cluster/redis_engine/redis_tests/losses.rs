@@ -21,7 +21,7 @@ use super::{
 };
 use crate::cluster::{
     directory::{Fault, Found, NodeId},
-    wire::{Channel, Engine as _, Pushed},
+    wire::{Channel, Engine as _, Published},
 };
 
 const REDIS: &str = PROGRAMS[0];
@@ -117,8 +117,8 @@ async fn what_a_frozen_server_was_sent_does_not_arrive_after_the_connection_ende
     server.signal("-CONT");
     other.connection.wire.publish(Channel::Answers(NodeId(2)), "end".into()).await.unwrap();
     let mut whole = 0;
-    while let Some(pushed) = within(other.inbox.recv()).await {
-        match pushed.channel {
+    while let Some(published) = within(other.inbox.recv()).await {
+        match published.channel {
             Channel::Requests(_) => whole += 1,
             _ => break,
         }
@@ -158,7 +158,7 @@ async fn a_full_inbox_ends_the_connection() {
     assert_eq!(within(connection.lost.wait()).await, "messages come faster than this node takes them");
     // What came before is there, in order.
     for number in 0..3 {
-        assert_eq!(inbox.recv().await.map(|pushed| pushed.bytes), Some(format!("{number}").into()));
+        assert_eq!(inbox.recv().await.map(|published| published.bytes), Some(format!("{number}").into()));
     }
     assert_eq!(inbox.recv().await, None);
 }
@@ -205,7 +205,7 @@ async fn bytes_of_any_kind_come_in_on_their_channels_in_order() {
         assert_eq!(published, Ok(*receivers), "{channel:?}");
     }
     for (channel, bytes, _) in sent.into_iter().filter(|sent| sent.2 == 1) {
-        assert_eq!(within(node.inbox.recv()).await, Some(Pushed { channel, bytes: bytes.into() }));
+        assert_eq!(within(node.inbox.recv()).await, Some(Published { channel, bytes: bytes.into() }));
     }
     node.connection.wire.unsubscribe(&followed).await.unwrap();
     let published = other.connection.wire.publish(Channel::Presence(followed), "x".into()).await;

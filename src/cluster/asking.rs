@@ -41,7 +41,7 @@ pub(super) enum NoAnswer {
 #[derive(Default)]
 pub(super) struct Asking {
     tokens: AtomicU64,
-    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Say>>>,
+    open: Mutex<BTreeMap<u64, oneshot::Sender<Say>>>,
     /// The requests that are not answered are on their way.
     lanes: Lanes,
 }
@@ -49,28 +49,28 @@ pub(super) struct Asking {
 impl Asking {
     /// Hands an answer to the request that waits for it.
     pub(super) fn answer(&self, reply: Reply) {
-        let waiting = self.waiting.lock().remove(&reply.token);
-        if let (Some(waiting), Some(say)) = (waiting, reply.say) {
+        let asker = self.open.lock().remove(&reply.token);
+        if let (Some(asker), Some(say)) = (asker, reply.say) {
             // Fails when the request has just timed out.
-            let _ = waiting.send(say);
+            let _ = asker.send(say);
         }
     }
 
     /// The link went down: no request gets an answer.
     pub(super) fn give_up(&self) {
-        self.waiting.lock().clear();
+        self.open.lock().clear();
     }
 }
 
-/// A request that waits. Dropping it forgets it.
-struct Waiting<'a> {
+/// A request that waits for its answer. Dropping it forgets it.
+struct OpenRequest<'a> {
     asking: &'a Asking,
     token: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for OpenRequest<'_> {
     fn drop(&mut self) {
-        self.asking.waiting.lock().remove(&self.token);
+        self.asking.open.lock().remove(&self.token);
     }
 }
 
@@ -102,9 +102,9 @@ impl Node {
         let bytes = request.to_bytes();
         let entered = timeout_at(end, self.asking.lanes.enter(node, bytes.len(), self.link.nodes())).await;
         let _on_way: Option<OnWay> = entered.map_err(|_| NoAnswer::Down)?;
-        let _waiting = Waiting { asking: &self.asking, token };
+        let _open = OpenRequest { asking: &self.asking, token };
         let (sender, mut answer) = oneshot::channel();
-        self.asking.waiting.lock().insert(token, sender);
+        self.asking.open.lock().insert(token, sender);
         let publish = up.wire.publish(Channel::Requests(node), bytes);
         let exchange = async {
             let lost = self.link.until_lost(&up);

@@ -3,7 +3,7 @@
 mod answering;
 mod arrival;
 mod asking;
-mod attached;
+mod cluster_backplane;
 pub mod directory;
 mod follow;
 mod holes;
@@ -14,6 +14,7 @@ mod linking;
 mod lost;
 #[cfg(test)]
 pub(crate) mod memory_engine;
+mod no_hub;
 mod node;
 #[cfg(test)]
 mod node_tests;
@@ -34,8 +35,8 @@ pub mod wire;
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use self::{
-    attached::NoHub,
     directory::{About, Member, NodeId},
+    no_hub::NoHub,
     node::{Node, directory},
     wire::Engine,
 };

@@ -10,7 +10,7 @@ mod holes;
 mod lanes;
 mod leaving;
 mod link;
-mod linking;
+mod link_task;
 mod lost;
 #[cfg(test)]
 pub(crate) mod memory_engine;

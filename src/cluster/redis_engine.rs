@@ -1,6 +1,6 @@
 //! The engine on Redis or Valkey: one connection, with the directory in scripts and the wire in channels.
 
-mod command_link;
+mod commands;
 mod dial;
 mod examination;
 mod key_names;
@@ -52,22 +52,22 @@ impl RedisEngine {
     async fn open(&self, node: NodeId, inbox: mpsc::Sender<Published>) -> Result<Connection, OpenFault> {
         let (server, lost, prefix) = (&self.server, Lost::default(), self.server.prefix.clone());
         let opened = server.open(receiver(prefix.clone(), inbox, lost.clone())).await?;
-        let (link, task) = opened.link(lost.clone());
+        let (commands, task) = opened.commands(lost.clone());
         self.surroundings.spawn(Box::pin(task));
-        let link = Arc::new(link);
+        let commands = Arc::new(commands);
         let channels = [Channel::Requests(node), Channel::Answers(node)].map(|channel| prefix.channel(&channel));
-        let (prepared, subscribed) = tokio::join!(server.prepare(&link), link.subscribe(&channels));
+        let (prepared, subscribed) = tokio::join!(server.prepare(&commands), commands.subscribe(&channels));
         let (info, scripts) = prepared?;
         subscribed.map_err(|fault| server.fault(&fault))?;
         let directory = RedisDirectory {
-            link: link.clone(),
+            commands: commands.clone(),
             prefix: prefix.clone(),
             scripts,
             node,
             run: info.run().to_owned(),
             generation: AtomicU64::new(0),
         };
-        let wire = RedisWire { link, prefix };
+        let wire = RedisWire { commands, prefix };
         Ok(Connection { directory: Arc::new(directory), wire: Arc::new(wire), lost })
     }
 }

@@ -3,7 +3,7 @@
 use redis::Cmd;
 
 use super::{
-    command_link::CommandLink,
+    commands::Commands,
     key_names::read_node,
     lua::{Loaded, Script},
     redis_server::{OpenFault, RedisServer, alongside},
@@ -20,9 +20,9 @@ use crate::cluster::{
 impl RedisServer {
     /// Connects, and finds out whether a node could work with this server and what an operator should look into.
     pub async fn examine(&self) -> Examined {
-        let examined = self.visit(async |link| {
-            let (info, scripts) = self.prepare(link).await?;
-            self.try_commands(link, &scripts).await.map_err(|fault| self.fault(&fault))?;
+        let examined = self.visit(async |commands| {
+            let (info, scripts) = self.prepare(commands).await?;
+            self.try_commands(commands, &scripts).await.map_err(|fault| self.fault(&fault))?;
             Ok(Examined::Fit { server: info.name(), warnings: self.warnings(&info).await })
         });
         match examined.await {
@@ -37,25 +37,25 @@ impl RedisServer {
     /// # Errors
     /// When the server cannot be reached or used. The line says why.
     pub async fn survey(&self) -> Result<Survey, String> {
-        let survey = self.visit(async |link| {
-            self.prepare(link).await?;
-            self.read_directory(link).await.map_err(|fault| self.fault(&fault))
+        let survey = self.visit(async |commands| {
+            self.prepare(commands).await?;
+            self.read_directory(commands).await.map_err(|fault| self.fault(&fault))
         });
         survey.await.map_err(OpenFault::into_reason)
     }
 
     /// Opens a connection for some commands.
-    async fn visit<T>(&self, work: impl AsyncFnOnce(&CommandLink) -> Result<T, OpenFault>) -> Result<T, OpenFault> {
-        let (link, task) = Box::pin(self.open(|_| Ok(()))).await?.link(Lost::default());
-        Box::pin(alongside(task, work(&link))).await
+    async fn visit<T>(&self, work: impl AsyncFnOnce(&Commands) -> Result<T, OpenFault>) -> Result<T, OpenFault> {
+        let (commands, task) = Box::pin(self.open(|_| Ok(()))).await?.commands(Lost::default());
+        Box::pin(alongside(task, work(&commands))).await
     }
 
     /// Tries each command that a node will need: a missing right would break every link, and only when it is used.
-    async fn try_commands(&self, link: &CommandLink, scripts: &Loaded) -> Result<(), Fault> {
+    async fn try_commands(&self, commands: &Commands, scripts: &Loaded) -> Result<(), Fault> {
         let nobody = NodeId(0);
         let channel = self.prefix.channel(&Channel::Requests(nobody));
-        link.subscribe(std::slice::from_ref(&channel)).await?;
-        link.unsubscribe(std::slice::from_ref(&channel)).await?;
+        commands.subscribe(std::slice::from_ref(&channel)).await?;
+        commands.unsubscribe(std::slice::from_ref(&channel)).await?;
         let mut script = scripts.call(Script::Find);
         script.arg(4).arg(self.prefix.directory()).arg(self.prefix.members()).arg(self.prefix.debts());
         script.arg(self.prefix.debts()).arg("no generation").arg("").arg("").arg("").arg("");
@@ -75,18 +75,22 @@ impl RedisServer {
             ticket,
             script,
         ] {
-            link.call(&command).await?;
+            commands.call(&command).await?;
         }
         Ok(())
     }
 
-    async fn read_directory(&self, link: &CommandLink) -> Result<Survey, Fault> {
+    async fn read_directory(&self, commands: &Commands) -> Result<Survey, Fault> {
         let generation = command("HGET", &[&self.prefix.directory(), "gen"]);
         let (members, debts) =
             (command("HGETALL", &[&self.prefix.members()]), command("HGETALL", &[&self.prefix.debts()]));
         let time = redis::cmd("TIME");
-        let (generation, members, debts, time) =
-            tokio::try_join!(link.call(&generation), link.call(&members), link.call(&debts), link.call(&time))?;
+        let (generation, members, debts, time) = tokio::try_join!(
+            commands.call(&generation),
+            commands.call(&members),
+            commands.call(&debts),
+            commands.call(&time)
+        )?;
         let read = || {
             let generation = redis::from_redis_value::<Option<u64>>(generation).ok()?.unwrap_or(0);
             let (seconds, micros) = redis::from_redis_value::<(u64, u64)>(time).ok()?;
@@ -106,7 +110,7 @@ impl RedisServer {
             debtors.sort();
             Some(Survey { generation, members, debtors })
         };
-        read().ok_or_else(|| link.not_understood())
+        read().ok_or_else(|| commands.not_understood())
     }
 
     /// What an operator should look into.
@@ -153,8 +157,8 @@ impl RedisServer {
     async fn settings(&self) -> Vec<(String, String)> {
         let mut settings = Vec::new();
         for name in ["save", "appendonly", "min-replicas-max-lag", "client-output-buffer-limit"] {
-            let asked = self.visit(async |link| {
-                link.call(&command("CONFIG", &["GET", name])).await.map_err(|fault| self.fault(&fault))
+            let asked = self.visit(async |commands| {
+                commands.call(&command("CONFIG", &["GET", name])).await.map_err(|fault| self.fault(&fault))
             });
             let Ok(value) = asked.await else { return Vec::new() };
             settings.extend(redis::from_redis_value::<Vec<(String, String)>>(value).unwrap_or_default());

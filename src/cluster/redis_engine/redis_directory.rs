@@ -8,7 +8,7 @@ use std::sync::{
 use redis::{Cmd, Value};
 
 use super::{
-    command_link::CommandLink,
+    commands::Commands,
     key_names::RedisPrefix,
     lua::{Loaded, Script},
     replies::{Garbled, Reply, phase_word},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(super) struct RedisDirectory {
-    pub(super) link: Arc<CommandLink>,
+    pub(super) commands: Arc<Commands>,
     pub(super) prefix: RedisPrefix,
     pub(super) scripts: Loaded,
     pub(super) node: NodeId,
@@ -57,9 +57,9 @@ impl RedisDirectory {
 
     /// Runs a script, and reads its answer.
     async fn run<T>(&self, command: Cmd, read: impl FnOnce(Reply) -> Result<T, Garbled>) -> Result<T, Fault> {
-        match self.link.call(&command).await? {
-            Value::SimpleString(status) if status == "REBORN" => Err(self.link.reborn()),
-            value => Reply::of(value).and_then(read).map_err(|Garbled| self.link.not_understood()),
+        match self.commands.call(&command).await? {
+            Value::SimpleString(status) if status == "REBORN" => Err(self.commands.reborn()),
+            value => Reply::of(value).and_then(read).map_err(|Garbled| self.commands.not_understood()),
         }
     }
 }
@@ -181,10 +181,10 @@ impl Directory for RedisDirectory {
         Box::pin(async move {
             let mut command = redis::cmd("SET");
             command.arg(self.prefix.ticket(ticket)).arg("").arg("NX").arg("PX").arg(TICKET_MS);
-            match self.link.call(&command).await? {
+            match self.commands.call(&command).await? {
                 Value::Okay => Ok(true),
                 Value::Nil => Ok(false),
-                _ => Err(self.link.not_understood()),
+                _ => Err(self.commands.not_understood()),
             }
         })
     }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{
-    command_link::{CommandLink, words},
+    commands::{Commands, words},
     dial,
     key_names::RedisPrefix,
     lua::{Loaded, SCRIPTS},
@@ -82,7 +82,7 @@ impl RedisServer {
         };
         let socket = socket.map_err(OpenFault::Unreachable)?;
         let config = AsyncConnectionConfig::new()
-            // The links have their own time-out, which ends the connection.
+            // `Commands` has a time-out of its own, which ends the connection.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(WAITING)
             .set_push_sender(receive);
@@ -94,19 +94,19 @@ impl RedisServer {
     }
 
     /// Checks a new connection and loads the scripts.
-    pub(super) async fn prepare(&self, link: &CommandLink) -> Result<(ServerInfo, Loaded), OpenFault> {
+    pub(super) async fn prepare(&self, commands: &Commands) -> Result<(ServerInfo, Loaded), OpenFault> {
         let load = async {
             let mut names = Vec::with_capacity(SCRIPTS.len());
-            for value in link.load(&SCRIPTS).await? {
-                names.push(redis::from_redis_value(value).map_err(|_| link.not_understood())?);
+            for value in commands.load(&SCRIPTS).await? {
+                names.push(redis::from_redis_value(value).map_err(|_| commands.not_understood())?);
             }
             Ok(Loaded(names))
         };
         let info = redis::cmd("INFO");
-        let (info, loaded) = tokio::join!(link.call(&info), load);
+        let (info, loaded) = tokio::join!(commands.call(&info), load);
         let info = match info.map_err(|fault| self.fault(&fault))? {
             Value::VerbatimString { text, .. } => text,
-            value => redis::from_redis_value(value).map_err(|_| self.fault(&link.not_understood()))?,
+            value => redis::from_redis_value(value).map_err(|_| self.fault(&commands.not_understood()))?,
         };
         let info = ServerInfo::read(&info);
         if let Some(why) = info.unfit() {
@@ -165,8 +165,8 @@ impl OpenFault {
 }
 
 impl Opened {
-    /// The link, and the task that reads and writes until it is lost.
-    pub(super) fn link(self, lost: Lost) -> (CommandLink, impl Future<Output = ()> + Send + 'static) {
+    /// What sends commands, and the task that reads and writes until the connection is lost.
+    pub(super) fn commands(self, lost: Lost) -> (Commands, impl Future<Output = ()> + Send + 'static) {
         let Self { connection, driver } = self;
         let over = lost.clone();
         let task = async move {
@@ -175,7 +175,7 @@ impl Opened {
                 _ = over.wait() => {}
             }
         };
-        (CommandLink::new(connection, lost), task)
+        (Commands::new(connection, lost), task)
     }
 }
 
@@ -200,6 +200,6 @@ pub(super) async fn in_time<T>(part: impl Future<Output = T>) -> Result<T, Strin
 /// How long the login may take, or the answer of a Sentinel.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How many commands wait to be written. They are lost after [`CommandLink`]'s time-out, so this is no limit in practice; with a
+/// How many commands wait to be written. They are lost after [`Commands`]'s time-out, so this is no limit in practice; with a
 /// lower one, a command that waits for its turn could not be told from one that went out.
 const WAITING: usize = 65_536;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 
-use super::{command_link::CommandLink, key_names::RedisPrefix};
+use super::{commands::Commands, key_names::RedisPrefix};
 use crate::{
     auth::TenantUser,
     cluster::{
@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(super) struct RedisWire {
-    pub(super) link: Arc<CommandLink>,
+    pub(super) commands: Arc<Commands>,
     pub(super) prefix: RedisPrefix,
 }
 
@@ -26,9 +26,9 @@ impl Wire for RedisWire {
         Box::pin(async move {
             let mut command = redis::cmd("PUBLISH");
             command.arg(self.prefix.channel(&channel)).arg(&*bytes);
-            match self.link.call(&command).await? {
+            match self.commands.call(&command).await? {
                 Value::Int(receivers) => Ok(usize::try_from(receivers).unwrap_or(0)),
-                _ => Err(self.link.not_understood()),
+                _ => Err(self.commands.not_understood()),
             }
         })
     }
@@ -36,14 +36,14 @@ impl Wire for RedisWire {
     fn subscribe<'a>(&'a self, user: &'a TenantUser) -> Answer<'a, ()> {
         Box::pin(async move {
             let channel = self.prefix.channel(&Channel::Presence(user.clone()));
-            self.link.subscribe(&[channel]).await
+            self.commands.subscribe(&[channel]).await
         })
     }
 
     fn unsubscribe<'a>(&'a self, user: &'a TenantUser) -> Answer<'a, ()> {
         Box::pin(async move {
             let channel = self.prefix.channel(&Channel::Presence(user.clone()));
-            self.link.unsubscribe(&[channel]).await
+            self.commands.unsubscribe(&[channel]).await
         })
     }
 }

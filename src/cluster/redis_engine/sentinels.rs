@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use redis::{Cmd, ErrorKind, RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection};
 
 use super::{
-    command_link::words,
+    commands::words,
     dial,
     redis_server::{OpenFault, RedisServer, alongside, in_time},
     redis_url::HostPort,

@@ -1,4 +1,4 @@
-//! One connection to the server: commands with a time-out, and what breaks it. Nothing is queued or sent again.
+//! The commands of one connection to the server: with a time-out, and with what breaks it. Nothing is queued or sent again.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tokio::time::timeout;
 
 use crate::cluster::{directory::Fault, lost::Lost};
 
-/// A connection that ends with the first error.
-pub(super) struct CommandLink {
+/// Sends commands over a connection that ends with the first error.
+pub(super) struct Commands {
     connection: MultiplexedConnection,
     lost: Lost,
 }
 
-impl CommandLink {
+impl Commands {
     pub(super) fn new(connection: MultiplexedConnection, lost: Lost) -> Self {
         Self { connection, lost }
     }
@@ -76,7 +76,7 @@ impl CommandLink {
     }
 }
 
-impl Drop for CommandLink {
+impl Drop for Commands {
     /// Ends the task that reads and writes, also while commands are unanswered.
     fn drop(&mut self) {
         self.lost.set("the connection was closed");

@@ -1,4 +1,4 @@
-//! Keeps the link: connects, says hello, reads what comes in, and says once a second that this node is alive.
+//! The task that keeps the link: connects, says hello, reads what comes in, and says once a second that this node is alive.
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -19,6 +19,7 @@ mod node;
 #[cfg(test)]
 mod node_tests;
 mod peer_messages;
+mod pins;
 pub mod redis_engine;
 mod remote_send;
 mod rules;

@@ -86,7 +86,7 @@ impl Node {
         let (address, sending) = (ask.address.read()?, ask.sending());
         let (hub, term) = (self.hub(), ask.term);
         let Some(standing) = hub.standing(&address) else { return Some(self.not_here(&address, term)) };
-        if self.stubs.is_settling(&address) {
+        if self.pins.is_pinned(&address) {
             return Some(Plain::Moving.into());
         }
         if !self.is_usable(&standing) {
@@ -118,7 +118,7 @@ impl Node {
         let from_stub = || Some(self.give_from_stub(from, &address, ask.term));
         // While the device has no flow here, nobody sees it without its mailbox and without a stub.
         let Some(turn) = self.turns.try_take(&address) else { return from_stub() };
-        if self.stubs.is_settling(&address) {
+        if self.pins.is_pinned(&address) {
             return Some(Plain::Moving.into());
         }
         match self.hub().take(&address, Some(start), ask.term) {

@@ -216,7 +216,7 @@ impl Arrival<'_> {
             let era = node.link.era();
             match directory!(node, take_over(self.address, entry, false)) {
                 Ok(Some(term)) => {
-                    node.stubs.settle(self.address, parcel.memory_bytes());
+                    node.pins.pin(self.address, parcel.memory_bytes());
                     self.put_parcel(parcel, (term, era), Move::Parcel);
                     return Step::Again;
                 }

@@ -20,6 +20,7 @@ use super::{
     follow::Following,
     lanes::Lanes,
     link::{Link, Up},
+    pins::Pins,
     rules::{Rule, is_on},
     stubs::Stubs,
     turns::{Turn, Turns},
@@ -54,6 +55,7 @@ pub(super) struct Node {
     pub(super) asking: Asking,
     pub(super) turns: Turns,
     pub(super) stubs: Stubs,
+    pub(super) pins: Pins,
     /// The parcels that other nodes were given and have not opened yet.
     pub(super) parcel_lanes: Lanes,
     pub(super) following: Following,
@@ -86,6 +88,7 @@ impl Node {
             asking: Asking::default(),
             turns: Turns::default(),
             stubs: Stubs::default(),
+            pins: Pins::default(),
             parcel_lanes: Lanes::default(),
             following: Following::default(),
             untold: Untold::default(),

@@ -20,8 +20,6 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Stubs {
     stubs: Mutex<BTreeMap<TenantAddress, Stub>>,
-    /// The devices whose mailbox came with a large parcel, and until when it stays.
-    settling: Mutex<BTreeMap<Instant, Vec<TenantAddress>>>,
 }
 
 /// What is left of one mailbox.
@@ -111,32 +109,6 @@ impl Stubs {
     pub(super) fn parcels(&self) -> Vec<(TenantAddress, Term, Arc<Parcel>)> {
         let stubs = self.stubs.lock();
         stubs.iter().filter_map(|(address, stub)| Some((address.clone(), stub.term, stub.parcel.clone()?))).collect()
-    }
-
-    /// A mailbox that came with a parcel stays for as many seconds as the parcel has MiB. Otherwise streams that jump between nodes
-    /// would move a gigabyte a second through the engine.
-    pub(super) fn settle(&self, address: &TenantAddress, bytes: usize) {
-        if bytes >= LARGE {
-            let now = Instant::now();
-            let until = now
-                + Duration::from_millis((u64::try_from(bytes).unwrap_or(u64::MAX) >> 10).saturating_mul(1_000) >> 10);
-            let mut settling = self.settling.lock();
-            forget_settled(&mut settling, now);
-            settling.entry(until).or_default().push(address.clone());
-        }
-    }
-
-    /// Whether a mailbox came with a large parcel a moment ago.
-    pub(super) fn is_settling(&self, address: &TenantAddress) -> bool {
-        let mut settling = self.settling.lock();
-        forget_settled(&mut settling, Instant::now());
-        settling.values().flatten().any(|settles| settles == address)
-    }
-}
-
-fn forget_settled(settling: &mut BTreeMap<Instant, Vec<TenantAddress>>, now: Instant) {
-    while settling.first_key_value().is_some_and(|(until, _)| *until <= now) {
-        settling.pop_first();
     }
 }
 
@@ -233,5 +205,3 @@ impl Node {
 
 /// How long a parcel can be asked for again.
 const STUB: Duration = Duration::from_secs(3);
-/// A smaller parcel may move on at once.
-const LARGE: usize = 64 * 1024;

@@ -2,6 +2,7 @@
 
 mod cluster_metrics;
 mod hub_events;
+mod register;
 mod reloads;
 mod text_format;
 
@@ -16,8 +17,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::reloads::{Reloads, reloads};
 pub use self::{cluster_metrics::ClusterMetrics, cluster_metrics::phase_name, text_format::TextFormat};
+use self::{
+    register::Register as _,
+    reloads::{Reloads, reloads},
+};
 use crate::error::Limit;
 
 /// Every metric of the daemon, behind one cheap handle.
@@ -94,46 +98,36 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("signal");
-        macro_rules! register {
-            ($name:literal, $help:expr) => {
-                register!($name, $help, Default::default())
-            };
-            ($name:literal, $help:expr, $metric:expr) => {{
-                let metric = $metric;
-                registry.register($name, $help, Clone::clone(&metric));
-                metric
-            }};
-        }
         let sends = Family::<Label, Counter>::default();
         Self(Arc::new(Families {
-            streams: register!("streams", "Live streams"),
-            mailboxes: register!("mailboxes", "Mailboxes, with and without a live stream"),
-            mailbox_bytes: register!("mailbox_bytes", MESSAGE_BYTES),
-            held_bytes: register!("held_bytes", "Bytes of memory that held messages and their mailboxes take"),
-            watches: register!("watches", "Watches of a user's devices"),
-            unsent_bytes: register!("unsent_bytes", "Bytes of responses that their peers have not taken"),
-            opened: register!("streams_opened", "Streams opened, by how they relate to the stream before"),
-            ended: register!("streams_ended", "Streams and watches that the server ended, by reason"),
+            streams: registry.zero("streams", "Live streams"),
+            mailboxes: registry.zero("mailboxes", "Mailboxes, with and without a live stream"),
+            mailbox_bytes: registry.zero("mailbox_bytes", MESSAGE_BYTES),
+            held_bytes: registry.zero("held_bytes", "Bytes of memory that held messages and their mailboxes take"),
+            watches: registry.zero("watches", "Watches of a user's devices"),
+            unsent_bytes: registry.zero("unsent_bytes", "Bytes of responses that their peers have not taken"),
+            opened: registry.zero("streams_opened", "Streams opened, by how they relate to the stream before"),
+            ended: registry.zero("streams_ended", "Streams and watches that the server ended, by reason"),
             delivered: sends.get_or_create_owned(&[("outcome", "delivered")]),
-            sends: register!("sends", "Attempts to send a message, by outcome", sends),
-            requests: register!("requests", REQUESTS),
-            send_latency: register!("send_latency_seconds", SEND_LATENCY, histogram()),
-            request_seconds: register!("request_seconds", REQUEST_SECONDS, histograms()),
-            replayed: register!("replayed", "Stored messages that new streams began with"),
-            expired: register!("expired", "Messages dropped because their device did not connect in time"),
-            evicted: register!("evicted", "Messages dropped early to make room, by kind"),
-            refused_identities: register!("refused_identities", REFUSED_IDENTITIES),
-            limited: register!("limited", LIMITED),
-            connections: register!("connections", "Connections accepted"),
-            connections_over_limit: register!("connections_without_place", CONNECTIONS_OVER_LIMIT),
-            accept_errors: register!("accept_errors", "Failures to accept a connection"),
-            stalled_connections: register!("stalled_connections", "Connections cut because their peer did not read"),
-            stalled_streams: register!("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
-            flooded_connections: register!("flooded_connections", "Connections cut for too many control frames"),
-            certificate_reloads: register!("certificate_reloads", CERTIFICATE_RELOADS, reloads()),
-            key_refreshes: register!("key_refreshes", KEY_REFRESHES, reloads()),
-            turn_secret_reloads: register!("turn_secret_reloads", TURN_SECRET_RELOADS, reloads()),
-            panics: register!("panics", "Panics"),
+            sends: registry.add("sends", "Attempts to send a message, by outcome", sends),
+            requests: registry.zero("requests", REQUESTS),
+            send_latency: registry.add("send_latency_seconds", SEND_LATENCY, histogram()),
+            request_seconds: registry.add("request_seconds", REQUEST_SECONDS, histograms()),
+            replayed: registry.zero("replayed", "Stored messages that new streams began with"),
+            expired: registry.zero("expired", "Messages dropped because their device did not connect in time"),
+            evicted: registry.zero("evicted", "Messages dropped early to make room, by kind"),
+            refused_identities: registry.zero("refused_identities", REFUSED_IDENTITIES),
+            limited: registry.zero("limited", LIMITED),
+            connections: registry.zero("connections", "Connections accepted"),
+            connections_over_limit: registry.zero("connections_without_place", CONNECTIONS_OVER_LIMIT),
+            accept_errors: registry.zero("accept_errors", "Failures to accept a connection"),
+            stalled_connections: registry.zero("stalled_connections", STALLED_CONNECTIONS),
+            stalled_streams: registry.zero("stalled_streams", "HTTP/2 streams cut because their peer did not read"),
+            flooded_connections: registry.zero("flooded_connections", "Connections cut for too many control frames"),
+            certificate_reloads: registry.add("certificate_reloads", CERTIFICATE_RELOADS, reloads()),
+            key_refreshes: registry.add("key_refreshes", KEY_REFRESHES, reloads()),
+            turn_secret_reloads: registry.add("turn_secret_reloads", TURN_SECRET_RELOADS, reloads()),
+            panics: registry.zero("panics", "Panics"),
             cluster: OnceLock::new(),
             registry,
         }))
@@ -270,6 +264,7 @@ const REFUSED_IDENTITIES: &str =
     "Requests refused because the identity is not valid or the peer is not a trusted proxy";
 const LIMITED: &str = "What limits refused or held back: messages, streams, failed identities, connections";
 const CONNECTIONS_OVER_LIMIT: &str = "Connections accepted over the limit, for a health check or a 503";
+const STALLED_CONNECTIONS: &str = "Connections cut because their peer did not read";
 const CERTIFICATE_RELOADS: &str =
     "Times that the files of TLS were read again because they changed or on SIGHUP, by outcome";
 const KEY_REFRESHES: &str = "Times that the keys of tokens were read again, by outcome";

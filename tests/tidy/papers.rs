@@ -165,9 +165,9 @@ fn the_reference_names_every_metric() {
     for file in METRICS {
         let text = read(file);
         let prefix = between(&text, "with_prefix(\"", '"').next().map_or("", |(_, prefix)| prefix);
-        let registered: Vec<_> =
-            ["register!(\"", "registry.register(\""].into_iter().flat_map(|call| between(&text, call, '"')).collect();
-        assert!(!registered.is_empty(), "{file}:1: no `register!(\"...\"` was found");
+        let calls = ["registry.zero(\"", "registry.add(\"", "registry.register(\""];
+        let registered: Vec<_> = calls.into_iter().flat_map(|call| between(&text, call, '"')).collect();
+        assert!(!registered.is_empty(), "{file}:1: no `registry.zero(\"...\"` was found");
         for (line, name) in registered {
             let names = [format!("{prefix}_{name}"), format!("{prefix}_{name}_total")];
             if !names.iter().any(|name| page.contains(&format!("`{name}`"))) {

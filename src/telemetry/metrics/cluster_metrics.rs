@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Histograms, Label, count_and_sample, histograms};
+use super::{Histograms, Label, count_and_sample, histograms, register::Register as _};
 use crate::cluster::{
     Happened, Move, RequestKind, RequestOutcome,
     directory::{Member, Phase},
@@ -43,16 +43,6 @@ impl ClusterMetrics {
     /// All metrics at zero.
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("signal_cluster");
-        macro_rules! register {
-            ($name:literal, $help:expr) => {
-                register!($name, $help, Default::default())
-            };
-            ($name:literal, $help:expr, $metric:expr) => {{
-                let metric = $metric;
-                registry.register($name, $help, Clone::clone(&metric));
-                metric
-            }};
-        }
         let requests = Family::<[(&'static str, &'static str); 2], Counter>::default();
         let seconds: Histograms = histograms();
         let of_kind = |kind: RequestKind| Request {
@@ -66,17 +56,17 @@ impl ClusterMetrics {
             seconds: seconds.get_or_create_owned(&[("kind", kind_name(kind).to_owned())]),
         };
         Self(Arc::new(Families {
-            link_up: register!("link_up", "Whether the link to Redis is up"),
-            link_changes: register!("link_changes", "Times that the link to Redis came up or went down", both_ways()),
-            generation: register!("generation", "The generation of the directory"),
-            nodes: register!("nodes", "Nodes by phase, as of the last beat; none while the link is down", phases()),
-            entries: register!("entries", "Mailboxes of all nodes together, as of their last beats"),
-            moves: register!("moves", "Mailboxes that came to this node, by kind", moves()),
+            link_up: registry.zero("link_up", "Whether the link to Redis is up"),
+            link_changes: registry.add("link_changes", LINK_CHANGES, both_ways()),
+            generation: registry.zero("generation", "The generation of the directory"),
+            nodes: registry.add("nodes", "Nodes by phase, as of the last beat; none while the link is down", phases()),
+            entries: registry.zero("entries", "Mailboxes of all nodes together, as of their last beats"),
+            moves: registry.add("moves", "Mailboxes that came to this node, by kind", moves()),
             requests: KINDS.map(of_kind).into(),
-            gave_up: register!("gave_up", "Mailboxes given up because another node has a newer one"),
-            holes: register!("holes", "Mailboxes of this node whose device is told of a possible loss"),
-            mourned: register!("mourned", "Mailboxes that left this node, and that no node is known to have opened"),
-            told: register!("told", "Mailboxes of this node told to the directory again"),
+            gave_up: registry.zero("gave_up", "Mailboxes given up because another node has a newer one"),
+            holes: registry.zero("holes", "Mailboxes of this node whose device is told of a possible loss"),
+            mourned: registry.zero("mourned", MOURNED),
+            told: registry.zero("told", "Mailboxes of this node told to the directory again"),
             registry: {
                 registry.register("requests", "Requests to other nodes, by kind and outcome", requests);
                 registry.register("request_seconds", REQUEST_SECONDS, seconds);
@@ -222,6 +212,10 @@ const OUTCOMES: [RequestOutcome; 4] =
     [RequestOutcome::Answered, RequestOutcome::Silent, RequestOutcome::NoLink, RequestOutcome::Down];
 
 const PHASES: [&str; 4] = ["joining", "up", "leaving", "dead"];
+
+const LINK_CHANGES: &str = "Times that the link to Redis came up or went down";
+
+const MOURNED: &str = "Mailboxes that left this node, and that no node is known to have opened";
 
 const REQUEST_SECONDS: &str =
     "Time of a request to another node, by kind; of one request in 16 of each kind and outcome";

@@ -40,8 +40,8 @@ pub struct Entry {
     pub term: Term,
 }
 
-/// How far a node is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a node is in its life. A later phase is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Said hello, and no beat yet.
     Joining,

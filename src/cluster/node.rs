@@ -5,7 +5,7 @@ use std::{
     future::pending,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -65,7 +65,7 @@ pub(super) struct Node {
     /// Holes that nobody has taken so far.
     pub(super) untaken_holes: AtomicUsize,
     pub(super) known: KnownEntries,
-    phase: AtomicU8,
+    phase: Mutex<Phase>,
     /// The row of this node is removed, for good.
     has_left: AtomicBool,
     /// How many mailboxes were made without the directory. Back to 0 when all is told.
@@ -95,7 +95,7 @@ impl Node {
             holes: Semaphore::new(HOLES),
             untaken_holes: AtomicUsize::new(0),
             known: KnownEntries::default(),
-            phase: AtomicU8::new(0),
+            phase: Mutex::new(Phase::Joining),
             has_left: AtomicBool::new(false),
             alone: AtomicU64::new(0),
         })
@@ -110,21 +110,13 @@ impl Node {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Joining,
-            1 => Phase::Up,
-            _ => Phase::Leaving,
-        }
+        *self.phase.lock()
     }
 
     /// Phases only go forward.
     pub(super) fn enter(&self, phase: Phase) {
-        let number = match phase {
-            Phase::Joining => 0,
-            Phase::Up => 1,
-            Phase::Leaving => 2,
-        };
-        self.phase.fetch_max(number, Ordering::AcqRel);
+        let mut now = self.phase.lock();
+        *now = phase.max(*now);
     }
 
     /// This node says no more that it is alive: its row would be there again.

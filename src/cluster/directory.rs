@@ -200,7 +200,7 @@ pub trait Directory: Send + Sync + 'static {
 
     /// As [`Directory::find`], for a caller that has asked the node of `entry`, which does not have the device: this entry counts as
     /// none.
-    fn absent<'a>(&'a self, address: &'a TenantAddress, entry: Option<Entry>) -> Answer<'a, Found>;
+    fn absent<'a>(&'a self, address: &'a TenantAddress, entry: Entry) -> Answer<'a, Found>;
 
     /// The entries of a user.
     fn list<'a>(&'a self, user: &'a TenantUser) -> Answer<'a, Listed>;

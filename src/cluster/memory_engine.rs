@@ -204,7 +204,7 @@ impl Directory for NodeEnd {
         self.run(move |script| script.find(&address))
     }
 
-    fn absent<'a>(&'a self, address: &'a TenantAddress, entry: Option<Entry>) -> Answer<'a, Found> {
+    fn absent<'a>(&'a self, address: &'a TenantAddress, entry: Entry) -> Answer<'a, Found> {
         let address = address.clone();
         self.run(move |script| script.absent(&address, entry))
     }

@@ -140,7 +140,7 @@ impl Node {
         if self.is_young() {
             return Step::Later(UNSURE);
         }
-        match directory!(self, absent(to, Some(entry))) {
+        match directory!(self, absent(to, entry)) {
             Ok(Found::Nobody) => Step::Done(Err(Error::NotConnected)),
             Ok(Found::Unsure) => Step::Later(UNSURE),
             Ok(Found::At(..)) => {

@@ -180,9 +180,9 @@ impl Script<'_> {
         }
     }
 
-    pub(super) fn absent(&mut self, address: &TenantAddress, named: Option<Entry>) -> Found {
+    pub(super) fn absent(&mut self, address: &TenantAddress, named: Entry) -> Found {
         match self.entry(address) {
-            Some(entry) if Some(entry) != named => Found::At(entry, self.is_dead(entry.node)),
+            Some(entry) if entry != named => Found::At(entry, self.is_dead(entry.node)),
             _ if self.is_sure() => Found::Nobody,
             _ => Found::Unsure,
         }

@@ -49,7 +49,7 @@ async fn a_device_is_claimed_moved_and_released() {
     assert_eq!(one.published().await, format!("NM{term} 3 bobphone").into_bytes());
     assert_eq!(two.directory().take_over(phone, first, false).await, Ok(Some(second)), "asked again");
     assert_eq!(one.directory().revive(phone, term).await, Ok(None));
-    assert_eq!(one.directory().absent(phone, None).await, Ok(Found::At(Entry { node: TWO, term: second }, false)));
+    assert_eq!(one.directory().absent(phone, first).await, Ok(Found::At(Entry { node: TWO, term: second }, false)));
     two.directory().release(phone, second).await.unwrap();
     assert_eq!(one.directory().find(phone).await, Ok(Found::Nobody));
 }

@@ -55,6 +55,13 @@ impl RedisDirectory {
         command
     }
 
+    /// Looks a device up. `not`: the text of an entry that counts as none, or empty.
+    async fn look_up(&self, address: &TenantAddress, not: String) -> Result<Found, Fault> {
+        let mut command = self.call_for(Script::Find, address);
+        command.arg(not);
+        self.run(command, Reply::found).await
+    }
+
     /// Runs a script, and reads its answer.
     async fn run<T>(&self, command: Cmd, read: impl FnOnce(Reply) -> Result<T, Garbled>) -> Result<T, Fault> {
         match self.commands.call(&command).await? {
@@ -155,15 +162,11 @@ impl Directory for RedisDirectory {
     }
 
     fn find<'a>(&'a self, address: &'a TenantAddress) -> Answer<'a, Found> {
-        self.absent(address, None)
+        Box::pin(self.look_up(address, String::new()))
     }
 
-    fn absent<'a>(&'a self, address: &'a TenantAddress, entry: Option<Entry>) -> Answer<'a, Found> {
-        Box::pin(async move {
-            let mut command = self.call_for(Script::Find, address);
-            command.arg(entry.map(entry_text).unwrap_or_default());
-            self.run(command, Reply::found).await
-        })
+    fn absent<'a>(&'a self, address: &'a TenantAddress, entry: Entry) -> Answer<'a, Found> {
+        Box::pin(self.look_up(address, entry_text(entry)))
     }
 
     fn list<'a>(&'a self, user: &'a TenantUser) -> Answer<'a, Listed> {

@@ -138,10 +138,7 @@ impl Calls {
             24 => (format!("release({}) {:?}", entry.term, directory.release(&address, entry.term).await?), None),
             25 => (format!("bury({entry:?}) {:?}", directory.bury(&address, entry).await?), None),
             26 | 27 => (format!("find {:?}", directory.find(&address).await?), None),
-            _ => {
-                let named = self.random.bool().then_some(entry);
-                (format!("absent({named:?}) {:?}", directory.absent(&address, named).await?), None)
-            }
+            _ => (format!("absent({entry:?}) {:?}", directory.absent(&address, entry).await?), None),
         };
         if let Some(entry) = granted {
             self.entries.push((address.clone(), entry));

@@ -109,6 +109,10 @@ impl Arrival<'_> {
             if down.since.elapsed() < ALONE_AFTER {
                 return Step::Later(Duration::from_millis(50));
             }
+            // Nobody can be asked what other nodes have.
+            if self.limit > 0 && node.hub().of_user(&address.user).len() >= self.limit {
+                return Step::Done(Err(self.too_many()));
+            }
             self.put_alone();
             return if node.hub().standing(address).is_some() { Step::Again } else { Step::Later(SOON) };
         }
@@ -131,12 +135,16 @@ impl Arrival<'_> {
             Ok(Claim::Mine(term)) => self.reopen(term).await,
             Ok(Claim::Held(_)) if self.purpose == Purpose::Hold => Step::Done(Ok(Brought::Here)),
             Ok(Claim::Held(entry)) => self.fetch(entry).await,
-            Ok(Claim::Full) => Step::Done(Err(Error::too_many(match self.purpose {
-                Purpose::Stream(_) => Limit::UserDevices,
-                Purpose::Hold => Limit::UserHeldDevices,
-            }))),
+            Ok(Claim::Full) => Step::Done(Err(self.too_many())),
             Err(_) => Step::Later(SOON),
         }
+    }
+
+    fn too_many(&self) -> Error {
+        Error::too_many(match self.purpose {
+            Purpose::Stream(_) => Limit::UserDevices,
+            Purpose::Hold => Limit::UserHeldDevices,
+        })
     }
 
     /// The link is down: makes a mailbox by the clock of this machine. It is suspect, so it is told when the link is back.

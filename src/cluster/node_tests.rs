@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Cluster, Happened, Surroundings,
+    arrival::Purpose,
     directory::{About, Claim, NodeId},
     memory_engine::{BEGAN_US, MemoryServer},
     node::Node,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     auth::{Caller, Subscriber, TenantAddress},
     budget::Budget,
-    error::Error,
+    error::{Error, Limit},
     hub::{
         BroadcastFault, Draft, Hub, Inbound as _, Limits, Opening, Placed, Ready, Sending, Subscription, Taken, UserSet,
     },
@@ -260,6 +261,19 @@ async fn a_message_of_a_live_stream_that_was_given_up_waits_for_the_resume_windo
         sleep(Duration::from_secs(away - 5)).await;
         assert_eq!(two.subscribe(Start::Anew).await.0.replayed, replayed, "after {away} s");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_its_link_counts_the_devices_of_a_user_that_it_has() {
+    let server = MemoryServer::new(1);
+    let [one, _two] = Running::two(&server).await;
+    server.cut(one.node.id);
+    sleep(Duration::from_secs(2)).await;
+    let (phone, laptop) = (phone(), TenantAddress::of(&Address::new("bob", "laptop").expect("ids")));
+    let arrive = async |address, limit| one.node.arrive(address, Purpose::Stream(Start::Anew), limit).await.err();
+    assert_eq!(arrive(&phone, 1).await, None);
+    assert_eq!(arrive(&laptop, 1).await, Some(Error::too_many(Limit::UserDevices)));
+    assert_eq!(arrive(&laptop, 2).await, None);
 }
 
 #[tokio::test(start_paused = true)]

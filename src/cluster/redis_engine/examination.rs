@@ -132,7 +132,7 @@ impl RedisServer {
         let setting = |name: &str| settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         if setting("save") == Some("") && setting("appendonly") == Some("no") {
             warn(
-                "no persistence (save, appendonly): after a restart \"not connected\" is 503 until all nodes have told what they hold",
+                "no persistence (save, appendonly): after a restart sends to other nodes can be 503 until these have told what they hold",
             );
         }
         if info.needs_replicas()

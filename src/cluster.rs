@@ -17,12 +17,16 @@ pub(crate) mod memory_engine;
 mod no_hub;
 mod node;
 #[cfg(test)]
+mod node_gate;
+#[cfg(test)]
 mod node_tests;
 mod peer_messages;
 mod pins;
 pub mod redis_engine;
 mod remote_send;
 mod rules;
+#[cfg(test)]
+mod running_node;
 #[cfg(test)]
 mod simulation;
 mod stubs;

@@ -4,115 +4,21 @@ mod cut_off;
 mod first_links;
 mod full_mailboxes;
 
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{
-    Cluster, Happened, Surroundings,
-    directory::{About, Claim, NodeId},
-    memory_engine::{BEGAN_US, MemoryServer},
-    node::Node,
+    directory::{Claim, NodeId},
+    memory_engine::MemoryServer,
+    running_node::{Running, address, draft, phone},
 };
 use crate::{
-    auth::{Caller, Subscriber, TenantAddress},
-    budget::Budget,
+    auth::Caller,
     error::Error,
-    hub::{
-        BroadcastFault, Draft, Hub, Inbound as _, Limits, Opening, Placed, Ready, Sending, Subscription, Taken, UserSet,
-    },
+    hub::{BroadcastFault, Inbound as _, Placed, Sending, Taken, UserSet},
     model::{Address, Continuity, Data, Outcome, Start},
 };
-
-struct Running {
-    node: Arc<Node>,
-    hub: Hub,
-    cluster: Cluster,
-}
-
-struct Around(Instant, AtomicU64);
-
-impl Surroundings for Around {
-    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        spawn(task);
-    }
-
-    fn wall_clock_ms(&self) -> u64 {
-        BEGAN_US / 1_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn about(&self) -> About {
-        About::default()
-    }
-
-    fn observe(&self, happened: Happened<'_>) {
-        if happened == Happened::Hole {
-            self.1.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the tasks of a test end with the test")]
-fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(task);
-}
-
-impl Running {
-    /// Two nodes that are linked.
-    async fn two(server: &MemoryServer) -> [Self; 2] {
-        let both = [1, 2].map(|id| Self::start(server, NodeId(id)));
-        sleep(Duration::from_secs(3)).await;
-        both
-    }
-
-    fn start(server: &MemoryServer, id: NodeId) -> Self {
-        let around = Arc::new(Around(Instant::now(), AtomicU64::new(0)));
-        let cluster = Cluster::new(id, Arc::new(server.clone()), around);
-        let limits = Limits::only_times(Duration::from_secs(300), Duration::from_secs(300));
-        let hub = Hub::new(limits, Budget::new(64 << 20), cluster.clone(), ());
-        cluster.join(Arc::new(hub.clone()));
-        spawn(cluster.clone().run());
-        spawn(hub.clone().keep_time());
-        Self { node: cluster.0.clone(), hub, cluster }
-    }
-
-    async fn subscribe(&self, start: Start) -> (Ready, Subscription) {
-        self.subscribe_as(address(), start).await
-    }
-
-    async fn subscribe_as(&self, address: Address, start: Start) -> (Ready, Subscription) {
-        let opening = Opening { start, heartbeat: Duration::from_secs(15) };
-        self.hub.subscribe(&Subscriber::proven(address), &opening).await.expect("a stream")
-    }
-
-    async fn send(&self, ttl: Duration) -> Result<Outcome, Error> {
-        self.hub.send(&Caller::anonymous(), &address(), draft(ttl)).await
-    }
-
-    /// Whether watchers on this node see the phone.
-    fn sees_phone(&self) -> bool {
-        !self.node.following.pages(&phone().user, self.node.id).is_empty()
-    }
-}
-
-fn address() -> Address {
-    Address::new("bob", "phone").expect("ids")
-}
-
-fn phone() -> TenantAddress {
-    TenantAddress::of(&address())
-}
-
-fn draft(ttl: Duration) -> Draft {
-    Draft { event: None, data: Data::new("ring").expect("not empty"), ttl, key: None }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_has_left_does_not_come_back_and_owes_nothing() {

@@ -4,7 +4,6 @@
 mod checks;
 mod device_streams;
 mod faults;
-mod node_gate;
 mod outcomes;
 mod senders;
 mod simulated_node;

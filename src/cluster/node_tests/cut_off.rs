@@ -1,7 +1,7 @@
 //! Tests of a node that is cut off from the others for a while.
 
 use super::{super::arrival::Purpose, *};
-use crate::error::Limit;
+use crate::{auth::TenantAddress, error::Limit};
 
 #[tokio::test(start_paused = true)]
 async fn a_message_of_a_live_stream_that_was_given_up_waits_for_the_resume_window() {

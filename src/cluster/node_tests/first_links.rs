@@ -2,17 +2,6 @@
 
 use super::*;
 
-impl Running {
-    /// Starts a node, and waits for its link.
-    async fn linked(server: &MemoryServer, id: NodeId) -> Self {
-        let node = Self::start(server, id);
-        while node.node.link.up().is_none() {
-            sleep(Duration::from_millis(1)).await;
-        }
-        node
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_node_that_joins_when_the_directory_was_emptied_does_not_take_a_device_of_another_one_for_absent() {
     let server = MemoryServer::new(1);

@@ -3,7 +3,11 @@
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::cluster::peer_messages::LARGEST_PARCEL;
+use crate::{
+    auth::Subscriber,
+    cluster::{node::Node, peer_messages::LARGEST_PARCEL, running_node::spawn},
+    hub::{Draft, Opening},
+};
 
 /// The bytes of the parcels that a node gave away and that nobody has opened yet.
 fn on_way(node: &Node) -> usize {

@@ -12,7 +12,6 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    node_gate::Gate,
     outcomes::Death,
     world::{Device, World, all_devices, place},
 };
@@ -22,6 +21,7 @@ use crate::{
         Cluster, Happened, Surroundings,
         directory::{About, NodeId},
         memory_engine::BEGAN_US,
+        node_gate::Gate,
     },
     hub::{Hub, Inbound as _, Limits},
 };

@@ -141,8 +141,8 @@ impl Node {
 
     /// Gives the parcel of a term, when it is still here: its answer may have been lost.
     fn give_from_stub(&self, to: NodeId, address: &TenantAddress, term: u64) -> Say {
-        let parcel = self.stubs.of(address).filter(|stub| stub.term == term).and_then(Stub::into_parcel);
-        parcel.map_or(Plain::Moving.into(), |parcel| self.give(to, address, &parcel))
+        let stub = self.stubs.of(address).filter(|stub| stub.term == term && is_on(Rule::RepeatsParcels));
+        stub.and_then(Stub::into_parcel).map_or(Plain::Moving.into(), |parcel| self.give(to, address, &parcel))
     }
 
     fn give(&self, to: NodeId, address: &TenantAddress, parcel: &Parcel) -> Say {

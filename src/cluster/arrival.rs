@@ -152,7 +152,8 @@ impl Arrival<'_> {
         let node = self.node;
         let stub = node.stubs.of(self.address).map_or(0, |stub| stub.term);
         let known = node.known.of(self.address).map_or(0, |entry| entry.term);
-        let term = node.own_term(stub.max(known).max(self.turn.yields_to()));
+        let seen = stub.max(known).max(self.turn.yields_to());
+        let term = node.own_term(if is_on(Rule::OwnTermsRise) { seen } else { 0 });
         if is_on(Rule::OwesWhatItMadeAlone) {
             node.alone.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         }
@@ -175,7 +176,7 @@ impl Arrival<'_> {
     async fn reopen(&self, term: Term) -> Step {
         let (node, address, era) = (self.node, self.address, self.node.link.era());
         let parcel = node.stubs.of(address).filter(|stub| stub.term == term).and_then(Stub::into_parcel);
-        if let Some(parcel) = parcel {
+        if let Some(parcel) = parcel.filter(|_| is_on(Rule::ReopensItsStub)) {
             let mine = Entry { node: node.id, term };
             if let Ok(Some(new)) = directory!(node, take_over(address, mine, false)) {
                 self.put_parcel(parcel, (new, era), Move::Revived);

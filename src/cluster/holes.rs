@@ -81,7 +81,9 @@ impl Node {
                 match self.ask(entry.node, Ask::Hole(ask), PATIENCE).await {
                     Ok(say) => say == Plain::Ok.into(),
                     Err(NoAnswer::Silent | NoAnswer::Lost) => {
-                        waiting.clear();
+                        if is_on(Rule::SendsMessagesOnce) {
+                            waiting.clear();
+                        }
                         false
                     }
                     Err(NoAnswer::Down | NoAnswer::NoLink) => false,

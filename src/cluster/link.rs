@@ -218,7 +218,8 @@ impl Link {
 
     /// The time of the directory, from the time of this machine, both in milliseconds since 1970.
     pub(super) fn directory_ms(&self, wall_clock_ms: u64) -> u64 {
-        wall_clock_ms.saturating_add_signed(self.clock.lock().offset())
+        let offset = if is_on(Rule::UsesDirectoryTime) { self.clock.lock().offset() } else { 0 };
+        wall_clock_ms.saturating_add_signed(offset)
     }
 
     pub(super) fn members(&self) -> Vec<Member> {

@@ -158,7 +158,7 @@ impl Node {
 
     /// Whether a mailbox of this node may be used as it is: it was confirmed in this era, or nobody can be asked.
     pub(super) fn is_usable(&self, standing: &Standing) -> bool {
-        standing.era == self.link.era() || self.link.up().is_none()
+        standing.era == self.link.era() || self.link.up().is_none() || !is_on(Rule::TellsSuspects)
     }
 
     /// Puts a mailbox into its place here, unless another node was given a newer one meanwhile: then it is mourned.
@@ -203,7 +203,7 @@ impl Node {
         let (node, address) = (self.clone(), address.clone());
         self.spawn(async move {
             let nothing = node.hub().standing(&address).is_none() && !node.is_moving(&address);
-            if nothing {
+            if nothing && is_on(Rule::DisownsEmptyEntries) {
                 let _ = directory!(node, release(&address, term));
             }
         });

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::rules::{Rule, is_on};
 use crate::auth::TenantAddress;
 
 /// The devices whose mailbox is pinned, and until when.
@@ -15,7 +16,7 @@ pub(super) struct Pins(Mutex<BTreeMap<Instant, Vec<TenantAddress>>>);
 impl Pins {
     /// Pins a mailbox that came with a parcel, for as many seconds as the parcel has MiB.
     pub(super) fn pin(&self, address: &TenantAddress, parcel_bytes: usize) {
-        if parcel_bytes >= LARGE {
+        if parcel_bytes >= LARGE && is_on(Rule::LargeMailboxesSettle) {
             let kib = u64::try_from(parcel_bytes).unwrap_or(u64::MAX) >> 10;
             let now = Instant::now();
             let until = now + Duration::from_millis(kib.saturating_mul(1_000) >> 10);

@@ -27,6 +27,28 @@ pub(super) enum Rule {
     SendsWaitingOn,
     /// A stub whose time is over is a mailbox again.
     RevivesStubs,
+    /// A push that could not be answered in time is not sent.
+    KeepsTimeForAnswers,
+    /// A term by the clock of this machine is above every term that was seen of the device.
+    OwnTermsRise,
+    /// A mailbox that came with a large parcel stays for a time.
+    LargeMailboxesSettle,
+    /// The messages of a hole are sent once. Repeated is only the hole.
+    SendsMessagesOnce,
+    /// A mailbox that leaves is kept as a stub until it is certain that another node has it.
+    LeavesStubs,
+    /// A stub gives its parcel to everybody who asks for its term.
+    RepeatsParcels,
+    /// A suspect mailbox is told before it is used.
+    TellsSuspects,
+    /// An entry of this node with a stub of that term is a mailbox again.
+    ReopensItsStub,
+    /// A node that does not have what an entry promises deletes the entry.
+    DisownsEmptyEntries,
+    /// All mailboxes are told every 10 minutes, also without a doubt.
+    TellsWithoutDoubt,
+    /// The time of a request is the directory's, whatever the clock of this machine says.
+    UsesDirectoryTime,
 }
 
 #[cfg(test)]
@@ -45,6 +67,17 @@ impl Rule {
         Self::MarksGaps,
         Self::SendsWaitingOn,
         Self::RevivesStubs,
+        Self::KeepsTimeForAnswers,
+        Self::OwnTermsRise,
+        Self::LargeMailboxesSettle,
+        Self::SendsMessagesOnce,
+        Self::LeavesStubs,
+        Self::RepeatsParcels,
+        Self::TellsSuspects,
+        Self::ReopensItsStub,
+        Self::DisownsEmptyEntries,
+        Self::TellsWithoutDoubt,
+        Self::UsesDirectoryTime,
     ];
 }
 
@@ -93,11 +126,17 @@ mod switches {
         OUT.get() != Some(rule)
     }
 
-    /// Runs a test without a rule.
+    /// Runs a test without a rule. An asynchronous test runs on a runtime of this thread.
     pub(in crate::cluster) fn without<T>(rule: Option<Rule>, test: impl FnOnce() -> T) -> T {
+        /// Puts the rule back, also when the test fails: the next test may run on the same thread.
+        struct PutBack;
+        impl Drop for PutBack {
+            fn drop(&mut self) {
+                OUT.set(None);
+            }
+        }
         OUT.set(rule);
-        let result = test();
-        OUT.set(None);
-        result
+        let _put_back = PutBack;
+        test()
     }
 }

@@ -116,7 +116,9 @@ impl Node {
     /// Keeps the parcel of a mailbox that left, so that it can be asked for again.
     pub(super) fn leave_stub(&self, address: &TenantAddress, term: Term, parcel: Box<Parcel>) -> Arc<Parcel> {
         let parcel: Arc<Parcel> = parcel.into();
-        self.stubs.insert(address, self.new_stub(term, Some(parcel.clone())));
+        if is_on(Rule::LeavesStubs) {
+            self.stubs.insert(address, self.new_stub(term, Some(parcel.clone())));
+        }
         parcel
     }
 

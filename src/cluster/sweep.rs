@@ -11,6 +11,7 @@ use super::{
     Happened,
     directory::{Fault, TELL, Told},
     node::{Node, directory},
+    rules::{Rule, is_on},
 };
 use crate::{
     auth::TenantAddress,
@@ -31,7 +32,7 @@ impl Node {
                     self.link.ask_to_tell();
                     sleep(AGAIN).await;
                 }
-            } else {
+            } else if is_on(Rule::TellsWithoutDoubt) {
                 // A fault takes the link down, and then everything is told again.
                 let _ = self.tell_all(self.link.era(), SPREAD).await;
             }

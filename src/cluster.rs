@@ -24,6 +24,8 @@ mod peer_messages;
 mod pins;
 pub mod redis_engine;
 mod remote_send;
+#[cfg(test)]
+mod rule_tests;
 mod rules;
 #[cfg(test)]
 mod running_node;

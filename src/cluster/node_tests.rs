@@ -140,9 +140,7 @@ async fn a_parcel_that_nobody_opened_grows_older_while_the_link_is_down() {
     let server = MemoryServer::new(1);
     let [one, _two] = Running::two(&server).await;
     assert_eq!(one.send(Duration::from_secs(30)).await, Ok(Outcome::Held));
-    let term = one.hub.standing(&phone()).expect("it holds").term;
-    let Taken::Parcel(parcel) = one.hub.take(&phone(), None, term) else { panic!("a parcel") };
-    one.node.leave_stub(&phone(), term, parcel);
+    one.lend();
     server.cut(one.node.id);
     sleep(Duration::from_secs(40)).await;
     server.mend(one.node.id);
@@ -163,7 +161,7 @@ async fn a_hole_finds_a_place_when_only_a_dead_node_or_an_entry_has_the_device()
             server.cut(two.node.id);
             sleep(Duration::from_secs(8)).await;
         } else {
-            let [one, two] = [&one, &two].map(|it| it.node.link.up().expect("up").directory.clone());
+            let [one, two] = [&one, &two].map(Running::directory);
             two.release(&phone(), term).await.expect("an answer");
             assert!(matches!(one.claim(&phone(), 0).await, Ok(Claim::New { .. })));
         }

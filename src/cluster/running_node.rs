@@ -9,21 +9,22 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::StreamExt as _;
 
 use super::{
-    Cluster, Happened, Surroundings,
-    directory::{About, NodeId},
+    Cluster, Happened, Move, Surroundings,
+    directory::{About, Directory, Entry, NodeId},
     memory_engine::{BEGAN_US, MemoryServer},
-    node::Node,
+    node::{Node, millis},
     node_gate::Gate,
 };
 use crate::{
     auth::{Caller, Subscriber, TenantAddress},
     budget::Budget,
     error::Error,
-    hub::{Draft, Hub, Limits, Opening, Ready, Subscription},
-    model::{Address, Data, Outcome, Start},
+    hub::{Draft, Hub, Inbound as _, Limits, Opening, Parcel, Placed, Ready, StreamItem, Subscription, Taken},
+    model::{Address, Continuity, Data, Outcome, Start},
 };
 
 pub(super) struct Running {
@@ -36,6 +37,8 @@ pub(super) struct Running {
 struct Around {
     began: Instant,
     gate: Gate,
+    /// By how many milliseconds the clock of the machine is ahead.
+    ahead_ms: AtomicU64,
     /// How many holes were put into mailboxes of this node.
     holes: AtomicU64,
 }
@@ -49,7 +52,7 @@ impl Surroundings for Around {
     }
 
     fn wall_clock_ms(&self) -> u64 {
-        BEGAN_US / 1_000 + u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        BEGAN_US / 1_000 + millis(self.began.elapsed()) + self.ahead_ms.load(Ordering::Relaxed)
     }
 
     fn about(&self) -> About {
@@ -86,7 +89,12 @@ impl Running {
     }
 
     pub(super) fn start(server: &MemoryServer, id: NodeId) -> Self {
-        let around = Arc::new(Around { began: Instant::now(), gate: Gate::default(), holes: AtomicU64::new(0) });
+        let around = Arc::new(Around {
+            began: Instant::now(),
+            gate: Gate::default(),
+            ahead_ms: AtomicU64::new(0),
+            holes: AtomicU64::new(0),
+        });
         let cluster = Cluster::new(id, Arc::new(server.clone()), around.clone());
         let limits = Limits::only_times(Duration::from_secs(300), Duration::from_secs(300));
         let hub = Hub::new(limits, Budget::new(64 << 20), cluster.clone(), ());
@@ -109,9 +117,76 @@ impl Running {
         self.hub.send(&Caller::anonymous(), &address(), draft(ttl)).await
     }
 
+    /// Opens a stream of the phone and drops it. Gives what the stream was told: its continuity, and how many messages came with it.
+    pub(super) async fn visit(&self, start: Start) -> (Continuity, u32) {
+        let (ready, _stream) = self.subscribe(start).await;
+        (ready.continuity, ready.replayed)
+    }
+
+    /// The directory of a node whose link is up.
+    pub(super) fn directory(&self) -> Arc<dyn Directory> {
+        self.node.link.up().expect("a link").directory.clone()
+    }
+
+    /// The phone's mailbox leaves, as for another node that asked for it and has not opened it yet.
+    pub(super) fn lend(&self) -> (Entry, Arc<Parcel>) {
+        let term = self.hub.standing(&phone()).expect("it has the phone").term;
+        let Taken::Parcel(parcel) = self.hub.take(&phone(), None, term) else { panic!("a parcel") };
+        (Entry { node: self.node.id, term }, self.node.leave_stub(&phone(), term, parcel))
+    }
+
+    /// Opens a parcel if it may. Says whether.
+    pub(super) async fn open(&self, entry: Entry, parcel: &Parcel) -> bool {
+        let (turn, era) = (self.node.turns.take(&phone()).await, self.node.link.era());
+        let term = self.directory().take_over(&phone(), entry, false).await.expect("an answer");
+        if let Some(term) = term {
+            let parcel = Placed::Parcel(Box::new(parcel.clone()));
+            self.node.put(&turn, &phone(), parcel, (term, era), Move::Parcel);
+        }
+        term.is_some()
+    }
+
+    /// Sets the clock of the machine ahead.
+    pub(super) fn set_ahead(&self, ahead: Duration) {
+        self.around.ahead_ms.store(millis(ahead), Ordering::Relaxed);
+    }
+
+    pub(super) fn freeze(&self) {
+        self.around.gate.freeze();
+    }
+
+    pub(super) fn thaw(&self) {
+        self.around.gate.thaw();
+    }
+
+    /// How many holes were put into mailboxes of this node.
+    pub(super) fn holes(&self) -> u64 {
+        self.around.holes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the link is up.
+    pub(super) async fn until_linked(&self) {
+        while self.node.link.up().is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Whether watchers on this node see the phone.
     pub(super) fn sees_phone(&self) -> bool {
         !self.node.following.pages(&phone().user, self.node.id).is_empty()
+    }
+}
+
+/// Reads what a stream has for its device. Gives how many messages came, and whether the stream has ended.
+pub(super) async fn read(stream: &mut Subscription) -> (usize, bool) {
+    let mut messages = 0;
+    loop {
+        match timeout(Duration::from_secs(1), stream.next()).await {
+            Ok(Some(StreamItem::Message(..))) => messages += 1,
+            Ok(Some(StreamItem::Ping)) => {}
+            Ok(Some(StreamItem::End(_)) | None) => return (messages, true),
+            Err(_) => return (messages, false),
+        }
     }
 }
 

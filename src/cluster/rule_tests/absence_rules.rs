@@ -34,8 +34,8 @@ fn a_node_that_found_an_empty_directory_waits_until_the_others_have_found_it_too
         let (_, mut stream) = one.subscribe(Start::Anew).await;
         server.cut(one.node.id);
         server.restart(None);
-        two.until_linked().await;
-        sleep(ms(100)).await;
+        // Two is linked again after 0.2 s.
+        sleep(ms(300)).await;
         let early = two.send(LIVE).await;
         server.mend(one.node.id);
         sleep(seconds(3)).await;

@@ -52,8 +52,9 @@ fn a_device_that_goes_on_while_its_mailbox_arrives_has_one_stream() {
     let [with, without] = with_and_without(Rule::ArrivalsYield, async |_, [one, two]| {
         let (turn, era) = (two.node.turns.take(&phone()).await, two.node.link.era());
         let Ok(Claim::New { term, .. }) = two.directory().claim(&phone(), 0).await else { panic!("nobody has it") };
-        // The task that claimed does not run for a moment.
+        // The task that claimed does not run for a moment, in which two also hears that one has the device.
         let (_, mut here) = one.subscribe(Start::Anew).await;
+        sleep(ms(50)).await;
         two.node.put(&turn, &phone(), Placed::Fresh { hole: false, only_holds: false }, (term, era), Move::New);
         drop(turn);
         let (_, mut there) = two.subscribe(Start::Anew).await;
@@ -68,6 +69,7 @@ fn a_parcel_of_a_term_is_not_opened_once_a_new_mailbox_has_its_entry() {
     let [with, without] = with_and_without(Rule::RevivesItsEntry, async |_, [one, two]| {
         assert_eq!(one.send(HELD).await, Ok(Outcome::Held));
         let (entry, parcel) = one.lend();
+        // The stub yielded to a server whose writes were lost in a failover.
         one.node.stubs.remove(&phone(), None);
         let (ready, mut stream) = one.subscribe(Start::Anew).await;
         assert_eq!(ready.continuity, Continuity::Broken);

@@ -46,7 +46,9 @@ impl Node {
     fn notice(self: &Arc<Self>, notice: &Notice) {
         match notice {
             Notice::Moved(address, term) => {
-                self.stubs.remove(address, Some(*term));
+                if is_on(Rule::ForgetsMovedStubs) {
+                    self.stubs.remove(address, Some(*term));
+                }
             }
             Notice::Yield(address, term) => {
                 self.turns.yield_to(address, *term);
@@ -121,7 +123,7 @@ impl Node {
         if self.pins.is_pinned(&address) {
             return Some(Plain::Moving.into());
         }
-        match self.hub().take(&address, Some(start), ask.term) {
+        match self.hub().take(&address, is_on(Rule::NewerPagesStay).then_some(start), ask.term) {
             Taken::Parcel(mut parcel) => {
                 parcel.shrink_to(LARGEST_PARCEL);
                 let parcel = self.leave_stub(&address, ask.term, parcel);

@@ -202,7 +202,9 @@ impl Arrival<'_> {
                 if self.not_here >= 3 { self.force(entry).await } else { Step::Later(SOON) }
             }
             Ok(say) if say == Plain::Busy.into() => Step::Later(self.queue()),
-            Ok(_) if self.began.elapsed() > FORCE_AFTER + self.queued => self.force(entry).await,
+            Ok(_) if self.began.elapsed() > FORCE_AFTER + self.queued && is_on(Rule::ForcesAtLast) => {
+                self.force(entry).await
+            }
             Ok(_) | Err(NoAnswer::Down | NoAnswer::Lost) => Step::Later(SOON),
             Err(NoAnswer::Silent | NoAnswer::NoLink) => self.force(entry).await,
         }

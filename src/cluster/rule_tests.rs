@@ -3,7 +3,7 @@
 mod absence_rules;
 mod doubt_rules;
 mod hole_rules;
-mod stub_rules;
+mod move_rules;
 
 use std::time::Duration;
 

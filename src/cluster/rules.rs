@@ -49,6 +49,12 @@ pub(super) enum Rule {
     TellsWithoutDoubt,
     /// The time of a request is the directory's, whatever the clock of this machine says.
     UsesDirectoryTime,
+    /// A stub goes when another node has opened its parcel.
+    ForgetsMovedStubs,
+    /// A mailbox does not go to an older page than the one that reads it.
+    NewerPagesStay,
+    /// A mailbox that is on its way for too long is taken without its content.
+    ForcesAtLast,
 }
 
 #[cfg(test)]
@@ -78,6 +84,9 @@ impl Rule {
         Self::DisownsEmptyEntries,
         Self::TellsWithoutDoubt,
         Self::UsesDirectoryTime,
+        Self::ForgetsMovedStubs,
+        Self::NewerPagesStay,
+        Self::ForcesAtLast,
     ];
 }
 

@@ -109,8 +109,12 @@ impl Running {
     }
 
     pub(super) async fn subscribe_as(&self, address: Address, start: Start) -> (Ready, Subscription) {
+        self.try_subscribe(address, start).await.expect("a stream")
+    }
+
+    async fn try_subscribe(&self, address: Address, start: Start) -> Result<(Ready, Subscription), Error> {
         let opening = Opening { start, heartbeat: Duration::from_secs(15) };
-        self.hub.subscribe(&Subscriber::proven(address), &opening).await.expect("a stream")
+        self.hub.subscribe(&Subscriber::proven(address), &opening).await
     }
 
     pub(super) async fn send(&self, ttl: Duration) -> Result<Outcome, Error> {
@@ -119,8 +123,13 @@ impl Running {
 
     /// Opens a stream of the phone and drops it. Gives what the stream was told: its continuity, and how many messages came with it.
     pub(super) async fn visit(&self, start: Start) -> (Continuity, u32) {
-        let (ready, _stream) = self.subscribe(start).await;
-        (ready.continuity, ready.replayed)
+        self.try_visit(start).await.expect("a stream")
+    }
+
+    /// As [`Running::visit`], for a stream that may be refused.
+    pub(super) async fn try_visit(&self, start: Start) -> Result<(Continuity, u32), Error> {
+        let (ready, _stream) = self.try_subscribe(address(), start).await?;
+        Ok((ready.continuity, ready.replayed))
     }
 
     /// The directory of a node whose link is up.

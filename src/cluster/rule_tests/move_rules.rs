@@ -1,11 +1,11 @@
-//! The rules of stubs: a mailbox on its way is not lost, and does not fly.
+//! The rules of moving: a mailbox on its way is not lost, goes to the right page, and does not fly.
 
 use tokio::time::{Instant, sleep};
 
 use super::{
     super::{
         rules::Rule,
-        running_node::{address, draft, read},
+        running_node::{address, draft, phone, read},
     },
     HELD, LIVE, ms, seconds, with_and_without,
 };
@@ -84,4 +84,38 @@ fn a_large_mailbox_does_not_fly_between_nodes() {
     });
     assert!((8..=11).contains(&with), "400,000 bytes stay for 0.38 s: {with} moves in 4 s");
     assert!(without > 100, "{without} moves");
+}
+
+#[test]
+fn a_node_that_stops_knows_when_all_its_mailboxes_are_elsewhere() {
+    let [with, without] = with_and_without(Rule::ForgetsMovedStubs, async |_, [one, two]| {
+        assert_eq!(one.send(HELD).await, Ok(Outcome::Held));
+        let began = Instant::now();
+        one.cluster.leave(seconds(9)).await;
+        (began.elapsed() < seconds(1), two.visit(Start::Anew).await)
+    });
+    assert_eq!(with, (true, (Continuity::New, 1)));
+    assert_eq!(without, (false, (Continuity::New, 1)), "it hands them over again and again, until its time is over");
+}
+
+#[test]
+fn an_older_page_that_reconnects_to_another_node_does_not_end_the_newer_one() {
+    let [with, without] = with_and_without(Rule::NewerPagesStay, async |_, [one, two]| {
+        let (older, _) = one.subscribe(Start::Anew).await;
+        let (_, mut newer) = one.subscribe(Start::Anew).await;
+        (two.try_visit(Start::After(older.cursor)).await, read(&mut newer).await)
+    });
+    assert_eq!(with, (Err(Error::Superseded), (0, false)));
+    assert_eq!(without, (Ok((Continuity::Resumed, 0)), (0, true)), "the two pages fight for the device");
+}
+
+#[test]
+fn a_device_whose_mailbox_does_not_come_gets_a_new_one_in_the_end() {
+    let [with, without] = with_and_without(Rule::ForcesAtLast, async |_, [one, two]| {
+        assert_eq!(one.send(HELD).await, Ok(Outcome::Held));
+        let _turn = one.node.turns.take(&phone()).await;
+        two.try_visit(Start::Anew).await
+    });
+    assert_eq!(with, Ok((Continuity::Broken, 0)));
+    assert_eq!(without, Err(Error::UNREACHABLE), "at each attempt, for as long as the other flow takes");
 }

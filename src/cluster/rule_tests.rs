@@ -42,3 +42,17 @@ const fn seconds(seconds: u64) -> Duration {
 const LIVE: Duration = Duration::ZERO;
 /// The message is held for a device that is away.
 const HELD: Duration = seconds(60);
+
+#[test]
+fn every_rule_has_a_scenario() {
+    let scenarios = [
+        include_str!("rule_tests/absence_rules.rs"),
+        include_str!("rule_tests/doubt_rules.rs"),
+        include_str!("rule_tests/hole_rules.rs"),
+        include_str!("rule_tests/move_rules.rs"),
+    ]
+    .concat();
+    for rule in Rule::ALL {
+        assert!(scenarios.contains(&format!("with_and_without(Rule::{rule:?},")), "{rule:?}");
+    }
+}

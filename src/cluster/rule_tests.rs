@@ -1,4 +1,38 @@
 //! What each rule of the node code is for: the same steps with the rule and without it.
+//!
+//! The simulation does not show that. In 500 to 1,000 of its seeds no more fail without one of the first twelve rules than with all of
+//! them, because a device that comes back with a cursor of another mailbox is told `broken` anyway, and the sweep mends most of the rest
+//! within seconds. A few counts move: without `AsksBeforeAbsence` there are 45 % more false 404, without `SendsWaitingOn` 5 % more messages
+//! are lost and declared.
+//!
+//! | Without this rule | happens this | in |
+//! | --- | --- | --- |
+//! | `AsksBeforeAbsence` | a false 404: the device has gone on, and its old node has not heard that yet | `absence_rules` |
+//! | `DoubtsYoungLinks` | a false 404: the directory is empty, and only some nodes have told it what they hold | |
+//! | `OwesWhatItMadeAlone` | a false 404 when the link is back, until the mailbox is told | |
+//! | `DisownsEmptyEntries` | 503 for an hour instead of 404: the entry stays | |
+//! | `TellsWithoutDoubt` | a false 404 for a live device whose entry was lost, or has expired | |
+//! | `KeepsTimeForAnswers` | 504 instead of 503: the sender cannot know that nobody has the message | |
+//! | `UsesDirectoryTime` | 504 for every send between nodes whose clocks differ | |
+//! | `SeesSkippedClocks` | after a freeze, a dead stream takes a message: the device is told `broken` without need | `doubt_rules` |
+//! | `TellsSuspects` | the same after a loss of link | |
+//! | `ArrivalsYield` | two streams of one device | |
+//! | `RevivesItsEntry` | two mailboxes: an old parcel is opened beside the new mailbox, which is a false 404 from then on | |
+//! | `OwnTermsRise` | the stream that opened while the link was down ends: the mailbox that its device left wins | |
+//! | `MournsOldGenerations` | a message is lost, and the device is told `resumed` | |
+//! | `DropsLateRequests` | a message that waits is lost, and declared: its mailbox left in an answer that nobody waits for | `hole_rules` |
+//! | `MarksGaps` | a message is lost, and the device is told `new` | |
+//! | `SendsWaitingOn` | a message that waits is lost, and declared | |
+//! | `SendsMessagesOnce` | a message comes twice | |
+//! | `HolesKnowTheirEpoch` | a stream that has everything ends, and the device is told `broken` | |
+//! | `LeavesStubs` | the mailbox is lost with the node that asked for it, and the device is told `new` | `move_rules` |
+//! | `RepeatsParcels` | the next node takes the device by force: what waited is lost, and declared | |
+//! | `ReopensItsStub` | a device that comes back where its mailbox was loses what waited, and is told `broken` | |
+//! | `RevivesStubs` | the same, anywhere, after the time of the stub | |
+//! | `LargeMailboxesSettle` | a large mailbox moves whenever its device jumps: 100 times in 4 s | |
+//! | `ForgetsMovedStubs` | a node that stops does not know when it is done, and takes all its time | |
+//! | `NewerPagesStay` | an older page ends the stream of a newer one | |
+//! | `ForcesAtLast` | a device whose mailbox never comes gets no stream | |
 
 mod absence_rules;
 mod doubt_rules;

@@ -1,4 +1,5 @@
-//! Switches for the rules of the node code, so that the simulation can show what each rule is for. Outside of tests all are on.
+//! Switches for the rules of the node code, so that tests can show what each rule is for: one scenario for each (`rule_tests`), and the
+//! simulation with `MODEL_WITHOUT`. Outside of tests all are on.
 
 /// A rule that can be taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

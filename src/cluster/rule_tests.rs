@@ -1,9 +1,10 @@
 //! What each rule of the node code is for: the same steps with the rule and without it.
 //!
-//! The simulation does not show that. In 500 to 1,000 of its seeds no more fail without one of the first twelve rules than with all of
-//! them, because a device that comes back with a cursor of another mailbox is told `broken` anyway, and the sweep mends most of the rest
-//! within seconds. A few counts move: without `AsksBeforeAbsence` there are 45 % more false 404, without `SendsWaitingOn` 5 % more messages
-//! are lost and declared.
+//! Few seeds of the simulation show that. Without one of the first twelve rules of [`Rule`] at most 3 of 500 to 1,000 seeds failed, and with
+//! all of them 2 of 1,000. Its checks allow a loss that is declared, a `broken` without need, and a false 404 while something fails; and a
+//! device that comes back with a cursor of another mailbox is told `broken` whatever the rules say. Some counts moved: without
+//! `AsksBeforeAbsence` there were 45 % more false 404, without `SendsWaitingOn` 5 % more messages were lost and declared.
+//! Of the other rules, only one seed of 8 without `LeavesStubs` failed.
 //!
 //! | Without this rule | happens this | in |
 //! | --- | --- | --- |

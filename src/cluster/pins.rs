@@ -16,7 +16,7 @@ pub(super) struct Pins(Mutex<BTreeMap<Instant, Vec<TenantAddress>>>);
 impl Pins {
     /// Pins a mailbox that came with a parcel, for as many seconds as the parcel has MiB.
     pub(super) fn pin(&self, address: &TenantAddress, parcel_bytes: usize) {
-        if parcel_bytes >= LARGE && is_on(Rule::LargeMailboxesSettle) {
+        if parcel_bytes >= LARGE && is_on(Rule::PinsLargeMailboxes) {
             let kib = u64::try_from(parcel_bytes).unwrap_or(u64::MAX) >> 10;
             let now = Instant::now();
             let until = now + Duration::from_millis(kib.saturating_mul(1_000) >> 10);

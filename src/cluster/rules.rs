@@ -32,8 +32,8 @@ pub(super) enum Rule {
     KeepsTimeForAnswers,
     /// A term by the clock of this machine is above every term that was seen of the device.
     OwnTermsRise,
-    /// A mailbox that came with a large parcel stays for a time.
-    LargeMailboxesSettle,
+    /// A mailbox that came with a large parcel is pinned for a time.
+    PinsLargeMailboxes,
     /// The messages of a hole are sent once. Repeated is only the hole.
     SendsMessagesOnce,
     /// A mailbox that leaves is kept as a stub until it is certain that another node has it.
@@ -76,7 +76,7 @@ impl Rule {
         Self::RevivesStubs,
         Self::KeepsTimeForAnswers,
         Self::OwnTermsRise,
-        Self::LargeMailboxesSettle,
+        Self::PinsLargeMailboxes,
         Self::SendsMessagesOnce,
         Self::LeavesStubs,
         Self::RepeatsParcels,

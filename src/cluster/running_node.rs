@@ -82,9 +82,7 @@ impl Running {
     /// Starts a node, and waits for its link.
     pub(super) async fn linked(server: &MemoryServer, id: NodeId) -> Self {
         let node = Self::start(server, id);
-        while node.node.link.up().is_none() {
-            sleep(Duration::from_millis(1)).await;
-        }
+        node.until_linked().await;
         node
     }
 

@@ -65,7 +65,7 @@ fn a_mailbox_that_nobody_took_in_time_is_where_it_was() {
 
 #[test]
 fn a_large_mailbox_does_not_fly_between_nodes() {
-    let [with, without] = with_and_without(Rule::LargeMailboxesSettle, async |_, [one, two]| {
+    let [with, without] = with_and_without(Rule::PinsLargeMailboxes, async |_, [one, two]| {
         let (ready, mut stream) = one.subscribe(Start::Anew).await;
         for _ in 0..4 {
             let large = Draft { data: Data::new("x".repeat(100_000)).expect("not empty"), ..draft(LIVE) };

@@ -164,7 +164,8 @@ pub trait Directory: Send + Sync + 'static {
     fn generation(&self) -> u64;
 
     /// Joins. `known`: the generation that this node knew, or 0. `owes`: it may hold mailboxes that the directory does not know. A
-    /// directory of another server run, or of a generation below `known`, becomes a new generation, and everybody owes.
+    /// directory of another server run, or of a generation below `known`, becomes a new generation, and everybody owes. The
+    /// number of a new one is the server's time in microseconds, or more, so that no node knows it.
     fn hello(&self, known: u64, owes: bool) -> Answer<'_, Hello>;
 
     /// Says that this node is alive. A node that was dead owes.

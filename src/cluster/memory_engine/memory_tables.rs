@@ -14,7 +14,7 @@ use crate::{
 /// The keys `g`, `m`, `o`, `d:` and `t:` of one server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
-    /// 0: there is no directory yet.
+    /// When the directory was made, or more. 0: there is none yet.
     pub(super) generation: u64,
     /// The run of the server on which the directory was made.
     run: u64,
@@ -68,7 +68,7 @@ impl Script<'_> {
         let at_ms = self.time_ms();
         let tables = &mut *self.tables;
         if tables.generation == 0 || tables.run != run || known > tables.generation {
-            tables.generation = tables.generation.max(known) + 1;
+            tables.generation = self.time_us.max(tables.generation + 1).max(known + 1);
             tables.run = run;
             tables.since_ms = at_ms;
             for node in self.tables.members.keys().copied().collect::<Vec<_>>() {

@@ -221,7 +221,7 @@ async fn after_a_restart_with_nothing_a_new_connection_finds_a_new_generation() 
     server.restart().await;
     let again = Linked::to(&engine(&server.url()), 1).await;
     let hello = again.connection.directory.hello(known, true).await.unwrap();
-    assert_eq!(hello.generation, known + 1);
+    assert!(hello.generation > known, "{} > {known}", hello.generation);
     let found = again.connection.directory.find(&address("ana", "phone")).await;
     assert_eq!(found, Ok(Found::Unsure));
 }

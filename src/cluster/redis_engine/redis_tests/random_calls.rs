@@ -14,6 +14,10 @@ pub(super) struct Calls {
     pub(super) random: Rng,
     /// The generation that each node knows.
     pub(super) known: [u64; NODES],
+    /// The generations that were answered. They hold the time, so a line shows the place in this list.
+    generations: Vec<u64>,
+    /// The next hello makes a new directory.
+    pub(super) is_lost: bool,
     /// The debts that were answered. Their numbers hold the time, so a line shows the place in this list.
     debts: Vec<u64>,
     entries: Vec<(TenantAddress, Entry)>,
@@ -21,25 +25,37 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: Rng::with_seed(seed), known: [0; NODES], debts: vec![1], entries: Vec::new() }
+        Self {
+            random: Rng::with_seed(seed),
+            known: [0; NODES],
+            generations: vec![0],
+            is_lost: true,
+            debts: vec![1],
+            entries: Vec::new(),
+        }
     }
 
     /// Says hello. Then tells a term far above the time, so that the next ones follow it on every server.
     pub(super) async fn hello(&mut self, node: usize, directory: &dyn Directory) -> Result<String, Fault> {
-        let known = match self.random.u8(0..10) {
-            0 => 0,
-            1 => self.known[node] + 1,
-            _ => self.known[node],
+        let (known, more) = match self.random.u8(0..10) {
+            0 => (0, 0),
+            1 => (self.known[node], 1),
+            _ => (self.known[node], 0),
         };
         let owes = self.random.u8(0..4) == 0;
-        let mut hello = directory.hello(known, owes).await?;
+        let mut hello = directory.hello(known + more, owes).await?;
         assert_eq!(directory.generation(), hello.generation);
+        if std::mem::take(&mut self.is_lost) {
+            assert!(!self.generations.contains(&hello.generation), "no node knows a new directory");
+        }
         self.known[node] = hello.generation;
+        let known = self.generation(known);
+        hello.generation = self.generation(hello.generation);
         hello.debt = self.debt(hello.debt);
         // The two servers need some milliseconds more or less.
         hello.age_ms = hello.age_ms / 1_350 * 1_350;
         let told = directory.tell(&[(address("base", &id(node).to_string()), BASE)]).await?;
-        Ok(format!("hello({known}, {owes}) {hello:?}, {told:?}"))
+        Ok(format!("hello({known} + {more}, {owes}) {hello:?}, {told:?}"))
     }
 
     /// A call of any kind.
@@ -162,6 +178,17 @@ impl Calls {
             _ => {}
         }
         entry
+    }
+
+    /// The place of a generation in the list. A new one is above all before it: no node knows it.
+    fn generation(&mut self, generation: u64) -> u64 {
+        let known = self.generations.iter().position(|known| *known == generation);
+        let index = known.unwrap_or_else(|| {
+            assert!(self.generations.iter().all(|known| *known < generation), "{generation}: {:?}", self.generations);
+            self.generations.push(generation);
+            self.generations.len() - 1
+        });
+        u64::try_from(index).unwrap_or(u64::MAX)
     }
 
     /// The place of a debt in the list.

@@ -129,12 +129,12 @@ async fn a_survey_shows_the_nodes_and_who_owes() {
     let empty = server(&real.url()).survey().await.unwrap();
     assert_eq!((empty.generation, empty.members.len(), empty.debtors.len()), (0, 0, 0));
     let (one, other) = (Linked::to(&engine(&real.url()), 1).await, Linked::to(&engine(&real.url()), u64::MAX).await);
-    one.connection.directory.hello(0, true).await.unwrap();
+    let made = one.connection.directory.hello(0, true).await.unwrap();
     other.connection.directory.hello(0, false).await.unwrap();
     let about = About { version: "0.2.0".to_owned(), streams: 3, mailboxes: 4 };
     other.connection.directory.beat(Phase::Up, &about).await.unwrap();
     let survey = server(&real.url()).survey().await.unwrap();
-    assert_eq!((survey.generation, survey.debtors), (1, vec![NodeId(1)]));
+    assert_eq!((survey.generation, survey.debtors), (made.generation, vec![NodeId(1)]));
     let shown = survey.members.iter().map(|member| (member.node, member.phase, member.about.clone()));
     assert_eq!(
         shown.collect::<Vec<_>>(),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::sleep,
+};
 
 use super::{
     Linked, engine,
@@ -185,10 +188,17 @@ impl<'a> World<'a> {
 
     async fn flush(&mut self) {
         self.note("flush");
+        self.lose().await;
         match self.of {
             Of::Memory(server) => server.flush(),
             Of::Real(server) => drop(server.run(&["FLUSHALL"]).await),
         }
+    }
+
+    /// What comes is another directory, of another time. In memory a call takes no time.
+    async fn lose(&mut self) {
+        self.calls.is_lost = true;
+        sleep(Duration::from_millis(1)).await;
     }
 
     /// The server is a new process with the old data. All links break.
@@ -197,6 +207,7 @@ impl<'a> World<'a> {
             self.leave(node).await;
         }
         self.note("restart");
+        self.lose().await;
         match self.of {
             Of::Memory(server) => {
                 server.restart(Some(&server.snapshot()));

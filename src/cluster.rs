@@ -5,6 +5,7 @@ mod arrival;
 mod asking;
 mod cluster_backplane;
 pub mod directory;
+mod directory_clock;
 mod follow;
 mod holes;
 mod lanes;

@@ -1,7 +1,6 @@
 //! The state of the link to the engine: up or down, the era, the members, the clock of the directory.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -14,6 +13,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     directory::{Beat, Directory, Hello, Member, NodeId, Phase},
+    directory_clock::DirectoryClock,
     node::millis,
     rules::{Rule, is_on},
     wire::{Connection, Wire},
@@ -62,13 +62,6 @@ pub(super) struct Link {
 pub(super) struct Down {
     pub(super) reason: String,
     pub(super) since: Instant,
-}
-
-/// The offset of the directory's clock to the one of this machine.
-#[derive(Default)]
-struct DirectoryClock {
-    /// The round trip of each of the last beats, with the offset that it showed, in milliseconds.
-    samples: VecDeque<(u64, i64)>,
 }
 
 impl Link {
@@ -212,8 +205,7 @@ impl Link {
 
     /// The round trip of a command, from the last beats.
     pub(super) fn round_trip(&self) -> Duration {
-        let clock = self.clock.lock();
-        Duration::from_millis(clock.samples.iter().map(|(round_trip, _)| *round_trip).min().unwrap_or(1).max(1))
+        Duration::from_millis(self.clock.lock().round_trip_ms())
     }
 
     /// The time of the directory, from the time of this machine, both in milliseconds since 1970.
@@ -244,33 +236,7 @@ impl Link {
     }
 }
 
-impl DirectoryClock {
-    /// Adds what a beat showed. Says whether the directory's clock jumped.
-    fn add(&mut self, time_ms: u64, sent: u64, answered: u64) -> bool {
-        let offset =
-            i64::try_from(time_ms).unwrap_or(i64::MAX) - i64::try_from(sent.midpoint(answered)).unwrap_or(i64::MAX);
-        let jumped = self.samples.back().is_some_and(|(_, before)| before.abs_diff(offset) > JUMP_MS);
-        if jumped {
-            self.samples.clear();
-        }
-        self.samples.push_back((answered.saturating_sub(sent), offset));
-        if self.samples.len() > SAMPLES {
-            self.samples.pop_front();
-        }
-        jumped
-    }
-
-    /// The offset of the beat with the shortest round trip.
-    fn offset(&self) -> i64 {
-        self.samples.iter().min_by_key(|(round_trip, _)| *round_trip).map_or(0, |(_, offset)| *offset)
-    }
-}
-
 /// A node that was not run for longer than this may have lost its mailboxes, in milliseconds.
 const SKIP_MS: u64 = 2_000;
-/// A step of the directory's clock between two beats that makes nodes look dead or alive, in milliseconds.
-const JUMP_MS: u64 = 3_000;
 /// For so long after a link came back, or a directory was made, an absence is not believed.
 const YOUNG: Duration = Duration::from_secs(2);
-/// How many beats the clock of the directory is read from.
-const SAMPLES: usize = 10;

@@ -254,3 +254,125 @@ impl HttpBody for CheckedBody {
         hint.unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::pending,
+        sync::atomic::{AtomicBool, Ordering},
+        task::{Wake, Waker},
+    };
+
+    use axum::body::Body;
+    use http::Response;
+    use hyper::{server::conn::http2, service::service_fn};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::{
+        budget::Budget,
+        serve::{http2::testing, write_watchdog::Watchdog},
+        telemetry::Metrics,
+    };
+
+    const PIECE: &[u8] = &[b'x'; 16 * 1024];
+
+    /// The task of a connection. h2 wakes it in the middle of a poll of the body, when it may grant its peer more. What it does then,
+    /// the other half of the body may do on another thread.
+    struct Meanwhile {
+        body: Mutex<Option<SharedBody>>,
+        act: fn(&SharedBody) -> bool,
+        /// What `act` gave. Not asserted there: a panic under h2's lock ends the process.
+        gave: Mutex<Option<bool>>,
+    }
+
+    impl Wake for Meanwhile {
+        fn wake(self: Arc<Self>) {
+            let body = self.body.lock().take();
+            if let Some(body) = body {
+                *self.gave.lock() = Some((self.act)(&body));
+            }
+        }
+    }
+
+    /// Whether a poll waits, and has woken its own task to come again.
+    fn comes_again<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> bool {
+        struct Task(AtomicBool);
+        impl Wake for Task {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Release);
+            }
+        }
+        let task = Arc::new(Task(AtomicBool::new(false)));
+        let polled = poll(&mut Context::from_waker(&Waker::from(task.clone())));
+        polled.is_pending() && task.0.load(Ordering::Acquire)
+    }
+
+    fn handler(body: &SharedBody) -> CheckedBody {
+        CheckedBody(Some(body.clone()))
+    }
+
+    /// Takes in a request body of three pieces that has not ended. Polls it, and in the middle of that `meanwhile` has to be true. Then
+    /// the handler has to get all three pieces, and no end.
+    async fn poll_both(poll: fn(&SharedBody) -> usize, meanwhile: fn(&SharedBody) -> bool) {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        client.write_all(&testing::upload(&[PIECE; 3])).await.expect("space");
+        let streams = Streams::new(Watchdog::new(Duration::from_secs(5), Budget::new(0), Metrics::new()));
+        let received = Arc::<Mutex<Option<SharedBody>>>::default();
+        let keep = received.clone();
+        let service = service_fn(move |request| {
+            *keep.lock() = CheckedBody::of(request, Duration::from_secs(5), &Arc::default(), &streams).body().share();
+            pending::<Result<Response<Body>, Infallible>>()
+        });
+        let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(server), service);
+        let mut connection = Box::pin(connection);
+        let other = Arc::new(Meanwhile { body: Mutex::default(), act: meanwhile, gave: Mutex::default() });
+        let waker = Waker::from(other.clone());
+        assert!(connection.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let body = received.lock().take().expect("a request");
+        *other.body.lock() = Some(body.clone());
+        let mut bytes = poll(&body);
+        assert_eq!(*other.gave.lock(), Some(true), "in the middle of the poll");
+        let mut handler = handler(&body);
+        let last = loop {
+            match Pin::new(&mut handler).poll_frame(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, Bytes::len),
+                last => break last.is_pending(),
+            }
+        };
+        assert_eq!((bytes, last), (3 * PIECE.len(), true));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_its_stream_reads_ahead_has_not_ended_for_its_handler() {
+        let read_ahead = |body: &SharedBody| {
+            assert!(!body.poll_ahead(true, &mut Context::from_waker(Waker::noop())));
+            0
+        };
+        poll_both(read_ahead, |body| comes_again(|cx| Pin::new(&mut handler(body)).poll_frame(cx))).await;
+        poll_both(read_ahead, |body| !handler(body).is_end_stream()).await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_its_handler_reads_is_not_done_for_its_stream() {
+        let read = |body: &SharedBody| match Pin::new(&mut handler(body))
+            .poll_frame(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+            other => panic!("{other:?}"),
+        };
+        poll_both(read, |body| !body.is_done()).await;
+        poll_both(read, |body| comes_again(|cx| body.poll_discard(cx))).await;
+        poll_both(read, |body| comes_again(|cx| body.poll_discard_until_quiet(cx))).await;
+        poll_both(read, |body| !body.poll_ahead(true, &mut Context::from_waker(Waker::noop()))).await;
+        let refuse = |body: &SharedBody| {
+            comes_again(|cx| {
+                body.poll_refuse(cx);
+                Poll::<()>::Pending
+            })
+        };
+        poll_both(read, refuse).await;
+    }
+}

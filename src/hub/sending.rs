@@ -94,6 +94,10 @@ impl Hub {
             self.observe_sent(&elsewhere(device), Ok(Outcome::Delivered));
         }
         for slot in core.registry.live(user) {
+            // The device came from another node meanwhile, and its mailbox brought the message along.
+            if delivered.contains(&slot.address.device) {
+                continue;
+            }
             let outcome = self.push_to(&slot, &shared, None, Millis::new(elapsed));
             match outcome {
                 // The device left while the message was on its way.

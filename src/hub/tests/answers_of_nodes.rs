@@ -64,6 +64,18 @@ async fn a_message_goes_to_other_nodes_only_when_the_device_is_not_live_here() {
 }
 
 #[tokio::test]
+async fn a_device_that_came_from_another_node_during_a_broadcast_gets_the_message_once() {
+    for elsewhere in
+        [Ok(ids(["phone"])), Err(BroadcastFault { error: Error::UnknownOutcome, delivered: ids(["phone"]) })]
+    {
+        let test = with(StubNodes { broadcast: elsewhere.clone(), ..StubNodes::default() });
+        let (_, mut stream) = test.subscribe("phone", Start::Anew).expect("a stream");
+        let answer = test.hub.broadcast(&test.caller, &user(), draft(10, NO_TTL)).await;
+        assert_eq!((answer, read_all(&mut stream)), (elsewhere, 0), "its mailbox brought the message along");
+    }
+}
+
+#[tokio::test]
 async fn a_broadcast_whose_outcome_is_unknown_names_the_devices_of_all_nodes_that_have_it() {
     let fault = |error, delivered| Err(BroadcastFault { error, delivered });
     for (elsewhere, expected, got) in [

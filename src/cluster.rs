@@ -7,6 +7,7 @@ mod cluster_backplane;
 pub mod directory;
 mod directory_clock;
 mod follow;
+mod followed;
 mod holes;
 mod lanes;
 mod leaving;

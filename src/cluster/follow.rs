@@ -3,76 +3,29 @@
 //! Every node publishes each change of a device of its own at once. A watcher keeps the newest state of each device: the highest
 //! (term, number). The hub's board gives a device that left its grace, so a device that moves between nodes does not go offline.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     directory::{Fault, Member, NodeId},
+    followed::Followed,
     node::Node,
     peer_messages::LiveDevice,
+    rules::{Rule, is_on},
     wire::Channel,
 };
 use crate::{
     auth::{TenantAddress, TenantUser},
     error::Error,
-    hub::{Page, Standing, Term},
+    hub::{Page, Standing},
     model::DeviceId,
 };
 
 /// The users that are watched on this node.
 #[derive(Default)]
 pub(super) struct Following(Mutex<BTreeMap<TenantUser, Followed>>);
-
-/// The devices of one watched user, on all nodes.
-#[derive(Default)]
-struct Followed {
-    devices: BTreeMap<DeviceId, Seen>,
-    /// The list was made since the link came up, so nothing is missing.
-    whole: bool,
-    /// Counts what was heard, so that it wins over a list that began before.
-    heard: u64,
-}
-
-/// The newest that is known of a device.
-struct Seen {
-    term: Term,
-    number: u64,
-    node: NodeId,
-    page: Option<Page>,
-    /// When it was heard.
-    heard: u64,
-}
-
-impl Followed {
-    /// Takes note of a device, unless something newer is known. Says whether that changed anything.
-    fn hear(&mut self, device: DeviceId, live: &LiveDevice) -> bool {
-        self.heard += 1;
-        let page = live.live.then_some((live.epoch, live.page));
-        let seen = Seen { term: live.term, number: live.number, node: NodeId(live.node), page, heard: self.heard };
-        match self.devices.get_mut(&device) {
-            Some(known) if (known.term, known.number) > (seen.term, seen.number) => false,
-            Some(known) => {
-                let changed = (known.node, known.page) != (seen.node, seen.page);
-                *known = seen;
-                changed
-            }
-            None => {
-                // Devices that went offline are only kept for the order of what is heard.
-                if self.devices.len() >= OFFLINE {
-                    self.devices.retain(|_, seen| seen.page.is_some());
-                }
-                self.devices.insert(device, seen);
-                true
-            }
-        }
-    }
-}
 
 impl Following {
     fn is_whole(&self, user: &TenantUser) -> bool {
@@ -134,7 +87,7 @@ impl Node {
         if self.following.is_whole(user) && self.link.up().is_some() {
             return Ok(());
         }
-        self.following.0.lock().entry(user.clone()).or_default();
+        self.following.0.lock().entry(user.clone()).or_insert_with(Followed::new);
         self.list_followed(user).await
     }
 
@@ -142,25 +95,11 @@ impl Node {
         let up = self.link.up().ok_or(Error::UNREACHABLE)?;
         let subscribed = up.wire.subscribe(user).await;
         self.heed(&up, subscribed).map_err(|_: Fault| Error::UNREACHABLE)?;
-        let began = self.following.0.lock().get(user).map_or(0, |followed| followed.heard);
+        let begun = self.following.0.lock().get(user).map(Followed::begin_list);
         let devices = self.live_devices(user).await?;
         let mut changed = Vec::new();
-        if let Some(followed) = self.following.0.lock().get_mut(user) {
-            let mut live = HashSet::new();
-            for device in devices {
-                let Ok(id) = DeviceId::new(&device.device) else { continue };
-                live.insert(id.clone());
-                if followed.hear(id.clone(), &device) {
-                    changed.push(id);
-                }
-            }
-            followed.devices.retain(|device, seen| {
-                let gone = seen.heard <= began && !live.contains(device);
-                if gone && seen.page.is_some() {
-                    changed.push(device.clone());
-                }
-                !gone
-            });
+        if let (Some(followed), Some(begun)) = (self.following.0.lock().get_mut(user), begun) {
+            changed = followed.finish_list(&begun, &devices);
             followed.whole = self.link.up().is_some_and(|now| now.number == up.number);
         }
         for device in changed {
@@ -257,7 +196,9 @@ impl Node {
         for (address, live) in self.untold.take_all() {
             self.publish_presence(address, live).await;
         }
-        self.list_all_followed(Duration::ZERO).await;
+        if is_on(Rule::ListsAfterALoss) {
+            self.list_all_followed(Duration::ZERO).await;
+        }
     }
 
     /// After a beat: the devices of a node that died go offline without asking, and those of one that is back are listed again.
@@ -275,8 +216,6 @@ impl Node {
     }
 }
 
-/// When a user has so many devices, those that went offline are forgotten.
-const OFFLINE: usize = 1_024;
 /// How many users are listed at the same time.
 const TOGETHER: usize = 32;
 const AGAIN: Duration = Duration::from_millis(200);

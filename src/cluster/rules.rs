@@ -56,6 +56,8 @@ pub(super) enum Rule {
     NewerPagesStay,
     /// A mailbox that is on its way for too long is taken without its content.
     ForcesAtLast,
+    /// What changed elsewhere while the link was down is listed when it is back.
+    ListsAfterALoss,
 }
 
 #[cfg(test)]
@@ -88,6 +90,7 @@ impl Rule {
         Self::ForgetsMovedStubs,
         Self::NewerPagesStay,
         Self::ForcesAtLast,
+        Self::ListsAfterALoss,
     ];
 }
 

@@ -1,12 +1,16 @@
 //! The model of the cluster, as a test: real hubs and real node code on virtual time, over the engine in memory, while nodes die and
 //! freeze, links break, and servers lose data. A seed stands for one run; it ends with the checks of everything that was promised.
 
+mod askers;
 mod checks;
+mod connected;
 mod device_streams;
 mod faults;
 mod outcomes;
 mod senders;
 mod simulated_node;
+mod truth;
+mod watchers;
 
 mod world;
 
@@ -38,7 +42,8 @@ fn run(seed: u64, nodes: usize, seconds: u64, trace: Option<world::Device>) -> (
     // Epochs, retries and the spread of times come from this generator.
     fastrand::seed(seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let world = abandoning(ABANDONED, || {
+    let abandoned = u8::try_from(number("MODEL_ABANDONED", 10)).expect("percent");
+    let world = abandoning(abandoned, || {
         runtime.block_on(async {
             let world = World::new(seed, trace);
             world.clone().live(nodes, Duration::from_secs(seconds)).await;
@@ -59,6 +64,7 @@ impl World {
         self.begin_load();
         self.begin_faults();
         self.begin_watching();
+        self.begin_watching_watchers();
         sleep(time).await;
         self.calm_down();
         sleep(Duration::from_secs(75)).await;
@@ -75,9 +81,6 @@ fn report(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// How many of a hundred parcels their takers abandon.
-const ABANDONED: u8 = 10;
-
 #[expect(clippy::disallowed_methods, reason = "only these tests have these variables")]
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok()
@@ -87,8 +90,8 @@ fn number(name: &str, default: u64) -> u64 {
     variable(name).and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// `MODEL_SEEDS=FROM..TO`, `MODEL_NODES` (else 3, 4 or 7 by the seed), `MODEL_SECONDS`, `MODEL_TRACE=USER,DEVICE` prints what happens
-/// to one device, and `MODEL_WITHOUT=RULE` takes out a rule, so that seeds should fail.
+/// `MODEL_SEEDS=FROM..TO`, `MODEL_NODES` (else 3, 4 or 7 by the seed), `MODEL_SECONDS`, `MODEL_ABANDONED` (how many of a hundred parcels
+/// their takers abandon), `MODEL_TRACE=USER,DEVICE` prints what happens to one device, and `MODEL_WITHOUT=RULE` takes out a rule, so that seeds should fail.
 #[test]
 fn nothing_accepted_is_lost_in_silence_repeated_or_out_of_order_whatever_fails() {
     let seeds = variable("MODEL_SEEDS").unwrap_or_else(|| "0..2".to_owned());

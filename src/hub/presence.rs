@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, RandomState},
+    hash::BuildHasher as _,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +12,12 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{board::Board, deadlines::Deadlines, registry, time::Millis};
+use super::{
+    board::Board,
+    deadlines::Deadlines,
+    registry::{self, UserHasher},
+    time::Millis,
+};
 use crate::{
     auth::{CallerKey, TenantAddress, TenantUser},
     error::{Error, Limit},
@@ -37,7 +42,7 @@ struct WatchedUser {
 /// The users that are watched. Other users have no board.
 pub(super) struct Presence {
     shards: Box<[Shard]>,
-    hasher: RandomState,
+    hasher: UserHasher,
     /// How many watches each caller has.
     callers: Mutex<HashMap<CallerKey, usize>>,
 }
@@ -54,7 +59,7 @@ pub(super) struct WatchLimits {
 impl Presence {
     pub(super) fn new() -> Self {
         let shards = (0..registry::SHARDS).map(|_| Shard::default()).collect();
-        Self { shards, hasher: RandomState::new(), callers: Mutex::default() }
+        Self { shards, hasher: UserHasher::default(), callers: Mutex::default() }
     }
 
     /// Adds a watch of some users: of all, or of none when there is an error. It counts once for its caller, and once for each user.

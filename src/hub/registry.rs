@@ -28,11 +28,11 @@ type Users = HashTable<Devices>;
 
 /// A stranger cannot foresee the shard of a user.
 #[cfg(not(test))]
-type UserHasher = std::hash::RandomState;
+pub(super) type UserHasher = std::hash::RandomState;
 
 /// Never random: a seed of a simulation gives the same run each time.
 #[cfg(test)]
-type UserHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+pub(super) type UserHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 /// The slot of a device, and the slot that was removed to make room for it.
 pub(super) struct Found {

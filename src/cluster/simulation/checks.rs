@@ -47,6 +47,7 @@ impl World {
 
     pub(super) fn check(&self) {
         self.check_places();
+        self.check_watchers(&mut BTreeSet::new());
         let record = std::mem::take(&mut *self.record.lock());
         let mut bad = record.bad.clone();
         record.check_repeats(&mut bad);

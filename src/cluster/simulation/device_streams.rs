@@ -1,54 +1,22 @@
 //! The devices: each opens a stream on any node, reads for a while, leaves or is cut off, and comes back with its cursor.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::time::{Instant, sleep};
 use tokio_stream::StreamExt as _;
 
 use super::{
+    connected::{Connected, Frame},
+    senders::HELD,
     simulated_node::{SimulatedNode, spawn},
     world::{Device, World, address, all_devices},
 };
 use crate::{
     auth::Subscriber,
-    cluster::directory::NodeId,
     error::Error,
     hub::{Opening, Ready, StreamItem},
     model::{Continuity, Cursor, Start},
 };
-
-/// The connection of one stream, as both ends see it.
-pub(super) struct Connected {
-    pub(super) node: NodeId,
-    frames: Mutex<VecDeque<Frame>>,
-    arrived: Notify,
-    /// The server has ended it, or was killed.
-    ended: AtomicBool,
-    /// The client has closed it.
-    closed: AtomicBool,
-    closing: Notify,
-    begun: AtomicBool,
-}
-
-enum Frame {
-    Ready(Cursor, Continuity),
-    Message(Cursor, u64),
-    /// 204.
-    Superseded,
-    /// Any other end.
-    End,
-}
 
 /// One page of a device: what it knows between its streams.
 struct Reader {
@@ -63,68 +31,6 @@ struct Reader {
 enum Ended {
     Superseded,
     Otherwise,
-}
-
-impl Connected {
-    fn new(node: NodeId) -> Arc<Self> {
-        Arc::new(Self {
-            node,
-            frames: Mutex::default(),
-            arrived: Notify::new(),
-            ended: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            closing: Notify::new(),
-            begun: AtomicBool::new(false),
-        })
-    }
-
-    /// The client has read that it began, and knows of no end.
-    pub(super) fn is_live(&self) -> bool {
-        self.begun.load(Ordering::Acquire) && !self.is_ended() && !self.closed.load(Ordering::Acquire)
-    }
-
-    fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    fn put(&self, frame: Frame) {
-        if !self.is_ended() && !self.closed.load(Ordering::Acquire) {
-            self.frames.lock().push_back(frame);
-            self.arrived.notify_one();
-        }
-    }
-
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-        self.arrived.notify_one();
-        self.closing.notify_one();
-    }
-
-    fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.closing.notify_one();
-    }
-
-    /// Waits until the server notices that the client has left.
-    async fn left(&self, world: &World) {
-        while !self.closed.load(Ordering::Acquire) && !self.is_ended() {
-            self.closing.notified().await;
-        }
-        sleep(world.random_ms(0, 400)).await;
-    }
-
-    /// The next frame, until a time. `None`: the server has ended the stream, or the time is over.
-    async fn next(&self, until: Instant) -> Option<Frame> {
-        loop {
-            if let Some(frame) = self.frames.lock().pop_front() {
-                return Some(frame);
-            }
-            if self.is_ended() || Instant::now() >= until {
-                return None;
-            }
-            let _ = timeout_at(until, self.arrived.notified()).await;
-        }
-    }
 }
 
 impl SimulatedNode {
@@ -181,10 +87,15 @@ impl World {
         for device in all_devices() {
             spawn(self.clone().keep_reading(device));
         }
-        for user in (0..2).filter(|_| !self.keeps_pages) {
-            spawn(self.clone().open_other_pages((user, 0)));
+        for device in all_devices().filter(|device| self.has_other_pages(*device)) {
+            spawn(self.clone().open_other_pages(device));
         }
         self.begin_senders();
+        self.begin_askers();
+    }
+
+    fn has_other_pages(&self, (user, device): Device) -> bool {
+        user < 2 && device == 0 && !self.keeps_pages
     }
 
     /// A device that comes back whenever its stream ends.
@@ -238,18 +149,18 @@ impl World {
     async fn read(self: &Arc<Self>, reader: &mut Reader, life: Duration) -> Option<Ended> {
         let node = self.pick()?;
         let start = reader.cursor.map_or(Start::Anew, Start::After);
-        let connected = Connected::new(node.id);
+        let (connected, left) = (Connected::new(node.id), self.left_at(reader.device));
         self.record.lock().streams.entry(reader.device).or_default().push(connected.clone());
         self.log(reader.device, || format!("page {} opens a stream at {}: {start:?}", reader.page, node.id));
         spawn(node.stream(self.clone(), reader.device, start, connected.clone()));
         let (until, first) = (Instant::now() + life, Instant::now() + FIRST);
         let mut ended = Ended::Otherwise;
         loop {
-            let begun = connected.begun.load(Ordering::Acquire);
+            let begun = connected.has_begun();
             match connected.next(if begun { until } else { until.min(first) }).await {
                 Some(Frame::Ready(cursor, continuity)) => {
-                    connected.begun.store(true, Ordering::Release);
-                    self.note_opened(reader, cursor, continuity);
+                    connected.begin();
+                    self.note_opened(reader, cursor, continuity, left);
                 }
                 Some(Frame::Message(cursor, number)) => self.note_got(reader, cursor, number),
                 Some(Frame::Superseded) => {
@@ -264,7 +175,8 @@ impl World {
         Some(ended)
     }
 
-    fn note_opened(&self, reader: &mut Reader, cursor: Cursor, continuity: Continuity) {
+    /// `left`: when the stream before this one ended.
+    fn note_opened(&self, reader: &mut Reader, cursor: Cursor, continuity: Continuity, left: Option<Instant>) {
         self.count(match continuity {
             Continuity::New => "new",
             Continuity::Resumed => "resumed",
@@ -272,9 +184,29 @@ impl World {
         });
         if continuity == Continuity::Broken && self.is_calm(60) {
             self.count("broken in calm");
+            self.judge_broken(reader, left);
         }
         reader.cursor = Some(cursor);
         self.record.lock().opened.entry(reader.device).or_default().push((Instant::now(), continuity));
+    }
+
+    /// A device that has its cursor is `broken` only after a fault, or when it was away until messages were lost.
+    fn judge_broken(&self, reader: &Reader, left: Option<Instant>) {
+        let device = reader.device;
+        let last = self.record.lock().opened.get(&device).and_then(|opened| opened.last().copied());
+        if reader.cursor.is_none() || self.has_other_pages(device) {
+            self.count("broken in calm: without its cursor");
+        } else if left.is_some_and(|left| left.elapsed() > HELD) {
+            self.count("broken in calm: away for long");
+        } else if last.is_none_or(|(at, _)| !self.was_calm(at)) {
+            self.count("broken in calm: for the first time after a fault");
+        } else if last.is_some_and(|(_, continuity)| continuity == Continuity::Broken) {
+            // A hole that came behind waiting messages: the cursors of these messages are before it.
+            self.count("broken in calm: told again");
+        } else {
+            self.log(device, || "BROKEN without a reason".to_owned());
+            self.bad(format!("{device:?} is broken without a reason at {} ms", self.began.elapsed().as_millis()));
+        }
     }
 
     fn note_got(&self, reader: &mut Reader, cursor: Cursor, number: u64) {

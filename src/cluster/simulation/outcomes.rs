@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{device_streams::Connected, world::Device};
+use super::{connected::Connected, world::Device};
 use crate::model::Continuity;
 
 /// The number of a message: its sender in the upper half.

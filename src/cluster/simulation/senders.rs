@@ -1,10 +1,11 @@
 //! The senders: each sends to one device for a while, through any node, one message after the other.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter::once, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
+    connected::Connected,
     outcomes::{Answered, Sent},
     simulated_node::{SimulatedNode, spawn},
     world::{Device, World, address},
@@ -33,13 +34,19 @@ impl World {
             // The balancer notices a frozen node.
             let Some(node) = self.pick().filter(|node| !node.gate.is_frozen()) else { continue };
             number += 1;
-            let ttl = Duration::from_secs(if self.chance(30) { 8 } else { 0 });
+            let ttl = if self.chance(30) { HELD } else { Duration::ZERO };
             let began = Instant::now();
-            let before = self.live_on(to);
+            let (before, was_settled) = (self.live_on(to), self.are_settled(once(to)));
             let answer = Self::send(&node, to, number, ttl).await;
             let sent = Sent { to, number, began, ended: Instant::now(), ttl, answer };
             self.log(to, || format!("sender at {}: {number:x} {answer:?} ttl {ttl:?}", node.id));
             self.count_answer(&sent);
+            if was_settled && matches!(answer, Answered::Unreachable | Answered::Unknown) && self.are_settled(once(to))
+            {
+                self.log(to, || format!("REFUSED at {}", node.id));
+                let at = self.began.elapsed().as_millis();
+                self.bad(format!("{number:x} to {to:?}, which stays, is {answer:?} at {} at {at} ms", node.id));
+            }
             if answer == Answered::Absent && !node.gate.is_dead() {
                 self.judge_absence(&node, to, before);
             }
@@ -80,12 +87,8 @@ impl World {
     }
 
     /// A 404 is wrong when one stream of the device was open all the time, on a node that this one can reach.
-    fn judge_absence(&self, asked: &SimulatedNode, to: Device, before: Option<Arc<super::device_streams::Connected>>) {
-        let Some(stream) = before.filter(|stream| stream.is_live()) else { return };
-        let holder = self.node(stream.node).filter(|holder| !holder.gate.is_frozen());
-        if !holder.is_some_and(|holder| self.server.joins(holder.id, asked.id)) {
-            return;
-        }
+    fn judge_absence(&self, asked: &SimulatedNode, to: Device, before: Option<Arc<Connected>>) {
+        let Some(stream) = before.filter(|stream| self.reaches(asked, stream)) else { return };
         self.count("false 404");
         self.log(to, || format!("FALSE 404 at {}: it is at {}", asked.id, stream.node));
         if self.is_calm(6) {
@@ -94,12 +97,15 @@ impl World {
         }
     }
 
-    fn live_on(&self, device: Device) -> Option<Arc<super::device_streams::Connected>> {
+    fn live_on(&self, device: Device) -> Option<Arc<Connected>> {
         self.record.lock().live(device).last().cloned()
     }
 }
 
-const SENDERS: u64 = 6;
+pub(super) const SENDERS: u64 = 6;
+
+/// For how long some messages are held.
+pub(super) const HELD: Duration = Duration::from_secs(8);
 
 /// How long a client waits for the answer to a send.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     outcomes::Death,
+    watchers::Seen,
     world::{Device, World, all_devices, place},
 };
 use crate::{
@@ -36,6 +37,7 @@ pub(super) struct SimulatedNode {
     pub(super) cluster: Cluster,
     /// The balancer sends it nothing new.
     pub(super) leaving: AtomicBool,
+    pub(super) seen: Seen,
 }
 
 /// What the node code gets from outside.
@@ -94,9 +96,11 @@ impl World {
         let limits = Limits::only_times(WINDOW, Duration::from_secs(30));
         let hub = Hub::new(limits, Budget::new(64 << 20), cluster.clone(), ());
         cluster.join(Arc::new(hub.clone()));
-        let node = Arc::new(SimulatedNode { id, gate, hub, cluster, leaving: AtomicBool::new(false) });
+        let node =
+            Arc::new(SimulatedNode { id, gate, hub, cluster, leaving: AtomicBool::new(false), seen: Seen::default() });
         node.spawn(node.cluster.clone().run());
         node.spawn(node.hub.clone().keep_time());
+        node.spawn(node.clone().keep_watching());
         self.add(node.clone());
         node
     }

@@ -135,6 +135,11 @@ impl World {
         self.active.load(Ordering::Acquire) == 0 && self.faulted.lock().elapsed() > Duration::from_secs(seconds)
     }
 
+    /// Whether nothing has failed since a moment.
+    pub(super) fn was_calm(&self, at: Instant) -> bool {
+        self.active.load(Ordering::Acquire) == 0 && *self.faulted.lock() < at
+    }
+
     pub(super) fn is_quiet(&self) -> bool {
         self.quiet.load(Ordering::Acquire)
     }

@@ -172,8 +172,11 @@ impl Node {
     /// Publishes the presence of a device of this node.
     pub(super) fn tell_presence(self: &Arc<Self>, address: &TenantAddress, standing: &Standing) {
         let live = LiveDevice::of(&address.device, standing, self.id);
-        if let Some(followed) = self.following.0.lock().get_mut(&address.user) {
-            followed.hear(address.device.clone(), &live);
+        let heard = |followed: &mut Followed| followed.hear(address.device.clone(), &live);
+        let changed = self.following.0.lock().get_mut(&address.user).is_some_and(heard);
+        // A mailbox that came without a stream changes nothing here, but the device was live on the node that had it before.
+        if changed {
+            self.hub().changed(address);
         }
         let (node, address) = (self.clone(), address.clone());
         if self.link.up().is_none() {

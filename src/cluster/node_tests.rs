@@ -3,6 +3,7 @@
 mod cut_off;
 mod first_links;
 mod full_mailboxes;
+mod moved_presence;
 
 use std::time::Duration;
 

@@ -17,6 +17,7 @@
 //! | `UsesDirectoryTime` | 504 for every send between nodes whose clocks differ | |
 //! | `SeesSkippedClocks` | after a freeze, a dead stream takes a message: the device is told `broken` without need | `doubt_rules` |
 //! | `TellsSuspects` | the same after a loss of link | |
+//! | `ListsAfterALoss` | watchers do not see a device that came while the link was down; in 71 of 90 seeds | |
 //! | `ArrivalsYield` | two streams of one device | |
 //! | `RevivesItsEntry` | two mailboxes: an old parcel is opened beside the new mailbox, which is a false 404 from then on | |
 //! | `OwnTermsRise` | the stream that opened while the link was down ends: the mailbox that its device left wins | |

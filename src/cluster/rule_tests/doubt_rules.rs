@@ -7,13 +7,14 @@ use super::{
         Move,
         directory::Claim,
         rules::Rule,
-        running_node::{phone, read},
+        running_node::{address, phone, read},
     },
     HELD, LIVE, ms, seconds, with_and_without,
 };
 use crate::{
+    auth::Caller,
     error::Error,
-    hub::Placed,
+    hub::{Placed, UserSet},
     model::{Continuity, Outcome, Start},
 };
 
@@ -120,4 +121,20 @@ fn a_parcel_of_an_older_directory_is_not_a_mailbox_again() {
     });
     assert_eq!(with, (Continuity::Resumed, 1));
     assert_eq!(without, (Continuity::Resumed, 0), "lost, and the device is not told");
+}
+
+#[test]
+fn a_node_whose_link_is_back_lists_the_users_that_are_watched_there() {
+    let [with, without] = with_and_without(Rule::ListsAfterALoss, async |server, [one, two]| {
+        let users = UserSet::one(address().user);
+        let _watch = one.hub.watch(&Caller::anonymous(), &users, seconds(15)).await.expect("a watch");
+        server.cut(one.node.id);
+        sleep(seconds(1)).await;
+        let (_, _stream) = two.subscribe(Start::Anew).await;
+        server.mend(one.node.id);
+        sleep(seconds(5)).await;
+        one.sees_phone()
+    });
+    assert!(with);
+    assert!(!without, "the device came while the link was down, and its presence was published once");
 }

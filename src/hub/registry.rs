@@ -151,12 +151,6 @@ impl Registry {
         users.find(hash, is_of(user)).into_iter().flat_map(Devices::live).cloned().collect()
     }
 
-    /// How many devices of a user have a live stream.
-    pub(super) fn count_live(&self, user: &TenantUser) -> usize {
-        let (hash, users) = self.users(user);
-        users.find(hash, is_of(user)).map_or(0, |devices| devices.live().count())
-    }
-
     /// The slots of all devices of a user.
     pub(super) fn of_user(&self, user: &TenantUser) -> Vec<Arc<Slot>> {
         let (hash, users) = self.users(user);

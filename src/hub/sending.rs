@@ -81,7 +81,8 @@ impl Hub {
         };
         self.admit(caller).and_then(|()| self.refuse_when_draining()).map_err(|error| refused(error.into()))?;
         let (core, elapsed) = (&self.0.core, self.elapsed());
-        let shared = self.share(message(caller, draft), core.registry.count_live(user), elapsed);
+        let here = core.registry.live(user);
+        let shared = self.share(message(caller, draft), here.len(), elapsed);
         // First the other nodes: when they cannot be asked, nobody has got the message.
         let (mut delivered, mut fault) = match core.backplane.broadcast(user, &shared).await {
             Ok(delivered) => (delivered, Error::NotConnected),
@@ -94,8 +95,9 @@ impl Hub {
             self.observe_sent(&elsewhere(device), Ok(Outcome::Delivered));
         }
         for slot in core.registry.live(user) {
-            // The device came from another node meanwhile, and its mailbox brought the message along.
-            if delivered.contains(&slot.address.device) {
+            // The device came from another node meanwhile, and its mailbox brought the message along, or may have.
+            let came = !here.iter().any(|before| Arc::ptr_eq(before, &slot));
+            if delivered.contains(&slot.address.device) || came && fault == Error::UnknownOutcome {
                 continue;
             }
             let outcome = self.push_to(&slot, &shared, None, Millis::new(elapsed));

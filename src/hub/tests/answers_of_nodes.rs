@@ -75,6 +75,22 @@ async fn a_device_that_came_from_another_node_during_a_broadcast_gets_the_messag
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_device_that_comes_while_it_is_unknown_whether_it_got_a_broadcast_does_not_get_it_twice() {
+    let unknown = Err(BroadcastFault { error: Error::UnknownOutcome, delivered: Vec::new() });
+    let takes = Duration::from_millis(50);
+    let test = with(StubNodes { takes, broadcast: unknown.clone(), ..StubNodes::default() });
+    let (subscriber, user) = (Subscriber::proven(address("phone")), user());
+    let opening = Opening { start: Start::Anew, heartbeat: Duration::from_secs(600) };
+    let broadcast = async {
+        tokio::time::sleep(takes / 2).await;
+        test.hub.broadcast(&test.caller, &user, draft(10, NO_TTL)).await
+    };
+    let (opened, answer) = tokio::join!(test.hub.subscribe(&subscriber, &opening), broadcast);
+    let (_, mut stream) = opened.expect("a stream");
+    assert_eq!((answer, read_all(&mut stream)), (unknown, 0), "its mailbox may have brought the message along");
+}
+
 #[tokio::test]
 async fn a_broadcast_whose_outcome_is_unknown_names_the_devices_of_all_nodes_that_have_it() {
     let fault = |error, delivered| Err(BroadcastFault { error, delivered });

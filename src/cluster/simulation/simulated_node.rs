@@ -122,7 +122,11 @@ impl World {
             node.hub.standing(&place).is_some() || node.cluster.0.is_moving(&place)
         };
         let devices = all_devices().filter(has).collect();
-        let apart = node.cluster.status().down.is_some() || self.server.is_apart(node.id);
+        let inner = &node.cluster.0;
+        // Its link was down or came back a moment ago, and it had no time to tell or to send on what it had.
+        let owes = |device| node.hub.standing(&place(device)).is_some_and(|it| it.era != inner.link.era());
+        let late = inner.untaken_holes.load(Ordering::Acquire) > 0 || all_devices().any(owes);
+        let apart = late || node.cluster.status().down.is_some() || self.server.is_apart(node.id);
         self.record.lock().deaths.push(Death { at: Instant::now(), devices, apart });
     }
 

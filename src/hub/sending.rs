@@ -96,8 +96,8 @@ impl Hub {
         }
         for slot in core.registry.live(user) {
             // The device came from another node meanwhile, and its mailbox brought the message along, or may have.
-            let came = !here.iter().any(|before| Arc::ptr_eq(before, &slot));
-            if delivered.contains(&slot.address.device) || came && fault == Error::UnknownOutcome {
+            let came = || !here.iter().any(|before| Arc::ptr_eq(before, &slot));
+            if delivered.contains(&slot.address.device) || fault == Error::UnknownOutcome && came() {
                 continue;
             }
             let outcome = self.push_to(&slot, &shared, None, Millis::new(elapsed));

@@ -100,7 +100,7 @@ impl Node {
         let mut changed = Vec::new();
         if let (Some(followed), Some(begun)) = (self.following.0.lock().get_mut(user), begun) {
             changed = followed.finish_list(&begun, &devices);
-            followed.whole = self.link.up().is_some_and(|now| now.number == up.number);
+            followed.whole = self.link.is_still(&up);
         }
         for device in changed {
             self.hub().changed(&TenantAddress { user: user.clone(), device });

@@ -93,11 +93,16 @@ impl Link {
         self.up.lock().as_ref().err().cloned()
     }
 
+    /// Whether this link is still the one that is up.
+    pub(super) fn is_still(&self, up: &Up) -> bool {
+        self.up.lock().as_ref().is_ok_and(|now| now.number == up.number)
+    }
+
     /// Waits until this link is down, or replaced by another one.
     pub(super) async fn until_lost(&self, up: &Up) {
         loop {
             let lost = self.lost.notified();
-            if self.up().is_none_or(|now| now.number != up.number) {
+            if !self.is_still(up) {
                 return;
             }
             lost.await;

@@ -1,6 +1,6 @@
 //! The client commands that send and list: their lines and their exit codes.
 
-use std::{net::TcpListener, process::Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::harness::{
     Server, claim,
     cli::{self, command, output, run, run_with_input},
+    free_address,
     grpc::message,
     process,
     tokens::{SECRET, file},
@@ -77,7 +78,7 @@ async fn a_refusal_is_exit_code_5() {
 
 #[tokio::test]
 async fn a_daemon_that_cannot_be_reached_is_exit_code_7() {
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let closed = free_address();
     for arguments in
         [&["send", "bob/phone", "x"][..], &["devices", "bob"], &["watch", "bob"], &["subscribe", "--as", "bob/a"]]
     {

@@ -11,6 +11,7 @@ use tokio::{
 use crate::harness::{
     Server,
     cli::{against, command, output, run},
+    free_address,
     tokens::{SECRET, Signer, file, seconds_from_now},
 };
 
@@ -89,7 +90,7 @@ async fn a_daemon_that_forgets_what_a_device_missed_fails_the_check_of_resuming(
 
 #[tokio::test]
 async fn nobody_there_is_exit_code_7_and_a_failed_check() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let closed = free_address();
     let (exit, out, err) = output(&mut command(&["call-test", "--url", &format!("http://{closed}")])).await;
     assert_eq!((exit, out.lines().count(), err.lines().count()), (7, 1, 1), "{out}{err}");
     assert!(out.starts_with("FAIL  connect"), "{out}");

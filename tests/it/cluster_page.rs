@@ -7,11 +7,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::harness::{
-    Door,
-    redis_server::{RedisServer, lasting_port},
-    until, within,
-};
+use crate::harness::{Door, lasting_port, redis_server::RedisServer, until, within};
 
 const PAGE: &str = include_str!("../../docs/cluster.md");
 const README: &str = include_str!("../../README.md");

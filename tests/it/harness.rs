@@ -7,6 +7,7 @@ pub mod door;
 pub mod event_stream;
 pub mod every_protocol;
 pub mod frames;
+pub mod free_address;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
@@ -39,6 +40,7 @@ use tokio::{
 pub use self::{
     door::Door,
     event_stream::Event,
+    free_address::{free_address, lasting_port},
     http1::{Connection, Response},
     process::Process,
     several::Several,

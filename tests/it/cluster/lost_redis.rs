@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Door, Process, Sse,
+    Door, Process, Sse, lasting_port,
     nodes::{Nodes, continuity, node},
-    redis_server::{RedisServer, lasting_port},
+    redis_server::RedisServer,
     until,
 };
 

@@ -14,10 +14,10 @@ use tokio::time::sleep;
 use crate::harness::{
     Connection, Door, FORM, Process, Sse,
     balancer::Balancer,
-    claim,
+    claim, lasting_port,
     nodes::{continuity, node_on},
     path,
-    redis_server::{RedisServer, lasting_port},
+    redis_server::RedisServer,
     until, within,
 };
 

@@ -2,14 +2,13 @@
 
 use std::{
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
+    path::Path,
     process::{Child, Command},
     time::Duration,
 };
 
-use tokio::net::TcpStream;
-
-use super::within;
+use super::{free_address, within};
 
 /// A running nginx. It has one process.
 pub struct Nginx {
@@ -41,10 +40,11 @@ impl Nginx {
         within(async {
             loop {
                 // nginx cannot choose a free port itself. Another program may take this one first; then this tries again.
-                let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+                let free = free_address();
                 let mut nginx = Self { address: free, child: Self::spawn(&folder, free, http) };
                 while nginx.child.try_wait().expect("a child").is_none() {
-                    if TcpStream::connect(free).await.is_ok() {
+                    // nginx writes it once it listens at all of its addresses.
+                    if Path::new(&format!("{folder}/pid")).exists() {
                         return Some(nginx);
                     }
                     tokio::time::sleep(Duration::from_millis(20)).await;

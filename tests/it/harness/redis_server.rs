@@ -1,20 +1,18 @@
 //! A real Redis server, which a test can kill, freeze and start again.
 
 use std::{
-    collections::BTreeSet,
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
 };
 
-use super::{process, within};
+use super::{lasting_port, process, within};
 
 const IN_MEMORY: [&str; 6] = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
 
@@ -173,17 +171,6 @@ async fn answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
         }
     }
     Ok(words.join(" "))
-}
-
-/// A free port that the kernel gives to nobody who asks for any, so that it stays free while its server is started again.
-pub fn lasting_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = fastrand::u16(10_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() && GIVEN.lock().insert(port) {
-            return port;
-        }
-    }
 }
 
 fn skipped() {

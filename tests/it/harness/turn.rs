@@ -2,7 +2,7 @@
 
 use std::{
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::within;
+use super::{free_address, within};
 
 /// A running coturn.
 pub struct Coturn {
@@ -41,8 +41,7 @@ impl Coturn {
         within(async {
             loop {
                 // coturn cannot choose free ports itself. Another program may take these first; then this tries again.
-                let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-                let [address, tls_address] = [free(), free()].map(|free| free.local_addr().expect("bound"));
+                let (address, tls_address) = (free_address(), free_address());
                 let child = Self::spawn(&folder, [address, tls_address], configuration);
                 let mut coturn = Self { address, tls_address, child };
                 while coturn.child.try_wait().expect("a child").is_none() {

@@ -50,7 +50,8 @@ impl Followed {
     /// Takes note of a list of the live devices on all nodes. Gives the devices that changed.
     ///
     /// A list that began before another one that is made changes nothing: that one may have forgotten a device that went offline, so
-    /// nobody knows any more that what the older list says of it is outdated.
+    /// nobody knows any more that what the older list says of it is outdated. What was heard before the list began gives way to it,
+    /// also when its term is higher: a new primary of the directory may not know the last terms of the old one.
     pub(super) fn finish_list(&mut self, begun: &ListBegun, devices: &[LiveDevice]) -> Vec<DeviceId> {
         let (mut changed, mut live) = (Vec::new(), HashSet::new());
         if begun.at < self.listed {
@@ -60,7 +61,7 @@ impl Followed {
         for device in devices {
             let Ok(id) = DeviceId::new(&device.device) else { continue };
             live.insert(id.clone());
-            if self.hear(id.clone(), device) {
+            if self.take(id.clone(), device, begun.heard) {
                 changed.push(id);
             }
         }
@@ -76,11 +77,16 @@ impl Followed {
 
     /// Takes note of a device, unless something newer is known. Says whether that changed anything.
     pub(super) fn hear(&mut self, device: DeviceId, live: &LiveDevice) -> bool {
+        self.take(device, live, 0)
+    }
+
+    /// The same, with what was heard until then: that gives way, whatever its term.
+    fn take(&mut self, device: DeviceId, live: &LiveDevice, outdated: u64) -> bool {
         self.heard += 1;
         let page = live.live.then_some((live.epoch, live.page));
         let seen = Seen { term: live.term, number: live.number, node: NodeId(live.node), page, heard: self.heard };
         match self.devices.get_mut(&device) {
-            Some(known) if (known.term, known.number) > (seen.term, seen.number) => false,
+            Some(known) if known.heard > outdated && (known.term, known.number) > (seen.term, seen.number) => false,
             Some(known) => {
                 let changed = (known.node, known.page) != (seen.node, seen.page);
                 *known = seen;
@@ -111,6 +117,19 @@ mod tests {
 
     fn phone(number: u64, live: bool) -> LiveDevice {
         LiveDevice { device: "phone".to_owned(), live, term: 1, number, node: 2, ..LiveDevice::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_replaces_what_was_heard_before_it_also_by_a_lower_term() {
+        let (mut followed, id) = (Followed::new(), DeviceId::new("phone").expect("an id"));
+        // Told by a node that wrote to a primary which is no more.
+        followed.hear(id.clone(), &LiveDevice { term: 2, ..phone(1, false) });
+        let list = followed.begin_list();
+        assert_eq!(followed.finish_list(&list, &[phone(1, true)]), [id.clone()]);
+        let list = followed.begin_list();
+        assert!(followed.hear(id.clone(), &phone(3, false)), "it left while the list was made");
+        assert_eq!(followed.finish_list(&list, &[phone(2, true)]), []);
+        assert!(followed.devices.values().all(|seen| seen.page.is_none()), "it is still gone");
     }
 
     #[tokio::test(start_paused = true)]

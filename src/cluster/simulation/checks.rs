@@ -154,8 +154,8 @@ impl Record {
         let mut deaths = self.deaths.iter().filter(in_time).filter(|death| death.devices.contains(&sent.to)).peekable();
         let died = deaths.peek().is_some();
         // It took the message for a device that had gone elsewhere, and could not send it on.
-        if deaths.any(|death| death.apart) {
-            return Some("lost: with a node that was apart");
+        if deaths.any(|death| death.apart || death.elsewhere.contains(&sent.to)) {
+            return Some("lost: with a node, and one of the two was apart");
         }
         let opened = self.opened.get(&sent.to).map(Vec::as_slice).unwrap_or_default();
         let anew = opened.iter().any(|(at, continuity)| *at >= sent.ended && *continuity == Continuity::New);

@@ -40,6 +40,8 @@ pub(super) struct Death {
     pub(super) devices: BTreeSet<Device>,
     /// It could not tell anybody anything that lasts.
     pub(super) apart: bool,
+    /// The devices that had a stream on another node which could not.
+    pub(super) elsewhere: BTreeSet<Device>,
 }
 
 /// One send, and its answer.

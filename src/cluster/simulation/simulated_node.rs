@@ -1,6 +1,7 @@
 //! One node: a real hub and the real node code, behind a gate that freezes and kills them.
 
 use std::{
+    collections::BTreeSet,
     pin::Pin,
     sync::{
         Arc,
@@ -122,12 +123,21 @@ impl World {
             node.hub.standing(&place).is_some() || node.cluster.0.is_moving(&place)
         };
         let devices = all_devices().filter(has).collect();
+        let others = self.nodes().into_iter().filter(|other| other.id != node.id && self.is_apart(other));
+        let others: BTreeSet<_> = others.map(|other| other.id).collect();
+        let apart = self.is_apart(node);
+        let mut record = self.record.lock();
+        let is_elsewhere = |device: &Device| record.live(*device).any(|stream| others.contains(&stream.node));
+        let elsewhere = all_devices().filter(is_elsewhere).collect();
+        record.deaths.push(Death { at: Instant::now(), devices, apart, elsewhere });
+    }
+
+    /// Whether the link of a node is down or came back a moment ago, so that it had no time to tell or to send on what it has.
+    fn is_apart(&self, node: &SimulatedNode) -> bool {
         let inner = &node.cluster.0;
-        // Its link was down or came back a moment ago, and it had no time to tell or to send on what it had.
         let owes = |device| node.hub.standing(&place(device)).is_some_and(|it| it.era != inner.link.era());
         let late = inner.untaken_holes.load(Ordering::Acquire) > 0 || all_devices().any(owes);
-        let apart = late || node.cluster.status().down.is_some() || self.server.is_apart(node.id);
-        self.record.lock().deaths.push(Death { at: Instant::now(), devices, apart });
+        late || node.cluster.status().down.is_some() || self.server.is_apart(node.id)
     }
 
     /// A soft stop, as the daemon does it.

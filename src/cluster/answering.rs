@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Move,
     directory::{Entry, NodeId, Phase},
-    node::{Node, directory},
+    node::Node,
     peer_messages::{
         self, Adopted, Ask, BroadcastAsk, DeliveredSay, HoleAsk, Incoming, LARGEST_PARCEL, LiveAsk, LiveDevice,
         LiveSay, Notice, Plain, PushAsk, Pushed, Request, Say, TakeAsk, WireParcel, WireWaiting,
@@ -201,10 +201,11 @@ impl Node {
     }
 
     /// Moves mailboxes of a node that stops to this one.
-    async fn adopt(self: &Arc<Self>, from: NodeId, mailboxes: Vec<Adopted>) -> Plain {
+    pub(super) async fn adopt(self: &Arc<Self>, from: NodeId, mailboxes: Vec<Adopted>) -> Plain {
         if self.phase() != Phase::Up {
             return Plain::Full;
         }
+        let generation = self.link.generation();
         for Adopted { address, term, parcel } in mailboxes {
             let Some(address) = address.read() else { continue };
             let parcel = parcel.read();
@@ -212,13 +213,17 @@ impl Node {
                 return Plain::Full;
             }
             let turn = self.turns.take(&address).await;
+            if self.stubs.has(&address) {
+                // It was adopted already, and has left again. This is an older copy.
+                continue;
+            }
             if let Some(standing) = self.hub().standing(&address) {
                 // Made without the directory, so that it may hold what must not be lost. First it is known who has to yield.
                 self.verify(&address, standing.term).await;
                 continue;
             }
             let era = self.link.era();
-            match directory!(self, take_over(&address, Entry { node: from, term }, false)) {
+            match self.take_over_in(generation, &address, Entry { node: from, term }).await {
                 Ok(Some(new)) => {
                     self.put(&turn, &address, Placed::Parcel(Box::new(parcel)), (new, era), Move::Adopted);
                 }

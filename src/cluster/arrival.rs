@@ -113,25 +113,20 @@ impl Arrival<'_> {
             if self.limit > 0 && node.hub().of_user(&address.user).len() >= self.limit {
                 return Step::Done(Err(self.too_many()));
             }
-            self.put_alone();
-            return if node.hub().standing(address).is_some() { Step::Again } else { Step::Later(SOON) };
+            return self.put_alone();
         }
         if let Some(stub) = node.stubs.of(address).filter(|stub| stub.parcel.is_none()) {
             // The task that would end the release waits for the turn, which is here.
-            let ended = node.end_release(address, stub.term).await;
-            return if ended { Step::Again } else { Step::Later(SOON) };
+            node.end_release(address, stub.term).await;
+            return Step::Again;
         }
         let era = node.link.era();
         match directory!(node, claim(address, self.limit)) {
             Ok(Claim::New { term, sure }) => {
                 let hole = !sure || node.stubs.has(address);
-                self.put_fresh(hole, (term, era), Move::New);
-                Step::Again
+                self.put_fresh(hole, (term, era), Move::New)
             }
-            Ok(Claim::Over(term)) => {
-                self.put_fresh(true, (term, era), Move::Forced);
-                Step::Again
-            }
+            Ok(Claim::Over(term)) => self.put_fresh(true, (term, era), Move::Forced),
             Ok(Claim::Mine(term)) => self.reopen(term).await,
             Ok(Claim::Held(_)) if self.purpose == Purpose::Hold => Step::Done(Ok(Brought::Here)),
             Ok(Claim::Held(entry)) => self.fetch(entry).await,
@@ -148,7 +143,7 @@ impl Arrival<'_> {
     }
 
     /// The link is down: makes a mailbox by the clock of this machine. It is suspect, so it is told when the link is back.
-    fn put_alone(&self) {
+    fn put_alone(&self) -> Step {
         let node = self.node;
         let stub = node.stubs.of(self.address).map_or(0, |stub| stub.term);
         let known = node.known.of(self.address).map_or(0, |entry| entry.term);
@@ -157,15 +152,18 @@ impl Arrival<'_> {
         if is_on(Rule::OwesWhatItMadeAlone) {
             node.alone.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         }
-        self.put_fresh(true, (term, node.link.era().wrapping_sub(1)), Move::Alone);
+        let step = self.put_fresh(true, (term, node.link.era().wrapping_sub(1)), Move::Alone);
         // The link may have come back meanwhile, and all else been told already.
         node.link.ask_to_tell();
+        step
     }
 
-    fn put_fresh(&self, hole: bool, granted: (Term, u32), how: Move) {
+    /// Makes a mailbox, unless another node has a newer one.
+    fn put_fresh(&self, hole: bool, granted: (Term, u32), how: Move) -> Step {
         let hole = hole && is_on(Rule::MarksGaps);
         let fresh = Placed::Fresh { hole, only_holds: self.purpose == Purpose::Hold };
         self.node.put(&self.turn, self.address, fresh, granted, how);
+        if self.node.hub().standing(self.address).is_some() { Step::Again } else { Step::Later(SOON) }
     }
 
     fn put_parcel(&self, parcel: Parcel, granted: (Term, u32), how: Move) {
@@ -182,9 +180,9 @@ impl Arrival<'_> {
                 self.put_parcel(parcel, (new, era), Move::Revived);
             }
         } else if !is_on(Rule::RevivesItsEntry) {
-            self.put_fresh(true, (term, era), Move::New);
+            return self.put_fresh(true, (term, era), Move::New);
         } else if let Ok(Some(new)) = directory!(node, revive(address, term)) {
-            self.put_fresh(true, (new, era), Move::New);
+            return self.put_fresh(true, (new, era), Move::New);
         }
         Step::Again
     }
@@ -194,8 +192,9 @@ impl Arrival<'_> {
         let Purpose::Stream(start) = self.purpose else { return Step::Again };
         let node = self.node;
         let ask = TakeAsk { address: self.address.into(), term: entry.term, start: start.into() };
+        let generation = node.link.generation();
         match node.ask(entry.node, Ask::Take(ask), node.take_patience()).await {
-            Ok(Say::Parcel(parcel)) => self.open(parcel.read(), entry).await,
+            Ok(Say::Parcel(parcel)) => self.open(parcel.read(), entry, generation).await,
             Ok(say) if say == Plain::Refused.into() => Step::Done(Err(Error::Superseded)),
             Ok(say) if say == Plain::NotHere.into() => {
                 self.not_here += 1;
@@ -217,22 +216,22 @@ impl Arrival<'_> {
         pause
     }
 
-    /// Gets the right to open a parcel, and opens it.
-    async fn open(&self, parcel: Parcel, entry: Entry) -> Step {
+    /// Gets the right to open a parcel that was asked for in a generation, and opens it.
+    async fn open(&self, parcel: Parcel, entry: Entry, generation: u64) -> Step {
         let node = self.node;
         if abandons_parcel() {
             return Step::Done(Err(Error::UNREACHABLE));
         }
         loop {
             let era = node.link.era();
-            match directory!(node, take_over(self.address, entry, false)) {
+            match node.take_over_in(generation, self.address, entry).await {
                 Ok(Some(term)) => {
                     node.pins.pin(self.address, parcel.memory_bytes());
                     self.put_parcel(parcel, (term, era), Move::Parcel);
                     return Step::Again;
                 }
-                // Somebody else was first. The parcel is thrown away.
-                Ok(None) => return Step::Again,
+                // Somebody else was first, or may have been: a new directory does not know. The parcel is thrown away.
+                Ok(None) | Err(Fault::Reborn) => return Step::Again,
                 Err(_) if self.began.elapsed() > LONGEST => return Step::Done(Err(Error::UNREACHABLE)),
                 // Nobody knows whether it moved: the same question again gets the same answer.
                 Err(_) => sleep(Duration::from_millis(50)).await,
@@ -243,16 +242,29 @@ impl Arrival<'_> {
     async fn force(&self, entry: Entry) -> Step {
         let era = self.node.link.era();
         match directory!(self.node, take_over(self.address, entry, true)) {
-            Ok(Some(term)) => {
-                self.put_fresh(true, (term, era), Move::Forced);
-                Step::Again
-            }
+            Ok(Some(term)) => self.put_fresh(true, (term, era), Move::Forced),
             Ok(None) | Err(Fault::Down(_) | Fault::Late(_) | Fault::Reborn) => Step::Later(SOON),
         }
     }
 }
 
 impl Node {
+    /// Takes an entry over with a parcel that was given in a generation. [`Fault::Reborn`]: the directory is another one by now, and does
+    /// not know whether somebody has opened the parcel already.
+    pub(super) async fn take_over_in(
+        &self,
+        generation: u64,
+        address: &TenantAddress,
+        entry: Entry,
+    ) -> Result<Option<Term>, Fault> {
+        let Some(up) = self.link.up() else { return Err(Fault::Down("the link is down".to_owned())) };
+        if up.directory.generation() != generation && is_on(Rule::MournsOldGenerations) {
+            return Err(Fault::Reborn);
+        }
+        let taken = up.directory.take_over(address, entry, false).await;
+        self.heed(&up, taken)
+    }
+
     /// A term by the clock of this machine, above another one. Its last ten bits are of the node, so that two nodes make two terms.
     fn own_term(&self, above: Term) -> Term {
         let now = self.directory_ms().saturating_mul(1_000);

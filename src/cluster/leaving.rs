@@ -14,13 +14,11 @@ use super::{
     directory::{NodeId, Phase},
     node::{Node, directory},
     peer_messages::{AdoptAsk, Adopted, Ask, LARGEST_PARCEL, WireParcel},
+    stubs::Stub,
 };
-use crate::{
-    auth::TenantAddress,
-    hub::{Parcel, Taken, Term},
-};
+use crate::{auth::TenantAddress, hub::Taken};
 
-type Handed = (TenantAddress, Term, Arc<Parcel>);
+type Handed = (TenantAddress, Stub);
 
 impl Node {
     /// Tells the others that this node takes nothing more.
@@ -70,7 +68,7 @@ impl Node {
             return;
         }
         let together = Arc::new(Semaphore::new(TOGETHER));
-        for batch in batches(self.stubs.parcels()) {
+        for batch in batches(self.stubs.with_parcels()) {
             let Ok(place) = together.clone().acquire_owned().await else { break };
             let (node, heir) = (self.clone(), heirs[fastrand::usize(..heirs.len())]);
             self.spawn(async move {
@@ -84,10 +82,9 @@ impl Node {
 
     /// Asks a node to take some mailboxes. It moves the entries to itself, and each move removes the stub here.
     async fn hand_over(self: &Arc<Self>, heir: NodeId, batch: &[Handed]) {
-        let mailboxes = batch.iter().map(|(address, term, parcel)| Adopted {
-            address: address.into(),
-            term: *term,
-            parcel: WireParcel::from(&**parcel),
+        let mailboxes = batch.iter().filter_map(|(address, stub)| {
+            let parcel = WireParcel::from(&stub.clone().into_parcel()?);
+            Some(Adopted { address: address.into(), term: stub.term, parcel })
         });
         let ask = Ask::Adopt(AdoptAsk { mailboxes: mailboxes.collect() });
         // Whatever the answer is: a stub that is still here has not moved.
@@ -99,7 +96,7 @@ impl Node {
 fn batches(parcels: Vec<Handed>) -> Vec<Vec<Handed>> {
     let (mut batches, mut bytes) = (Vec::new(), 0);
     for handed in parcels {
-        let more = handed.2.memory_bytes();
+        let more = handed.1.parcel.as_ref().map_or(0, |parcel| parcel.memory_bytes());
         let is_full = |last: &Vec<Handed>| last.len() >= MOST || !last.is_empty() && bytes + more > BATCH;
         if batches.last().is_none_or(is_full) {
             batches.push(Vec::new());

@@ -4,6 +4,8 @@ mod cut_off;
 mod first_links;
 mod full_mailboxes;
 mod moved_presence;
+mod outages;
+mod outdated;
 
 use std::time::Duration;
 

@@ -109,7 +109,11 @@ impl Node {
                 self.known.forget(to);
                 Step::Later(SOON)
             }
-            Err(NoAnswer::Silent | NoAnswer::Lost) => Step::Done(Err(Error::UnknownOutcome)),
+            Err(NoAnswer::Silent | NoAnswer::Lost) => {
+                // It may be dead. The next send looks the device up again.
+                self.known.forget(to);
+                Step::Done(Err(Error::UnknownOutcome))
+            }
             Err(NoAnswer::Down) => Step::Done(Err(Error::UNREACHABLE)),
         }
     }

@@ -105,10 +105,11 @@ impl Stubs {
         old.into_iter().filter_map(|address| Some((address.clone(), stubs.remove(&address)?.parcel?))).collect()
     }
 
-    /// All parcels, with their terms.
-    pub(super) fn parcels(&self) -> Vec<(TenantAddress, Term, Arc<Parcel>)> {
+    /// All stubs with a parcel.
+    pub(super) fn with_parcels(&self) -> Vec<(TenantAddress, Stub)> {
         let stubs = self.stubs.lock();
-        stubs.iter().filter_map(|(address, stub)| Some((address.clone(), stub.term, stub.parcel.clone()?))).collect()
+        let with_parcels = stubs.iter().filter(|(_, stub)| stub.parcel.is_some());
+        with_parcels.map(|(address, stub)| (address.clone(), stub.clone())).collect()
     }
 }
 
@@ -181,13 +182,11 @@ impl Node {
         }
     }
 
-    /// The directory forgets a mailbox whose time was over. For a caller that has the turn of the device. Says whether that is done.
-    pub(super) async fn end_release(&self, address: &TenantAddress, term: Term) -> bool {
-        let released = directory!(self, release(address, term)).is_ok();
-        if released {
-            self.stubs.remove(address, Some(term));
-        }
-        released
+    /// The directory forgets a mailbox whose time was over. For a caller that has the turn of the device. If the directory cannot be told,
+    /// it forgets the entry when somebody asks for the device.
+    pub(super) async fn end_release(&self, address: &TenantAddress, term: Term) {
+        let _ = directory!(self, release(address, term));
+        self.stubs.remove(address, Some(term));
     }
 
     /// Gives up the parcel of a device, because another node has a newer mailbox.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{
     Happened,
@@ -22,7 +22,7 @@ impl Node {
     /// Tells all mailboxes whenever that is wished, and every [`SWEEP`].
     pub(super) async fn keep_told(self: &Arc<Self>) {
         loop {
-            let wished = tokio::time::timeout(SWEEP.mul_f64(0.9 + fastrand::f64() * 0.2), self.link.retell_wished());
+            let wished = timeout(SWEEP.mul_f64(0.9 + fastrand::f64() * 0.2), self.link.retell_wished());
             let wished = wished.await.is_ok();
             if self.link.up().is_none() {
                 sleep(AGAIN).await;
@@ -65,8 +65,9 @@ impl Node {
             for batch in mailboxes.chunks(TELL) {
                 self.tell_batch(batch, era).await?;
             }
-            if !pause.is_zero() {
-                sleep(pause).await;
+            // Whoever wishes that all is told now does not wait for the end of a sweep.
+            if !pause.is_zero() && timeout(pause, self.link.retell_wished()).await.is_ok() {
+                break;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::{
 
 /// The bytes of the parcels that a node gave away and that nobody has opened yet.
 fn on_way(node: &Node) -> usize {
-    node.stubs.parcels().iter().map(|(.., parcel)| parcel.memory_bytes()).sum()
+    node.stubs.with_parcels().iter().filter_map(|(_, stub)| Some(stub.parcel.as_ref()?.memory_bytes())).sum()
 }
 
 #[tokio::test(start_paused = true)]

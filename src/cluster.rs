@@ -37,8 +37,9 @@ mod stubs;
 pub mod survey;
 mod sweep;
 mod turns;
-mod untold;
+mod unpublished;
 mod user_lists;
+mod watched_nodes;
 pub mod wire;
 
 use std::{pin::Pin, sync::Arc, time::Duration};

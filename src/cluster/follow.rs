@@ -14,6 +14,7 @@ use super::{
     node::Node,
     peer_messages::LiveDevice,
     rules::{Rule, is_on},
+    watched_nodes::Changed,
     wire::Channel,
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
 pub(super) struct Following(Mutex<BTreeMap<TenantUser, Followed>>);
 
 impl Following {
-    fn is_whole(&self, user: &TenantUser) -> bool {
+    pub(super) fn is_whole(&self, user: &TenantUser) -> bool {
         self.0.lock().get(user).is_some_and(|followed| followed.whole)
     }
 
@@ -68,7 +69,7 @@ impl Following {
     }
 
     /// The devices of a dead node are offline.
-    fn bury(&self, node: NodeId) -> Vec<TenantAddress> {
+    fn set_offline(&self, node: NodeId) -> Vec<TenantAddress> {
         let mut gone = Vec::new();
         for (user, followed) in &mut *self.0.lock() {
             for (device, seen) in &mut followed.devices {
@@ -99,8 +100,10 @@ impl Node {
         let devices = self.live_devices(user).await?;
         let mut changed = Vec::new();
         if let (Some(followed), Some(begun)) = (self.following.0.lock().get_mut(user), begun) {
-            changed = followed.finish_list(&begun, &devices);
-            followed.whole = self.link.is_still(&up);
+            if let Some(list) = followed.finish_list(&begun, &devices) {
+                changed = list;
+                followed.whole = self.link.is_still(&up);
+            }
         }
         for device in changed {
             self.hub().changed(&TenantAddress { user: user.clone(), device });
@@ -118,13 +121,13 @@ impl Node {
             let _ = node.heed(&up, ended);
             // Somebody began to watch meanwhile, and may have subscribed before that: then changes may be missed.
             if node.following.doubt_user(&user) {
-                let _ = node.list_followed(&user).await;
+                node.list_until_whole(&user).await;
             }
         });
     }
 
-    /// Lists all followed users again, [`TOGETHER`] at a time: after the link came back, and every 10 minutes. One whose devices are on a
-    /// node that does not answer must not keep the others waiting.
+    /// Lists all followed users again, [`TOGETHER`] at a time: after the link came back, and every 10 minutes. A few whose devices are on a
+    /// node that does not answer do not keep the others waiting.
     pub(super) async fn list_all_followed(self: &Arc<Self>, pause: Duration) {
         let together = Arc::new(Semaphore::new(TOGETHER));
         for user in self.following.users() {
@@ -141,8 +144,10 @@ impl Node {
         }
     }
 
+    /// Ends also when the link is lost: all users are listed when it is back.
     async fn list_until_whole(self: &Arc<Self>, user: &TenantUser) {
-        while self.following.follows(user) && self.list_followed(user).await.is_err() && self.link.up().is_some() {
+        let Some(up) = self.link.up() else { return };
+        while self.following.follows(user) && self.list_followed(user).await.is_err() && self.link.is_still(&up) {
             sleep(AGAIN).await;
         }
     }
@@ -180,42 +185,45 @@ impl Node {
         }
         let (node, address) = (self.clone(), address.clone());
         if self.link.up().is_none() {
-            return self.untold.keep(address, live);
+            return self.unpublished.keep(address, live);
         }
         self.spawn(async move { node.publish_presence(address, live).await });
     }
 
     /// Publishes a presence, or keeps it until the link is back.
     async fn publish_presence(self: &Arc<Self>, address: TenantAddress, live: LiveDevice) {
-        let Some(up) = self.link.up() else { return self.untold.keep(address, live) };
+        let Some(up) = self.link.up() else { return self.unpublished.keep(address, live) };
         let sent = up.wire.publish(Channel::Presence(address.user.clone()), live.to_presence()).await;
         if self.heed(&up, sent).is_err() {
-            self.untold.keep(address, live);
+            self.unpublished.keep(address, live);
         }
     }
 
-    /// The link is back: publishes what changed here without it, then lists what changed elsewhere.
+    /// The link is back: publishes what changed here without it, and lists what changed elsewhere.
     pub(super) async fn catch_up_presence(self: &Arc<Self>) {
-        for (address, live) in self.untold.take_all() {
-            self.publish_presence(address, live).await;
-        }
         if is_on(Rule::ListsAfterALoss) {
-            self.list_all_followed(Duration::ZERO).await;
+            self.list_all_followed_soon();
+        }
+        for (address, live) in self.unpublished.take_all() {
+            self.publish_presence(address, live).await;
         }
     }
 
     /// After a beat: the devices of a node that died go offline without asking, and those of one that is back are listed again.
-    pub(super) fn note_deaths(self: &Arc<Self>, before: &[Member]) {
-        for dead in before.iter().filter(|member| !member.is_dead() && self.link.is_dead(member.node)) {
-            self.untold.buried(dead.node);
-            for address in self.following.bury(dead.node) {
-                self.hub().changed(&address);
-            }
+    pub(super) fn note_nodes(self: &Arc<Self>, members: &[Member], young: bool) {
+        let alive = members.iter().filter(|member| !member.is_dead()).map(|member| member.node).collect();
+        let Changed { died, has_returned } = self.watched_nodes.note(alive, young);
+        for address in died.into_iter().flat_map(|node| self.following.set_offline(node)) {
+            self.hub().changed(&address);
         }
-        if self.untold.has_returned(|node| !self.link.is_dead(node)) {
-            let node = self.clone();
-            self.spawn(async move { node.list_all_followed(Duration::ZERO).await });
+        if has_returned {
+            self.list_all_followed_soon();
         }
+    }
+
+    fn list_all_followed_soon(self: &Arc<Self>) {
+        let node = self.clone();
+        self.spawn(async move { node.list_all_followed(Duration::ZERO).await });
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Followed {
     pub(super) whole: bool,
     /// Counts what was heard, so that it wins over a list that began before.
     heard: u64,
-    /// When the newest list that was made began; else when the user was followed.
+    /// When the newest list that was used began; before the first one, when following began.
     listed: Instant,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Seen {
     number: u64,
     pub(super) node: NodeId,
     pub(super) page: Option<Page>,
-    /// When it was heard.
+    /// Its place in the order of what was heard.
     heard: u64,
 }
 
@@ -47,15 +47,15 @@ impl Followed {
         ListBegun { at: Instant::now(), heard: self.heard }
     }
 
-    /// Takes note of a list of the live devices on all nodes. Gives the devices that changed.
+    /// Takes note of a list of the live devices on all nodes. Gives the devices that changed. `None`: the list is ignored.
     ///
-    /// A list that began before another one that is made changes nothing: that one may have forgotten a device that went offline, so
-    /// nobody knows any more that what the older list says of it is outdated. What was heard before the list began gives way to it,
-    /// also when its term is higher: a new primary of the directory may not know the last terms of the old one.
-    pub(super) fn finish_list(&mut self, begun: &ListBegun, devices: &[LiveDevice]) -> Vec<DeviceId> {
+    /// A list that began before the newest one that was used is ignored: that one may have removed a device that went offline, and this
+    /// one would bring it back. A list replaces what was heard before it began, even with a lower term: after a failover the new primary
+    /// may not know the last terms of the old one.
+    pub(super) fn finish_list(&mut self, begun: &ListBegun, devices: &[LiveDevice]) -> Option<Vec<DeviceId>> {
         let (mut changed, mut live) = (Vec::new(), HashSet::new());
         if begun.at < self.listed {
-            return changed;
+            return None;
         }
         self.listed = begun.at;
         for device in devices {
@@ -72,7 +72,7 @@ impl Followed {
             }
             !gone
         });
-        changed
+        Some(changed)
     }
 
     /// Takes note of a device, unless something newer is known. Says whether that changed anything.
@@ -125,10 +125,10 @@ mod tests {
         // Told by a node that wrote to a primary which is no more.
         followed.hear(id.clone(), &LiveDevice { term: 2, ..phone(1, false) });
         let list = followed.begin_list();
-        assert_eq!(followed.finish_list(&list, &[phone(1, true)]), std::slice::from_ref(&id));
+        assert_eq!(followed.finish_list(&list, &[phone(1, true)]), Some(vec![id.clone()]));
         let list = followed.begin_list();
         assert!(followed.hear(id.clone(), &phone(3, false)), "it left while the list was made");
-        assert_eq!(followed.finish_list(&list, &[phone(2, true)]), []);
+        assert_eq!(followed.finish_list(&list, &[phone(2, true)]), Some(Vec::new()));
         assert!(followed.devices.values().all(|seen| seen.page.is_none()), "it is still gone");
     }
 
@@ -140,8 +140,8 @@ mod tests {
         assert!(followed.hear(id.clone(), &phone(2, false)), "it left");
         sleep(Duration::from_millis(1)).await;
         let quick = followed.begin_list();
-        assert_eq!(followed.finish_list(&quick, &[]), []);
-        assert_eq!(followed.finish_list(&slow, &[phone(1, true)]), []);
+        assert_eq!(followed.finish_list(&quick, &[]), Some(Vec::new()));
+        assert_eq!(followed.finish_list(&slow, &[phone(1, true)]), None);
         assert!(followed.devices.values().all(|seen| seen.page.is_none()), "it is still gone");
     }
 }

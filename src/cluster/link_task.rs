@@ -91,9 +91,8 @@ impl Node {
                 Ok(beat) => beat,
                 Err(fault) => return fault.to_string(),
             };
-            let before = self.link.members();
             self.link.note_beat(&beat, sent, self.around.wall_clock_ms());
-            self.note_deaths(&before);
+            self.note_nodes(&beat.members, up.is_young());
             if self.phase() == Phase::Joining {
                 self.enter(Phase::Up);
             }

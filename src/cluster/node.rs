@@ -24,7 +24,8 @@ use super::{
     rules::{Rule, is_on},
     stubs::Stubs,
     turns::{Turn, Turns},
-    untold::Untold,
+    unpublished::Unpublished,
+    watched_nodes::WatchedNodes,
     wire::Engine,
 };
 use crate::{
@@ -59,7 +60,8 @@ pub(super) struct Node {
     /// The parcels that other nodes were given and have not opened yet.
     pub(super) parcel_lanes: Lanes,
     pub(super) following: Following,
-    pub(super) untold: Untold,
+    pub(super) unpublished: Unpublished,
+    pub(super) watched_nodes: WatchedNodes,
     /// Holes that are sent at the same time.
     pub(super) holes: Semaphore,
     /// Holes that nobody has taken so far.
@@ -91,7 +93,8 @@ impl Node {
             pins: Pins::default(),
             parcel_lanes: Lanes::default(),
             following: Following::default(),
-            untold: Untold::default(),
+            unpublished: Unpublished::default(),
+            watched_nodes: WatchedNodes::default(),
             holes: Semaphore::new(HOLES),
             untaken_holes: AtomicUsize::new(0),
             known: KnownEntries::default(),

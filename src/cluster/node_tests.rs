@@ -6,6 +6,7 @@ mod full_mailboxes;
 mod moved_presence;
 mod outages;
 mod outdated;
+mod watched;
 
 use std::time::Duration;
 

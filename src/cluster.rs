@@ -102,7 +102,7 @@ pub enum Happened<'a> {
 /// How a mailbox came to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// Nobody had it.
+    /// Nobody had it, or this node had it only in name.
     New,
     /// Another node gave it.
     Parcel,

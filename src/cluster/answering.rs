@@ -118,7 +118,7 @@ impl Node {
             return Some(Plain::Busy.into());
         }
         let from_stub = || Some(self.give_from_stub(from, &address, ask.term));
-        // While the device has no flow here, nobody sees it without its mailbox and without a stub.
+        // Between taking the mailbox out and leaving the stub, others must see the device as on its way, not as absent.
         let Some(turn) = self.turns.try_take(&address) else { return from_stub() };
         if self.pins.is_pinned(&address) {
             return Some(Plain::Moving.into());
@@ -133,7 +133,7 @@ impl Node {
             Taken::OtherTerm => Some(Plain::Moving.into()),
             Taken::NotHere if self.stubs.has(&address) => from_stub(),
             Taken::NotHere => {
-                // With the turn, the device would look as if it were on its way.
+                // Nothing is disowned while the device looks as if it were on its way.
                 drop(turn);
                 self.disown(&address, ask.term);
                 Some(Plain::NotHere.into())
@@ -149,7 +149,7 @@ impl Node {
 
     fn give(&self, to: NodeId, address: &TenantAddress, parcel: &Parcel) -> Say {
         if let Some(on_way) = self.parcel_lanes.squeeze(to, parcel.memory_bytes(), self.link.nodes()) {
-            self.stubs.set_out(address, on_way);
+            self.stubs.occupy_lane(address, on_way);
         }
         Say::Parcel(WireParcel::from(parcel))
     }
@@ -218,7 +218,8 @@ impl Node {
                 continue;
             }
             if let Some(standing) = self.hub().standing(&address) {
-                // Made without the directory, so that it may hold what must not be lost. First it is known who has to yield.
+                // It was made without the directory, and may hold messages. The directory says which of the two yields; this copy is
+                // dropped, because the other node still has its stub.
                 self.verify(&address, standing.term).await;
                 continue;
             }

@@ -43,7 +43,7 @@ struct Arrival<'a> {
     began: Instant,
     /// How often the node of the entry said that it does not have the device.
     not_here: u32,
-    /// For how long other parcels had to come first.
+    /// How long it waited because the holder answered that it is busy.
     queued: Duration,
 }
 
@@ -262,7 +262,7 @@ impl Node {
             return Err(Fault::Reborn);
         }
         let taken = up.directory.take_over(address, entry, false).await;
-        self.heed(&up, taken)
+        self.down_on_fault(&up, taken)
     }
 
     /// A term by the clock of this machine, above another one. Its last ten bits are of the node, so that two nodes make two terms.

@@ -113,7 +113,7 @@ impl Node {
                 biased;
                 () = &mut lost => return Err(NoAnswer::Lost),
                 said = &mut answer => return said.map_err(|_| NoAnswer::Lost),
-                sent = publish => match self.heed(&up, sent) {
+                sent = publish => match self.down_on_fault(&up, sent) {
                     Ok(0) => return Err(NoAnswer::NoLink),
                     Ok(_) => {}
                     Err(Fault::Down(_) | Fault::Reborn) => return Err(NoAnswer::Down),
@@ -135,7 +135,7 @@ impl Node {
         let (node, bytes) = (self.clone(), Reply { token, say: Some(say) }.to_bytes());
         self.spawn(async move {
             let sent = up.wire.publish(Channel::Answers(to), bytes).await;
-            let _ = node.heed(&up, sent);
+            let _ = node.down_on_fault(&up, sent);
         });
     }
 }

@@ -95,15 +95,15 @@ impl Node {
     async fn list_followed(self: &Arc<Self>, user: &TenantUser) -> Result<(), Error> {
         let up = self.link.up().ok_or(Error::UNREACHABLE)?;
         let subscribed = up.wire.subscribe(user).await;
-        self.heed(&up, subscribed).map_err(|_: Fault| Error::UNREACHABLE)?;
+        self.down_on_fault(&up, subscribed).map_err(|_: Fault| Error::UNREACHABLE)?;
         let begun = self.following.0.lock().get(user).map(Followed::begin_list);
         let devices = self.live_devices(user).await?;
         let mut changed = Vec::new();
-        if let (Some(followed), Some(begun)) = (self.following.0.lock().get_mut(user), begun) {
-            if let Some(list) = followed.finish_list(&begun, &devices) {
-                changed = list;
-                followed.whole = self.link.is_still(&up);
-            }
+        if let (Some(followed), Some(begun)) = (self.following.0.lock().get_mut(user), begun)
+            && let Some(list) = followed.finish_list(&begun, &devices)
+        {
+            changed = list;
+            followed.whole = self.link.is_still(&up);
         }
         for device in changed {
             self.hub().changed(&TenantAddress { user: user.clone(), device });
@@ -118,7 +118,7 @@ impl Node {
         let (node, user) = (self.clone(), user.clone());
         self.spawn(async move {
             let ended = up.wire.unsubscribe(&user).await;
-            let _ = node.heed(&up, ended);
+            let _ = node.down_on_fault(&up, ended);
             // Somebody began to watch meanwhile, and may have subscribed before that: then changes may be missed.
             if node.following.doubt_user(&user) {
                 node.list_until_whole(&user).await;
@@ -194,7 +194,7 @@ impl Node {
     async fn publish_presence(self: &Arc<Self>, address: TenantAddress, live: LiveDevice) {
         let Some(up) = self.link.up() else { return self.unpublished.keep(address, live) };
         let sent = up.wire.publish(Channel::Presence(address.user.clone()), live.to_presence()).await;
-        if self.heed(&up, sent).is_err() {
+        if self.down_on_fault(&up, sent).is_err() {
             self.unpublished.keep(address, live);
         }
     }

@@ -104,34 +104,25 @@ impl Node {
         taken
     }
 
-    /// Nobody has the device, or a dead node, or only the entry is this node's: makes a parked mailbox with a hole.
+    /// There is no entry, or one of a dead node, or one of this node without a mailbox: makes a mailbox here with a hole.
     async fn claim_for_hole(self: &Arc<Self>, address: &TenantAddress) -> bool {
         let Some(turn) = self.turns.try_take(address) else { return false };
-        // Before this flow had the turn.
+        // The flow that had the turn before may have put one.
         if self.hub().standing(address).is_some() || self.stubs.has(address) {
             return false;
         }
         let era = self.link.era();
-        let term = match directory!(self, claim(address, 0)) {
-            Ok(Claim::New { term, .. } | Claim::Over(term)) => term,
+        let (term, how) = match directory!(self, claim(address, 0)) {
+            Ok(Claim::New { term, .. }) => (term, Move::New),
+            Ok(Claim::Over(term)) => (term, Move::Forced),
             Ok(Claim::Mine(term)) => match directory!(self, revive(address, term)) {
-                Ok(Some(new)) => new,
+                Ok(Some(new)) => (new, Move::New),
                 Ok(None) | Err(_) => return false,
             },
             Ok(Claim::Held(_) | Claim::Full) | Err(_) => return false,
         };
-        self.put(&turn, address, Placed::Fresh { hole: true, only_holds: false }, (term, era), Move::New);
+        self.put(&turn, address, Placed::Fresh { hole: true, only_holds: false }, (term, era), how);
         true
-    }
-
-    /// Tells the directory of one mailbox: confirms it, or gives it up.
-    pub(super) async fn verify(self: &Arc<Self>, address: &TenantAddress, term: Term) {
-        let era = self.link.era();
-        if let Ok(told) = directory!(self, tell(&[(address.clone(), term)]))
-            && let Some(told) = told.first()
-        {
-            self.apply_told(address, term, *told, era);
-        }
     }
 }
 

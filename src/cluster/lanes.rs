@@ -23,7 +23,7 @@ impl Lanes {
         self.lane(to).acquire_many_owned(permits(bytes, nodes)).await.ok()
     }
 
-    /// Enters at once, also a lane with too little room. `None`: it has none.
+    /// Enters without waiting, also when less room is left than the bytes need. `None`: the lane is full.
     pub(super) fn squeeze(&self, to: NodeId, bytes: usize, nodes: usize) -> Option<OnWay> {
         let lane = self.lane(to);
         let left = u32::try_from(lane.available_permits()).unwrap_or(ROOM);
@@ -48,8 +48,8 @@ fn permits(bytes: usize, nodes: usize) -> u32 {
     u32::try_from(bytes.saturating_mul(nodes)).unwrap_or(ROOM).min(ROOM)
 }
 
-/// The bytes that all nodes together may have on their way to one: requests, and parcels as much again. Together with what is not
-/// counted (answers to pushes, presence) they stay below the 64 MB that a link may leave unread for a minute.
+/// The bytes of requests that all nodes together may have on their way to one, and as many bytes of parcels. With what is not counted
+/// (answers to pushes, presence) they stay below the soft limit of 64 MB for a minute that `docs/cluster.md` asks for.
 const ROOM: u32 = 24 << 20;
 /// With so many lanes, those of nodes that are gone are looked for.
 const IDLE: usize = 64;

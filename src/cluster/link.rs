@@ -30,8 +30,8 @@ pub(super) struct Up {
 }
 
 impl Up {
-    /// Whether what other nodes have told may be missing: the link was lost and came back less than 2 s ago, or it is the first one
-    /// and the directory was made less than 2 s ago. Then other nodes may not have noticed yet that it is a new one.
+    /// True for 2 s after a lost link is back, and for 2 s after the directory was made if this is the first link. Other nodes may not have
+    /// told yet what they hold.
     pub(super) fn is_young(&self) -> bool {
         Instant::now() < self.young_until && is_on(Rule::DoubtsYoungLinks)
     }
@@ -118,7 +118,7 @@ impl Link {
         let now = millis(self.began.elapsed());
         let before = self.ticked_ms.load(Ordering::Acquire);
         if now > before {
-            // Before others can see the new tick: they would see neither the skip nor the new era.
+            // The new era begins before the tick is stored: else another thread sees the new tick with the old era.
             if now - before > SKIP_MS && is_on(Rule::SeesSkippedClocks) {
                 self.doubt();
             }
@@ -233,11 +233,6 @@ impl Link {
         let members = self.members.lock();
         let wanted = members.iter().filter(|it| it.node != me && it.phase == phase && !it.is_dead());
         wanted.map(|member| member.node).collect()
-    }
-
-    /// Whether a node is known to be dead, or is not known.
-    pub(super) fn is_dead(&self, node: NodeId) -> bool {
-        self.members.lock().iter().find(|member| member.node == node).is_none_or(Member::is_dead)
     }
 }
 

@@ -72,7 +72,7 @@ impl Node {
         // Made while the hello was on its way.
         if self.alone.load(Ordering::Acquire) != alone {
             let owed = up.directory.owe().await;
-            match self.heed(up, owed) {
+            match self.down_on_fault(up, owed) {
                 Ok(debt) => {
                     self.link.note_debt(Some(debt));
                     // Everything may have been told already, for another debt or for none.
@@ -87,7 +87,7 @@ impl Node {
             self.wait_if_left().await;
             let (sent, about) = (self.around.wall_clock_ms(), self.around.about());
             let beat = up.directory.beat(self.phase(), &about).await;
-            let beat = match self.heed(up, beat) {
+            let beat = match self.down_on_fault(up, beat) {
                 Ok(beat) => beat,
                 Err(fault) => return fault.to_string(),
             };

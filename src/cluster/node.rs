@@ -39,7 +39,7 @@ macro_rules! directory {
         match $node.link.up() {
             Some(up) => {
                 let answer = up.directory.$method($($argument),*).await;
-                $node.heed(&up, answer)
+                $node.down_on_fault(&up, answer)
             }
             None => Err($crate::cluster::directory::Fault::Down("the link is down".to_owned())),
         }
@@ -148,7 +148,7 @@ impl Node {
     }
 
     /// Takes the link down when a call of it failed.
-    pub(super) fn heed<T>(&self, up: &Up, answer: Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn down_on_fault<T>(&self, up: &Up, answer: Result<T, Fault>) -> Result<T, Fault> {
         answer.inspect_err(|fault| self.take_down(up.number, &fault.to_string()))
     }
 
@@ -201,7 +201,7 @@ impl Node {
         self.turns.is_busy(address) || self.stubs.has(address)
     }
 
-    /// Deletes an entry of this node behind which nothing stands.
+    /// Deletes this node's entry of a device that has no mailbox, no stub and no flow here.
     pub(super) fn disown(self: &Arc<Self>, address: &TenantAddress, term: Term) {
         let (node, address) = (self.clone(), address.clone());
         self.spawn(async move {
@@ -230,7 +230,7 @@ impl KnownEntries {
     pub(super) fn learn(&self, address: &TenantAddress, entry: Entry) {
         let mut known = self.0.lock();
         if known.len() >= KNOWN && !known.contains_key(address) {
-            // Rare, and then all of them are asked for again one by one.
+            // Each is looked up again when it is asked for: one call of the directory for a send that needs none else.
             known.clear();
         }
         known.insert(address.clone(), entry);

@@ -32,7 +32,7 @@ pub(super) struct Stub {
     generation: u64,
     left: Instant,
     until: Instant,
-    /// A parcel that was given to a node is on its way until its stub is gone: the node has opened it, or will not.
+    /// Keeps the lane occupied until this stub is gone: the other node has opened the parcel then, or will not.
     on_way: Option<Arc<OnWay>>,
 }
 
@@ -74,7 +74,7 @@ impl Stubs {
     }
 
     /// The parcel of a device goes to a node now.
-    pub(super) fn set_out(&self, address: &TenantAddress, on_way: OnWay) {
+    pub(super) fn occupy_lane(&self, address: &TenantAddress, on_way: OnWay) {
         let on_way = Some(Arc::new(on_way));
         if let Some(stub) = self.stubs.lock().get_mut(address) {
             stub.on_way = on_way;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Node {
-    /// Tells all mailboxes whenever that is wished, and every [`SWEEP`].
+    /// Tells all mailboxes when [`Link::ask_to_tell`](super::link::Link::ask_to_tell) was called, and every [`SWEEP`].
     pub(super) async fn keep_told(self: &Arc<Self>) {
         loop {
             let wished = timeout(SWEEP.mul_f64(0.9 + fastrand::f64() * 0.2), self.link.retell_wished());
@@ -81,6 +81,16 @@ impl Node {
         }
         self.observe(Happened::Told(batch.len()));
         Ok(())
+    }
+
+    /// Tells the directory of one mailbox: confirms it, or gives it up.
+    pub(super) async fn verify(self: &Arc<Self>, address: &TenantAddress, term: Term) {
+        let era = self.link.era();
+        if let Ok(told) = directory!(self, tell(&[(address.clone(), term)]))
+            && let Some(told) = told.first()
+        {
+            self.apply_told(address, term, *told, era);
+        }
     }
 
     /// Does what the directory said of a mailbox of this term. `era`: when it was told.

@@ -115,8 +115,7 @@ pub struct Sending {
 pub enum Brought {
     /// No node had the device, and there is nobody else to ask: the hub makes a mailbox of term 0.
     Anew,
-    /// [`Inbound::place`] was called, or the mailbox of this node was confirmed. If the hub does not find it, it has moved on: ask
-    /// again.
+    /// Look in the registry again: the mailbox was placed, or confirmed. If nothing is there, another node has the device: ask again.
     Here,
 }
 

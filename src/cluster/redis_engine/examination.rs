@@ -179,5 +179,5 @@ fn pubsub_limit(value: &str) -> Option<u64> {
     words.nth(1)?.parse().ok().filter(|bytes| *bytes > 0)
 }
 
-/// What a node may have to take at once: 24 MiB of requests, and as much again of answers and presence, with room.
+/// What a node may have to take at once: 24 MiB of requests, 24 MiB of parcels, and room for answers and presence.
 const PUBSUB_BYTES: u64 = 256 << 20;

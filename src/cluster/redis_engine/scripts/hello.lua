@@ -1,6 +1,7 @@
 -- Joins. ARGV: the run of the server, whether the node says that it owes. Answers the generation, the debt, and how
 -- long ago the directory was made (by a release that did not note it: long ago).
--- A new directory has the time as its generation, or more. With one that a node knows, that node would not be answered REBORN.
+-- The generation of a new directory is the time in microseconds, or more: a node that knew the number already would not be answered
+-- REBORN.
 local known, run, owes = tonumber(ARGV[1]), ARGV[4], ARGV[5] == '1'
 local generation = tonumber(call('HGET', G, 'gen') or '0')
 if generation == 0 or call('HGET', G, 'run') ~= run or known > generation then

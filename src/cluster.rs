@@ -1,4 +1,4 @@
-//! More than one node: the same answers on every node, over Redis or Valkey. The design is in `docs/cluster.md`.
+//! More than one node: the same answers on every node, over Redis or Valkey. The design is in `docs/cluster-design.md`.
 
 mod answering;
 mod arrival;

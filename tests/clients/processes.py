@@ -211,10 +211,13 @@ http {
 """
 
 
+# How many nodes there are. Several have an nginx in front.
+NODES = int(os.environ.get("NODES", "1"))
+
+
 async def start():
     """The daemon for all scenarios; with NODES=2 in the environment, two nodes."""
-    nodes = int(os.environ.get("NODES", "1"))
-    return await (Nodes.start(nodes) if nodes > 1 else Daemon.start())
+    return await (Nodes.start(NODES) if NODES > 1 else Daemon.start())
 
 
 async def exists(path):

@@ -125,6 +125,20 @@ async fn check_config_says_which_server_it_is_and_what_to_look_into() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_no_redis_or_wants_a_password_is_refused_in_one_line() {
+    let Some(redis) = RedisServer::start().await else { return };
+    redis.command(&["CONFIG", "SET", "requirepass", PASSWORD]).await;
+    let web = Server::start().await;
+    for (address, why) in [(redis.address, "--redis-password-file"), (web.address, "no answer of a Redis")] {
+        let serve = move || process::run(&["serve", "--dev", "--port", "0", "--redis", &format!("redis://{address}")]);
+        let (code, out, line) = tokio::task::spawn_blocking(serve).await.expect("it ends");
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{line}");
+        let refusals: Vec<_> = line.lines().filter(|line| !line.contains("warning: ")).collect();
+        assert!(refusals.len() == 1 && refusals[0].contains(why), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn the_password_of_redis_is_in_no_log_metric_or_answer() {
     let Some(redis) = RedisServer::start().await else { return };
     let set_user = async |password: &str| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Cmd, ErrorKind, RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
 use crate::cluster::{directory::Fault, lost::Lost};
@@ -83,11 +83,15 @@ impl Drop for Commands {
     }
 }
 
-/// An error in words: `NOREPLICAS Not enough good replicas to write.`
+/// An error in words, on one line: `NOREPLICAS Not enough good replicas to write.`
 pub(super) fn words(error: &RedisError) -> String {
     let answers = error.clone().into_server_errors();
     match answers.as_ref().and_then(|answers| answers.first()) {
+        Some((_, answer)) if answer.code() == "NOAUTH" => {
+            "NOAUTH it wants a password: give it in the URL or by --redis-password-file".to_owned()
+        }
         Some((_, answer)) => [answer.code(), " ", answer.details().unwrap_or_default()].concat(),
+        None if error.kind() == ErrorKind::Parse => "this is no answer of a Redis".to_owned(),
         None => error.to_string(),
     }
 }

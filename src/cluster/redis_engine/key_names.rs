@@ -8,8 +8,14 @@ use crate::{
 };
 
 /// What the names of all keys and channels begin with: 1 to 32 of `[A-Za-z0-9_-]`.
+///
+/// Keys are of a database, channels are of all of them. Only the channels of users need its number: those of nodes have a random id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisPrefix(String);
+pub struct RedisPrefix {
+    text: String,
+    /// What the names of the channels of users begin with.
+    users: String,
+}
 
 /// A text that is no prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +27,27 @@ impl FromStr for RedisPrefix {
     fn from_str(text: &str) -> Result<Self, RedisPrefixFault> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         let is_prefix = (1..=32).contains(&text.len()) && text.chars().all(fits);
-        if is_prefix { Ok(Self(text.to_owned())) } else { Err(RedisPrefixFault) }
+        if is_prefix { Ok(Self::new(text)) } else { Err(RedisPrefixFault) }
     }
 }
 
 impl Default for RedisPrefix {
     fn default() -> Self {
-        Self("bs".to_owned())
+        Self::new("bs")
     }
 }
 
 impl RedisPrefix {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), users: format!("{text}:w:") }
+    }
+
+    /// The same for a database of this number.
+    pub(super) fn in_database(self, number: u16) -> Self {
+        let users = if number == 0 { self.users } else { format!("{}:{number}:w:", self.text) };
+        Self { users, ..self }
+    }
+
     /// The generation of the directory.
     pub(super) fn directory(&self) -> String {
         self.name("g", "")
@@ -59,7 +75,7 @@ impl RedisPrefix {
 
     /// A used ticket.
     pub(super) fn ticket(&self, hash: &[u8]) -> Vec<u8> {
-        [self.0.as_bytes(), b":t:", hash].concat()
+        [self.text.as_bytes(), b":t:", hash].concat()
     }
 
     /// What the names of the channels of requests begin with. As long as the beginning of [`RedisPrefix::devices`].
@@ -71,24 +87,23 @@ impl RedisPrefix {
         match channel {
             Channel::Requests(node) => self.name("i:", &node.to_string()),
             Channel::Answers(node) => self.name("r:", &node.to_string()),
-            Channel::Presence(user) => self.name("w:", user.as_text()),
+            Channel::Presence(user) => [&self.users, user.as_text()].concat(),
         }
     }
 
     /// The channel of this name. `None`: it is none of ours.
     pub(super) fn read_channel(&self, name: &[u8]) -> Option<Channel> {
-        let name = name.strip_prefix(self.0.as_bytes())?.strip_prefix(b":")?;
-        let (kind, rest) = (name.get(..2)?, std::str::from_utf8(name.get(2..)?).ok()?);
-        match kind {
-            b"i:" => read_node(rest).map(Channel::Requests),
-            b"r:" => read_node(rest).map(Channel::Answers),
-            b"w:" => TenantUser::from_node(rest).ok().map(Channel::Presence),
-            _ => None,
+        let name = std::str::from_utf8(name).ok()?;
+        if let Some(user) = name.strip_prefix(&self.users) {
+            return TenantUser::from_node(user).ok().map(Channel::Presence);
         }
+        let name = name.strip_prefix(&self.text)?;
+        let requests = name.strip_prefix(":i:").and_then(read_node).map(Channel::Requests);
+        requests.or_else(|| name.strip_prefix(":r:").and_then(read_node).map(Channel::Answers))
     }
 
     fn name(&self, kind: &str, rest: &str) -> String {
-        [&self.0, ":", kind, rest].concat()
+        [&self.text, ":", kind, rest].concat()
     }
 }
 
@@ -99,7 +114,7 @@ pub(super) fn read_node(text: &str) -> Option<NodeId> {
 
 impl fmt::Display for RedisPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -142,5 +157,14 @@ mod tests {
         for other in [&b"bs:i:x"[..], b"bs:w:", b"bs:x:1", b"bsx:i:1", b"bs", b"", b"bs:w:\xff"] {
             assert_eq!(prefix.read_channel(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_channel_of_a_user_is_of_one_database() {
+        let [first, second] = [0, 1].map(|number| RedisPrefix::default().in_database(number));
+        let channel = Channel::Presence(TenantUser::from_node("bob").unwrap());
+        let name = second.channel(&channel);
+        assert_eq!((first.channel(&channel).as_str(), name.as_str()), ("bs:w:bob", "bs:1:w:bob"));
+        assert_eq!((first.read_channel(name.as_bytes()), second.read_channel(name.as_bytes())), (None, Some(channel)));
     }
 }

@@ -64,6 +64,7 @@ impl RedisServer {
         let password = password.map(String::from_utf8).transpose().map_err(|_| "the password is not UTF-8")?;
         let password = password.or_else(|| url.password.clone());
         let tls = if url.tls { Some(dial::tls(ca.as_deref())?) } else { None };
+        let prefix = prefix.in_database(url.database);
         Ok(Self { url, prefix, tls, password, last_sentinel: LastSentinel::default() })
     }
 

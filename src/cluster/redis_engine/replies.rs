@@ -29,7 +29,8 @@ impl Reply {
         let (time_ms, debt) = (self.number()?, self.debt()?);
         let mut members = Vec::with_capacity(self.0.len() / 2);
         while self.has_more() {
-            members.push(read_member(&self.text()?, &self.text()?, time_ms).ok_or(Garbled)?);
+            // A row that somebody else wrote is no node.
+            members.extend(read_member(&self.text()?, &self.text()?, time_ms));
         }
         members.sort_by_key(|member| member.node);
         Ok(Beat { members, time_ms, debt })
@@ -163,8 +164,11 @@ mod tests {
             assert!(reply(items).claim().is_err(), "{items:?}");
             assert!(reply(items).told(NodeId(1), 3).is_err(), "{items:?}");
         }
-        for row in ["1", "x up", ""] {
-            assert!(reply(&[text("1"), text(""), node.clone(), text(row)]).beat().is_err(), "{row}");
+        for (id, row) in
+            [("0000000000000001", "1"), ("0000000000000001", "x up"), ("0000000000000001", ""), ("x", "1 up")]
+        {
+            let beat = reply(&[text("1"), text(""), text(id), text(row)]).beat();
+            assert_eq!(beat.expect("the rest is good").members, [], "{id}: {row}");
         }
         assert!(reply(&[text("1"), text(""), node.clone()]).beat().is_err());
         assert!(reply(&[text("new"), text("x"), one.clone()]).claim().is_err());

@@ -95,6 +95,18 @@ async fn a_flushed_redis_is_noticed_and_told_everything_again() {
 }
 
 #[tokio::test]
+async fn what_somebody_else_wrote_among_the_nodes_is_removed() {
+    let Some(nodes) = Nodes::certain(2, &[]).await else { return };
+    let mut phone = nodes[1].sse("bob/phone").await;
+    for row in [["abc", "x"], ["not a node", "1 up"], ["0123456789abcdef", ""]] {
+        assert_eq!(nodes.redis.command(&["HSET", "bs:m", row[0], row[1]]).await, "1");
+        let exists = ["HEXISTS", "bs:m", row[0]];
+        until(|| nodes.redis.command(&exists), |exists| exists == "0").await;
+        reachable(&nodes[0], "bob/phone", &mut phone).await;
+    }
+}
+
+#[tokio::test]
 async fn a_node_starts_without_redis_serves_its_own_devices_and_joins_later() {
     let port = lasting_port();
     let url = format!("redis://127.0.0.1:{port}");

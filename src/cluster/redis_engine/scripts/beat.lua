@@ -4,7 +4,7 @@ call('HSET', M, me, text(now) .. ' ' .. ARGV[4])
 local rows, is_here = call('HGETALL', M), {}
 local answer = { text(now), '' }
 for i = 1, #rows, 2 do
-  if now - tonumber(string.match(rows[i + 1], '^%d+')) > 60000 then
+  if now - beat_of(rows[i + 1]) > 60000 or not string.match(rows[i], '^%x+$') then
     call('HDEL', M, rows[i])
   else
     is_here[rows[i]] = true

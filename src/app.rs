@@ -216,7 +216,7 @@ impl App {
             supervised.push((TURN_SECRET, Box::pin(task)));
         }
         supervised.extend(nodes.clone().map(|nodes| (LINK, Box::pin(nodes.run()) as Task)));
-        supervised.push((ACCEPT_LOOP, Box::pin(server.run(dispatch, drain.clone()))));
+        supervised.push((ACCEPT_LOOP, Box::pin(accept(server, dispatch, nodes.clone(), drain.clone()))));
         supervised.extend(key_refresh.map(|refresh| (KEY_REFRESH, Box::pin(refresh.run(reload, metrics)) as Task)));
         for (name, task) in supervised {
             drain.supervise(name, replace(name, task));
@@ -240,6 +240,13 @@ impl App {
         tracing::info!(all_tasks_ended, "stopped");
         drain.died().map_or(Ok(()), Err)
     }
+}
+
+async fn accept(server: Server, dispatch: Dispatch, nodes: Option<OtherNodes>, drain: Drain) {
+    if let Some(nodes) = nodes {
+        nodes.wait_for_link().await;
+    }
+    server.run(dispatch, drain).await;
 }
 
 fn with_variables(given: &Given, error: &io::Error) -> io::Error {

@@ -84,6 +84,8 @@ pub enum Happened<'a> {
     Beat {
         /// All nodes, this one too.
         members: &'a [Member],
+        /// The link came back a moment ago, so that others may not be back yet.
+        young: bool,
     },
     /// A mailbox came to this node: how.
     Moved(Move),

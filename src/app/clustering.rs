@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::time::{sleep, timeout};
 
 use super::link_log::LinkLog;
 use crate::{
@@ -56,9 +57,20 @@ impl OtherNodes {
         self.cluster.run().await;
     }
 
+    /// Waits for the first link, so that the first requests are not refused for want of it. Not for long: without Redis a node serves
+    /// its own devices.
+    pub(super) async fn wait_for_link(&self) {
+        let linked = async {
+            while self.cluster.status().down.is_some() {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _linked_later = timeout(FIRST_LINK, linked).await;
+    }
+
     /// Before the hub drains: other nodes give this one no more mailboxes. Does not wait for long.
     pub(super) async fn begin_leaving(&self) {
-        let _said_later = tokio::time::timeout(SAYING, self.cluster.begin_leaving()).await;
+        let _said_later = timeout(SAYING, self.cluster.begin_leaving()).await;
     }
 
     /// After the hub has drained: gives its mailboxes to other nodes, for at most this time.
@@ -79,6 +91,9 @@ pub(super) fn hub(nodes: Option<&OtherNodes>, limits: Limits, budget: Budget, me
     hub
 }
 
+/// As long as one try to connect may take.
+const FIRST_LINK: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The streams of this node must not wait for a slow Redis.
 const SAYING: Duration = Duration::from_millis(100);
 

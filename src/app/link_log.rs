@@ -29,7 +29,6 @@ pub(super) struct LinkLog {
 struct Known {
     /// Why the link is down, as the log says. `None`: it is up, or has not been tried.
     down: Option<String>,
-    generation: u64,
     nodes: BTreeMap<NodeId, &'static str>,
 }
 
@@ -59,14 +58,14 @@ impl LinkLog {
         }
         match happened {
             Happened::LinkUp { generation } => {
-                self.known.lock().link_is_up(*generation);
+                self.known.lock().down = None;
                 tracing::info!(node = %self.me, generation, "the link to Redis is up");
             }
             Happened::LinkDown { reason } if self.is_news(reason) => {
                 tracing::warn!(node = %self.me, reason, "the link to Redis is down");
             }
-            Happened::Beat { members } => {
-                let changes = self.known.lock().changes(self.me, members);
+            Happened::Beat { members, young } => {
+                let changes = self.known.lock().changes(self.me, members, *young);
                 changes.iter().for_each(Change::log);
             }
             _ => {}
@@ -88,19 +87,12 @@ impl LinkLog {
 }
 
 impl Known {
-    fn link_is_up(&mut self, generation: u64) {
-        self.down = None;
-        if self.generation != generation {
-            // A new directory does not have all nodes at once: one that is not there yet is not gone.
-            self.nodes.clear();
-            self.generation = generation;
-        }
-    }
-
-    /// What has changed since the last beat, apart from this node itself.
-    fn changes(&mut self, me: NodeId, members: &[Member]) -> Vec<Change> {
-        let others = || members.iter().filter(|member| member.node != me);
-        let now: BTreeMap<_, _> = others().map(|member| (member.node, phase_name(member))).collect();
+    /// What has changed since the last beat, apart from this node itself. On a young link, a node that is dead or missing may only not be
+    /// back yet: it is as it was.
+    fn changes(&mut self, me: NodeId, members: &[Member], young: bool) -> Vec<Change> {
+        let others = || members.iter().filter(|member| member.node != me && !(young && member.is_dead()));
+        let mut now = if young { self.nodes.clone() } else { BTreeMap::new() };
+        now.extend(others().map(|member| (member.node, phase_name(member))));
         let gone = self.nodes.iter().filter(|(node, _)| !now.contains_key(node));
         let gone = gone.map(|(node, phase)| Change::Gone(*node, phase));
         let other = others().filter(|member| self.nodes.get(&member.node) != Some(&phase_name(member)));
@@ -151,11 +143,20 @@ mod tests {
             (rows(&[member(2, Phase::Up, 0)]), vec![Change::Gone(NodeId(3), "leaving"), is(2, "up")]),
             (rows(&[]), vec![Change::Gone(NodeId(2), "up")]),
         ] {
-            assert_eq!(known.changes(me, &members), changes, "{members:?}");
+            assert_eq!(known.changes(me, &members, false), changes, "{members:?}");
         }
-        assert_eq!(known.changes(me, &rows(&[member(2, Phase::Up, 0)])), [is(2, "up")]);
-        known.link_is_up(1);
-        assert_eq!(known.changes(me, &rows(&[])), [], "not there yet is not gone");
+    }
+
+    #[test]
+    fn a_node_that_is_not_back_yet_after_an_outage_is_neither_dead_nor_gone() {
+        let (mut known, me) = (Known::default(), NodeId(1));
+        let is = |id, phase| Change::Is(NodeId(id), phase, "0.1.0".to_owned());
+        let (back, stale) = (member(2, Phase::Up, 0), member(2, Phase::Up, DEAD_MS));
+        assert_eq!(known.changes(me, std::slice::from_ref(&back), false), [is(2, "up")]);
+        assert_eq!(known.changes(me, std::slice::from_ref(&stale), true), []);
+        assert_eq!(known.changes(me, &[], true), []);
+        assert_eq!(known.changes(me, &[back, member(3, Phase::Up, 0)], true), [is(3, "up")]);
+        assert_eq!(known.changes(me, &[stale], false), [Change::Gone(NodeId(3), "up"), is(2, "dead")]);
     }
 
     #[tokio::test(start_paused = true)]

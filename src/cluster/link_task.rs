@@ -96,7 +96,7 @@ impl Node {
             if self.phase() == Phase::Joining {
                 self.enter(Phase::Up);
             }
-            self.observe(Happened::Beat { members: &beat.members });
+            self.observe(Happened::Beat { members: &beat.members, young: up.is_young() });
             sleep(BEAT.mul_f64(0.9 + fastrand::f64() * 0.2)).await;
         }
     }

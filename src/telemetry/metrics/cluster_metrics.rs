@@ -91,7 +91,7 @@ impl ClusterMetrics {
                 self.link_is(false);
                 self.members_are(&[]);
             }
-            Happened::Beat { members } => self.members_are(members),
+            Happened::Beat { members, .. } => self.members_are(members),
             Happened::Moved(kind) => {
                 families.moves.get_or_create_owned(&[("kind", move_name(*kind))]).inc();
             }
@@ -261,7 +261,7 @@ mod tests {
         let cluster = metrics.of_cluster();
         for happened in [
             Happened::LinkUp { generation: 1 },
-            Happened::Beat { members: &[member(1, Phase::Up, 0, 3)] },
+            Happened::Beat { members: &[member(1, Phase::Up, 0, 3)], young: false },
             Happened::LinkDown { reason: "gone" },
             Happened::LinkDown { reason: "still gone" },
         ] {
@@ -301,7 +301,7 @@ mod tests {
             Happened::Mourned,
             Happened::Told(64),
             Happened::Told(2),
-            Happened::Beat { members: &members },
+            Happened::Beat { members: &members, young: false },
         ] {
             cluster.observe(&happened);
         }

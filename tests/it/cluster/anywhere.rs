@@ -40,6 +40,17 @@ async fn a_device_resumes_on_another_node_and_gets_what_it_missed() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_just_started_reaches_the_devices_of_others() {
+    let Some(nodes) = Nodes::certain(1, &[]).await else { return };
+    let mut phone = nodes[0].sse("bob/phone").await;
+    for round in 0..5 {
+        let new = node(&nodes.redis.url(), &[]);
+        assert_eq!(new.send("bob/phone", "1").await, 200, "{round}");
+        assert_eq!(phone.data().await, "1", "{round}");
+    }
+}
+
+#[tokio::test]
 async fn a_device_that_resumes_elsewhere_gets_again_what_it_did_not_read() {
     let Some(nodes) = Nodes::start(2, &[]).await else { return };
     let phone = nodes[0].sse("bob/phone").await;

@@ -132,12 +132,14 @@ async fn every_command_of_the_page_does_what_it_says() {
     everything_is_deleted(&redis);
 }
 
-/// The command that deletes the keys, with a space and a quotation mark in one of them.
+/// The command that deletes the keys, with a space, a quotation mark and the zero byte of a tenant in them.
 fn everything_is_deleted(redis: &RedisServer) {
     let client = format!("redis-cli -p {}", redis.address.port());
-    let command = blocks(PAGE, "sh").into_iter().find(|block| block.contains("xargs")).expect("a command");
+    let command = blocks(PAGE, "sh").into_iter().find(|block| block.contains("UNLINK")).expect("a command");
     let command = command.replace("redis-cli", &client);
-    let script = format!("{client} set 'bs:d:a \"b' 1\n{command}{client} dbsize");
+    let script = format!(
+        "{client} set 'bs:d:a \"b' 1\n{client} eval \"redis.call('SET', 'bs:d:shop\\\\0bob', 1)\" 0\n{command}{client} dbsize"
+    );
     let output = std::process::Command::new("/bin/sh").args(["-ec", &script]).output().expect("a shell");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.starts_with("OK\n") && said.ends_with("\n0\n"), "{said}{}", String::from_utf8_lossy(&output.stderr));

@@ -96,13 +96,17 @@ impl Tally {
 
     /// Waits for what was accepted and has not come; gives everything that went wrong so far.
     pub async fn settle(&self) -> u64 {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let missing = || read(&self.accepted).saturating_sub(read(&self.received));
         let end = Instant::now() + Duration::from_secs(10);
-        while missing() > 0 && Instant::now() < end {
+        while self.kinds()[0] > 0 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        missing() + read(&self.wrong) + read(&self.refused)
+        self.kinds().iter().sum()
+    }
+
+    /// What went wrong so far: messages that are missing, repeated or misdirected, refused.
+    pub fn kinds(&self) -> [u64; 3] {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [read(&self.accepted).saturating_sub(read(&self.received)), read(&self.wrong), read(&self.refused)]
     }
 
     /// Waits until so many streams are open.

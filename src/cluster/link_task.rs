@@ -92,11 +92,12 @@ impl Node {
                 Err(fault) => return fault.to_string(),
             };
             self.link.note_beat(&beat, sent, self.around.wall_clock_ms());
-            self.note_nodes(&beat.members, up.is_young());
+            let young = up.is_young();
+            self.note_nodes(&beat.members, young);
             if self.phase() == Phase::Joining {
                 self.enter(Phase::Up);
             }
-            self.observe(Happened::Beat { members: &beat.members, young: up.is_young() });
+            self.observe(Happened::Beat { members: &beat.members, young });
             sleep(BEAT.mul_f64(0.9 + fastrand::f64() * 0.2)).await;
         }
     }
